@@ -22,7 +22,7 @@ def _ours(mode: str) -> Callable[[Path, str], None]:
     def deliver(folder: Path, url: str) -> None:
         from comfypin import wiring
         from comfypin.digest import Digest
-        from comfypin.jobs.output_spool import Spool, Wanted, collect
+        from comfypin.jobs.output_spool import Spool, WantedOutput, collect_outputs
         from comfypin.lock.model import Release
         from comfypin.outputs.interface import JobFacts
         from comfypin.settings.environment import Settings
@@ -33,8 +33,8 @@ def _ours(mode: str) -> Callable[[Path, str], None]:
 
         async def run() -> None:
             found = [_engine_output(path) for path in sorted(folder.iterdir())]
-            wanted = [Wanted(found=file, filename=file.filename, subfolder="") for file in found]
-            await sink.deliver(job, await collect(wanted, Spool()))
+            wanted = [WantedOutput(engine_output=file, filename=file.filename, subfolder="") for file in found]
+            await sink.deliver(job, await collect_outputs(wanted, Spool()))
 
         asyncio.run(run())
 

@@ -29,8 +29,8 @@ from comfypin.engine.client import HttpEngine
 from comfypin.engine.command import comfyui_child, embedded_child, has_gpu
 from comfypin.engine.remote import open_remote
 from comfypin.engine.standby import open_child
-from comfypin.jobs.prepare import Request, prepare
-from comfypin.jobs.run import run
+from comfypin.jobs.prepare import RunRequest, prepare_job
+from comfypin.jobs.run import run_job
 from comfypin.lock.model import EngineSpec, Lock
 from comfypin.outputs.inline import InlineSink
 from comfypin.workflow.document import read_document
@@ -111,9 +111,9 @@ async def bare_client(url: str) -> AsyncIterator[Bare]:
 async def by_comfypin(engine: HttpEngine, workflow: dict[str, object]) -> None:
     submission = str(uuid.uuid4())
     document = read_document(json.dumps(workflow).encode(), source="bench")
-    request = Request(document=document, job_id=submission, submission=submission)
-    job = prepare(request, lock=LOCK, catalogue=await engine.catalogue(), now=datetime.now(UTC))
-    result = await run(job, engine=engine, sink=InlineSink())
+    request = RunRequest(document=document, job_id=submission, submission_id=submission)
+    job = prepare_job(request, lock=LOCK, catalogue=await engine.catalogue(), now=datetime.now(UTC))
+    result = await run_job(job, engine=engine, sink=InlineSink())
     assert result.deliveries[0].data_base64, result
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from comfypin.jobs.output_spool import Wanted, collect, spool_folder
+from comfypin.jobs.output_spool import WantedOutput, collect_outputs, open_spool
 from comfypin.outputs.errors import OutputNotWritten
 from comfypin.outputs.folder import FileSink, FolderSink
 from comfypin.testing import fake_output
@@ -48,9 +48,9 @@ async def test_a_named_file_that_does_not_fit_leaves_what_was_there(tmp_path: Pa
 
 
 async def test_a_spool_that_is_full_names_the_output_and_is_removed(tmp_path: Path) -> None:
-    wanted = Wanted(found=fake_output(b"x" * 50_000), filename="cat.png", subfolder="")
-    with files_of_at_most(20_000), pytest.raises(OutputNotWritten, match=r"cat\.png"), spool_folder(tmp_path) as spool:
-        await collect([wanted], spool)
+    wanted = WantedOutput(engine_output=fake_output(b"x" * 50_000), filename="cat.png", subfolder="")
+    with files_of_at_most(20_000), pytest.raises(OutputNotWritten, match=r"cat\.png"), open_spool(tmp_path) as spool:
+        await collect_outputs([wanted], spool)
     assert not list(tmp_path.iterdir())
 
 

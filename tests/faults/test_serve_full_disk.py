@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.serve.test_queue import Work, a_queue, send, state
+from tests.unit.queue.test_scheduler import Work, a_queue, send, state
 
-from comfypin.queue.errors import JobsUnusable
-from comfypin.queue.scheduler import JobQueue
+from comfypin.queue.errors import JobsNotStored, JobsUnusable
+from comfypin.queue.scheduler import LocalJobQueue
 from comfypin.queue.sqlite import JobStore
 from tests.support.server import Server, serving
 from tests.support.small_disk import SmallDisk, small_disk
@@ -38,8 +38,8 @@ class Big(Work):
         return await super().__call__(job_id, document, **more)
 
 
-async def fill_until_refused(disk: SmallDisk, queue: JobQueue) -> None:
-    """Fill the disk until the store has no room left either, which must be said in a sentence that names the disk."""
+async def fill_until_refused(disk: SmallDisk, queue: LocalJobQueue) -> None:
+    """Fill the disk until the store has no room left either, which must be said in a sentence that clients may read."""
     for _ in range(500):
         # The log first: what lies in it already could be written over without one byte more.
         with contextlib.closing(sqlite3.connect(disk.path / "jobs.sqlite")) as base:
@@ -47,8 +47,9 @@ async def fill_until_refused(disk: SmallDisk, queue: JobQueue) -> None:
         disk.fill()
         try:
             await send(queue, "x")
-        except JobsUnusable as refusal:
-            assert f"{disk.path}/jobs.sqlite: the disk is full" in refusal.message  # noqa: PT017 - the loop ends here
+        except JobsNotStored as refusal:
+            assert "the disk is full" in refusal.message  # noqa: PT017 - the loop ends here
+            assert str(disk.path) not in refusal.message  # noqa: PT017 - clients read it
             return
     pytest.fail("the disk took everything")
 
@@ -62,34 +63,34 @@ async def until(reached: Any, within_s: float = 30) -> None:
 async def test_jobs_that_met_a_full_disk_go_on_by_themselves(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", size_mb=4) as disk:
         work = Work()
-        async with a_queue(disk.path, work, running=2) as queue:
+        async with a_queue(disk.path, work, max_running=2) as queue:
             sent = [await send(queue, "hold") for _ in range(8)]
             await until(lambda: len(work.ran) == 2)
             await fill_until_refused(disk, queue)
             work.release.set()
             await asyncio.sleep(0.3)
-            assert {(await queue.record(job_id)).row.state for job_id in sent} == {"IN_PROGRESS", "IN_QUEUE"}
-            assert (queue.unhealthy, len(work.ran)) == (True, 2)
-            problems = (await queue.health(ready=True))["problems"]
+            assert {(await queue.read_record(job_id)).row.state for job_id in sent} == {"IN_PROGRESS", "IN_QUEUE"}
+            assert (queue.trouble is not None, len(work.ran)) == (True, 2)
+            problems = queue.trouble
             assert "the disk is full" in str(problems)
             disk.free()
             assert {await state(queue, job_id) for job_id in sent} == {"COMPLETED"}
-            await until(lambda: not queue.unhealthy)
+            await until(lambda: queue.trouble is None)
         assert work.ran.count("hold") == 8
 
 
 async def test_a_job_is_cancelled_on_a_full_disk_as_soon_as_it_can_be_noted(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", size_mb=4) as disk:
         work = Work()
-        async with a_queue(disk.path, work, running=1) as queue:
+        async with a_queue(disk.path, work, max_running=1) as queue:
             running, waiting, other = [await send(queue, "hold") for _ in range(3)]
             await until(lambda: len(work.ran) == 1)
             await fill_until_refused(disk, queue)
             for job_id in (running, waiting):
-                with pytest.raises(JobsUnusable, match="the disk is full"):
-                    await queue.cancel(job_id)
-            with pytest.raises(JobsUnusable, match="the disk is full"):
-                await queue.purge()
+                with pytest.raises(JobsNotStored, match="the disk is full"):
+                    await queue.cancel_job(job_id)
+            with pytest.raises(JobsNotStored, match="the disk is full"):
+                await queue.cancel_waiting()
             disk.free()
             assert {await state(queue, job_id) for job_id in (running, waiting, other)} == {"CANCELLED"}
         assert work.ran == ["hold"]
@@ -116,12 +117,12 @@ async def test_a_retry_that_a_full_disk_refuses_leaves_the_job_failed(tmp_path: 
             failed = await send(queue, "fail")
             assert await state(queue, failed) == "FAILED"
             await fill_until_refused(disk, queue)
-            with pytest.raises(JobsUnusable, match="the disk is full"):
-                await queue.retry(failed)
-            assert (await queue.record(failed)).row.state == "FAILED"
+            with pytest.raises(JobsNotStored, match="the disk is full"):
+                await queue.retry_job(failed)
+            assert (await queue.read_record(failed)).row.state == "FAILED"
             disk.free()
-            await until(lambda: not queue.unhealthy)
-            await queue.retry(failed)
+            await until(lambda: queue.trouble is None)
+            await queue.retry_job(failed)
             assert await state(queue, failed) == "FAILED"
 
 
@@ -130,7 +131,7 @@ async def test_one_job_that_does_not_fit_takes_no_other_along(tmp_path: Path) ->
         work = Work()
         async with a_queue(disk.path, work) as queue:
             sent = await asyncio.gather(send(queue, "x" * 8_000_000), send(queue, "ok"), return_exceptions=True)
-            assert isinstance(sent[0], JobsUnusable)
+            assert isinstance(sent[0], JobsNotStored)
             assert await state(queue, str(sent[1])) == "COMPLETED"
         assert work.ran == ["ok"]
 
@@ -139,13 +140,13 @@ async def test_a_disk_that_is_full_again_and_again_ends_every_job_once(tmp_path:
     dice = random.Random(a_seed())
     with small_disk(tmp_path / "disk", size_mb=4) as disk:
         work = Big()
-        async with a_queue(disk.path, work, running=2) as queue:
+        async with a_queue(disk.path, work, max_running=2) as queue:
             accepted: list[str] = []
             for _ in range(6):
                 for _ in range(10):
                     try:
                         accepted.append(await send(queue, "x" * dice.randrange(1, 20_000)))
-                    except JobsUnusable:
+                    except JobsNotStored:
                         disk.free()
                 disk.fill()
                 await asyncio.sleep(dice.random() / 4)

@@ -22,9 +22,9 @@ from comfypin.lock.codec import render_lock
 from comfypin.lock.model import EngineSpec, Lock, ModelPin
 from comfypin.runpod.errors import VolumeTooSmall
 from comfypin.runpod.volume_bucket import VolumeBucket
-from comfypin.runpod.volume_push import Pusher
-from comfypin.runpod.volume_release import LocalFile, Record
-from comfypin.runpod.volumes import Destination, Volume, require_space
+from comfypin.runpod.volume_push import VolumePusher
+from comfypin.runpod.volume_release import FileToPush, PushRecord
+from comfypin.runpod.volumes import NetworkVolume, PushDestination, require_space
 from comfypin.settings.environment import Settings
 from comfypin.storage.s3_settings import S3Credentials, S3Settings
 from comfypin.wiring import volume_bucket
@@ -281,18 +281,18 @@ def test_a_volume_that_fails_does_not_keep_the_others(desk: Desk) -> None:
     code, _out, err = desk.run("push", lock, "--volume", "small", "--volume", "us")
     assert code == 70
     assert "1 of 2 volumes failed" in err
-    assert "models/vae/x.safetensors has other bytes, of somebody else" in err
+    assert "models/vae/x.safetensors holds a different file, of somebody else" in err
     assert desk.run("push", lock, "--volume", "us", "--overwrite")[0] == 0
     assert files_of(desk.s3, other) == {"models/vae/x.safetensors": SMALL}
 
 
 def test_what_does_not_fit_is_refused_before_it_is_sent(desk: Desk) -> None:
     bucket = volume_bucket(desk.volume(), "EU-RO-1", Settings(os.environ))
-    pusher = Pusher(bucket, Record(release="wan22", lock_digest="", complete=False, files={}))
-    volume = Volume(identifier="v", name="models", data_center="EU-RO-1", size_gb=10)
-    huge = LocalFile(key="models/x", path=desk.folder, sha256=Digest.of(b""), size_bytes=11 << 30)
+    pusher = VolumePusher(bucket, PushRecord(release="wan22", lock_digest="", complete=False, files={}))
+    volume = NetworkVolume(identifier="v", name="models", data_center="EU-RO-1", size_gb=10)
+    huge = FileToPush(key="models/x", path=desk.folder, sha256=Digest.of(b""), size_bytes=11 << 30)
     with pytest.raises(VolumeTooSmall, match="grow it"):
-        require_space(Destination(volume=volume, pusher=pusher), [huge])
+        require_space(PushDestination(volume=volume, pusher=pusher), [huge])
 
 
 def test_signatures_are_those_that_a_server_computes(rclone: S3Server, tmp_path: Path) -> None:
@@ -304,13 +304,13 @@ def test_signatures_are_those_that_a_server_computes(rclone: S3Server, tmp_path:
 
     bucket = volume(SECRET_KEY)
     key = "models/a folder/x=1+2 ~(ä).safetensors"
-    bucket.put(key, b"bytes")
-    assert [item.key for item in bucket.objects("models/a folder/")] == [key]
-    assert bucket.get(key) == b"bytes"
-    bucket.delete(key)
-    assert bucket.head(key) is None
+    bucket.put_object(key, b"bytes")
+    assert [item.key for item in bucket.list_objects("models/a folder/")] == [key]
+    assert bucket.read_object(key) == b"bytes"
+    bucket.delete_object(key)
+    assert bucket.head_object(key) is None
     with pytest.raises(StorageError, match="RUNPOD_S3_SECRET_KEY"):
-        volume("wrong").put(key, b"bytes")
+        volume("wrong").put_object(key, b"bytes")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from comfypin.queue.webhook import SIGNATURE, TIMESTAMP, signature
+from comfypin.queue.webhook import SIGNATURE_HEADER, TIMESTAMP_HEADER, sign_body
 from tests.conftest import ROOT
 from tests.support.object_servers import ACCESS_KEY, SECRET_KEY, S3Server
 from tests.support.server import TOKEN, Server, serving
@@ -148,7 +148,7 @@ def test_a_webhook_is_told_signed_and_told_again(server: Server) -> None:
         receiver.shutdown()
     headers, body = heard[-1]
     assert json.loads(body)["status"] == "COMPLETED"
-    assert headers[SIGNATURE] == signature(SECRET, headers[TIMESTAMP], body)
+    assert headers[SIGNATURE_HEADER] == sign_body(SECRET, headers[TIMESTAMP_HEADER], body)
 
 
 # -- Workflows ---------------------------------------------------------------------------------------------------------

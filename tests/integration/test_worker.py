@@ -107,8 +107,8 @@ def test_what_cannot_be_done_is_an_error_that_says_why(
 def test_unknown_fields_are_warned_of(queue: RunpodQueue, running: object) -> None:
     queue.put("warn-1", {"workflow": {}, "colour": 1, "output": {"modus": "x"}})
     warnings = queue.wait("warn-1")["output"]["warnings"]
-    assert "The field colour is not known and was ignored." in warnings
-    assert "The field output.modus is not known and was ignored." in warnings
+    assert "The field colour is unknown and was ignored." in warnings
+    assert "The field output.modus is unknown and was ignored." in warnings
 
 
 def test_progress_comes_in_order_and_before_the_result(queue: RunpodQueue, running: object) -> None:

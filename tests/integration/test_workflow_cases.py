@@ -28,7 +28,7 @@ ENDS: dict[str, str | None] = {
     "13b-base64-unpadded-and-urlsafe/urlsafe.json": None,
     "14-input-names/job.json": None,
     "14-input-names/clipspace.json": None,
-    "15-half-a-picture-as-input/job.json": "it is not whole: the PNG ends before its end",
+    "15-half-a-picture-as-input/job.json": "it is incomplete: the PNG is cut off",
     "17-input-that-no-node-reads/job.json": None,
     "18-preview-beside-save/job.json": None,
     "35-values-out-of-range/job.json": "-1 is below the minimum",

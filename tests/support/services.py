@@ -4,10 +4,10 @@ from pathlib import Path
 
 from comfypin.http.client import HttpClient
 from comfypin.http.deadline import Deadline
-from comfypin.jobs.handler import Service, SinkFor
-from comfypin.jobs.input_files import Fetcher, Limits
+from comfypin.jobs.handler import JobService, SinkFor
+from comfypin.jobs.input_files import InputFetcher, InputLimits
 from comfypin.jobs.request import OutputWish, S3Wish
-from comfypin.jobs.workflow_library import WorkflowFolder
+from comfypin.jobs.workflow_library import WorkflowLibrary
 from comfypin.lock.codec import read_lock
 from comfypin.outputs.inline import InlineSink
 from comfypin.outputs.interface import OutputSink
@@ -20,15 +20,15 @@ LOCK = read_lock(ROOT / "lockfiles" / "comfy-demo.lock.json").lock
 
 
 def a_fetcher(
-    *, limits: Limits | None = None, stores: dict[str, MemoryStore] | None = None, public_only: bool = True
-) -> Fetcher:
+    *, limits: InputLimits | None = None, stores: dict[str, MemoryStore] | None = None, public_only: bool = True
+) -> InputFetcher:
     def open_bucket(scheme: str, name: str) -> ObjectStore:
         return (stores or {})[f"{scheme}://{name}"]
 
-    return Fetcher(
+    return InputFetcher(
         open_client=lambda deadline: HttpClient(public_only=public_only, deadline=deadline),
         open_bucket=open_bucket,
-        limits=limits or Limits(),
+        limits=limits or InputLimits(),
     )
 
 
@@ -37,16 +37,16 @@ def a_service(
     *,
     sink: OutputSink | None = None,
     folder: Path = ROOT,
-    fetcher: Fetcher | None = None,
+    fetcher: InputFetcher | None = None,
     sink_for: SinkFor | None = None,
-) -> Service:
+) -> JobService:
     def in_memory(_wish: OutputWish, _s3: S3Wish | None, _deadline: Deadline | None = None) -> OutputSink:
         return sink or InlineSink()
 
-    return Service(
+    return JobService(
         lock=LOCK,
         engine=engine or FakeEngine(),
         fetcher=fetcher or a_fetcher(),
-        sink_for=sink_for or in_memory,
-        workflows=WorkflowFolder([folder]),
+        open_sink=sink_for or in_memory,
+        workflows=WorkflowLibrary([folder]),
     )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from comfypin.digest import JsonValue
 from comfypin.engine.interface import NodeProgress, NodeStarted, Queued, Warned
 from comfypin.engine.progress import PromptProgress
-from comfypin.jobs.events import PhaseStarted, Requeued, RunEvent, to_json
+from comfypin.jobs.events import PhaseStarted, Requeued, RunEvent, event_to_json
 
 if TYPE_CHECKING:
     import rich.progress
@@ -131,7 +131,7 @@ class JsonTeller(_Follower):
             if self._clock() < self._quiet_until:
                 return
             self._quiet_until = self._clock() + _EVENT_EVERY_S
-        facts = to_json(event)
+        facts = event_to_json(event)
         if isinstance(node_id := facts.get("node"), str):
             facts["name"] = self._name(node_id)
         if fraction is not None:

@@ -31,7 +31,7 @@ from comfypin.settings.environment import Settings
 if TYPE_CHECKING:
     from comfypin.cli.console import Teller
     from comfypin.jobs.job import JobResult
-    from comfypin.jobs.prepare import Request
+    from comfypin.jobs.prepare import RunRequest
     from comfypin.lock.model import Lock
     from comfypin.outputs.interface import Output, OutputSink
     from comfypin.wiring import EngineChoice
@@ -44,7 +44,7 @@ _UNDELIVERED = Path("out/undelivered")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of `run`; the door `python -m rp_handler.main` has the same."""
+    """Add the flags of `run_job`; the door `python -m rp_handler.main` has the same."""
     what = parser.add_argument_group("what to run")
     what.add_argument("--lock", metavar="FILE|NAME", help="the release: a lock file, or the name of one in ./lockfiles")
     what.add_argument("--workflow", metavar="FILE", required=True, help="the workflow; - is stdin")
@@ -135,7 +135,7 @@ def execute(arguments: argparse.Namespace) -> int:
 class Plan:
     """The command line, parsed: all that can be checked without an engine was."""
 
-    request: "Request"
+    request: "RunRequest"
     lock: "Lock"
     engine: "EngineChoice"
     sink: "OutputSink"
@@ -186,8 +186,8 @@ def _realized(plan: Plan, teller: "Teller") -> Plan:
 
 async def _run(plan: Plan, teller: "Teller") -> "JobResult":
     from comfypin import wiring
-    from comfypin.jobs.prepare import prepare
-    from comfypin.jobs.run import run
+    from comfypin.jobs.prepare import prepare_job
+    from comfypin.jobs.run import run_job
 
     began_s = time.monotonic()
     remote = plan.engine.kind == "remote"
@@ -195,13 +195,13 @@ async def _run(plan: Plan, teller: "Teller") -> "JobResult":
     async with wiring.open_engine(plan.engine) as engine:
         catalogue = await engine.catalogue()
         ready_s = time.monotonic()
-        job = prepare(plan.request, lock=plan.lock, catalogue=catalogue, now=datetime.now().astimezone())
+        job = prepare_job(plan.request, lock=plan.lock, catalogue=catalogue, now=datetime.now().astimezone())
         prepared_s = time.monotonic()
         teller.watch(job.graph)
         for warning in job.warnings:
             teller.hear(Warned(message=warning))
         wiring.watch_uploads(plan.sink, teller.hear_upload)
-        result = await run(job, engine=engine, sink=plan.sink, on_event=teller.hear)
+        result = await run_job(job, engine=engine, sink=plan.sink, on_event=teller.hear)
     before = {"start": ready_s - began_s, "prepare": prepared_s - ready_s}
     return replace(result, phase_s={**before, **result.phase_s})
 
@@ -236,22 +236,22 @@ def read_release(wanted: str | None, settings: Settings) -> "Lock":
     return reading.lock
 
 
-def _request(arguments: argparse.Namespace) -> "Request":
-    from comfypin.jobs.prepare import Request, graph_of
+def _request(arguments: argparse.Namespace) -> "RunRequest":
+    from comfypin.jobs.prepare import RunRequest, graph_of_document
     from comfypin.workflow.inputs_file import read_inputs_file
     from comfypin.workflow.overrides import parse_override
 
     document = read_workflow(arguments.workflow)
     if document.format != "ui":
-        graph_of(document)  # what is wrong with it by itself is said before an engine is started
+        graph_of_document(document)  # what is wrong with it by itself is said before an engine is started
     submission = str(uuid.uuid4())
     beside = Path() if arguments.workflow == "-" else Path(arguments.workflow).parent
     if arguments.input_dir is not None and not arguments.input_dir.is_dir():
         raise UsageError(f"--input-dir {arguments.input_dir} is not a folder.")
-    return Request(
+    return RunRequest(
         document=document,
         job_id=arguments.job_id or submission,
-        submission=submission,
+        submission_id=submission,
         overrides=tuple(parse_override(text) for text in arguments.set),
         input_files=tuple(arguments.input),
         input_folder=arguments.input_dir or beside,
@@ -281,7 +281,9 @@ def _print_result(result: "JobResult", plan: Plan) -> None:
     if plan.out_file is not None and not result.deliveries:
         raise NothingToWrite(path=plan.out_file, temporary=result.held_back)
     if plan.as_json:
-        print(json.dumps(result.to_json(), ensure_ascii=False))
+        from comfypin.jobs.result_json import report_to_json
+
+        print(json.dumps(report_to_json(result), ensure_ascii=False))
         return
     for node_id, texts in result.texts.items():
         for text in texts:

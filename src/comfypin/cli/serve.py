@@ -20,10 +20,10 @@ from comfypin.settings.environment import Settings
 from comfypin.settings.server import ServerSettings
 
 if TYPE_CHECKING:
-    from comfypin.jobs.handler import Service
+    from comfypin.jobs.handler import JobService
     from comfypin.lock.model import Lock
     from comfypin.outputs.interface import OutputSink
-    from comfypin.queue.scheduler import QueueLimits
+    from comfypin.queue.job_runner import QueueLimits
     from comfypin.server.lifecycle import OpenService
 
 log = logging.getLogger(__name__)
@@ -92,14 +92,14 @@ async def _serve(arguments: argparse.Namespace, lock: "Lock", settings: Settings
     from comfypin import wiring
     from comfypin.lease import Lease, LeaseUnavailable, try_acquire_lease
     from comfypin.queue.errors import AlreadyServing, JobsUnusable
-    from comfypin.queue.scheduler import JobQueue
+    from comfypin.queue.scheduler import LocalJobQueue
     from comfypin.queue.sqlite import JobStore
     from comfypin.queue.webhook import Webhooks
     from comfypin.server.app import make_app
-    from comfypin.server.auth import Rules
+    from comfypin.server.auth import AccessRules
     from comfypin.server.connections import ConnectionLimits
-    from comfypin.server.lifecycle import Hosting, host, listen
-    from comfypin.server.output_folder import ServedFolder
+    from comfypin.server.lifecycle import HostingOptions, host_server, open_sockets
+    from comfypin.server.output_folder import ServedOutputFolder
     from comfypin.server.site import Site
 
     serving = settings.server
@@ -108,7 +108,7 @@ async def _serve(arguments: argparse.Namespace, lock: "Lock", settings: Settings
     token = _token(arguments, serving, state, address)
     outputs = _output_folder(arguments.output_dir)
     port = serving.mapped(DEFAULT_PORT if (given := arguments.port or serving.port) is None else given)
-    sockets = listen(address, [port, *([serving.mapped(serving.health_port)] if serving.health_port else [])])
+    sockets = open_sockets(address, [port, *([serving.mapped(serving.health_port)] if serving.health_port else [])])
     bound = sockets[0].getsockname()[1]
     try:
         lease = try_acquire_lease(state / "jobs.lease", purpose="serve")
@@ -123,26 +123,26 @@ async def _serve(arguments: argparse.Namespace, lock: "Lock", settings: Settings
             allow_private=arguments.allow_private_inputs,
             proxies=wiring.http_proxies(settings),
         )
-        queue = JobQueue(store, webhooks, _limits(arguments), worker_id=serving.pod_id or "local")
+        queue = LocalJobQueue(store, webhooks, _limits(arguments), worker_id=serving.pod_id or "local")
         site = Site(queue, outputs)
-        app = make_app(site, Rules(token=token, max_body_bytes=arguments.max_body_mb * 1_000_000))
-        folder = ServedFolder(outputs, base_url=_base_url(serving, address, bound))
+        app = make_app(site, AccessRules(token=token, max_body_bytes=arguments.max_body_mb * 1_000_000))
+        folder = ServedOutputFolder(outputs, base_url=_base_url(serving, address, bound))
         log.info("listening", extra={"action": "listening", "address": f"http://{address}:{bound}"})
-        hosting = Hosting(
+        hosting = HostingOptions(
             sockets=sockets,
             grace_s=arguments.grace,
-            connections=ConnectionLimits.of(arguments.connections),
+            connections=ConnectionLimits.for_total(arguments.connections),
             sync=(outputs, arguments.sync) if arguments.sync else None,
         )
         try:
-            await host(app, site, queue, _opener(arguments, lock, settings, folder), hosting)
+            await host_server(app, site, queue, _opener(arguments, lock, settings, folder), hosting)
         finally:
             store.close()
 
 
 def _opener(arguments: argparse.Namespace, lock: "Lock", settings: Settings, folder: "OutputSink") -> "OpenService":
     @asynccontextmanager
-    async def open_service() -> "AsyncIterator[Service]":
+    async def open_service() -> "AsyncIterator[JobService]":
         import asyncio
 
         from comfypin import wiring
@@ -158,11 +158,11 @@ def _opener(arguments: argparse.Namespace, lock: "Lock", settings: Settings, fol
 
 
 def _limits(arguments: argparse.Namespace) -> "QueueLimits":
-    from comfypin.queue.scheduler import QueueLimits
+    from comfypin.queue.job_runner import QueueLimits
 
     return QueueLimits(
-        waiting=arguments.queue,
-        running=arguments.concurrency,
+        max_waiting=arguments.queue,
+        max_running=arguments.concurrency,
         keep_s=arguments.keep_hours * 3600.0,
         keep_bytes=arguments.keep_mb * 1_000_000,
     )

@@ -56,7 +56,7 @@ def execute(arguments: argparse.Namespace) -> int:
     from comfypin.cli import console
     from comfypin.cli.run import read_release
     from comfypin.jobs.handler import Handler
-    from comfypin.jobs.warmup import warm
+    from comfypin.jobs.warmup import warm_engine
     from comfypin.runpod.loop_thread import LoopThread
     from comfypin.runpod.serverless import RunpodWorker
 
@@ -69,12 +69,12 @@ def execute(arguments: argparse.Namespace) -> int:
     choice = wiring.ensure_env(lock, choice, tell=log.info)
     began_s = time.monotonic()
     with LoopThread() as thread:
-        engine = thread.enter(wiring.open_engine(choice))
+        engine = thread.enter_context(wiring.open_engine(choice))
         service = wiring.open_service(
             lock, engine, sink_for, settings=settings, private_inputs=arguments.allow_private_inputs
         )
         handler = Handler(service)
-        thread.run(warm(handler, lock))
+        thread.run_coroutine(warm_engine(handler, lock))
         log.info(
             "worker ready",
             extra={
@@ -95,12 +95,12 @@ def _counted(handler: "Handler", port: int | None) -> Iterator["Handle"]:
     if port is None:
         yield handler
         return
-    from comfypin.jobs.metrics import CountedJobs, Live, Metrics
+    from comfypin.jobs.metrics import CountedJobs, LiveFigures, Metrics
 
     metrics = Metrics()
     jobs = CountedJobs(handler, metrics)
-    metrics.watch(lambda: Live(running=jobs.running, engine_restarts=handler.crashes))
-    stop = metrics.serve(port)
+    metrics.watch_live(lambda: LiveFigures(running=jobs.running, engine_restarts=handler.crashes))
+    stop = metrics.serve_page(port)
     log.info("metrics", extra={"action": "metrics_served", "port": port})
     try:
         yield jobs
@@ -111,7 +111,7 @@ def _counted(handler: "Handler", port: int | None) -> Iterator["Handle"]:
 def _print_schema() -> int:
     import json
 
-    from comfypin.jobs.request import job_schema
+    from comfypin.jobs.request import job_input_schema
 
-    print(json.dumps(job_schema(), indent=2))
+    print(json.dumps(job_input_schema(), indent=2))
     return 0

@@ -1,4 +1,4 @@
-"""Where a job's own bucket may be: not on a private address, as a job's inputs may not come from there."""
+"""Keeps a job's own bucket off private addresses, from which a job's inputs may not come either."""
 
 from dataclasses import replace
 from urllib.parse import urlsplit
@@ -11,37 +11,42 @@ from comfypin.storage.s3_settings import S3Settings
 _RESOLVE_S = 30.0
 
 
-def require_public(config: S3Settings, *, resolver: HostResolver | None = None) -> S3Settings:
-    """The config of a job's `s3Config`, which will connect to just the addresses that were found public here.
+def require_public_bucket(settings: S3Settings, *, resolver: HostResolver | None = None) -> S3Settings:
+    """Return the settings of a job's `s3Config`, bound to the addresses that were found public here.
 
     Both names under which S3's clients ask for a bucket are looked at: ENDPOINT/BUCKET and BUCKET.ENDPOINT. Raises
-    `JobInvalid` where one leads to a private address, `StoreUnreachable` where the endpoint leads nowhere.
+    `JobInvalid` if one leads to a private address, `StoreUnreachable` if the endpoint leads nowhere.
     """
-    parts = urlsplit(config.endpoint or "")
-    host = parts.hostname
-    if host is None:
-        return config
-    port = parts.port or 443
-    addresses = _addresses(host, port, resolver)
-    if not all(map(is_public, (*addresses, *_addresses(f"{config.bucket}.{host}", port, resolver)))):
-        raise _not_public("leads to a private address")
-    if config.proxies.for_address(str(config.endpoint)) is None:
+    endpoint_parts = urlsplit(settings.endpoint or "")
+    host_name = endpoint_parts.hostname
+    if host_name is None:
+        return settings
+    # The port is needed to resolve a name, and does not change where it leads.
+    port_number = endpoint_parts.port or 443
+    addresses = _resolve_addresses(host_name, port_number, resolver)
+    if not all(
+        map(is_public, (*addresses, *_resolve_addresses(f"{settings.bucket}.{host_name}", port_number, resolver)))
+    ):
+        raise _not_public_error("leads to a private address")
+    if settings.proxies.for_address(str(settings.endpoint)) is None:
         if not addresses:
-            raise StoreUnreachable(store=f"s3://{config.bucket} at {config.endpoint}", reason="its name is not known")
+            raise StoreUnreachable(
+                store=f"s3://{settings.bucket} at {settings.endpoint}", reason="its name is not known"
+            )
         # A name server may say something else the next time it is asked.
-        return replace(config, connect_to=addresses)
+        return replace(settings, connect_to=addresses)
     if not addresses:
-        raise _not_public("is not known here, so the proxy might lead to a private address")
-    return config
+        raise _not_public_error("is not known here, so the proxy might lead to a private address")
+    return settings
 
 
-def _addresses(name: str, port: int, resolver: HostResolver | None) -> tuple[str, ...]:
+def _resolve_addresses(name: str, port_number: int, resolver: HostResolver | None) -> tuple[str, ...]:
     try:
-        return resolve_host(name, port, resolver=resolver, within_s=_RESOLVE_S)
+        return resolve_host(name, port_number, resolver=resolver, within_s=_RESOLVE_S)
     except (HostInvalid, HostUnknown, TimeoutError):
         return ()
 
 
-def _not_public(why: str) -> JobInvalid:
-    finding = f"s3Config.endpointUrl: it {why}, which jobs may not name (--allow-private-inputs lets them)"
-    return JobInvalid(findings=[finding])
+def _not_public_error(reason: str) -> JobInvalid:
+    explanation = f"s3Config.endpointUrl: it {reason}; name an endpoint with a public address"
+    return JobInvalid(findings=[explanation])

@@ -1,11 +1,12 @@
-"""What a caller calls the things it can ask for: flags on the command line, fields in a job."""
+"""Names what a caller can ask for as that caller does: by flags on the command line, by fields in a job."""
 
 from dataclasses import dataclass
 
 
+# One sentence serves both callers, so that no message tells an HTTP client to type a flag.
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Words:
-    """The words of one kind of caller, as they stand in the sentences that it reads.
+class CallerWords:
+    """Words of one kind of caller, used in the sentences that this caller reads.
 
     `bring_file` says how to bring a file that node `{node}` names, and `{folder}` is where files are looked for.
     """
@@ -16,13 +17,13 @@ class Words:
     bring_file: str
 
 
-COMMAND_LINE = Words(
+COMMAND_LINE_WORDS = CallerWords(
     timeout="--timeout",
     previews="--previews",
     files_are_in="{folder}",
     bring_file="put it there, or point the node at another one with --input {node}=FILE",
 )
-JOB = Words(
+JOB_WORDS = CallerWords(
     timeout="`timeout_s`",
     previews="`output.previews`",
     files_are_in="the job's inputs",

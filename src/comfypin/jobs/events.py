@@ -1,4 +1,4 @@
-"""What a running job tells whoever watches it: the engine's events, and the job's own phases."""
+"""Events of a running job, for whoever watches it: the engine's, and the job's own phases."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -25,28 +25,34 @@ class Requeued:
 
 
 RunEvent: TypeAlias = EngineEvent | PhaseStarted | Requeued
-Watcher: TypeAlias = Callable[[RunEvent], None]
+EventWatcher: TypeAlias = Callable[[RunEvent], None]
 """Called on the event loop for every event; must return at once."""
 
 
-def to_json(event: RunEvent) -> dict[str, JsonValue]:
-    """An event as one JSON object: `event` names it, the rest are its fields; the same in logs, worker and HTTP."""
-    facts = {field.name: getattr(event, field.name) for field in fields(event)}
-    renamed = {_NAMES.get(name, name): _plain(value) for name, value in facts.items() if name != "at_s"}
+def event_to_json(event: RunEvent) -> dict[str, JsonValue]:
+    """Return an event as one JSON object, the same in logs, worker and HTTP; `event` names it."""
+    values = {field.name: getattr(event, field.name) for field in fields(event)}
+    # `at_s` is a monotonic clock's: it means nothing outside this process.
+    renamed = {
+        _FIELD_NAMES.get(field_name, field_name): _to_plain_value(field_value)
+        for field_name, field_value in values.items()
+        if field_name != "at_s"
+    }
     return {
-        "event": _snake(type(event).__name__),
-        **{name: value for name, value in renamed.items() if value is not None},
+        "event": _to_snake_case(type(event).__name__),
+        **{field_name: field_value for field_name, field_value in renamed.items() if field_value is not None},
     }
 
 
-_NAMES = {"node_id": "node"}
+_FIELD_NAMES = {"node_id": "node"}
 
 
-def _plain(value: object) -> JsonValue:
-    if isinstance(value, frozenset):
-        return sorted(str(item) for item in value)
-    return value if isinstance(value, str | int | float) or value is None else str(value)
+def _to_plain_value(field_value: object) -> JsonValue:
+    if isinstance(field_value, frozenset):
+        # Sorted, so that equal events are equal texts.
+        return sorted(str(item) for item in field_value)
+    return field_value if isinstance(field_value, str | int | float) or field_value is None else str(field_value)
 
 
-def _snake(name: str) -> str:
-    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("_")
+def _to_snake_case(field_name: str) -> str:
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in field_name).lstrip("_")

@@ -1,4 +1,4 @@
-"""The handler: one job from its wire form to its outcome, on an engine that stays; the same for the worker and HTTP.
+"""Runs one job from its JSON to its outcome, on an engine that stays; the same for the worker and HTTP.
 
 Several calls may run at once: while one job's prompt is in the engine, the next one's inputs are fetched and its prompt
 queued behind, and the last one's outputs are delivered, so that the engine never waits for the network.
@@ -24,17 +24,17 @@ from comfypin.engine.interface import Engine
 from comfypin.engine.progress import PromptProgress as Fraction
 from comfypin.errors import ComfypinError
 from comfypin.http.deadline import Deadline
-from comfypin.jobs.caller_words import JOB
+from comfypin.jobs.caller_words import JOB_WORDS
 from comfypin.jobs.errors import JobBroken, ReleaseUnavailable
-from comfypin.jobs.events import PhaseStarted, Requeued, RunEvent, to_json
-from comfypin.jobs.input_files import Fetcher
-from comfypin.jobs.interface import Outcome, Progress, nobody
+from comfypin.jobs.events import PhaseStarted, Requeued, RunEvent, event_to_json
+from comfypin.jobs.input_files import InputFetcher
+from comfypin.jobs.interface import JobOutcome, ProgressCallback, ignore_progress
 from comfypin.jobs.job import Job, JobResult
-from comfypin.jobs.prepare import Request, prepare
-from comfypin.jobs.request import JobInput, OutputWish, S3Wish, parse_input
-from comfypin.jobs.result_json import failure_to_json, result_to_json
-from comfypin.jobs.run import run
-from comfypin.jobs.workflow_library import WorkflowFolder
+from comfypin.jobs.prepare import RunRequest, prepare_job
+from comfypin.jobs.request import JobInput, OutputWish, S3Wish, parse_job_input
+from comfypin.jobs.result_json import failed_outcome, result_to_json
+from comfypin.jobs.run import run_job
+from comfypin.jobs.workflow_library import WorkflowLibrary
 from comfypin.lock.codec import release_identity
 from comfypin.lock.model import Lock
 from comfypin.outputs.interface import OutputSink
@@ -47,90 +47,93 @@ log = logging.getLogger(__name__)
 CRASHES_BEFORE_REPLACEMENT = 3
 _SAME_CRASH_S = 0.5
 # One for each job that runs, which the queue counts: a slow server must keep its own job waiting, and no other.
-_MOST_FETCHERS = 1024
+_MAX_FETCH_THREADS = 1024
 _OPEN_BUCKET_WITHIN_S = 60.0
 # So long may what a job has begun in a bucket of its own be taken back, after the job has failed.
 _TAKE_BACK_WITHIN_S = 5.0
 
 
-class SinkFor(Protocol):
-    """Opens (and may keep) the sink that a job wishes for; the deadline is for all that is asked of its own bucket.
+class OpenSink(Protocol):
+    """Opens (and may keep) the sink that a job asks for; the deadline is for all that is asked of its own bucket.
 
     Raises `ConfigError`, `StorageError`, `JobInvalid`.
     """
 
-    def __call__(self, wish: OutputWish, s3: S3Wish | None, deadline: Deadline | None = None, /) -> OutputSink: ...
+    def __call__(self, job_input: OutputWish, s3: S3Wish | None, deadline: Deadline | None = None, /) -> OutputSink: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Service:
-    """What all jobs of a worker share. `workflows` are those of the image.
+class JobService:
+    """Everything that the jobs of a worker share. `workflows` are those of the image.
 
     `default_timeout_s` bounds jobs that set no time.
     """
 
     lock: Lock
     engine: Engine
-    fetcher: Fetcher
-    sink_for: SinkFor
-    workflows: WorkflowFolder
+    fetcher: InputFetcher
+    open_sink: OpenSink
+    workflows: WorkflowLibrary
     default_timeout_s: float | None = None
 
 
 class Handler:
     """Runs jobs; counts the engine's crashes in a row, after the third of which the worker is worn out."""
 
-    def __init__(self, service: Service, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, service: JobService, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._service = service
         self._clock = clock
         self._crashed_at_s = -_SAME_CRASH_S - 1
         # Of their own: addresses that hang must not keep other jobs waiting.
-        self._fetching = ThreadPoolExecutor(_MOST_FETCHERS, thread_name_prefix="inputs")
+        self._fetching = ThreadPoolExecutor(_MAX_FETCH_THREADS, thread_name_prefix="inputs")
         self._release = release_identity(service.lock)
         self.crashes_in_a_row = 0
         self.crashes = 0
 
-    async def __call__(self, job_id: str, document: object, *, progress: Progress = nobody) -> Outcome:
-        """Run the job. A failure is an outcome; only cancellation comes out as an exception."""
+    async def __call__(
+        self, job_id: str, document: object, *, progress: ProgressCallback = ignore_progress
+    ) -> JobOutcome:
+        """Run the job. A failure is an outcome; only cancellation is raised."""
         warnings: list[str] = []
         try:
-            wish, warnings = parse_input(document)
-            result = await self._run(job_id, wish, progress)
+            job_input, warnings = parse_job_input(document)
+            job_result = await self._run_job(job_id, job_input, progress)
         except ComfypinError as failure:
-            return self._failed(job_id, failure, warnings)
+            return self._failure_outcome(job_id, failure, warnings)
         except Exception as exc:  # the last line of defence: a mistake of ours ends one job, not the worker
             log.exception("job failed unexpectedly", extra={"action": "job_broken", "job_id": job_id})
-            return self._failed(job_id, JobBroken(cause=exc), warnings)
+            return self._failure_outcome(job_id, JobBroken(kind=type(exc).__name__), warnings)
+        # A job that ended well shows that the engine is healthy again.
         self.crashes_in_a_row = 0
-        return Outcome(output=result_to_json(result, warnings=warnings))
+        return JobOutcome(output=result_to_json(job_result, warnings=warnings), phase_s=job_result.phase_s)
 
-    async def _run(self, job_id: str, wish: JobInput, progress: Progress) -> JobResult:
+    async def _run_job(self, job_id: str, job_input: JobInput, progress: ProgressCallback) -> JobResult:
         began_s = time.monotonic()
-        self._require_release(wish.release)
-        with temp_folder("job") as name, self._own_bucket(wish) as deadline:
-            folder = Path(name)
-            open_sink = partial(self._service.sink_for, wish.output, wish.s3_config, deadline)
+        self._require_release_runs(job_input.release)
+        with temp_folder("job") as name, self._own_bucket(job_input) as deadline:
+            job_folder = Path(name)
+            open_sink = partial(self._service.open_sink, job_input.output, job_input.s3_config, deadline)
             sink = await asyncio.get_running_loop().run_in_executor(self._fetching, open_sink)
             deadline.lift()
-            pointed = await self._inputs(wish, folder)
+            input_files = await self._fetch_inputs(job_input, job_folder)
             fetched_s = time.monotonic()
-            job = await self._prepared(job_id, wish, folder, pointed)
+            job = await self._prepare_job(job_id, job_input, job_folder, input_files)
             prepared_s = time.monotonic()
-            watcher = _Watcher(job, progress, self._crashed)
-            result = await run(job, engine=self._service.engine, sink=sink, on_event=watcher.hear)
+            watcher = _ProgressWatcher(job, progress, self._count_crash)
+            job_result = await run_job(job, engine=self._service.engine, sink=sink, on_event=watcher.note_event)
         before = {"inputs": fetched_s - began_s, "prepare": prepared_s - fetched_s}
-        return replace(result, phase_s={**before, **result.phase_s})
+        return replace(job_result, phase_s={**before, **job_result.phase_s})
 
     @contextmanager
-    def _own_bucket(self, wish: JobInput) -> Iterator[Deadline]:
+    def _own_bucket(self, job_input: JobInput) -> Iterator[Deadline]:
         """Give a job's own bucket a time to be opened in, and its threads back when the job has ended."""
-        timeout_s = wish.timeout_s or self._service.default_timeout_s or _OPEN_BUCKET_WITHIN_S
+        timeout_s = job_input.timeout_s or self._service.default_timeout_s or _OPEN_BUCKET_WITHIN_S
         deadline = Deadline(min(timeout_s, _OPEN_BUCKET_WITHIN_S))
         try:
             yield deadline
         except BaseException as error:
             if deadline.is_set or isinstance(error, GeneratorExit):
-                deadline.cancel()  # it was never opened, or nobody is left to abort anything
+                deadline.cancel()  # it was never opened, or ignore_progress is left to abort anything
             else:
                 # Not at once: an upload in parts that was begun should be aborted.
                 last = threading.Timer(_TAKE_BACK_WITHIN_S, deadline.cancel)
@@ -139,11 +142,11 @@ class Handler:
             raise
         deadline.cancel()
 
-    async def _inputs(self, wish: JobInput, folder: Path) -> tuple[str, ...]:
-        if not (wish.images or wish.inputs):
+    async def _fetch_inputs(self, job_input: JobInput, job_folder: Path) -> tuple[str, ...]:
+        if not (job_input.images or job_input.inputs):
             return ()
-        deadline = self._service.fetcher.deadline()
-        bring = partial(self._service.fetcher.bring, wish, folder, deadline=deadline)
+        deadline = self._service.fetcher.start_deadline()
+        bring = partial(self._service.fetcher.fetch_inputs, job_input, job_folder, deadline=deadline)
         try:
             return await asyncio.get_running_loop().run_in_executor(self._fetching, bring)
         except asyncio.CancelledError:
@@ -151,48 +154,52 @@ class Handler:
             deadline.cancel()
             raise
 
-    async def _prepared(self, job_id: str, wish: JobInput, folder: Path, pointed: tuple[str, ...]) -> Job:
+    async def _prepare_job(
+        self, job_id: str, job_input: JobInput, job_folder: Path, input_files: tuple[str, ...]
+    ) -> Job:
         catalogue = await self._service.engine.catalogue()
         inputs_file = None
-        if wish.workflow_name is not None:
-            document = await asyncio.to_thread(self._service.workflows.read, wish.workflow_name)
-            inputs_file = await asyncio.to_thread(self._service.workflows.inputs_file, wish.workflow_name)
-            await asyncio.to_thread(self._service.workflows.bring_companions, wish.workflow_name, folder)
+        if job_input.workflow_name is not None:
+            document = await asyncio.to_thread(self._service.workflows.read_workflow, job_input.workflow_name)
+            inputs_file = await asyncio.to_thread(self._service.workflows.inputs_file, job_input.workflow_name)
+            await asyncio.to_thread(self._service.workflows.copy_companions, job_input.workflow_name, job_folder)
         else:
-            document = to_document(wish.workflow, source="in the job")
-        key = wish.comfy_org_api_key
-        request = Request(
+            document = to_document(job_input.workflow, source="in the job")
+        api_key = job_input.comfy_org_api_key
+        run_request = RunRequest(
             document=document,
             job_id=job_id,
-            submission=str(uuid.uuid4()),
-            overrides=overrides_from_json(wish.set),
-            input_files=pointed,
-            input_folder=folder,
-            timeout_s=wish.timeout_s or self._service.default_timeout_s,
-            with_previews=wish.output.previews,
-            randomize_seeds=wish.randomize_seeds,
+            # Not the job's id: a platform may run the same job again while files of the first try are still there.
+            submission_id=str(uuid.uuid4()),
+            overrides=overrides_from_json(job_input.set),
+            input_files=input_files,
+            input_folder=job_folder,
+            timeout_s=job_input.timeout_s or self._service.default_timeout_s,
+            with_previews=job_input.output.previews,
+            randomize_seeds=job_input.randomize_seeds,
             inputs_file=inputs_file,
-            extra_data={"api_key_comfy_org": key} if key else {},
-            words=JOB,
-            brought=_names_brought(wish),
+            extra_data={"api_key_comfy_org": api_key} if api_key else {},
+            words=JOB_WORDS,
+            file_labels=_input_labels(job_input),
         )
-        return prepare(request, lock=self._service.lock, catalogue=catalogue, now=datetime.now().astimezone())
+        return prepare_job(run_request, lock=self._service.lock, catalogue=catalogue, now=datetime.now().astimezone())
 
-    def _require_release(self, wanted: str | None) -> None:
+    def _require_release_runs(self, wanted: str | None) -> None:
         if wanted not in (None, self._release.name, str(self._release.digest), self._release.digest.hex):
             raise ReleaseUnavailable(wanted=str(wanted), running=self._release.name)
 
-    def _crashed(self) -> None:
+    def _count_crash(self) -> None:
         """Count a crash; the jobs that one crash hits together count it once."""
+        # An engine's death fails its running job and all queued ones at the same moment.
         now_s = self._clock()
         if now_s - self._crashed_at_s > _SAME_CRASH_S:
             self.crashes += 1
             self.crashes_in_a_row += 1
         self._crashed_at_s = now_s
 
-    def _failed(self, job_id: str, failure: ComfypinError, warnings: list[str]) -> Outcome:
+    def _failure_outcome(self, job_id: str, failure: ComfypinError, warnings: list[str]) -> JobOutcome:
         if isinstance(failure, EngineCrashed):
-            self._crashed()
+            self._count_crash()
         log.warning(
             "job failed",
             extra={
@@ -202,31 +209,28 @@ class Handler:
                 "reason": failure.message,
             },
         )
-        return Outcome(
-            output=failure_to_json(failure, warnings=warnings),
-            failure=failure,
-            replace_worker=self.crashes_in_a_row >= CRASHES_BEFORE_REPLACEMENT,
-        )
+        worn_out = self.crashes_in_a_row >= CRASHES_BEFORE_REPLACEMENT
+        return failed_outcome(failure, warnings=warnings, replace_worker=worn_out)
 
 
-def _names_brought(wish: JobInput) -> Mapping[str, str]:
-    """The names of the job's input files, each with the field that it came in."""
-    images = {image.name: f"images.{index}" for index, image in enumerate(wish.images)}
-    return images | {item.name: f"inputs.{index}" for index, item in enumerate(wish.inputs)}
+def _input_labels(job_input: JobInput) -> Mapping[str, str]:
+    """Return the names of the job's input files, each with the field that it came in."""
+    images = {image.name: f"images.{index}" for index, image in enumerate(job_input.images)}
+    return images | {media_input.name: f"inputs.{index}" for index, media_input in enumerate(job_input.inputs)}
 
 
-class _Watcher:
+class _ProgressWatcher:
     """Turns a job's events into what people follow: a fraction that never goes back, and the node at work."""
 
-    def __init__(self, job: Job, progress: Progress, crashed: Callable[[], None]) -> None:
+    def __init__(self, job: Job, progress: ProgressCallback, crashed: Callable[[], None]) -> None:
         self._fraction = Fraction(job.graph)
         self._progress = progress
         self._crashed = crashed
 
-    def hear(self, event: RunEvent) -> None:
+    def note_event(self, event: RunEvent) -> None:
         if isinstance(event, Requeued):
             self._crashed()
         elif not isinstance(event, PhaseStarted):
             self._fraction.apply_event(event)
-        told: Mapping[str, JsonValue] = {**to_json(event), "progress": round(self._fraction.fraction, 3)}
-        self._progress(told)
+        shown: Mapping[str, JsonValue] = {**event_to_json(event), "progress": round(self._fraction.fraction, 3)}
+        self._progress(shown)

@@ -1,4 +1,4 @@
-"""Brings a job's input files into a folder of its own: from base64, data URIs, https, s3 and gs, within limits.
+"""Fetches a job's input files into its folder: from base64, data URIs, https, s3 and gs, within limits.
 
 Addresses come from strangers: a name is resolved once, private addresses are refused unless allowed, redirects follow
 the same rules (`comfypin.http.guard`), every file has a size that it may not exceed, and all of them one deadline.
@@ -30,146 +30,169 @@ OpenClient = Callable[[Deadline], HttpClient]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What a job's inputs may take: bytes of one file and of all, seconds for all."""
+class InputLimits:
+    """Limits for a job's inputs: bytes of one file and of all, seconds for all."""
 
     file_bytes: int = 512 << 20
     total_bytes: int = 1 << 30
     seconds: float = 300.0
 
 
-class Fetcher:
+class InputFetcher:
     """Brings inputs. `open_bucket(scheme, name)` gives the store of an address like s3://bucket/key.
 
     `open_client` makes the client of one job, under its deadline: a client resolves each name once, which must not
     outlive a job.
     """
 
-    def __init__(self, *, open_client: OpenClient, open_bucket: OpenBucket, limits: Limits) -> None:
+    def __init__(self, *, open_client: OpenClient, open_bucket: OpenBucket, limits: InputLimits) -> None:
         self._open_client = open_client
         self._open_bucket = open_bucket
         self._limits = limits
 
-    def deadline(self) -> Deadline:
+    def start_deadline(self) -> Deadline:
         """Return a deadline for one job's inputs, which begins now."""
         return Deadline(self._limits.seconds)
 
-    def bring(self, job: JobInput, folder: Path, *, deadline: Deadline | None = None) -> tuple[str, ...]:
+    def fetch_inputs(self, job: JobInput, folder: Path, *, deadline: Deadline | None = None) -> tuple[str, ...]:
         """Write every input of the job into the folder; returns `NODE=FILE` texts for those that point a node.
 
         Blocks; meant for a thread, which comes back at once when the deadline is cancelled. Raises `InputUnusable`.
         """
-        budget = _Budget(self._limits, deadline or self.deadline())
-        pointed = []
-        with closing(self._open_client(budget.deadline)) as client:
+        input_budget = _InputBudget(self._limits, deadline or self.start_deadline())
+        node_files = []
+        with closing(self._open_client(input_budget.deadline)) as http_client:
             for image in job.images:
-                self._write(folder, image.name, self._had(image.name, image.image, client, budget), budget)
-            for item in job.inputs:
-                source = item.data if item.data is not None else str(item.url)
-                path = self._write(folder, item.name, self._had(item.name, source, client, budget), budget)
-                if item.node is not None:
-                    pointed.append(f"{item.node}={path}")
-        return tuple(pointed)
+                self._write_input(
+                    folder,
+                    image.name,
+                    self._read_source(image.name, image.image, http_client, input_budget),
+                    input_budget,
+                )
+            for media_input in job.inputs:
+                source = media_input.data if media_input.data is not None else str(media_input.url)
+                path = self._write_input(
+                    folder,
+                    media_input.name,
+                    self._read_source(media_input.name, source, http_client, input_budget),
+                    input_budget,
+                )
+                if media_input.node is not None:
+                    node_files.append(f"{media_input.node}={path}")
+        return tuple(node_files)
 
-    def _had(self, name: str, source: str, client: HttpClient, budget: "_Budget") -> Iterator[bytes]:
+    def _read_source(
+        self, input_name: str, source: str, http_client: HttpClient, input_budget: "_InputBudget"
+    ) -> Iterator[bytes]:
         """Return the bytes of what the job says, by whatever field: an address, base64 or a data URI."""
         address = _ADDRESS.fullmatch(source)
-        return self._fetched(name, address[1], client) if address else _decoded(name, source, budget)
+        return (
+            self._fetch_url(input_name, address[1], http_client)
+            if address
+            else _decode_inline(input_name, source, input_budget)
+        )
 
-    def _write(self, folder: Path, name: str, chunks: Iterator[bytes], budget: "_Budget") -> Path:
+    def _write_input(
+        self, folder: Path, input_name: str, chunks: Iterator[bytes], input_budget: "_InputBudget"
+    ) -> Path:
         try:
-            path = contained_path(folder, name)
+            path = contained_path(folder, input_name)
         except ValueError as exc:
-            raise InputUnusable(name=name, reason="the name leaves the input folder") from exc
+            raise InputUnusable(name=input_name, reason="the name leaves the input folder") from exc
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("xb") as file, budget.one_file(name):
+            # x: an input that has the name of another one must not replace it.
+            with path.open("xb") as file, input_budget.begin_file(input_name):
                 for chunk in chunks:
-                    budget.spend(name, len(chunk))
+                    input_budget.spend_bytes(input_name, len(chunk))
                     file.write(chunk)
         except DeadlineExceeded as exc:
-            raise budget.too_late(name) from exc
+            raise input_budget.too_late(input_name) from exc
         except OSError as exc:
             if is_full(exc):
                 raise  # the disk is to blame, not the input
-            raise InputUnusable(name=name, reason=f"it cannot be written: {reason_of(exc)}") from exc
+            raise InputUnusable(name=input_name, reason=f"it cannot be written: {reason_of(exc)}") from exc
+        # It says already what is wrong; the next clause would say it twice.
         except InputUnusable:
             raise
         except ComfypinError as exc:
-            raise InputUnusable(name=name, reason=exc.message.rstrip(".")) from exc
+            raise InputUnusable(name=input_name, reason=exc.message.rstrip(".")) from exc
         return path
 
-    def _fetched(self, name: str, url: str, client: HttpClient) -> Iterator[bytes]:
-        scheme = url.partition(":")[0]
-        if scheme in SCHEMES:
+    def _fetch_url(self, input_name: str, url: str, http_client: HttpClient) -> Iterator[bytes]:
+        address_scheme = url.partition(":")[0]
+        if address_scheme in SCHEMES:
             bucket, _, key = url.partition("://")[2].partition("/")
-            yield from self._open_bucket(scheme, bucket).read(key)
+            yield from self._open_bucket(address_scheme, bucket).read(key)
             return
         try:
-            with client.get(url) as response:
+            with http_client.get(url) as response:
                 if response.status != 200:
-                    raise InputUnusable(name=name, reason=f"its server answered {response.status}")
+                    raise InputUnusable(name=input_name, reason=f"its server answered with HTTP {response.status}")
                 yield from response.pieces()
         except DeadlineExceeded:
             raise
         except HttpError as error:
-            raise InputUnusable(name=name, reason=f"{shown_url(url)}: {error.reason}") from error
+            raise InputUnusable(name=input_name, reason=f"{shown_url(url)}: {error.reason}") from error
 
 
-class _Budget:
-    def __init__(self, limits: Limits, deadline: Deadline) -> None:
+class _InputBudget:
+    def __init__(self, limits: InputLimits, deadline: Deadline) -> None:
         self._limits = limits
         self.deadline = deadline
         self._total = 0
         self._file = 0
 
-    def one_file(self, name: str) -> "_Budget":
+    def begin_file(self, input_name: str) -> "_InputBudget":
         self._file = 0
         return self
 
-    def __enter__(self) -> "_Budget":
+    def __enter__(self) -> "_InputBudget":
         return self
 
     def __exit__(self, *_exc: object) -> None:
         self._file = 0
 
-    def check_base64(self, name: str, length: int) -> None:
+    def check_base64(self, input_name: str, length: int) -> None:
+        # Before decoding: four characters of base64 are three bytes, so the text tells the size.
         if length // 4 * 3 > self._limits.file_bytes + 3:
-            self._too_big(name)
+            self._refuse_size(input_name)
 
-    def spend(self, name: str, count: int) -> None:
-        self._file += count
-        self._total += count
+    def spend_bytes(self, input_name: str, byte_count: int) -> None:
+        self._file += byte_count
+        self._total += byte_count
         if self._file > self._limits.file_bytes:
-            self._too_big(name)
+            self._refuse_size(input_name)
         if self._total > self._limits.total_bytes:
-            raise InputUnusable(name=name, reason=f"all inputs together exceed {_mb(self._limits.total_bytes)}")
+            raise InputUnusable(
+                name=input_name, reason=f"all inputs together exceed {_format_megabytes(self._limits.total_bytes)}"
+            )
         if self.deadline.has_passed:
-            raise self.too_late(name)
+            raise self.too_late(input_name)
 
-    def too_late(self, name: str) -> InputUnusable:
+    def too_late(self, input_name: str) -> InputUnusable:
         """Return the failure of what has not arrived in time."""
-        return InputUnusable(name=name, reason=f"the inputs did not arrive within {self._limits.seconds:g} s")
+        return InputUnusable(name=input_name, reason=f"the inputs did not arrive within {self._limits.seconds:g} s")
 
-    def _too_big(self, name: str) -> None:
-        raise InputUnusable(name=name, reason=f"it is larger than {_mb(self._limits.file_bytes)}")
+    def _refuse_size(self, input_name: str) -> None:
+        raise InputUnusable(name=input_name, reason=f"it is larger than {_format_megabytes(self._limits.file_bytes)}")
 
 
-def _decoded(name: str, text: str, budget: _Budget) -> Iterator[bytes]:
-    """The bytes of base64 or of a data URI (RFC 2397), in pieces."""
-    if text[:5].lower() == "data:":
-        head, separator, text = text.partition(",")
+def _decode_inline(input_name: str, encoded_text: str, input_budget: _InputBudget) -> Iterator[bytes]:
+    """Yield the bytes of base64 or of a data URI (RFC 2397)."""
+    if encoded_text[:5].lower() == "data:":
+        head, separator, encoded_text = encoded_text.partition(",")
         if not separator:
-            raise InputUnusable(name=name, reason="the data URI has no comma")
+            raise InputUnusable(name=input_name, reason="the data URI has no comma")
         if not head.lower().endswith(";base64"):
-            yield unquote_to_bytes(text)
+            yield unquote_to_bytes(encoded_text)
             return
-    budget.check_base64(name, len(text))
+    input_budget.check_base64(input_name, len(encoded_text))
     try:
-        yield decode_base64(text)
+        yield decode_base64(encoded_text)
     except ValueError as exc:
-        raise InputUnusable(name=name, reason=f"it {exc}") from exc
+        raise InputUnusable(name=input_name, reason=f"it {exc}") from exc
 
 
-def _mb(size_bytes: int) -> str:
+def _format_megabytes(size_bytes: int) -> str:
     return f"{size_bytes / 1e6:.0f} MB"

@@ -1,4 +1,4 @@
-"""A job and its result as frozen values, and the JSON that people and machines read of a result."""
+"""A job that is ready to run, and its result, as frozen values."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,9 +6,9 @@ from pathlib import Path
 
 from comfypin.digest import Digest, JsonValue
 from comfypin.engine.interface import InputFile
-from comfypin.jobs.caller_words import COMMAND_LINE, Words
+from comfypin.jobs.caller_words import COMMAND_LINE_WORDS, CallerWords
 from comfypin.lock.model import Release
-from comfypin.outputs.interface import Delivery, Output
+from comfypin.outputs.interface import Delivery
 from comfypin.workflow.filename_mark import SubmissionMark
 from comfypin.workflow.graph import ApiGraph, NodeId
 
@@ -35,13 +35,13 @@ class Job:
     with_previews: bool = False
     spool_parent: Path | None = None
     warnings: tuple[str, ...] = ()
-    words: Words = COMMAND_LINE
+    words: CallerWords = COMMAND_LINE_WORDS
     needs_saved_workflow: frozenset[NodeId] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobResult:
-    """What a job gave: its outputs where they were delivered, texts, warnings, and the seconds everything took.
+    """Result of a job: delivered outputs, texts, warnings, and the seconds of phases and nodes.
 
     `held_back` counts the temporary outputs that nobody asked for.
     """
@@ -55,48 +55,3 @@ class JobResult:
     phase_s: Mapping[str, float] = field(default_factory=dict)
     node_s: Mapping[NodeId, float] = field(default_factory=dict)
     held_back: int = 0
-
-    def to_json(self) -> dict[str, JsonValue]:
-        """The result as JSON, the same for `--json`, the worker and HTTP."""
-        return {
-            "job_id": self.job_id,
-            "release": self.release.name,
-            "release_digest": str(self.release.digest),
-            "prompt_id": self.prompt_id,
-            "outputs": [_delivery_to_json(delivery) for delivery in self.deliveries],
-            "texts": {node: list(texts) for node, texts in self.texts.items()},
-            "warnings": list(self.warnings),
-            "held_back": self.held_back,
-            "seconds": {
-                "phases": {name: round(seconds, 4) for name, seconds in self.phase_s.items()},
-                "nodes": {node: round(seconds, 4) for node, seconds in self.node_s.items()},
-            },
-        }
-
-
-def _delivery_to_json(delivery: Delivery) -> dict[str, JsonValue]:
-    output = delivery.output
-    optional = {
-        "width": output.width,
-        "height": output.height,
-        "uri": delivery.uri,
-        "url": delivery.url,
-        "data": delivery.data_base64,
-    }
-    return {
-        **_output_to_json(output),
-        **{name: value for name, value in optional.items() if value is not None},
-    }
-
-
-def _output_to_json(output: Output) -> dict[str, JsonValue]:
-    return {
-        "node": output.node_id,
-        "kind": output.kind,
-        "filename": output.filename,
-        "subfolder": output.subfolder,
-        "media_type": output.media_type,
-        "size_bytes": output.size_bytes,
-        "sha256": output.sha256.hex,
-        "temporary": output.temporary,
-    }

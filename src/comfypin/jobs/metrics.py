@@ -1,4 +1,4 @@
-"""What a server or worker counts, for Prometheus; the library keeps the numbers, writes the page and serves it."""
+"""Metrics of a server or worker for Prometheus, whose library keeps the numbers and serves the page."""
 
 import subprocess
 import threading
@@ -10,19 +10,19 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, disable_cre
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 
-from comfypin.digest import JsonValue
-from comfypin.errors import ConfigError
-from comfypin.jobs.interface import Handle, Outcome, Progress, State, nobody
+from comfypin.errors import ConfigError, OutputError, StorageError
+from comfypin.jobs.interface import Handle, JobOutcome, JobState, ProgressCallback, ignore_progress
 
+# Each question starts a process.
 _GPU_EVERY_S = 5.0
-_STATES: tuple[State, ...] = ("COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT")
+_END_STATES: tuple[JobState, ...] = ("COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT")
 # From a small picture's upload to a long video: a phase lasts milliseconds or an hour.
 _BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Live:
-    """What holds at the moment when somebody asks; `waiting` is None if the queue is elsewhere."""
+class LiveFigures:
+    """Figures of this moment; `waiting` is None if the platform keeps the queue."""
 
     running: int
     engine_restarts: int
@@ -30,14 +30,16 @@ class Live:
 
 
 class Metrics:
-    """Counters and histograms since the process began, in a registry of their own."""
+    """Counts since the process began, in a Prometheus registry that nothing else writes to."""
 
     def __init__(self) -> None:
         disable_created_metrics()  # a second line for each counter and phase, which no user of ours asked for
         self.registry = CollectorRegistry()
         ended = Counter("comfypin_jobs", "Jobs that ended, by state.", ["state"], registry=self.registry)
-        self._ended: Mapping[State, Counter] = {state: ended.labels(state) for state in _STATES}
-        self._phases = Histogram(
+        self._ended_by_state: Mapping[JobState, Counter] = {
+            end_state: ended.labels(end_state) for end_state in _END_STATES
+        }
+        self._phase_seconds = Histogram(
             "comfypin_job_phase_seconds",
             "Seconds that jobs spent in a phase.",
             ["phase"],
@@ -48,90 +50,90 @@ class Metrics:
         self.refused = Counter("comfypin_jobs_refused", "Jobs refused by a full queue.", registry=self.registry)
         self.webhook_failures = Counter("comfypin_webhook_failures", "Webhooks given up.", registry=self.registry)
 
-    def note_end(self, state: State, output: Mapping[str, object]) -> None:
-        """Count a job that ended, with the seconds of its phases."""
-        self._ended[state].inc()
-        if output.get("error_family") in ("output", "storage"):
+    def count_end(self, end_state: JobState, outcome: JobOutcome | None) -> None:
+        """Count a job that ended, with the seconds of its phases. A cancelled job has no outcome."""
+        self._ended_by_state[end_state].inc()
+        if outcome is None:
+            return
+        if isinstance(outcome.failure, OutputError | StorageError):
             self._not_delivered.inc()
-        seconds = output.get("seconds")
-        phases = seconds.get("phases") if isinstance(seconds, Mapping) else None
-        for name, value in phases.items() if isinstance(phases, Mapping) else ():
-            if isinstance(value, int | float):
-                self._phases.labels(str(name)).observe(value)
+        for phase, seconds in outcome.phase_s.items():
+            self._phase_seconds.labels(phase).observe(seconds)
 
-    def watch(self, read: Callable[[], Live]) -> None:
-        """Add what `read` says each time the page is asked for, and the memory of this machine's GPUs."""
+    def watch_live(self, read: Callable[[], LiveFigures]) -> None:
+        """Add the figures of `read`, and this machine's GPU memory, to every page."""
         self.registry.register(_LiveCollector(read))
 
-    def page(self, accept: str) -> tuple[bytes, str]:
+    def render_page(self, accept: str) -> tuple[bytes, str]:
         """Return the page in the format that an Accept header prefers, and its content type. May ask the driver."""
         encode, content_type = choose_encoder(accept)
         return encode(self.registry), content_type
 
-    def serve(self, port: int) -> Callable[[], None]:
+    def serve_page(self, port_number: int) -> Callable[[], None]:
         """Serve the page at every path of a port, from a thread; returns what ends it. Raises `ConfigError`."""
         try:
-            server, thread = start_http_server(port, registry=self.registry)
-        except (OSError, OverflowError) as exc:
-            reason = str(getattr(exc, "strerror", None) or exc).lower()
+            server, thread = start_http_server(port_number, registry=self.registry)
+        except (OSError, OverflowError) as error:
+            reason = str(getattr(error, "strerror", None) or error).lower()
             raise ConfigError(
-                f"Metrics cannot be served on port {port}: {reason}. Name another one (--metrics-port, or "
+                f"Metrics cannot be served on port {port_number}: {reason}. Name another one (--metrics-port, or "
                 "COMFYPIN_METRICS_PORT).",
-                port=port,
-            ) from exc
+                port=port_number,
+            ) from error
 
-        def stop() -> None:
+        def stop_server() -> None:
             server.shutdown()
             server.server_close()
             thread.join()
 
-        return stop
+        return stop_server
 
 
 class CountedJobs:
-    """A handler of jobs that counts how each one ends; for workers, whose queue is the platform's."""
+    """Counts how the jobs of a handler end; for workers, whose queue is the platform's."""
 
     def __init__(self, handle: Handle, metrics: Metrics) -> None:
         self._handle = handle
         self._metrics = metrics
         self.running = 0
 
-    async def __call__(self, job_id: str, document: object, *, progress: Progress = nobody) -> Outcome:
+    async def __call__(
+        self, job_id: str, document: object, *, progress: ProgressCallback = ignore_progress
+    ) -> JobOutcome:
         """Run the job, and count it; a job that is cancelled is counted too."""
         self.running += 1
-        state: State = "CANCELLED"
-        output: Mapping[str, JsonValue] = {}
+        end_state: JobState = "CANCELLED"
+        outcome: JobOutcome | None = None
         try:
             outcome = await self._handle(job_id, document, progress=progress)
-            output = outcome.output
-            state = "COMPLETED" if outcome.failure is None else "FAILED"
+            end_state = "COMPLETED" if outcome.failure is None else "FAILED"
         finally:
             self.running -= 1
-            self._metrics.note_end(state, output)
+            self._metrics.count_end(end_state, outcome)
         return outcome
 
 
 class _LiveCollector:
-    """Reads what is true now, whenever the registry is asked."""
+    """Reads the live figures each time Prometheus asks."""
 
-    def __init__(self, read: Callable[[], Live]) -> None:
+    def __init__(self, read: Callable[[], LiveFigures]) -> None:
         self._read = read
         self._gpus = GpuMemory()
 
     def collect(self) -> Iterator[Metric]:
-        live = self._read()
-        if live.waiting is not None:
-            yield GaugeMetricFamily("comfypin_jobs_in_queue", "Jobs that wait.", value=live.waiting)
-        yield GaugeMetricFamily("comfypin_jobs_in_progress", "Jobs that run.", value=live.running)
-        yield CounterMetricFamily("comfypin_engine_restarts", "Engine crashes.", value=live.engine_restarts)
-        memory = self._gpus.read()
-        used = GaugeMetricFamily("comfypin_gpu_memory_used_bytes", "GPU memory in use.", labels=["gpu"])
-        total = GaugeMetricFamily("comfypin_gpu_memory_total_bytes", "GPU memory.", labels=["gpu"])
+        figures = self._read()
+        if figures.waiting is not None:
+            yield GaugeMetricFamily("comfypin_jobs_in_queue", "Jobs that wait.", value=figures.waiting)
+        yield GaugeMetricFamily("comfypin_jobs_in_progress", "Jobs that run.", value=figures.running)
+        yield CounterMetricFamily("comfypin_engine_restarts", "Engine crashes.", value=figures.engine_restarts)
+        memory = self._gpus.read_usage()
+        used_memory = GaugeMetricFamily("comfypin_gpu_memory_used_bytes", "GPU memory in use.", labels=["gpu"])
+        total_memory = GaugeMetricFamily("comfypin_gpu_memory_total_bytes", "GPU memory.", labels=["gpu"])
         for index, (used_bytes, total_bytes) in enumerate(memory):
-            used.add_metric([str(index)], used_bytes)
-            total.add_metric([str(index)], total_bytes)
+            used_memory.add_metric([str(index)], used_bytes)
+            total_memory.add_metric([str(index)], total_bytes)
         if memory:
-            yield from (used, total)
+            yield from (used_memory, total_memory)
 
 
 class GpuMemory:
@@ -142,20 +144,21 @@ class GpuMemory:
         self._asked_at_s = float("-inf")
         self._asking = threading.Lock()
 
-    def read(self) -> tuple[tuple[int, int], ...]:
+    def read_usage(self) -> tuple[tuple[int, int], ...]:
         """Return the newest figures."""
         with self._asking:
             if time.monotonic() - self._asked_at_s > _GPU_EVERY_S:
                 self._asked_at_s = time.monotonic()
-                self._known = _ask_driver()
+                self._known = _query_driver()
             return self._known
 
 
-def _ask_driver() -> tuple[tuple[int, int], ...]:
+def _query_driver() -> tuple[tuple[int, int], ...]:
+    # The driver's own program rather than its library: no dependency, and none needed on machines without a GPU.
     command = ["nvidia-smi", "--query-gpu=memory.used,memory.total", "--format=csv,noheader,nounits"]
     try:
-        said = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
-        pairs = [line.split(",") for line in said.splitlines() if "," in line]
-        return tuple((int(used) << 20, int(total) << 20) for used, total in pairs)
+        printed = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
+        rows = [line.split(",") for line in printed.splitlines() if "," in line]
+        return tuple((int(used_memory) << 20, int(total_memory) << 20) for used_memory, total_memory in rows)
     except (OSError, subprocess.SubprocessError, ValueError):
         return ()

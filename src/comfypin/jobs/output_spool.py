@@ -1,4 +1,4 @@
-"""Outputs brought from the engine to this machine's disk: hashed as they come, measured, never held whole in memory."""
+"""Brings outputs from the engine to this machine's disk: hashed as they come, measured, never whole in memory."""
 
 import asyncio
 import contextlib
@@ -17,128 +17,157 @@ from comfypin.outputs.errors import OutputUnreadable, not_written
 from comfypin.outputs.interface import Output
 from comfypin.outputs.media_types import HEAD_BYTES, identify, picture_size
 
-_AT_ONCE = 4
+_OUTPUTS_AT_ONCE = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """An engine's output, and the name and subfolder under which the user will know it."""
+class WantedOutput:
+    """One output in the engine, and the name and subfolder that the user will see."""
 
-    found: EngineOutput
+    engine_output: EngineOutput
     filename: str
     subfolder: str
 
 
 class Spool:
-    """A folder for outputs that must pass through this machine; made when the first one needs it."""
+    """Holds outputs that must pass through this machine, in a folder made when the first one needs it."""
 
     def __init__(self, parent: Path | None = None) -> None:
         self._parent = parent
         self._folder: Path | None = None
 
-    def place(self, index: int) -> Path:
-        """Where output number `index` is to be written."""
+    def output_path(self, output_index: int) -> Path:
+        """Return the path for output number `output_index`."""
         if self._folder is None:
             self._folder = Path(tempfile.mkdtemp(prefix="comfypin-", dir=self._parent))
-        return self._folder / str(index)
+        return self._folder / str(output_index)
 
-    def remove(self) -> None:
+    def remove_files(self) -> None:
         """Remove what was spooled."""
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def spool_folder(parent: Path | None = None) -> Iterator[Spool]:
-    """A spool that is gone when the block ends, however it ends."""
+def open_spool(parent: Path | None = None) -> Iterator[Spool]:
+    """Yield a spool that is removed when the block ends, however it ends."""
     spool = Spool(parent)
     try:
         yield spool
     finally:
-        spool.remove()
+        spool.remove_files()
 
 
-async def collect(wanted: Sequence[Wanted], spool: Spool) -> tuple[Output, ...]:
+async def collect_outputs(wanted_outputs: Sequence[WantedOutput], spool: Spool) -> tuple[Output, ...]:
     """Bring all outputs, in order; a few at a time. Raises `OutputUnreadable`, `OutputNotWritten`, `EngineError`."""
     outputs: dict[int, Output] = {}
-    waiting = iter(enumerate(wanted))
+    # One iterator for all tasks: each takes the next output as soon as it is done with one.
+    waiting = iter(enumerate(wanted_outputs))
 
-    async def bring_some() -> None:
-        for index, item in waiting:
-            outputs[index] = await _bring(item, index, spool)
+    async def collect_some() -> None:
+        for output_index, wanted_output in waiting:
+            outputs[output_index] = await _collect_one(wanted_output, output_index, spool)
 
-    tasks = [asyncio.ensure_future(bring_some()) for _ in range(min(_AT_ONCE, len(wanted)))]
+    tasks = [asyncio.ensure_future(collect_some()) for _ in range(min(_OUTPUTS_AT_ONCE, len(wanted_outputs)))]
     try:
         await asyncio.gather(*tasks)
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    return tuple(outputs[index] for index in range(len(wanted)))
+    return tuple(outputs[output_index] for output_index in range(len(wanted_outputs)))
 
 
-async def _bring(wanted: Wanted, index: int, spool: Spool) -> Output:
-    """One output: a file of this machine is measured by a thread, another is written as it comes."""
-    if wanted.found.path is not None:
-        return await asyncio.to_thread(_measure_local, wanted, index, wanted.found.path)
+async def _collect_one(wanted_output: WantedOutput, output_index: int, spool: Spool) -> Output:
+    """Measure an output that is a file of this machine, or write another one as it comes."""
+    if wanted_output.engine_output.path is not None:
+        return await asyncio.to_thread(_measure_local, wanted_output, output_index, wanted_output.engine_output.path)
     try:
-        return await _stream(wanted, index, spool.place(index))
+        return await _stream_to_disk(wanted_output, output_index, spool.output_path(output_index))
     except OSError as exc:
         folder = Path(tempfile.gettempdir())
-        raise not_written(exc, filename=wanted.filename, folder=folder) from exc
+        raise not_written(exc, filename=wanted_output.filename, folder=folder) from exc
 
 
-def _measure_local(wanted: Wanted, index: int, path: Path) -> Output:
+def _measure_local(wanted_output: WantedOutput, output_index: int, file_path: Path) -> Output:
     try:
-        return _measure(wanted, index, path)
+        return _measure_file(wanted_output, output_index, file_path)
     except OSError as exc:
         reason = exc.strerror or str(exc)
-        raise OutputUnreadable(filename=wanted.filename, node_id=wanted.found.node_id, reason=reason) from exc
+        raise OutputUnreadable(
+            filename=wanted_output.filename, node_id=wanted_output.engine_output.node_id, reason=reason
+        ) from exc
 
 
-def _measure(wanted: Wanted, index: int, path: Path) -> Output:
-    hasher, buffer, head, size = hashlib.sha256(), thread_buffer(), b"", 0
-    with path.open("rb", buffering=0) as file:
+def _measure_file(wanted_output: WantedOutput, output_index: int, file_path: Path) -> Output:
+    hasher, buffer, first_bytes, size_bytes = hashlib.sha256(), thread_buffer(), b"", 0
+    # Unbuffered, with a large buffer of our own: videos are read at the disk's speed.
+    with file_path.open("rb", buffering=0) as file:
         stamp = FileStamp.of(file.fileno())
+        # A file written a moment ago may change again within the same time stamp, which then proves nothing.
         known = stamp if stamp.is_settled(time.time_ns()) else None
         while count := file.readinto(buffer):
-            head = head or bytes(buffer[: min(count, HEAD_BYTES)])
-            size += count
+            first_bytes = first_bytes or bytes(buffer[: min(count, HEAD_BYTES)])
+            size_bytes += count
             hasher.update(buffer[:count])
-    return _output(wanted, index, path, head=head, size_bytes=size, sha256=Digest(hasher.hexdigest()), stamp=known)
+    return _make_output(
+        wanted_output,
+        output_index,
+        file_path,
+        head=first_bytes,
+        size_bytes=size_bytes,
+        sha256=Digest(hasher.hexdigest()),
+        stamp=known,
+    )
 
 
-async def _stream(wanted: Wanted, index: int, path: Path) -> Output:
+async def _stream_to_disk(wanted_output: WantedOutput, output_index: int, file_path: Path) -> Output:
     hasher = hashlib.sha256()
-    head, size = b"", 0
-    with path.open("wb") as file:
-        async for chunk in wanted.found.read():
-            if len(head) < HEAD_BYTES:
-                head = (head + chunk)[:HEAD_BYTES]
-            size += len(chunk)
+    first_bytes, size_bytes = b"", 0
+    with file_path.open("wb") as file:
+        async for chunk in wanted_output.engine_output.read():
+            if len(first_bytes) < HEAD_BYTES:
+                first_bytes = (first_bytes + chunk)[:HEAD_BYTES]
+            size_bytes += len(chunk)
             hasher.update(chunk)
             file.write(chunk)
         file.flush()
         stamp = FileStamp.of(file.fileno())  # nobody else writes here
-    return _output(wanted, index, path, head=head, size_bytes=size, sha256=Digest(hasher.hexdigest()), stamp=stamp)
+    return _make_output(
+        wanted_output,
+        output_index,
+        file_path,
+        head=first_bytes,
+        size_bytes=size_bytes,
+        sha256=Digest(hasher.hexdigest()),
+        stamp=stamp,
+    )
 
 
-def _output(
-    wanted: Wanted, index: int, path: Path, *, head: bytes, size_bytes: int, sha256: Digest, stamp: FileStamp | None
+def _make_output(
+    wanted_output: WantedOutput,
+    output_index: int,
+    file_path: Path,
+    *,
+    head: bytes,
+    size_bytes: int,
+    sha256: Digest,
+    stamp: FileStamp | None,
 ) -> Output:
-    media = identify(wanted.filename, head)
-    width, height = picture_size(path, media, head) or (None, None)
+    media = identify(wanted_output.filename, head)
+    # None for what has no size in pixels, or hides it.
+    width, height = picture_size(file_path, media, head) or (None, None)
     return Output(
-        index=index,
-        node_id=wanted.found.node_id,
+        index=output_index,
+        node_id=wanted_output.engine_output.node_id,
         kind=media.kind,
-        filename=wanted.filename,
-        subfolder=wanted.subfolder,
+        filename=wanted_output.filename,
+        subfolder=wanted_output.subfolder,
         media_type=media.media_type,
         size_bytes=size_bytes,
         sha256=sha256,
-        path=path,
-        temporary=wanted.found.folder != "output",
+        path=file_path,
+        temporary=wanted_output.engine_output.folder != "output",
         width=width,
         height=height,
         stamp=stamp,

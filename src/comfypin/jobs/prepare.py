@@ -1,4 +1,4 @@
-"""From what a caller asks for to a Job that can be submitted: everything wrong is said before anything is queued."""
+"""Prepares a job from what a caller asks for; every mistake is reported before anything is queued."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -7,8 +7,8 @@ from pathlib import Path
 
 from comfypin.digest import Digest, JsonValue
 from comfypin.engine.interface import Catalogue, InputFile
-from comfypin.jobs.caller_words import COMMAND_LINE, Words
-from comfypin.jobs.file_integrity import what_is_missing
+from comfypin.jobs.caller_words import COMMAND_LINE_WORDS, CallerWords
+from comfypin.jobs.file_integrity import find_damage
 from comfypin.jobs.job import Job
 from comfypin.lock.codec import release_identity
 from comfypin.lock.model import Lock
@@ -38,18 +38,19 @@ from comfypin.workflow.spelling import respell_graph
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """What a caller asks for: a workflow, what to change in it, and where its input files lie.
+class RunRequest:
+    """One request of a caller: a workflow, what to change in it, and where its input files are.
 
-    `input_files` are `NODE=FILE` texts. `job_id` and `submission` are unique texts: the first may come from a platform
-    that repeats a job under it, the second names this attempt's files in the engine. With `only_named`, only the names
-    of `inputs_file` can be set, its required ones must be, and its defaults count. `brought` are the files that came
-    with the request, by name, each with what the request calls it; `words` are those of whoever reads the messages.
+    `input_files` are `NODE=FILE` texts. `job_id` and `submission_id` are unique texts: the first may come from a
+    platform that repeats a job under it, the second names this attempt's files in the engine. With `only_named`, only
+    the names of `inputs_file` can be set, its required ones must be, and its defaults count. `file_labels` are the
+    files that came with the request, by name, each with what the request calls it; `words` are those of whoever reads
+    the messages.
     """
 
     document: Document
     job_id: str
-    submission: str
+    submission_id: str
     overrides: tuple[Override, ...] = ()
     input_files: tuple[str, ...] = ()
     input_folder: Path = Path()
@@ -59,18 +60,18 @@ class Request:
     inputs_file: InputsFile | None = None
     only_named: bool = False
     extra_data: Mapping[str, JsonValue] = field(default_factory=dict)
-    words: Words = COMMAND_LINE
-    brought: Mapping[str, str] = field(default_factory=dict)
+    words: CallerWords = COMMAND_LINE_WORDS
+    file_labels: Mapping[str, str] = field(default_factory=dict)
 
 
-def graph_of(document: Document) -> ApiGraph:
-    """The document's graph; an empty workflow is the smoke test. Raises `WorkflowUnreadable`, `WorkflowInvalid`."""
+def graph_of_document(document: Document) -> ApiGraph:
+    """Return the document's graph, or the smoke test if it is empty. Raises `WorkflowUnreadable`, `WorkflowInvalid`."""
     graph = parse_document(document)
     return graph if graph.nodes else smoke_graph()
 
 
-def prepare(request: Request, *, lock: Lock, catalogue: Catalogue, now: datetime) -> Job:
-    """The job for a request: files found, overrides made, texts expanded, checked against the engine's catalogue.
+def prepare_job(request: RunRequest, *, lock: Lock, catalogue: Catalogue, now: datetime) -> Job:
+    """Return the job for a request, checked against the engine's catalogue.
 
     Reads the input files (for their digests) and changes nothing. Raises `WorkflowError` with every finding at once.
     """
@@ -78,113 +79,128 @@ def prepare(request: Request, *, lock: Lock, catalogue: Catalogue, now: datetime
     graph = workflow.graph
     if request.randomize_seeds:
         graph = change_seeds(graph, workflow.seeds, catalogue)
-    given = tuple(_given(request, graph, text, catalogue) for text in request.input_files)
-    graph = _overridden(point_to_files(graph, given), request, catalogue)
+    given_files = tuple(_parse_given_file(request, graph, argument, catalogue) for argument in request.input_files)
+    graph = _apply_overrides(point_to_files(graph, given_files), request, catalogue)
+    # After the overrides, which may hold dates (%date%) too.
     graph = workflow.fill_texts(graph, now)
-    wanted = file_inputs(graph, catalogue)
-    found = find_files(wanted, request.input_folder, given=given)
-    respelt = respell_graph(graph, catalogue, brought=_brought(found))
-    graph = respelt.graph
-    checked = _checked(graph, found, request, catalogue=catalogue, lock=lock, packs=workflow.node_packs)
-    checked = replace(checked, findings=(*workflow.warnings, *respelt.findings, *checked.findings))
-    checked.raise_if_refused(request.document.source)
-    mark = SubmissionMark.for_submission(request.submission)
-    extra_data = _extra_data(request)
+    wanted_files = file_inputs(graph, catalogue)
+    found_files = find_files(wanted_files, request.input_folder, given=given_files)
+    # Windows writes backslashes, and does not mind the case: such names become those of the catalogue.
+    respelled = respell_graph(graph, catalogue, brought=_brought_inputs(found_files))
+    graph = respelled.graph
+    preflight_report = _run_preflight(graph, found_files, request, catalogue=catalogue, lock=lock, packs=workflow.node_packs)
+    findings = (*workflow.warnings, *respelled.findings, *preflight_report.findings)
+    replace(preflight_report, findings=findings).raise_if_refused(request.document.source)
+    # Two jobs that save under the same name must not read each other's files from ComfyUI's output folder.
+    mark = SubmissionMark.for_submission(request.submission_id)
+    extra_data = _merge_extra_data(request)
     marked = mark_outputs(graph, mark, catalogue)
     return Job(
         id=request.job_id,
         release=release_identity(lock),
         graph=marked.graph,
         mark=mark,
-        inputs=tuple(_input(file) for file in found),
+        inputs=tuple(_to_input_file(found_file) for found_file in found_files),
         timeout_s=request.timeout_s,
         extra_data=extra_data,
-        input_digests={file.path.name: _digest(file) for file in found},
+        input_digests={found_file.path.name: _digest_whole_file(found_file) for found_file in found_files},
         with_previews=request.with_previews,
         warnings=(
-            *(str(finding) for finding in checked.findings),
-            *_unmarked(marked),
-            *_unread(request, unread_files(request.brought, wanted, found)),
+            *map(str, findings),
+            *_warn_of_unmarked(marked),
+            *_warn_of_unread(request, unread_files(request.file_labels, wanted_files, found_files)),
         ),
         words=request.words,
-        needs_saved_workflow=_needs_saved_workflow(graph, catalogue)
-        if "extra_pnginfo" not in extra_data
-        else frozenset(),
+        needs_saved_workflow=_find_saved_workflow_readers(graph, catalogue, extra_data),
     )
 
 
-def _overridden(graph: ApiGraph, request: Request, catalogue: Catalogue) -> ApiGraph:
-    """The graph with what the request sets, within the limits of the workflow's inputs file."""
-    named = named_inputs(graph, catalogue, request.inputs_file) if request.inputs_file else ()
+def _apply_overrides(graph: ApiGraph, request: RunRequest, catalogue: Catalogue) -> ApiGraph:
+    """Return the graph with the request's overrides, within the limits of the workflow's inputs file."""
+    settable = named_inputs(graph, catalogue, request.inputs_file) if request.inputs_file else ()
     if request.only_named:
-        wished = {wanted.target: wanted.value for wanted in request.overrides}
-        graph = apply_overrides(graph, overrides_by_name(wished, named), catalogue=catalogue)
-        check_limits({one.name: current_value(graph, one) for one in named if one.name in wished}, named)
+        values_by_target = {requested.target: requested.value for requested in request.overrides}
+        graph = apply_overrides(graph, overrides_by_name(values_by_target, settable), catalogue=catalogue)
+        check_limits(
+            {
+                named_input.name: current_value(graph, named_input)
+                for named_input in settable
+                if named_input.name in values_by_target
+            },
+            settable,
+        )
         return graph
     if not request.overrides:
         return graph
-    names = {**input_names(describe_inputs(graph, catalogue)), **input_names(named)}
+    names = {**input_names(describe_inputs(graph, catalogue)), **input_names(settable)}
     graph = apply_overrides(graph, request.overrides, catalogue=catalogue, names=names)
-    targets = {wanted.target for wanted in request.overrides}
-    limited = [one for one in named if one.name in targets or one.target in targets]
-    check_limits({one.name: current_value(graph, one) for one in limited}, limited)
+    targets = {requested.target for requested in request.overrides}
+    limited_inputs = [
+        named_input for named_input in settable if named_input.name in targets or named_input.target in targets
+    ]
+    check_limits({named_input.name: current_value(graph, named_input) for named_input in limited_inputs}, limited_inputs)
     return graph
 
 
-def _extra_data(request: Request) -> Mapping[str, JsonValue]:
-    """What goes beside the graph: a converted workflow too, so that saved pictures open in ComfyUI as from its page.
+def _merge_extra_data(request: RunRequest) -> Mapping[str, JsonValue]:
+    """Return the prompt's extra data; a converted workflow too, so that saved pictures open in ComfyUI.
 
     What a whole body of POST /prompt had there goes along, but for the client that it spoke of: events are ours.
     """
     own = {name: value for name, value in request.document.extra_data.items() if name != "client_id"}
-    saved: Mapping[str, JsonValue] = {}
+    saved_workflow: Mapping[str, JsonValue] = {}
+    # ComfyUI's page sends the workflow as it was saved; nodes write it into the pictures.
     if request.document.format == "ui":
-        saved = {"extra_pnginfo": {"workflow": request.document.content}}
-    return {**saved, **own, **request.extra_data}
+        saved_workflow = {"extra_pnginfo": {"workflow": request.document.content}}
+    return {**saved_workflow, **own, **request.extra_data}
 
 
-def _needs_saved_workflow(graph: ApiGraph, catalogue: Catalogue) -> frozenset[NodeId]:
-    """The nodes whose class asks for what the page sends beside the graph: the workflow as it was saved."""
-    asking = set()
+def _find_saved_workflow_readers(
+    graph: ApiGraph, catalogue: Catalogue, extra_data: Mapping[str, JsonValue]
+) -> frozenset[NodeId]:
+    """Return the nodes whose class asks for the saved workflow (EXTRA_PNGINFO) and that get none."""
+    if "extra_pnginfo" in extra_data:
+        return frozenset()
+    node_ids = set()
     for node in graph.nodes.values():
         inputs = catalogue.get(node.class_type, {}).get("input")
         hidden = inputs.get("hidden") if isinstance(inputs, Mapping) else None
         if isinstance(hidden, Mapping) and any("EXTRA_PNGINFO" in str(kind) for kind in hidden.values()):
-            asking.add(node.id)
-    return frozenset(asking)
+            node_ids.add(node.id)
+    return frozenset(node_ids)
 
 
-def _given(request: Request, graph: ApiGraph, text: str, catalogue: Catalogue) -> FoundFile:
-    """A file for a node, under the name that the request has for it."""
-    target, _, path = text.partition("=")
-    called = next((called for name, called in request.brought.items() if path.endswith(f"/{name}")), None)
+def _parse_given_file(request: RunRequest, graph: ApiGraph, argument: str, catalogue: Catalogue) -> FoundFile:
+    """Return a file for a node, under the name that the request has for it."""
+    target, _, path = argument.partition("=")
+    called = next((called for name, called in request.file_labels.items() if path.endswith(f"/{name}")), None)
     label = f"{called}, node {target!r}" if called is not None else None
-    return parse_input_file(graph, text, catalogue=catalogue, label=label)
+    return parse_input_file(graph, argument, catalogue=catalogue, label=label)
 
 
-def _unread(request: Request, unread: Mapping[str, str]) -> tuple[str, ...]:
+def _warn_of_unread(request: RunRequest, unread: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(
-        f"No node of the workflow reads {name!r} ({request.brought[name]}): {instead}"
+        f"No node of the workflow reads {name!r} ({request.file_labels[name]}): {instead}"
         for name, instead in unread.items()
     )
 
 
-def _checked(
+def _run_preflight(
     graph: ApiGraph,
-    found: tuple[FoundFile, ...],
-    request: Request,
+    found_files: tuple[FoundFile, ...],
+    request: RunRequest,
     *,
     catalogue: Catalogue,
     lock: Lock,
     packs: Mapping[NodeId, str],
 ) -> Preflight:
-    """The preflight report, in which a file that is not there is told as the user's to bring."""
-    report = run_preflight(graph, catalogue, lock, brought=_brought(found), packs=packs)
-    missing = {
+    """Return the preflight report; a missing file gets the advice that fits this caller."""
+    report = run_preflight(graph, catalogue, lock, brought=_brought_inputs(found_files), packs=packs)
+    missing_by_input = {
         (finding.node_id, finding.input_name): finding
         for finding in missing_files(
             file_inputs(graph, catalogue),
-            found,
+            found_files,
             request.input_folder,
             graph,
             place=request.words.files_are_in,
@@ -192,36 +208,36 @@ def _checked(
         )
     }
 
-    def told(finding: WorkflowFinding) -> WorkflowFinding:
-        better = missing.get((finding.node_id, finding.input_name)) if finding.code == "not_in_list" else None
+    def with_advice(finding: WorkflowFinding) -> WorkflowFinding:
+        better = missing_by_input.get((finding.node_id, finding.input_name)) if finding.code == "not_in_list" else None
         return finding if better is None else replace(better, severity=finding.severity)
 
-    return replace(report, findings=tuple(told(finding) for finding in report.findings))
+    return replace(report, findings=tuple(with_advice(finding) for finding in report.findings))
 
 
-def _brought(found: tuple[FoundFile, ...]) -> frozenset[tuple[NodeId, str]]:
-    return frozenset((file.node_id, file.input_name) for file in found)
+def _brought_inputs(found_files: tuple[FoundFile, ...]) -> frozenset[tuple[NodeId, str]]:
+    return frozenset((found_file.node_id, found_file.input_name) for found_file in found_files)
 
 
-def _input(file: FoundFile) -> InputFile:
-    return InputFile(node_id=file.node_id, input_name=file.input_name, path=file.path)
+def _to_input_file(found_file: FoundFile) -> InputFile:
+    return InputFile(node_id=found_file.node_id, input_name=found_file.input_name, path=found_file.path)
 
 
-def _digest(file: FoundFile) -> Digest:
-    """The file's digest, once it is known to be whole. Raises `InputFileInvalid`."""
+def _digest_whole_file(found_file: FoundFile) -> Digest:
+    """Return the file's digest after checking that it is whole. Raises `InputFileInvalid`."""
     try:
-        missing = what_is_missing(file.path)
-        digest = Digest.of_file(file.path)
+        missing_by_input = find_damage(found_file.path)
+        digest = Digest.of_file(found_file.path)
     except OSError as exc:
-        raise InputFileInvalid(name=file.path.name, reason=f"it cannot be read: {exc.strerror or exc}") from exc
-    if missing is not None:
-        raise InputFileInvalid(name=file.path.name, reason=missing)
+        raise InputFileInvalid(name=found_file.path.name, reason=f"it cannot be read: {exc.strerror or exc}") from exc
+    if missing_by_input is not None:
+        raise InputFileInvalid(name=found_file.path.name, reason=missing_by_input)
     return digest
 
 
-def _unmarked(marked: MarkedGraph) -> tuple[str, ...]:
+def _warn_of_unmarked(marked: MarkedGraph) -> tuple[str, ...]:
     return tuple(
-        f"The file name of node {node_id} comes over a link and could not be made this job's own; "
+        f"Node {node_id} takes its file name from another node, so it could not be made unique to this job; "
         "a job that runs at the same time may use the same name."
         for node_id in marked.unmarked
     )

@@ -1,4 +1,4 @@
-"""What a job may ask for, as it comes over the wire: one model, one JSON Schema for the worker and for HTTP.
+"""The JSON input of a job: one model and one JSON Schema for the worker and for HTTP.
 
 A superset of worker-comfyui's input (`workflow`, `images`), so that what its users send today works unchanged.
 """
@@ -22,18 +22,19 @@ _Mode = Annotated[
 ]
 
 
-class _Part(BaseModel):
+class _JobModel(BaseModel):
+    # Unknown fields are only warned of, so that a newer client can use an older worker.
     model_config = ConfigDict(extra="allow", frozen=True)
 
 
-class ImageInput(_Part):
+class ImageInput(_JobModel):
     """An input file as worker-comfyui takes it: the name that a load node says, and its bytes."""
 
     name: Annotated[str, Field(pattern=_FILE_NAME, description="The file name that a load node of the workflow names.")]
     image: Annotated[str, Field(min_length=1, description="Base64, a data URI, or an address as in inputs[].url.")]
 
 
-class MediaInput(_Part):
+class MediaInput(_JobModel):
     """An input file of any kind: its bytes as base64 or a data URI, or an address to fetch it from."""
 
     name: Annotated[str, Field(pattern=_FILE_NAME, description="The file name that a load node of the workflow names.")]
@@ -50,7 +51,7 @@ class MediaInput(_Part):
     ] = None
 
 
-class OutputWish(_Part):
+class OutputWish(_JobModel):
     """Where the job's outputs go and how they are named."""
 
     mode: Annotated[_Mode | None, Field(description="file: the disk of comfypin serve.")] = None
@@ -63,7 +64,7 @@ class OutputWish(_Part):
     previews: Annotated[bool, Field(description="Deliver temporary outputs (PreviewImage) too.")] = False
 
 
-class S3Wish(_Part):
+class S3Wish(_JobModel):
     """A bucket of the job's own, as RunPod's `s3Config` names it."""
 
     accessId: Annotated[str, Field(min_length=1)]
@@ -72,7 +73,7 @@ class S3Wish(_Part):
     endpointUrl: Annotated[str, Field(min_length=1)]
 
 
-class JobInput(_Part):
+class JobInput(_JobModel):
     """One request for a workflow to run. Fields that are not named here are ignored, with a warning in the result."""
 
     workflow: Annotated[
@@ -99,47 +100,52 @@ class JobInput(_Part):
 
     @model_validator(mode="before")
     @classmethod
-    def _null_is_absent(cls, document: Any) -> Any:
+    def _null_is_absent(cls, job_document: Any) -> Any:
         """Clients write `"images": null` for what they do not send, as worker-comfyui lets them."""
-        if not isinstance(document, dict):
-            return document
-        return {name: value for name, value in document.items() if value is not None}
+        if not isinstance(job_document, dict):
+            return job_document
+        return {field_name: field_value for field_name, field_value in job_document.items() if field_value is not None}
 
 
-def parse_input(document: object) -> tuple[JobInput, list[str]]:
+def parse_job_input(job_document: object) -> tuple[JobInput, list[str]]:
     """Read a job's input; returns it with a warning for every field that is not known.
 
     Raises `JobInvalid` with every finding at once; no value of the input is repeated in it.
     """
-    if isinstance(document, str):
-        document = _from_text(document)
-    if not isinstance(document, dict):
-        raise JobInvalid(findings=[f"input: it is {_kind(document)}; it must be an object with a workflow"])
+    if isinstance(job_document, str):
+        job_document = _parse_text(job_document)
+    if not isinstance(job_document, dict):
+        raise JobInvalid(
+            findings=[f"input: it is {_describe_type(job_document)}; it must be an object with a workflow"]
+        )
     try:
-        job = JobInput.model_validate(document)
+        job = JobInput.model_validate(job_document)
     except ValidationError as exc:
-        raise JobInvalid(findings=[_sentence(error) for error in exc.errors(include_input=False)]) from exc
-    findings = [*_missing(job)]
+        # Without the input in it: that may hold secrets and megabytes.
+        raise JobInvalid(
+            findings=[_finding_sentence(validation_error) for validation_error in exc.errors(include_input=False)]
+        ) from exc
+    findings = [*_find_conflicts(job)]
     if findings:
         raise JobInvalid(findings=findings)
-    return job, list(_unknown(job, ""))
+    return job, list(_warn_of_unknown(job, ""))
 
 
-def job_of(body: Mapping[str, Any]) -> object:
-    """The input of a platform's job; `s3Config`, which RunPod puts beside it, goes into it."""
-    document = body.get("input")
-    if isinstance(document, dict) and "s3Config" in body and "s3Config" not in document:
-        return {**document, "s3Config": body["s3Config"]}
-    return document
+def input_of_platform_job(body: Mapping[str, Any]) -> object:
+    """Return the input of a platform's job, with the `s3Config` that RunPod puts beside it."""
+    job_document = body.get("input")
+    if isinstance(job_document, dict) and "s3Config" in body and "s3Config" not in job_document:
+        return {**job_document, "s3Config": body["s3Config"]}
+    return job_document
 
 
-def job_schema() -> dict[str, Any]:
-    """The JSON Schema of a job's input; docs/job.schema.json is these bytes."""
+def job_input_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a job's input; docs/job.schema.json is these bytes."""
     schema = JobInput.model_json_schema(by_alias=True)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "A job's input", **schema}
 
 
-def _from_text(text: str) -> object:
+def _parse_text(text: str) -> object:
     import json
 
     try:
@@ -148,35 +154,41 @@ def _from_text(text: str) -> object:
         raise JobInvalid(findings=["input: it is a text that is not JSON"]) from None
 
 
-def _missing(job: JobInput) -> list[str]:
+def _find_conflicts(job: JobInput) -> list[str]:
     findings = []
     if (job.workflow is None) == (job.workflow_name is None):
         findings.append("workflow: give either `workflow` or `workflow_name`")
-    for index, item in enumerate(job.inputs):
-        if (item.data is None) == (item.url is None):
+    for index, media_input in enumerate(job.inputs):
+        if (media_input.data is None) == (media_input.url is None):
             findings.append(f"inputs.{index}: give either `data` or `url`")
-    names = [*(image.name for image in job.images), *(item.name for item in job.inputs)]
-    findings += [f"inputs: the name {name!r} stands twice" for name in sorted({n for n in names if names.count(n) > 1})]
+    # Both lists end in one folder, so a name must be unique over both.
+    names = [*(image.name for image in job.images), *(media_input.name for media_input in job.inputs)]
+    findings += [
+        f"inputs: the name {repeated!r} is used twice; name each file differently"
+        for repeated in sorted({given_name for given_name in names if names.count(given_name) > 1})
+    ]
     return findings
 
 
-def _unknown(part: BaseModel, where: str) -> list[str]:
-    warnings = [f"The field {where}{name} is not known and was ignored." for name in part.model_extra or {}]
-    for name in type(part).model_fields:
-        value = getattr(part, name)
-        if isinstance(value, BaseModel):
-            warnings += _unknown(value, f"{where}{name}.")
-        elif isinstance(value, tuple):
-            for index, item in enumerate(value):
-                if isinstance(item, BaseModel):
-                    warnings += _unknown(item, f"{where}{name}.{index}.")
+def _warn_of_unknown(job_model: BaseModel, prefix: str) -> list[str]:
+    warnings = [
+        f"The field {prefix}{field_name} is unknown and was ignored." for field_name in job_model.model_extra or {}
+    ]
+    for field_name in type(job_model).model_fields:
+        field_value = getattr(job_model, field_name)
+        if isinstance(field_value, BaseModel):
+            warnings += _warn_of_unknown(field_value, f"{prefix}{field_name}.")
+        elif isinstance(field_value, tuple):
+            for index, media_input in enumerate(field_value):
+                if isinstance(media_input, BaseModel):
+                    warnings += _warn_of_unknown(media_input, f"{prefix}{field_name}.{index}.")
     return warnings
 
 
-def _sentence(error: Any) -> str:
-    where = ".".join(str(part) for part in error["loc"]) or "input"
-    return f"{where}: {re.sub(r'^Value error, ', '', error['msg'])}"
+def _finding_sentence(validation_error: Any) -> str:
+    prefix = ".".join(str(job_model) for job_model in validation_error["loc"]) or "input"
+    return f"{prefix}: {re.sub(r'^Value error, ', '', validation_error['msg'])}"
 
 
-def _kind(value: object) -> str:
-    return {type(None): "nothing", list: "a list", str: "a text", bool: "a boolean"}.get(type(value), "a number")
+def _describe_type(field_value: object) -> str:
+    return {type(None): "nothing", list: "a list", str: "a text", bool: "a boolean"}.get(type(field_value), "a number")

@@ -1,87 +1,131 @@
-"""A result as JSON: a superset of worker-comfyui's (`images[] {filename, type, data}`, `errors`). Pure."""
+"""The JSON of a job's result: one document for `comfypin run --json`, one for the worker and HTTP. Pure.
+
+The second is a superset of worker-comfyui's (`images[] {filename, type, data}`, `errors`). Both are API: what they
+share is made by the same functions, so that a field means the same in both.
+"""
 
 from collections.abc import Mapping, Sequence
 
 from comfypin.digest import JsonValue
 from comfypin.errors import ComfypinError
+from comfypin.jobs.interface import JobOutcome
 from comfypin.jobs.job import JobResult
 from comfypin.outputs.interface import Delivery
 from comfypin.storage.registry import SCHEMES
 
-_LISTS = {"image": "images", "video": "videos", "audio": "audio"}
+_LIST_OF_KIND = {"image": "images", "video": "videos", "audio": "audio"}
 
 
-def result_to_json(result: JobResult, *, warnings: Sequence[str] = ()) -> dict[str, JsonValue]:
-    """A job's output. `type` of a file is `base64`, `s3_url` (as worker-comfyui says), `gcs_url`,
-    another store's `..._url`, or `file`."""
-    lists: dict[str, list[JsonValue]] = {"images": [], "videos": [], "audio": [], "files": []}
-    for delivery in result.deliveries:
-        lists[_LISTS.get(delivery.output.kind, "files")].append(_file_to_json(delivery))
-    document: dict[str, JsonValue] = {
-        **lists,
-        "texts": {node: list(texts) for node, texts in result.texts.items()},
-        "warnings": [*warnings, *result.warnings],
-        "errors": [],
-        "job_id": result.job_id,
-        "release": result.release.name,
-        "release_digest": str(result.release.digest),
-        "seconds": {
-            "phases": {name: round(seconds, 4) for name, seconds in result.phase_s.items()},
-            "nodes": {node: round(seconds, 4) for node, seconds in result.node_s.items()},
-        },
+def report_to_json(job_result: JobResult) -> dict[str, JsonValue]:
+    """Return what `comfypin run --json` prints: all outputs in one list."""
+    return {
+        **_shared_fields(job_result),
+        "prompt_id": job_result.prompt_id,
+        "outputs": [_report_delivery(delivery) for delivery in job_result.deliveries],
+        "warnings": list(job_result.warnings),
+        "held_back": job_result.held_back,
     }
-    if not any(lists.values()):
+
+
+def result_to_json(job_result: JobResult, *, warnings: Sequence[str] = ()) -> dict[str, JsonValue]:
+    """Return a job's output as the worker and HTTP send it, with `warnings` about the request before the job's own.
+
+    A file's `type` is `base64`, `s3_url` (as worker-comfyui says), another store's `..._url`, or `file`.
+    """
+    files_by_list: dict[str, list[JsonValue]] = {"images": [], "videos": [], "audio": [], "files": []}
+    for delivery in job_result.deliveries:
+        files_by_list[_LIST_OF_KIND.get(delivery.output.kind, "files")].append(_file_to_json(delivery))
+    document: dict[str, JsonValue] = {
+        **files_by_list,
+        **_shared_fields(job_result),
+        "warnings": [*warnings, *job_result.warnings],
+        "errors": [],
+    }
+    # worker-comfyui's word for it, which its clients look for.
+    if not any(files_by_list.values()):
         document["status"] = "success_no_images"
     return document
 
 
-def failure_to_json(error: ComfypinError, *, warnings: Sequence[str] = ()) -> dict[str, JsonValue]:
-    """A job that failed: RunPod takes `error` out of it and makes the job FAILED, the rest stays as its output."""
+def failure_to_json(failure: ComfypinError, *, warnings: Sequence[str] = ()) -> dict[str, JsonValue]:
+    """Return the output of a job that failed. RunPod takes `failure` out of it and makes the job FAILED."""
     document: dict[str, JsonValue] = {
-        "error": error.message,
-        "error_type": type(error).__name__,
-        "error_family": error.family,
-        "errors": [error.message],
+        "error": failure.message,
+        "error_type": type(failure).__name__,
+        "error_family": failure.family,
+        "errors": [failure.message],
         "warnings": list(warnings),
     }
-    facts = {name: value for name, value in error.facts.items() if _is_json(value)}
+    # Facts may hold objects that only our own code understands.
+    facts = {name: fact_value for name, fact_value in failure.facts.items() if _is_json_value(fact_value)}
     if facts:
         document["error_facts"] = facts  # type: ignore[assignment]  # checked just above
     return document
 
 
-def _file_to_json(delivery: Delivery) -> dict[str, JsonValue]:
-    output = delivery.output
-    entry: dict[str, JsonValue] = {
-        "filename": output.filename,
-        "subfolder": output.subfolder,
-        "type": _type(delivery),
-        "data": delivery.data_base64 or delivery.url or delivery.uri,
-        "node": output.node_id,
-        "kind": output.kind,
-        "media_type": output.media_type,
-        "size_bytes": output.size_bytes,
-        "sha256": output.sha256.hex,
+def failed_outcome(failure: ComfypinError, *, warnings: Sequence[str] = (), replace_worker: bool = False) -> JobOutcome:
+    """Return the outcome of a job that failed so."""
+    output = failure_to_json(failure, warnings=warnings)
+    return JobOutcome(output=output, failure=failure, replace_worker=replace_worker)
+
+
+def _shared_fields(job_result: JobResult) -> dict[str, JsonValue]:
+    return {
+        "job_id": job_result.job_id,
+        "release": job_result.release.name,
+        "release_digest": str(job_result.release.digest),
+        "texts": {node_id: list(texts) for node_id, texts in job_result.texts.items()},
+        "seconds": {"phases": _rounded(job_result.phase_s), "nodes": _rounded(job_result.node_s)},
     }
+
+
+def _rounded(seconds: Mapping[str, float]) -> dict[str, JsonValue]:
+    return {name: round(fact_value, 4) for name, fact_value in seconds.items()}
+
+
+def _report_delivery(delivery: Delivery) -> dict[str, JsonValue]:
+    data: dict[str, JsonValue] = {} if delivery.data_base64 is None else {"data": delivery.data_base64}
+    return {**_delivery_to_json(delivery), "temporary": delivery.output.temporary, **data}
+
+
+def _file_to_json(delivery: Delivery) -> dict[str, JsonValue]:
+    data = delivery.data_base64 or delivery.url or delivery.uri
+    return {**_delivery_to_json(delivery), "type": _result_type(delivery), "data": data}
+
+
+def _delivery_to_json(delivery: Delivery) -> dict[str, JsonValue]:
+    """Return what both documents say of a delivered file; a size or an address that there is not is left out."""
+    output = delivery.output
     optional: Mapping[str, JsonValue] = {
         "width": output.width,
         "height": output.height,
         "uri": delivery.uri,
         "url": delivery.url,
     }
-    return {**entry, **{name: value for name, value in optional.items() if value is not None}}
+    return {
+        "filename": output.filename,
+        "subfolder": output.subfolder,
+        "node": output.node_id,
+        "kind": output.kind,
+        "media_type": output.media_type,
+        "size_bytes": output.size_bytes,
+        "sha256": output.sha256.hex,
+        **{name: fact_value for name, fact_value in optional.items() if fact_value is not None},
+    }
 
 
-def _type(delivery: Delivery) -> str:
+def _result_type(delivery: Delivery) -> str:
     if delivery.data_base64 is not None:
         return "base64"
     scheme = (delivery.uri or "").partition("://")[0]
     return SCHEMES[scheme].result_type if scheme in SCHEMES else "file"
 
 
-def _is_json(value: object) -> bool:
-    if isinstance(value, str | int | float | bool) or value is None:
+def _is_json_value(fact_value: object) -> bool:
+    if isinstance(fact_value, str | int | float | bool) or fact_value is None:
         return True
-    if isinstance(value, list | tuple):
-        return all(map(_is_json, value))
-    return isinstance(value, Mapping) and all(isinstance(key, str) and _is_json(item) for key, item in value.items())
+    if isinstance(fact_value, list | tuple):
+        return all(map(_is_json_value, fact_value))
+    return isinstance(fact_value, Mapping) and all(
+        isinstance(key, str) and _is_json_value(item) for key, item in fact_value.items()
+    )

@@ -1,4 +1,4 @@
-"""Runs one job: submits it, follows it, brings its outputs here, delivers them; cancels it when it is to stop."""
+"""Runs one job: submits it, follows it, collects its outputs, delivers them; cancels it if it has to stop."""
 
 import asyncio
 import contextlib
@@ -19,9 +19,9 @@ from comfypin.engine.interface import (
     Warned,
 )
 from comfypin.errors import ComfypinError, PromptError
-from comfypin.jobs.events import Requeued, RunEvent, Watcher
+from comfypin.jobs.events import EventWatcher, Requeued, RunEvent
 from comfypin.jobs.job import Job, JobResult
-from comfypin.jobs.output_spool import Wanted, collect, spool_folder
+from comfypin.jobs.output_spool import WantedOutput, collect_outputs, open_spool
 from comfypin.jobs.timing import Stopwatch
 from comfypin.outputs.interface import JobFacts, Output, OutputSink
 
@@ -36,11 +36,11 @@ _NO_SAVED_WORKFLOW = (
 )
 
 
-def _nobody(event: RunEvent) -> None:
-    """The watcher of a job that nobody watches."""
+def _ignore_event(engine_event: RunEvent) -> None:
+    """Ignore an event: nobody watches this job."""
 
 
-async def run(job: Job, *, engine: Engine, sink: OutputSink, on_event: Watcher = _nobody) -> JobResult:
+async def run_job(job: Job, *, engine: Engine, sink: OutputSink, on_event: EventWatcher = _ignore_event) -> JobResult:
     """Run the job to its last delivered output.
 
     A job whose engine dies under it is queued once more; one that only waited behind another, a few times. When the
@@ -49,86 +49,90 @@ async def run(job: Job, *, engine: Engine, sink: OutputSink, on_event: Watcher =
     Raises `WorkflowRejected`, `NodeFailed`, `PromptInterrupted`, `PromptLost`, `DeadlineExceeded`, `EngineError`,
     `OutputError`, `StorageError`.
     """
-    attempt = _Run(job, engine=engine, sink=sink, on_event=on_event, clock=time.monotonic)
+    attempt = _JobRun(job, engine=engine, sink=sink, on_event=on_event, clock=time.monotonic)
     try:
         async with asyncio.timeout(job.timeout_s) as deadline:
-            return await attempt.result()
+            return await attempt.run_to_result()
     except TimeoutError as exc:
+        # Somebody else's TimeoutError must not be taken for the job's deadline.
         if job.timeout_s is None or not deadline.expired():
             raise
         raise DeadlineExceeded(
-            timeout_s=job.timeout_s, phase=attempt.stopwatch.phase, setting=job.words.timeout
+            timeout_s=job.timeout_s, phase=attempt.stopwatch.current_phase, setting=job.words.timeout
         ) from exc
 
 
-class _Run:
+class _JobRun:
     def __init__(
-        self, job: Job, *, engine: Engine, sink: OutputSink, on_event: Watcher, clock: Callable[[], float]
+        self, job: Job, *, engine: Engine, sink: OutputSink, on_event: EventWatcher, clock: Callable[[], float]
     ) -> None:
         self._job = job
         self._engine = engine
         self._sink = sink
         self._on_event = on_event
         self._warnings = list(job.warnings)
-        self._waits = False
+        self._is_waiting = False
         self.stopwatch = Stopwatch(clock, on_event)
 
-    async def result(self) -> JobResult:
-        prompt_id, found = await self._executed()
-        for message in found.warnings:
-            self._warn(message)
-        self.stopwatch.enter("collect")
-        files, held_back = self._wanted(found)
+    async def run_to_result(self) -> JobResult:
+        prompt_id, prompt_outputs = await self._run_prompt()
+        for warning_text in prompt_outputs.warnings:
+            self._add_warning(warning_text)
+        self.stopwatch.enter_phase("collect")
+        files, held_back = self._wanted_outputs(prompt_outputs)
         try:
-            with spool_folder(self._job.spool_parent) as spool:
-                outputs = await collect(files, spool)
-                self._refuse_empty(outputs)
-                self.stopwatch.enter("deliver")
-                deliveries = await self._sink.deliver(self._facts(), outputs) if outputs else ()
+            with open_spool(self._job.spool_parent) as spool:
+                spooled_outputs = await collect_outputs(files, spool)
+                self._refuse_empty(spooled_outputs)
+                self.stopwatch.enter_phase("deliver")
+                deliveries = await self._sink.deliver(self._job_facts(), spooled_outputs) if spooled_outputs else ()
         finally:
             # Delivered or not, nobody fetches them from there any more: workers that stay would fill their disk.
-            await found.clear()
-        self.stopwatch.stop()
-        if not outputs and not any(found.texts.values()):
-            self._warn(_nothing_left(held_back, self._job.words.previews))
+            await prompt_outputs.clear()
+        self.stopwatch.end_last_phase()
+        if not spooled_outputs and not any(prompt_outputs.texts.values()):
+            self._add_warning(_no_output_warning(held_back, self._job.words.previews))
         return JobResult(
             job_id=self._job.id,
             release=self._job.release,
             prompt_id=prompt_id,
             deliveries=deliveries,
-            texts=found.texts,
+            texts=prompt_outputs.texts,
             warnings=tuple(self._warnings),
             phase_s=self.stopwatch.phase_s,
             node_s=self.stopwatch.node_s,
             held_back=held_back,
         )
 
-    async def _executed(self) -> tuple[str, PromptOutputs]:
-        """Run the prompt; once more if the engine dies under it, and again where it died under another job's."""
-        own = others = 0
+    async def _run_prompt(self) -> tuple[str, PromptOutputs]:
+        """Run the prompt; once more if the engine dies under it, and again if it died under another job's."""
+        own_deaths = foreign_deaths = 0
         while True:
             try:
-                return await self._execute()
+                return await self._run_prompt_once()
             except PromptLost as exc:
-                others += 1
-                if not (exc.restarted and self._waits) or others > _DEATHS_OF_OTHERS:
+                foreign_deaths += 1
+                if not (exc.restarted and self._is_waiting) or foreign_deaths > _DEATHS_OF_OTHERS:
                     raise
-                self._requeue("it was restarted", "The engine was restarted before it came to the job, which")
+                self._note_requeue("it was restarted", "The engine was restarted before it came to the job, which")
             except EngineCrashed as exc:
-                own, others = (own, others + 1) if self._waits else (own + 1, others)
-                if own > 1 or others > _DEATHS_OF_OTHERS:
+                own_deaths, foreign_deaths = (
+                    (own_deaths, foreign_deaths + 1) if self._is_waiting else (own_deaths + 1, foreign_deaths)
+                )
+                if own_deaths > 1 or foreign_deaths > _DEATHS_OF_OTHERS:
                     raise
-                under = "another job, behind which this one waited" if self._waits else "it"
-                self._requeue(exc.reason, f"The engine died under {under} ({exc.reason}); the job")
+                under = "another job, behind which this one waited" if self._is_waiting else "it"
+                self._note_requeue(exc.reason, f"The engine died under {under} ({exc.reason}); the job")
 
-    def _requeue(self, reason: str, what: str) -> None:
+    def _note_requeue(self, reason: str, what: str) -> None:
         self._on_event(Requeued(reason=reason))
         self._warnings.append(f"{what} was run once more.")
-        self.stopwatch.end_of_nodes()
-        self.stopwatch.enter("queue")
+        self.stopwatch.close_open_nodes()
+        self.stopwatch.enter_phase("queue")
 
-    async def _execute(self) -> tuple[str, PromptOutputs]:
-        prompt_id, self._waits = str(uuid.uuid4()), False
+    async def _run_prompt_once(self) -> tuple[str, PromptOutputs]:
+        # An id of our own: if the response to the submission is lost, the prompt can still be asked for.
+        prompt_id, self._is_waiting = str(uuid.uuid4()), False
         prompt = Prompt(
             prompt_id=prompt_id,
             graph=self._job.graph,
@@ -139,72 +143,87 @@ class _Run:
         try:
             await self._engine.submit(prompt)
             async with contextlib.aclosing(self._engine.events(prompt_id)) as events:
-                await self._follow(events)
+                await self._follow_events(events)
             return prompt_id, await self._engine.outputs(prompt_id)
         except NodeFailed as exc:
-            raise self._explained(exc) from exc.__cause__
+            raise self._explain_failure(exc) from exc.__cause__
         except (EngineCrashed, PromptError):
-            raise  # nothing of it is left in the engine
+            raise  # a dead engine, or a prompt that has ended, has nothing to cancel
+        # CancelledError is not an Exception, and it is the most important case here.
         except BaseException:
-            await self._cancel(prompt_id)
+            await self._cancel_prompt(prompt_id)
             raise
 
-    def _explained(self, failure: NodeFailed) -> NodeFailed:
-        """The failure, with what the node missed if it reads the saved workflow, which API format does not bring."""
-        is_about_it = failure.exception_type.rpartition(".")[2] in ("TypeError", "KeyError", "AttributeError")
-        if failure.node_id not in self._job.needs_saved_workflow or not is_about_it:
-            return failure
+    def _explain_failure(self, node_failure: NodeFailed) -> NodeFailed:
+        """Return the failure, with a hint if the node reads the saved workflow, which API format does not hold."""
+        is_about_it = node_failure.exception_type.rpartition(".")[2] in ("TypeError", "KeyError", "AttributeError")
+        if node_failure.node_id not in self._job.needs_saved_workflow or not is_about_it:
+            return node_failure
         return NodeFailed(
-            node_id=failure.node_id,
-            class_type=failure.class_type,
-            exception_type=failure.exception_type,
-            message=failure.said,
-            traceback=failure.traceback,
+            node_id=node_failure.node_id,
+            class_type=node_failure.class_type,
+            exception_type=node_failure.exception_type,
+            message=node_failure.said,
+            traceback=node_failure.traceback,
             advice=_NO_SAVED_WORKFLOW,
         )
 
-    async def _follow(self, events: AsyncGenerator[EngineEvent, None]) -> None:
-        async for event in events:
-            match event:
-                case Warned(message=message):
-                    self._warnings.append(message)
+    async def _follow_events(self, events: AsyncGenerator[EngineEvent, None]) -> None:
+        async for engine_event in events:
+            match engine_event:
+                case Warned(message=warning_text):
+                    self._warnings.append(warning_text)
                 case Queued(ahead=ahead):
-                    self._waits = ahead > 0
+                    self._is_waiting = ahead > 0
                 case Started() | NodeStarted():
-                    self._waits = False
-            self.stopwatch.hear(event)
-        self.stopwatch.end_of_nodes()
+                    self._is_waiting = False
+            self.stopwatch.note_event(engine_event)
+        self.stopwatch.close_open_nodes()
 
-    async def _cancel(self, prompt_id: str) -> None:
+    async def _cancel_prompt(self, prompt_id: str) -> None:
         """Take the prompt back, within a few seconds: the failure that brought us here matters more."""
         with contextlib.suppress(ComfypinError, TimeoutError):
             async with asyncio.timeout(_CANCEL_WITHIN_S):
                 await self._engine.cancel(prompt_id)
 
-    def _refuse_empty(self, outputs: tuple[Output, ...]) -> None:
-        """A file without a byte is a failure of the node that saved it; only a text may be empty."""
-        for output in outputs:
-            if output.size_bytes == 0 and output.kind != "text":
-                node = self._job.graph.nodes.get(output.node_id)
+    def _refuse_empty(self, spooled_outputs: tuple[Output, ...]) -> None:
+        """Raise `OutputEmpty` for a file without a byte; only a text may be empty."""
+        for spooled_output in spooled_outputs:
+            if spooled_output.size_bytes == 0 and spooled_output.kind != "text":
+                node = self._job.graph.nodes.get(spooled_output.node_id)
                 class_type = node.class_type if node is not None else "unknown class"
-                raise OutputEmpty(node_id=output.node_id, class_type=class_type, filename=output.filename)
+                raise OutputEmpty(
+                    node_id=spooled_output.node_id, class_type=class_type, filename=spooled_output.filename
+                )
 
-    def _warn(self, message: str) -> None:
-        self._warnings.append(message)
-        self._on_event(Warned(message=message))
+    def _add_warning(self, warning_text: str) -> None:
+        self._warnings.append(warning_text)
+        self._on_event(Warned(message=warning_text))
 
-    def _wanted(self, found: PromptOutputs) -> tuple[list[Wanted], int]:
-        """The files to deliver under the names the user chose, and how many temporary ones are held back."""
-        kept = [file for file in found.files if file.folder == "output" or self._job.with_previews]
-        return [self._named(file) for file in kept], len(found.files) - len(kept)
+    def _wanted_outputs(self, prompt_outputs: PromptOutputs) -> tuple[list[WantedOutput], int]:
+        """Return the files to deliver under the names the user chose, and how many temporary ones are held back."""
+        kept_files = [
+            engine_output
+            for engine_output in prompt_outputs.files
+            if engine_output.folder == "output" or self._job.with_previews
+        ]
+        return [self._name_output(engine_output) for engine_output in kept_files], len(prompt_outputs.files) - len(
+            kept_files
+        )
 
-    def _named(self, file: EngineOutput) -> Wanted:
-        mark = self._job.mark
-        if mark is None:
-            return Wanted(found=file, filename=file.filename, subfolder=file.subfolder)
-        return Wanted(found=file, filename=mark.remove_from(file.filename), subfolder=mark.remove_from(file.subfolder))
+    def _name_output(self, engine_output: EngineOutput) -> WantedOutput:
+        filename_mark = self._job.mark
+        if filename_mark is None:
+            return WantedOutput(
+                engine_output=engine_output, filename=engine_output.filename, subfolder=engine_output.subfolder
+            )
+        return WantedOutput(
+            engine_output=engine_output,
+            filename=filename_mark.remove_from(engine_output.filename),
+            subfolder=filename_mark.remove_from(engine_output.subfolder),
+        )
 
-    def _facts(self) -> JobFacts:
+    def _job_facts(self) -> JobFacts:
         return JobFacts(
             job_id=self._job.id,
             release=self._job.release,
@@ -213,7 +232,8 @@ class _Run:
         )
 
 
-def _nothing_left(held_back: int, previews: str) -> str:
+def _no_output_warning(held_back: int, previews: str) -> str:
     if held_back:
-        return f"The workflow saves no file; its {held_back} temporary outputs are delivered with {previews}."
-    return "The workflow left no output: no file and no text."
+        noun = "output" if held_back == 1 else "outputs"
+        return f"The workflow saves no file; {previews} delivers its {held_back} temporary {noun} (previews) too."
+    return "The workflow has no output: it saved no file and returned no text."

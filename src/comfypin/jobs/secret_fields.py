@@ -1,4 +1,4 @@
-"""Finds what may be a secret in a job, whatever its form or spelling: then nothing of its input outlives it. Pure."""
+"""Finds possible secrets in a job, however they are spelled, so that nothing of its input outlives it. Pure."""
 
 import json
 import re
@@ -28,27 +28,27 @@ _LONGEST_TEXT = 65_536  # longer ones are pictures
 
 
 def holds_secret(document: object) -> bool:
-    """Return whether a field's name or an address, at any depth, also within JSON texts, says that it is a secret.
+    """Return whether anything in a job looks like a secret: a field's name, an address, or a text, at any depth.
 
     An input that begins like JSON and is none counts as a secret: nobody can say what it holds.
     """
-    waiting = [document]
-    if isinstance(document, str) and _begins_like_json(document) and _parsed(document) is None:
+    unvisited = [document]
+    if isinstance(document, str) and _begins_like_json(document) and _parse_json(document) is None:
         return True
-    while waiting:
-        value = waiting.pop()
+    while unvisited:
+        value = unvisited.pop()
         if isinstance(value, dict):
             if any(_is_secret_field(name, item) for name, item in value.items()):
                 return True
-            waiting.extend(value.values())
+            unvisited.extend(value.values())
         elif isinstance(value, list):
-            waiting.extend(value)
+            unvisited.extend(value)
         elif isinstance(value, str):
             if is_secret_address(value):
                 return True
-            inner = _parsed(value) if _begins_like_json(value) else None
-            if inner is not None:
-                waiting.append(inner)
+            parsed_text = _parse_json(value) if _begins_like_json(value) else None
+            if parsed_text is not None:
+                unvisited.append(parsed_text)
             elif len(value) < _LONGEST_TEXT and _is_secret_text(value):
                 return True
     return False
@@ -59,11 +59,11 @@ def is_secret_address(text: str) -> bool:
     if len(text) > _LONGEST_ADDRESS or not _ADDRESS.match(text):
         return False
     try:
-        parts = urlsplit(text)
-        names = [name.lower() for name, _ in parse_qsl(parts.query, keep_blank_values=True)]
+        address_parts = urlsplit(text)
+        names = [name.lower() for name, _ in parse_qsl(address_parts.query, keep_blank_values=True)]
     except ValueError:
         return True
-    return "@" in parts.netloc or any(map(_SECRET_PARAMETER.match, names))
+    return "@" in address_parts.netloc or any(map(_SECRET_PARAMETER.match, names))
 
 
 def _is_secret_field(name: str, value: object) -> bool:
@@ -75,6 +75,7 @@ def _is_secret_field(name: str, value: object) -> bool:
 
 
 def _is_secret_text(text: str) -> bool:
+    # An escaped letter can hide any word that is looked for here.
     escaped = "\\u00" in text and _begins_like_json(text)
     return escaped or bool(_SECRET_VALUE.match(text)) or bool(_SECRET_TEXT.search(text))
 
@@ -83,7 +84,7 @@ def _begins_like_json(text: str) -> bool:
     return text.lstrip()[:1] in ("{", "[", '"')
 
 
-def _parsed(text: str) -> object:
+def _parse_json(text: str) -> object:
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

@@ -1,50 +1,71 @@
 """Failures of keeping jobs: the queue is full, the job is unknown, or its file cannot be used."""
 
-from comfypin.errors import ComfypinError, ConfigError, LeaseError
+from comfypin.errors import ComfypinError, ConfigError, LeaseError, declare
 
 
+@declare
 class JobsUnusable(ConfigError):
-    """The file that jobs are stored in cannot be used."""
+    """A server cannot start, because the folder for its jobs cannot be used."""
 
-    def __init__(self, *, path: str, reason: str) -> None:
-        super().__init__(
-            f"The jobs cannot be kept in {path}: {reason}. Name a local folder that can be written: "
-            "COMFYPIN_STATE_DIR or --state-dir.",
-            path=path,
-            reason=reason,
-        )
+    template = (
+        "The jobs cannot be kept in {path}: {reason}. Name a local folder that can be written: --state-dir or "
+        "COMFYPIN_STATE_DIR."
+    )
+    path: str
+    reason: str
 
 
+@declare
+class JobsNotStored(ComfypinError):
+    """The disk refuses to store jobs, or to read them, while the server runs. Clients read this."""
+
+    template = "The server cannot store jobs now: {reason}. Try again later."
+    reason: str
+
+
+@declare
 class AlreadyServing(LeaseError):
     """Another server works on the same jobs."""
 
-    def __init__(self, *, path: str, holder: str) -> None:
-        super().__init__(
-            f"Another server has the jobs in {path} ({holder}); stop it, or name another --state-dir.", path=path
-        )
+    template = "Another server has the jobs in {path} ({holder}); stop it, or name another folder with --state-dir."
+    path: str
+    holder: str
 
 
+@declare
 class QueueFull(ComfypinError):
     """As many jobs wait as the server takes; try again later."""
 
-    def __init__(self, *, waiting: int, retry_after_s: int) -> None:
-        super().__init__(f"{waiting} jobs wait already; try again in {retry_after_s} s.", waiting=waiting)
-        self.retry_after_s = retry_after_s
+    template = "{waiting} jobs wait already, which is as many as this server takes; try again in {retry_after_s} s."
+    waiting: int
+    retry_after_s: int
 
 
+@declare
 class JobTimedOut(ComfypinError):
-    """The job's policy did not give it more time."""
+    """The job was given up: its policy allows no more time, or the server never survived it."""
+
+    template = "The job {reason}."
+    reason: str
 
 
+@declare
 class JobUnknown(ComfypinError):
-    """No job of this id is known: never taken, or its result was kept long enough."""
+    """No job of this id is known: it was never taken, or its result was kept long enough."""
 
-    def __init__(self, *, job_id: str) -> None:
-        super().__init__(f"There is no job {job_id[:100]!r} here (results are kept for a while, then they go).")
+    template = "This server has no job {shown}. Results are kept for a while only."
+    job_id: str
+
+    @property
+    def shown(self) -> str:
+        """Return the id, shortened: it is a stranger's text."""
+        return repr(self.job_id[:100])
 
 
+@declare
 class RetryRefused(ComfypinError):
     """The job cannot be run again as it stands."""
 
-    def __init__(self, *, job_id: str, reason: str) -> None:
-        super().__init__(f"The job {job_id} cannot be run again: {reason}.")
+    template = "The job {job_id} cannot be run again: {reason}."
+    job_id: str
+    reason: str

@@ -1,130 +1,58 @@
-"""The queue of a server: takes jobs durably, runs a few at a time, and ends each exactly once, whatever is killed."""
+"""The job queue of one machine: kept in SQLite, run here."""
 
 import asyncio
 import contextlib
 import json
-import logging
 import time
 import uuid
-from collections import OrderedDict, deque
-from collections.abc import Coroutine, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator
+from dataclasses import replace
 
-from comfypin.digest import JsonValue
-from comfypin.jobs.errors import JobBroken
-from comfypin.jobs.interface import Handle, State
+from comfypin.jobs.interface import RETRYABLE_STATES, Handle, JobState
 from comfypin.jobs.metrics import Metrics
-from comfypin.jobs.result_json import failure_to_json
-from comfypin.queue import sqlite as jobs
-from comfypin.queue.errors import JobsUnusable, JobTimedOut, JobUnknown, QueueFull, RetryRefused
-from comfypin.queue.sqlite import JobRow, JobStore, Record
-from comfypin.queue.status import status_body
+from comfypin.queue import job_changes
+from comfypin.queue.errors import JobUnknown, QueueFull, RetryRefused
+from comfypin.queue.interface import JobCounts, JobProgress, JobRecord, JobRow
+from comfypin.queue.job_endings import JobEndings
+from comfypin.queue.job_runner import LOOK_AGAIN_S, JobRunner, QueueLimits
+from comfypin.queue.live_jobs import LiveJob, LiveJobs
+from comfypin.queue.sqlite import JobStore
+from comfypin.queue.status import is_pending
 from comfypin.queue.steady_clock import Clock, steady_clock
 from comfypin.queue.webhook import Webhooks
 
-log = logging.getLogger(__name__)
-
-_KEPT_PROGRESS = 256
-_KEPT_ENDED = 1000
-_MOST_ATTEMPTS = 5
 _CANCEL_WITHIN_S = 10.0
-_PRUNE_EVERY_S = 30.0
-_LOOK_AGAIN_S = 0.2
+_RETRY_AFTER_S = 5
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QueueLimits:
-    """How many jobs may wait and run, and how long results are kept: by age and by all their bytes."""
-
-    waiting: int = 1000
-    running: int = 2
-    keep_s: float = 86_400.0
-    keep_bytes: int = 1 << 30
-
-
-@dataclass(slots=True)
-class LiveJob:
-    """A job in memory: its state, its newest progress, and what its followers have not been told yet."""
-
-    row: JobRow
-    progress: Mapping[str, JsonValue] = field(default_factory=dict)
-    untold: deque[Mapping[str, JsonValue]] = field(default_factory=lambda: deque(maxlen=_KEPT_PROGRESS))
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
-    task: asyncio.Task[None] | None = None
-    ending: bool = False
-
-    def hear(self, progress: Mapping[str, JsonValue]) -> None:
-        """Take note of progress."""
-        self.progress = progress
-        self.untold.append(progress)
-        self.tell()
-
-    def tell(self) -> None:
-        """Wake whoever waits for a change."""
-        self.changed.set()
-        self.changed = asyncio.Event()
-
-
-class JobQueue:
-    """Jobs in order of arrival; what is not in memory any more is in the store.
-
-    A job is in the state that the disk says, never ahead of it. While the disk refuses writes, no more jobs begin, what
-    ended waits with its result, and clients are told; when writes work again, all of it goes on by itself.
-    """
+class LocalJobQueue:
+    """Implements `ServedQueue` with a file on the local disk. Jobs that are not in memory any more are in the store."""
 
     def __init__(
         self,
         store: JobStore,
-        webhooks: Webhooks,
-        limits: QueueLimits,
+        webhooks: Webhooks, queue_limits: QueueLimits,
         *,
         worker_id: str,
         clock: Clock | None = None,
     ) -> None:
         self._clock = clock or steady_clock()
         self._store = store
-        self._webhooks = webhooks
-        self._limits = limits
-        self.worker_id = worker_id
+        self._limits = queue_limits
+        self._worker_id = worker_id
         self.metrics = Metrics()
-        self._worn_out = False
-        self._live: dict[str, LiveJob] = {}
-        self._ended: OrderedDict[str, LiveJob] = OrderedDict()
-        self._order: asyncio.Queue[LiveJob] = asyncio.Queue()
-        self._beside: set[asyncio.Task[None]] = set()
-        self._stopping = False
+        self._jobs = LiveJobs()
+        self._endings = JobEndings(store, self._jobs, webhooks, self.metrics, worker_id=worker_id)
+        self._runner = JobRunner(store, self._jobs, self._endings, queue_limits)
 
-    # -- What clients ask -----------------------------------------------------------------------------------------
+    # -- JobQueue -------------------------------------------------------------------------------------------------
 
-    @property
-    def trouble(self) -> str | None:
-        """Why no jobs begin now, or None."""
-        if self._store.trouble is not None:
-            return self._store.trouble.message
-        return "The engine died several times in a row." if self._worn_out else None
-
-    @property
-    def unhealthy(self) -> bool:
-        """Whether a load balancer should send nothing here."""
-        return self.trouble is not None
-
-    @property
-    def waiting(self) -> int:
-        """How many jobs wait."""
-        # A copy: metrics are read by another thread.
-        return sum(live.row.state == "IN_QUEUE" for live in tuple(self._live.values()))
-
-    @property
-    def running(self) -> int:
-        """How many jobs run."""
-        return len(self._live) - self.waiting
-
-    async def accept(
+    async def accept_job(
         self, job_input: object, *, webhook: str | None, timeout_s: float | None, ttl_s: float | None
-    ) -> LiveJob:
-        """Take a job; it is on the disk when this returns. Raises `QueueFull`, `JobsUnusable`."""
+    ) -> str:
+        """Take a job and return its id; it is on the disk from here on. Raises `QueueFull`, `JobsNotStored`."""
         self._require_room()
-        row = JobRow(
+        job_row = JobRow(
             id=str(uuid.uuid4()),
             state="IN_QUEUE",
             webhook=webhook,
@@ -132,123 +60,142 @@ class JobQueue:
             ttl_s=ttl_s,
             created_at=self._clock(),
         )
-        live = LiveJob(row)
-        self._live[row.id] = live
+        live_job = LiveJob(job_row)
+        # Counted before it is written: clients that send at the same moment must not overfill the queue together.
+        self._jobs.add_pending(live_job)
         try:
-            # Off the loop: a large input takes a while to be walked and dumped.
-            await self._store.write(await asyncio.to_thread(jobs.accepted, row, job_input))
+            # In a thread: a large input takes a while to be walked and dumped.
+            await self._store.write_changes(await asyncio.to_thread(job_changes.job_accepted, job_row, job_input))
         except BaseException:
-            del self._live[row.id]
+            self._jobs.drop_pending(live_job)
             raise
-        self._order.put_nowait(live)
-        return live
+        self._jobs.let_begin(live_job)
+        return job_row.id
 
-    def live(self, job_id: str) -> LiveJob | None:
-        """The job, if it has not ended, or ended a short while ago."""
-        return self._live.get(job_id) or self._ended.get(job_id)
-
-    async def record(self, job_id: str) -> Record:
-        """The job as its status tells it. Raises `JobUnknown`."""
-        live = self._live.get(job_id)
-        if live is not None:
-            progress = json.dumps(live.progress) if live.progress else None
-            return Record(row=live.row, output=progress)
-        record = await self._store.record(job_id)
-        if record is None:
-            raise JobUnknown(job_id=job_id)
-        return record
-
-    async def wait(self, job_id: str, within_s: float) -> Record:
-        """The job when it has ended, or as it is after `within_s` seconds. Raises `JobUnknown`."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(within_s):
-                while (live := self._live.get(job_id)) is not None:
-                    await live.changed.wait()
-        return await self.record(job_id)
-
-    async def cancel(self, job_id: str) -> State:
-        """Stop a job; returns the state it is in then.
-
-        Raises `JobUnknown`, and `JobsUnusable` if the disk refuses to note it now: the job ends as soon as it does not.
-        """
-        live = self._live.get(job_id)
-        if live is None:
-            return (await self.record(job_id)).row.state
-        if live.task is None:
-            self._end_beside(live, "CANCELLED", output=None)
-        elif not live.ending:
-            live.task.cancel()
-        await self._ended_within(live, _CANCEL_WITHIN_S)
-        return live.row.state
-
-    async def purge(self) -> int:
-        """Cancel all that waits; returns how many jobs that were. Raises `JobsUnusable` as `cancel` does."""
-        waiting = [live for live in self._live.values() if live.task is None and not live.ending]
-        for live in waiting:
-            self._end_beside(live, "CANCELLED", output=None)
-        for live in waiting:
-            await self._ended_within(live, _CANCEL_WITHIN_S)
-        return sum(live.row.state == "CANCELLED" for live in waiting)
-
-    async def _ended_within(self, live: LiveJob, within_s: float) -> None:
-        """Wait for a job's end, but not for a disk that refuses it. Raises `JobsUnusable`."""
-        until = time.monotonic() + within_s
-        while live.row.id in self._live and time.monotonic() < until:
-            if live.ending and self._store.trouble is not None:
-                raise self._store.trouble
+    async def read_record(self, job_id: str, *, wait_s: float = 0.0) -> JobRecord:
+        """Return the job once it has ended, or as it is after `wait_s` seconds. Raises `JobUnknown`."""
+        if wait_s > 0:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(live.changed.wait(), _LOOK_AGAIN_S)
+                async with asyncio.timeout(wait_s):
+                    while (live_job := self._jobs.find_pending(job_id)) is not None:
+                        await live_job.changed.wait()
+        live_job = self._jobs.find_pending(job_id)
+        if live_job is not None:
+            progress = json.dumps(live_job.progress) if live_job.progress else None
+            return JobRecord(row=live_job.row, output=progress, worker_id=self._worker_id)
+        job_record = await self._store.read_record(job_id)
+        if job_record is None:
+            raise JobUnknown(job_id=job_id)
+        return replace(job_record, worker_id=self._worker_id)
 
-    async def retry(self, job_id: str) -> LiveJob:
-        """Run an ended job again. Raises `JobUnknown`, `RetryRefused`, `QueueFull`."""
-        row = (await self.record(job_id)).row
-        if row.state not in ("FAILED", "TIMED_OUT"):
-            raise RetryRefused(job_id=job_id, reason=f"it is {row.state}; only FAILED and TIMED_OUT jobs are")
+    async def cancel_job(self, job_id: str) -> JobState:
+        """Stop a job and return its state then.
+
+        Raises `JobUnknown`, and `JobsNotStored` if the disk refuses the end now; the job ends once it does not.
+        """
+        live_job = self._jobs.find_pending(job_id)
+        if live_job is None:
+            return (await self.read_record(job_id)).row.state
+        # Without a task it has not begun: there is nothing to cancel, and it must not begin any more.
+        if live_job.task is None:
+            self._endings.end_in_background(live_job, "CANCELLED")
+        elif not live_job.ending:
+            live_job.task.cancel()
+        await self._wait_for_end(live_job, _CANCEL_WITHIN_S)
+        return live_job.row.state
+
+    async def cancel_waiting(self) -> int:
+        """Cancel all jobs that wait; return how many those were. Raises `JobsNotStored` as `cancel_job` does."""
+        waiting_jobs = [
+            live_job for live_job in self._jobs.list_pending() if live_job.task is None and not live_job.ending
+        ]
+        for live_job in waiting_jobs:
+            self._endings.end_in_background(live_job, "CANCELLED")
+        for live_job in waiting_jobs:
+            await self._wait_for_end(live_job, _CANCEL_WITHIN_S)
+        return sum(live_job.row.state == "CANCELLED" for live_job in waiting_jobs)
+
+    async def retry_job(self, job_id: str) -> None:
+        """Run an ended job again. Raises `JobUnknown`, `RetryRefused`, `QueueFull`, `JobsNotStored`."""
+        job_row = (await self.read_record(job_id)).row
+        if job_row.state not in RETRYABLE_STATES:
+            raise RetryRefused(job_id=job_id, reason=f"it is {job_row.state}; only FAILED and TIMED_OUT jobs are")
         if await self._store.had_secrets(job_id):
             raise RetryRefused(job_id=job_id, reason="it came with secrets, which are not kept; send it anew")
         self._require_room()
-        fresh = replace(row, state="IN_QUEUE", created_at=self._clock(), started_at=None, ended_at=None, attempts=0)
-        live = LiveJob(fresh)
-        if job_id in self._live:
+        fresh = replace(job_row, state="IN_QUEUE", created_at=self._clock(), started_at=None, ended_at=None, attempts=0)
+        live_job = LiveJob(fresh)
+        if self._jobs.find_pending(job_id) is not None:
             raise RetryRefused(job_id=job_id, reason="it waits already")
-        self._live[job_id] = live
+        self._jobs.add_pending(live_job)
         try:
-            await self._store.write(jobs.queued_again(job_id, fresh.created_at))
+            await self._store.write_changes(job_changes.job_queued_again(job_id, fresh.created_at))
         except BaseException:
-            del self._live[job_id]
+            self._jobs.drop_pending(live_job)
             raise
-        self._ended.pop(job_id, None)
-        self._order.put_nowait(live)
-        return live
+        self._jobs.let_begin(live_job)
 
-    async def health(self, *, ready: bool) -> dict[str, JsonValue]:
-        """The bodies of RunPod's /health; `problems` says in sentences why no jobs begin."""
-        counts = await self._store.counts()
-        running = self.running
-        return {
-            "jobs": {
-                "completed": counts["COMPLETED"],
-                "failed": counts["FAILED"] + counts["TIMED_OUT"],
-                "inProgress": running,
-                "inQueue": self.waiting,
-                "retried": await self._store.retries(),
-            },
-            "workers": {
-                "idle": int(ready and not running),
-                "initializing": int(not ready),
-                "ready": int(ready and not self.unhealthy),
-                "running": int(bool(running)),
-                "throttled": 0,
-                "unhealthy": int(self.unhealthy),
-            },
-            "problems": [self.trouble] if self.trouble else [],
-        }
+    # -- ProgressFeed ---------------------------------------------------------------------------------------------
 
-    # -- Running --------------------------------------------------------------------------------------------------
+    async def follow_progress(self, job_id: str, *, silence_s: float) -> AsyncIterator[JobProgress | None]:
+        """Yield the newest progress whenever it changes, until the job ends; None after `silence_s` without news."""
+        seen_progress: JobProgress | None = None
+        while (live_job := self._jobs.find_recent(job_id)) is not None and is_pending(live_job.row.state):
+            change_event = live_job.changed
+            if live_job.progress and live_job.progress is not seen_progress:
+                seen_progress = live_job.progress
+                yield seen_progress
+            # It may have changed while the client took the last one; then there is nothing to wait for.
+            if live_job.changed is change_event:
+                try:
+                    await asyncio.wait_for(change_event.wait(), silence_s)
+                except TimeoutError:
+                    yield None
 
-    async def recover(self) -> None:
-        """Queue again what had not ended when the last server did, and tell the webhooks that it owed."""
-        for row in await self._store.pending():
+    def take_progress(self, job_id: str) -> list[JobProgress]:
+        """Return the progress since the last call for this job, oldest first."""
+        live_job = self._jobs.find_recent(job_id)
+        if live_job is None:
+            return []
+        unseen_progress = list(live_job.unseen_progress)
+        live_job.unseen_progress.clear()
+        return unseen_progress
+
+    # -- QueueHealth ----------------------------------------------------------------------------------------------
+
+    @property
+    def trouble(self) -> str | None:
+        """Return why no jobs begin now, as a sentence, or None."""
+        if self._store.trouble is not None:
+            return self._store.trouble.message
+        return "The engine died several times in a row." if self._runner.is_worn_out else None
+
+    @property
+    def waiting_count(self) -> int:
+        """Return how many jobs wait."""
+        return self._jobs.waiting_count
+
+    @property
+    def running_count(self) -> int:
+        """Return how many jobs run."""
+        return self._jobs.running_count
+
+    async def count_jobs(self) -> JobCounts:
+        """Count the jobs that are kept. Raises `JobsNotStored`."""
+        counts_by_state = await self._store.count_by_state()
+        return JobCounts(
+            waiting=self.waiting_count,
+            running=self.running_count,
+            completed=counts_by_state["COMPLETED"],
+            failed=counts_by_state["FAILED"] + counts_by_state["TIMED_OUT"],
+            retried=await self._store.count_retries(),
+        )
+
+    # -- running --------------------------------------------------------------------------------------------------
+
+    async def recover_jobs(self) -> None:
+        """Queue again what had not ended when the last server did, and post the webhooks that it owed."""
+        await self._runner.recover_jobs():
             # A job of the future was taken before the clock was set back.
             live = LiveJob(replace(row, state="IN_QUEUE", created_at=min(row.created_at, self._clock())))
             self._live[row.id] = live
@@ -260,14 +207,11 @@ class JobQueue:
         for row in await self._store.webhooks_owed():
             self._do_beside(self._tell_webhook(row))
 
-    async def run(self, handle: Handle) -> None:
-        """Run jobs until cancelled, or until `stop`."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._keep_house())
-            for _ in range(self._limits.running):
-                group.create_task(self._work(handle))
+    async def run_jobs(self, handle: Handle) -> None:
+        """Run jobs until cancelled, or until `stop_jobs`."""
+        await self._runner.run_jobs(handle)
 
-    async def stop(self, grace_s: float) -> None:
+    async def stop_jobs(self, grace_s: float) -> None:
         """Begin no more jobs; give those that run some time, then put them back for the next server."""
         self._stopping = True
         await self._await_running(grace_s)
@@ -300,24 +244,14 @@ class JobQueue:
             await asyncio.wait([live.task])
             await self._look_after(live, live.task)
 
-    async def _begin(self, live: LiveJob) -> bool:
-        """Note on the disk that a job begins, as soon as the disk takes it; returns whether it may run then."""
+    async def _wait_for_end(self, live_job: LiveJob, as soon as the disk takes it; returns whether it may run then."""
         while self._store.trouble is not None and not self._stopping:  # noqa: ASYNC110 - `trouble` is the store's
             await asyncio.sleep(_LOOK_AGAIN_S)
         if self._stopping or live.ending or live.row.state != "IN_QUEUE":
             return False
         begun_at = self._clock()
         await self._store.write_until_done(jobs.started(live.row.id, begun_at))
-        if live.ending:
-            return False  # it was cancelled meanwhile, or waited too long
-        if self._stopping:
-            await self._give_back(live)
-            return False
-        live.row = replace(live.row, state="IN_PROGRESS", started_at=begun_at)
-        live.tell()
-        return True
-
-    async def _look_after(self, live: LiveJob, task: asyncio.Task[None]) -> None:
+        if live.ending: float) -> None:
         """End a job that was cancelled before it began, and one that met a mistake of ours."""
         if task.cancelled():
             if not (self._stopping or live.ending):
@@ -390,9 +324,7 @@ class JobQueue:
         task.add_done_callback(self._beside.discard)
 
     async def _tell_webhook(self, row: JobRow) -> None:
-        """Tell a job's end. What cannot be read or noted now is told by the next server: the disk says it is owed."""
-        try:
-            body = status_body(await self.record(row.id), self.worker_id)
+        """Tell a job's end, self.worker_id)
         except (JobsUnusable, JobUnknown) as exc:
             facts = {"action": "webhook_failed", "job_id": row.id, "reason": exc.message}
             log.warning("webhook not told", extra=facts)
@@ -413,27 +345,16 @@ class JobQueue:
             if self._store.trouble is not None:
                 await self._store.probe()
             await self._store.forget()
-            now = self._clock()
-            for live in list(self._live.values()):
-                if live.task is None and live.row.ttl_s and now > live.row.created_at + live.row.ttl_s:
-                    late = JobTimedOut("The job waited longer than its policy's ttl.")
-                    self._end_beside(live, "TIMED_OUT", output=failure_to_json(late))
-            await asyncio.sleep(1)
+            now = self._clock() for a disk that refuses it. Raises `JobsNotStored`."""
+        deadline_s = time.monotonic() + within_s
+        while self._jobs.find_pending(live_job.row.id) is not None and time.monotonic() < deadline_s:
+            if live_job.ending and self._store.trouble is not None:
+                raise self._store.trouble
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(live_job.changed.wait(), LOOK_AGAIN_S)
 
     def _require_room(self) -> None:
-        waiting = self.waiting
-        if waiting >= self._limits.waiting:
+        waiting_jobs = self.waiting_count
+        if waiting_jobs >= self._limits.max_waiting:
             self.metrics.refused.inc()
-            raise QueueFull(waiting=waiting, retry_after_s=5)
-
-
-def _time_left_s(row: JobRow, now: float) -> float | None:
-    limits = [row.timeout_s, None if row.ttl_s is None else row.created_at + row.ttl_s - now]
-    return min((max(0.0, limit) for limit in limits if limit is not None), default=None)
-
-
-async def _dumped(output: Mapping[str, JsonValue]) -> str:
-    """A result may hold megabytes of base64: the loop must not wait for them."""
-    if output.get("images") or output.get("videos") or output.get("files"):
-        return await asyncio.to_thread(json.dumps, output)
-    return json.dumps(output)
+            raise QueueFull(waiting=waiting_jobs, retry_after_s=_RETRY_AFTER_S)

@@ -1,27 +1,51 @@
-"""A job's status as clients are told it, in RunPod's words. Pure."""
+"""Bodies that tell clients of jobs and of the queue, in RunPod's words. Pure."""
 
 import json
 
 from comfypin.digest import JsonValue
-from comfypin.jobs.interface import PENDING, State
-from comfypin.queue.sqlite import Record
+from comfypin.jobs.interface import PENDING_STATES, JobState
+from comfypin.queue.interface import JobCounts, JobRecord
 
 
-def status_body(record: Record, worker_id: str) -> bytes:
-    """A job's status in RunPod's words. `output` is JSON text already, and goes in as it is."""
-    row = record.row
-    facts: dict[str, JsonValue] = {"id": row.id, "status": row.state}
-    if row.started_at is not None:
-        facts["delayTime"] = max(0, round((row.started_at - row.created_at) * 1000))
-        facts["workerId"] = worker_id
-        if row.ended_at is not None:
-            facts["executionTime"] = max(0, round((row.ended_at - row.started_at) * 1000))
-    if record.error is not None:
-        facts["error"] = record.error
-    text = json.dumps(facts)
-    return (f'{text[:-1]}, "output": {record.output}}}' if record.output is not None else text).encode()
+def status_body(job_record: JobRecord) -> bytes:
+    """Return the body of a job's status. `output` is JSON text already, and goes in as it is."""
+    job_row = job_record.row
+    status_fields: dict[str, JsonValue] = {"id": job_row.id, "status": job_row.state}
+    if job_row.started_at is not None:
+        status_fields["delayTime"] = max(0, round((job_row.started_at - job_row.created_at) * 1000))
+        status_fields["workerId"] = job_record.worker_id
+        if job_row.ended_at is not None:
+            status_fields["executionTime"] = max(0, round((job_row.ended_at - job_row.started_at) * 1000))
+    if job_record.error is not None:
+        status_fields["error"] = job_record.error
+    status_text = json.dumps(status_fields)
+    return (
+        f'{status_text[:-1]}, "output": {job_record.output}}}' if job_record.output is not None else status_text
+    ).encode()
 
 
-def is_pending(state: State) -> bool:
-    """Whether a job of this state has not ended."""
-    return state in PENDING
+def health_body(job_counts: JobCounts, *, trouble: str | None, ready: bool) -> dict[str, JsonValue]:
+    """Return the body of /health; `problems`, which RunPod does not have, says why no jobs begin."""
+    return {
+        "jobs": {
+            "completed": job_counts.completed,
+            "failed": job_counts.failed,
+            "inProgress": job_counts.running,
+            "inQueue": job_counts.waiting,
+            "retried": job_counts.retried,
+        },
+        "workers": {
+            "idle": int(ready and not job_counts.running),
+            "initializing": int(not ready),
+            "ready": int(ready and trouble is None),
+            "running": int(bool(job_counts.running)),
+            "throttled": 0,
+            "unhealthy": int(trouble is not None),
+        },
+        "problems": [trouble] if trouble is not None else [],
+    }
+
+
+def is_pending(state: JobState) -> bool:
+    """Return whether a job of this state has not ended."""
+    return state in PENDING_STATES

@@ -1,4 +1,4 @@
-"""Tells a job's webhook of its end: tried again, signed if there is a secret, private addresses only if allowed."""
+"""Posts a job's end to its webhook: retried, signed if there is a secret, to private addresses only if allowed."""
 
 import asyncio
 import hashlib
@@ -19,19 +19,23 @@ from comfypin.retry import Retried, Retry, RetryPolicy, parse_retry_after
 
 log = logging.getLogger(__name__)
 
-SIGNATURE = "X-Comfypin-Signature"
-TIMESTAMP = "X-Comfypin-Timestamp"
+SIGNATURE_HEADER = "X-Comfypin-Signature"
+TIMESTAMP_HEADER = "X-Comfypin-Timestamp"
 WEBHOOK_RETRIES = RetryPolicy(retries=2, base_s=5.0, longest_asked_s=300.0)
 _TIMEOUT_S = 30.0
 
 
-def signature(secret: str, timestamp: str, body: bytes) -> str:
-    """`sha256=` and the HMAC of `TIMESTAMP.BODY`, as the receiver computes it too."""
-    return "sha256=" + hmac.new(secret.encode(), timestamp.encode() + b"." + body, hashlib.sha256).hexdigest()
+def sign_body(webhook_secret: str, timestamp: str, status_body: bytes) -> str:
+    """Return `sha256=` and the HMAC of `TIMESTAMP.BODY`, as the receiver computes it too."""
+    # The time is signed too, so that a recorded request cannot be sent again later.
+    return (
+        "sha256="
+        + hmac.new(webhook_secret.encode(), timestamp.encode() + b"." + status_body, hashlib.sha256).hexdigest()
+    )
 
 
-class _NotTold(Exception):
-    """A try that may go better the next time."""
+class _PostFailed(Exception):
+    """One try failed, and another may succeed."""
 
     def __init__(self, reason: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(reason)
@@ -56,88 +60,94 @@ class Webhooks:
         self._resolver = resolver
         self._proxies = proxies or Proxies()
 
-    async def tell(self, job_id: str, url: str, body: bytes) -> bool:
+    async def post_status(self, job_id: str, webhook_url: str, status_body: bytes) -> bool:
         """Post until it is answered with 200, three times at most; returns whether it was. Raises nothing."""
 
         def report(retried: Retried) -> None:
             _log_failure(job_id, str(retried.error))
 
         try:
-            parsed = HttpUrl.parse(url)
-            retry = Retry(policy=self._retry_policy, on=_NotTold, report=report)
-            await retry.call_async(lambda: self._post(parsed, body))
-        except (_NotTold, UrlInvalid, HostInvalid, HostNotPublic, ProxyInvalid) as exc:
+            parsed = HttpUrl.parse(webhook_url)
+            retry = Retry(policy=self._retry_policy, on=_PostFailed, report=report)
+            await retry.call_async(lambda: self._post_once(parsed, status_body))
+        except (_PostFailed, UrlInvalid, HostInvalid, HostNotPublic, ProxyInvalid) as exc:
             _log_failure(job_id, str(exc))
             return False
         return True
 
-    async def _post(self, url: HttpUrl, body: bytes) -> None:
+    async def _post_once(self, webhook_url: HttpUrl, status_body: bytes) -> None:
         timestamp = str(int(time.time()))
-        headers = {"Content-Type": "application/json", TIMESTAMP: timestamp}
+        headers = {"Content-Type": "application/json", TIMESTAMP_HEADER: timestamp}
         if self._secret:
-            headers[SIGNATURE] = signature(self._secret, timestamp, body)
-        if url.authorization:
-            headers["Authorization"] = url.authorization
-        proxy = self._proxies.for_url(url)
-        if proxy is not None and url.scheme == "http":
-            headers.update(proxy.headers)  # there is no CONNECT that could hold them
+            headers[SIGNATURE_HEADER] = sign_body(self._secret, timestamp, status_body)
+        if webhook_url.authorization:
+            headers["Authorization"] = webhook_url.authorization
+        proxy_server = self._proxies.for_url(webhook_url)
+        if proxy_server is not None and webhook_url.scheme == "http":
+            headers.update(proxy_server.headers)  # there is no CONNECT that could hold them
         try:
-            connector = await self._connector(url, proxy)
+            connector = await self._make_connector(webhook_url, proxy_server)
             async with (
                 aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S)) as session,
                 session.post(
-                    URL(url.address, encoded=True),
-                    data=body,
+                    # encoded: the address is used exactly as the user wrote it.
+                    URL(webhook_url.address, encoded=True),
+                    data=status_body,
                     headers=headers,
+                    # A redirect could lead to a private address that nobody checked.
                     allow_redirects=False,
-                    proxy=proxy.url if proxy else None,
-                    proxy_headers=proxy.headers if proxy else None,
+                    proxy=proxy_server.url if proxy_server else None,
+                    proxy_headers=proxy_server.headers if proxy_server else None,
                 ) as response,
             ):
                 if response.status != 200:
-                    asked_s = parse_retry_after(response.headers.get("Retry-After"))
-                    raise _NotTold(f"HTTP {response.status}", retry_after_s=asked_s)
+                    retry_after_s = parse_retry_after(response.headers.get("Retry-After"))
+                    raise _PostFailed(f"HTTP {response.status}", retry_after_s=retry_after_s)
         except (aiohttp.ClientError, OSError, ValueError) as exc:
-            raise _NotTold(type(exc).__name__) from exc
+            raise _PostFailed(type(exc).__name__) from exc
 
-    async def _connector(self, url: HttpUrl, proxy: Proxy | None) -> aiohttp.TCPConnector:
+    async def _make_connector(self, webhook_url: HttpUrl, proxy_server: Proxy | None) -> aiohttp.TCPConnector:
         """Return what connects to the addresses that were found public, and to no others."""
         if self._allow_private:
             return aiohttp.TCPConnector()
-        checked = partial(resolve_public, url.host, url.port, resolver=self._resolver, within_s=_TIMEOUT_S)
-        addresses = await asyncio.to_thread(checked)
-        if proxy is not None:
+        resolve_checked = partial(
+            resolve_public, webhook_url.host, webhook_url.port, resolver=self._resolver, within_s=_TIMEOUT_S
+        )
+        addresses = await asyncio.to_thread(resolve_checked)
+        if proxy_server is not None:
             return aiohttp.TCPConnector()  # to the proxy, which the operator named
         # aiohttp asks no resolver for an address, so the socket has a check of its own, which nothing passes by.
-        return aiohttp.TCPConnector(resolver=_Pinned(addresses), socket_factory=_public_socket)
+        return aiohttp.TCPConnector(resolver=_PinnedResolver(addresses), socket_factory=_public_socket)
 
 
-class _Pinned(AbstractResolver):
+class _PinnedResolver(AbstractResolver):
     """Gives the addresses that were checked, whatever a name server says by now."""
 
     def __init__(self, addresses: tuple[str, ...]) -> None:
         self._addresses = addresses
 
     async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+        self, host_name: str, port_number: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        return [_resolved(host, port, address) for address in self._addresses]
+        return [_resolve_result(host_name, port_number, ip_address) for ip_address in self._addresses]
 
     async def close(self) -> None:
         """Nothing is held."""
 
 
-def _resolved(host: str, port: int, address: str) -> ResolveResult:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    return ResolveResult(hostname=host, host=address, port=port, family=family, proto=0, flags=socket.AI_NUMERICHOST)
+def _resolve_result(host_name: str, port_number: int, ip_address: str) -> ResolveResult:
+    family = socket.AF_INET6 if ":" in ip_address else socket.AF_INET
+    return ResolveResult(
+        hostname=host_name, host=ip_address, port=port_number, family=family, proto=0, flags=socket.AI_NUMERICHOST
+    )
 
 
-def _public_socket(address: "aiohttp.AddrInfoType") -> socket.socket:
-    family, kind, protocol, _, place = address
-    if not is_public(str(place[0])):
+def _public_socket(ip_address: "aiohttp.AddrInfoType") -> socket.socket:
+    family, socket_type, protocol, _, socket_address = ip_address
+    if not is_public(str(socket_address[0])):
         raise OSError("not a public address")
-    return socket.socket(family, kind, protocol)
+    return socket.socket(family, socket_type, protocol)
 
 
-def _log_failure(job_id: str, reason: str) -> None:
-    log.warning("webhook not told", extra={"action": "webhook_failed", "job_id": job_id, "reason": reason})
+def _log_failure(job_id: str, failure_reason: str) -> None:
+    log.warning("webhook not posted", extra={"action": "webhook_failed", "job_id": job_id, "reason": failure_reason})

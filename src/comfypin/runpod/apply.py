@@ -1,4 +1,4 @@
-"""Carries out a plan: makes, changes and replaces resources in order, and takes them away again.
+"""Carries out a plan: creates, changes and replaces resources in order, and removes them again.
 
 There is no state file. What was made carries its mark, so a run that was cut off is resumed by planning again.
 """
@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from comfypin.errors import ConfigError
-from comfypin.runpod.deployment_plan import Live, Step, resolved
-from comfypin.runpod.desired_state import ORDER, Desired, Kind
+from comfypin.runpod.deployment_plan import DeploymentStep, LiveResources, resolve_references
+from comfypin.runpod.desired_state import CREATION_ORDER, DesiredResource, ResourceKind
 from comfypin.runpod.errors import WaitedTooLong
-from comfypin.runpod.management_api import Api, Record
+from comfypin.runpod.management_api import ManagementApi, Resource
 
 # What PATCH does not take though POST does, by kind (UpdateEndpointRequest, UpdatePodRequest, ...).
-_NOT_PATCHABLE: dict[Kind, frozenset[str]] = {
+_NOT_PATCHABLE: dict[ResourceKind, frozenset[str]] = {
     "registry": frozenset({"name"}),
     "volume": frozenset({"dataCenter", "type"}),
     "template": frozenset(),
@@ -25,110 +25,127 @@ _POLL_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Applied:
-    """What one step came to: its verb, and the id the resource has now."""
+class AppliedStep:
+    """One step that was carried out, and the id that its resource has now."""
 
-    step: Step
+    step: DeploymentStep
     identifier: str
 
 
-def survey(api: Api) -> Live:
-    """All the account has of the kinds a deployment can hold."""
-    return {kind: api.everything(kind) for kind in ORDER}
+def survey_account(management_api: ManagementApi) -> LiveResources:
+    """List everything the account has of the kinds that a deployment can hold."""
+    return {resource_kind: management_api.list_resources(resource_kind) for resource_kind in CREATION_ORDER}
 
 
-def apply(
-    api: Api,
-    steps: Iterable[Step],
+def apply_plan(
+    management_api: ManagementApi,
+    steps: Iterable[DeploymentStep],
     *,
     variables: Mapping[str, str],
-    on_step: Callable[[Step, str], None] = lambda _step, _id: None,
-) -> tuple[Applied, ...]:
+    on_step: Callable[[DeploymentStep, str], None] = lambda _step, _id: None,
+) -> tuple[AppliedStep, ...]:
     """Carry out the steps in order, telling `on_step` after each. `variables` holds registry credentials by name.
 
     Raises `DeployError` at the first step that fails; what was done stays and is found by the next plan.
     """
-    known: dict[tuple[Kind, str], str] = {}
-    done = []
-    for step in steps:
-        identifier = _carry_out(api, step, known, variables)
-        known[step.desired.kind, step.desired.name] = identifier
-        on_step(step, identifier)
-        done.append(Applied(step=step, identifier=identifier))
-    return tuple(done)
+    known_ids: dict[tuple[ResourceKind, str], str] = {}
+    applied = []
+    for plan_step in steps:
+        identifier = _carry_out(management_api, plan_step, known_ids, variables)
+        known_ids[plan_step.desired.kind, plan_step.desired.name] = identifier
+        on_step(plan_step, identifier)
+        applied.append(AppliedStep(step=plan_step, identifier=identifier))
+    return tuple(applied)
 
 
-def destroy(
-    api: Api,
-    resources: Iterable[tuple[Kind, Mapping[str, object]]],
+def destroy_resources(
+    management_api: ManagementApi,
+    resources: Iterable[tuple[ResourceKind, Mapping[str, object]]],
     *,
-    on_removed: Callable[[Kind, str], None] = lambda _kind, _name: None,
+    on_removed: Callable[[ResourceKind, str], None] = lambda _kind, _name: None,
 ) -> None:
     """Remove resources, in the order given (users before what they use)."""
-    for kind, item in resources:
-        if kind == "endpoint":
+    for resource_kind, resource in resources:
+        if resource_kind == "endpoint":
             # RunPod refuses to delete an endpoint that may still start workers.
-            api.change(kind, str(item["id"]), {"workers": {"min": 0, "max": 0}})
-        api.remove(kind, str(item["id"]))
-        on_removed(kind, str(item.get("name")))
+            management_api.change_resource(resource_kind, str(resource["id"]), {"workers": {"min": 0, "max": 0}})
+        management_api.remove_resource(resource_kind, str(resource["id"]))
+        on_removed(resource_kind, str(resource.get("name")))
 
 
-def wait_for_workers(api: Api, endpoint_id: str, *, wanted: int, timeout_s: float) -> None:
+def wait_for_workers(management_api: ManagementApi, endpoint_id: str, *, wanted: int, timeout_s: float) -> None:
     """Return when `wanted` workers are idle or running the newest configuration. Raises `WaitedTooLong`."""
     deadline = time.monotonic() + timeout_s
     while True:
-        answer = api.request("GET", f"/v2/serverless/{endpoint_id}/workers")
+        answer = management_api.send_request("GET", f"/v2/serverless/{endpoint_id}/workers")
         workers = answer.get("workers", []) if isinstance(answer, dict) else []
         ready = [w for w in workers if w.get("status") in ("IDLE", "RUNNING") and not w.get("isStale")]
         if len(ready) >= wanted:
             return
+        # Asked after the check above, so that a slow response at the end still counts.
         if time.monotonic() > deadline:
             states = ", ".join(sorted(str(worker.get("status")) for worker in workers)) or "no worker yet"
             raise WaitedTooLong(what=f"Endpoint {endpoint_id}", timeout_s=timeout_s, state=states)
-        api.sleep(_POLL_S)
+        management_api.sleep(_POLL_S)
 
 
-def _carry_out(api: Api, step: Step, known: Mapping[tuple[Kind, str], str], variables: Mapping[str, str]) -> str:
-    kind = step.desired.kind
-    match step.verb:
+def _carry_out(
+    management_api: ManagementApi,
+    plan_step: DeploymentStep,
+    known_ids: Mapping[tuple[ResourceKind, str], str],
+    variables: Mapping[str, str],
+) -> str:
+    resource_kind = plan_step.desired.kind
+    match plan_step.verb:
         case "unchanged":
-            return str(step.identifier)
+            return str(plan_step.identifier)
         case "create":
-            return str(_make(api, step.desired, known, variables)["id"])
+            return str(_create_resource(management_api, plan_step.desired, known_ids, variables)["id"])
         case "change":
-            api.change(kind, str(step.identifier), _patch(step, known))
-            return str(step.identifier)
+            management_api.change_resource(
+                resource_kind, str(plan_step.identifier), _changed_fields(plan_step, known_ids)
+            )
+            return str(plan_step.identifier)
         case "replace":
             # The name is taken until the old one is gone, so removing comes first.
-            destroy(api, [(kind, step.live or {})])
-            return str(_make(api, step.desired, known, variables)["id"])
+            destroy_resources(management_api, [(resource_kind, plan_step.live or {})])
+            return str(_create_resource(management_api, plan_step.desired, known_ids, variables)["id"])
 
 
-def _make(api: Api, desired: Desired, known: Mapping[tuple[Kind, str], str], variables: Mapping[str, str]) -> Record:
-    body = resolved(desired.body, known)
-    assert isinstance(body, dict)
+def _create_resource(
+    management_api: ManagementApi,
+    desired: DesiredResource,
+    known_ids: Mapping[tuple[ResourceKind, str], str],
+    variables: Mapping[str, str],
+) -> Resource:
+    request_body = resolve_references(desired.body, known_ids)
+    assert isinstance(request_body, dict)
     if desired.kind == "registry":
         credentials = {
-            field: _variable(variables, str(desired.create_only[f"{field}_env"])) for field in ("username", "password")
+            field: _require_variable(variables, str(desired.create_only[f"{field}_env"]))
+            for field in ("username", "password")
         }
-        return api.create("registry", {**body, **credentials})
+        return management_api.create_resource("registry", {**request_body, **credentials})
     gpu = desired.create_only.get("gpu")
-    extra = {key: value for key, value in desired.create_only.items() if key != "gpu"}
+    create_fields = {key: value for key, value in desired.create_only.items() if key != "gpu"}
+    # A pod's minCudaVersion is sent when the pod is made, and never compared.
     if isinstance(gpu, Mapping):
-        body["gpu"] = {**body["gpu"], **gpu}
-    if isinstance(body.get("gpu"), dict) and not body["gpu"].get("excludedTypes", True):
-        del body["gpu"]["excludedTypes"]
-    return api.create(desired.kind, {**body, **extra})
+        request_body["gpu"] = {**request_body["gpu"], **gpu}
+    if isinstance(request_body.get("gpu"), dict) and not request_body["gpu"].get("excludedTypes", True):
+        del request_body["gpu"]["excludedTypes"]
+    return management_api.create_resource(desired.kind, {**request_body, **create_fields})
 
 
-def _patch(step: Step, known: Mapping[tuple[Kind, str], str]) -> dict[str, object]:
+def _changed_fields(plan_step: DeploymentStep, known_ids: Mapping[tuple[ResourceKind, str], str]) -> dict[str, object]:
     """Only the top-level fields that differ, whole: RunPod replaces `env`, `ports` and the like as one."""
-    fixed = _NOT_PATCHABLE[step.desired.kind]
-    fields = {change.path.split(".")[0] for change in step.changes} - fixed
-    return {name: resolved(value, known) for name, value in step.desired.body.items() if name in fields}
+    fixed_fields = _NOT_PATCHABLE[plan_step.desired.kind]
+    fields = {change.path.split(".")[0] for change in plan_step.changes} - fixed_fields
+    return {
+        name: resolve_references(value, known_ids) for name, value in plan_step.desired.body.items() if name in fields
+    }
 
 
-def _variable(variables: Mapping[str, str], name: str) -> str:
+def _require_variable(variables: Mapping[str, str], name: str) -> str:
     value = variables.get(name, "")
     if not value:
         raise ConfigError(f"{name} is not set; runpod.toml names it as a registry credential.", variable=name)

@@ -1,4 +1,4 @@
-"""What the file's endpoints and pods cost an hour, from the catalog's prices. Pure."""
+"""Calculates what the file's endpoints and pods cost an hour, from the catalog's prices. Pure."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from comfypin.runpod.deployment_file import Deployment
 class HourlyCost:
     """Dollars an hour of an endpoint or pod: its fewest workers on the cheapest GPU, its most on the dearest.
 
-    None where the catalog has no price for any of its GPUs.
+    None if the catalog has no price for any of its GPUs.
     """
 
     kind: str
@@ -20,28 +20,29 @@ class HourlyCost:
 
 
 def hourly_costs(deployment: Deployment, gpus: Iterable[Mapping[str, object]]) -> tuple[HourlyCost, ...]:
-    """The cost of each endpoint and pod. Volumes are billed by the month and are not in the catalog."""
+    """Return the cost of each endpoint and pod. Volumes are billed by the month and are not in the catalog."""
     catalog = list(gpus)
     costs = []
     for endpoint in deployment.endpoint:
-        prices = [
-            price * endpoint.gpu_count
+        # Workers may start on any GPU of the endpoint's pools, so its cost is a range.
+        hourly_prices = [
+            hourly_price * endpoint.gpu_count
             for gpu in catalog
             if gpu.get("pool") in endpoint.gpu_pools and gpu.get("id") not in endpoint.excluded_gpus
-            if (price := _price(gpu, "serverless")) is not None
+            if (hourly_price := _hourly_price(gpu, "serverless")) is not None
         ]
-        least = endpoint.workers.min * min(prices) if prices else None
-        most = endpoint.workers.max * max(prices) if prices else None
-        costs.append(HourlyCost(kind="endpoint", name=endpoint.name, least=least, most=most))
+        least_cost = endpoint.workers.min * min(hourly_prices) if hourly_prices else None
+        most_cost = endpoint.workers.max * max(hourly_prices) if hourly_prices else None
+        costs.append(HourlyCost(kind="endpoint", name=endpoint.name, least=least_cost, most=most_cost))
     for pod in deployment.pod:
-        found = next((gpu for gpu in catalog if gpu.get("id") == pod.gpu), {})
-        price = _price(found, pod.cloud)
-        hourly = None if price is None else price * pod.gpu_count
+        catalog_gpu = next((gpu for gpu in catalog if gpu.get("id") == pod.gpu), {})
+        hourly_price = _hourly_price(catalog_gpu, pod.cloud)
+        hourly = None if hourly_price is None else hourly_price * pod.gpu_count
         costs.append(HourlyCost(kind="pod", name=pod.name, least=hourly, most=hourly))
     return tuple(costs)
 
 
-def _price(gpu: Mapping[str, object], product: str) -> float | None:
-    prices = gpu.get("price")
-    value = prices.get(product) if isinstance(prices, Mapping) else None
+def _hourly_price(gpu: Mapping[str, object], product: str) -> float | None:
+    hourly_prices = gpu.get("price")
+    value = hourly_prices.get(product) if isinstance(hourly_prices, Mapping) else None
     return float(value) if isinstance(value, int | float) else None

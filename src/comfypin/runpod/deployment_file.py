@@ -1,4 +1,4 @@
-"""runpod.toml as frozen values: what should exist on RunPod for one release.
+"""Reads runpod.toml into frozen values: what should exist on RunPod for one release.
 
 docs/runpod.schema.json is made from these.
 """
@@ -14,6 +14,7 @@ from pydantic.dataclasses import dataclass as checked
 
 from comfypin.runpod.errors import DeploymentInvalid
 
+# A misspelled key that was ignored would cost money before anybody noticed.
 _STRICT = ConfigDict(extra="forbid")
 Name = Annotated[str, Field(min_length=1, max_length=60, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Environment = Mapping[str, str]
@@ -125,7 +126,7 @@ class Deployment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeploymentFile:
-    """A deployment and where it was read from."""
+    """One deployment and the path that it was read from."""
 
     path: Path
     deployment: Deployment
@@ -144,19 +145,23 @@ def read_deployment(path: Path) -> DeploymentFile:
     try:
         deployment = TypeAdapter(Deployment).validate_python(document)
     except ValidationError as exc:
-        raise DeploymentInvalid(path=str(path), findings=[_sentence(error) for error in exc.errors()]) from exc
+        raise DeploymentInvalid(path=str(path), findings=[_finding_sentence(error) for error in exc.errors()]) from exc
     return DeploymentFile(path=path, deployment=deployment)
 
 
 def deployment_schema() -> dict[str, Any]:
-    """The JSON Schema of runpod.toml, for editors; docs/runpod.schema.json is these bytes."""
+    """Return the JSON Schema of runpod.toml, for editors; docs/runpod.schema.json is these bytes."""
     schema = TypeAdapter(Deployment).json_schema()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "runpod.toml of comfypin", **schema}
 
 
-def _sentence(error: Any) -> str:
-    where = ".".join(str(part) for part in error["loc"])
-    got = error.get("input")
-    shown = "" if error["type"] == "missing" or isinstance(got, dict | list | tuple) else f" (it says {got!r})"
+def _finding_sentence(error: Any) -> str:
+    field_path = ".".join(str(part) for part in error["loc"])
+    given_value = error.get("input")
+    shown_value = (
+        ""
+        if error["type"] == "missing" or isinstance(given_value, dict | list | tuple)
+        else f" (it says {given_value!r})"
+    )
     message = "this key does not exist" if error["type"] == "unexpected_keyword_argument" else error["msg"]
-    return f"{where}: {message}{shown}"
+    return f"{field_path}: {message}{shown_value}"

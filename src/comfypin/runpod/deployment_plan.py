@@ -1,23 +1,30 @@
-"""What should exist against what does: create, change (field by field), replace, or nothing. Pure."""
+"""Compares what should exist with what does: create, change (field by field), replace, or nothing. Pure."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from comfypin.runpod.desired_state import MARK, ORDER, Desired, Kind, Reference, plain_name
+from comfypin.runpod.desired_state import (
+    CREATION_ORDER,
+    MARK_VARIABLE,
+    DesiredResource,
+    Reference,
+    ResourceKind,
+    plain_name,
+)
 from comfypin.runpod.errors import DeploymentInvalid, NotOurs
 
 Verb = Literal["create", "change", "replace", "unchanged"]
-Live = Mapping[Kind, Iterable[Mapping[str, object]]]
+LiveResources = Mapping[ResourceKind, Iterable[Mapping[str, object]]]
 """What RunPod's lists answered, by kind."""
 
-UNKNOWN = "(known after apply)"
+KNOWN_AFTER_APPLY = "(known after apply)"
 # Lists whose order means nothing to RunPod.
 _SETS = frozenset({"ports", "networkVolumes", "dataCenterIds", "gpu.pools", "gpu.excludedTypes"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class FieldChange:
     """One field that differs: its dotted path, what RunPod has and what the file wants."""
 
     path: str
@@ -26,149 +33,169 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """What is to be done about one resource. `live` is RunPod's record of it, None where there is none yet."""
+class DeploymentStep:
+    """One thing to do about one resource. `live` is RunPod's record of it, None if it does not exist yet."""
 
     verb: Verb
-    desired: Desired
+    desired: DesiredResource
     live: Mapping[str, object] | None = None
-    changes: tuple[Change, ...] = ()
+    changes: tuple[FieldChange, ...] = ()
 
     @property
     def identifier(self) -> str | None:
-        """The resource's id on RunPod, where it exists."""
+        """Return the resource's id on RunPod, or None if it does not exist."""
         return None if self.live is None else str(self.live["id"])
 
 
-def plan(deployment: str, desired: Iterable[Desired], live: Live) -> tuple[Step, ...]:
+def plan_deployment(
+    deployment: str, desired: Iterable[DesiredResource], live: LiveResources
+) -> tuple[DeploymentStep, ...]:
     """Compare, in the order of making.
 
     Raises `NotOurs` on a name that somebody else's resource holds, and `DeploymentInvalid` for what cannot be done
     without losing data (a smaller or moved volume).
     """
-    steps: list[Step] = []
-    known: dict[tuple[Kind, str], str] = {}
-    for item in desired:
-        found = _find(item, live.get(item.kind, ()))
-        if found is None:
-            if item.existing:
-                raise DeploymentInvalid(path=f"volume {item.name!r}", findings=[_no_such_volume(item, live)])
-            steps.append(Step(verb="create", desired=item))
+    steps: list[DeploymentStep] = []
+    known_ids: dict[tuple[ResourceKind, str], str] = {}
+    for resource in desired:
+        live_resource = _find_live(resource, live.get(resource.kind, ()))
+        if live_resource is None:
+            if resource.existing:
+                raise DeploymentInvalid(path=f"volume {resource.name!r}", findings=[_no_such_volume(resource, live)])
+            steps.append(DeploymentStep(verb="create", desired=resource))
             continue
-        _refuse_foreign(deployment, item, found)
-        known[item.kind, item.name] = str(found["id"])
-        steps.append(_compared(item, found, known))
+        _refuse_foreign(deployment, resource, live_resource)
+        known_ids[resource.kind, resource.name] = str(live_resource["id"])
+        steps.append(_compare_resource(resource, live_resource, known_ids))
     return tuple(steps)
 
 
-def owned(deployment: str, live: Live) -> list[tuple[Kind, Mapping[str, object]]]:
-    """Everything on RunPod that carries the deployment's mark, in the order in which it can be removed."""
+def owned_resources(deployment: str, live: LiveResources) -> list[tuple[ResourceKind, Mapping[str, object]]]:
+    """Return everything that carries the deployment's mark, in the order in which it can be removed."""
     prefix = f"comfypin-{deployment}-"
     return [
-        (kind, item)
-        for kind in reversed(ORDER)
-        for item in live.get(kind, ())
-        if plain_name(item).startswith(prefix) and (kind in ("registry", "volume") or _mark(item) == deployment)
+        (resource_kind, resource)
+        for resource_kind in reversed(CREATION_ORDER)
+        for resource in live.get(resource_kind, ())
+        if plain_name(resource).startswith(prefix)
+        and (resource_kind in ("registry", "volume") or _deployment_mark(resource) == deployment)
     ]
 
 
-def left_over(deployment: str, steps: Iterable[Step], live: Live) -> list[tuple[Kind, Mapping[str, object]]]:
-    """What carries the deployment's mark and is not in the file any more: apply leaves it alone."""
-    named = {(step.desired.kind, step.identifier) for step in steps}
-    return [(kind, item) for kind, item in owned(deployment, live) if (kind, str(item["id"])) not in named]
+def leftover_resources(
+    deployment: str, steps: Iterable[DeploymentStep], live: LiveResources
+) -> list[tuple[ResourceKind, Mapping[str, object]]]:
+    """Return what carries the deployment's mark and is not in the file any more: apply leaves it alone."""
+    planned_ids = {(plan_step.desired.kind, plan_step.identifier) for plan_step in steps}
+    return [
+        (resource_kind, resource)
+        for resource_kind, resource in owned_resources(deployment, live)
+        if (resource_kind, str(resource["id"])) not in planned_ids
+    ]
 
 
-def resolved(value: object, known: Mapping[tuple[Kind, str], str]) -> object:
-    """The value with every reference replaced by its id, or by `UNKNOWN` where there is none yet."""
+def resolve_references(value: object, known_ids: Mapping[tuple[ResourceKind, str], str]) -> object:
+    """Replace every reference by its id, or by `KNOWN_AFTER_APPLY` if it has none yet."""
     match value:
-        case Reference(kind=kind, name=name):
-            return known.get((kind, name), UNKNOWN)
+        case Reference(kind=resource_kind, name=name):
+            return known_ids.get((resource_kind, name), KNOWN_AFTER_APPLY)
         case Mapping():
-            return {key: resolved(item, known) for key, item in value.items()}
+            return {key: resolve_references(nested, known_ids) for key, nested in value.items()}
         case list():
-            return [resolved(item, known) for item in value]
+            return [resolve_references(nested, known_ids) for nested in value]
         case _:
             return value
 
 
-def _find(item: Desired, candidates: Iterable[Mapping[str, object]]) -> Mapping[str, object] | None:
-    return next((found for found in candidates if plain_name(found) == item.remote_name), None)
+def _find_live(resource: DesiredResource, candidates: Iterable[Mapping[str, object]]) -> Mapping[str, object] | None:
+    return next(
+        (live_resource for live_resource in candidates if plain_name(live_resource) == resource.remote_name), None
+    )
 
 
-def _mark(found: Mapping[str, object]) -> str | None:
-    env = found.get("env")
-    return str(env[MARK]) if isinstance(env, Mapping) and MARK in env else None
+def _deployment_mark(live_resource: Mapping[str, object]) -> str | None:
+    variables = live_resource.get("env")
+    return str(variables[MARK_VARIABLE]) if isinstance(variables, Mapping) and MARK_VARIABLE in variables else None
 
 
-def _refuse_foreign(deployment: str, item: Desired, found: Mapping[str, object]) -> None:
-    if item.kind in ("registry", "volume"):
+def _refuse_foreign(deployment: str, resource: DesiredResource, live_resource: Mapping[str, object]) -> None:
+    # These hold no variables: their name is their mark.
+    if resource.kind in ("registry", "volume"):
         return
-    if _mark(found) != deployment:
-        raise NotOurs(kind=item.kind, name=item.remote_name, identifier=str(found["id"]))
+    if _deployment_mark(live_resource) != deployment:
+        raise NotOurs(kind=resource.kind, name=resource.remote_name, id=str(live_resource["id"]))
 
 
-def _compared(item: Desired, found: Mapping[str, object], known: Mapping[tuple[Kind, str], str]) -> Step:
-    if item.existing:
-        return Step(verb="unchanged", desired=item, live=found)
-    wanted = _flat(resolved(item.body, known))
-    actual = _flat(found)
+def _compare_resource(
+    resource: DesiredResource, live_resource: Mapping[str, object], known_ids: Mapping[tuple[ResourceKind, str], str]
+) -> DeploymentStep:
+    if resource.existing:
+        return DeploymentStep(verb="unchanged", desired=resource, live=live_resource)
+    wanted_fields = _flatten_record(resolve_references(resource.body, known_ids))
+    live_fields = _flatten_record(live_resource)
     changes = tuple(
-        Change(path=path, before=actual.get(path), after=after)
-        for path, after in wanted.items()
-        if path != "name" and not _same(path, actual.get(path), after)
+        FieldChange(path=field_path, before=live_fields.get(field_path), after=after)
+        for field_path, after in wanted_fields.items()
+        # The name was compared already, and RunPod adds to those of endpoints.
+        if field_path != "name" and not _is_same_value(field_path, live_fields.get(field_path), after)
     )
     # A variable that RunPod has and the file has not would survive in the console's eyes only: env is replaced whole.
     changes += tuple(
-        Change(path=path, before=before, after=None)
-        for path, before in actual.items()
-        if path.startswith("env.") and path not in wanted and "env" in item.body
+        FieldChange(path=field_path, before=before, after=None)
+        for field_path, before in live_fields.items()
+        if field_path.startswith("env.") and field_path not in wanted_fields and "env" in resource.body
     )
     if not changes:
-        return Step(verb="unchanged", desired=item, live=found)
-    if item.kind == "volume":
-        _refuse_volume_loss(item, changes)
-    fixed = any(change.path in item.immutable for change in changes)
-    return Step(verb="replace" if fixed else "change", desired=item, live=found, changes=changes)
+        return DeploymentStep(verb="unchanged", desired=resource, live=live_resource)
+    if resource.kind == "volume":
+        _refuse_volume_loss(resource, changes)
+    fixed = any(field_change.path in resource.immutable for field_change in changes)
+    return DeploymentStep(verb="replace" if fixed else "change", desired=resource, live=live_resource, changes=changes)
 
 
-def _refuse_volume_loss(item: Desired, changes: Iterable[Change]) -> None:
-    for change in changes:
-        if change.path in item.immutable:
+def _refuse_volume_loss(resource: DesiredResource, changes: Iterable[FieldChange]) -> None:
+    for field_change in changes:
+        if field_change.path in resource.immutable:
             finding = (
-                f"{change.path} is {change.before!r} and the file says {change.after!r}; a volume cannot be moved "
-                "or retyped: give the new one another name, push the release to it, then remove the old one"
+                f"{field_change.path} is {field_change.before!r} and the file says {field_change.after!r}; a volume "
+                "cannot be moved or retyped: give the new one another name, push the release to it, then "
+                "remove the old one"
             )
-            raise DeploymentInvalid(path=f"volume {item.name!r}", findings=[finding])
-        if change.path == "size" and int(str(change.after)) < int(str(change.before)):
-            finding = f"size is {change.before} GB and the file says {change.after}; RunPod volumes only grow"
-            raise DeploymentInvalid(path=f"volume {item.name!r}", findings=[finding])
+            raise DeploymentInvalid(path=f"volume {resource.name!r}", findings=[finding])
+        if field_change.path == "size" and int(str(field_change.after)) < int(str(field_change.before)):
+            finding = (
+                f"size is {field_change.before} GB and the file says {field_change.after}; RunPod volumes only grow"
+            )
+            raise DeploymentInvalid(path=f"volume {resource.name!r}", findings=[finding])
 
 
-def _no_such_volume(item: Desired, live: Live) -> str:
-    names = ", ".join(sorted(plain_name(found) for found in live.get("volume", ()))) or "none"
+def _no_such_volume(resource: DesiredResource, live: LiveResources) -> str:
+    names = ", ".join(sorted(plain_name(live_resource) for live_resource in live.get("volume", ()))) or "none"
     return f"existing = true, but the account has no volume of that name; it has {names}"
 
 
-def _flat(value: object, prefix: str = "") -> dict[str, object]:
-    """A nested record as dotted paths; lists of plain values stay whole, lists of records are numbered."""
+def _flatten_record(value: object, prefix: str = "") -> dict[str, object]:
+    """Return a nested record as dotted paths; lists of plain values stay whole, lists of records are numbered."""
     if isinstance(value, Mapping):
-        flat: dict[str, object] = {}
-        for key, item in value.items():
-            flat |= _flat(item, f"{prefix}.{key}" if prefix else str(key))
-        return flat
-    if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
-        flat = {}
-        for index, item in enumerate(value):
-            flat |= _flat(item, f"{prefix}.{index}")
-        return flat
+        flattened: dict[str, object] = {}
+        for key, nested in value.items():
+            flattened |= _flatten_record(nested, f"{prefix}.{key}" if prefix else str(key))
+        return flattened
+    if isinstance(value, list) and any(isinstance(nested, Mapping) for nested in value):
+        flattened = {}
+        for index, nested in enumerate(value):
+            flattened |= _flatten_record(nested, f"{prefix}.{index}")
+        return flattened
     return {prefix: value}
 
 
-def _same(path: str, before: object, after: object) -> bool:
-    if path in _SETS and isinstance(after, list):
+def _is_same_value(field_path: str, before: object, after: object) -> bool:
+    if field_path in _SETS and isinstance(after, list):
         return sorted(map(str, before if isinstance(before, list) else ())) == sorted(map(str, after))
     if isinstance(after, float) and isinstance(before, int | float):
+        # A float may come back with other last digits.
         return abs(before - after) < 1e-6
+    # Unset and empty mean the same.
     if after in ("", None) and before in ("", None):
         return True
     return before == after

@@ -72,5 +72,5 @@ queue_delay = 4
 
 
 def commented_file(release: str, image: str | None = None) -> str:
-    """The file's text for a release's name and its image, or a placeholder that no plan takes."""
+    """Return the file's text for a release and its image, or a placeholder that no plan takes."""
     return _FILE.format(name=release, image=image or f"ghcr.io/YOU/comfypin-{release}@sha256:{'0' * 64}")

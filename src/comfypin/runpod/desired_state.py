@@ -1,4 +1,4 @@
-"""What should exist, as RunPod's API speaks of it: a deployment and its release's facts become request bodies. Pure.
+"""Turns a deployment and its release's facts into the request bodies of RunPod's API. Pure.
 
 Container settings are written out on every endpoint and pod, not only on the templates: RunPod applies a template once
 and keeps no link to it, so only what is on the resource itself can be compared later.
@@ -11,35 +11,35 @@ from types import MappingProxyType
 from typing import Literal
 
 from comfypin.runpod.deployment_file import Deployment, EndpointConfig, PodConfig, TemplateConfig
-from comfypin.runpod.release_facts import ReleaseFacts, gigabytes
+from comfypin.runpod.release_facts import ReleaseFacts, to_gigabytes
 
-Kind = Literal["registry", "volume", "template", "endpoint", "pod"]
-ORDER: tuple[Kind, ...] = ("registry", "volume", "template", "endpoint", "pod")
-MARK = "COMFYPIN_DEPLOYMENT"
+ResourceKind = Literal["registry", "volume", "template", "endpoint", "pod"]
+CREATION_ORDER: tuple[ResourceKind, ...] = ("registry", "volume", "template", "endpoint", "pod")
+MARK_VARIABLE = "COMFYPIN_DEPLOYMENT"
 SERVE_PORT = 8000
 SERVERLESS_MOUNT = "/runpod-volume"
 POD_MOUNT = "/workspace"
-_NOWHERE: Mapping[str, str] = MappingProxyType({})
+_NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
 _FLASHBOOT = {"off": "OFF", "on": "FLASHBOOT", "priority": "PRIORITY_FLASHBOOT"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
-    """The id of another resource, which may not exist before apply: a kind and the name in the file."""
+    """Points to another resource, which may have no id before apply, by its kind and its name in the file."""
 
-    kind: Kind
+    kind: ResourceKind
     name: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Desired:
+class DesiredResource:
     """One resource as it should be. `name` is the file's; `remote_name` carries the deployment's name.
 
     `create_only` fields are sent when it is made and are neither compared nor changed; a difference in an `immutable`
     field (dotted path) can only be mended by replacing the resource. `existing` ones are used and never written.
     """
 
-    kind: Kind
+    kind: ResourceKind
     name: str
     remote_name: str
     body: Mapping[str, object]
@@ -48,132 +48,181 @@ class Desired:
     existing: bool = False
 
 
-def desired_state(deployment: Deployment, release: ReleaseFacts) -> list[Desired]:
+def desired_state(deployment: Deployment, release_facts: ReleaseFacts) -> list[DesiredResource]:
     """All resources of the file, in the order in which they can be made."""
     return [
-        *_registries(deployment),
-        *_volumes(deployment),
-        *(_template(deployment, release, template) for template in deployment.template),
-        *(_endpoint(deployment, release, endpoint) for endpoint in deployment.endpoint),
-        *(_pod(deployment, release, pod) for pod in deployment.pod),
+        *_desired_registries(deployment),
+        *_desired_volumes(deployment),
+        *(_desired_template(deployment, release_facts, template) for template in deployment.template),
+        *(_desired_endpoint(deployment, release_facts, endpoint) for endpoint in deployment.endpoint),
+        *(_desired_pod(deployment, release_facts, pod) for pod in deployment.pod),
     ]
 
 
 def remote_name(deployment: str, name: str) -> str:
-    """A resource's name on RunPod. Volumes and registries hold no variables, so there the name is the whole mark."""
+    """Return a resource's name on RunPod. For volumes and registries, which hold no variables, it is the whole mark."""
     return f"comfypin-{deployment}-{name}"
 
 
 def plain_name(found: Mapping[str, object]) -> str:
-    """A resource's name as it was given."""
+    """Return a resource's name as it was given."""
     # RunPod appends " -fb" to the name of an endpoint with FlashBoot.
     return str(found.get("name", "")).removesuffix(" -fb")
 
 
-def _registries(deployment: Deployment) -> list[Desired]:
+def _desired_registries(deployment: Deployment) -> list[DesiredResource]:
     return [
-        Desired(
+        DesiredResource(
             kind="registry",
-            name=item.name,
-            remote_name=remote_name(deployment.name, item.name),
-            body={"name": remote_name(deployment.name, item.name)},
+            name=resource_config.name,
+            remote_name=remote_name(deployment.name, resource_config.name),
+            body={"name": remote_name(deployment.name, resource_config.name)},
             # RunPod never tells credentials back, so they cannot be compared; apply reads these variables.
-            create_only={"username_env": item.username_env, "password_env": item.password_env},
+            create_only={"username_env": resource_config.username_env, "password_env": resource_config.password_env},
         )
-        for item in deployment.registry
+        for resource_config in deployment.registry
     ]
 
 
-def _volumes(deployment: Deployment) -> list[Desired]:
-    made = []
-    for item in deployment.volume:
-        name = item.name if item.existing else remote_name(deployment.name, item.name)
-        body: dict[str, object] = {"name": name, "size": item.size, "dataCenter": item.data_center}
-        if item.type is not None:
-            body["type"] = item.type
-        made.append(
-            Desired(
+def _desired_volumes(deployment: Deployment) -> list[DesiredResource]:
+    volumes = []
+    for resource_config in deployment.volume:
+        name = resource_config.name if resource_config.existing else remote_name(deployment.name, resource_config.name)
+        request_body: dict[str, object] = {
+            "name": name,
+            "size": resource_config.size,
+            "dataCenter": resource_config.data_center,
+        }
+        if resource_config.type is not None:
+            request_body["type"] = resource_config.type
+        volumes.append(
+            DesiredResource(
                 kind="volume",
-                name=item.name,
+                name=resource_config.name,
                 remote_name=name,
-                body=body,
+                body=request_body,
                 immutable=frozenset({"dataCenter", "type"}),
-                existing=item.existing,
+                existing=resource_config.existing,
             )
         )
-    return made
+    return volumes
 
 
-def _volume_places(mount: str) -> dict[str, str]:
-    """Where `comfypin runpod volume push` puts a release's models and env pack, as the engine's side reads it."""
+def _volume_variables(mount: str) -> dict[str, str]:
+    """Return where `comfypin runpod volume push` puts models and env packs, as variables for the engine."""
     return {"MODELS_DIR": f"{mount}/models", "COMFYPIN_PACKS": f"{mount}/packs"}
 
 
-def _variables(
-    deployment: Deployment, release: ReleaseFacts, own: Mapping[str, str], places: Mapping[str, str] = _NOWHERE
+def _merge_variables(
+    deployment: Deployment,
+    release_facts: ReleaseFacts,
+    own_variables: Mapping[str, str],
+    volume_variables: Mapping[str, str] = _NO_VARIABLES,
 ) -> dict[str, str]:
     return {
-        **places,
+        # First, so that a deployment's own variables win over these.
+        **volume_variables,
         **deployment.env,
         **deployment.storage,
-        **own,
-        "COMFY_VERSION_NAME": release.name,
-        "COMFYPIN_LOCK_DIGEST": str(release.digest),
-        MARK: deployment.name,
+        **own_variables,
+        # Last, because nothing in the file may claim another release.
+        "COMFY_VERSION_NAME": release_facts.name,
+        "COMFYPIN_LOCK_DIGEST": str(release_facts.digest),
+        MARK_VARIABLE: deployment.name,
     }
 
 
-def _container(deployment: Deployment, release: ReleaseFacts, template: TemplateConfig) -> dict[str, object]:
+def _container_settings(
+    deployment: Deployment, release_facts: ReleaseFacts, template: TemplateConfig
+) -> dict[str, object]:
     ports = template.ports
     if ports is None:
         ports = (f"{SERVE_PORT}/http",) if template.kind == "pod" else ()
     return {
         "image": template.image or deployment.image or "",
         "args": template.args,
-        "disk": template.disk or disk_gb(deployment, release, template),
+        "disk": template.disk or needed_disk_gb(deployment, release_facts, template),
         "ports": list(ports),
-        "env": _variables(deployment, release, template.env),
+        "env": _merge_variables(deployment, release_facts, template.env),
         "registry": Reference(kind="registry", name=template.registry) if template.registry else None,
     }
 
 
-def disk_gb(deployment: Deployment, release: ReleaseFacts, template: TemplateConfig) -> int:
-    """The container disk that a template needs: what an env writes, and the models where no volume holds them."""
+def needed_disk_gb(deployment: Deployment, release_facts: ReleaseFacts, template: TemplateConfig) -> int:
+    """Return the container disk that a template needs: for an env, and for the models if no volume holds them."""
     users = [
-        *(bool(item.volumes) for item in deployment.endpoint if item.template == template.name),
-        *(item.volume is not None for item in deployment.pod if item.template == template.name),
+        *(
+            bool(resource_config.volumes)
+            for resource_config in deployment.endpoint
+            if resource_config.template == template.name
+        ),
+        *(
+            resource_config.volume is not None
+            for resource_config in deployment.pod
+            if resource_config.template == template.name
+        ),
     ]
     on_volumes = all(users) or template.volume_disk is not None
-    return release.container_disk_gb + (0 if on_volumes else math.ceil(gigabytes(release.models_bytes)))
+    return release_facts.container_disk_gb + (0 if on_volumes else math.ceil(to_gigabytes(release_facts.models_bytes)))
 
 
-def _template(deployment: Deployment, release: ReleaseFacts, template: TemplateConfig) -> Desired:
-    body: dict[str, object] = {
+def _desired_template(deployment: Deployment, release_facts: ReleaseFacts, template: TemplateConfig) -> DesiredResource:
+    request_body: dict[str, object] = {
         "name": remote_name(deployment.name, template.name),
-        **_container(deployment, release, template),
+        **_container_settings(deployment, release_facts, template),
         "serverless": template.kind == "serverless",
         "public": False,
         "startJupyter": False,
         "startSsh": template.kind == "pod" and "22/tcp" in (template.ports or ()),
     }
     if template.volume_disk is not None:
-        body["mounts"] = {"persistent": {"size": template.volume_disk, "path": POD_MOUNT}}
-    return Desired(kind="template", name=template.name, remote_name=str(body["name"]), body=body, immutable=frozenset())
+        request_body["mounts"] = {"persistent": {"size": template.volume_disk, "path": POD_MOUNT}}
+    return DesiredResource(
+        kind="template",
+        name=template.name,
+        remote_name=str(request_body["name"]),
+        body=request_body,
+        immutable=frozenset(),
+    )
 
 
-def _endpoint(deployment: Deployment, release: ReleaseFacts, endpoint: EndpointConfig) -> Desired:
-    template = next(item for item in deployment.template if item.name == endpoint.template)
-    container = _container(deployment, release, template)
-    places = _volume_places(SERVERLESS_MOUNT) if endpoint.volumes else {}
-    own = {**template.env, **endpoint.env}
-    container["env"] = {**_variables(deployment, release, own, places), **_serving(endpoint)}
+def _desired_endpoint(deployment: Deployment, release_facts: ReleaseFacts, endpoint: EndpointConfig) -> DesiredResource:
+    template = next(
+        resource_config for resource_config in deployment.template if resource_config.name == endpoint.template
+    )
+    container = _container_settings(deployment, release_facts, template)
+    volume_variables = _volume_variables(SERVERLESS_MOUNT) if endpoint.volumes else {}
+    own_variables = {**template.env, **endpoint.env}
+    container["env"] = {
+        **_merge_variables(deployment, release_facts, own_variables, volume_variables),
+        **_serving_variables(endpoint),
+    }
     gpu: dict[str, object] = {
         "pools": list(endpoint.gpu_pools),
         "excludedTypes": list(endpoint.excluded_gpus),
         "count": endpoint.gpu_count,
     }
-    if floor := endpoint.min_cuda or release.cuda:
-        gpu["minCudaVersion"] = floor
+    if cuda_floor := endpoint.min_cuda or release_facts.cuda:
+        gpu["minCudaVersion"] = cuda_floor
+    name = remote_name(deployment.name, endpoint.name)
+    request_body: dict[str, object] = {
+        "name": name,
+        "type": "QUEUE" if endpoint.type == "queue" else "LOAD_BALANCER",
+        **container,
+        "gpu": gpu,
+        **_scaling_settings(endpoint),
+        "networkVolumes": [Reference(kind="volume", name=volume) for volume in endpoint.volumes],
+        "dataCenterIds": list(endpoint.data_centers) or _data_centers_of(deployment, endpoint.volumes),
+        # RunPod counts milliseconds, the file seconds.
+        "timeout": endpoint.timeout * 1000,
+        "flashboot": _FLASHBOOT[endpoint.flashboot],
+    }
+    return DesiredResource(
+        kind="endpoint", name=endpoint.name, remote_name=name, body=request_body, immutable=frozenset({"type"})
+    )
+
+
+def _scaling_settings(endpoint: EndpointConfig) -> dict[str, object]:
     by_requests = endpoint.scaling.request_count is not None or endpoint.type == "load-balancer"
     scaling: dict[str, object] = (
         {"type": "REQUEST_COUNT", "requestCount": endpoint.scaling.request_count or 4}
@@ -183,56 +232,45 @@ def _endpoint(deployment: Deployment, release: ReleaseFacts, endpoint: EndpointC
     workers: dict[str, object] = {"min": endpoint.workers.min, "max": endpoint.workers.max}
     if not (by_requests and endpoint.type == "queue"):
         workers["idleTimeout"] = endpoint.workers.idle_timeout
-    name = remote_name(deployment.name, endpoint.name)
-    body: dict[str, object] = {
-        "name": name,
-        "type": "QUEUE" if endpoint.type == "queue" else "LOAD_BALANCER",
-        **container,
-        "gpu": gpu,
-        "workers": workers,
-        "scaling": scaling,
-        "networkVolumes": [Reference(kind="volume", name=volume) for volume in endpoint.volumes],
-        "dataCenterIds": list(endpoint.data_centers) or _centers(deployment, endpoint.volumes),
-        "timeout": endpoint.timeout * 1000,
-        "flashboot": _FLASHBOOT[endpoint.flashboot],
-    }
-    return Desired(kind="endpoint", name=endpoint.name, remote_name=name, body=body, immutable=frozenset({"type"}))
+    return {"workers": workers, "scaling": scaling}
 
 
-def _serving(endpoint: EndpointConfig) -> dict[str, str]:
+def _serving_variables(endpoint: EndpointConfig) -> dict[str, str]:
     if endpoint.type == "queue":
         return {}
     return {"PORT": str(SERVE_PORT), "PORT_HEALTH": str(SERVE_PORT)}
 
 
-def _centers(deployment: Deployment, volumes: tuple[str, ...]) -> list[str]:
-    return [item.data_center for item in deployment.volume if item.name in volumes]
+def _data_centers_of(deployment: Deployment, volumes: tuple[str, ...]) -> list[str]:
+    return [resource_config.data_center for resource_config in deployment.volume if resource_config.name in volumes]
 
 
-def _pod(deployment: Deployment, release: ReleaseFacts, pod: PodConfig) -> Desired:
-    template = next(item for item in deployment.template if item.name == pod.template)
-    container = _container(deployment, release, template)
-    places = _volume_places(POD_MOUNT) if pod.volume is not None else {}
-    container["env"] = _variables(deployment, release, {**template.env, **pod.env}, places)
-    mounts: dict[str, object] = {}
+def _desired_pod(deployment: Deployment, release_facts: ReleaseFacts, pod: PodConfig) -> DesiredResource:
+    template = next(resource_config for resource_config in deployment.template if resource_config.name == pod.template)
+    container = _container_settings(deployment, release_facts, template)
+    volume_variables = _volume_variables(POD_MOUNT) if pod.volume is not None else {}
+    container["env"] = _merge_variables(deployment, release_facts, {**template.env, **pod.env}, volume_variables)
+    volume_mounts: dict[str, object] = {}
     if pod.volume is not None:
-        mounts["network"] = [{"volumeId": Reference(kind="volume", name=pod.volume), "path": POD_MOUNT}]
+        volume_mounts["network"] = [{"volumeId": Reference(kind="volume", name=pod.volume), "path": POD_MOUNT}]
     elif template.volume_disk is not None:
-        mounts["persistent"] = {"size": template.volume_disk, "path": POD_MOUNT}
+        volume_mounts["persistent"] = {"size": template.volume_disk, "path": POD_MOUNT}
     name = remote_name(deployment.name, pod.name)
-    body: dict[str, object] = {
+    request_body: dict[str, object] = {
         "name": name,
         **container,
-        "mounts": mounts,
+        "mounts": volume_mounts,
         "gpu": {"id": pod.gpu, "count": pod.gpu_count},
         "cloud": pod.cloud.upper(),
     }
-    centers = list(pod.data_centers) or (_centers(deployment, (pod.volume,)) if pod.volume else [])
-    floor = pod.min_cuda or release.cuda
+    data_centers = list(pod.data_centers) or (_data_centers_of(deployment, (pod.volume,)) if pod.volume else [])
+    cuda_floor = pod.min_cuda or release_facts.cuda
     create_only: dict[str, object] = {"startSsh": pod.ssh, "startJupyter": False}
-    if centers:
-        create_only["dataCenterIds"] = centers
-    if floor:
-        create_only["gpu"] = {"minCudaVersion": floor}
+    if data_centers:
+        create_only["dataCenterIds"] = data_centers
+    if cuda_floor:
+        create_only["gpu"] = {"minCudaVersion": cuda_floor}
     immutable = frozenset({"gpu.id", "gpu.count", "cloud", "mounts.network.0.volumeId"})
-    return Desired(kind="pod", name=pod.name, remote_name=name, body=body, create_only=create_only, immutable=immutable)
+    return DesiredResource(
+        kind="pod", name=pod.name, remote_name=name, body=request_body, create_only=create_only, immutable=immutable
+    )

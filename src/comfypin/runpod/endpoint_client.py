@@ -1,4 +1,4 @@
-"""Jobs sent to an endpoint: run, follow, save the outputs, cancel; RunPod as easily as local.
+"""Sends jobs to an endpoint: run, follow, save the outputs, cancel; RunPod as easily as local.
 
 The endpoint API is https://api.runpod.ai/v2/<endpoint>; a server of `comfypin serve` speaks it too.
 """
@@ -19,7 +19,7 @@ from comfypin.http.patient import StatusError, flowing, read_patiently
 from comfypin.http.response import Response
 from comfypin.retry import RetryPolicy
 from comfypin.runpod.errors import ApiRefused, ApiUnreachable, EndpointJobFailed, JobTooLarge, WaitedTooLong
-from comfypin.runpod.management_api import Api
+from comfypin.runpod.management_api import ManagementApi
 
 JOBS_URL = "https://api.runpod.ai/v2"
 MAX_REQUEST_BYTES = 10_000_000
@@ -29,7 +29,7 @@ OUTPUT_RETRIES = RetryPolicy(retries=3)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Saved:
+class SavedOutput:
     """One output of an endpoint's job: the file it was saved to, or the address where the endpoint delivered it."""
 
     filename: str
@@ -37,8 +37,8 @@ class Saved:
     uri: str | None = None
 
 
-def run_job(
-    api: Api,
+def run_endpoint_job(
+    management_api: ManagementApi,
     endpoint_id: str,
     job_input: Mapping[str, object],
     *,
@@ -49,114 +49,128 @@ def run_job(
 
     `api.base_url` is the jobs' address. Raises `EndpointJobFailed`, `WaitedTooLong`, `ApiRefused`, `ApiUnreachable`.
     """
-    body = {"input": dict(job_input)}
-    if (size := len(json.dumps(body))) > MAX_REQUEST_BYTES:
+    request_body = {"input": dict(job_input)}
+    if (size := len(json.dumps(request_body))) > MAX_REQUEST_BYTES:
         raise JobTooLarge(size_bytes=size, limit_bytes=MAX_REQUEST_BYTES)
-    started = api.submit(f"/{endpoint_id}/run", body)
-    if not isinstance(started, dict) or "id" not in started:
+    response = management_api.submit_once(f"/{endpoint_id}/run", request_body)
+    if not isinstance(response, dict) or "id" not in response:
         raise ApiUnreachable(request="POST /run", reason="the answer holds no job id")
-    job_id = str(started["id"])
+    job_id = str(response["id"])
     try:
-        return _follow(api, (endpoint_id, job_id), timeout_s, on_progress)
+        return _follow_job(management_api, (endpoint_id, job_id), timeout_s, on_progress)
+    # Otherwise the job would go on, and be paid for, with nobody to take its result.
     except (KeyboardInterrupt, WaitedTooLong):
-        api.request("POST", f"/{endpoint_id}/cancel/{job_id}")
+        management_api.send_request("POST", f"/{endpoint_id}/cancel/{job_id}")
         raise
 
 
-def _follow(
-    api: Api, job: tuple[str, str], timeout_s: float, on_progress: Callable[[str, object], None]
+def _follow_job(
+    management_api: ManagementApi, job: tuple[str, str], timeout_s: float, on_progress: Callable[[str, object], None]
 ) -> Mapping[str, object]:
     endpoint_id, job_id = job
     deadline = time.monotonic() + timeout_s
-    last: object = None
+    last_seen: object = None
     while True:
-        answer = api.request("GET", f"/{endpoint_id}/status/{job_id}")
-        state = answer if isinstance(answer, dict) else {}
-        status = str(state.get("status", "unknown"))
-        seen = (status, state.get("output") if status not in _ENDED else None)
-        if seen != last:
-            on_progress(status, seen[1])
-            last = seen
-        if status == "COMPLETED":
-            output = state.get("output")
+        status_response = management_api.send_request("GET", f"/{endpoint_id}/status/{job_id}")
+        job_state = status_response if isinstance(status_response, dict) else {}
+        job_status = str(job_state.get("status", "unknown"))
+        seen = (job_status, job_state.get("output") if job_status not in _ENDED else None)
+        if seen != last_seen:
+            on_progress(job_status, seen[1])
+            last_seen = seen
+        if job_status == "COMPLETED":
+            output = job_state.get("output")
             return output if isinstance(output, dict) else {"output": output}
-        if status in _ENDED:
-            raise EndpointJobFailed(job_id=job_id, status=status, error=str(state.get("error") or "no reason given"))
+        if job_status in _ENDED:
+            raise EndpointJobFailed(
+                job_id=job_id, status=job_status, error=str(job_state.get("error") or "no reason given")
+            )
         if time.monotonic() > deadline:
-            raise WaitedTooLong(what=f"Job {job_id}", timeout_s=timeout_s, state=status)
-        api.sleep(_POLL_S)
+            raise WaitedTooLong(what=f"Job {job_id}", timeout_s=timeout_s, state=job_status)
+        management_api.sleep(_POLL_S)
 
 
-def save_outputs(output: Mapping[str, object], folder: Path, *, client: HttpClient | None = None) -> list[Saved]:
-    """Write a job's outputs into a folder: base64 decoded, URLs fetched; other addresses (gs://, s3://, ...) are told.
+def save_outputs(
+    output: Mapping[str, object], output_folder: Path, *, client: HttpClient | None = None
+) -> list[SavedOutput]:
+    """Write a job's outputs into a folder: base64 decoded, URLs fetched; gs:// and s3:// addresses are only noted.
 
     Understands our results and worker-comfyui's `images`. Raises `OutputError`.
     """
-    saved: list[Saved] = []
-    for item in _items(output):
-        filename = str(item.get("filename") or f"output-{len(saved) + 1}")
-        data, url, uri = item.get("data"), item.get("url"), item.get("uri")
-        if item.get("type", "base64") != "base64":
-            # `data` is an address then: one to fetch from, or one that only says where the output was delivered.
-            fetchable = isinstance(data, str) and data.startswith(("https://", "http://"))
-            data, url, uri = None, url or (data if fetchable else None), uri or data
-        if isinstance(data, str):
-            saved.append(Saved(filename=filename, path=_write_base64(folder, filename, data)))
-        elif isinstance(url, str) and url.startswith(("https://", "http://")):
-            saved.append(Saved(filename=filename, path=_fetch(client or HttpClient(), folder, filename, url)))
+    saved: list[SavedOutput] = []
+    for output_entry in _output_items(output):
+        filename = str(output_entry.get("filename") or f"output-{len(saved) + 1}")
+        output_data, output_url, uri = output_entry.get("data"), output_entry.get("url"), output_entry.get("uri")
+        if output_entry.get("type", "base64") != "base64":
+            # `output_data` is an address then: one to fetch from, or one that only says where the output was delivered.
+            fetchable = isinstance(output_data, str) and output_data.startswith(("https://", "http://"))
+            output_data, output_url, uri = None, output_url or (output_data if fetchable else None), uri or output_data
+        if isinstance(output_data, str):
+            saved.append(SavedOutput(filename=filename, path=_write_base64(output_folder, filename, output_data)))
+        elif isinstance(output_url, str) and output_url.startswith(("https://", "http://")):
+            saved.append(
+                SavedOutput(
+                    filename=filename, path=_fetch_output(client or HttpClient(), output_folder, filename, output_url)
+                )
+            )
         elif isinstance(uri, str):
-            saved.append(Saved(filename=filename, uri=uri))
+            saved.append(SavedOutput(filename=filename, uri=uri))
     return saved
 
 
-def _items(output: Mapping[str, object]) -> Iterator[Mapping[str, object]]:
+def _output_items(output: Mapping[str, object]) -> Iterator[Mapping[str, object]]:
     seen = set()
     for key in ("outputs", "images", "videos", "audio", "files"):
         items = output.get(key)
-        for item in items if isinstance(items, list) else ():
-            if isinstance(item, Mapping):
-                identity = json.dumps([item.get(name) for name in ("filename", "node", "sha256", "data")], default=str)
+        for output_entry in items if isinstance(items, list) else ():
+            if isinstance(output_entry, Mapping):
+                identity = json.dumps(
+                    [output_entry.get(name) for name in ("filename", "node", "sha256", "data")], default=str
+                )
                 if identity not in seen:
                     seen.add(identity)
-                    yield item
+                    yield output_entry
 
 
-def _target(folder: Path, filename: str) -> Path:
-    """A free place in the folder for an output; a name that is taken gets a number. Raises `OutputError`."""
+def _free_path(output_folder: Path, filename: str) -> Path:
+    """Return a free path in the folder; a name that is taken gets a number. Raises `OutputError`."""
     try:
-        path = contained_path(folder, filename)
+        output_path = contained_path(output_folder, filename)
     except ValueError as exc:
-        raise OutputError(f"The endpoint named an output {filename!r}, which would leave {folder}.") from exc
-    number = 1
-    while path.exists():
-        number += 1
-        path = path.with_name(f"{Path(filename).stem}-{number}{Path(filename).suffix}")
-    return path
+        raise OutputError(f"The endpoint named an output {filename!r}, which would leave {output_folder}.") from exc
+    suffix_number = 1
+    # Two nodes may save under one name.
+    while output_path.exists():
+        suffix_number += 1
+        output_path = output_path.with_name(f"{Path(filename).stem}-{suffix_number}{Path(filename).suffix}")
+    return output_path
 
 
-def _write_base64(folder: Path, filename: str, text: str) -> Path:
+def _write_base64(output_folder: Path, filename: str, base64_text: str) -> Path:
     try:
-        data = base64.b64decode(text.partition(",")[2] if text.startswith("data:") else text, validate=True)
+        output_data = base64.b64decode(
+            base64_text.partition(",")[2] if base64_text.startswith("data:") else base64_text, validate=True
+        )
     except binascii.Error as exc:
         raise OutputError(f"The endpoint's output {filename!r} is not base64 ({exc}).") from exc
-    path = _target(folder, filename)
-    write_atomically(path, data)
-    return path
+    output_path = _free_path(output_folder, filename)
+    write_atomically(output_path, output_data)
+    return output_path
 
 
-def _fetch(client: HttpClient, folder: Path, filename: str, url: str) -> Path:
-    path = _target(folder, filename)
+def _fetch_output(client: HttpClient, output_folder: Path, filename: str, output_url: str) -> Path:
+    output_path = _free_path(output_folder, filename)
 
-    def save(response: Response) -> None:
-        with atomic_file(path) as file:
+    def save_body(response: Response) -> None:
+        with atomic_file(output_path) as file:
             for piece in flowing(response):
                 file.write(piece)
 
     request = f"GET of output {filename}"  # the address may be signed: it is not repeated
     try:
-        read_patiently(client, url, save, policy=OUTPUT_RETRIES)
+        read_patiently(client, output_url, save_body, policy=OUTPUT_RETRIES)
     except StatusError as error:
         raise ApiRefused(request=request, status=error.status, title="", detail="") from error
     except HttpError as error:
         raise ApiUnreachable(request=request, reason=error.reason) from error
-    return path
+    return output_path

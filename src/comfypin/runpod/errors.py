@@ -1,17 +1,22 @@
-"""Failures of putting a release on RunPod: the file, the rules, the API, or a job sent to an endpoint."""
+"""Failures of putting a release on RunPod: the file, the rules, the API, a volume, or a job sent to an endpoint."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from comfypin.errors import DeployError
+from comfypin.errors import DeployError, declare
 
 
+@declare
 class DeploymentInvalid(DeployError):
     """runpod.toml says something that RunPod, or safety, does not allow; every finding at once."""
 
-    def __init__(self, *, path: str, findings: Sequence[str]) -> None:
-        lines = "".join(f"\n  - {finding}" for finding in findings)
-        super().__init__(f"{path} cannot be applied:{lines}", path=path, findings=list(findings))
-        self.findings = tuple(findings)
+    template = "{path} cannot be applied:{lines}"
+    path: str
+    findings: Sequence[str]
+
+    @property
+    def lines(self) -> str:
+        """Return the findings, one a line."""
+        return _bullet_lines(self.findings)
 
 
 class ApiKeyMissing(DeployError):
@@ -25,90 +30,109 @@ class ApiKeyMissing(DeployError):
         )
 
 
+@declare
 class ApiRefused(DeployError):
     """RunPod answered a request with an error (RFC 9457); `status` is the HTTP status."""
 
-    def __init__(self, *, request: str, status: int, title: str, detail: str, errors: Sequence[str] = ()) -> None:
-        more = f" ({'; '.join(errors)})" if errors else ""
-        super().__init__(
-            f"RunPod refused {request} with {status} {title}: {detail}{more}{_advice(status)}",
-            request=request,
-            status=status,
-            detail=detail,
-            errors=list(errors),
-        )
-        self.status = status
+    template = "RunPod refused {request} with {status} {title}: {detail}{more}{advice}"
+    request: str
+    status: int
+    title: str
+    detail: str
+    errors: Sequence[str] = ()
+
+    @property
+    def more(self) -> str:
+        """Return RunPod's list of errors in parentheses."""
+        return f" ({'; '.join(self.errors)})" if self.errors else ""
+
+    @property
+    def advice(self) -> str:
+        """Return what to do about this status."""
+        return _STATUS_ADVICE.get(self.status, "")
 
 
+@declare
 class ApiUnreachable(DeployError):
-    """RunPod's API could not be reached, or its answer was cut off, after all tries."""
+    """RunPod's API could not be reached, or its response was cut off, after all tries."""
 
-    def __init__(self, *, request: str, reason: str) -> None:
-        super().__init__(f"RunPod did not answer {request}: {reason}. Try again.", request=request, reason=reason)
+    template = "RunPod did not answer {request}: {reason}. Try again."
+    request: str
+    reason: str
 
 
+@declare
 class NotOurs(DeployError):
     """A resource of that name exists and does not carry this deployment's mark."""
 
-    def __init__(self, *, kind: str, name: str, identifier: str) -> None:
-        super().__init__(
-            f"A {kind} named {name!r} ({identifier}) already exists and was not made by this deployment; "
-            "rename yours in runpod.toml, or delete the other one.",
-            kind=kind,
-            name=name,
-            id=identifier,
-        )
+    template = (
+        "A {kind} named {name!r} ({id}) already exists and was not made by this deployment; rename yours in "
+        "runpod.toml, or delete the other one."
+    )
+    kind: str
+    name: str
+    id: str
 
 
+@declare
 class EndpointJobFailed(DeployError):
     """A job sent to an endpoint did not complete."""
 
     exit_code = 21
+    template = "Job {job_id} ended as {status}: {error}"
+    job_id: str
+    status: str
+    error: str
 
-    def __init__(self, *, job_id: str, status: str, error: str) -> None:
-        super().__init__(f"Job {job_id} ended as {status}: {error}", job_id=job_id, status=status, error=error)
 
-
+@declare
 class JobTooLarge(DeployError):
     """A job's workflow and input files are more than an endpoint takes."""
 
     exit_code = 64
-
-    def __init__(self, *, size_bytes: int, limit_bytes: int) -> None:
-        super().__init__(
-            f"The job has {size_bytes} bytes and RunPod takes {limit_bytes}; put large inputs into a bucket and name "
-            "them by address: --input NODE=https://... (or of a bucket, such as s3://...).",
-            size_bytes=size_bytes,
-            limit_bytes=limit_bytes,
-        )
+    template = (
+        "The job has {size_bytes} bytes and RunPod takes {limit_bytes}; put large inputs into a bucket and name them "
+        "by address: --input NODE=https://... (or of a bucket, such as s3://...)."
+    )
+    size_bytes: int
+    limit_bytes: int
 
 
+@declare
 class WaitedTooLong(DeployError):
     """Something on RunPod did not become ready in the time allowed."""
 
     exit_code = 22
+    template = (
+        "{what} was not ready within {timeout_s:g} s ({state}); look at its logs in RunPod's console, or wait longer "
+        "with --timeout."
+    )
+    what: str
+    timeout_s: float
+    state: str
 
-    def __init__(self, *, what: str, timeout_s: float, state: str) -> None:
-        super().__init__(
-            f"{what} was not ready within {timeout_s:g} s ({state}); look at its logs in RunPod's console, "
-            "or wait longer with --timeout.",
-            timeout_s=timeout_s,
-            state=state,
-        )
 
-
+@declare
 class VolumeUnknown(DeployError):
-    """No network volume of the account is what was asked for."""
+    """The account has no network volume of that name or id."""
 
-    def __init__(self, *, wanted: str, centers: Sequence[str], known: Sequence[str]) -> None:
-        where = f" in {', '.join(centers)}" if centers else ""
-        there = ", ".join(known) or "none"
-        super().__init__(
-            f"The account has no network volume {wanted!r}{where}; it has {there}. "
-            "Name one of them or its id, or make it: a [[volume]] in runpod.toml and `comfypin runpod apply`.",
-            wanted=wanted,
-            known=list(known),
-        )
+    template = (
+        "The account has no network volume {wanted!r}{place}; it has {known_names}. Name one of them or its id, or "
+        "make it: a [[volume]] in runpod.toml and `comfypin runpod apply`."
+    )
+    wanted: str
+    centers: Sequence[str]
+    known: Sequence[str]
+
+    @property
+    def place(self) -> str:
+        """Return the data centres that were looked at."""
+        return f" in {', '.join(self.centers)}" if self.centers else ""
+
+    @property
+    def known_names(self) -> str:
+        """Return the volumes of the account."""
+        return ", ".join(self.known) or "none"
 
 
 class VolumeKeysMissing(DeployError):
@@ -123,80 +147,104 @@ class VolumeKeysMissing(DeployError):
         )
 
 
+@declare
 class VolumeTooSmall(DeployError):
-    """What is to be pushed does not fit on the volume."""
+    """A release does not fit on the volume."""
 
-    def __init__(self, *, volume: str, needed_bytes: int, used_bytes: int, size_gb: int) -> None:
-        super().__init__(
-            f"Volume {volume} has {size_gb} GB, {used_bytes / 1e9:.1f} GB of it used by releases, and "
-            f"{needed_bytes / 1e9:.1f} GB more are to go there; grow it (`size` in runpod.toml, then "
-            "`comfypin runpod apply`), or remove releases: `comfypin runpod volume gc`.",
-            volume=volume,
-            needed_bytes=needed_bytes,
-            used_bytes=used_bytes,
-            size_gb=size_gb,
-        )
+    template = (
+        "Volume {volume} has {size_gb} GB, of which releases use {used_gb} GB, and this push needs {needed_gb} GB "
+        "more; grow it (`size` in runpod.toml, then `comfypin runpod apply`), or remove releases: "
+        "`comfypin runpod volume gc`."
+    )
+    volume: str
+    needed_bytes: int
+    used_bytes: int
+    size_gb: int
+
+    @property
+    def used_gb(self) -> str:
+        """Return what releases use, in GB."""
+        return f"{self.used_bytes / 1e9:.1f}"
+
+    @property
+    def needed_gb(self) -> str:
+        """Return what the push needs, in GB."""
+        return f"{self.needed_bytes / 1e9:.1f}"
 
 
+@declare
 class VolumePathTaken(DeployError):
-    """Another release's file is where a file of this one has to be."""
+    """Another release's file is at the path of a file of this one."""
 
-    def __init__(self, *, volume: str, key: str, owner: str) -> None:
-        super().__init__(
-            f"On volume {volume}, {key} has other bytes, of {owner}; give the model another target_path in the lock, "
-            "or push with --overwrite.",
-            volume=volume,
-            key=key,
-            owner=owner,
-        )
+    template = (
+        "On volume {volume}, {key} holds a different file, of {owner}; give the model another target_path in the lock, "
+        "or push with --overwrite."
+    )
+    volume: str
+    key: str
+    owner: str
 
 
+@declare
 class VolumePushFailed(DeployError):
     """Some volumes could not be brought up to date; the others were."""
 
-    def __init__(self, *, failures: Sequence[tuple[str, str]], total: int) -> None:
-        lines = "".join(f"\n  - {volume}: {reason}" for volume, reason in failures)
-        super().__init__(
-            f"{len(failures)} of {total} volumes failed; push again to go on where it stopped:{lines}",
-            failures=[{"volume": volume, "reason": reason} for volume, reason in failures],
-        )
+    template = "{count} of {total} volumes failed; push again to go on from there:{lines}"
+    failures: Sequence[Mapping[str, str]]
+    total: int
+
+    @property
+    def count(self) -> int:
+        """Return how many volumes failed."""
+        return len(self.failures)
+
+    @property
+    def lines(self) -> str:
+        """Return each volume with its reason, one a line."""
+        return _bullet_lines([f"{failure['volume']}: {failure['reason']}" for failure in self.failures])
 
 
+@declare
 class VolumeDiffers(DeployError):
     """A volume does not hold what was recorded when a release was pushed to it."""
 
-    def __init__(self, *, volume: str, findings: Sequence[str]) -> None:
-        lines = "".join(f"\n  - {finding}" for finding in findings)
-        super().__init__(
-            f"Volume {volume} is not what was pushed; `comfypin runpod volume push` mends it:{lines}",
-            volume=volume,
-            findings=list(findings),
-        )
+    template = "Volume {volume} does not hold what was pushed; `comfypin runpod volume push` repairs it:{lines}"
+    volume: str
+    findings: Sequence[str]
+
+    @property
+    def lines(self) -> str:
+        """Return the findings, one a line."""
+        return _bullet_lines(self.findings)
 
 
+@declare
 class UploadGone(DeployError):
-    """An upload in parts was ended or given up meanwhile, by another process."""
+    """An upload in parts was completed or aborted meanwhile, by another process."""
 
-    def __init__(self, *, uri: str) -> None:
-        super().__init__(f"The upload of {uri} in parts is no longer there; push again.", uri=uri)
+    template = "The upload of {uri} in parts no longer exists; push again."
+    uri: str
 
 
+@declare
 class PlatformUnfit(DeployError):
     """An env that is made on this machine would not run on RunPod's."""
 
-    def __init__(self, *, platform: str) -> None:
-        super().__init__(
-            f"RunPod's machines are linux-x86_64 and this one is {platform}, so its env pack would not run there; push "
-            "from Linux, or push the models only with --no-env (an image holds its own env).",
-            platform=platform,
-        )
+    template = (
+        "RunPod's machines are linux-x86_64 and this one is {platform}, so its env pack would not run there; push from "
+        "Linux, or push the models only with --no-env (an image holds its own env)."
+    )
+    platform: str
 
 
-def _advice(status: int) -> str:
-    return {
-        401: " Check RUNPOD_API_KEY.",
-        403: " The key lacks the permission; make one with read and write access.",
-        404: " It may have been deleted meanwhile; run `comfypin runpod plan` again.",
-        409: " Something else is changing it; wait a moment and apply again.",
-        429: " The account's request quota is used up; wait and apply again.",
-    }.get(status, "")
+_STATUS_ADVICE = {
+    401: " Check RUNPOD_API_KEY.",
+    403: " The key lacks the permission; make one with read and write access.",
+    404: " It may have been deleted meanwhile; run `comfypin runpod plan` again.",
+    409: " Something else is changing it; wait a moment and apply again.",
+    429: " The account's request quota is used up; wait and apply again.",
+}
+
+
+def _bullet_lines(findings: Sequence[str]) -> str:
+    return "".join(f"\n  - {finding}" for finding in findings)

@@ -1,4 +1,4 @@
-"""Why a worker is unfit, in one line each: models, disk, and the CUDA of the host's driver against the lock's torch."""
+"""Checks that a worker is fit for jobs: models, disk, and the driver's CUDA against the lock's torch."""
 
 import re
 import subprocess
@@ -16,40 +16,45 @@ class Unfit(ConfigError):
     """This machine cannot do the release's jobs."""
 
 
-def checks(
-    lock: Lock, *, cuda_needed: str | None, models_missing: Callable[[], Sequence[str]], scratch: Path
+def fitness_checks(
+    lock: Lock, *, cuda_needed: str | None, models_missing: Callable[[], Sequence[str]], temp_parent: Path
 ) -> Mapping[str, Callable[[], None]]:
-    """The checks by name; each raises `Unfit` with one line. `models_missing` names what is not as pinned."""
+    """Return the checks by name; each raises `Unfit` with one line. `models_missing` names unfit models."""
 
-    def models() -> None:
-        if missing := models_missing():
-            shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-            raise Unfit(f"{len(missing)} models of {lock.version_name} are missing or corrupt: {shown}.")
+    def check_models() -> None:
+        if missing_models := models_missing():
+            shown_models = ", ".join(missing_models[:3]) + (", ..." if len(missing_models) > 3 else "")
+            raise Unfit(f"{len(missing_models)} models of {lock.version_name} are missing or corrupt: {shown_models}.")
 
-    def disk() -> None:
-        if (free := free_bytes(scratch)) < LEAST_FREE_BYTES:
-            raise Unfit(f"{scratch} has {free / 1e9:.1f} GB free; jobs need 1 GB for inputs and outputs.")
+    def check_disk() -> None:
+        if (available := free_bytes(temp_parent)) < LEAST_FREE_BYTES:
+            raise Unfit(f"{temp_parent} has {available / 1e9:.1f} GB free; jobs need 1 GB for inputs and outputs.")
 
-    def cuda() -> None:
-        offered = driver_cuda()
-        if cuda_needed is not None and offered is not None and _version(offered) < _version(cuda_needed):
+    def check_cuda() -> None:
+        offered_cuda = driver_cuda()
+        if (
+            cuda_needed is not None
+            and offered_cuda is not None
+            and _parse_version(offered_cuda) < _parse_version(cuda_needed)
+        ):
             raise Unfit(
-                f"The host's driver offers CUDA {offered}, and the lock's torch needs {cuda_needed}; "
+                f"The host's driver offers CUDA {offered_cuda}, and the lock's torch needs {cuda_needed}; "
                 f"set minCudaVersion = {cuda_needed} on the endpoint."
             )
 
-    return {"comfypin_models": models, "comfypin_disk": disk, "comfypin_cuda": cuda}
+    return {"comfypin_models": check_models, "comfypin_disk": check_disk, "comfypin_cuda": check_cuda}
 
 
 def driver_cuda() -> str | None:
-    """The newest CUDA that the NVIDIA driver here supports, `12.8`, or None without a driver."""
+    """Return the newest CUDA that the NVIDIA driver supports, such as `12.8`, or None without a driver."""
     try:
-        said = subprocess.run(["nvidia-smi"], capture_output=True, text=True, timeout=30, check=False).stdout
+        # Its header shows the driver's CUDA; torch would show the one that it was built for.
+        printed = subprocess.run(["nvidia-smi"], capture_output=True, text=True, timeout=30, check=False).stdout
     except (OSError, subprocess.TimeoutExpired):
         return None
-    found = re.search(r"CUDA Version:\s*(\d+\.\d+)", said)
-    return found[1] if found else None
+    match = re.search(r"CUDA Version:\s*(\d+\.\d+)", printed)
+    return match[1] if match else None
 
 
-def _version(text: str) -> tuple[int, ...]:
+def _parse_version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split("."))

@@ -1,4 +1,4 @@
-"""An event loop in a thread of its own, for what must outlive the loops of others: the engine and its jobs."""
+"""Runs an event loop in its own thread, for what must outlive other loops: the engine and its jobs."""
 
 import asyncio
 import threading
@@ -12,14 +12,15 @@ _CLEAN_UP_WITHIN_S = 5.0
 
 
 class LoopThread:
-    """A running loop; contexts entered on it are left, in reverse, when the block ends."""
+    """Runs an event loop in a thread; contexts entered on it are left, in reverse, when the block ends."""
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
         self._entered: list[AbstractAsyncContextManager[Any]] = []
+        # A daemon: a loop that hangs must not keep the process from ending.
         self._thread = threading.Thread(target=self.loop.run_forever, name="engine loop", daemon=True)
 
-    def run(self, work: Coroutine[Any, Any, Result]) -> Result:
+    def run_coroutine(self, work: Coroutine[Any, Any, Result]) -> Result:
         """Run a coroutine on the loop and wait for its result; if the wait is broken off, so is the coroutine."""
         ended = threading.Event()
 
@@ -39,13 +40,13 @@ class LoopThread:
                 ended.wait(_CLEAN_UP_WITHIN_S)
             raise
 
-    def enter(self, context: AbstractAsyncContextManager[Result]) -> Result:
+    def enter_context(self, context: AbstractAsyncContextManager[Result]) -> Result:
         """Enter a context on the loop."""
 
-        async def entering() -> Result:
+        async def enter_on_loop() -> Result:
             return await context.__aenter__()
 
-        entered = self.run(entering())
+        entered = self.run_coroutine(enter_on_loop())
         self._entered.append(context)
         return entered
 
@@ -54,12 +55,13 @@ class LoopThread:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        # On the same loop: what was made on a loop can only be closed there.
         for context in reversed(self._entered):
 
-            async def leaving(context: AbstractAsyncContextManager[Any] = context) -> None:
+            async def leave_on_loop(context: AbstractAsyncContextManager[Any] = context) -> None:
                 await context.__aexit__(None, None, None)
 
-            self.run(leaving())
+            self.run_coroutine(leave_on_loop())
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
         self.loop.close()

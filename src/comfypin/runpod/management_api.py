@@ -1,4 +1,4 @@
-"""RunPod's REST API v2: one client, errors as sentences, retries of 429 and 5xx, no request that could double.
+"""Speaks RunPod's REST API v2: errors as sentences, retries of 429 and 5xx, no request that could double.
 
 The key is sent in one header, to one host, and appears in no message. https://api.runpod.io/v2/openapi.json describes
 the requests.
@@ -16,174 +16,197 @@ from comfypin.http.deadline import Deadline
 from comfypin.http.errors import HttpError
 from comfypin.http.response import Response
 from comfypin.retry import Retry, RetryPolicy, parse_retry_after
-from comfypin.runpod.desired_state import Kind, plain_name
+from comfypin.runpod.desired_state import ResourceKind, plain_name
 from comfypin.runpod.errors import ApiRefused, ApiUnreachable
 
 T = TypeVar("T")
 
 BASE_URL = "https://api.runpod.io"
-PATHS: dict[Kind, str] = {
+RESOURCE_PATHS: dict[ResourceKind, str] = {
     "registry": "/v2/registries",
     "volume": "/v2/network-volumes",
     "template": "/v2/templates",
     "endpoint": "/v2/serverless",
     "pod": "/v2/pods",
 }
-_LISTS: dict[Kind, str] = {
+_LIST_FIELDS: dict[ResourceKind, str] = {
     "registry": "registries",
     "volume": "networkVolumes",
     "template": "templates",
     "endpoint": "endpoints",
     "pod": "pods",
 }
-_RETRIED = frozenset({429, 500, 502, 503, 504})
+_RETRIED_STATUSES = frozenset({429, 500, 502, 503, 504})
 API_RETRIES = RetryPolicy(retries=4, base_s=1.0, longest_s=60.0, longest_asked_s=120.0)
 _REQUEST_S = 180.0
 _LONGEST_WAIT_S = 60.0
 _MAX_BODY_BYTES = 64 << 20
 
-Record = dict[str, object]
+Resource = dict[str, object]
 
 
-class Quota:
-    """What the answers say is left of the account's requests: when a window is used up, the next request waits."""
+class RequestQuota:
+    """Tracks how much of the account's requests is left: when a window is used up, the next request waits."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._not_before = 0.0
 
-    def hear(self, headers: Mapping[str, str]) -> None:
-        """Note the RateLimit header of an answer, where a window has nothing left."""
+    def note_headers(self, headers: Mapping[str, str]) -> None:
+        """Note the RateLimit header of a response if a window has nothing left."""
         if (seconds := _spent_window_s(headers)) is not None:
             self._not_before = self._clock() + seconds
 
-    def pause_s(self) -> float:
-        """Seconds to wait before the next request. A pause is asked for once."""
+    def take_pause_s(self) -> float:
+        """Return the seconds to wait before the next request, once."""
         pause_s, self._not_before = self._not_before - self._clock(), 0.0
         return pause_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Api:
-    """The management API. `sleep` is the clock's, so that tests need not wait."""
+class ManagementApi:
+    """Speaks RunPod's management API. `sleep` is the clock's, so that tests need not wait."""
 
     key: str = field(repr=False)
     base_url: str = BASE_URL
     sleep: Callable[[float], None] = time.sleep
-    quota: Quota = field(default_factory=Quota)
+    quota: RequestQuota = field(default_factory=RequestQuota)
     client: HttpClient = field(default_factory=lambda: HttpClient(transport=Transport(timeout_s=60.0)))
 
-    def everything(self, kind: Kind) -> list[Record]:
-        """All of the account's resources of one kind."""
-        answer = self.request("GET", PATHS[kind])
-        items = answer.get(_LISTS[kind]) if isinstance(answer, dict) else None
-        if not isinstance(items, list) or not all(isinstance(item, dict) and "id" in item for item in items):
-            raise ApiUnreachable(request=f"GET {PATHS[kind]}", reason=f"the answer holds no list {_LISTS[kind]!r}")
-        return items
+    def list_resources(self, resource_kind: ResourceKind) -> list[Resource]:
+        """Return all of the account's resources of one kind."""
+        response_json = self.send_request("GET", RESOURCE_PATHS[resource_kind])
+        resources = response_json.get(_LIST_FIELDS[resource_kind]) if isinstance(response_json, dict) else None
+        if not isinstance(resources, list) or not all(
+            isinstance(resource, dict) and "id" in resource for resource in resources
+        ):
+            raise ApiUnreachable(
+                request=f"GET {RESOURCE_PATHS[resource_kind]}",
+                reason=f"the answer holds no list {_LIST_FIELDS[resource_kind]!r}",
+            )
+        return resources
 
-    def create(self, kind: Kind, body: Mapping[str, object]) -> Record:
+    def create_resource(self, resource_kind: ResourceKind, request_body: Mapping[str, object]) -> Resource:
         """Make a resource, once: after an answer that got lost, the name is looked up before another try."""
         may_exist = False
 
-        def create() -> Record:
+        def create_or_find() -> Resource:
             nonlocal may_exist
-            if may_exist and (made := self._named(kind, str(body["name"]))) is not None:
+            # A POST without a response may have been carried out: a second one would make a second, billed resource.
+            if may_exist and (made := self._find_by_name(resource_kind, str(request_body["name"]))) is not None:
                 return made
             try:
-                return _record(self._once("POST", PATHS[kind], body), f"POST {PATHS[kind]}")
-            except _Again as again:
-                may_exist = may_exist or again.may_have_happened
+                return _require_resource(
+                    self._send_once("POST", RESOURCE_PATHS[resource_kind], request_body),
+                    f"POST {RESOURCE_PATHS[resource_kind]}",
+                )
+            except _RetryableFailure as retryable:
+                may_exist = may_exist or retryable.may_have_happened
                 raise
 
-        return self._retried(create)
+        return self._with_retries(create_or_find)
 
-    def change(self, kind: Kind, identifier: str, body: Mapping[str, object]) -> Record:
+    def change_resource(
+        self, resource_kind: ResourceKind, identifier: str, request_body: Mapping[str, object]
+    ) -> Resource:
         """Change fields of a resource; repeating it is harmless."""
-        return _record(self.request("PATCH", f"{PATHS[kind]}/{identifier}", body), f"PATCH {PATHS[kind]}")
+        return _require_resource(
+            self.send_request("PATCH", f"{RESOURCE_PATHS[resource_kind]}/{identifier}", request_body),
+            f"PATCH {RESOURCE_PATHS[resource_kind]}",
+        )
 
-    def remove(self, kind: Kind, identifier: str) -> None:
+    def remove_resource(self, resource_kind: ResourceKind, identifier: str) -> None:
         """Delete a resource; one that is already gone is fine."""
         try:
-            self.request("DELETE", f"{PATHS[kind]}/{identifier}")
+            self.send_request("DELETE", f"{RESOURCE_PATHS[resource_kind]}/{identifier}")
         except ApiRefused as refused:
             if refused.status != 404:
                 raise
 
-    def gpus(self) -> list[Record]:
-        """The GPU catalog: id, pool, memory in GB, prices in dollars an hour."""
-        answer = self.request("GET", "/v2/catalog/gpus")
-        items = answer.get("gpus") if isinstance(answer, dict) else None
-        if not isinstance(items, list):
+    def list_gpus(self) -> list[Resource]:
+        """Return the GPU catalog: id, pool, memory in GB, prices in dollars an hour."""
+        response_json = self.send_request("GET", "/v2/catalog/gpus")
+        resources = response_json.get("gpus") if isinstance(response_json, dict) else None
+        if not isinstance(resources, list):
             raise ApiUnreachable(request="GET /v2/catalog/gpus", reason="the answer holds no list 'gpus'")
-        return items
+        return resources
 
-    def submit(self, path: str, body: Mapping[str, object]) -> object:
-        """A POST that would count twice: it is tried again only where it surely did not arrive.
+    def submit_once(self, request_path: str, request_body: Mapping[str, object]) -> object:
+        """Send a POST that would count twice: it is tried again only if it surely did not arrive.
 
-        Raises `ApiRefused`, and `ApiUnreachable` where nobody knows whether it was done.
+        Raises `ApiRefused`, and `ApiUnreachable` if nobody knows whether it was done.
         """
-        return self._retried(
-            lambda: self._once("POST", path, body),
-            when=lambda error: isinstance(error, _Again) and not error.may_have_happened,
+        return self._with_retries(
+            lambda: self._send_once("POST", request_path, request_body),
+            when=lambda http_error: isinstance(http_error, _RetryableFailure) and not http_error.may_have_happened,
         )
 
-    def request(self, method: str, path: str, body: Mapping[str, object] | None = None) -> object:
-        """One repeatable request, tried again on 429, 5xx and cut answers. Returns the JSON, or None for an empty 204.
+    def send_request(self, method: str, request_path: str, request_body: Mapping[str, object] | None = None) -> object:
+        """Send a repeatable request, again on 429, 5xx and cut responses. Returns the JSON, or None for an empty 204.
 
         Raises `ApiRefused` and `ApiUnreachable`.
         """
-        return self._retried(lambda: self._once(method, path, body))
+        return self._with_retries(lambda: self._send_once(method, request_path, request_body))
 
-    def _retried(self, operation: Callable[[], T], *, when: Callable[[Exception], bool] = lambda error: True) -> T:
+    def _with_retries(
+        self, operation: Callable[[], T], *, when: Callable[[Exception], bool] = lambda http_error: True
+    ) -> T:
         try:
-            return Retry(policy=API_RETRIES, on=_Again, when=when).call(operation, sleep=self.sleep)
-        except _Again as again:
-            raise again.failure from again.__cause__
+            return Retry(policy=API_RETRIES, on=_RetryableFailure, when=when).call(operation, sleep=self.sleep)
+        except _RetryableFailure as retryable:
+            raise retryable.failure from retryable.__cause__
 
-    def _named(self, kind: Kind, name: str) -> Record | None:
-        return next((item for item in self.everything(kind) if plain_name(item) == name), None)
+    def _find_by_name(self, resource_kind: ResourceKind, name: str) -> Resource | None:
+        return next((resource for resource in self.list_resources(resource_kind) if plain_name(resource) == name), None)
 
-    def _once(self, method: str, path: str, body: Mapping[str, object] | None) -> object:
-        request = f"{method} {path}"
+    def _send_once(self, method: str, request_path: str, request_body: Mapping[str, object] | None) -> object:
+        request_line = f"{method} {request_path}"
         headers = {"Authorization": f"Bearer {self.key}", "Accept": "application/json"}
-        data = None
-        if (pause_s := self.quota.pause_s()) > 0:
+        request_bytes = None
+        if (pause_s := self.quota.take_pause_s()) > 0:
             self.sleep(min(_LONGEST_WAIT_S, pause_s))
-        if body is not None:
-            data = json.dumps(body).encode()
+        if request_body is not None:
+            request_bytes = json.dumps(request_body).encode()
             headers["Content-Type"] = "application/json"
         try:
             # A key goes where it is meant to go, or nowhere: no redirect is followed.
             response = self.client.request(
-                method, self.base_url + path, headers=headers, body=data, max_redirects=0, deadline=Deadline(_REQUEST_S)
+                method,
+                self.base_url + request_path,
+                headers=headers,
+                body=request_bytes,
+                max_redirects=0,
+                deadline=Deadline(_REQUEST_S),
             )
             content = response.body(_MAX_BODY_BYTES)
-        except HttpError as error:
-            failure = ApiUnreachable(request=request, reason=error.reason)
-            if not error.is_transient and not error.was_sent:
-                raise failure from error
-            raise _Again(failure, may_have_happened=error.was_sent) from error
+        except HttpError as http_error:
+            failure = ApiUnreachable(request=request_line, reason=http_error.reason)
+            # What never left, and never will (a wrong name, a bad certificate), is not worth another try.
+            if not http_error.is_transient and not http_error.was_sent:
+                raise failure from http_error
+            raise _RetryableFailure(failure, may_have_happened=http_error.was_sent) from http_error
         if response.status < 300:
-            self.quota.hear(response.headers)
-            return self._parsed(request, content)
-        refusal = _refusal(request, response, content)
-        if response.status in _RETRIED:
-            asked_s = _asked_delay_s(response.headers)
-            raise _Again(refusal, retry_after_s=asked_s, may_have_happened=response.status != 429)
+            self.quota.note_headers(response.headers)
+            return self._parse_json(request_line, content)
+        refusal = _to_refusal(request_line, response, content)
+        if response.status in _RETRIED_STATUSES:
+            retry_after_s = _asked_delay_s(response.headers)
+            # 429 comes from the gateway, before anything is done; a 5xx may come after.
+            raise _RetryableFailure(refusal, retry_after_s=retry_after_s, may_have_happened=response.status != 429)
         raise refusal
 
-    def _parsed(self, request: str, content: bytes) -> object:
+    def _parse_json(self, request_line: str, content: bytes) -> object:
         if not content:
             return None
         try:
             return json.loads(content)
         except ValueError as exc:
-            failure = ApiUnreachable(request=request, reason="the answer is not JSON")
-            raise _Again(failure, may_have_happened=True) from exc
+            failure = ApiUnreachable(request=request_line, reason="the answer is not JSON")
+            raise _RetryableFailure(failure, may_have_happened=True) from exc
 
 
-class _Again(Exception):
-    """The request may be tried again after `retry_after_s`; `failure` is what it was if that is over."""
+class _RetryableFailure(Exception):
+    """One try failed; `failure` is raised if no other try succeeds."""
 
     def __init__(
         self,
@@ -198,13 +221,13 @@ class _Again(Exception):
         self.may_have_happened = may_have_happened
 
 
-def _record(answer: object, request: str) -> Record:
-    if not isinstance(answer, dict) or "id" not in answer:
-        raise ApiUnreachable(request=request, reason="the answer is no resource with an id")
-    return answer
+def _require_resource(response_json: object, request_line: str) -> Resource:
+    if not isinstance(response_json, dict) or "id" not in response_json:
+        raise ApiUnreachable(request=request_line, reason="the answer is no resource with an id")
+    return response_json
 
 
-def _refusal(request: str, response: Response, content: bytes) -> ApiRefused:
+def _to_refusal(request_line: str, response: Response, content: bytes) -> ApiRefused:
     """Return RFC 9457's title, detail and errors; for any other body its beginning."""
     try:
         problem = json.loads(content)
@@ -212,24 +235,26 @@ def _refusal(request: str, response: Response, content: bytes) -> ApiRefused:
         problem = None
     if not isinstance(problem, dict):
         text = content[:200].decode(errors="replace").strip()
-        return ApiRefused(request=request, status=response.status, title=response.reason, detail=text or "no reason")
+        return ApiRefused(
+            request=request_line, status=response.status, title=response.reason, detail=text or "no reason"
+        )
     errors = problem.get("errors")
     return ApiRefused(
-        request=request,
+        request=request_line,
         status=response.status,
         title=str(problem.get("title", "")),
         detail=str(problem.get("detail", "no reason given")),
-        errors=[str(error) for error in errors] if isinstance(errors, list) else (),
+        errors=[str(http_error) for http_error in errors] if isinstance(errors, list) else (),
     )
 
 
 def _asked_delay_s(headers: Mapping[str, str]) -> float | None:
     """Return what the server asks for: Retry-After, else the reset of the window of RateLimit that is used up."""
-    asked_s = parse_retry_after(headers.get("Retry-After"))
-    return _spent_window_s(headers) if asked_s is None else asked_s
+    retry_after_s = parse_retry_after(headers.get("Retry-After"))
+    return _spent_window_s(headers) if retry_after_s is None else retry_after_s
 
 
 def _spent_window_s(headers: Mapping[str, str]) -> float | None:
     # https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/
-    spent = re.findall(r";r=0\b[^,]*?;t=(\d+)", headers.get("RateLimit", ""))
-    return max((float(seconds) for seconds in spent), default=None)
+    spent_windows = re.findall(r";r=0\b[^,]*?;t=(\d+)", headers.get("RateLimit", ""))
+    return max((float(seconds) for seconds in spent_windows), default=None)

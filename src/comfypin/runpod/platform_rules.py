@@ -1,4 +1,4 @@
-"""RunPod's rules, checked before any call: every finding is one sentence that says where and what to do. Pure."""
+"""Checks RunPod's rules before any call; every finding says what is wrong, with what, and what to do. Pure."""
 
 import json
 import re
@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
 from comfypin.runpod.deployment_file import Deployment, EndpointConfig, PodConfig, TemplateConfig
-from comfypin.runpod.desired_state import MARK, disk_gb
-from comfypin.runpod.release_facts import ReleaseFacts, gigabytes
+from comfypin.runpod.desired_state import MARK_VARIABLE, needed_disk_gb
+from comfypin.runpod.release_facts import ReleaseFacts, to_gigabytes
 
 MAX_HTTP_PORTS = 10
 MAX_VARIABLES = 50
@@ -22,7 +22,7 @@ _SECRET_VALUE = re.compile(
     r"ya29\.[\w-]{20,}|sk-[A-Za-z0-9_-]{20,}|xox[bap]-[\w-]{10,})|-----BEGIN [A-Z ]*PRIVATE KEY|://[^/\s:@]+:[^/\s@]+@|"
     r"\bAccountKey=\S|\bSharedAccessSignature=\S"
 )
-# In JSON: keys of service accounts, of users, of workload identity that gets its token with a header or a secret.
+# In JSON: keys of service accounts, of template_users, of workload identity that gets its token with a header or a secret.
 _SECRET_FIELD = re.compile(
     r".*(private_?key|secret|password|passphrase|authorization|api_?key|access_?key|(access|refresh|id|bearer|auth)_?token)",
     re.IGNORECASE,
@@ -30,182 +30,201 @@ _SECRET_FIELD = re.compile(
 _PORT = re.compile(r"(\d{1,6})/(http|tcp)")
 # Settings whose names look like secrets and whose values are plain facts, unless they are JSON.
 _NOT_SECRET = {"GOOGLE_APPLICATION_CREDENTIALS"}
-_OURS = {"COMFY_VERSION_NAME", "COMFYPIN_LOCK_DIGEST", MARK}
+_OUR_VARIABLES = {"COMFY_VERSION_NAME", "COMFYPIN_LOCK_DIGEST", MARK_VARIABLE}
 
 
-def findings(deployment: Deployment, release: ReleaseFacts) -> list[str]:
-    """Everything in the file that RunPod would refuse, or that would fail later where nobody looks."""
+def deployment_findings(deployment: Deployment, release_facts: ReleaseFacts) -> list[str]:
+    """Return everything in the file that RunPod would refuse, or that would fail later, unseen."""
     return [
-        *_names(deployment),
-        *_references(deployment),
-        *_images(deployment),
-        *_volumes(deployment, release),
-        *_templates(deployment, release),
-        *_endpoints(deployment, release),
-        *_pods(deployment),
+        *_name_findings(deployment),
+        *_reference_findings(deployment),
+        *_image_findings(deployment),
+        *_volume_findings(deployment, release_facts),
+        *_template_findings(deployment, release_facts),
+        *_endpoint_findings(deployment, release_facts),
+        *_pod_findings(deployment),
     ]
 
 
-def gpu_findings(deployment: Deployment, release: ReleaseFacts, gpus: Iterable[Mapping[str, object]]) -> list[str]:
-    """What only the catalog can tell: unknown pools and GPUs, and models larger than a GPU's memory."""
-    catalog = [gpu for gpu in gpus if isinstance(gpu.get("memory"), int)]
+def gpu_findings(
+    deployment: Deployment, release_facts: ReleaseFacts, gpus: Iterable[Mapping[str, object]]
+) -> list[str]:
+    """Return what only the catalog shows: unknown pools and GPUs, and models larger than a GPU's memory."""
+    catalog = [gpu_type for gpu_type in gpus if isinstance(gpu_type.get("memory"), int)]
     pools: dict[str, list[Mapping[str, object]]] = {}
-    for gpu in catalog:
-        pools.setdefault(str(gpu.get("pool")), []).append(gpu)
-    by_id = {str(gpu["id"]): gpu for gpu in catalog}
-    found: list[str] = []
+    for gpu_type in catalog:
+        pools.setdefault(str(gpu_type.get("pool")), []).append(gpu_type)
+    by_id = {str(gpu_type["id"]): gpu_type for gpu_type in catalog}
+    findings: list[str] = []
     for endpoint in deployment.endpoint:
-        where = f"endpoint {endpoint.name!r}"
+        place = f"endpoint {endpoint.name!r}"
         for pool in endpoint.gpu_pools:
+            # The catalog's GPUs without a pool are grouped under None.
             if pool not in pools or pool == "None":
                 known = ", ".join(sorted(set(pools) - {"None"}))
-                found.append(f"{where}: there is no GPU pool {pool!r}; there are {known}")
+                findings.append(f"{place}: there is no GPU pool {pool!r}; there are {known}")
             else:
-                kept = [gpu for gpu in pools[pool] if gpu["id"] not in endpoint.excluded_gpus]
-                found += [line for gpu in kept if (line := _too_small(where, gpu, release))]
+                allowed_gpus = [gpu_type for gpu_type in pools[pool] if gpu_type["id"] not in endpoint.excluded_gpus]
+                findings += [
+                    finding
+                    for gpu_type in allowed_gpus
+                    if (finding := _gpu_memory_finding(place, gpu_type, release_facts))
+                ]
     for pod in deployment.pod:
-        where = f"pod {pod.name!r}"
+        place = f"pod {pod.name!r}"
         if pod.gpu not in by_id:
-            found.append(f"{where}: there is no GPU {pod.gpu!r}; there are {', '.join(sorted(by_id))}")
-        elif line := _too_small(where, by_id[pod.gpu], release):
-            found.append(line)
-    return found
+            findings.append(f"{place}: there is no GPU {pod.gpu!r}; there are {', '.join(sorted(by_id))}")
+        elif finding := _gpu_memory_finding(place, by_id[pod.gpu], release_facts):
+            findings.append(finding)
+    return findings
 
 
-def _too_small(where: str, gpu: Mapping[str, object], release: ReleaseFacts) -> str | None:
-    memory_gb = int(str(gpu["memory"]))
-    if gigabytes(release.largest_model_bytes) <= memory_gb:
+def _gpu_memory_finding(place: str, gpu_type: Mapping[str, object], release_facts: ReleaseFacts) -> str | None:
+    memory_gb = int(str(gpu_type["memory"]))
+    if to_gigabytes(release_facts.largest_model_bytes) <= memory_gb:
         return None
     return (
-        f"{where}: the release's largest model has {gigabytes(release.largest_model_bytes):.1f} GB and "
-        f"{gpu['id']} has {memory_gb} GB of memory; choose larger GPUs or exclude this one"
+        f"{place}: the release's largest model has {to_gigabytes(release_facts.largest_model_bytes):.1f} GB and "
+        f"{gpu_type['id']} has {memory_gb} GB of memory; choose larger GPUs or exclude this one"
     )
 
 
-def _names(deployment: Deployment) -> Iterator[str]:
+def _name_findings(deployment: Deployment) -> Iterator[str]:
     kinds = {
-        "registry": [item.name for item in deployment.registry],
-        "volume": [item.name for item in deployment.volume],
-        "template": [item.name for item in deployment.template],
-        "endpoint": [item.name for item in deployment.endpoint],
-        "pod": [item.name for item in deployment.pod],
+        "registry": [resource.name for resource in deployment.registry],
+        "volume": [resource.name for resource in deployment.volume],
+        "template": [resource.name for resource in deployment.template],
+        "endpoint": [resource.name for resource in deployment.endpoint],
+        "pod": [resource.name for resource in deployment.pod],
     }
     for kind, names in kinds.items():
-        for name, count in Counter(names).items():
-            if count > 1:
-                yield f"{kind} {name!r} stands {count} times in the file; names are unique within their kind"
+        for resource_name, occurrences in Counter(names).items():
+            if occurrences > 1:
+                yield f"{kind} {resource_name!r} is in the file {occurrences} times; name each {kind} differently"
 
 
-def _references(deployment: Deployment) -> Iterator[str]:
+def _reference_findings(deployment: Deployment) -> Iterator[str]:
     templates = {template.name: template for template in deployment.template}
     volumes = {volume.name: volume for volume in deployment.volume}
     registries = {registry.name for registry in deployment.registry}
     for template in deployment.template:
         if template.registry is not None and template.registry not in registries:
-            yield _unknown(f"template {template.name!r}", "registry", template.registry, registries)
-    users: list[tuple[str, EndpointConfig | PodConfig, str, tuple[str, ...]]] = [
-        *((f"endpoint {item.name!r}", item, "serverless", item.volumes) for item in deployment.endpoint),
-        *((f"pod {item.name!r}", item, "pod", (item.volume,) if item.volume else ()) for item in deployment.pod),
+            yield _unknown_name(f"template {template.name!r}", "registry", template.registry, registries)
+    template_users: list[tuple[str, EndpointConfig | PodConfig, str, tuple[str, ...]]] = [
+        *(
+            (f"endpoint {resource.name!r}", resource, "serverless", resource.volumes)
+            for resource in deployment.endpoint
+        ),
+        *(
+            (f"pod {resource.name!r}", resource, "pod", (resource.volume,) if resource.volume else ())
+            for resource in deployment.pod
+        ),
     ]
-    for where, item, kind, named in users:
-        if item.template not in templates:
-            yield _unknown(where, "template", item.template, templates)
-        elif templates[item.template].kind != kind:
-            yield f'{where}: template {item.template!r} has kind "{templates[item.template].kind}", it needs "{kind}"'
-        for name in named:
-            if name not in volumes:
-                yield _unknown(where, "volume", name, volumes)
-        yield from _places(where, item, [volumes[name].data_center for name in named if name in volumes])
+    for place, resource, kind, volume_names in template_users:
+        if resource.template not in templates:
+            yield _unknown_name(place, "template", resource.template, templates)
+        elif templates[resource.template].kind != kind:
+            actual = templates[resource.template].kind
+            yield f'{place}: template {resource.template!r} has kind "{actual}", it needs "{kind}"'
+        for volume_name in volume_names:
+            if volume_name not in volumes:
+                yield _unknown_name(place, "volume", volume_name, volumes)
+        yield from _data_center_findings(
+            place,
+            resource,
+            [volumes[volume_name].data_center for volume_name in volume_names if volume_name in volumes],
+        )
 
 
-def _places(where: str, item: EndpointConfig | PodConfig, volume_centers: list[str]) -> Iterator[str]:
-    """One volume a data centre, and the data centres of the item are those of its volumes."""
-    for center, count in Counter(volume_centers).items():
-        if count > 1:
-            yield f"{where}: {count} volumes lie in {center}; a worker mounts one volume a data centre"
-    outside = set(item.data_centers) - set(volume_centers)
+def _data_center_findings(place: str, resource: EndpointConfig | PodConfig, volume_centers: list[str]) -> Iterator[str]:
+    """Find several volumes in one data centre, and data centres without any of the resource's volumes."""
+    for center, occurrences in Counter(volume_centers).items():
+        if occurrences > 1:
+            yield f"{place}: {occurrences} volumes are in {center}; a worker mounts only one volume per data centre"
+    outside = set(resource.data_centers) - set(volume_centers)
+    # Without volumes any data centre will do.
     if volume_centers and outside:
         yield (
-            f"{where}: data centre {', '.join(sorted(outside))} has none of its volumes "
+            f"{place}: data centre {', '.join(sorted(outside))} has none of its volumes "
             f"({', '.join(volume_centers)}); a volume is only reached from its own data centre"
         )
 
 
-def _images(deployment: Deployment) -> Iterator[str]:
+def _image_findings(deployment: Deployment) -> Iterator[str]:
     for template in deployment.template:
         image = template.image or deployment.image
-        where = f"template {template.name!r}"
+        place = f"template {template.name!r}"
         if image is None:
-            yield f"{where}: no image; set `image` there or at the top of the file"
+            yield f"{place}: no image; set `image` there or at the top of the file"
         elif not re.search(r"@sha256:[0-9a-f]{64}$", image):
             yield (
-                f"{where}: image {image!r} is not pinned by digest; use NAME@sha256:..., "
+                f"{place}: image {image!r} is not pinned by digest; use NAME@sha256:..., "
                 "which `comfypin image push` prints (a tag can change under running workers)"
             )
         elif image.endswith("0" * 64) or "/YOU/" in image:
             yield (
-                f"{where}: image is still the placeholder of `comfypin runpod init`; "
+                f"{place}: image is still the placeholder of `comfypin runpod init`; "
                 "write the one that `comfypin image push` printed, or run init with --image"
             )
 
 
-def _volumes(deployment: Deployment, release: ReleaseFacts) -> Iterator[str]:
+def _volume_findings(deployment: Deployment, release_facts: ReleaseFacts) -> Iterator[str]:
     for volume in deployment.volume:
-        if not volume.existing and volume.size < gigabytes(release.models_bytes):
+        if not volume.existing and volume.size < to_gigabytes(release_facts.models_bytes):
             yield (
                 f"volume {volume.name!r}: size = {volume.size} GB is less than the release's models "
-                f"({gigabytes(release.models_bytes):.1f} GB)"
+                f"({to_gigabytes(release_facts.models_bytes):.1f} GB)"
             )
 
 
-def _templates(deployment: Deployment, release: ReleaseFacts) -> Iterator[str]:
+def _template_findings(deployment: Deployment, release_facts: ReleaseFacts) -> Iterator[str]:
     for template in deployment.template:
-        where = f"template {template.name!r}"
+        place = f"template {template.name!r}"
         merged = {**deployment.env, **deployment.storage, **template.env}
-        yield from variable_findings(where, merged)
-        yield from _too_many(where, deployment, template.name, {})
-        yield from _ports(where, template)
-        needed = disk_gb(deployment, release, template)
+        yield from variable_findings(place, merged)
+        yield from _variable_count_findings(place, deployment, template.name, {})
+        yield from _port_findings(place, template)
+        needed = needed_disk_gb(deployment, release_facts, template)
         if template.disk is not None and template.disk < needed:
             yield (
-                f"{where}: disk = {template.disk} GB is less than the {needed} GB that the release's container writes "
-                "(its models too, where no volume holds them); leave it out to have it derived"
+                f"{place}: disk = {template.disk} GB is less than the {needed} GB that the release's container writes "
+                "(with its models, if no volume holds them); leave it out to have it derived"
             )
         if template.kind == "serverless" and template.volume_disk is not None:
-            yield f"{where}: volume_disk belongs to pods; a serverless worker has a container disk only"
+            yield f"{place}: volume_disk belongs to pods; a serverless worker has a container disk only"
 
 
-def variable_findings(where: str, variables: Mapping[str, str]) -> Iterator[str]:
-    """Plain secrets, names that no shell takes, and names that are ours."""
-    for name, value in variables.items():
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-            yield f"{where}: {name!r} is no variable name; use letters, digits and _"
-        if name in _OURS:
-            yield f"{where}: {name} is set from the release in `release`; leave it out"
-        if _looks_secret(name, value) and value and not SECRET_REFERENCE.fullmatch(value.strip()):
+def variable_findings(place: str, variables: Mapping[str, str]) -> Iterator[str]:
+    """Find plain secrets, names that no shell takes, and names that comfypin sets itself."""
+    for variable, variable_value in variables.items():
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", variable):
+            yield f"{place}: {variable!r} is not a valid variable name; use letters, digits and _"
+        if variable in _OUR_VARIABLES:
+            yield f"{place}: {variable} is set from the release in `release`; leave it out"
+        if _looks_secret(name, variable_value) and variable_value and not SECRET_REFERENCE.fullmatch(variable_value.strip()):
             yield (
-                f"{where}: {name} looks like a secret in plain text; store it in RunPod's secret manager "
-                f"(console, Secrets, Create Secret, name {name.lower()}) and write "
-                f'{name} = "{{{{ RUNPOD_SECRET_{name.lower()} }}}}"'
+                f"{place}: {variable} looks like a secret in plain text; store it in RunPod's secret manager "
+                f"(console, Secrets, Create Secret, name {variable.lower()}) and write "
+                f'{variable} = "{{{{ RUNPOD_SECRET_{variable.lower()} }}}}"'
             )
 
 
-def _looks_secret(name: str, value: str) -> bool:
-    if (_SECRET_NAME.search(name) and name not in _NOT_SECRET) or _SECRET_VALUE.search(value):
+def _looks_secret(name: str, variable_value: str) -> bool:
+    if (_SECRET_NAME.search(name) and name not in _NOT_SECRET) or _SECRET_VALUE.search(variable_value):
         return True
-    if not value.lstrip().startswith(("{", "[")):
+    if not variable_value.lstrip().startswith(("{", "[")):
         return False
     try:
-        return _holds_secret(json.loads(value))
+        return _holds_secret(json.loads(variable_value))
     except (ValueError, RecursionError):
         # Of a text that is not JSON nobody knows; a key that was pasted badly is still one.
-        return name in _NOT_SECRET or '"private_key"' in value
+        return name in _NOT_SECRET or '"private_key"' in variable_value
 
 
 def _holds_secret(document: object) -> bool:
-    match document:
+    port_match document:
         case dict():
-            plain = [name for name, value in document.items() if isinstance(value, str) and value.strip()]
+            plain = [name for name, variable_value in document.items() if isinstance(variable_value, str) and variable_value.strip()]
             secret = [name for name in plain if not SECRET_REFERENCE.fullmatch(document[name].strip())]
             return any(map(_SECRET_FIELD.fullmatch, secret)) or any(map(_holds_secret, document.values()))
         case list():
@@ -214,75 +233,78 @@ def _holds_secret(document: object) -> bool:
             return False
 
 
-def _too_many(where: str, deployment: Deployment, template: str, own: Mapping[str, str]) -> Iterator[str]:
+def _variable_count_findings(
+    place: str, deployment: Deployment, template: str, own: Mapping[str, str]
+) -> Iterator[str]:
     """More variables than RunPod allows, of all the places that a worker's or pod's variables come from."""
-    shared = next((item.env for item in deployment.template if item.name == template), {})
-    count = len({**deployment.env, **deployment.storage, **shared, **own})
-    if count + _PLATFORM_VARIABLES > MAX_VARIABLES:
-        yield f"{where}: {count} variables and {_PLATFORM_VARIABLES} of ours; RunPod allows {MAX_VARIABLES}"
+    shared = next((resource.env for resource in deployment.template if resource.name == template), {})
+    occurrences = len({**deployment.env, **deployment.storage, **shared, **own})
+    if occurrences + _PLATFORM_VARIABLES > MAX_VARIABLES:
+        yield f"{place}: {occurrences} variables and {_PLATFORM_VARIABLES} of ours; RunPod allows {MAX_VARIABLES}"
 
 
-def _ports(where: str, template: TemplateConfig) -> Iterator[str]:
+def _port_findings(place: str, template: TemplateConfig) -> Iterator[str]:
     ports = template.ports or ()
-    http = [port for port in ports if port.endswith("/http")]
-    if len(http) > MAX_HTTP_PORTS:
-        yield f"{where}: {len(http)} HTTP ports; RunPod's proxy takes {MAX_HTTP_PORTS}"
-    for port, count in Counter(ports).items():
-        match = _PORT.fullmatch(port)
-        if match is None:
-            yield f"{where}: port {port!r} must read NUMBER/http or NUMBER/tcp"
+    http_ports = [port for port in ports if port.endswith("/http")]
+    if len(http_ports) > MAX_HTTP_PORTS:
+        yield f"{place}: {len(http_ports)} HTTP ports; RunPod's proxy takes {MAX_HTTP_PORTS}"
+    for port, occurrences in Counter(ports).items():
+        port_match = _PORT.fullmatch(port)
+        if port_match is None:
+            yield f"{place}: port {port!r} must read NUMBER/http or NUMBER/tcp"
             continue
-        if count > 1:
-            yield f"{where}: port {port} stands {count} times"
-        number = int(match[1])
+        if occurrences > 1:
+            yield f"{place}: port {port} is listed {occurrences} times"
+        number = int(port_match[1])
         # Above 70000 RunPod gives a TCP port that is the same inside and outside, told in RUNPOD_TCP_PORT_<number>.
-        symmetrical = match[2] == "tcp" and 70_000 < number < 80_000
+        symmetrical = port_match[2] == "tcp" and 70_000 < number < 80_000
         if not (1 <= number <= 65_535 or symmetrical):
-            yield f"{where}: port {port} does not exist; take 1 to 65535, or 70001/tcp to 79999/tcp (symmetrical)"
+            yield f"{place}: port {port} does not exist; take 1 to 65535, or 70001/tcp to 79999/tcp (symmetrical)"
 
 
-def _endpoints(deployment: Deployment, release: ReleaseFacts) -> Iterator[str]:
+def _endpoint_findings(deployment: Deployment, release_facts: ReleaseFacts) -> Iterator[str]:
     for endpoint in deployment.endpoint:
-        where = f"endpoint {endpoint.name!r}"
+        place = f"endpoint {endpoint.name!r}"
         workers, scaling = endpoint.workers, endpoint.scaling
-        yield from variable_findings(where, endpoint.env)
-        yield from _too_many(where, deployment, endpoint.template, endpoint.env)
+        yield from variable_findings(place, endpoint.env)
+        yield from _variable_count_findings(place, deployment, endpoint.template, endpoint.env)
         if workers.min > workers.max:
-            yield f"{where}: workers.min = {workers.min} is more than workers.max = {workers.max}"
+            yield f"{place}: workers.min = {workers.min} is more than workers.max = {workers.max}"
         if scaling.queue_delay is not None and scaling.request_count is not None:
-            yield f"{where}: scaling takes queue_delay or request_count, not both"
+            yield f"{place}: scaling takes queue_delay or request_count, not both"
         if endpoint.type == "load-balancer" and scaling.queue_delay is not None:
-            yield f"{where}: a load-balancer has no queue; scale it by request_count"
+            yield f"{place}: a load-balancer has no queue; scale it by request_count"
+        # 10 is the default: somebody who did not set it need not hear of it.
         if endpoint.type == "queue" and scaling.request_count is not None and workers.idle_timeout != 10:
-            yield f"{where}: workers.idle_timeout does not apply to a queue that scales by request_count; leave it out"
+            yield f"{place}: workers.idle_timeout does not apply to a queue that scales by request_count; leave it out"
         if endpoint.flashboot != "off" and workers.max == 0:
-            yield f'{where}: flashboot needs workers; set workers.max, or flashboot = "off"'
-        yield from _cuda(where, endpoint.min_cuda, release)
+            yield f'{place}: flashboot needs workers; set workers.max, or flashboot = "off"'
+        yield from _cuda_findings(place, endpoint.min_cuda, release_facts)
 
 
-def _pods(deployment: Deployment) -> Iterator[str]:
+def _pod_findings(deployment: Deployment) -> Iterator[str]:
     for pod in deployment.pod:
-        where = f"pod {pod.name!r}"
-        yield from variable_findings(where, pod.env)
-        yield from _too_many(where, deployment, pod.template, pod.env)
-        template = next((item for item in deployment.template if item.name == pod.template), None)
+        place = f"pod {pod.name!r}"
+        yield from variable_findings(place, pod.env)
+        yield from _variable_count_findings(place, deployment, pod.template, pod.env)
+        template = next((resource for resource in deployment.template if resource.name == pod.template), None)
         if pod.volume and template is not None and template.volume_disk is not None:
-            yield f"{where}: a network volume and the template's volume_disk exclude each other; keep one"
+            yield f"{place}: a network volume and the template's volume_disk exclude each other; keep one"
         if pod.ssh and template is not None and "22/tcp" not in (template.ports or ("22/tcp",)):
-            yield f"{where}: ssh = true needs the port 22/tcp in template {template.name!r}"
+            yield f"{place}: ssh = true needs the port 22/tcp in template {template.name!r}"
 
 
-def _cuda(where: str, stated: str | None, release: ReleaseFacts) -> Iterator[str]:
-    if stated and release.cuda and _version(stated) < _version(release.cuda):
+def _cuda_findings(place: str, stated_cuda: str | None, release_facts: ReleaseFacts) -> Iterator[str]:
+    if stated_cuda and release_facts.cuda and _parse_version(stated_cuda) < _parse_version(release_facts.cuda):
         yield (
-            f"{where}: min_cuda = {stated} is below CUDA {release.cuda}, which the lock's torch needs; "
+            f"{place}: min_cuda = {stated_cuda} is below CUDA {release_facts.cuda}, which the lock's torch needs; "
             "leave it out to have it derived"
         )
 
 
-def _version(text: str) -> tuple[int, ...]:
+def _parse_version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split("."))
 
 
-def _unknown(where: str, kind: str, name: str, known: Iterable[str]) -> str:
-    return f"{where}: there is no {kind} {name!r} in the file; there are {', '.join(sorted(known)) or 'none'}"
+def _unknown_name(place: str, kind: str, resource_name: str, known: Iterable[str]) -> str:
+    return f"{place}: there is no {kind} {resource_name!r} in the file; there are {', '.join(sorted(known)) or 'none'}"

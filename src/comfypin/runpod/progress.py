@@ -1,4 +1,4 @@
-"""Progress on its way to a platform: in order, throttled, and all told before the result. No thread a call.
+"""Sends progress to a platform: in order, throttled, and all of it before the result. No thread a call.
 
 RunPod's own `progress_update` starts a thread for each call, so that updates overtake each other and the result.
 """
@@ -12,20 +12,20 @@ from comfypin.digest import JsonValue
 
 log = logging.getLogger(__name__)
 
-EVERY_S = 1.0
+REPORT_EVERY_S = 1.0
 _FLUSH_WITHIN_S = 5.0
-Send = Callable[[Mapping[str, JsonValue]], Awaitable[None]]
+SendProgress = Callable[[Mapping[str, JsonValue]], Awaitable[None]]
 
 
-class Reporter:
+class ProgressReporter:
     """Sends the newest progress at most every `every_s` seconds; what it replaces is never sent."""
 
-    def __init__(self, send: Send, *, every_s: float = EVERY_S) -> None:
+    def __init__(self, send: SendProgress, *, every_s: float = REPORT_EVERY_S) -> None:
         self._send = send
         self._every_s = every_s
         self._newest: Mapping[str, JsonValue] | None = None
         self._changed = asyncio.Event()
-        self._task = asyncio.get_running_loop().create_task(self._work())
+        self._task = asyncio.get_running_loop().create_task(self._send_forever())
 
     def __call__(self, progress: Mapping[str, JsonValue]) -> None:
         """Note the newest progress. Call it on the loop that made the reporter."""
@@ -34,23 +34,24 @@ class Reporter:
 
     async def close(self) -> None:
         """Send what is owed and stop; after it nothing is sent any more. A platform that hangs is given up."""
+        # Before the last progress is sent, so that nothing can overtake it.
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
         if self._newest is not None:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_FLUSH_WITHIN_S):
-                    await self._tell()
+                    await self._send_newest()
 
-    async def _work(self) -> None:
+    async def _send_forever(self) -> None:
         while True:
             await self._changed.wait()
             self._changed.clear()
             # A send that has begun is finished also when we are told to stop: the order must hold.
-            await asyncio.shield(asyncio.ensure_future(self._tell()))
+            await asyncio.shield(asyncio.ensure_future(self._send_newest()))
             await asyncio.sleep(self._every_s)
 
-    async def _tell(self) -> None:
+    async def _send_newest(self) -> None:
         newest, self._newest = self._newest, None
         if newest is None:
             return

@@ -1,4 +1,4 @@
-"""RunPod Serverless as a source of jobs: the SDK's worker loop in the main thread, our engine in a loop of its own.
+"""Takes jobs from RunPod Serverless: the SDK's worker loop in the main thread, our engine on a loop in another.
 
 The SDK owns its event loop and the signals; the handler it calls hands each job to our loop and waits. Cancelling there
 cancels here, so a cancelled job's prompt leaves the engine at once. Requires runpod >= 1.10.1: earlier ones send nearly
@@ -15,16 +15,16 @@ from types import FrameType
 from typing import Any, TypeVar
 
 from comfypin.digest import JsonValue
-from comfypin.jobs.interface import Handle, Outcome
-from comfypin.jobs.request import job_of
-from comfypin.runpod.progress import Reporter
+from comfypin.jobs.interface import Handle, JobOutcome
+from comfypin.jobs.request import input_of_platform_job
+from comfypin.runpod.progress import ProgressReporter
 
 log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 _CLEAN_UP_WITHIN_S = 10.0
-_BRINGS_DOWN = (signal.SIGTERM, signal.SIGINT)
-CONCURRENCY = 2
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+JOBS_AT_ONCE = 2
 """One job in the engine, and one whose inputs are fetched or whose outputs are delivered."""
 
 
@@ -32,9 +32,9 @@ class RunpodWorker:
     """Serves an endpoint's jobs with `handle`, whose coroutines run on `loop` (another thread's)."""
 
     def __init__(
-        self, handle: Handle, loop: asyncio.AbstractEventLoop, *, grace_s: float, concurrency: int = CONCURRENCY
+        self, handle: Handle, loop: asyncio.AbstractEventLoop, *, grace_s: float, concurrency: int = JOBS_AT_ONCE
     ) -> None:
-        """`grace_s`: how long the jobs that run at SIGTERM may go on."""
+        """Take jobs for `handle`. Jobs that run at SIGTERM may go on for `grace_s`."""
         self._handle = handle
         self._loop = loop
         self._grace_s = grace_s
@@ -52,52 +52,57 @@ class RunpodWorker:
         import runpod
 
         for name, check in fitness.items():
+            # The SDK logs checks by the function's name.
             check.__name__ = name
             runpod.serverless.register_fitness_check(check)
         try:
-            runpod.serverless.start({"handler": self.handler, "concurrency_modifier": self._scale})
+            runpod.serverless.start({"handler": self.handle_job, "concurrency_modifier": self._job_concurrency})
         except asyncio.CancelledError:
             log.warning("grace time over; unfinished jobs go back to the platform", extra={"action": "worker_cut_off"})
 
-    def _scale(self, _current: int) -> int:
+    def _job_concurrency(self, _current: int) -> int:
         """Jobs at once. The SDK asks it in its loop, after it has taken the signals: the first place of ours to be."""
         if not self._bounded:
             self._bounded = True
-            here = asyncio.get_running_loop()
-            for number in _BRINGS_DOWN:
-                _then(number, lambda: here.call_soon_threadsafe(here.call_later, self._grace_s, _cancel_all, here))
+            sdk_loop = asyncio.get_running_loop()
+            for signal_number in _STOP_SIGNALS:
+                _chain_signal_handler(
+                    signal_number,
+                    lambda: sdk_loop.call_soon_threadsafe(sdk_loop.call_later, self._grace_s, _cancel_all, sdk_loop),
+                )
         return self._concurrency
 
-    async def handler(self, job: dict[str, Any]) -> dict[str, JsonValue]:
+    async def handle_job(self, sdk_job: dict[str, Any]) -> dict[str, JsonValue]:
         """One job as the SDK gives it, and its answer as the SDK wants it."""
         from runpod import http_client
 
         open_session: Any = http_client.AsyncClientSession
         async with open_session() as session:
-            reporter = Reporter(lambda progress: _send_progress(session, job, progress))
-            here = asyncio.get_running_loop()
+            reporter = ProgressReporter(lambda progress: _send_progress(session, sdk_job, progress))
+            sdk_loop = asyncio.get_running_loop()
 
-            def tell(progress: Mapping[str, JsonValue]) -> None:
-                here.call_soon_threadsafe(reporter, progress)
+            # The engine's loop calls this; the reporter lives on the SDK's.
+            def report_progress(progress: Mapping[str, JsonValue]) -> None:
+                sdk_loop.call_soon_threadsafe(reporter, progress)
 
             try:
-                work = self._handle(str(job["id"]), job_of(job), progress=tell)
-                outcome = await self._elsewhere(work)
+                work = self._handle(str(sdk_job["id"]), input_of_platform_job(sdk_job), progress=report_progress)
+                outcome = await self._run_on_engine_loop(work)
             finally:
                 await reporter.close()
-        return self._answer(outcome)
+        return self._to_response(outcome)
 
-    async def _elsewhere(self, work: Coroutine[Any, Any, Result]) -> Result:
+    async def _run_on_engine_loop(self, work: Coroutine[Any, Any, Result]) -> Result:
         """Run on our loop; a cancellation waits until the prompt is out of the engine."""
         ended = threading.Event()
 
-        async def guarded() -> Result:
+        async def run_guarded() -> Result:
             try:
                 return await work
             finally:
                 ended.set()
 
-        future = asyncio.run_coroutine_threadsafe(guarded(), self._loop)
+        future = asyncio.run_coroutine_threadsafe(run_guarded(), self._loop)
         try:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
@@ -106,27 +111,27 @@ class RunpodWorker:
             await asyncio.get_running_loop().run_in_executor(None, ended.wait, _CLEAN_UP_WITHIN_S)
             raise
 
-    def _answer(self, outcome: Outcome) -> dict[str, JsonValue]:
-        answer = dict(outcome.output)
+    def _to_response(self, outcome: JobOutcome) -> dict[str, JsonValue]:
+        response = dict(outcome.output)
         if outcome.replace_worker:
             log.error("engine keeps dying; the worker is given back", extra={"action": "worker_given_back"})
             # `refresh_worker` has the platform stop this pod, but the SDK's loop would go on taking jobs meanwhile;
             # on SIGTERM it takes none, and still sends the answers of those that run.
-            answer["refresh_worker"] = True
+            response["refresh_worker"] = True
             os.kill(os.getpid(), signal.SIGTERM)
-        return answer
+        return response
 
 
-def _then(number: signal.Signals, after: Callable[[], object]) -> None:
-    """Do `after` each time the signal has been dealt with by whoever has it now."""
-    before = signal.getsignal(number)
+def _chain_signal_handler(signal_number: signal.Signals, and_then: Callable[[], object]) -> None:
+    """Do `and_then` each time the signal has been dealt with by whoever has it now."""
+    earlier_handler = signal.getsignal(signal_number)
 
-    def both(received: int, frame: FrameType | None) -> None:
-        if callable(before):
-            before(received, frame)
-        after()
+    def call_both(received_signal: int, frame: FrameType | None) -> None:
+        if callable(earlier_handler):
+            earlier_handler(received_signal, frame)
+        and_then()
 
-    signal.signal(number, both)
+    signal.signal(signal_number, call_both)
 
 
 def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
@@ -135,8 +140,8 @@ def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
         task.cancel()
 
 
-async def _send_progress(session: Any, job: dict[str, Any], progress: Mapping[str, JsonValue]) -> None:
+async def _send_progress(session: Any, sdk_job: dict[str, Any], progress: Mapping[str, JsonValue]) -> None:
     from runpod.serverless.modules import rp_http
 
     send: Any = rp_http.send_result
-    await send(session, {"status": "IN_PROGRESS", "output": dict(progress)}, job)
+    await send(session, {"status": "IN_PROGRESS", "output": dict(progress)}, sdk_job)

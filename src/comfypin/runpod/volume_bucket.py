@@ -1,4 +1,4 @@
-"""A network volume through its S3 API: the few requests that RunPod's gateway has, none of them presigned.
+"""Speaks a network volume's S3 API: the few requests that RunPod's gateway has, none of them presigned.
 
 Its limits: an object in one request stays below 500 MB, parts have 5 MB to 500 MB, there is no DeleteObjects.
 https://docs.runpod.io/storage/s3-api
@@ -33,8 +33,8 @@ _ANSWER_TIMEOUT_S = 900.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stored:
-    """An object or a part that the volume has."""
+class VolumeObject:
+    """One object, or one part, that the volume has."""
 
     key: str
     size_bytes: int
@@ -42,8 +42,8 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Upload:
-    """An upload in parts that was begun and not ended, and when (as the server writes it)."""
+class MultipartUpload:
+    """One upload in parts that was begun and not completed, and when (as the server writes it)."""
 
     key: str
     upload_id: str = field(repr=False)
@@ -63,145 +63,169 @@ class VolumeBucket:
 
     @property
     def name(self) -> str:
-        """The volume in words."""
+        """Return the volume's name for messages."""
         return self._client.name
 
     # -- objects
 
-    def head(self, key: str) -> Stored | None:
-        """An object's size and etag, or None."""
+    def head_object(self, object_key: str) -> VolumeObject | None:
+        """Return an object's size and etag, or None."""
         try:
-            facts = self._ask("head_object", key, action="read")
+            response_facts = self._call_with_retries("head_object", object_key, action="read")
         except ObjectMissing:
             return None
-        return Stored(key=key, size_bytes=int(facts.get("ContentLength") or 0), etag=_bare(facts))
+        return VolumeObject(
+            key=object_key, size_bytes=int(response_facts.get("ContentLength") or 0), etag=_bare_etag(response_facts)
+        )
 
-    def get(self, key: str) -> bytes | None:
-        """A small object's bytes, or None."""
+    def read_object(self, object_key: str) -> bytes | None:
+        """Return a small object's bytes, or None."""
         try:
-            return self._retry.call(lambda: b"".join(self._chunks(key)), what=self._client.uri(key))
+            return self._retry.call(lambda: b"".join(self._read_chunks(object_key)), what=self._client.uri(object_key))
         except ObjectMissing:
             return None
 
-    def sha256(self, key: str) -> str:
-        """The digest of an object's bytes, all of them read."""
+    def read_sha256(self, object_key: str) -> str:
+        """Return the digest of an object by reading all its bytes."""
 
-        def read() -> str:
+        def hash_object() -> str:
             hasher = hashlib.sha256()
-            for chunk in self._chunks(key):
+            for chunk in self._read_chunks(object_key):
                 hasher.update(chunk)
             return hasher.hexdigest()
 
-        return self._retry.call(read, what=self._client.uri(key))
+        return self._retry.call(hash_object, what=self._client.uri(object_key))
 
-    def put(self, key: str, body: bytes) -> None:
+    def put_object(self, object_key: str, content: bytes) -> None:
         """Write an object in one request, whole or not at all."""
-        answer = self._ask("put_object", key, action="write", Body=body, ContentMD5=_content_md5(body))
-        self._confirm(key, body, _bare(answer))
+        response = self._call_with_retries(
+            "put_object", object_key, action="write", Body=content, ContentMD5=_content_md5(content)
+        )
+        self._require_same_md5(object_key, content, _bare_etag(response))
 
-    def delete(self, key: str) -> None:
+    def delete_object(self, object_key: str) -> None:
         """Remove one object; one that is gone is fine."""
         try:
-            self._ask("delete_object", key, action="delete")
+            self._call_with_retries("delete_object", object_key, action="delete")
         except ObjectMissing:
             return
 
-    def objects(self, prefix: str) -> Iterator[Stored]:
-        """All objects whose keys begin so."""
-        following: dict[str, Any] = {}
+    def list_objects(self, key_prefix: str) -> Iterator[VolumeObject]:
+        """Yield all objects whose keys begin with `key_prefix`."""
+        page_arguments: dict[str, Any] = {}
         while True:
-            page = self._ask("list_objects_v2", action="list", Prefix=prefix, **following)
-            for item in page.get("Contents", []):
-                yield Stored(key=item["Key"], size_bytes=item["Size"], etag=_bare(item))
-            if not page.get("IsTruncated") or not page.get("NextContinuationToken"):
+            list_page = self._call_with_retries("list_objects_v2", action="list", Prefix=key_prefix, **page_arguments)
+            for listed in list_page.get("Contents", []):
+                yield VolumeObject(key=listed["Key"], size_bytes=listed["Size"], etag=_bare_etag(listed))
+            if not list_page.get("IsTruncated") or not list_page.get("NextContinuationToken"):
                 return
-            following = {"ContinuationToken": page["NextContinuationToken"]}
+            page_arguments = {"ContinuationToken": list_page["NextContinuationToken"]}
 
     # -- uploads in parts
 
-    def begin(self, key: str) -> str:
-        """Begin an upload in parts; its id."""
-        upload_id = self._ask("create_multipart_upload", key, action="write").get("UploadId")
+    def begin_upload(self, object_key: str) -> str:
+        """Begin an upload in parts and return its id."""
+        upload_id = self._call_with_retries("create_multipart_upload", object_key, action="write").get("UploadId")
         if not upload_id:
             raise StoreRefused(
-                store=self.name, action=f"begin {key}", status=200, code="", reason="the answer holds no upload id"
+                store=self.name,
+                action=f"begin {object_key}",
+                status=200,
+                code="",
+                reason="the answer holds no upload id",
             )
         return str(upload_id)
 
-    def uploads(self, prefix: str) -> list[Upload]:
-        """Uploads that were begun and not ended, of keys that begin so; none where the server does not list them."""
+    def list_uploads(self, key_prefix: str) -> list[MultipartUpload]:
+        """Return the unfinished uploads of keys that begin with `key_prefix`; none if the server does not list them."""
         try:
-            page = self._ask("list_multipart_uploads", action="list", Prefix=prefix)
+            list_page = self._call_with_retries("list_multipart_uploads", action="list", Prefix=key_prefix)
         except StoreRefused as refused:
+            # Not every gateway implements this request.
             if refused.facts["status"] in (400, 405, 501):
                 return []
             raise
-        found = [
-            Upload(key=item["Key"], upload_id=item["UploadId"], begun=str(item.get("Initiated", "")))
-            for item in page.get("Uploads", [])
+        found_uploads = [
+            MultipartUpload(key=listed["Key"], upload_id=listed["UploadId"], begun=str(listed.get("Initiated", "")))
+            for listed in list_page.get("Uploads", [])
         ]
-        return [upload for upload in found if upload.key.startswith(prefix)]
+        # A gateway may ignore the prefix.
+        return [multipart_upload for multipart_upload in found_uploads if multipart_upload.key.startswith(key_prefix)]
 
-    def parts(self, key: str, upload_id: str) -> dict[int, Stored]:
-        """The parts that are there, by number. Raises `UploadGone`."""
-        found: dict[int, Stored] = {}
-        following: dict[str, Any] = {}
+    def list_parts(self, object_key: str, upload_id: str) -> dict[int, VolumeObject]:
+        """Return the parts that the volume has, by number. Raises `UploadGone`."""
+        found_parts: dict[int, VolumeObject] = {}
+        page_arguments: dict[str, Any] = {}
         while True:
-            page = self._ask("list_parts", key, action="list parts of", UploadId=upload_id, **following)
-            for item in page.get("Parts", []):
-                found[item["PartNumber"]] = Stored(key=key, size_bytes=item["Size"], etag=_bare(item))
-            marker = page.get("NextPartNumberMarker")
-            if not page.get("IsTruncated") or not marker or marker == following.get("PartNumberMarker"):
-                return found
-            following = {"PartNumberMarker": marker}
+            list_page = self._call_with_retries(
+                "list_parts", object_key, action="list parts of", UploadId=upload_id, **page_arguments
+            )
+            for listed in list_page.get("Parts", []):
+                found_parts[listed["PartNumber"]] = VolumeObject(
+                    key=object_key, size_bytes=listed["Size"], etag=_bare_etag(listed)
+                )
+            marker = list_page.get("NextPartNumberMarker")
+            # The last test: a gateway that ignores the marker would send the first page for ever.
+            if not list_page.get("IsTruncated") or not marker or marker == page_arguments.get("PartNumberMarker"):
+                return found_parts
+            page_arguments = {"PartNumberMarker": marker}
 
-    def put_part(self, key: str, upload_id: str, number: int, body: bytes) -> str:
-        """Send a part; its etag. Raises `UploadGone`."""
-        answer = self._ask(
+    def put_part(self, object_key: str, upload_id: str, number: int, content: bytes) -> str:
+        """Send a part and return its etag. Raises `UploadGone`."""
+        response = self._call_with_retries(
             "upload_part",
-            key,
+            object_key,
             action="write",
             UploadId=upload_id,
             PartNumber=number,
-            Body=body,
-            ContentMD5=_content_md5(body),
+            Body=content,
+            ContentMD5=_content_md5(content),
         )
-        etag = _bare(answer)
-        self._confirm(key, body, etag)
+        etag = _bare_etag(response)
+        self._require_same_md5(object_key, content, etag)
         return etag
 
-    def complete(self, key: str, upload_id: str, etags: Mapping[int, str]) -> None:
-        """Join the parts into the object. Raises `UploadGone`, also where an earlier answer to this was lost."""
+    def complete_upload(self, object_key: str, upload_id: str, etags: Mapping[int, str]) -> None:
+        """Join the parts into the object. Raises `UploadGone`, also if an earlier response to this was lost."""
         parts = [{"PartNumber": number, "ETag": f'"{etag}"'} for number, etag in sorted(etags.items())]
-        self._ask("complete_multipart_upload", key, action="join", UploadId=upload_id, MultipartUpload={"Parts": parts})
+        self._call_with_retries(
+            "complete_multipart_upload", object_key, action="join", UploadId=upload_id, MultipartUpload={"Parts": parts}
+        )
 
-    def abort(self, key: str, upload_id: str) -> None:
+    def abort_upload(self, object_key: str, upload_id: str) -> None:
         """Give up an upload and its parts."""
         try:
-            self._ask("abort_multipart_upload", key, action="delete", UploadId=upload_id)
+            self._call_with_retries("abort_multipart_upload", object_key, action="delete", UploadId=upload_id)
         except (ObjectMissing, UploadGone):
             return
 
     # -- inside
 
-    def _ask(self, operation: str, key: str = "", *, action: str, **parameters: Any) -> dict[str, Any]:
+    def _call_with_retries(
+        self, operation: str, object_key: str = "", *, action: str, **parameters: Any
+    ) -> dict[str, Any]:
         return self._retry.call(
-            lambda: self._explained(key, lambda: self._client.call(operation, key, action=action, **parameters)),
-            what=self._client.uri(key),
+            lambda: self._with_volume_errors(
+                object_key, lambda: self._client.call(operation, object_key, action=action, **parameters)
+            ),
+            what=self._client.uri(object_key),
         )
 
-    def _chunks(self, key: str) -> Iterator[bytes]:
-        answer = self._explained(key, lambda: self._client.call("get_object", key, action="read"))
-        with self._client.failures_named(key, "read"), closing(answer["Body"]) as body:
-            yield from body.iter_chunks(CHUNK_BYTES)
+    def _read_chunks(self, object_key: str) -> Iterator[bytes]:
+        response = self._with_volume_errors(
+            object_key, lambda: self._client.call("get_object", object_key, action="read")
+        )
+        with self._client.failures_named(object_key, "read"), closing(response["Body"]) as content:
+            yield from content.iter_chunks(CHUNK_BYTES)
 
-    def _explained(self, key: str, ask: Callable[[], T]) -> T:
-        """What is asked, with the errors that are a volume's own."""
+    def _with_volume_errors(self, object_key: str, ask: Callable[[], T]) -> T:
+        """Call `ask`, and raise what a volume's own errors are instead of S3's."""
         try:
             return ask()
+        # Our S3 client takes NoSuchUpload for a passing error; for an upload of our own it is final.
         except StoreBusy as exc:
             if exc.facts["code"] == "NoSuchUpload":
-                raise UploadGone(uri=self._client.uri(key)) from exc
+                raise UploadGone(uri=self._client.uri(object_key)) from exc
             raise
         except CredentialsRefused as exc:
             remedy = "check RUNPOD_S3_ACCESS_KEY and RUNPOD_S3_SECRET_KEY (console, Settings, S3 API Keys)"
@@ -209,26 +233,29 @@ class VolumeBucket:
         except BucketMissing as exc:
             raise BucketMissing(store=self.name, variable="the volume's data centre") from exc
 
-    def _confirm(self, key: str, body: bytes, etag: str) -> None:
-        """Where the etag is an md5, it has to be that of what was sent."""
-        sent = md5_of(body)
-        if _MD5.fullmatch(etag) and etag != sent:
-            raise ChecksumMismatch(uri=self._client.uri(key), kind="md5", expected=sent, actual=etag)
+    def _require_same_md5(self, object_key: str, content: bytes, etag: str) -> None:
+        """Raise `ChecksumMismatch` if the etag is an md5 and not that of the bytes sent."""
+        sent_md5 = md5_of(content)
+        if _MD5.fullmatch(etag) and etag != sent_md5:
+            raise ChecksumMismatch(uri=self._client.uri(object_key), kind="md5", expected=sent_md5, actual=etag)
 
 
-def _content_md5(body: bytes) -> str:
-    return base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
+def _content_md5(content: bytes) -> str:
+    return base64.b64encode(hashlib.md5(content, usedforsecurity=False).digest()).decode()
 
 
-def md5_of(body: bytes) -> str:
-    """The md5 that S3 servers give as the etag of one request's bytes."""
-    return hashlib.md5(body, usedforsecurity=False).hexdigest()
+def md5_of(content: bytes) -> str:
+    """Return the md5 that S3 servers give as the etag of one request's bytes."""
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
-def same_part(there: Stored, body: bytes) -> bool:
-    """Whether a part that is there holds these bytes: its size, and its md5 where the etag is one."""
-    return there.size_bytes == len(body) and (not _MD5.fullmatch(there.etag) or there.etag == md5_of(body))
+def is_same_part(stored_part: VolumeObject, content: bytes) -> bool:
+    """Return whether a stored part holds these bytes, by its size, and by its md5 if the etag is one."""
+    return stored_part.size_bytes == len(content) and (
+        not _MD5.fullmatch(stored_part.etag) or stored_part.etag == md5_of(content)
+    )
 
 
-def _bare(facts: Mapping[str, Any]) -> str:
-    return str(facts.get("ETag") or "").strip().removeprefix("W/").strip('"')
+def _bare_etag(response_facts: Mapping[str, Any]) -> str:
+    # S3 puts etags in quotes, and some gateways mark them as weak.
+    return str(response_facts.get("ETag") or "").strip().removeprefix("W/").strip('"')

@@ -1,4 +1,4 @@
-"""Looks after what was pushed to a volume: is it all still there, and what may go."""
+"""Verifies what was pushed to a volume, and finds what may be removed."""
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -6,16 +6,16 @@ from datetime import UTC, datetime, timedelta
 
 from comfypin.models.release_index import record_file_name
 from comfypin.models.target_paths import STORE_FOLDER
-from comfypin.runpod.volume_bucket import Stored, Upload, VolumeBucket
-from comfypin.runpod.volume_release import MODELS, PACKS, RECORDS, Record, RecordedFile, blob_key, read_records
+from comfypin.runpod.volume_bucket import MultipartUpload, VolumeBucket, VolumeObject
+from comfypin.runpod.volume_release import MODELS, PACKS, RECORDS, PushRecord, RecordedFile, blob_key, read_records
 
 # Younger ones may be somebody's push that goes on.
 GIVEN_UP_AFTER = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """A file that is not what was recorded, in words."""
+class VolumeFinding:
+    """One file that does not match its record, in words."""
 
     release: str
     key: str
@@ -23,90 +23,103 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Garbage:
-    """What no kept release needs: objects, and uploads in parts that were never ended."""
+class VolumeGarbage:
+    """Objects that no kept release needs, and uploads in parts that were never completed."""
 
-    objects: tuple[Stored, ...]
-    uploads: tuple[Upload, ...]
-    records: tuple[Record, ...]
+    objects: tuple[VolumeObject, ...]
+    uploads: tuple[MultipartUpload, ...]
+    records: tuple[PushRecord, ...]
 
     @property
     def size_bytes(self) -> int:
-        """What the objects take."""
-        return sum(item.size_bytes for item in self.objects)
+        """Return the size of all objects."""
+        return sum(recorded_file.size_bytes for recorded_file in self.objects)
 
 
-def verify(bucket: VolumeBucket, records: Iterable[Record], *, deep: bool = False) -> list[Finding]:
+def verify_volume(
+    volume_bucket: VolumeBucket, records: Iterable[PushRecord], *, deep: bool = False
+) -> list[VolumeFinding]:
     """Compare what the volume holds with what was recorded: sizes and etags, and with `deep` every byte."""
-    found = []
-    for record in records:
-        if not record.complete:
-            found.append(Finding(release=record.release, key=record.key, problem="was not pushed to its end"))
-        for item in record.files.values():
-            if (problem := _problem(bucket, item, deep=deep)) is not None:
-                found.append(Finding(release=record.release, key=item.key, problem=problem))
-    return found
+    findings = []
+    for push_record in records:
+        if not push_record.complete:
+            findings.append(
+                VolumeFinding(release=push_record.release, key=push_record.key, problem="was not pushed to its end")
+            )
+        for recorded_file in push_record.files.values():
+            if (problem := _find_problem(volume_bucket, recorded_file, deep=deep)) is not None:
+                findings.append(VolumeFinding(release=push_record.release, key=recorded_file.key, problem=problem))
+    return findings
 
 
-def _problem(bucket: VolumeBucket, item: RecordedFile, *, deep: bool) -> str | None:
-    stored = bucket.head(item.key)
-    key = item.key
-    if stored is None and item.kind == "model":
+def _find_problem(volume_bucket: VolumeBucket, recorded_file: RecordedFile, *, deep: bool) -> str | None:
+    stored_object = volume_bucket.head_object(recorded_file.key)
+    key = recorded_file.key
+    if stored_object is None and recorded_file.kind == "model":
         # A pod's pull moves a model into the store and leaves a link, which S3 gateways need not show.
-        key = blob_key(item.sha256)
-        stored = bucket.head(key)
-    if stored is None:
+        key = blob_key(recorded_file.sha256)
+        stored_object = volume_bucket.head_object(key)
+    if stored_object is None:
         return "is missing"
-    if stored.size_bytes != item.size_bytes:
-        return f"has {stored.size_bytes} bytes instead of {item.size_bytes}"
+    if stored_object.size_bytes != recorded_file.size_bytes:
+        return f"has {stored_object.size_bytes} bytes instead of {recorded_file.size_bytes}"
     # An etag that differs is not yet other bytes: a gateway may make it of the file's time.
-    if not deep and (stored.etag == item.etag or key != item.key):
+    if not deep and (stored_object.etag == recorded_file.etag or key != recorded_file.key):
         return None
-    actual = bucket.sha256(key)
-    return None if actual == item.sha256 else f"has the sha256 {actual} instead of {item.sha256}"
+    actual = volume_bucket.read_sha256(key)
+    return None if actual == recorded_file.sha256 else f"has the sha256 {actual} instead of {recorded_file.sha256}"
 
 
-def find_garbage(bucket: VolumeBucket, *, keep: Collection[str], now: datetime | None = None) -> Garbage:
-    """What was pushed, or left by a push that was killed, and that no release of these names needs.
+def find_garbage(volume_bucket: VolumeBucket, *, keep: Collection[str], now: datetime | None = None) -> VolumeGarbage:
+    """Find what was pushed, or left by a killed push, and is not needed by any release of these names.
 
     Only what comfypin's records name goes: other files of the volume are not ours.
     """
-    records = read_records(bucket)
-    kept_files = {key: item for record in records if record.release in keep for key, item in record.files.items()}
-    kept_digests = {item.sha256 for item in kept_files.values()}
-    doomed: dict[str, Stored] = {}
-    for record in records:
-        for item in record.files.values() if record.release not in keep else ():
-            keys = [item.key] if item.key not in kept_files else []
-            if item.kind == "model" and item.sha256 not in kept_digests:
-                keys.append(blob_key(item.sha256))
+    records = read_records(volume_bucket)
+    kept_files = {
+        key: recorded_file
+        for push_record in records
+        if push_record.release in keep
+        for key, recorded_file in push_record.files.items()
+    }
+    kept_digests = {recorded_file.sha256 for recorded_file in kept_files.values()}
+    doomed_objects: dict[str, VolumeObject] = {}
+    for push_record in records:
+        for recorded_file in push_record.files.values() if push_record.release not in keep else ():
+            # A pod's pull moves a model into the store, so its bytes may be in either place.
+            keys = [recorded_file.key] if recorded_file.key not in kept_files else []
+            if recorded_file.kind == "model" and recorded_file.sha256 not in kept_digests:
+                keys.append(blob_key(recorded_file.sha256))
             for key in keys:
-                stored = bucket.head(key)
-                if stored is not None:
-                    doomed[key] = stored
-    uploads = [upload for prefix in (MODELS, PACKS) for upload in bucket.uploads(f"{prefix}/")]
+                stored_object = volume_bucket.head_object(key)
+                if stored_object is not None:
+                    doomed_objects[key] = stored_object
+    uploads = [
+        multipart_upload for prefix in (MODELS, PACKS) for multipart_upload in volume_bucket.list_uploads(f"{prefix}/")
+    ]
     given_up = (now or datetime.now(UTC)) - GIVEN_UP_AFTER
-    return Garbage(
-        objects=tuple(doomed[key] for key in sorted(doomed)),
-        uploads=tuple(upload for upload in uploads if _begun_before(upload, given_up)),
-        records=tuple(record for record in records if record.release not in keep),
+    return VolumeGarbage(
+        objects=tuple(doomed_objects[key] for key in sorted(doomed_objects)),
+        uploads=tuple(multipart_upload for multipart_upload in uploads if _begun_before(multipart_upload, given_up)),
+        records=tuple(push_record for push_record in records if push_record.release not in keep),
     )
 
 
-def _begun_before(upload: Upload, moment: datetime) -> bool:
+def _begun_before(multipart_upload: MultipartUpload, moment: datetime) -> bool:
     try:
-        begun = datetime.fromisoformat(upload.begun)
+        begun_at = datetime.fromisoformat(multipart_upload.begun)
     except ValueError:
         return False
-    return begun.replace(tzinfo=begun.tzinfo or UTC) < moment
+    return begun_at.replace(tzinfo=begun_at.tzinfo or UTC) < moment
 
 
-def collect(bucket: VolumeBucket, garbage: Garbage) -> None:
+def remove_garbage(volume_bucket: VolumeBucket, garbage: VolumeGarbage) -> None:
     """Remove it, object by object; a release's record goes after its files, so that a kill loses nothing."""
-    for upload in garbage.uploads:
-        bucket.abort(upload.key, upload.upload_id)
-    for item in garbage.objects:
-        bucket.delete(item.key)
-    for record in garbage.records:
-        bucket.delete(f"{MODELS}/{STORE_FOLDER}/releases/{record_file_name(record.release)}")
-        bucket.delete(f"{RECORDS}/{record_file_name(record.release)}")
+    # Uploads first: their parts take room and belong to nobody.
+    for multipart_upload in garbage.uploads:
+        volume_bucket.abort_upload(multipart_upload.key, multipart_upload.upload_id)
+    for recorded_file in garbage.objects:
+        volume_bucket.delete_object(recorded_file.key)
+    for push_record in garbage.records:
+        volume_bucket.delete_object(f"{MODELS}/{STORE_FOLDER}/releases/{record_file_name(push_record.release)}")
+        volume_bucket.delete_object(f"{RECORDS}/{record_file_name(push_record.release)}")

@@ -1,4 +1,4 @@
-"""What a release is on a network volume: which files under which keys, and the record that says what was pushed.
+"""Lays out a release on a network volume: which files under which keys, and the record of what was pushed.
 
 models/<target>            the release's models, where MODELS_DIR=/workspace/models looks (/runpod-volume/models)
 models/.comfypin/...       the models' store: blobs of pins outside MODELS_DIR, and which release uses which
@@ -26,8 +26,8 @@ FileKind = Literal["model", "env"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Owed:
-    """A file that the volume should have, before it is known where its bytes are. `pin` for models."""
+class OwedModel:
+    """One model that the volume should have; its bytes have not been found yet."""
 
     key: str
     sha256: Digest | None
@@ -37,8 +37,8 @@ class Owed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LocalFile:
-    """A file that is here, verified, and belongs on the volume under `key`."""
+class FileToPush:
+    """One verified file on this machine that belongs on the volume under `key`."""
 
     key: str
     path: Path
@@ -49,7 +49,7 @@ class LocalFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedFile:
-    """A file that was pushed: what it was, and the etag that the volume gave it."""
+    """One file that was pushed, with the etag that the volume gave it."""
 
     key: str
     sha256: str
@@ -59,8 +59,8 @@ class RecordedFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
-    """What was pushed of a release. `complete` is written last, when everything is there."""
+class PushRecord:
+    """Record of a release's push. `complete` is written last, when everything is there."""
 
     release: str
     lock_digest: str
@@ -69,97 +69,106 @@ class Record:
 
     @property
     def key(self) -> str:
-        """Where the record lies."""
+        """Return the record's key on the volume."""
         return f"{RECORDS}/{record_file_name(self.release)}"
 
     def to_bytes(self) -> bytes:
-        """The record as it is written."""
+        """Return the record as it is written."""
         files: list[JsonValue] = [
             {
-                "key": item.key,
-                "sha256": item.sha256,
-                "size_bytes": item.size_bytes,
-                "etag": item.etag,
-                "kind": item.kind,
+                "key": file_record.key,
+                "sha256": file_record.sha256,
+                "size_bytes": file_record.size_bytes,
+                "etag": file_record.etag,
+                "kind": file_record.kind,
             }
-            for item in sorted(self.files.values(), key=lambda item: item.key)
+            for file_record in sorted(self.files.values(), key=lambda file_record: file_record.key)
         ]
         return canonical_json(
             {"release": self.release, "lock_digest": self.lock_digest, "complete": self.complete, "files": files}
         )
 
 
-def owed_models(lock: Lock, places: TargetRoots) -> list[Owed]:
-    """The release's models and their keys. Raises `TargetRefused`."""
+def owed_models(lock: Lock, places: TargetRoots) -> list[OwedModel]:
+    """Return the release's models and their keys. Raises `TargetRefused`."""
     owed = []
-    for pin, path in list_targets(lock, places):
+    for model_pin, target_path in list_targets(lock, places):
         try:
-            key = f"{MODELS}/{path.relative_to(places.models_dir).as_posix()}"
+            object_key = f"{MODELS}/{target_path.relative_to(places.models_dir).as_posix()}"
         except ValueError as exc:
             # Outside MODELS_DIR (a node's own folder): the store has it by digest, and the pod's pull links it.
-            if pin.sha256 is None:
+            if model_pin.sha256 is None:
                 raise LockError(
-                    f"Model {pin.name} ({pin.target_path}) is outside MODELS_DIR and has no sha256, so a volume cannot "
-                    "hold it; pin it: comfypin models add.",
-                    model=pin.name,
+                    f"Model {model_pin.name} ({model_pin.target_path}) is outside MODELS_DIR and has no sha256, so "
+                    "a volume cannot hold it; pin it: comfypin models add.",
+                    model=model_pin.name,
                 ) from exc
-            key = blob_key(pin.sha256.hex)
-        owed.append(Owed(key=key, sha256=pin.sha256, size_bytes=pin.size_bytes, pin=pin, path=path))
+            object_key = blob_key(model_pin.sha256.hex)
+        owed.append(
+            OwedModel(
+                key=object_key,
+                sha256=model_pin.sha256,
+                size_bytes=model_pin.size_bytes,
+                pin=model_pin,
+                path=target_path,
+            )
+        )
     return owed
 
 
 def blob_key(sha256: str) -> str:
-    """Where the models' store keeps these bytes."""
+    """Return the key under which the models' store keeps these bytes."""
     return f"{MODELS}/{STORE_FOLDER}/blobs/sha256/{sha256[:2]}/{sha256}"
 
 
 def store_record(lock: Lock, digests: Mapping[str, Digest]) -> tuple[str, bytes]:
-    """The record that the models' store on the volume keeps of a release, so that its collector spares it.
+    """Return the record that protects a release's models from the store's collector on the volume.
 
     `digests` are by target path.
     """
     blobs: dict[Digest, list[str]] = {}
-    for pin in lock.models:
-        blobs.setdefault(digests[pin.target_path], []).append(pin.target_path)
+    for model_pin in lock.models:
+        blobs.setdefault(digests[model_pin.target_path], []).append(model_pin.target_path)
     return f"{MODELS}/{STORE_FOLDER}/releases/{record_file_name(lock.version_name)}", encode_release(
         lock.version_name, blobs
     )
 
 
-def read_records(bucket: VolumeBucket) -> list[Record]:
-    """What was pushed to a volume. A record that is not one is left out. Raises `StorageError`."""
-    found = []
-    for item in sorted(bucket.objects(f"{RECORDS}/"), key=lambda stored: stored.key):
-        data = bucket.get(item.key) if item.key.endswith(".json") else None
-        record = _parsed(data) if data is not None else None
-        if record is not None:
-            found.append(record)
-    return found
+def read_records(bucket: VolumeBucket) -> list[PushRecord]:
+    """Read what was pushed to a volume; unreadable records are left out. Raises `StorageError`."""
+    push_records = []
+    for file_record in sorted(bucket.list_objects(f"{RECORDS}/"), key=lambda stored: stored.key):
+        record_bytes = bucket.read_object(file_record.key) if file_record.key.endswith(".json") else None
+        push_record = _parse_record(record_bytes) if record_bytes is not None else None
+        if push_record is not None:
+            push_records.append(push_record)
+    return push_records
 
 
-def recorded(records: Iterable[Record]) -> dict[str, RecordedFile]:
-    """All files that records name, by key."""
-    return {key: item for record in records for key, item in record.files.items()}
+def recorded_files(records: Iterable[PushRecord]) -> dict[str, RecordedFile]:
+    """Return all files that records name, by key."""
+    return {object_key: file_record for push_record in records for object_key, file_record in push_record.files.items()}
 
 
-def _parsed(data: bytes) -> Record | None:
+def _parse_record(record_bytes: bytes) -> PushRecord | None:
     try:
-        value = json.loads(data)
+        document = json.loads(record_bytes)
         files = [
             RecordedFile(
-                key=str(item["key"]),
-                sha256=str(item["sha256"]),
-                size_bytes=int(item["size_bytes"]),
-                etag=str(item["etag"]),
-                kind="env" if item["kind"] == "env" else "model",
+                key=str(file_record["key"]),
+                sha256=str(file_record["sha256"]),
+                size_bytes=int(file_record["size_bytes"]),
+                etag=str(file_record["etag"]),
+                kind="env" if file_record["kind"] == "env" else "model",
             )
-            for item in value["files"]
+            for file_record in document["files"]
         ]
-        return Record(
-            release=str(value["release"]),
-            lock_digest=str(value["lock_digest"]),
-            complete=value["complete"] is True,
-            files={item.key: item for item in files},
+        return PushRecord(
+            release=str(document["release"]),
+            lock_digest=str(document["lock_digest"]),
+            complete=document["complete"] is True,
+            files={file_record.key: file_record for file_record in files},
         )
+    # Somebody's own file, or a record of a newer comfypin, is no reason to fail.
     except (ValueError, KeyError, TypeError):
         return None

@@ -1,4 +1,4 @@
-"""The account's network volumes, and what `comfypin runpod volume` does with all those it was told of at once."""
+"""Finds the account's network volumes, and pushes to several at once."""
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -8,17 +8,17 @@ from typing import TypeVar
 from comfypin.errors import ComfypinError
 from comfypin.runpod.desired_state import remote_name
 from comfypin.runpod.errors import VolumePushFailed, VolumeTooSmall, VolumeUnknown
-from comfypin.runpod.management_api import Api
-from comfypin.runpod.volume_push import Pushed, Pusher
-from comfypin.runpod.volume_release import MODELS, PACKS, LocalFile
+from comfypin.runpod.management_api import ManagementApi
+from comfypin.runpod.volume_push import PushedFile, VolumePusher
+from comfypin.runpod.volume_release import MODELS, PACKS, FileToPush
 
 Result = TypeVar("Result")
 _GB = 1 << 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Volume:
-    """A network volume as RunPod lists it."""
+class NetworkVolume:
+    """One network volume as RunPod lists it."""
 
     identifier: str
     name: str
@@ -30,55 +30,56 @@ class Volume:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Destination:
-    """A volume, what brings a release there, and what it still needs."""
+class PushDestination:
+    """One volume and the pusher that brings a release there."""
 
-    volume: Volume
-    pusher: Pusher
+    volume: NetworkVolume
+    pusher: VolumePusher
 
 
 def find_volumes(
-    api: Api, wanted: Sequence[str], *, centers: Sequence[str] = (), deployment: str | None = None
-) -> list[Volume]:
-    """The volumes of these names (on RunPod or in runpod.toml) or ids, in these data centres or in all.
+    api: ManagementApi, wanted: Sequence[str], *, centers: Sequence[str] = (), deployment: str | None = None
+) -> list[NetworkVolume]:
+    """Find volumes by name (on RunPod or in runpod.toml) or id, in these data centres or in all.
 
     Names need not be unique on RunPod: one name in several data centres is several volumes. Raises `VolumeUnknown`.
     """
-    every = [
-        Volume(
-            identifier=str(item["id"]),
-            name=str(item.get("name")),
-            data_center=str(item.get("dataCenter")),
-            size_gb=int(str(item.get("size", 0))),
+    all_volumes = [
+        NetworkVolume(
+            identifier=str(listed["id"]),
+            name=str(listed.get("name")),
+            data_center=str(listed.get("dataCenter")),
+            size_gb=int(str(listed.get("size", 0))),
         )
-        for item in api.everything("volume")
+        for listed in api.list_resources("volume")
     ]
-    places = {center.upper() for center in centers}
-    found: dict[str, Volume] = {}
-    for name in wanted:
-        names = {name, remote_name(deployment, name)} if deployment else {name}
+    wanted_centers = {center.upper() for center in centers}
+    found_volumes: dict[str, NetworkVolume] = {}
+    for wanted_name in wanted:
+        # In runpod.toml a volume has a short name, which on RunPod carries the deployment's.
+        names = {wanted_name, remote_name(deployment, wanted_name)} if deployment else {wanted_name}
         matching = [
             volume
-            for volume in every
-            if (volume.name in names or volume.identifier == name)
-            and (not places or volume.data_center.upper() in places)
+            for volume in all_volumes
+            if (volume.name in names or volume.identifier == wanted_name)
+            and (not wanted_centers or volume.data_center.upper() in wanted_centers)
         ]
         if not matching:
-            raise VolumeUnknown(wanted=name, centers=sorted(places), known=sorted(map(str, every)))
-        found |= {volume.identifier: volume for volume in matching}
-    if unserved := places - {volume.data_center.upper() for volume in found.values()}:
-        raise VolumeUnknown(wanted=", ".join(wanted), centers=sorted(unserved), known=sorted(map(str, every)))
-    return list(found.values())
+            raise VolumeUnknown(wanted=wanted_name, centers=sorted(wanted_centers), known=sorted(map(str, all_volumes)))
+        found_volumes |= {volume.identifier: volume for volume in matching}
+    if unserved := wanted_centers - {volume.data_center.upper() for volume in found_volumes.values()}:
+        raise VolumeUnknown(wanted=", ".join(wanted), centers=sorted(unserved), known=sorted(map(str, all_volumes)))
+    return list(found_volumes.values())
 
 
-def on_all(
+def run_on_all(
     items: Sequence[Result], work: Callable[[Result], object], *, abandon: Callable[[], None]
 ) -> list[tuple[Result, ComfypinError]]:
-    """Do something with all at once; those that failed, and why.
+    """Run the work on all items at once; return those that failed, and why.
 
     Others than our own failures (an interrupt) go up, after `abandon` has told the work to end.
     """
-    failed = []
+    failures = []
     pool = ThreadPoolExecutor(max(1, len(items)), thread_name_prefix="volume")
     futures = [pool.submit(work, item) for item in items]
     try:
@@ -86,56 +87,61 @@ def on_all(
             try:
                 future.result()
             except ComfypinError as error:
-                failed.append((item, error))
+                failures.append((item, error))
+    # Ctrl-C too: threads that upload would go on to their end otherwise.
     except BaseException:
         abandon()
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-    return failed
+    return failures
 
 
-def require_space(destination: Destination, files: Iterable[LocalFile]) -> None:
-    """Raise `VolumeTooSmall` where the files would not fit beside what the volume's releases have."""
-    needed = sum(file.size_bytes for file in files)
-    if not needed:
+def require_space(destination: PushDestination, files: Iterable[FileToPush]) -> None:
+    """Raise `VolumeTooSmall` if the files would not fit beside what the volume's releases have."""
+    needed_bytes = sum(file.size_bytes for file in files)
+    if not needed_bytes:
         return
     bucket = destination.pusher.bucket
-    used = sum(item.size_bytes for prefix in (MODELS, PACKS) for item in bucket.objects(f"{prefix}/"))
-    if needed + used > destination.volume.size_gb * _GB:
+    used_bytes = sum(
+        stored_object.size_bytes for prefix in (MODELS, PACKS) for stored_object in bucket.list_objects(f"{prefix}/")
+    )
+    if needed_bytes + used_bytes > destination.volume.size_gb * _GB:
         raise VolumeTooSmall(
             volume=str(destination.volume),
-            needed_bytes=needed,
-            used_bytes=used,
+            needed_bytes=needed_bytes,
+            used_bytes=used_bytes,
             size_gb=destination.volume.size_gb,
         )
 
 
-def send_all(
-    owed: Sequence[tuple[Destination, Sequence[LocalFile]]], *, finish: Callable[[Destination], None]
-) -> dict[str, list[Pushed]]:
-    """Send each destination its files, all destinations at once, the largest file first; what was done, by volume id.
+def push_to_all(
+    files_by_destination: Sequence[tuple[PushDestination, Sequence[FileToPush]]],
+    *,
+    finish: Callable[[PushDestination], None],
+) -> dict[str, list[PushedFile]]:
+    """Push to all destinations at once, the largest file first; return the pushed files by volume id.
 
-    Raises `VolumePushFailed`, or the failure itself where there is but one volume; the other volumes are whole then.
+    Raises `VolumePushFailed`, or the failure itself if there is only one volume. The other volumes are complete then.
     """
-    done: dict[str, list[Pushed]] = {}
+    pushed_files: dict[str, list[PushedFile]] = {}
 
-    def push(item: tuple[Destination, Sequence[LocalFile]]) -> None:
-        destination, files = item
-        pushed = done.setdefault(destination.volume.identifier, [])
+    def push_files(owed_files: tuple[PushDestination, Sequence[FileToPush]]) -> None:
+        destination, files = owed_files
+        pushed = pushed_files.setdefault(destination.volume.identifier, [])
         require_space(destination, files)
         for file in sorted(files, key=lambda file: -file.size_bytes):
-            pushed.append(destination.pusher.send(file))
+            pushed.append(destination.pusher.push_file(file))
         finish(destination)
 
-    def stop() -> None:
-        for destination, _ in owed:
+    def stop_pushers() -> None:
+        for destination, _ in files_by_destination:
             destination.pusher.stop()
 
-    failed = on_all(owed, push, abandon=stop)
-    if failed and len(owed) == 1:
+    failed = run_on_all(files_by_destination, push_files, abandon=stop_pushers)
+    if failed and len(files_by_destination) == 1:
         raise failed[0][1]
     if failed:
-        failures = [(str(destination.volume), error.message) for (destination, _), error in failed]
-        raise VolumePushFailed(failures=failures, total=len(owed)) from failed[0][1]
-    return done
+        failures = [{"volume": str(destination.volume), "reason": error.message} for (destination, _), error in failed]
+        raise VolumePushFailed(failures=failures, total=len(files_by_destination)) from failed[0][1]
+    return pushed_files

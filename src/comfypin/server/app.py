@@ -1,4 +1,4 @@
-"""RunPod's endpoint API on one's own machine, and the workflows of the image as typed endpoints (FastAPI)."""
+"""Serves RunPod's endpoint API on any machine, and the image's workflows as typed endpoints (FastAPI)."""
 
 import asyncio
 import json
@@ -16,24 +16,24 @@ from comfypin import __version__
 from comfypin.atomic_files import contained_path
 from comfypin.errors import ComfypinError, EngineError, WorkflowError
 from comfypin.queue.errors import JobUnknown, QueueFull, RetryRefused
-from comfypin.queue.scheduler import LiveJob
-from comfypin.queue.status import is_pending, status_body
-from comfypin.server.auth import BodyTooBig, Gate, Rules
-from comfypin.server.errors import RequestInvalid, RequestTooComplex
-from comfypin.server.openapi import JOB_BODY, document_of
-from comfypin.server.requests import parse_json, read_job, wait_s
-from comfypin.server.responses import Json, failure
-from comfypin.server.site import NotReady, Site
+from comfypin.queue.status import health_body, status_body
+from comfypin.server.auth import AccessRules, Gate
+from comfypin.server.errors import BodyTooBig, NotReady, RequestInvalid, RequestTooComplex
+from comfypin.server.openapi import JOB_BODY, openapi_document
+from comfypin.server.requests import longest_wait_s, parse_json_body, read_job_request
+from comfypin.server.responses import JsonResponse, failure_response
+from comfypin.server.site import Site
 from comfypin.workflow.errors import WorkflowNotFound
 
 SYNC_WAIT_MS = 90_000
 _KEEP_ALIVE_S = 15.0
 # Of outputs that browsers open: they are what workflows of others may have made.
-_UNTRUSTED = {
+_UNTRUSTED_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "sandbox; default-src 'none'; img-src 'self'; media-src 'self'",
 }
-_STATUS: tuple[tuple[type[ComfypinError], int], ...] = (
+# The first class that fits wins, so single errors come before their families.
+_STATUS_OF_ERROR: tuple[tuple[type[ComfypinError], int], ...] = (
     (QueueFull, 429),
     (JobUnknown, 404),
     (WorkflowNotFound, 404),
@@ -47,137 +47,152 @@ _STATUS: tuple[tuple[type[ComfypinError], int], ...] = (
 )
 _RETRY_AFTER_S = 5
 
-Wait = Annotated[int, Query(ge=0, le=300_000, description="Milliseconds to wait for the end.")]
+WaitMilliseconds = Annotated[int, Query(ge=0, le=300_000, description="Milliseconds to wait for the end.")]
 
 
-def make_app(site: Site, rules: Rules) -> FastAPI:
-    """The application: every route behind the gate."""
-    app = FastAPI(title="comfypin", version=__version__, openapi_url=None, docs_url=None, redoc_url=None)
-    for family in (_endpoint_routes(site),):
-        app.include_router(family)
-        app.include_router(family, prefix="/v2/{endpoint}", include_in_schema=False)
-    app.include_router(_workflow_routes(site))
-    app.include_router(_machine_routes(site, app))
-    app.add_exception_handler(ComfypinError, _failed)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(ClientDisconnect, _gone)
-    app.add_middleware(Gate, rules=rules)
-    return app
+def make_app(server_site: Site, rules: AccessRules) -> FastAPI:
+    """Return the application, with every route behind the gate."""
+    application = FastAPI(title="comfypin", version=__version__, openapi_url=None, docs_url=None, redoc_url=None)
+    # RunPod's own URLs have /v2/ENDPOINT before the route; both work, so that clients need only another host.
+    for family in (_endpoint_routes(server_site), _job_routes(server_site)):
+        application.include_router(family)
+        application.include_router(family, prefix="/v2/{endpoint}", include_in_schema=False)
+    application.include_router(_workflow_routes(server_site))
+    application.include_router(_machine_routes(server_site, application))
+    application.add_exception_handler(ComfypinError, _handle_failure)
+    application.add_exception_handler(RequestValidationError, _handle_invalid)
+    application.add_exception_handler(ClientDisconnect, _handle_disconnect)
+    application.add_middleware(Gate, rules=rules)
+    return application
 
 
-def _endpoint_routes(site: Site) -> APIRouter:
-    routes, queue = APIRouter(tags=["jobs"]), site.queue
+def _endpoint_routes(server_site: Site) -> APIRouter:
+    routes, queue = APIRouter(tags=["jobs"]), server_site.queue
 
-    async def take(request: Request) -> LiveJob:
-        job = await asyncio.to_thread(read_job, await request.body())
-        return await queue.accept(job.input, webhook=job.webhook, timeout_s=job.timeout_s, ttl_s=job.ttl_s)
+    async def take_job(http_request: Request) -> str:
+        job_request = await asyncio.to_thread(read_job_request, await http_request.body())
+        return await queue.accept_job(
+            job_request.input, webhook=job_request.webhook, timeout_s=job_request.timeout_s, ttl_s=job_request.ttl_s
+        )
 
     @routes.post("/run", summary="Take a job", openapi_extra=JOB_BODY)
-    async def run(request: Request) -> Response:
-        return _taken(await take(request))
+    async def run(http_request: Request) -> Response:
+        return _accepted_response(await take_job(http_request))
 
     @routes.post("/runsync", summary="Take a job and wait for its end", openapi_extra=JOB_BODY)
-    async def runsync(request: Request, wait: Wait = SYNC_WAIT_MS) -> Response:
+    async def runsync(http_request: Request, wait: WaitMilliseconds = SYNC_WAIT_MS) -> Response:
         begun_at_s = time.monotonic()
-        live = await take(request)
-        within_s = wait_s(request.url.hostname, wait) - (time.monotonic() - begun_at_s)
-        return Json(status_body(await queue.wait(live.row.id, max(0.0, within_s)), queue.worker_id))
+        job_id = await take_job(http_request)
+        # Taking a large job takes a while too, and the client's patience began before it.
+        wait_s = longest_wait_s(http_request.url.hostname, wait) - (time.monotonic() - begun_at_s)
+        return JsonResponse(status_body(await queue.read_record(job_id, wait_s=wait_s)))
+
+    @routes.post("/retry/{job_id}", summary="Run a job again that failed or took too long")
+    async def retry(job_id: str) -> Response:
+        await queue.retry_job(job_id)
+        return _accepted_response(job_id)
+
+    @routes.post("/purge-queue", summary="Cancel all jobs that wait")
+    async def purge() -> Response:
+        return JsonResponse({"removed": await queue.cancel_waiting(), "status": "completed"})
+
+    @routes.get("/health", summary="Jobs and workers by state")
+    async def health() -> Response:
+        return JsonResponse(health_body(await queue.count_jobs(), trouble=queue.trouble, ready=server_site.is_ready))
+
+    return routes
+
+
+def _job_routes(server_site: Site) -> APIRouter:
+    routes, queue = APIRouter(tags=["jobs"]), server_site.queue
 
     # RunPod takes POST here too, and so does its SDK's own local server.
     @routes.get("/status/{job_id}", summary="A job's state, progress and result")
     @routes.post("/status/{job_id}", include_in_schema=False)
     async def status(job_id: str) -> Response:
-        return Json(status_body(await queue.record(job_id), queue.worker_id))
+        return JsonResponse(status_body(await queue.read_record(job_id)))
 
     @routes.get("/stream/{job_id}", summary="A job's progress: server-sent events, or what is new since the last call")
     @routes.post("/stream/{job_id}", include_in_schema=False)
-    async def stream(request: Request, job_id: str) -> Response:
-        record = await queue.record(job_id)
-        if "text/event-stream" in request.headers.get("accept", ""):
-            return StreamingResponse(_events(site, job_id), media_type="text/event-stream")
-        live = queue.live(job_id)
-        chunks = []
-        while live is not None and live.untold:
-            chunks.append({"output": dict(live.untold.popleft())})
-        return Json({"status": record.row.state, "stream": chunks})
+    async def stream(http_request: Request, job_id: str) -> Response:
+        record = await queue.read_record(job_id)
+        if "text/event-stream" in http_request.headers.get("accept", ""):
+            return StreamingResponse(_stream_events(server_site, job_id), media_type="text/event-stream")
+        chunks = [{"output": dict(progress)} for progress in queue.take_progress(job_id)]
+        return JsonResponse({"status": record.row.state, "stream": chunks})
 
     @routes.post("/cancel/{job_id}", summary="Stop a job")
     async def cancel(job_id: str) -> Response:
-        return Json({"id": job_id, "status": await queue.cancel(job_id)})
-
-    @routes.post("/retry/{job_id}", summary="Run a job again that failed or took too long")
-    async def retry(job_id: str) -> Response:
-        return _taken(await queue.retry(job_id))
-
-    @routes.post("/purge-queue", summary="Cancel all jobs that wait")
-    async def purge() -> Response:
-        return Json({"removed": await queue.purge(), "status": "completed"})
-
-    @routes.get("/health", summary="Jobs and workers by state")
-    async def health() -> Response:
-        return Json(await queue.health(ready=site.ready))
+        return JsonResponse({"id": job_id, "status": await queue.cancel_job(job_id)})
 
     return routes
 
 
-def _workflow_routes(site: Site) -> APIRouter:
-    routes, queue = APIRouter(tags=["workflows"]), site.queue
+def _workflow_routes(server_site: Site) -> APIRouter:
+    routes, queue = APIRouter(tags=["workflows"]), server_site.queue
 
     @routes.get("/workflows", summary="The workflows of this server, and what may be set in them")
     async def workflows() -> Response:
-        described = [await site.describe(name) for name in site.names()]
-        return Json(
+        described = [await server_site.describe_workflow(name) for name in server_site.workflow_names()]
+        return JsonResponse(
             [
                 {
-                    "name": one.name,
-                    "title": one.title,
-                    "description": one.description,
-                    "inputs": [each.to_json() for each in one.inputs],
+                    "name": workflow.name,
+                    "title": workflow.title,
+                    "description": workflow.description,
+                    "inputs": [workflow_input.to_json() for workflow_input in workflow.inputs],
                 }
-                for one in described
+                for workflow in described
             ]
         )
 
     @routes.post("/workflows/{name}", include_in_schema=False)
-    async def run_workflow(request: Request, name: str, wait: Wait = 0) -> Response:
-        body = await request.body()
-        job = await site.job_for(name, await asyncio.to_thread(parse_json, body) if body.strip() else {})
-        live = await queue.accept(dict(job), webhook=None, timeout_s=None, ttl_s=None)
+    async def run_workflow(http_request: Request, name: str, wait: WaitMilliseconds = 0) -> Response:
+        request_body = await http_request.body()
+        job_request = await server_site.make_job(
+            name, await asyncio.to_thread(parse_json_body, request_body) if request_body.strip() else {}
+        )
+        job_id = await queue.accept_job(dict(job_request), webhook=None, timeout_s=None, ttl_s=None)
         if not wait:
-            return _taken(live)
-        return Json(status_body(await queue.wait(live.row.id, wait_s(request.url.hostname, wait)), queue.worker_id))
+            return _accepted_response(job_id)
+        wait_s = longest_wait_s(http_request.url.hostname, wait)
+        return JsonResponse(status_body(await queue.read_record(job_id, wait_s=wait_s)))
 
     return routes
 
 
-def _machine_routes(site: Site, app: FastAPI) -> APIRouter:
-    routes, queue = APIRouter(tags=["server"]), site.queue
+def _machine_routes(server_site: Site, application: FastAPI) -> APIRouter:
+    routes, queue = APIRouter(tags=["server"]), server_site.queue
 
     @routes.get("/ping", summary="200 ready, 204 starting, 503 unfit or stopping; needs no token")
     async def ping() -> Response:
-        return Response(status_code=site.ping_status)
+        return Response(status_code=server_site.ping_status)
 
     @routes.get("/metrics", summary="Prometheus text")
-    async def metrics(request: Request) -> Response:
+    async def metrics(http_request: Request) -> Response:
         # In a thread: the driver of the GPUs may take its time.
-        page, content_type = await asyncio.to_thread(queue.metrics.page, request.headers.get("accept", ""))
+        page, content_type = await asyncio.to_thread(queue.metrics.render_page, http_request.headers.get("accept", ""))
         return Response(page, headers={"Content-Type": content_type})
 
     @routes.get("/outputs/{path:path}", summary="An output that was delivered to this machine")
     async def output(path: str) -> Response:
         try:
-            file = contained_path(site.outputs, path)
-            there = not any(part.startswith(".") for part in path.split("/")) and file.is_file()
+            file = contained_path(server_site.outputs, path)
+            is_served = not any(part.startswith(".") for part in path.split("/")) and file.is_file()
         except (ValueError, OSError):
-            there = False
-        if not there:
-            return failure(404, "There is no such output.")
-        return FileResponse(file, headers=_UNTRUSTED)
+            is_served = False
+        if not is_served:
+            return failure_response(404, "There is no such output.")
+        return FileResponse(file, headers=_UNTRUSTED_HEADERS)
 
     @routes.get("/openapi.json", include_in_schema=False)
     async def openapi() -> Response:
-        described = [await site.describe(name) for name in site.names()] if site.ready else []
-        return Json(document_of(app, described))
+        described = (
+            [await server_site.describe_workflow(name) for name in server_site.workflow_names()]
+            if server_site.is_ready
+            else []
+        )
+        return JsonResponse(openapi_document(application, described))
 
     @routes.get("/docs", include_in_schema=False)
     async def docs() -> Response:
@@ -186,43 +201,39 @@ def _machine_routes(site: Site, app: FastAPI) -> APIRouter:
     return routes
 
 
-async def _events(site: Site, job_id: str) -> AsyncIterator[bytes]:
-    """A job as server-sent events: `progress` as it comes, and `status` once, at the end."""
-    queue, told = site.queue, None
-    while (live := queue.live(job_id)) is not None and is_pending(live.row.state):
-        changed = live.changed
-        if (newest := live.progress) and newest is not told:
-            told = newest
-            yield _event("progress", json.dumps(newest).encode())
-        if live.changed is changed:
-            try:
-                await asyncio.wait_for(changed.wait(), _KEEP_ALIVE_S)
-            except TimeoutError:
-                yield b": still there\n\n"
-    yield _event("status", status_body(await queue.record(job_id), queue.worker_id))
+async def _stream_events(server_site: Site, job_id: str) -> AsyncIterator[bytes]:
+    """Yield a job as server-sent events: `progress` as it comes, and `status` once, at the end."""
+    async for progress in server_site.queue.follow_progress(job_id, silence_s=_KEEP_ALIVE_S):
+        if progress is None:
+            yield b": still there\n\n"  # a comment: proxies see that the connection lives, and clients skip it
+        else:
+            yield _format_event("progress", json.dumps(progress).encode())
+    yield _format_event("status", status_body(await server_site.queue.read_record(job_id)))
 
 
-def _event(name: str, data: bytes) -> bytes:
+def _format_event(name: str, data: bytes) -> bytes:
     return b"event: " + name.encode() + b"\ndata: " + data + b"\n\n"
 
 
-def _taken(live: LiveJob) -> Response:
-    return Json({"id": live.row.id, "status": "IN_QUEUE"})
+def _accepted_response(job_id: str) -> Response:
+    return JsonResponse({"id": job_id, "status": "IN_QUEUE"})
 
 
-async def _failed(_request: Request, error: Exception) -> Response:
+async def _handle_failure(_request: Request, error: Exception) -> Response:
     assert isinstance(error, ComfypinError)
-    status = next((status for kind, status in _STATUS if isinstance(error, kind)), 503)
+    status = next((status for error_class, status in _STATUS_OF_ERROR if isinstance(error, error_class)), 503)
     wait_s = error.retry_after_s if isinstance(error, QueueFull) else _RETRY_AFTER_S
     headers = {"Retry-After": str(wait_s)} if status in (429, 503) else None
-    return failure(status, error.message, headers=headers, error_type=type(error).__name__)
+    return failure_response(status, error.message, headers=headers, error_type=type(error).__name__)
 
 
-async def _gone(_request: Request, _error: Exception) -> Response:
-    return failure(400, "The request was cut off.")  # nobody reads it; without it, each would be a traceback in the log
+async def _handle_disconnect(_request: Request, _error: Exception) -> Response:
+    return failure_response(
+        400, "The request was cut off."
+    )  # nobody reads it; without it, each would be a traceback in the log
 
 
-async def _invalid(_request: Request, error: Exception) -> Response:
+async def _handle_invalid(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    findings = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
-    return failure(400, f"The request cannot be taken: {'; '.join(findings)}.", error_type="RequestInvalid")
+    findings = [f"{'.'.join(map(str, workflow['loc']))}: {workflow['msg']}" for workflow in error.errors()]
+    return failure_response(400, RequestInvalid(reason="; ".join(findings)).message, error_type="RequestInvalid")

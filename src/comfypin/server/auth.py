@@ -1,4 +1,4 @@
-"""Who may ask a server what: a token compared in constant time, no foreign pages, no body over the limit."""
+"""Decides who may ask a server what: a token compared in constant time, no foreign pages, no body over the limit."""
 
 import base64
 import binascii
@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from comfypin.errors import ComfypinError
-from comfypin.server.responses import Json, failure
+from comfypin.server.errors import BodyTooBig
+from comfypin.server.responses import JsonResponse, failure_response
 
 OPEN_PATHS = frozenset({"/ping"})
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -29,8 +29,8 @@ class BodyTooBig(ComfypinError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
-    """The server's token (None: open to this machine alone), and how large a body may be."""
+class AccessRules:
+    """Rules for requests: the token (None: open to this machine alone) and the largest body."""
 
     token: str | None
     max_body_bytes: int
@@ -39,54 +39,59 @@ class Rules:
 class Gate:
     """Middleware around the whole application."""
 
-    def __init__(self, app: ASGIApp, *, rules: Rules) -> None:
+    def __init__(self, app: ASGIApp, *, rules: AccessRules) -> None:
         self._app = app
         self._rules = rules
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on what may come in, and answer the rest."""
+        # Everything else is the server's own start and stop.
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        refused = _misframed(scope["http_version"], headers) or self._refusal(scope["method"], scope["path"], headers)
-        if refused is not None:
-            if refused.status_code == 413 and self._is_worth_draining(headers):
-                await self._drain(receive)
-            await refused(scope, receive, send)
+        # Headers are bytes; latin-1 maps each of them to one character.
+        request_headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        refusal = _misframed(scope["http_version"], request_headers) or self._find_refusal(scope["method"], scope["path"], request_headers)
+        if refusal is not None:
+            # Many clients send the whole body before they read a response; they would see a reset connection only.
+            if refusal.status_code == 413 and self._is_worth_draining(request_headers):
+                await self._drain_body(receive)
+            await refusal(scope, receive, send)
             return
-        await self._app(scope, self._limited(receive), send)
+        await self._app(scope, self._limit_body(receive), send)
 
-    def _refusal(self, method: str, path: str, headers: Mapping[str, str]) -> Json | None:
-        if not self._may_enter(method, path, headers):
+    def _find_refusal(self, method: str, path: str, request_headers: Mapping[str, str]) -> JsonResponse | None:
+        if not self._may_enter(method, path, request_headers):
             challenge = {"WWW-Authenticate": 'Bearer realm="comfypin", Basic realm="comfypin"'}
-            return failure(401, "A token is needed: Authorization: Bearer TOKEN.", headers=challenge)
-        if self._is_foreign(headers):
-            return failure(403, "Pages of other sites may not use this server.")
-        length = headers.get("content-length", "")
+            return failure_response(401, "A token is needed: Authorization: Bearer TOKEN.", headers=challenge)
+        # Browsers let any page send requests to localhost; a token alone would not stop cached credentials.
+        if self._is_foreign_page(request_headers):
+            return failure_response(403, "Pages of other sites may not use this server.")
+        length = request_headers.get("content-length", "")
         if length.isdigit() and int(length) > self._rules.max_body_bytes:
-            return failure(
+            return failure_response(
                 413, BodyTooBig(limit_bytes=self._rules.max_body_bytes).message, headers={"Connection": "close"}
             )
         return None
 
-    def _may_enter(self, method: str, path: str, headers: Mapping[str, str]) -> bool:
+    def _may_enter(self, method: str, path: str, request_headers: Mapping[str, str]) -> bool:
         if self._rules.token is None or path in OPEN_PATHS:
             return True
-        shown = headers.get("authorization", "")
-        scheme, _, rest = shown.partition(" ")
+        authorization = request_headers.get("authorization", "")
+        scheme, _, credentials = authorization.partition(" ")
         if scheme.lower() == "basic":
             # Browsers send these along from any page, so they may only look.
-            return method in ("GET", "HEAD") and self._is_token(_password(rest))
-        return self._is_token(rest.strip() if scheme.lower() == "bearer" else shown.strip())
+            return method in ("GET", "HEAD") and self._is_token(_decode_password(credentials))
+        return self._is_token(credentials.strip() if scheme.lower() == "bearer" else authorization.strip())
 
-    def _is_token(self, shown: str) -> bool:
-        return hmac.compare_digest(shown.encode(), (self._rules.token or "").encode())
+    def _is_token(self, authorization: str) -> bool:
+        # Constant time: a comparison that stops at the first difference tells the token letter by letter.
+        return hmac.compare_digest(authorization.encode(), (self._rules.token or "").encode())
 
-    def _is_foreign(self, headers: Mapping[str, str]) -> bool:
-        """Whether a page of another site asks; without a token, also whether a name was rebound to this machine."""
-        host = headers.get("host", "")
-        origin = headers.get("origin")
+    def _is_foreign_page(self, request_headers: Mapping[str, str]) -> bool:
+        """Return whether another site's page asks; without a token, also whether a name was rebound to this machine."""
+        host = request_headers.get("host", "")
+        origin = request_headers.get("origin")
         try:
             if origin is not None and urlsplit(origin).netloc != host:
                 return True
@@ -94,53 +99,54 @@ class Gate:
         except ValueError:
             return True  # `http://[`: no site at all
 
-    def _is_worth_draining(self, headers: Mapping[str, str]) -> bool:
+    def _is_worth_draining(self, request_headers: Mapping[str, str]) -> bool:
         """Whether a body that is too big should arrive, rather than be answered while it is still on its way.
 
         One that waits for our `100 Continue` must not be asked for, and one that is far too big never ends.
         """
         return (
-            "expect" not in headers and int(headers["content-length"]) <= _DRAINED_AT_MOST * self._rules.max_body_bytes
+            "expect" not in request_headers and int(request_headers["content-length"]) <= _DRAINED_AT_MOST * self._rules.max_body_bytes
         )
 
-    async def _drain(self, receive: Receive) -> None:
+    async def _drain_body(self, receive: Receive) -> None:
         """Let a body that is a little too big arrive, and drop it: clients read answers last."""
-        left = _DRAINED_AT_MOST * self._rules.max_body_bytes
-        while left > 0:
+        # Not without end: a client that never stops is cut off.
+        left_bytes = _DRAINED_AT_MOST * self._rules.max_body_bytes
+        while left_bytes > 0:
             message = await receive()
-            left -= len(message.get("body", b""))
+            left_bytes -= len(message.get("body", b""))
             if not message.get("more_body"):
                 return
 
-    def _limited(self, receive: Receive) -> Receive:
-        taken = 0
+    def _limit_body(self, receive: Receive) -> Receive:
+        taken_bytes = 0
 
-        async def limited() -> Message:
-            nonlocal taken
+        async def receive_limited() -> Message:
+            nonlocal taken_bytes
             message = await receive()
-            taken += len(message.get("body", b""))
-            if taken > self._rules.max_body_bytes:
+            taken_bytes += len(message.get("body", b""))
+            if taken_bytes > self._rules.max_body_bytes:
                 raise BodyTooBig(limit_bytes=self._rules.max_body_bytes)
             return message
 
-        return limited
+        return receive_limited
 
 
-def _misframed(version: str, headers: Mapping[str, str]) -> Json | None:
+def _misframed(version: str, request_headers: Mapping[str, str]) -> JsonResponse | None:
     """Return the refusal of a request whose end a proxy before us may have seen elsewhere, or None.
 
     With a length and chunks, one of us may take for a second request what the other takes for a body
     (https://www.rfc-editor.org/rfc/rfc9112#section-6.1).
     """
     if version not in _VERSIONS:
-        return failure(400, "The server speaks HTTP/1.1.", headers={"Connection": "close"})
-    if "transfer-encoding" in headers and ("content-length" in headers or version == "1.0"):
+        return failure_response(400, "The server speaks HTTP/1.1.", request_headers={"Connection": "close"})
+    if "transfer-encoding" in request_headers and ("content-length" in request_headers or version == "1.0"):
         reason = "Transfer-Encoding stands beside Content-Length, or in HTTP/1.0; send one of the two."
-        return failure(400, reason, headers={"Connection": "close"})
+        return failure_response(400, reason, request_headers={"Connection": "close"})
     return None
 
 
-def _password(text: str) -> str:
+def _decode_password(text: str) -> str:
     try:
         return base64.b64decode(text, validate=True).decode().partition(":")[2]
     except (binascii.Error, UnicodeDecodeError):

@@ -1,4 +1,4 @@
-"""The connections of a server: how many there may be, and how slow: half requests keep nobody else waiting.
+"""Limits a server's connections, in number and slowness: half requests keep nobody else waiting.
 
 uvicorn has no time limit for a request's head or body and none for slow readers, and its limit of connections answers
 only whole requests. Its HTTP/1.1 protocol is a class that a server may replace, so this is that class with a watch: one
@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from comfypin.server.auth import OPEN_PATHS
-from comfypin.server.responses import failure
+from comfypin.server.responses import failure_response
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ _JUST_COME_S = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionLimits:
-    """How many connections there may be, in all and from one address, and how slow they may be.
+    """Limits for connections: how many, in all and from one address, and how slow they may be.
 
     A head must be whole after `head_s`; a body, and the reading of an answer, after `body_s` and a second more for each
     `slowest_bytes_s` bytes.
@@ -48,18 +48,19 @@ class ConnectionLimits:
     slowest_bytes_s: int = 16_384
 
     @classmethod
-    def of(cls, total: int | None) -> "ConnectionLimits":
+    def for_total(cls, total_connections: int | None) -> "ConnectionLimits":
         """Return the limits for so many connections; by default a third of the file descriptors, 1000 at most.
 
         An output that is sent has its file open beside its socket, so half of them would be all of them.
         """
-        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        most = max(8, (soft if soft != resource.RLIM_INFINITY else 1 << 20) // 3)
-        total = min(most, total or _MOST_CONNECTIONS)
-        return cls(total=total, by_address=max(1, total // 2))
+        soft_limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        # 1 << 20 stands for no limit.
+        most_connections = max(8, (soft_limit if soft_limit != resource.RLIM_INFINITY else 1 << 20) // 3)
+        total_connections = min(most_connections, total_connections or _MOST_CONNECTIONS)
+        return cls(total=total_connections, by_address=max(1, total_connections // 2))
 
 
-class OnceAMinute(logging.Filter):
+class OnceAMinuteLog(logging.Filter):
     """Logs what clients do to a server once a minute, with how often it happened: the log is not theirs to fill."""
 
     def __init__(self) -> None:
@@ -67,36 +68,36 @@ class OnceAMinute(logging.Filter):
         self._counts: Counter[str] = Counter()
         self._logged_at_s: dict[str, float] = {}
 
-    def note(self, action: str, message: str) -> None:
+    def log_event(self, action: str, message: str) -> None:
         """Log it, if it was not logged within the last minute."""
-        if (count := self._due(action)) is not None:
+        if (count := self._count_if_due(action)) is not None:
             log.warning(message, extra={"action": action, "count": count})
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Let a warning of another's logger pass once a minute: uvicorn warns of every malformed request."""
         if record.levelno != logging.WARNING:
             return True
-        return self._due(str(record.msg)) is not None
+        return self._count_if_due(str(record.msg)) is not None
 
     def accept_failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """Note a connection that the kernel would not give, of which asyncio logs a traceback each time."""
         if "socket.accept()" in str(context.get("message")):
-            self.note("accept_failed", f"no connections can be accepted now: {context.get('exception')}")
+            self.log_event("accept_failed", f"no connections can be accepted now: {context.get('exception')}")
         else:
             loop.default_exception_handler(context)
 
-    def _due(self, key: str) -> int | None:
+    def _count_if_due(self, event_key: str) -> int | None:
         """Return how often this happened since it was logged, or None if that is less than a minute ago."""
-        self._counts[key] += 1
+        self._counts[event_key] += 1
         now_s = time.monotonic()
-        if now_s - self._logged_at_s.get(key, float("-inf")) < _LOG_EVERY_S:
+        if now_s - self._logged_at_s.get(event_key, float("-inf")) < _LOG_EVERY_S:
             return None
-        self._logged_at_s[key] = now_s
-        return self._counts.pop(key)
+        self._logged_at_s[event_key] = now_s
+        return self._counts.pop(event_key)
 
 
 @dataclass(slots=True, eq=False)
-class _Progress:
+class _Transfer:
     """Since when a client has owed something, and how many bytes have come or gone of it."""
 
     since_s: float
@@ -112,18 +113,18 @@ class Connections:
 
     limits: ConnectionLimits
     clock: Callable[[], float] = time.monotonic
-    log_once: OnceAMinute = field(default_factory=OnceAMinute)
+    log_once: OnceAMinuteLog = field(default_factory=OnceAMinuteLog)
     _open: dict["LimitedProtocol", None] = field(default_factory=dict)
     _by_address: Counter[str] = field(default_factory=Counter)
 
-    def admit(self, protocol: "LimitedProtocol") -> bool:
+    def admit_connection(self, protocol: "LimitedProtocol") -> bool:
         """Take a connection; returns whether it may ask anything, or only for `/ping`."""
         address = protocol.address
-        if crowded := self._is_crowded(address):
-            self.log_once.note("connections_full", "too many connections; the oldest that sent no whole head went")
+        if is_crowded := self._is_crowded(address):
+            self.log_once.log_event("connections_full", "too many connections; the oldest that sent no whole head went")
             # A client that is served sends its whole head at once.
-            while crowded and self._drop_idle(address if self._has_most(address) else None):
-                crowded = self._is_crowded(address)
+            while is_crowded and self._drop_idle(address if self._has_most(address) else None):
+                is_crowded = self._is_crowded(address)
         if len(self._open) >= self.limits.total + _SPARE:
             self._drop_idle(None, but_new=False)
         if len(self._open) >= self.limits.total + 2 * _SPARE:
@@ -131,12 +132,12 @@ class Connections:
             return False
         self._open[protocol] = None
         self._by_address[address] += 1
-        return not crowded
+        return notis_crowded
 
     def __len__(self) -> int:
         return len(self._open)
 
-    def remove(self, protocol: "LimitedProtocol") -> None:
+    def remove_connection(self, protocol: "LimitedProtocol") -> None:
         """Forget a connection that is closed."""
         if protocol in self._open:
             del self._open[protocol]
@@ -144,19 +145,19 @@ class Connections:
             if not self._by_address[protocol.address]:
                 del self._by_address[protocol.address]
 
-    def sweep(self) -> None:
+    def end_slow_connections(self) -> None:
         """End the connections that are too slow."""
         now_s = self.clock()
         for protocol in list(self._open):
-            if (why := protocol.too_slow(now_s)) is not None:
-                self.log_once.note("connection_slow", f"ended connections that were too slow: {why}")
+            if (slow_reason := protocol.slow_reason(now_s)) is not None:
+                self.log_once.log_event("connection_slow", f"ended connections that were too slow: {slow_reason}")
                 protocol.abort()
 
     async def sweep_forever(self) -> None:
         """Sweep once a second until cancelled."""
         while True:
             await asyncio.sleep(1)
-            self.sweep()
+            self.end_slow_connections()
 
     def _is_crowded(self, address: str) -> bool:
         return self._has_most(address) or len(self._open) >= self.limits.total
@@ -187,14 +188,14 @@ class LimitedProtocol(H11Protocol):
         self._awaited_since_s = self._clock()
         self.silent_since_s: float | None = self._awaited_since_s
         """Since when it has not sent a byte; None once it has."""
-        self._body: _Progress | None = None
-        self._unread: _Progress | None = None
+        self._body: _Transfer | None = None
+        self._unread: _Transfer | None = None
         self._unread_bytes = 0
         self.address = ""
 
     @property
     def is_idle(self) -> bool:
-        """Whether no whole head of a request has come, or the last request is answered, all of it."""
+        """Return whether no complete head has come yet, or the last request is answered completely."""
         answered = self.cycle is None or self.cycle.response_complete
         return answered and self.transport.get_write_buffer_size() == 0
 
@@ -202,13 +203,13 @@ class LimitedProtocol(H11Protocol):
         """Count the connection."""
         super().connection_made(transport)
         self.address = self.client[0] if self.client else ""
-        self._admitted = self._connections.admit(self)
+        self._admitted = self._connections.admit_connection(self)
         if not self._admitted:
-            self.app = _Crowded(self.app)
+            self.app = _CrowdedApp(self.app)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Count it no more."""
-        self._connections.remove(self)
+        self._connections.remove_connection(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -224,17 +225,17 @@ class LimitedProtocol(H11Protocol):
         """Read what has come; note whether a body is still to come."""
         super().handle_events()
         if self.conn.their_state is h11.SEND_BODY:
-            self._body = self._body or _Progress(self._clock())
+            self._body = self._body or _Transfer(self._clock())
         else:
             self._body = None
 
-    def too_slow(self, now_s: float) -> str | None:
+    def slow_reason(self, now_s: float) -> str | None:
         """Return what the client is too slow with, or None."""
         unread_bytes = self.transport.get_write_buffer_size()
         if unread_bytes == 0:
             self._unread = None
         elif self._unread is None:
-            self._unread = _Progress(now_s)
+            self._unread = _Transfer(now_s)
         else:
             self._unread.moved_bytes += max(0, self._unread_bytes - unread_bytes)
         self._unread_bytes = unread_bytes
@@ -249,21 +250,21 @@ class LimitedProtocol(H11Protocol):
 
     def abort(self) -> None:
         """End the connection now, whatever is still to be sent. It is counted no more from here on."""
-        self._connections.remove(self)
+        self._connections.remove_connection(self)
         self.transport.abort()
 
 
-class _Crowded:
-    """The application for a connection over the limit: `/ping` as ever, 503 for all else."""
+class _CrowdedApp:
+    """Answers a connection over the limit: `/ping` as ever, 503 for all else."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
-            refused = failure(
+            refused = failure_response(
                 503,
-                "The server has as many connections as it takes (--connections); try again in 5 s.",
+                "The server has as many connections as it takes; try again in 5 s.",
                 headers={"Retry-After": "5", "Connection": "close"},
             )
             await refused(scope, receive, send)

@@ -1,32 +1,53 @@
 """Failures of serving over HTTP: the address, the token, or a request that cannot be read."""
 
-from comfypin.errors import ComfypinError, ConfigError
+from comfypin.errors import ComfypinError, ConfigError, declare
 
 
 class ServerUnsafe(ConfigError):
     """The server would be open to everybody."""
 
 
+@declare
 class PortUnusable(ConfigError):
-    """The server cannot listen where it was told to."""
+    """The server cannot listen on the address that it was given."""
 
-    def __init__(self, *, address: str, reason: str) -> None:
-        super().__init__(f"The server cannot listen on {address}: {reason}. Choose another --port or PORT.")
+    template = "The server cannot listen on {address}: {reason}. Choose another port: --port or PORT."
+    address: str
+    reason: str
 
 
+class NotReady(ComfypinError):
+    """The engine is still starting."""
+
+    def __init__(self) -> None:
+        super().__init__("The engine is still starting; try again in a moment (/ping answers 200 once it is ready).")
+
+
+@declare
 class RequestInvalid(ComfypinError):
-    """A request that is not what /openapi.json describes."""
+    """A request is not what /openapi.json describes."""
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(f"The request cannot be taken: {reason}.")
+    template = "The request is invalid: {reason}."
+    reason: str
 
 
+@declare
 class RequestTooComplex(ComfypinError):
     """A request's JSON would keep everybody else waiting while it is read."""
 
-    def __init__(self, *, what: str, most: int) -> None:
-        super().__init__(
-            f"The request's JSON has more than {most} {what}; send large data as base64 text or by address.",
-            what=what,
-            most=most,
-        )
+    template = "The request's JSON has more than {most} {what}; send large data as base64 text or by address."
+    what: str
+    most: int
+
+
+@declare
+class BodyTooBig(ComfypinError):
+    """A request's body is over the server's limit."""
+
+    template = "The request is larger than {megabytes} MB, the limit of this server; send inputs by address instead."
+    limit_bytes: int
+
+    @property
+    def megabytes(self) -> str:
+        """Return the limit in MB."""
+        return f"{self.limit_bytes / 1e6:.0f}"

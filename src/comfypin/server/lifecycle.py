@@ -1,4 +1,4 @@
-"""A server from its first socket to its last job: it answers at once, and runs jobs when the engine is warm."""
+"""Runs a server from its first socket to its last job: it answers at once, and runs jobs when the engine is warm."""
 
 import asyncio
 import contextlib
@@ -17,10 +17,10 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
-from comfypin.jobs.handler import Handler, Service
-from comfypin.jobs.warmup import warm
+from comfypin.jobs.handler import Handler, JobService
+from comfypin.jobs.warmup import warm_engine
 from comfypin.lock.model import Lock
-from comfypin.queue.scheduler import JobQueue
+from comfypin.queue.interface import QueueWorker
 from comfypin.retry import Failures, RetryPolicy
 from comfypin.server.connections import ConnectionLimits, Connections, LimitedProtocol
 from comfypin.server.errors import PortUnusable
@@ -28,7 +28,7 @@ from comfypin.server.site import Site
 
 log = logging.getLogger(__name__)
 
-OpenService = Callable[[], AbstractAsyncContextManager[Service]]
+OpenService = Callable[[], AbstractAsyncContextManager[JobService]]
 """Opens the engine and what its jobs share; may take minutes."""
 
 _CLOSE_WITHIN_S = 3
@@ -40,8 +40,8 @@ _ACCEPTED_AT_ONCE = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Hosting:
-    """How a server is hosted: its sockets, their limits, the grace of running jobs, where outputs are synced to."""
+class HostingOptions:
+    """Options for hosting: sockets, their limits, the grace of running jobs, where outputs are synced to."""
 
     sockets: Sequence[socket.socket]
     grace_s: float
@@ -49,44 +49,50 @@ class Hosting:
     sync: tuple[Path, str] | None = None
 
 
-async def host(app: FastAPI, site: Site, queue: JobQueue, open_service: OpenService, hosting: Hosting) -> None:
+async def host_server(
+    application: FastAPI, site: Site, queue: QueueWorker, open_service: OpenService, hosting_options: HostingOptions
+) -> None:
     """Serve until SIGTERM or SIGINT. Raises what the engine failed to start with."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    connections = Connections(hosting.connections)
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signal_number, stop.set)
+    connections = Connections(hosting_options.connections)
     logging.getLogger("uvicorn.error").addFilter(connections.log_once)
+    # asyncio logs a traceback for each connection that the kernel refuses: a flood would fill the log.
     loop.set_exception_handler(connections.log_once.accept_failed)
-    server = _Server(_configuration(app, connections))
-    await queue.recover()
-    serving = asyncio.create_task(server.serve(sockets=list(hosting.sockets)))
-    working = asyncio.create_task(_work(site, queue, open_service))
-    stopped = asyncio.create_task(stop.wait())
-    sweeping = asyncio.create_task(connections.sweep_forever())
-    syncing = asyncio.create_task(_sync(*hosting.sync)) if hosting.sync else None
+    server = _Server(_uvicorn_config(application, connections))
+    await queue.recover_jobs()
+    serve_task = asyncio.create_task(server.serve(sockets=list(hosting_options.sockets)))
+    run_task = asyncio.create_task(_run_jobs(site, queue, open_service))
+    stop_task = asyncio.create_task(stop.wait())
+    sweep_task = asyncio.create_task(connections.sweep_forever())
+    sync_task = asyncio.create_task(_keep_syncing(*hosting_options.sync)) if hosting_options.sync else None
     try:
-        await asyncio.wait({serving, working, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        site.close()
-        await queue.stop(hosting.grace_s)
+        await asyncio.wait({serve_task, run_task, stop_task}, return_when=asyncio.FIRST_COMPLETED)
+        # First tell load balancers, then end the jobs, then the connections that wait for them.
+        site.announce_stop()
+        await queue.stop_jobs(hosting_options.grace_s)
+        # After the jobs, so that clients that wait for one still get its result.
         server.should_exit = True
-        await serving
+        await serve_task
     finally:
-        for task in (working, stopped, sweeping, syncing):
+        for task in (run_task, stop_task, sweep_task, sync_task):
             if task is not None:
                 task.cancel()
-        ended = await asyncio.gather(working, return_exceptions=True)
-        await asyncio.gather(stopped, sweeping, *([syncing] if syncing else []), return_exceptions=True)
-    if isinstance(ended[0], Exception):
-        raise ended[0]
+        run_results = await asyncio.gather(run_task, return_exceptions=True)
+        await asyncio.gather(stop_task, sweep_task, *([sync_task] if sync_task else []), return_exceptions=True)
+    if isinstance(run_results[0], Exception):
+        raise run_results[0]
 
 
-def _configuration(app: FastAPI, connections: Connections) -> uvicorn.Config:
+def _uvicorn_config(application: FastAPI, connections: Connections) -> uvicorn.Config:
     protocol: Any = partial(LimitedProtocol, connections=connections)
     return uvicorn.Config(
-        app,
+        application,
         http=protocol,
         ws="none",
+        # The command has set up logging already.
         log_config=None,
         access_log=False,
         backlog=_ACCEPTED_AT_ONCE,
@@ -94,19 +100,19 @@ def _configuration(app: FastAPI, connections: Connections) -> uvicorn.Config:
     )
 
 
-async def _work(site: Site, queue: JobQueue, open_service: OpenService) -> None:
+async def _run_jobs(site: Site, queue: QueueWorker, open_service: OpenService) -> None:
     """Open the engine, warm it, run jobs until cancelled."""
     async with open_service() as service:
         handler = Handler(service)
         lock: Lock = service.lock
-        await warm(handler, lock)
-        site.open(service, handler)
+        await warm_engine(handler, lock)
+        site.open_for_jobs(service, handler)
         log.info("server ready", extra={"action": "server_ready", "release": lock.version_name})
-        await queue.run(handler)
+        await queue.run_jobs(handler)
 
 
-async def _sync(folder: Path, destination: str) -> None:
-    """`comfypin sync` of the outputs, started again if it ends; what it owes is on the disk."""
+async def _keep_syncing(folder: Path, destination: str) -> None:
+    """Run `comfypin sync` on the outputs, and start it again if it ends; what it owes is on the disk."""
     command = [sys.executable, "-m", "comfypin.cli.main", "sync", str(folder), destination]
     failures = Failures(_SYNC_RESTARTS)
     while True:
@@ -115,6 +121,7 @@ async def _sync(folder: Path, destination: str) -> None:
         try:
             code = await process.wait()
         finally:
+            # It must not outlive the server.
             if process.returncode is None:
                 process.terminate()
                 await process.wait()
@@ -125,21 +132,23 @@ async def _sync(folder: Path, destination: str) -> None:
         await asyncio.sleep(delay_s)
 
 
-def listen(host_name: str, ports: Sequence[int]) -> list[socket.socket]:
+def open_sockets(host_name: str, ports: Sequence[int]) -> list[socket.socket]:
     """Sockets that listen. Raises `PortUnusable`."""
     sockets: list[socket.socket] = []
+    # The port for health checks may be the same as the other one.
     for port in dict.fromkeys(ports):
         try:
             family = socket.AF_INET6 if ":" in host_name else socket.AF_INET
-            opened = socket.create_server((host_name, port), family=family, backlog=_BACKLOG)
-        except (OSError, OverflowError) as exc:
-            for other in sockets:
-                other.close()
+            listening_socket = socket.create_server((host_name, port), family=family, backlog=_BACKLOG)
+        except (OSError, OverflowError) as error:
+            for open_socket in sockets:
+                open_socket.close()
             raise PortUnusable(
-                address=f"{host_name}:{port}", reason=getattr(exc, "strerror", None) or str(exc)
-            ) from exc
-        opened.set_inheritable(False)
-        sockets.append(opened)
+                address=f"{host_name}:{port}", reason=getattr(error, "strerror", None) or str(error)
+            ) from error
+        # The engine is a child process: it must not keep the port open after us.
+        listening_socket.set_inheritable(False)
+        sockets.append(listening_socket)
     return sockets
 
 

@@ -1,4 +1,4 @@
-"""The server's /openapi.json: its routes, a job's input, and every workflow as an endpoint of its own. Pure."""
+"""Builds the server's /openapi.json: its routes, a job's input, and every workflow as an endpoint. Pure."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from comfypin.jobs.request import JobInput
-from comfypin.server.site import Described
+from comfypin.server.site import DescribedWorkflow
 
 _MS: dict[str, Any] = {"type": "integer", "minimum": 1, "maximum": 604_800_000}
 _JOB_REQUEST: dict[str, Any] = {
@@ -43,42 +43,44 @@ TAGS = [
     {"name": "workflows", "description": "The workflows of this server."},
     {"name": "server", "description": "The server itself."},
 ]
-_WAIT = {
+_WAIT_PARAMETER = {
     "name": "wait",
     "in": "query",
     "description": "Milliseconds to wait for the end; 0: the job is only taken.",
     "schema": {"type": "integer", "minimum": 0, "maximum": 300_000, "default": 0},
 }
-_ANSWERS = {
+_RESPONSES = {
     "200": {"description": "The job's state.", "content": {"application/json": {"schema": {"type": "object"}}}},
     "422": {"description": "An input that the workflow cannot take."},
 }
 
 
-def document_of(app: FastAPI, workflows: Sequence[Described]) -> dict[str, Any]:
-    """The document for the application and the workflows that it has now."""
-    document = get_openapi(title=app.title, version=app.version, routes=app.routes, tags=TAGS)
-    schema = JobInput.model_json_schema(by_alias=True, ref_template="#/components/schemas/{model}")
+def openapi_document(application: FastAPI, workflows: Sequence[DescribedWorkflow]) -> dict[str, Any]:
+    """Return the document for the application and its present workflows."""
+    document = get_openapi(title=application.title, version=application.version, routes=application.routes, tags=TAGS)
+    input_schema = JobInput.model_json_schema(by_alias=True, ref_template="#/components/schemas/{model}")
     components = document.setdefault("components", {})
-    schemas = components.setdefault("schemas", {})
-    schemas.update(schema.pop("$defs", {}))
-    schemas.update({"JobInput": schema, "JobRequest": _JOB_REQUEST})
+    component_schemas = components.setdefault("schemas", {})
+    component_schemas.update(input_schema.pop("$defs", {}))
+    component_schemas.update({"JobInput": input_schema, "JobRequest": _JOB_REQUEST})
     components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
     document["security"] = [{"token": []}]
+    # Load balancers have no token.
     document["paths"]["/ping"]["get"]["security"] = []
-    for one in workflows:
-        document["paths"][f"/workflows/{one.name}"] = {"post": _operation(one)}
+    # Added by hand, because FastAPI knows one route for all of them, and their inputs depend on the engine.
+    for workflow in workflows:
+        document["paths"][f"/workflows/{workflow.name}"] = {"post": _workflow_operation(workflow)}
     return document
 
 
-def _operation(one: Described) -> dict[str, Any]:
-    body = {key: value for key, value in one.schema().items() if key != "$schema"}
+def _workflow_operation(workflow: DescribedWorkflow) -> dict[str, Any]:
+    body = {key: value for key, value in workflow.inputs_schema().items() if key != "$schema"}
     return {
         "tags": ["workflows"],
-        "summary": one.title or f"Run {one.name}",
-        "description": one.description or "",
-        "operationId": f"workflow_{one.name}",
-        "parameters": [_WAIT],
+        "summary": workflow.title or f"Run {workflow.name}",
+        "description": workflow.description or "",
+        "operationId": f"workflow_{workflow.name}",
+        "parameters": [_WAIT_PARAMETER],
         "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
-        "responses": _ANSWERS,
+        "responses": _RESPONSES,
     }

@@ -1,4 +1,4 @@
-"""Outputs on the server's own disk: a folder a job, and an address of the server for every file."""
+"""Delivers outputs to the server's own disk: one folder a job, and an address of the server for every file."""
 
 import shutil
 from dataclasses import replace
@@ -11,8 +11,8 @@ from comfypin.outputs.folder import FolderSink
 from comfypin.outputs.interface import Delivery, JobFacts, Output
 
 
-class ServedFolder:
-    """An output sink whose files are below `/outputs/` of `base_url`; a job that runs again replaces its own files."""
+class ServedOutputFolder:
+    """Delivers outputs into a folder served below `/outputs/`; a job that runs again replaces its files."""
 
     def __init__(self, root: Path, *, base_url: str) -> None:
         self._root = root
@@ -21,15 +21,16 @@ class ServedFolder:
     async def deliver(self, job: JobFacts, outputs: tuple[Output, ...]) -> tuple[Delivery, ...]:
         """Write the outputs. Raises `OutputNotWritten`, `OutputUnreadable`, `OutputChanged`."""
         try:
-            folder = contained_path(self._root, job.job_id)
+            job_folder = contained_path(self._root, job.job_id)
         except ValueError as exc:
             raise OutputNotWritten(
                 filename=job.job_id, folder=self._root, reason="the job's id is no name", advice="", delivered=()
             ) from exc
-        shutil.rmtree(folder, ignore_errors=True)
-        deliveries = await FolderSink(folder).deliver(job, outputs)
-        return tuple(self._addressed(delivery) for delivery in deliveries)
+        # A job that runs again may save fewer files than before: old ones must not pass for its own.
+        shutil.rmtree(job_folder, ignore_errors=True)
+        deliveries = await FolderSink(job_folder).deliver(job, outputs)
+        return tuple(self._with_address(delivery) for delivery in deliveries)
 
-    def _addressed(self, delivery: Delivery) -> Delivery:
+    def _with_address(self, delivery: Delivery) -> Delivery:
         place = Path(str(delivery.uri)).relative_to(self._root).as_posix()
         return replace(delivery, url=f"{self._base_url}/outputs/{quote(place)}")

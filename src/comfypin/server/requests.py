@@ -1,4 +1,4 @@
-"""What a client sends, read at the edge: RunPod's body of a job, and the inputs of a workflow by name."""
+"""Parses what clients send: RunPod's body of a job, and the inputs of a workflow by name."""
 
 import json
 import re
@@ -9,16 +9,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from comfypin.digest import JsonValue
-from comfypin.jobs.request import job_of
+from comfypin.jobs.request import input_of_platform_job
 from comfypin.server.errors import RequestInvalid, RequestTooComplex
 from comfypin.workflow.inputs_file import overrides_by_name
 from comfypin.workflow.settable_inputs import WorkflowInput
 
-MOST_VALUES = 200_000
+MAX_VALUES = 200_000
 """A quarter of a second to parse; the largest workflow that we know of has a tenth of it."""
-MOST_ESCAPES = 2_000_000
-MOST_LEVELS = 100
-_TOO_DEEP = f"its JSON has more than {MOST_LEVELS} levels"
+MAX_ESCAPES = 2_000_000
+MAX_LEVELS = 100
+_TOO_DEEP = f"its JSON has more than {MAX_LEVELS} levels"
 _COUNTED_AT_ONCE = 1 << 18
 _PROXY_HOST = ".proxy.runpod.net"
 _PROXY_WAIT_MS = 90_000
@@ -29,7 +29,7 @@ _DATA = re.compile(r"^data:[a-z]+/([a-z0-9]+)[;,]", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobRequest:
-    """A job as /run takes it. Times in seconds."""
+    """One job as /run takes it. Times in seconds."""
 
     input: object
     webhook: str | None = None
@@ -37,27 +37,28 @@ class JobRequest:
     ttl_s: float | None = None
 
 
-def parse_json(body: bytes) -> object:
+def parse_json_body(request_body: bytes) -> object:
     """Read a body. Raises `RequestInvalid`, `RequestTooComplex`; numbers that JSON does not have are refused.
 
     Slow for a large body, so meant for a thread. But Python's parser holds all threads until it is done: 57 MB
     of `[],[],...` are half a minute. So what it would make is counted first, from above: commas in texts count too.
     """
-    marks = escapes = 0
-    for start in range(0, len(body), _COUNTED_AT_ONCE):
-        piece = body[start : start + _COUNTED_AT_ONCE]
-        marks += sum(map(piece.count, (b",", b"[", b"{")))
-        escapes += piece.count(b"\\")
-    if marks > MOST_VALUES:
-        raise RequestTooComplex(what="values", most=MOST_VALUES)
-    if escapes > MOST_ESCAPES:
-        raise RequestTooComplex(what="escaped characters", most=MOST_ESCAPES)
+    mark_count = escape_count = 0
+    for start in range(0, len(request_body), _COUNTED_AT_ONCE):
+        chunk = request_body[start : start + _COUNTED_AT_ONCE]
+        mark_count += sum(map(chunk.count, (b",", b"[", b"{")))
+        escape_count += chunk.count(b"\\")
+    if mark_count > MAX_VALUES:
+        raise RequestTooComplex(what="values", most=MAX_VALUES)
+    if escape_count > MAX_ESCAPES:
+        raise RequestTooComplex(what="escaped characters", most=MAX_ESCAPES)
     try:
-        document = json.loads(body, parse_constant=_refuse, parse_float=_finite)
+        # NaN and Infinity are Python's, not JSON's: the engine would refuse them, or worse, compute with them.
+        document = json.loads(request_body, parse_constant=_refuse_constant, parse_float=_parse_finite)
     except RecursionError as exc:
-        raise RequestInvalid(_TOO_DEEP) from exc
+        raise RequestInvalid(reason=_TOO_DEEP) from exc
     except ValueError as exc:
-        raise RequestInvalid("its body is not JSON") from exc
+        raise RequestInvalid(reason="its body is not JSON") from exc
     _require_shallow(document)
     return document
 
@@ -65,124 +66,127 @@ def parse_json(body: bytes) -> object:
 def _require_shallow(document: object) -> None:
     """Raise `RequestInvalid` for what later code, which goes down level by level, could not go through."""
     level: list[object] = [document]
-    for _ in range(MOST_LEVELS):
+    for _ in range(MAX_LEVELS):
         level = [
             item
-            for value in level
-            if isinstance(value, dict | list)
-            for item in (value.values() if isinstance(value, dict) else value)
+            for sent_value in level
+            if isinstance(sent_value, dict | list)
+            for item in (sent_value.values() if isinstance(sent_value, dict) else sent_value)
         ]
         if not level:
             return
-    raise RequestInvalid(_TOO_DEEP)
+    raise RequestInvalid(reason=_TOO_DEEP)
 
 
-def read_job(body: bytes) -> JobRequest:
-    """Read a body of /run. Raises as `parse_json` and `parse_job`."""
-    return parse_job(parse_json(body))
+def read_job_request(request_body: bytes) -> JobRequest:
+    """Read a body of /run. Raises as `parse_json_body` and `parse_job_request`."""
+    return parse_job_request(parse_json_body(request_body))
 
 
-def parse_job(document: object) -> JobRequest:
+def parse_job_request(document: object) -> JobRequest:
     """Read RunPod's body of a job: `input`, `webhook`, `policy`, `s3Config`. Raises `RequestInvalid`.
 
     An `input` that is JSON as a text becomes what the text says, so that all that is known of jobs holds for it too.
     """
     if not isinstance(document, dict):
-        raise RequestInvalid("its body must be an object with `input`")
+        raise RequestInvalid(reason="its body must be an object with `input`")
     if document.get("input") is None:
-        raise RequestInvalid("its body has no `input`")
+        raise RequestInvalid(reason="its body has no `input`")
     webhook = document.get("webhook")
-    if webhook is not None and not _is_address(webhook):
-        raise RequestInvalid("`webhook` must be an http:// or https:// address")
+    if webhook is not None and not _is_http_address(webhook):
+        raise RequestInvalid(reason="`webhook` must be an http:// or https:// address")
     policy = document.get("policy")
     if policy is not None and not isinstance(policy, dict):
-        raise RequestInvalid("`policy` must be an object")
+        raise RequestInvalid(reason="`policy` must be an object")
     return JobRequest(
-        input=job_of({**document, "input": _read_input(document["input"])}),
+        input=input_of_platform_job({**document, "input": _read_input(document["input"])}),
         webhook=webhook,
-        timeout_s=_seconds(policy or {}, "executionTimeout"),
-        ttl_s=_seconds(policy or {}, "ttl"),
+        timeout_s=_policy_seconds(policy or {}, "executionTimeout"),
+        ttl_s=_policy_seconds(policy or {}, "ttl"),
     )
 
 
-def _read_input(sent: object) -> object:
-    if not isinstance(sent, str):
-        return sent
+def _read_input(media_input: object) -> object:
+    if not isinstance(media_input, str):
+        return media_input
     try:
-        return parse_json(sent.encode(errors="replace"))
+        return parse_json_body(media_input.encode(errors="replace"))
     except RequestInvalid as exc:
         if _TOO_DEEP in exc.message:
             raise
-        return sent  # the job fails with what is wrong in it
+        return media_input  # the job fails with what is wrong in it
 
 
-def wait_s(hostname: str | None, asked_ms: int) -> float:
+def longest_wait_s(hostname: str | None, asked_ms: int) -> float:
     """Return how long a request may wait for its job's end: behind RunPod's proxy not longer than that waits.
 
     The proxy cuts what has not begun to answer within 100 s; then the client would not even have the job's id.
     """
+    # The host name tells: RunPod's proxy passes it on unchanged.
     proxied = (hostname or "").endswith(_PROXY_HOST)
     return (min(asked_ms, _PROXY_WAIT_MS) if proxied else asked_ms) / 1000
 
 
-def job_for_workflow(name: str, values: object, inputs: Sequence[WorkflowInput]) -> Mapping[str, JsonValue]:
-    """The job that runs a workflow of the image with inputs by name. Raises `RequestInvalid`, `OverrideInvalid`.
+def job_for_workflow(workflow_name: str, values: object, inputs: Sequence[WorkflowInput]) -> Mapping[str, JsonValue]:
+    """Return the job that runs a workflow of the image with inputs by name. Raises `RequestInvalid`, `OverrideInvalid`.
 
     A file is an address, a data URI, or the name of a file beside the workflow.
     """
     if not isinstance(values, dict):
-        raise RequestInvalid("its body must be an object of the workflow's inputs")
+        raise RequestInvalid(reason="its body must be an object of the workflow's inputs")
     overrides = overrides_by_name(values, inputs)
-    files = {one.target: one for one in inputs if one.kind == "file"}
+    files = {workflow_input.target: workflow_input for workflow_input in inputs if workflow_input.kind == "file"}
     media: list[JsonValue] = []
     changes: dict[str, JsonValue] = {}
-    for wanted in overrides:
-        file = files.get(wanted.target)
-        sent = _media(file, wanted.value) if file is not None else None
-        if sent is None:
-            changes[wanted.target] = wanted.value
+    for override in overrides:
+        file_input = files.get(override.target)
+        media_input = _media_input(file_input, override.value) if file_input is not None else None
+        if media_input is None:
+            changes[override.target] = override.value
         else:
-            media.append(sent)
-    return {"workflow_name": name, "set": changes, **({"inputs": media} if media else {})}
+            media.append(media_input)
+    return {"workflow_name": workflow_name, "set": changes, **({"inputs": media} if media else {})}
 
 
-def _media(one: WorkflowInput, value: JsonValue) -> Mapping[str, JsonValue] | None:
-    if not isinstance(value, str):
+def _media_input(workflow_input: WorkflowInput, sent_value: JsonValue) -> Mapping[str, JsonValue] | None:
+    if not isinstance(sent_value, str):
         return None
-    name = f"{re.sub(r'[^A-Za-z0-9_-]', '_', f'{one.node_id}-{one.input_name}')}"
-    if found := _DATA.match(value):
-        return {"name": f"{name}.{found[1].lower()}", "data": value, "node": one.node_id}
-    if _ADDRESS.match(value):
-        suffix = PurePosixPath(re.split(r"[?#]", value)[0].partition("://")[2].partition("/")[2]).suffix
-        return {"name": f"{name}{suffix}", "url": value, "node": one.node_id}
+    file_name = re.sub(r"[^A-Za-z0-9_-]", "_", f"{workflow_input.node_id}-{workflow_input.input_name}")
+    if found := _DATA.match(sent_value):
+        return {"name": f"{file_name}.{found[1].lower()}", "data": sent_value, "node": workflow_input.node_id}
+    if _ADDRESS.match(sent_value):
+        suffix = PurePosixPath(re.split(r"[?#]", sent_value)[0].partition("://")[2].partition("/")[2]).suffix
+        return {"name": f"{file_name}{suffix}", "url": sent_value, "node": workflow_input.node_id}
     return None
 
 
-def _is_address(value: object) -> bool:
-    if not isinstance(value, str) or len(value) > 2000 or not value.isprintable():
+def _is_http_address(sent_value: object) -> bool:
+    if not isinstance(sent_value, str) or len(sent_value) > 2000 or not sent_value.isprintable():
         return False
     try:
-        parts = urlsplit(value)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+        address_parts = urlsplit(sent_value)
+        return (
+            address_parts.scheme in ("http", "https") and bool(address_parts.hostname) and (address_parts.port or 1) > 0
+        )
     except ValueError:
         return False
 
 
-def _seconds(policy: Mapping[str, Any], name: str) -> float | None:
-    value = policy.get(name)
-    if value is None:
+def _policy_seconds(policy: Mapping[str, Any], field_name: str) -> float | None:
+    sent_value = policy.get(field_name)
+    if sent_value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= _LONGEST_MS:
-        raise RequestInvalid(f"`policy.{name}` must be milliseconds, up to 7 days")
-    return value / 1000
+    if isinstance(sent_value, bool) or not isinstance(sent_value, int | float) or not 0 < sent_value <= _LONGEST_MS:
+        raise RequestInvalid(reason=f"`policy.{field_name}` must be milliseconds, up to 7 days")
+    return sent_value / 1000
 
 
-def _finite(text: str) -> float:
-    value = float(text)
-    if value in (float("inf"), float("-inf")):
+def _parse_finite(text: str) -> float:
+    number = float(text)
+    if number in (float("inf"), float("-inf")):
         raise ValueError(text)
-    return value
+    return number
 
 
-def _refuse(name: str) -> object:
-    raise ValueError(name)
+def _refuse_constant(constant: str) -> object:
+    raise ValueError(constant)

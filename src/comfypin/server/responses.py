@@ -1,4 +1,4 @@
-"""What a server answers: JSON in ASCII (any text of a job can be told), and failures by their status."""
+"""Responses of the server: JSON in ASCII, which can hold any text of a job, and failures by their status."""
 
 import json
 from collections.abc import Mapping
@@ -8,16 +8,19 @@ from starlette.responses import Response
 from comfypin.digest import JsonValue
 
 
-class Json(Response):
+class JsonResponse(Response):
     """JSON from a value, or from bytes that are JSON already."""
 
     media_type = "application/json"
 
     def render(self, content: object) -> bytes:
-        """The body."""
+        """Return the body."""
+        # json.dumps escapes all but ASCII, so even half a surrogate pair can be sent.
         return content if isinstance(content, bytes) else json.dumps(content).encode()
 
 
-def failure(status: int, message: str, *, headers: Mapping[str, str] | None = None, **facts: JsonValue) -> Json:
-    """A failure: `{"error": "..."}` and its facts."""
-    return Json({"error": message, **facts}, status_code=status, headers=dict(headers or {}))
+def failure_response(
+    status: int, message: str, *, headers: Mapping[str, str] | None = None, **facts: JsonValue
+) -> JsonResponse:
+    """Return a failure as `{"error": "..."}` with its facts."""
+    return JsonResponse({"error": message, **facts}, status_code=status, headers=dict(headers or {}))

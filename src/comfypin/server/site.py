@@ -1,103 +1,102 @@
-"""What a server's routes share, and the parts of it that appear when the engine is ready."""
+"""State that the server's routes share, with the parts that appear when the engine is ready."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from comfypin.digest import JsonValue
-from comfypin.errors import ComfypinError
-from comfypin.jobs.handler import Handler, Service
-from comfypin.jobs.metrics import Live
-from comfypin.queue.scheduler import JobQueue
+from comfypin.jobs.handler import Handler, JobService
+from comfypin.jobs.metrics import LiveFigures
+from comfypin.queue.interface import ServedQueue
+from comfypin.server.errors import NotReady
 from comfypin.server.requests import job_for_workflow
 from comfypin.workflow.inputs_file import named_inputs
 from comfypin.workflow.load import load_workflow
 from comfypin.workflow.settable_inputs import WorkflowInput, describe_inputs, input_schema
 
 
-class NotReady(ComfypinError):
-    """The engine is still starting."""
-
-    def __init__(self) -> None:
-        super().__init__("The engine is still starting; try again in a moment (/ping answers 200 when it is ready).")
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Described:
-    """A workflow of the image: what may be set in it, by name."""
+class DescribedWorkflow:
+    """One workflow of the image and what may be set in it, by name."""
 
     name: str
     title: str | None
     description: str | None
     inputs: tuple[WorkflowInput, ...]
 
-    def schema(self) -> Mapping[str, JsonValue]:
-        """The JSON Schema of an object that sets its inputs."""
+    def inputs_schema(self) -> Mapping[str, JsonValue]:
+        """Return the JSON Schema of an object that sets the workflow's inputs."""
         schema = input_schema(self.inputs, title=self.title or self.name, description=self.description)
         return schema if isinstance(schema, Mapping) else {}
 
 
 class Site:
-    """The queue, the folder of outputs, and, once it is started, the engine with its workflows."""
+    """Holds the queue, the folder of outputs, and, once it is started, the engine with its workflows."""
 
-    def __init__(self, queue: JobQueue, outputs: Path) -> None:
+    def __init__(self, queue: ServedQueue, outputs: Path) -> None:
         self.queue = queue
         self.outputs = outputs
-        self._service: Service | None = None
+        self._service: JobService | None = None
         self._handler: Handler | None = None
         self._stopping = False
-        queue.metrics.watch(self._live)
+        # Before the engine is ready: dashboards should see a server that starts.
+        queue.metrics.watch_live(self._live_figures)
 
-    def open(self, service: Service, handler: Handler) -> None:
-        """The engine is ready."""
-        self._service = service
+    def open_for_jobs(self, job_service: JobService, handler: Handler) -> None:
+        """Note that the engine is ready."""
+        self._service = job_service
         self._handler = handler
 
-    def close(self) -> None:
-        """The server stops: load balancers should send nothing more."""
+    def announce_stop(self) -> None:
+        """Tell load balancers to send nothing more, because the server stops."""
         self._stopping = True
 
     @property
-    def ready(self) -> bool:
-        """Whether jobs run now."""
+    def is_ready(self) -> bool:
+        """Return whether jobs run now."""
         return self._service is not None and not self._stopping
 
     @property
     def ping_status(self) -> int:
-        """What a load balancer is told: 204 while starting, 200 ready, 503 unfit or stopping."""
-        if self._stopping or self.queue.unhealthy:
+        """Return the status for load balancers: 204 while starting, 200 when ready, 503 if unfit or stopping."""
+        if self._stopping or self.queue.trouble is not None:
             return 503
-        return 200 if self.ready else 204
+        return 200 if self.is_ready else 204
 
-    def names(self) -> tuple[str, ...]:
-        """The workflows of the image. Raises `NotReady`."""
-        return self._opened().workflows.names()
+    def workflow_names(self) -> tuple[str, ...]:
+        """Return the names of the image's workflows. Raises `NotReady`."""
+        return self._require_service().workflows.list_names()
 
-    async def describe(self, name: str) -> Described:
-        """What a workflow takes. Raises `NotReady`, `WorkflowNotFound`, `WorkflowInvalid`, `EngineError`."""
-        service = self._opened()
-        document = service.workflows.read(name)
-        file = service.workflows.inputs_file(name)
-        catalogue = await service.engine.catalogue()
+    async def describe_workflow(self, workflow_name: str) -> DescribedWorkflow:
+        """Describe a workflow's inputs. Raises `NotReady`, `WorkflowNotFound`, `WorkflowInvalid`, `EngineError`."""
+        job_service = self._require_service()
+        document = job_service.workflows.read_workflow(workflow_name)
+        inputs_file = job_service.workflows.inputs_file(workflow_name)
+        catalogue = await job_service.engine.catalogue()
         graph = load_workflow(document, catalogue).graph
-        inputs = named_inputs(graph, catalogue, file) if file else describe_inputs(graph, catalogue)
-        return Described(
-            name=name,
-            title=file.title if file else None,
-            description=file.description if file else None,
+        inputs = named_inputs(graph, catalogue, inputs_file) if inputs_file else describe_inputs(graph, catalogue)
+        return DescribedWorkflow(
+            name=workflow_name,
+            title=inputs_file.title if inputs_file else None,
+            description=inputs_file.description if inputs_file else None,
             inputs=tuple(inputs),
         )
 
-    async def job_for(self, name: str, values: object) -> Mapping[str, JsonValue]:
-        """The job that runs a workflow with these inputs. Raises as `describe`, `RequestInvalid`, `OverrideInvalid`."""
-        described = await self.describe(name)
-        return job_for_workflow(name, values, described.inputs)
+    async def make_job(self, workflow_name: str, input_values: object) -> Mapping[str, JsonValue]:
+        """Return the job that runs a workflow with these inputs.
 
-    def _live(self) -> Live:
-        crashes = self._handler.crashes if self._handler is not None else 0
-        return Live(running=self.queue.running, engine_restarts=crashes, waiting=self.queue.waiting)
+        Raises as `describe_workflow`, `RequestInvalid`, `OverrideInvalid`.
+        """
+        described = await self.describe_workflow(workflow_name)
+        return job_for_workflow(workflow_name, input_values, described.inputs)
 
-    def _opened(self) -> Service:
+    def _live_figures(self) -> LiveFigures:
+        crash_count = self._handler.crashes if self._handler is not None else 0
+        return LiveFigures(
+            running=self.queue.running_count, engine_restarts=crash_count, waiting=self.queue.waiting_count
+        )
+
+    def _require_service(self) -> JobService:
         if self._service is None:
             raise NotReady
         return self._service

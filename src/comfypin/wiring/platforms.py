@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from comfypin.image.interface import ContainerBuilder
-    from comfypin.runpod.management_api import Api
+    from comfypin.runpod.management_api import ManagementApi
     from comfypin.runpod.volume_bucket import VolumeBucket
     from comfypin.settings.environment import Settings
 
@@ -33,25 +33,25 @@ def open_builder(wanted: str) -> "ContainerBuilder":
     raise NoBuilder(tried=tried)
 
 
-def runpod_api(settings: "Settings") -> "Api":
+def runpod_api(settings: "Settings") -> "ManagementApi":
     """RunPod's management API with the environment's key. Raises `ApiKeyMissing`."""
     return _runpod(settings, settings.runpod.api_url)
 
 
-def runpod_jobs_api(settings: "Settings") -> "Api":
+def runpod_jobs_api(settings: "Settings") -> "ManagementApi":
     """The job API of RunPod's endpoints, or of the server that RUNPOD_ENDPOINT_BASE_URL names."""
     return _runpod(settings, settings.runpod.jobs_url)
 
 
-def _runpod(settings: "Settings", base_url: str) -> "Api":
+def _runpod(settings: "Settings", base_url: str) -> "ManagementApi":
     from comfypin.http.client import HttpClient
     from comfypin.runpod.errors import ApiKeyMissing
-    from comfypin.runpod.management_api import Api
+    from comfypin.runpod.management_api import ManagementApi
 
     if settings.runpod.api_key is None:
         raise ApiKeyMissing
     client = HttpClient(transport=http_transport(settings, timeout_s=60.0))
-    return Api(key=settings.runpod.api_key, base_url=base_url, client=client)
+    return ManagementApi(key=settings.runpod.api_key, base_url=base_url, client=client)
 
 
 def volume_bucket(volume_id: str, data_center: str, settings: "Settings") -> "VolumeBucket":

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from comfypin.engine.interface import Engine
     from comfypin.http.deadline import Deadline
-    from comfypin.jobs.handler import Service, SinkFor
+    from comfypin.jobs.handler import JobService, OpenSink
     from comfypin.jobs.request import OutputWish, S3Wish
     from comfypin.lock.model import Lock
     from comfypin.outputs.delivery_settings import OutputConfig
@@ -28,33 +28,35 @@ log = logging.getLogger(__name__)
 
 
 def open_service(
-    lock: "Lock", engine: "Engine", sink_for: "SinkFor", *, settings: "Settings", private_inputs: bool = False
-) -> "Service":
+    lock: "Lock", engine: "Engine", sink_for: "OpenSink", *, settings: "Settings", private_inputs: bool = False
+) -> "JobService":
     """What the jobs of a worker or server share. `private_inputs` lets jobs name private addresses."""
     from comfypin.http.client import HttpClient, Transport
     from comfypin.http.sockets import tls_context
-    from comfypin.jobs.handler import Service
-    from comfypin.jobs.input_files import Fetcher, Limits
-    from comfypin.jobs.workflow_library import WorkflowFolder
+    from comfypin.jobs.handler import JobService
+    from comfypin.jobs.input_files import InputFetcher, InputLimits
+    from comfypin.jobs.workflow_library import WorkflowLibrary
 
     # Read once: the proxies, and the certificates, which take 20 ms.
     transport = Transport(proxies=http_proxies(settings), tls=cache(tls_context))
-    return Service(
+    return JobService(
         lock=lock,
         engine=engine,
-        fetcher=Fetcher(
+        fetcher=InputFetcher(
             open_client=lambda deadline: HttpClient(
                 transport=transport, public_only=not private_inputs, deadline=deadline
             ),
             open_bucket=partial(open_bucket, settings),
-            limits=Limits(),
+            limits=InputLimits(),
         ),
-        sink_for=sink_for,
-        workflows=WorkflowFolder(),
+        open_sink=sink_for,
+        workflows=WorkflowLibrary(),
     )
 
 
-def open_sinks(settings: "Settings", *, folder: "OutputSink | None" = None, private_buckets: bool = False) -> "SinkFor":
+def open_sinks(
+    settings: "Settings", *, folder: "OutputSink | None" = None, private_buckets: bool = False
+) -> "OpenSink":
     """The sinks that jobs wish for; that of jobs without a wish is opened now, so that a wrong bucket costs no engine.
 
     `folder` takes outputs on this machine's disk, where it stays: on a server, not on a worker. `private_buckets` lets
@@ -80,7 +82,7 @@ def open_sinks(settings: "Settings", *, folder: "OutputSink | None" = None, priv
     return sink_for
 
 
-def _open_overflow(sink_for: "SinkFor", mode: "OutputMode") -> None:
+def _open_overflow(sink_for: "OpenSink", mode: "OutputMode") -> None:
     """Open the bucket that takes what is too big for results; most jobs can do without it, so it may be wrong."""
     from comfypin.errors import StorageError
     from comfypin.jobs.request import OutputWish
@@ -93,7 +95,7 @@ def _open_overflow(sink_for: "SinkFor", mode: "OutputMode") -> None:
         )
 
 
-def _sink_for(settings: "Settings", folder: "OutputSink | None", *, private_buckets: bool) -> "SinkFor":
+def _sink_for(settings: "Settings", folder: "OutputSink | None", *, private_buckets: bool) -> "OpenSink":
     """The sink a job wishes for; those that jobs share are opened once (a bucket is asked then)."""
     from comfypin.jobs.errors import JobInvalid
     from comfypin.outputs.delivery_settings import RUNPOD_RESULT_BYTES, SERVER_RESULT_BYTES, OutputConfig
@@ -166,16 +168,16 @@ def fitness_checks(lock: "Lock", settings: "Settings") -> "Mapping[str, Callable
     """Why this machine could not do the lock's jobs."""
     from comfypin.lock.torch import minimum_cuda
     from comfypin.models.verify import Present
-    from comfypin.runpod.fitness import checks
+    from comfypin.runpod.fitness import fitness_checks
 
     def missing() -> list[str]:
         if lock.engine.kind != "comfyui":
             return []
         return [pin.name for pin, finding in model_findings(lock, settings) if not isinstance(finding, Present)]
 
-    return checks(
+    return fitness_checks(
         lock,
         cuda_needed=minimum_cuda(lock.python.packages),
         models_missing=missing,
-        scratch=temp_root(),
+        temp_parent=temp_root(),
     )

@@ -89,7 +89,7 @@ def make_job_sink(
     `private_buckets` lets the job name a bucket at a private address. `deadline` is for all that is asked of it.
     """
     from comfypin.errors import ConfigError
-    from comfypin.jobs.bucket_addresses import require_public
+    from comfypin.jobs.bucket_addresses import require_public_bucket
     from comfypin.jobs.errors import JobInvalid
     from comfypin.outputs.delivery_settings import OutputConfig
     from comfypin.outputs.image_format import ConvertingSink
@@ -105,7 +105,7 @@ def make_job_sink(
         # The client wrote it, in its job.
         raise JobInvalid(findings=[exc.message]) from exc
     if not private_buckets:
-        config = require_public(config)
+        config = require_public_bucket(config)
     try:
         sink = _open_sink(KINDS["s3"], config, outputs)
     except WrongRegion as exc:

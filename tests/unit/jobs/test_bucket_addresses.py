@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from comfypin.errors import ConfigError
-from comfypin.jobs.bucket_addresses import require_public
+from comfypin.jobs.bucket_addresses import require_public_bucket
 from comfypin.jobs.errors import JobInvalid
 from comfypin.storage.errors import StoreUnreachable
 from comfypin.storage.s3_settings import S3Settings
@@ -26,7 +26,7 @@ class Names:
 
 def asked(host: str, **environ: str) -> S3Settings:
     job = {"bucketName": "b", "endpointUrl": f"https://{host}", "accessId": "i", "accessSecret": "s"}
-    return require_public(S3Settings.from_variables(environ).for_job(job), resolver=Names())
+    return require_public_bucket(S3Settings.from_variables(environ).for_job(job), resolver=Names())
 
 
 @pytest.mark.parametrize("environ", [{}, {"HTTPS_PROXY": "http://proxy:1"}])

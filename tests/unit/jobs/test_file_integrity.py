@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from comfypin.jobs.file_integrity import what_is_missing
+from comfypin.jobs.file_integrity import find_damage
 
 
 def picture(kind: str, **more: Any) -> bytes:
@@ -51,27 +51,27 @@ FILES = {
 @pytest.mark.parametrize("name", FILES)
 def test_a_whole_file_is_whole(name: str, tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(FILES[name])
-    assert what_is_missing(tmp_path / "x") is None
+    assert find_damage(tmp_path / "x") is None
 
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("part", [0.5, 0.9, 0.999])
 def test_a_cut_file_is_not(name: str, part: float, tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(FILES[name][: int(len(FILES[name]) * part)])
-    assert "cut on its way" in str(what_is_missing(tmp_path / "x"))
+    assert "is cut off" in str(find_damage(tmp_path / "x"))
 
 
 @pytest.mark.parametrize("size", [1, 5, 11])
 def test_the_first_bytes_alone_are_not(size: int, tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(FILES["png"][:size])
-    assert what_is_missing(tmp_path / "x") is not None
+    assert find_damage(tmp_path / "x") is not None
 
 
 def test_a_png_with_other_pixels_than_it_was_made_with_is_damaged(tmp_path: Path) -> None:
     damaged = bytearray(FILES["png"])
     damaged[len(damaged) // 2] ^= 1
     (tmp_path / "x").write_bytes(damaged)
-    assert "checksum" in str(what_is_missing(tmp_path / "x"))
+    assert "checksum" in str(find_damage(tmp_path / "x"))
 
 
 @pytest.mark.parametrize(
@@ -79,4 +79,4 @@ def test_a_png_with_other_pixels_than_it_was_made_with_is_damaged(tmp_path: Path
 )
 def test_what_is_not_known_or_has_more_behind_its_end_is_taken(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(data)
-    assert what_is_missing(tmp_path / "x") is None
+    assert find_damage(tmp_path / "x") is None

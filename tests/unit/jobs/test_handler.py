@@ -13,7 +13,7 @@ import pytest
 
 from comfypin.engine.errors import NodeFailed
 from comfypin.jobs.handler import Handler
-from comfypin.jobs.input_files import Limits
+from comfypin.jobs.input_files import InputLimits
 from comfypin.settings.environment import Settings
 from comfypin.storage.s3 import PROBE
 from comfypin.testing import FAKE_CATALOGUE, PIXEL_PNG, FakeEngine
@@ -159,7 +159,7 @@ async def test_half_a_picture_is_refused(tmp_path: Path) -> None:
     job = {"workflow": loaded().to_api(), "images": [an_image(data=PIXEL_PNG[:-14])]}
     outcome = await a_handler()("job-1", job)
     assert outcome.output["error_type"] == "InputFileInvalid"
-    assert "'here.png' cannot be used: it is not whole: the PNG" in str(outcome.output["error"])
+    assert "'here.png' cannot be used: it is incomplete: the PNG" in str(outcome.output["error"])
 
 
 async def test_an_input_that_no_node_reads_is_said_with_the_closest_names() -> None:
@@ -293,7 +293,7 @@ async def test_a_jobs_own_bucket_that_draws_out_a_delivery_keeps_it_no_longer_th
 
 async def test_a_job_whose_inputs_do_not_arrive_in_time_fails_and_says_so() -> None:
     with drip_server(lambda path: ENDLESS["body"]()) as server:
-        fetcher = a_fetcher(public_only=False, limits=Limits(seconds=0.2))
+        fetcher = a_fetcher(public_only=False, limits=InputLimits(seconds=0.2))
         job = {**JOB, "inputs": [{"name": "a", "url": server.url}]}
         outcome = await Handler(a_service(fetcher=fetcher))("job-1", job)
     assert "The input 'a' cannot be used: the inputs did not arrive within 0.2 s" in str(outcome.output["error"])

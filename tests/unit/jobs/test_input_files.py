@@ -8,8 +8,8 @@ import pytest
 
 from comfypin.digest import Digest
 from comfypin.jobs.errors import InputUnusable
-from comfypin.jobs.input_files import Limits
-from comfypin.jobs.request import parse_input
+from comfypin.jobs.input_files import InputLimits
+from comfypin.jobs.request import parse_job_input
 from comfypin.storage.interface import Payload
 from comfypin.testing import MemoryStore
 from tests.support.served import served
@@ -17,7 +17,7 @@ from tests.support.services import a_fetcher
 
 
 def bring(folder: Path, job: dict[str, Any], **more: Any) -> tuple[str, ...]:
-    return a_fetcher(**more).bring(parse_input({"workflow": {}, **job})[0], folder)
+    return a_fetcher(**more).fetch_inputs(parse_job_input({"workflow": {}, **job})[0], folder)
 
 
 def test_base64_and_data_uris_give_their_bytes(tmp_path: Path) -> None:
@@ -55,13 +55,13 @@ def test_what_is_not_base64_is_refused(tmp_path: Path, data: str) -> None:
 
 def test_a_file_may_not_be_larger_than_the_limit(tmp_path: Path) -> None:
     with pytest.raises(InputUnusable, match="larger than"):
-        bring(tmp_path, {"images": [{"name": "a", "image": "A" * 400}]}, limits=Limits(file_bytes=100))
+        bring(tmp_path, {"images": [{"name": "a", "image": "A" * 400}]}, limits=InputLimits(file_bytes=100))
 
 
 def test_all_files_together_may_not_be_larger_than_theirs(tmp_path: Path) -> None:
     images = [{"name": name, "image": "AAAA"} for name in "ab"]
     with pytest.raises(InputUnusable, match="all inputs together"):
-        bring(tmp_path, {"images": images}, limits=Limits(total_bytes=5))
+        bring(tmp_path, {"images": images}, limits=InputLimits(total_bytes=5))
 
 
 @pytest.mark.parametrize("name", ["../a", "/etc/a", "a/../../b"])

@@ -7,14 +7,14 @@ import pytest
 
 from comfypin.digest import Digest
 from comfypin.engine.interface import EngineOutput
-from comfypin.jobs.output_spool import Spool, Wanted, collect
+from comfypin.jobs.output_spool import Spool, WantedOutput, collect_outputs
 from comfypin.outputs.errors import OutputUnreadable
 from tests.support.payloads import noise
 
 MIB = 1 << 20
 
 
-def wanted_of(path: Path, *, by_http: bool = False) -> Wanted:
+def wanted_of(path: Path, *, by_http: bool = False) -> WantedOutput:
     async def read() -> AsyncIterator[bytes]:
         yield path.read_bytes()
 
@@ -27,7 +27,7 @@ def wanted_of(path: Path, *, by_http: bool = False) -> Wanted:
         read=read,
         path=None if by_http else path,
     )
-    return Wanted(found=found, filename=path.name, subfolder="")
+    return WantedOutput(engine_output=found, filename=path.name, subfolder="")
 
 
 @pytest.mark.parametrize("sizes", [[0], [5], [5 * MIB], [9 * MIB + 1], [4 * MIB], [100] * 70, [3, 2 * MIB, 1, 0] * 10])
@@ -38,10 +38,10 @@ async def test_every_output_has_its_own_digest_in_order(tmp_path: Path, sizes: l
     # Every third one comes from an engine elsewhere.
     wanted = [wanted_of(path, by_http=number % 3 == 2) for number, path in enumerate(paths)]
     spool = Spool(tmp_path)
-    outputs = await collect(wanted, spool)
+    outputs = await collect_outputs(wanted, spool)
     assert [output.sha256 for output in outputs] == [Digest.of_file(path) for path in paths]
     assert [(output.index, output.size_bytes) for output in outputs] == list(enumerate(sizes))
-    spool.remove()
+    spool.remove_files()
 
 
 @pytest.mark.parametrize("count", [1, 40])
@@ -50,8 +50,8 @@ async def test_an_output_that_is_gone_is_named(tmp_path: Path, count: int) -> No
     for path in paths[:-1]:
         path.write_bytes(b"x")
     with pytest.raises(OutputUnreadable, match=paths[-1].name):
-        await collect([wanted_of(path) for path in paths], Spool(tmp_path))
+        await collect_outputs([wanted_of(path) for path in paths], Spool(tmp_path))
 
 
 async def test_nothing_wanted_is_nothing_brought(tmp_path: Path) -> None:
-    assert await collect([], Spool(tmp_path)) == ()
+    assert await collect_outputs([], Spool(tmp_path)) == ()

@@ -11,7 +11,7 @@ import pytest
 
 from comfypin.digest import Digest
 from comfypin.jobs.job import Job
-from comfypin.jobs.prepare import Request, prepare
+from comfypin.jobs.prepare import RunRequest, prepare_job
 from comfypin.lock.codec import lock_digest
 from comfypin.lock.model import EngineSpec, Lock
 from comfypin.testing import FAKE_CATALOGUE
@@ -28,9 +28,9 @@ WORKFLOW = """{
 }"""
 
 
-def a_request(folder: Path, workflow: str = WORKFLOW) -> Request:
-    return Request(
-        document=read_document(workflow, source="w.json"), job_id="job", submission="first", input_folder=folder
+def a_request(folder: Path, workflow: str = WORKFLOW) -> RunRequest:
+    return RunRequest(
+        document=read_document(workflow, source="w.json"), job_id="job", submission_id="first", input_folder=folder
     )
 
 
@@ -38,8 +38,8 @@ def a_request(folder: Path, workflow: str = WORKFLOW) -> Request:
 CATALOGUE = {name: {**definition, "python_module": "nodes"} for name, definition in FAKE_CATALOGUE.items()}
 
 
-def prepared(request: Request) -> Job:
-    return prepare(request, lock=LOCK, catalogue=CATALOGUE, now=NOW)
+def prepared(request: RunRequest) -> Job:
+    return prepare_job(request, lock=LOCK, catalogue=CATALOGUE, now=NOW)
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_the_inputs_of_a_class_are_parsed_once_a_run(folder: Path) -> None:
     catalogue = {name: CountedDefinition(definition) for name, definition in CATALOGUE.items()}
     request = a_request(folder, json.dumps({**json.loads(WORKFLOW), **images}))
     for _ in range(2):
-        prepare(request, lock=LOCK, catalogue=catalogue, now=NOW)
+        prepare_job(request, lock=LOCK, catalogue=catalogue, now=NOW)
     assert catalogue["LoadImage"].parsed == 1
 
 
@@ -83,7 +83,7 @@ def test_dates_are_filled_in_and_the_mark_is_put_before_the_name(folder: Path) -
 
 def test_two_submissions_of_one_job_have_marks_of_their_own(folder: Path) -> None:
     request = a_request(folder)
-    assert prepared(request).mark != prepared(replace(request, submission="second")).mark
+    assert prepared(request).mark != prepared(replace(request, submission_id="second")).mark
 
 
 def test_a_load_node_can_be_pointed_at_another_file(folder: Path) -> None:
@@ -146,6 +146,6 @@ def test_a_workflow_from_windows_runs_with_warnings(folder: Path) -> None:
 def test_a_class_that_another_one_replaced_runs_with_a_warning(folder: Path) -> None:
     classes = {**CATALOGUE, "ConditioningAverage": CATALOGUE["SaveImage"]}
     request = a_request(folder, WORKFLOW.replace("SaveImage", "ConditioningAverage "))
-    job = prepare(request, lock=LOCK, catalogue=classes, now=NOW)
+    job = prepare_job(request, lock=LOCK, catalogue=classes, now=NOW)
     assert job.graph.nodes["2"].class_type == "ConditioningAverage"
     assert "'ConditioningAverage '" in job.warnings[0]

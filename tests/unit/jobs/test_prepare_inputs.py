@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from comfypin.jobs.prepare import Request, prepare
+from comfypin.jobs.prepare import RunRequest, prepare_job
 from comfypin.lock.model import Lock
 from comfypin.workflow.document import to_document
 from comfypin.workflow.errors import OverrideInvalid
@@ -29,15 +29,15 @@ WORKFLOW = {
 
 
 def canvas(values: dict[str, int | str], *, only_named: bool) -> dict[str, InputValue]:
-    request = Request(
+    request = RunRequest(
         document=to_document(WORKFLOW, source="w"),
         job_id="j",
-        submission="s",
+        submission_id="s",
         overrides=overrides_from_json(values),
         inputs_file=load_inputs_file(FILE, source="f"),
         only_named=only_named,
     )
-    job = prepare(request, lock=Lock(version_name="r"), catalogue=CATALOGUE, now=datetime.now(UTC))
+    job = prepare_job(request, lock=Lock(version_name="r"), catalogue=CATALOGUE, now=datetime.now(UTC))
     return dict(job.graph.nodes["1"].inputs)
 
 

@@ -8,7 +8,7 @@ import pytest
 from comfypin.digest import Digest
 from comfypin.engine.errors import EngineCrashed
 from comfypin.jobs.job import JobResult
-from comfypin.jobs.result_json import failure_to_json, result_to_json
+from comfypin.jobs.result_json import failure_to_json, report_to_json, result_to_json
 from comfypin.lock.model import Release
 from comfypin.outputs.interface import Delivery
 from tests.support.outputs import an_output
@@ -32,6 +32,17 @@ def test_data_is_what_a_client_can_open(tmp_path: Path, uri: str, url: str | Non
     document: Any = result_to_json(a_result(Delivery(output=an_output(tmp_path, b"x"), uri=uri, url=url)))
     (image,) = document["images"]
     assert (image["type"], image["data"]) == (type_, data)
+
+
+def test_both_documents_say_the_same_of_a_file(tmp_path: Path) -> None:
+    result = a_result(Delivery(output=an_output(tmp_path, b"x"), uri="s3://b/k"))
+    report: Any = report_to_json(result)
+    output: Any = result_to_json(result)
+    (listed,), (image,) = report["outputs"], output["images"]
+    assert {name: image[name] for name in listed if name in image} == {
+        name: value for name, value in listed.items() if name != "temporary"
+    }
+    assert report["seconds"] == output["seconds"]
 
 
 def test_a_job_without_files_says_so_as_worker_comfyui_does() -> None:

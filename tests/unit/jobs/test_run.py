@@ -13,7 +13,8 @@ from comfypin.engine.interface import EngineEvent, NodeStarted, Prompt, PromptOu
 from comfypin.errors import OutputError
 from comfypin.jobs.events import PhaseStarted, Requeued, RunEvent
 from comfypin.jobs.job import Job
-from comfypin.jobs.run import run
+from comfypin.jobs.result_json import report_to_json
+from comfypin.jobs.run import run_job
 from comfypin.lock.model import Release
 from comfypin.outputs.folder import FolderSink
 from comfypin.outputs.inline import InlineSink
@@ -50,7 +51,7 @@ class SlowSink:
 
 
 async def test_a_result_names_its_outputs_and_release() -> None:
-    result = await run(a_job(), engine=FakeEngine(), sink=InlineSink())
+    result = await run_job(a_job(), engine=FakeEngine(), sink=InlineSink())
     (delivery,) = result.deliveries
     assert delivery.output.filename == "cat_00001_.png"
     assert delivery.output.sha256 == Digest.of(PIXEL_PNG)
@@ -59,14 +60,14 @@ async def test_a_result_names_its_outputs_and_release() -> None:
 
 
 async def test_temporary_outputs_are_held_back_unless_asked_for() -> None:
-    without = await run(a_job(), engine=FakeEngine(), sink=InlineSink())
-    with_them = await run(a_job(with_previews=True), engine=FakeEngine(), sink=InlineSink())
+    without = await run_job(a_job(), engine=FakeEngine(), sink=InlineSink())
+    with_them = await run_job(a_job(with_previews=True), engine=FakeEngine(), sink=InlineSink())
     assert (len(without.deliveries), without.held_back) == (1, 1)
     assert [delivery.output.temporary for delivery in with_them.deliveries] == [False, True]
 
 
 async def test_phases_and_nodes_are_timed() -> None:
-    result = await run(a_job(), engine=FakeEngine(), sink=InlineSink())
+    result = await run_job(a_job(), engine=FakeEngine(), sink=InlineSink())
     assert set(result.phase_s) == {"queue", "run", "collect", "deliver"}
     assert set(result.node_s) == {"1", "2", "3"}
     assert all(seconds >= 0 for seconds in [*result.phase_s.values(), *result.node_s.values()])
@@ -80,25 +81,25 @@ async def test_the_mark_is_taken_out_of_names_again() -> None:
         class_type="SaveImage",
         inputs={"images": ApiLink("1", 0), "filename_prefix": mark.add_to_prefix("d/cat")},
     )
-    result = await run(a_job(graph=ApiGraph(nodes=nodes), mark=mark), engine=FakeEngine(), sink=InlineSink())
+    result = await run_job(a_job(graph=ApiGraph(nodes=nodes), mark=mark), engine=FakeEngine(), sink=InlineSink())
     assert result.deliveries[0].output.filename == "cat_00001_.png"
     assert result.deliveries[0].output.subfolder == "d"
 
 
 async def test_a_rejected_workflow_names_its_nodes() -> None:
     with pytest.raises(WorkflowRejected) as caught:
-        await run(a_job(), engine=FakeEngine(rejects={"2": "unknown checkpoint"}), sink=InlineSink())
+        await run_job(a_job(), engine=FakeEngine(rejects={"2": "unknown checkpoint"}), sink=InlineSink())
     assert "unknown checkpoint" in caught.value.message
 
 
 async def test_a_failed_node_is_named() -> None:
     with pytest.raises(NodeFailed, match=r"Node 1 .*out of luck"):
-        await run(a_job(), engine=FakeEngine(fails={"1": "out of luck"}), sink=InlineSink())
+        await run_job(a_job(), engine=FakeEngine(fails={"1": "out of luck"}), sink=InlineSink())
 
 
 async def test_a_job_whose_engine_dies_is_queued_once_more_under_a_new_id() -> None:
     engine, events = FakeEngine(crashes=1), list[RunEvent]()
-    result = await run(a_job(), engine=engine, sink=InlineSink(), on_event=events.append)
+    result = await run_job(a_job(), engine=engine, sink=InlineSink(), on_event=events.append)
     assert len(result.deliveries) == 1
     assert len({prompt.prompt_id for prompt in engine.prompts}) == 2
     assert [event for event in events if isinstance(event, Requeued)] == [
@@ -110,7 +111,7 @@ async def test_a_job_whose_engine_dies_is_queued_once_more_under_a_new_id() -> N
 async def test_a_job_whose_engine_dies_twice_fails() -> None:
     engine = FakeEngine(crashes=2)
     with pytest.raises(EngineCrashed):
-        await run(a_job(), engine=engine, sink=InlineSink())
+        await run_job(a_job(), engine=engine, sink=InlineSink())
     assert len(engine.prompts) == 2
 
 
@@ -131,7 +132,7 @@ class CrowdedEngine(FakeEngine):
 
 
 async def test_a_job_that_waited_while_another_killed_the_engine_is_not_blamed() -> None:
-    result = await run(a_job(), engine=CrowdedEngine(deaths=3), sink=InlineSink())
+    result = await run_job(a_job(), engine=CrowdedEngine(deaths=3), sink=InlineSink())
     assert len(result.deliveries) == 1
     assert "under another job" in result.warnings[0]
 
@@ -139,7 +140,7 @@ async def test_a_job_that_waited_while_another_killed_the_engine_is_not_blamed()
 async def test_a_job_does_not_wait_for_ever_for_an_engine_that_dies_under_others() -> None:
     engine = CrowdedEngine(deaths=100)
     with pytest.raises(EngineCrashed):
-        await run(a_job(), engine=engine, sink=InlineSink())
+        await run_job(a_job(), engine=engine, sink=InlineSink())
     assert len(engine.prompts) == 4
 
 
@@ -162,7 +163,7 @@ class FarEngine(FakeEngine):
 
 async def test_a_job_that_only_waited_in_an_engine_that_was_restarted_is_queued_again() -> None:
     engine = FarEngine(Queued(ahead=1))
-    result = await run(a_job(), engine=engine, sink=InlineSink())
+    result = await run_job(a_job(), engine=engine, sink=InlineSink())
     assert len(result.deliveries) == 1
     assert len({prompt.prompt_id for prompt in engine.prompts}) == 2
     assert "was restarted before it came to the job" in result.warnings[0]
@@ -173,21 +174,21 @@ async def test_a_job_that_only_waited_in_an_engine_that_was_restarted_is_queued_
 )
 async def test_a_job_that_ran_or_was_removed_by_a_person_is_not_queued_again(engine: FarEngine) -> None:
     with pytest.raises(PromptLost):
-        await run(a_job(), engine=engine, sink=InlineSink())
+        await run_job(a_job(), engine=engine, sink=InlineSink())
     assert len(engine.prompts) == 1
 
 
 async def test_a_deadline_cancels_the_prompt_and_names_the_phase() -> None:
     engine = FakeEngine(holds="2")
     with pytest.raises(DeadlineExceeded) as caught:
-        await run(a_job(timeout_s=0.05), engine=engine, sink=InlineSink())
+        await run_job(a_job(timeout_s=0.05), engine=engine, sink=InlineSink())
     assert caught.value.facts["phase"] == "run"
     assert engine.cancelled == [engine.prompts[0].prompt_id]
 
 
 async def test_a_deadline_counts_to_the_last_delivered_output() -> None:
     with pytest.raises(DeadlineExceeded) as caught:
-        await run(a_job(timeout_s=0.1), engine=FakeEngine(), sink=SlowSink())
+        await run_job(a_job(timeout_s=0.1), engine=FakeEngine(), sink=SlowSink())
     assert caught.value.facts["phase"] == "deliver"
 
 
@@ -197,7 +198,7 @@ async def test_a_timeout_inside_a_sink_is_not_the_jobs_deadline() -> None:
             raise TimeoutError("of its own")
 
     with pytest.raises(TimeoutError, match="of its own"):
-        await run(a_job(timeout_s=60), engine=FakeEngine(), sink=Impatient())
+        await run_job(a_job(timeout_s=60), engine=FakeEngine(), sink=Impatient())
 
 
 async def test_a_cancelled_job_cancels_its_prompt() -> None:
@@ -208,7 +209,7 @@ async def test_a_cancelled_job_cancels_its_prompt() -> None:
         if isinstance(event, NodeStarted):
             running.set()
 
-    task = asyncio.ensure_future(run(a_job(), engine=engine, sink=InlineSink(), on_event=watch))
+    task = asyncio.ensure_future(run_job(a_job(), engine=engine, sink=InlineSink(), on_event=watch))
     await running.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -218,21 +219,23 @@ async def test_a_cancelled_job_cancels_its_prompt() -> None:
 
 async def test_phases_are_told_in_order() -> None:
     events = list[RunEvent]()
-    await run(a_job(), engine=FakeEngine(), sink=InlineSink(), on_event=events.append)
+    await run_job(a_job(), engine=FakeEngine(), sink=InlineSink(), on_event=events.append)
     phases = [event.phase for event in events if isinstance(event, PhaseStarted)]
     assert phases == ["queue", "run", "collect", "deliver"]
 
 
 async def test_texts_are_part_of_the_result() -> None:
-    result = await run(a_job(), engine=FakeEngine(texts={"7": ("a caption",)}), sink=InlineSink())
+    result = await run_job(a_job(), engine=FakeEngine(texts={"7": ("a caption",)}), sink=InlineSink())
     assert result.texts == {"7": ("a caption",)}
 
 
 async def test_a_workflow_that_saves_nothing_says_so() -> None:
     nodes = {node_id: node for node_id, node in GRAPH.nodes.items() if node_id != "2"}
-    result = await run(a_job(graph=ApiGraph(nodes=nodes)), engine=FakeEngine(), sink=InlineSink())
+    result = await run_job(a_job(graph=ApiGraph(nodes=nodes)), engine=FakeEngine(), sink=InlineSink())
     assert result.deliveries == ()
-    assert result.warnings == ("The workflow saves no file; its 1 temporary outputs are delivered with --previews.",)
+    assert result.warnings == (
+        "The workflow saves no file; --previews delivers its 1 temporary output (previews) too.",
+    )
 
 
 class StreamingEngine(FakeEngine):
@@ -250,7 +253,7 @@ async def test_streamed_outputs_keep_their_order_and_leave_no_spool(tmp_path: Pa
     files = [fake_output(bytes([65 + number]) * 10, filename=f"{number}.txt") for number in range(9)]
     engine = StreamingEngine(*files)
     (tmp_path / "spool").mkdir()
-    result = await run(a_job(spool_parent=tmp_path / "spool"), engine=engine, sink=FolderSink(tmp_path / "out"))
+    result = await run_job(a_job(spool_parent=tmp_path / "spool"), engine=engine, sink=FolderSink(tmp_path / "out"))
     assert [Path(str(delivery.uri)).read_text() for delivery in result.deliveries] == [
         chr(65 + n) * 10 for n in range(9)
     ]
@@ -260,17 +263,17 @@ async def test_streamed_outputs_keep_their_order_and_leave_no_spool(tmp_path: Pa
 async def test_an_output_that_the_engine_lost_fails_the_job_and_leaves_no_spool(tmp_path: Path) -> None:
     engine = StreamingEngine(fake_output(b"here", filename="a.png"), fake_output(None, filename="b.png"))
     with pytest.raises(OutputGone, match=r"b\.png"):
-        await run(a_job(spool_parent=tmp_path), engine=engine, sink=InlineSink())
+        await run_job(a_job(spool_parent=tmp_path), engine=engine, sink=InlineSink())
     assert not list(tmp_path.iterdir())
 
 
 async def test_secrets_go_to_the_engine_and_into_no_result() -> None:
     engine = FakeEngine()
-    result = await run(a_job(extra_data={"api_key_comfy_org": "hush"}), engine=engine, sink=InlineSink())
+    result = await run_job(a_job(extra_data={"api_key_comfy_org": "hush"}), engine=engine, sink=InlineSink())
     (prompt,) = engine.prompts
     assert isinstance(prompt, Prompt)
     assert prompt.extra_data == {"api_key_comfy_org": "hush"}
-    assert "hush" not in str(result.to_json())
+    assert "hush" not in str(report_to_json(result))
 
 
 @pytest.mark.parametrize("filename, ends", [("a.png", "fails"), ("a.bin", "fails"), ("a.txt", "is delivered")])
@@ -278,9 +281,9 @@ async def test_a_file_without_a_byte_fails_its_node_unless_it_is_a_text(filename
     engine = StreamingEngine(fake_output(b"", filename=filename, node_id="2"))
     if ends == "fails":
         with pytest.raises(OutputEmpty, match=r"Node 2 \(SaveImage\) saved a\."):
-            await run(a_job(), engine=engine, sink=InlineSink())
+            await run_job(a_job(), engine=engine, sink=InlineSink())
     else:
-        assert len((await run(a_job(), engine=engine, sink=InlineSink())).deliveries) == 1
+        assert len((await run_job(a_job(), engine=engine, sink=InlineSink())).deliveries) == 1
 
 
 class Tidy(FakeEngine):
@@ -300,7 +303,7 @@ class Tidy(FakeEngine):
 
 async def test_what_a_prompt_left_is_cleared_and_warnings_are_told() -> None:
     engine = Tidy()
-    result = await run(a_job(), engine=engine, sink=InlineSink())
+    result = await run_job(a_job(), engine=engine, sink=InlineSink())
     assert "found by its name" in result.warnings
     assert engine.cleared == 1
 
@@ -312,5 +315,5 @@ async def test_what_a_prompt_left_is_cleared_if_it_could_not_be_delivered() -> N
 
     engine = Tidy()
     with pytest.raises(OutputError):
-        await run(a_job(), engine=engine, sink=Refusing())
+        await run_job(a_job(), engine=engine, sink=Refusing())
     assert engine.cleared == 1

@@ -18,11 +18,11 @@ def test_a_phase_that_is_entered_again_goes_on_adding_up() -> None:
     clock, heard = Clock(), list[RunEvent]()
     watch = Stopwatch(clock, heard.append)
     clock.now = 1
-    watch.hear(Started())
+    watch.note_event(Started())
     clock.now = 3
-    watch.enter("queue")
+    watch.enter_phase("queue")
     clock.now = 7
-    watch.stop()
+    watch.end_last_phase()
     assert watch.phase_s == {"queue": 5.0, "run": 2.0}
     assert [event.phase for event in heard if isinstance(event, PhaseStarted)] == ["queue", "run", "queue"]
 
@@ -30,15 +30,15 @@ def test_a_phase_that_is_entered_again_goes_on_adding_up() -> None:
 def test_a_node_that_runs_twice_counts_twice() -> None:
     watch = Stopwatch(Clock(), lambda event: None)
     for start, end in ((1.0, 2.0), (5.0, 5.5)):
-        watch.hear(NodeStarted(node_id="1", at_s=start))
-        watch.hear(NodeFinished(node_id="1", at_s=end))
+        watch.note_event(NodeStarted(node_id="1", at_s=start))
+        watch.note_event(NodeFinished(node_id="1", at_s=end))
     assert watch.node_s == {"1": 1.5}
 
 
 def test_a_node_whose_end_was_never_heard_ends_with_the_prompt() -> None:
     clock = Clock()
     watch = Stopwatch(clock, lambda event: None)
-    watch.hear(NodeStarted(node_id="1", at_s=2.0))
+    watch.note_event(NodeStarted(node_id="1", at_s=2.0))
     clock.now = 4.0
-    watch.end_of_nodes()
+    watch.close_open_nodes()
     assert watch.node_s == {"1": 2.0}

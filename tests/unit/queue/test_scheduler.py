@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from comfypin.engine.errors import PromptLost
-from comfypin.jobs.interface import Handle, Outcome, Progress, State, nobody
-from comfypin.queue import sqlite as jobs
+from comfypin.jobs.interface import Handle, JobOutcome, JobState, ProgressCallback, ignore_progress
+from comfypin.queue import job_changes
 from comfypin.queue.errors import JobsUnusable, JobUnknown, QueueFull, RetryRefused
-from comfypin.queue.scheduler import JobQueue, QueueLimits
+from comfypin.queue.job_runner import QueueLimits
+from comfypin.queue.scheduler import LocalJobQueue
 from comfypin.queue.sqlite import JobStore
 from comfypin.queue.webhook import Webhooks
 
@@ -27,27 +28,29 @@ class Work:
         self.ran: list[Any] = []
         self.release = asyncio.Event()
 
-    async def __call__(self, job_id: str, document: object, *, progress: Progress = nobody) -> Outcome:
+    async def __call__(
+        self, job_id: str, document: object, *, progress: ProgressCallback = ignore_progress
+    ) -> JobOutcome:
         self.ran.append(document)
         progress({"progress": 0.5})
         if document == "hold":
             await self.release.wait()
         if document == "fail":
-            return Outcome(output={"error": "it failed"}, failure=PromptLost(prompt_id=job_id))
-        return Outcome(output={"done": True})
+            return JobOutcome(output={"error": "it failed"}, failure=PromptLost(prompt_id=job_id))
+        return JobOutcome(output={"done": True})
 
 
 @contextlib.asynccontextmanager
-async def a_queue(folder: Path, work: Handle, **limits: Any) -> AsyncIterator[JobQueue]:
+async def a_queue(folder: Path, work: Handle, **limits: Any) -> AsyncIterator[LocalJobQueue]:
     store = JobStore(folder / "jobs.sqlite")
     webhooks = Webhooks(secret=None, allow_private=True)
-    queue = JobQueue(store, webhooks, QueueLimits(**limits), worker_id="test")
-    await queue.recover()
-    running = asyncio.create_task(queue.run(work))
+    queue = LocalJobQueue(store, webhooks, QueueLimits(**limits), worker_id="test")
+    await queue.recover_jobs()
+    running = asyncio.create_task(queue.run_jobs(work))
     try:
         yield queue
     finally:
-        await queue.stop(0)
+        await queue.stop_jobs(0)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         store.close()
@@ -66,19 +69,19 @@ async def a_webhook() -> AsyncIterator[str]:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
 
 
-async def send(queue: JobQueue, job_input: object, **more: Any) -> str:
+async def send(queue: LocalJobQueue, job_input: object, **more: Any) -> str:
     policy: Mapping[str, Any] = {"webhook": None, "timeout_s": None, "ttl_s": None, **more}
-    return (await queue.accept(job_input, **policy)).row.id
+    return await queue.accept_job(job_input, **policy)
 
 
-async def state(queue: JobQueue, job_id: str) -> State:
-    return (await queue.wait(job_id, 5)).row.state
+async def state(queue: LocalJobQueue, job_id: str) -> JobState:
+    return (await queue.read_record(job_id, wait_s=5)).row.state
 
 
 async def test_jobs_end_as_their_work_does(tmp_path: Path) -> None:
     async with a_queue(tmp_path, Work()) as queue:
         assert await state(queue, await send(queue, "ok")) == "COMPLETED"
-        failed = await queue.wait(await send(queue, "fail"), 5)
+        failed = await queue.read_record(await send(queue, "fail"), wait_s=5)
         assert (failed.row.state, failed.error) == ("FAILED", "it failed")
 
 
@@ -97,24 +100,24 @@ async def test_what_ran_when_the_server_ended_runs_again_and_what_ended_does_not
 
 
 async def test_a_full_queue_takes_no_more(tmp_path: Path) -> None:
-    async with a_queue(tmp_path, Work(), waiting=1, running=1) as queue:
+    async with a_queue(tmp_path, Work(), max_waiting=1, max_running=1) as queue:
         first = await send(queue, "hold")
-        while queue.waiting:  # noqa: ASYNC110, it is a matter of one turn of the loop
+        while queue.waiting_count:  # noqa: ASYNC110, it is a matter of one turn of the loop
             await asyncio.sleep(0.001)
         await send(queue, "hold")
         with pytest.raises(QueueFull):
             await send(queue, "hold")
-        assert await queue.cancel(first) == "CANCELLED"
+        assert await queue.cancel_job(first) == "CANCELLED"
 
 
 async def test_a_job_that_waits_is_cancelled_without_being_run(tmp_path: Path) -> None:
     work = Work()
-    async with a_queue(tmp_path, work, running=1) as queue:
+    async with a_queue(tmp_path, work, max_running=1) as queue:
         await send(queue, "hold")
         second = await send(queue, "never")
-        assert await queue.cancel(second) == "CANCELLED"
+        assert await queue.cancel_job(second) == "CANCELLED"
         assert "never" not in work.ran
-        assert await queue.purge() == 0
+        assert await queue.cancel_waiting() == 0
 
 
 @pytest.mark.parametrize("policy", [{"timeout_s": 0.05}, {"ttl_s": 0.05}])
@@ -127,12 +130,12 @@ async def test_a_failed_job_may_run_again_and_others_may_not(tmp_path: Path) -> 
     async with a_queue(tmp_path, Work()) as queue:
         failed, done = await send(queue, "fail"), await send(queue, "ok")
         assert {await state(queue, failed), await state(queue, done)} == {"FAILED", "COMPLETED"}
-        await queue.retry(failed)
+        await queue.retry_job(failed)
         assert await state(queue, failed) == "FAILED"
         with pytest.raises(RetryRefused):
-            await queue.retry(done)
+            await queue.retry_job(done)
         with pytest.raises(JobUnknown):
-            await queue.retry("nobody")
+            await queue.retry_job("nobody")
 
 
 @pytest.mark.parametrize(
@@ -149,7 +152,7 @@ async def test_a_job_that_had_secrets_cannot_run_again(job: Any, tmp_path: Path)
         job_id = await send(queue, job, timeout_s=0.0)
         assert await state(queue, job_id) == "TIMED_OUT"
         with pytest.raises(RetryRefused, match="secrets"):
-            await queue.retry(job_id)
+            await queue.retry_job(job_id)
 
 
 @pytest.mark.parametrize("end", ["COMPLETED", "FAILED", "TIMED_OUT", "CANCELLED"])
@@ -162,23 +165,23 @@ async def test_a_job_that_had_secrets_cannot_run_again(job: Any, tmp_path: Path)
     ],
     ids=["text", "spelling", "address"],
 )
-async def test_nothing_secret_stays_on_the_disk_after_the_end(job: Any, end: State, tmp_path: Path) -> None:
+async def test_nothing_secret_stays_on_the_disk_after_the_end(job: Any, end: JobState, tmp_path: Path) -> None:
     def is_there() -> bool:
         return any(b"sesame" in path.read_bytes() for path in tmp_path.iterdir())
 
-    async def work(job_id: str, document: object, *, progress: Progress = nobody) -> Outcome:
+    async def work(job_id: str, document: object, *, progress: ProgressCallback = ignore_progress) -> JobOutcome:
         assert document == job
         if end not in ("COMPLETED", "FAILED"):
             await asyncio.Event().wait()
         failure = PromptLost(prompt_id=job_id) if end == "FAILED" else None
-        return Outcome(output={"done": True}, failure=failure)
+        return JobOutcome(output={"done": True}, failure=failure)
 
     async with a_webhook() as hook, a_queue(tmp_path, work) as queue:
         job_id = await send(queue, job, timeout_s=0.2 if end == "TIMED_OUT" else None, webhook=f"{hook}?token=sesame")
         assert is_there()
         await asyncio.sleep(0.05)
         if end == "CANCELLED":
-            await queue.cancel(job_id)
+            await queue.cancel_job(job_id)
         assert await state(queue, job_id) == end
         async with asyncio.timeout(20):
             while is_there():  # noqa: ASYNC110 - the test looks from outside
@@ -187,10 +190,10 @@ async def test_nothing_secret_stays_on_the_disk_after_the_end(job: Any, end: Sta
 
 async def test_a_server_that_was_killed_leaves_no_secrets_in_the_log(tmp_path: Path) -> None:
     store = JobStore(tmp_path / "jobs.sqlite")
-    queue = JobQueue(store, Webhooks(secret=None, allow_private=True), QueueLimits(), worker_id="test")
+    queue = LocalJobQueue(store, Webhooks(secret=None, allow_private=True), QueueLimits(), worker_id="test")
     job_id = await send(queue, {"S3Config": "sesame"})
     killed = sqlite3.connect(tmp_path / "jobs.sqlite", isolation_level=None)
-    end = jobs.ended(job_id, "CANCELLED", 1.0, output=None, error=None)
+    end = job_changes.job_ended(job_id, "CANCELLED", 1.0, output=None, error=None)
     killed.execute(end.statement, end.values)
     for name in ("jobs.sqlite", "jobs.sqlite-wal"):
         (tmp_path / f"copy.{name}").write_bytes((tmp_path / name).read_bytes())
@@ -206,12 +209,12 @@ async def test_a_server_that_was_killed_leaves_no_secrets_in_the_log(tmp_path: P
 
 async def test_old_results_and_too_large_ones_go(tmp_path: Path) -> None:
     store = JobStore(tmp_path / "jobs.sqlite")
-    queue = JobQueue(store, Webhooks(secret=None, allow_private=True), QueueLimits(), worker_id="test")
+    queue = LocalJobQueue(store, Webhooks(secret=None, allow_private=True), QueueLimits(), worker_id="test")
     sent = [await send(queue, "x" * 1000) for _ in range(4)]
     for job_id in sent:
-        await queue.cancel(job_id)
-    assert await store.prune(ended_before=time.time() - 60, max_bytes=2500) == 2
-    assert await store.prune(ended_before=time.time(), max_bytes=1 << 30) == 2
+        await queue.cancel_job(job_id)
+    assert await store.prune_results(ended_before=time.time() - 60, max_bytes=2500) == 2
+    assert await store.prune_results(ended_before=time.time(), max_bytes=1 << 30) == 2
     store.close()
 
 

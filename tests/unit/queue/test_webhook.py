@@ -37,14 +37,14 @@ async def listening() -> AsyncIterator[tuple[Receiver, str]]:
 async def test_it_is_told_until_it_answers_200(listening: tuple[Receiver, str]) -> None:
     receiver, url = listening
     webhooks = Webhooks(secret=None, allow_private=True, retry_policy=AT_ONCE)
-    assert await webhooks.tell("job", url, b"{}")
+    assert await webhooks.post_status("job", url, b"{}")
     assert receiver.heard == 3
 
 
 async def test_it_is_given_up_after_three_tries(listening: tuple[Receiver, str]) -> None:
     receiver, url = listening
     receiver.statuses = [500] * 4
-    assert not await Webhooks(secret=None, allow_private=True, retry_policy=AT_ONCE).tell("job", url, b"{}")
+    assert not await Webhooks(secret=None, allow_private=True, retry_policy=AT_ONCE).post_status("job", url, b"{}")
     assert receiver.heard == 3
 
 
@@ -59,7 +59,7 @@ async def test_it_is_given_up_after_three_tries(listening: tuple[Receiver, str])
 async def test_private_addresses_are_never_asked(listening: tuple[Receiver, str], host: str) -> None:
     receiver, url = listening
     webhooks = Webhooks(secret=None, allow_private=False, retry_policy=AT_ONCE)
-    assert not await webhooks.tell("job", url.replace("127.0.0.1", host), b"{}")
+    assert not await webhooks.post_status("job", url.replace("127.0.0.1", host), b"{}")
     assert receiver.heard == 0
 
 
@@ -67,7 +67,7 @@ async def test_private_addresses_are_never_asked(listening: tuple[Receiver, str]
     "text", ["", "x", "ftp://example.com/", "http://", "http://a b/", "http://[::1/", "http://x:99999/"]
 )
 async def test_what_is_not_an_address_is_not_told(text: str) -> None:
-    assert not await Webhooks(secret=None, allow_private=True, retry_policy=AT_ONCE).tell("job", text, b"{}")
+    assert not await Webhooks(secret=None, allow_private=True, retry_policy=AT_ONCE).post_status("job", text, b"{}")
 
 
 async def test_a_name_is_resolved_once_and_pinned(listening: tuple[Receiver, str]) -> None:
@@ -83,7 +83,7 @@ async def test_a_name_is_resolved_once_and_pinned(listening: tuple[Receiver, str
     receiver, url = listening
     resolver = Rebinds()
     webhooks = Webhooks(secret=None, allow_private=False, retry_policy=NO_RETRIES, resolver=resolver)
-    connector = await webhooks._connector(HttpUrl.parse(url.replace("127.0.0.1", "rebind.example")), None)
+    connector = await webhooks._make_connector(HttpUrl.parse(url.replace("127.0.0.1", "rebind.example")), None)
     found = await connector._resolve_host("rebind.example", 80)
     await connector.close()
     assert [one["host"] for one in found] == ["203.0.114.1"]
@@ -98,7 +98,7 @@ async def test_a_receiver_that_asks_to_come_back_tomorrow_is_given_up_at_once() 
     app.router.add_post("/hook", busy)
     async with TestServer(app) as server:
         webhooks = Webhooks(secret=None, allow_private=True)
-        assert not await webhooks.tell("job", str(server.make_url("/hook")), b"{}")
+        assert not await webhooks.post_status("job", str(server.make_url("/hook")), b"{}")
 
 
 @pytest.mark.parametrize("is_allowed", [True, False])
@@ -110,5 +110,5 @@ async def test_webhooks_go_by_the_proxy_unless_they_are_private(
     with connect_proxy(login="user:p@ss") as proxy:
         proxies = Proxies.from_variables({"HTTP_PROXY": proxy.url})
         webhooks = Webhooks(secret=None, allow_private=is_allowed, retry_policy=AT_ONCE, proxies=proxies)
-        assert await webhooks.tell("job", url, b"{}") is is_allowed
+        assert await webhooks.post_status("job", url, b"{}") is is_allowed
         assert proxy.asked == ([f"POST {url}"] if is_allowed else [])

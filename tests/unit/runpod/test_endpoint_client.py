@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from comfypin.runpod.endpoint_client import run_job, save_outputs
+from comfypin.runpod.endpoint_client import run_endpoint_job, save_outputs
 from comfypin.runpod.errors import JobTooLarge
-from comfypin.runpod.management_api import Api
+from comfypin.runpod.management_api import ManagementApi
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,6 @@ def test_two_outputs_of_one_name_are_two_files(tmp_path: Path) -> None:
 
 
 def test_a_job_that_no_endpoint_takes_is_not_sent() -> None:
-    api = Api(key="k", base_url="http://127.0.0.1:9", sleep=lambda _s: None)
+    api = ManagementApi(key="k", base_url="http://127.0.0.1:9", sleep=lambda _s: None)
     with pytest.raises(JobTooLarge, match="bucket"):
-        run_job(api, "e", {"workflow": {}, "inputs": ["x" * 10_000_000]}, timeout_s=1)
+        run_endpoint_job(api, "e", {"workflow": {}, "inputs": ["x" * 10_000_000]}, timeout_s=1)

@@ -9,8 +9,8 @@ from comfypin.digest import Digest
 from comfypin.lock.model import Lock, ModelPin, PackagePin, PythonPins
 from comfypin.lock.torch import minimum_cuda
 from comfypin.runpod.deployment_file import Deployment
-from comfypin.runpod.desired_state import disk_gb
-from comfypin.runpod.platform_rules import findings, gpu_findings
+from comfypin.runpod.desired_state import needed_disk_gb
+from comfypin.runpod.platform_rules import deployment_findings, gpu_findings
 from comfypin.runpod.release_facts import ReleaseFacts, release_facts
 
 DIGEST = Digest.of(b"lock")
@@ -43,7 +43,7 @@ def deployment(**changes: Any) -> Deployment:
 
 
 def test_a_sound_deployment_has_no_findings() -> None:
-    assert findings(deployment(), facts()) == []
+    assert deployment_findings(deployment(), facts()) == []
 
 
 @pytest.mark.parametrize(
@@ -57,15 +57,15 @@ def test_a_sound_deployment_has_no_findings() -> None:
         ({"env": {"HF_TOKEN": "hf_abcdefghijklmnopqrstuvwxyz"}}, "RUNPOD_SECRET_hf_token"),
         ({"storage": {"S3_URL": "https://user:pass@host/"}}, "looks like a secret"),
         ({"env": {"SETTINGS": "token ghp_abcdefghijklmnopqrstuvwxyz0123"}}, "looks like a secret"),
-        ({"env": {"1X": "y"}}, "no variable name"),
+        ({"env": {"1X": "y"}}, "not a valid variable name"),
         ({"template": [{"name": "worker", "ports": [f"{8000 + i}/http" for i in range(11)]}]}, "11 HTTP ports"),
         ({"template": [{"name": "worker", "ports": ["8000"]}]}, "NUMBER/http or NUMBER/tcp"),
         ({"template": [{"name": "worker", "ports": ["70010/http"]}]}, "does not exist"),
-        ({"template": [{"name": "worker", "ports": ["8000/http", "8000/http"]}]}, "stands 2 times"),
+        ({"template": [{"name": "worker", "ports": ["8000/http", "8000/http"]}]}, "listed 2 times"),
         ({"template": [{"name": "worker", "disk": 5}]}, "less than the 12 GB"),
         ({"template": [{"name": "worker", "volume_disk": 20}]}, "belongs to pods"),
         ({"template": [{"name": "worker", "registry": "ghcr"}]}, "no registry 'ghcr'"),
-        ({"template": [{"name": "worker"}, {"name": "worker"}]}, "stands 2 times"),
+        ({"template": [{"name": "worker"}, {"name": "worker"}]}, "in the file 2 times"),
         ({"endpoint": [{"name": "a", "template": "nope", "gpu_pools": ["X"]}]}, "no template 'nope'"),
         ({"endpoint": [{"name": "a", "template": "studio", "gpu_pools": ["X"]}]}, 'it needs "serverless"'),
         (
@@ -77,7 +77,7 @@ def test_a_sound_deployment_has_no_findings() -> None:
                 "endpoint": [{"name": "a", "template": "worker", "gpu_pools": ["X"], "volumes": ["one", "two"]}],
                 "pod": [],
             },
-            "one volume a data centre",
+            "only one volume per data centre",
         ),
         (
             {
@@ -118,7 +118,7 @@ def test_a_sound_deployment_has_no_findings() -> None:
     ],
 )
 def test_each_broken_rule_is_one_clear_finding(changes: dict[str, Any], words: str) -> None:
-    found = findings(deployment(**{"endpoint": [], "pod": [], **changes}), facts())
+    found = deployment_findings(deployment(**{"endpoint": [], "pod": [], **changes}), facts())
     assert len([finding for finding in found if words in finding]) >= 1, found
 
 
@@ -138,7 +138,7 @@ def test_each_broken_rule_is_one_clear_finding(changes: dict[str, Any], words: s
     + [("GOOGLE_APPLICATION_CREDENTIALS", '{"refresh_token": s3cret'), ("A", "AccountName=me;AccountKey=s3cret==")],
 )
 def test_a_key_in_plain_text_is_refused_and_not_shown(variable: str, value: str) -> None:
-    found = findings(deployment(env={variable: value}), facts())
+    found = deployment_findings(deployment(env={variable: value}), facts())
     assert found
     assert all(f"{variable} looks like a secret in plain text" in finding for finding in found)
     assert not any("s3cret" in finding for finding in found)
@@ -155,16 +155,16 @@ def test_a_key_in_plain_text_is_refused_and_not_shown(variable: str, value: str)
     ],
 )
 def test_credentials_without_a_secret_are_plain_facts(value: str) -> None:
-    assert findings(deployment(env={"GOOGLE_APPLICATION_CREDENTIALS": value}), facts()) == []
+    assert deployment_findings(deployment(env={"GOOGLE_APPLICATION_CREDENTIALS": value}), facts()) == []
 
 
 def test_a_secret_by_reference_is_accepted() -> None:
-    assert findings(deployment(env={"HF_TOKEN": "{{ RUNPOD_SECRET_hf }}"}), facts()) == []
+    assert deployment_findings(deployment(env={"HF_TOKEN": "{{ RUNPOD_SECRET_hf }}"}), facts()) == []
 
 
 def test_tcp_ports_above_70000_ask_for_symmetrical_mapping_and_are_accepted() -> None:
     template = [{"name": "worker"}, {"name": "studio", "kind": "pod", "ports": ["8000/http", "70000/tcp", "70022/tcp"]}]
-    found = findings(deployment(template=template), facts())
+    found = deployment_findings(deployment(template=template), facts())
     assert found == ["template 'studio': port 70000/tcp does not exist; take 1 to 65535, or 70001/tcp to "
                      "79999/tcp (symmetrical)"]  # fmt: skip
 
@@ -219,7 +219,7 @@ def test_variables_of_all_places_are_counted_together() -> None:
             }
         ],
     }
-    (finding,) = findings(deployment(**changes), facts())
+    (finding,) = deployment_findings(deployment(**changes), facts())
     assert finding == "endpoint 'api': 50 variables and 7 of ours; RunPod allows 50"
 
 
@@ -227,12 +227,12 @@ def test_the_disk_holds_the_models_where_no_volume_does() -> None:
     big = facts(models_bytes=30_000_000_000)
     bare = [{"name": "api", "template": "worker", "gpu_pools": ["ADA_24"]}]
     template = deployment().template[0]
-    assert disk_gb(deployment(), big, template) == 12
-    assert disk_gb(deployment(endpoint=bare), big, template) == 42
-    (finding,) = findings(deployment(endpoint=bare, template=[{"name": "worker", "disk": 20}], pod=[]), big)
+    assert needed_disk_gb(deployment(), big, template) == 12
+    assert needed_disk_gb(deployment(endpoint=bare), big, template) == 42
+    (finding,) = deployment_findings(deployment(endpoint=bare, template=[{"name": "worker", "disk": 20}], pod=[]), big)
     assert "less than the 42 GB" in finding
 
 
 def test_a_volume_smaller_than_the_models_is_named() -> None:
-    (finding,) = findings(deployment(), facts(models_bytes=130_000_000_000))
+    (finding,) = deployment_findings(deployment(), facts(models_bytes=130_000_000_000))
     assert finding == "volume 'models': size = 100 GB is less than the release's models (130.0 GB)"

@@ -10,7 +10,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from comfypin.server.auth import Gate, Rules
+from comfypin.server.auth import AccessRules, Gate
 
 
 async def echo(request: Request) -> Response:
@@ -19,7 +19,7 @@ async def echo(request: Request) -> Response:
 
 def a_client(token: str | None, *, host: str = "localhost") -> TestClient:
     app = Starlette(routes=[Route("/x", echo, methods=["GET", "POST"]), Route("/ping", echo)])
-    gate = Gate(app, rules=Rules(token=token, max_body_bytes=10))
+    gate = Gate(app, rules=AccessRules(token=token, max_body_bytes=10))
     return TestClient(gate, base_url=f"http://{host}")
 
 

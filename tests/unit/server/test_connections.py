@@ -13,7 +13,7 @@ import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from comfypin.server.connections import ConnectionLimits, Connections, LimitedProtocol, OnceAMinute
+from comfypin.server.connections import ConnectionLimits, Connections, LimitedProtocol, OnceAMinuteLog
 
 PING = b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n"
 OTHER = b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -75,7 +75,7 @@ class Limited:
 
     def sweep_after(self, seconds: float) -> None:
         self.now_s[0] += seconds
-        self.connections.sweep()
+        self.connections.end_slow_connections()
 
     async def connect(self, sent: bytes = b"") -> Client:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=2048)
@@ -197,14 +197,14 @@ async def test_no_number_of_connections_gets_past_the_reserve() -> None:
 
 
 def test_what_clients_do_is_logged_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
-    once = OnceAMinute()
+    once = OnceAMinuteLog()
     record = logging.LogRecord("uvicorn.error", logging.WARNING, "", 0, "Invalid HTTP request received.", (), None)
     assert [once.filter(record) for _ in range(3)] == [True, False, False]
     for _ in range(3):
-        once.note("connections_full", "too many connections")
+        once.log_event("connections_full", "too many connections")
     assert len(caplog.records) == 1
 
 
 def test_the_limit_is_well_below_the_descriptors() -> None:
-    assert ConnectionLimits.of(1_000_000).total < 1_000_000
-    assert ConnectionLimits.of(10) == ConnectionLimits(total=10, by_address=5)
+    assert ConnectionLimits.for_total(1_000_000).total < 1_000_000
+    assert ConnectionLimits.for_total(10) == ConnectionLimits(total=10, by_address=5)

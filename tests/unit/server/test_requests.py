@@ -7,7 +7,7 @@ import pytest
 
 from comfypin.jobs.secret_fields import holds_secret
 from comfypin.server.errors import RequestInvalid, RequestTooComplex
-from comfypin.server.requests import MOST_LEVELS, MOST_VALUES, job_for_workflow, parse_json, read_job, wait_s
+from comfypin.server.requests import MAX_LEVELS, MAX_VALUES, job_for_workflow, parse_json_body, parse_json_body, read_job_request
 from comfypin.workflow.settable_inputs import WorkflowInput
 
 
@@ -18,37 +18,37 @@ def nested(levels: int) -> bytes:
 @pytest.mark.parametrize(
     ("body", "what"),
     [
-        (b"[" + b"[]," * MOST_VALUES + b"[]]", "values"),
-        (b"{" + b",".join(b'"%d":1' % number for number in range(MOST_VALUES + 2)) + b"}", "values"),
+        (b"[" + b"[]," * MAX_VALUES + b"[]]", "values"),
+        (b"{" + b",".join(b'"%d":1' % number for number in range(MAX_VALUES + 2)) + b"}", "values"),
         (b'"' + b"\\u0041" * 2_000_001 + b'"', "escaped"),
-        (nested(MOST_LEVELS + 1), "levels"),
+        (nested(MAX_LEVELS + 1), "levels"),
         (nested(100_000), "levels"),
-        (json.dumps({"input": json.dumps({"workflow": json.loads(nested(MOST_LEVELS))})}).encode(), "levels"),
+        (json.dumps({"input": json.dumps({"workflow": json.loads(nested(MAX_LEVELS))})}).encode(), "levels"),
     ],
     ids=["lists", "fields", "escapes", "levels", "recursion", "text"],
 )
 def test_json_that_would_keep_others_waiting_is_refused(body: bytes, what: str) -> None:
     with pytest.raises((RequestTooComplex, RequestInvalid), match=what):
-        read_job(body)
+        read_job_request(body)
 
 
 @pytest.mark.timeout(25)  # parsing takes half a minute
 def test_a_refusal_costs_no_parsing() -> None:
     with pytest.raises(RequestTooComplex):
-        parse_json(b"[" + b"[]," * 19_000_000 + b"[]]")
+        parse_json_body(b"[" + b"[]," * 19_000_000 + b"[]]")
 
 
 def test_large_texts_are_no_large_structure() -> None:
     picture = "A" * 20_000_000
-    assert parse_json(json.dumps({"image": picture}).encode()) == {"image": picture}
-    assert parse_json(nested(MOST_LEVELS - 1)) is not None
+    assert parse_json_body(json.dumps({"image": picture}).encode()) == {"image": picture}
+    assert parse_json_body(nested(MAX_LEVELS - 1)) is not None
 
 
 def test_a_job_that_is_a_text_is_read_like_any_other() -> None:
     job = {"workflow": {}, "images": []}
     body = {"input": json.dumps(job), "s3Config": {"accessId": "a"}}
-    assert read_job(json.dumps(body).encode()).input == {**job, "s3Config": {"accessId": "a"}}
-    assert read_job(b'{"input": "no JSON"}').input == "no JSON"
+    assert read_job_request(json.dumps(body).encode()).input == {**job, "s3Config": {"accessId": "a"}}
+    assert read_job_request(b'{"input": "no JSON"}').input == "no JSON"
 
 
 @pytest.mark.parametrize(
@@ -62,13 +62,13 @@ def test_a_job_that_is_a_text_is_read_like_any_other() -> None:
     ],
 )
 def test_nobody_waits_longer_than_runpods_proxy_does(host: str | None, asked_ms: int, waited_s: float) -> None:
-    assert wait_s(host, asked_ms) == waited_s
+    assert longest_wait_s(host, asked_ms) == waited_s
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b'{"input": NaN}', b'{"input": 1e999}', b"\xff"])
 def test_what_is_not_json_is_refused(body: bytes) -> None:
     with pytest.raises(RequestInvalid, match="not JSON"):
-        read_job(body)
+        read_job_request(body)
 
 
 @pytest.mark.parametrize(

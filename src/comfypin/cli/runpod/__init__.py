@@ -23,8 +23,8 @@ from comfypin.errors import Cancelled, UsageError
 if TYPE_CHECKING:
     from comfypin.runpod.cost import HourlyCost
     from comfypin.runpod.deployment_file import Deployment
-    from comfypin.runpod.deployment_plan import Live, Step
-    from comfypin.runpod.management_api import Api
+    from comfypin.runpod.deployment_plan import DeploymentStep, LiveResources
+    from comfypin.runpod.management_api import ManagementApi
     from comfypin.runpod.release_facts import ReleaseFacts
 
 DIFFERENT = 2
@@ -93,7 +93,7 @@ def _schema(_arguments: argparse.Namespace) -> int:
 
 
 def _plan(arguments: argparse.Namespace) -> int:
-    from comfypin.runpod.deployment_plan import left_over
+    from comfypin.runpod.deployment_plan import leftover_resources
 
     deployment, release = _read(arguments)
     if arguments.offline:
@@ -101,7 +101,7 @@ def _plan(arguments: argparse.Namespace) -> int:
         return 0
     api = _api(arguments)
     live, steps, costs = _survey_and_plan(api, deployment, release)
-    spare = left_over(deployment.name, steps, live)
+    spare = leftover_resources(deployment.name, steps, live)
     if arguments.json:
         document = {
             "steps": [_step_to_json(step) for step in steps],
@@ -118,7 +118,7 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 
 def _apply(arguments: argparse.Namespace) -> int:
-    from comfypin.runpod.apply import apply
+    from comfypin.runpod.apply import apply_plan
 
     deployment, release = _read(arguments)
     api = _api(arguments)
@@ -127,7 +127,7 @@ def _apply(arguments: argparse.Namespace) -> int:
     if replaced:
         _confirm(arguments, f"This deletes and makes again: {', '.join(replaced)}.")
     names = [name for item in deployment.registry for name in (item.username_env, item.password_env)]
-    done = apply(
+    done = apply_plan(
         api,
         steps,
         variables=arguments.settings.named(names),
@@ -148,10 +148,10 @@ def _apply(arguments: argparse.Namespace) -> int:
 
 
 def _wait_and_smoke(
-    arguments: argparse.Namespace, api: "Api", deployment: "Deployment", endpoints: Mapping[str, str]
+    arguments: argparse.Namespace, api: "ManagementApi", deployment: "Deployment", endpoints: Mapping[str, str]
 ) -> dict[str, str]:
     from comfypin.runpod.apply import wait_for_workers
-    from comfypin.runpod.endpoint_client import run_job
+    from comfypin.runpod.endpoint_client import run_endpoint_job
 
     results = {}
     for config in deployment.endpoint:
@@ -162,7 +162,7 @@ def _wait_and_smoke(
         if config.type == "queue":
             _tell(f"smoke job through {config.name}")
             job = {"workflow": {}, "output": {"mode": "base64"}}
-            run_job(
+            run_endpoint_job(
                 _jobs_api(arguments), identifier, job, timeout_s=arguments.timeout, on_progress=runpod_run.tell_progress
             )
             results[config.name] = "COMPLETED"
@@ -170,19 +170,19 @@ def _wait_and_smoke(
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    from comfypin.runpod.apply import survey
-    from comfypin.runpod.deployment_plan import owned
+    from comfypin.runpod.apply import survey_account
+    from comfypin.runpod.deployment_plan import owned_resources
 
     deployment = _read_file(arguments)
     api = _api(arguments)
     rows = []
-    for kind, item in reversed(owned(deployment.name, survey(api))):
+    for kind, item in reversed(owned_resources(deployment.name, survey_account(api))):
         row: dict[str, object] = {"kind": kind, "name": item["name"], "id": item["id"], "image": item.get("image")}
         env = item.get("env")
         if isinstance(env, Mapping):
             row |= {"release": env.get("COMFY_VERSION_NAME"), "lock_digest": env.get("COMFYPIN_LOCK_DIGEST")}
         if kind == "endpoint":
-            answer = api.request("GET", f"/v2/serverless/{item['id']}/workers")
+            answer = api.send_request("GET", f"/v2/serverless/{item['id']}/workers")
             row["workers"] = answer.get("summary") if isinstance(answer, dict) else None
         if kind == "pod":
             row["status"] = item.get("status")
@@ -199,19 +199,19 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _destroy(arguments: argparse.Namespace) -> int:
-    from comfypin.runpod.apply import destroy, survey
-    from comfypin.runpod.deployment_plan import owned
+    from comfypin.runpod.apply import destroy_resources, survey_account
+    from comfypin.runpod.deployment_plan import owned_resources
 
     deployment = _read_file(arguments)
     api = _api(arguments)
-    marked = owned(deployment.name, survey(api))
+    marked = owned_resources(deployment.name, survey_account(api))
     doomed = [(kind, item) for kind, item in marked if arguments.volumes or kind != "volume"]
     kept = [str(item["name"]) for kind, item in marked if (kind, item) not in doomed]
     for kind, item in doomed:
         _tell(f"- {kind} {item['name']} ({item['id']})")
     if doomed:
         _confirm(arguments, f"This removes {len(doomed)} resources, for good.")
-    destroy(api, doomed, on_removed=lambda kind, name: _tell(f"removed {kind} {name}"))
+    destroy_resources(api, doomed, on_removed=lambda kind, name: _tell(f"removed {kind} {name}"))
     if kept:
         _tell(f"kept, with their data: {', '.join(kept)} (--volumes removes them)")
     names = [str(item["name"]) for _, item in doomed]
@@ -232,40 +232,44 @@ def _read(arguments: argparse.Namespace) -> "tuple[Deployment, ReleaseFacts]":
     from comfypin.lock.lookup import find_lock
     from comfypin.runpod.deployment_file import read_deployment
     from comfypin.runpod.errors import DeploymentInvalid
-    from comfypin.runpod.platform_rules import findings
+    from comfypin.runpod.platform_rules import deployment_findings
     from comfypin.runpod.release_facts import release_facts
 
     deployment = read_deployment(arguments.file).deployment
     lock = read_lock(find_lock(arguments.lock or deployment.release)).lock
     release = release_facts(lock, lock_digest(lock))
-    if found := findings(deployment, release):
+    if found := deployment_findings(deployment, release):
         raise DeploymentInvalid(path=str(arguments.file), findings=found)
     return deployment, release
 
 
 def _survey_and_plan(
-    api: "Api", deployment: "Deployment", release: "ReleaseFacts"
-) -> "tuple[Live, tuple[Step, ...], tuple[HourlyCost, ...]]":
-    from comfypin.runpod.apply import survey
+    api: "ManagementApi", deployment: "Deployment", release: "ReleaseFacts"
+) -> "tuple[LiveResources, tuple[DeploymentStep, ...], tuple[HourlyCost, ...]]":
+    from comfypin.runpod.apply import survey_account
     from comfypin.runpod.cost import hourly_costs
-    from comfypin.runpod.deployment_plan import plan
+    from comfypin.runpod.deployment_plan import plan_deployment
     from comfypin.runpod.desired_state import desired_state
     from comfypin.runpod.errors import DeploymentInvalid
     from comfypin.runpod.platform_rules import gpu_findings
 
-    live, gpus = survey(api), api.gpus()
+    live, gpus = survey_account(api), api.list_gpus()
     if found := gpu_findings(deployment, release, gpus):
         raise DeploymentInvalid(path="runpod.toml", findings=found)
-    return live, plan(deployment.name, desired_state(deployment, release), live), hourly_costs(deployment, gpus)
+    return (
+        live,
+        plan_deployment(deployment.name, desired_state(deployment, release), live),
+        hourly_costs(deployment, gpus),
+    )
 
 
-def _api(arguments: argparse.Namespace) -> "Api":
+def _api(arguments: argparse.Namespace) -> "ManagementApi":
     from comfypin.wiring import runpod_api
 
     return runpod_api(arguments.settings)
 
 
-def _jobs_api(arguments: argparse.Namespace) -> "Api":
+def _jobs_api(arguments: argparse.Namespace) -> "ManagementApi":
     from comfypin.wiring import runpod_jobs_api
 
     return runpod_jobs_api(arguments.settings)
@@ -281,7 +285,7 @@ def _confirm(arguments: argparse.Namespace, question: str) -> None:
         raise Cancelled("Nothing was changed.")
 
 
-def _plan_lines(steps: "tuple[Step, ...]") -> list[str]:
+def _plan_lines(steps: "tuple[DeploymentStep, ...]") -> list[str]:
     lines = []
     for step in steps:
         lines.append(f"{_SIGNS[step.verb]} {_headline(step)}")
@@ -290,7 +294,7 @@ def _plan_lines(steps: "tuple[Step, ...]") -> list[str]:
     return [*lines, "", ", ".join(f"{count} to {verb}" for verb, count in counts.items() if verb != "unchanged")]
 
 
-def _headline(step: "Step") -> str:
+def _headline(step: "DeploymentStep") -> str:
     return f"{step.verb} {step.desired.kind} {step.desired.name}"
 
 
@@ -308,7 +312,7 @@ def _costs_to_json(costs: "tuple[HourlyCost, ...]") -> list[dict[str, object]]:
     return [{"kind": cost.kind, "name": cost.name, "least": cost.least, "most": cost.most} for cost in costs]
 
 
-def _step_to_json(step: "Step") -> dict[str, object]:
+def _step_to_json(step: "DeploymentStep") -> dict[str, object]:
     return {
         "action": step.verb,
         "kind": step.desired.kind,

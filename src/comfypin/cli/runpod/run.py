@@ -34,7 +34,7 @@ def configure(run: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     """Run the job to its end."""
     from comfypin.http.client import HttpClient
-    from comfypin.runpod.endpoint_client import run_job, save_outputs
+    from comfypin.runpod.endpoint_client import run_endpoint_job, save_outputs
     from comfypin.wiring import http_transport, runpod_jobs_api
 
     job: dict[str, object] = {"workflow": _workflow_document(arguments.workflow)}
@@ -46,7 +46,7 @@ def execute(arguments: argparse.Namespace) -> int:
         job["randomize_seeds"] = True
     identifier = _endpoint_id(arguments)
     api = runpod_jobs_api(arguments.settings)
-    output = run_job(api, identifier, job, timeout_s=arguments.timeout, on_progress=tell_progress)
+    output = run_endpoint_job(api, identifier, job, timeout_s=arguments.timeout, on_progress=tell_progress)
     client = HttpClient(transport=http_transport(arguments.settings))
     saved = save_outputs(output, arguments.out_dir, client=client)
     for warning in _strings(output.get("warnings")) + _strings(output.get("errors")):
@@ -72,7 +72,7 @@ def _endpoint_id(arguments: argparse.Namespace) -> str:
     if name not in [item.name for item in deployment.endpoint]:
         return name
     wanted = remote_name(deployment.name, name)
-    for item in runpod_api(arguments.settings).everything("endpoint"):
+    for item in runpod_api(arguments.settings).list_resources("endpoint"):
         if plain_name(item) == wanted:
             return str(item["id"])
     raise UsageError(f"Endpoint {name!r} does not exist on RunPod yet; run `comfypin runpod apply` first.")

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from comfypin.lock.model import Lock
     from comfypin.models.interface import PullWatcher
     from comfypin.runpod.volume_bucket import VolumeBucket
-    from comfypin.runpod.volume_push import Pushed
-    from comfypin.runpod.volume_release import LocalFile, Owed, Record
-    from comfypin.runpod.volumes import Destination, Volume
+    from comfypin.runpod.volume_push import PushedFile
+    from comfypin.runpod.volume_release import FileToPush, OwedModel, PushRecord
+    from comfypin.runpod.volumes import NetworkVolume, PushDestination
     from comfypin.settings.environment import Settings
 
 
@@ -83,7 +83,7 @@ def _push(arguments: argparse.Namespace) -> int:
     from comfypin.cli.model_progress import watching
     from comfypin.models.target_paths import TargetRoots
     from comfypin.runpod.volume_release import owed_models
-    from comfypin.runpod.volumes import send_all
+    from comfypin.runpod.volumes import push_to_all
 
     began = time.monotonic()
     lock = read_named_lock(arguments.lock, arguments.settings)[1].lock
@@ -94,43 +94,43 @@ def _push(arguments: argparse.Namespace) -> int:
     volumes = _volumes(arguments)
     with watching(as_json=arguments.json) as watcher:
         destinations = [_destination(arguments, lock, volume, watcher) for volume in volumes]
-        missing = [destination.pusher.missing(owed) for destination in destinations]
+        missing = [destination.pusher.select_missing(owed) for destination in destinations]
         models = _local_models(lock, settings, [item for items in missing for item in items], watcher)
         packs = _local_pack(arguments, lock, settings, destinations)
         work = [
             (destination, [*(models[item.key] for item in items), *pack])
             for destination, items, pack in zip(destinations, missing, packs, strict=True)
         ]
-        pushed = send_all(work, finish=lambda destination: _finish(lock, owed, destination))
+        pushed = push_to_all(work, finish=lambda destination: _finish(lock, owed, destination))
     _print_pushed(destinations, pushed, len(owed), time.monotonic() - began, as_json=arguments.json)
     return 0
 
 
 def _destination(
-    arguments: argparse.Namespace, lock: "Lock", volume: "Volume", watcher: "PullWatcher"
-) -> "Destination":
+    arguments: argparse.Namespace, lock: "Lock", volume: "NetworkVolume", watcher: "PullWatcher"
+) -> "PushDestination":
     from comfypin.lock.codec import lock_digest
-    from comfypin.runpod.volume_push import PART_BYTES, Pusher, PushOptions
-    from comfypin.runpod.volume_release import Record
-    from comfypin.runpod.volumes import Destination
+    from comfypin.runpod.volume_push import PART_BYTES, PushOptions, VolumePusher
+    from comfypin.runpod.volume_release import PushRecord
+    from comfypin.runpod.volumes import PushDestination
 
-    record = Record(release=lock.version_name, lock_digest=str(lock_digest(lock)), complete=False, files={})
+    record = PushRecord(release=lock.version_name, lock_digest=str(lock_digest(lock)), complete=False, files={})
     options = PushOptions(
         part_bytes=arguments.part_size or PART_BYTES,
         overwrite=arguments.overwrite,
         notes=arguments.settings.state_dir / "volumes",
     )
-    pusher = Pusher(
+    pusher = VolumePusher(
         _bucket(volume, arguments.settings), record, label=volume.data_center, options=options, watcher=watcher
     )
-    return Destination(volume=volume, pusher=pusher)
+    return PushDestination(volume=volume, pusher=pusher)
 
 
 def _local_models(
-    lock: "Lock", settings: "Settings", missing: "list[Owed]", watcher: "PullWatcher"
-) -> "dict[str, LocalFile]":
+    lock: "Lock", settings: "Settings", missing: "list[OwedModel]", watcher: "PullWatcher"
+) -> "dict[str, FileToPush]":
     """The models that some volume lacks, brought here where they are not, verified; by key."""
-    from comfypin.runpod.volume_release import LocalFile
+    from comfypin.runpod.volume_release import FileToPush
     from comfypin.wiring import bring_models, model_store
 
     wanted = {item.key: item for item in missing}
@@ -144,13 +144,13 @@ def _local_models(
     for key, item in wanted.items():
         path = item.path.resolve()
         digest = item.sha256 or store.digest_of(path)
-        files[key] = LocalFile(key=key, path=path, sha256=digest, size_bytes=path.stat().st_size)
+        files[key] = FileToPush(key=key, path=path, sha256=digest, size_bytes=path.stat().st_size)
     return files
 
 
 def _local_pack(
-    arguments: argparse.Namespace, lock: "Lock", settings: "Settings", destinations: "list[Destination]"
-) -> "list[list[LocalFile]]":
+    arguments: argparse.Namespace, lock: "Lock", settings: "Settings", destinations: "list[PushDestination]"
+) -> "list[list[FileToPush]]":
     """For each destination the env pack, where the release has one and the volume does not."""
     import platform
 
@@ -158,7 +158,7 @@ def _local_pack(
     from comfypin.env.package_selection import machine_name
     from comfypin.env.realize_plan import build_key
     from comfypin.runpod.errors import PlatformUnfit
-    from comfypin.runpod.volume_release import PACKS, LocalFile
+    from comfypin.runpod.volume_release import PACKS, FileToPush
     from comfypin.wiring import env_pack
 
     if arguments.no_env or lock.engine.kind != "comfyui":
@@ -170,14 +170,14 @@ def _local_pack(
     lacking = []
     for destination in destinations:
         key = destination.pusher.recorded_key(prefix)
-        known = destination.pusher.there(key, None) if key else None
+        known = destination.pusher.find_pushed(key, None) if key else None
         if known is not None:
-            destination.pusher.note(known)
+            destination.pusher.note_file(known)
         lacking.append(known is None)
     if not any(lacking):
         return [[] for _ in destinations]
     path = env_pack(lock, settings, tell=_tell)
-    pack = LocalFile(
+    pack = FileToPush(
         key=f"{PACKS}/{path.name}",
         path=path,
         sha256=Digest.of_file(path),
@@ -187,7 +187,7 @@ def _local_pack(
     return [[pack] if lacks else [] for lacks in lacking]
 
 
-def _finish(lock: "Lock", owed: "list[Owed]", destination: "Destination") -> None:
+def _finish(lock: "Lock", owed: "list[OwedModel]", destination: "PushDestination") -> None:
     """Tell the models' store on the volume of the release, then write that all is there."""
     from comfypin.digest import Digest
     from comfypin.runpod.volume_release import store_record
@@ -197,13 +197,18 @@ def _finish(lock: "Lock", owed: "list[Owed]", destination: "Destination") -> Non
     if owed:
         digests = {item.pin.target_path: item.sha256 or Digest(files[item.key].sha256) for item in owed}
         key, data = store_record(replace(lock, models=tuple(item.pin for item in owed)), digests)
-        if pusher.bucket.get(key) != data:
-            pusher.bucket.put(key, data)
-    pusher.finish()
+        if pusher.bucket.read_object(key) != data:
+            pusher.bucket.put_object(key, data)
+    pusher.finish_release()
 
 
 def _print_pushed(
-    destinations: "list[Destination]", pushed: "dict[str, list[Pushed]]", models: int, seconds: float, *, as_json: bool
+    destinations: "list[PushDestination]",
+    pushed: "dict[str, list[PushedFile]]",
+    models: int,
+    seconds: float,
+    *,
+    as_json: bool,
 ) -> None:
     rows = []
     for destination in destinations:
@@ -252,11 +257,11 @@ def _ls(arguments: argparse.Namespace) -> int:
 
 def _verify(arguments: argparse.Namespace) -> int:
     from comfypin.runpod.errors import VolumeDiffers
-    from comfypin.runpod.volume_care import verify
+    from comfypin.runpod.volume_care import verify_volume
 
     checked = 0
     for volume, bucket, records in _recorded(arguments):
-        found = verify(bucket, records, deep=arguments.deep)
+        found = verify_volume(bucket, records, deep=arguments.deep)
         if found:
             raise VolumeDiffers(
                 volume=str(volume), findings=[f"{item.release}: {item.key} {item.problem}" for item in found]
@@ -269,7 +274,7 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _gc(arguments: argparse.Namespace) -> int:
-    from comfypin.runpod.volume_care import collect, find_garbage
+    from comfypin.runpod.volume_care import find_garbage, remove_garbage
 
     if arguments.keep and arguments.remove:
         raise UsageError("Say which releases stay (--keep) or which go (--remove), not both.")
@@ -282,7 +287,7 @@ def _gc(arguments: argparse.Namespace) -> int:
         keep = set(arguments.keep) or names - set(arguments.remove)
         garbage = find_garbage(bucket, keep=keep)
         if arguments.yes:
-            collect(bucket, garbage)
+            remove_garbage(bucket, garbage)
         rows.append((volume, garbage))
     if arguments.json:
         facts = [
@@ -308,7 +313,7 @@ def _gc(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _record_to_json(volume: "Volume", record: "Record") -> dict[str, object]:
+def _record_to_json(volume: "NetworkVolume", record: "PushRecord") -> dict[str, object]:
     return {
         "volume": volume.identifier,
         "data_center": volume.data_center,
@@ -322,7 +327,7 @@ def _record_to_json(volume: "Volume", record: "Record") -> dict[str, object]:
     }
 
 
-def _recorded(arguments: argparse.Namespace) -> "list[tuple[Volume, VolumeBucket, list[Record]]]":
+def _recorded(arguments: argparse.Namespace) -> "list[tuple[NetworkVolume, VolumeBucket, list[PushRecord]]]":
     from comfypin.runpod.volume_release import read_records
 
     found = []
@@ -332,7 +337,7 @@ def _recorded(arguments: argparse.Namespace) -> "list[tuple[Volume, VolumeBucket
     return found
 
 
-def _volumes(arguments: argparse.Namespace) -> "list[Volume]":
+def _volumes(arguments: argparse.Namespace) -> "list[NetworkVolume]":
     from comfypin.runpod.deployment_file import read_deployment
     from comfypin.runpod.volumes import find_volumes
     from comfypin.wiring import runpod_api
@@ -341,7 +346,7 @@ def _volumes(arguments: argparse.Namespace) -> "list[Volume]":
     return find_volumes(runpod_api(arguments.settings), arguments.volume, centers=arguments.dc, deployment=deployment)
 
 
-def _bucket(volume: "Volume", settings: "Settings") -> "VolumeBucket":
+def _bucket(volume: "NetworkVolume", settings: "Settings") -> "VolumeBucket":
     from comfypin.wiring import volume_bucket
 
     return volume_bucket(volume.identifier, volume.data_center, settings)

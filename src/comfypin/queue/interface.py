@@ -1,0 +1,120 @@
+"""The job queue as a server sees it: jobs that wait, run, or have ended, wherever they are kept.
+
+`comfypin.queue.scheduler` keeps them in SQLite and runs them on this machine. A queue that many machines share has to
+do no more than these protocols say.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from comfypin.digest import JsonValue
+from comfypin.jobs.interface import Handle, JobState
+from comfypin.jobs.metrics import Metrics
+
+JobProgress = Mapping[str, JsonValue]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRow:
+    """One job without its input and output. Times in seconds since the epoch."""
+
+    id: str
+    state: JobState
+    webhook: str | None = None
+    timeout_s: float | None = None
+    ttl_s: float | None = None
+    attempts: int = 0
+    created_at: float
+    started_at: float | None = None
+    ended_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRecord:
+    """One job as its status shows it. `output` is JSON text: the result, or the newest progress of a job that runs."""
+
+    row: JobRow
+    output: str | None = None
+    error: str | None = None
+    worker_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobCounts:
+    """Numbers of jobs by what became of them, and how often jobs were run again on request."""
+
+    waiting: int
+    running: int
+    completed: int
+    failed: int
+    retried: int
+
+
+class JobQueue(Protocol):
+    """Takes jobs durably, and ends each exactly once, whatever is killed."""
+
+    async def accept_job(
+        self, job_input: object, *, webhook: str | None, timeout_s: float | None, ttl_s: float | None
+    ) -> str:
+        """Take a job and return its id; it survives a power cut from here on. Raises `QueueFull`, `JobsNotStored`."""
+
+    async def read_record(self, job_id: str, *, wait_s: float = 0.0) -> JobRecord:
+        """Return the job once it has ended, or as it is after `wait_s` seconds. Raises `JobUnknown`."""
+
+    async def cancel_job(self, job_id: str) -> JobState:
+        """Stop a job and return its state then; a job that has ended keeps its state. Raises `JobUnknown`."""
+
+    async def cancel_waiting(self) -> int:
+        """Cancel all jobs that wait; return how many those were."""
+
+    async def retry_job(self, job_id: str) -> None:
+        """Run an ended job again. Raises `JobUnknown`, `RetryRefused`, `QueueFull`."""
+
+
+class ProgressFeed(Protocol):
+    """Shows the progress of jobs. Nothing of it is kept: clients that come late see the newest."""
+
+    def follow_progress(self, job_id: str, *, silence_s: float) -> AsyncIterator[JobProgress | None]:
+        """Yield the newest progress whenever it changes, until the job ends; None after `silence_s` without news."""
+
+    def take_progress(self, job_id: str) -> list[JobProgress]:
+        """Return the progress since the last call for this job, oldest first."""
+
+
+class QueueHealth(Protocol):
+    """Tells how a queue is doing: for load balancers, metrics and people."""
+
+    metrics: Metrics
+
+    @property
+    def trouble(self) -> str | None:
+        """Return why no jobs begin now, as a sentence, or None."""
+
+    @property
+    def waiting_count(self) -> int:
+        """Return how many jobs wait. May be asked from any thread."""
+
+    @property
+    def running_count(self) -> int:
+        """Return how many jobs run. May be asked from any thread."""
+
+    async def count_jobs(self) -> JobCounts:
+        """Count the jobs that are kept."""
+
+
+class QueueWorker(Protocol):
+    """Runs the jobs of a queue on this machine."""
+
+    async def recover_jobs(self) -> None:
+        """Queue again what had not ended when the last server did."""
+
+    async def run_jobs(self, handle: Handle) -> None:
+        """Run jobs until cancelled, or until `stop_jobs`."""
+
+    async def stop_jobs(self, grace_s: float) -> None:
+        """Begin no more jobs; give those that run some time, then put them back for the next server."""
+
+
+class ServedQueue(JobQueue, ProgressFeed, QueueHealth, Protocol):
+    """Everything that a server asks of a queue."""

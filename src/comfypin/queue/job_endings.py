@@ -1,0 +1,100 @@
+"""Ends jobs: on the disk first, then in memory, in the metrics, and to the job's webhook."""
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Coroutine, Mapping
+from dataclasses import replace
+
+from comfypin.digest import JsonValue
+from comfypin.jobs.interface import JobOutcome, JobState
+from comfypin.jobs.metrics import Metrics
+from comfypin.queue import job_changes
+from comfypin.queue.errors import JobsNotStored
+from comfypin.queue.interface import JobRow
+from comfypin.queue.live_jobs import LiveJob, LiveJobs
+from comfypin.queue.sqlite import JobStore
+from comfypin.queue.status import status_body
+from comfypin.queue.webhook import Webhooks
+
+log = logging.getLogger(__name__)
+
+
+class JobEndings:
+    """Ends each job exactly once. A disk that refuses delays an end and never loses it."""
+
+    def __init__(
+        self, store: JobStore, jobs: LiveJobs, webhooks: Webhooks, metrics: Metrics, *, worker_id: str
+    ) -> None:
+        self._store = store
+        self._jobs = jobs
+        self._webhooks = webhooks
+        self._metrics = metrics
+        self._worker_id = worker_id
+        self._background_tasks: set[asyncio.Task[None]] = set()
+
+    async def end_job(self, live_job: LiveJob, end_state: JobState, outcome: JobOutcome | None = None) -> None:
+        """End a job, however long the disk refuses it. A cancelled job has no outcome."""
+        live_job.ending = True
+        ended_at = time.time()
+        job_output = None if outcome is None else outcome.output
+        error = None if job_output is None else job_output.get("error")
+        output_text = None if job_output is None else await _dump_output(job_output)
+        # SQLite stores no lone half of a surrogate pair, which a job's text may hold: its number stands for it.
+        stored_error = None if error is None else str(error).encode(errors="backslashreplace").decode()
+        end_change = job_changes.job_ended(live_job.row.id, end_state, ended_at, output=output_text, error=stored_error)
+        await self._store.write_until_done(end_change)
+        live_job.row = replace(live_job.row, state=end_state, ended_at=ended_at)
+        self._jobs.move_to_ended(live_job)
+        self._metrics.count_end(end_state, outcome)
+        live_job.wake_followers()
+        log.info("job ended", extra={"action": "job_ended", "job_id": live_job.row.id, "state": end_state})
+        if live_job.row.webhook is not None:
+            self._start_background(self._post_webhook(live_job.row))
+
+    def end_in_background(self, live_job: LiveJob, end_state: JobState, outcome: JobOutcome | None = None) -> None:
+        """End a job that waits, without waiting for the disk. It cannot begin any more."""
+        if not live_job.ending:
+            live_job.ending = True
+            self._start_background(self.end_job(live_job, end_state, outcome))
+
+    async def post_owed_webhooks(self) -> None:
+        """Post the webhooks that the last server owed when it ended."""
+        for job_row in await self._store.webhooks_owed():
+            self._start_background(self._post_webhook(job_row))
+
+    async def stop_background(self) -> None:
+        """Stop the ends and webhooks that a full disk holds up; the disk says what the next server owes."""
+        background_tasks = list(self._background_tasks)
+        for background_task in background_tasks:
+            background_task.cancel()
+        await asyncio.gather(*background_tasks, return_exceptions=True)
+
+    def _start_background(self, work: Coroutine[None, None, None]) -> None:
+        background_task = asyncio.get_running_loop().create_task(work)
+        # The loop itself holds tasks only weakly.
+        self._background_tasks.add(background_task)
+        background_task.add_done_callback(self._background_tasks.discard)
+
+    async def _post_webhook(self, job_row: JobRow) -> None:
+        """Post a job's end to its webhook. If that fails on the disk now, the next server posts it."""
+        try:
+            record = await self._store.read_record(job_row.id)
+        except JobsNotStored as storage_failure:
+            facts = {"action": "webhook_failed", "job_id": job_row.id, "reason": storage_failure.message}
+            log.warning("webhook not posted", extra=facts)
+            return
+        if record is None:
+            return
+        webhook_body = status_body(replace(record, worker_id=self._worker_id))
+        if not await self._webhooks.post_status(job_row.id, job_row.webhook or "", webhook_body):
+            self._metrics.webhook_failures.inc()
+        await self._store.write_until_done(job_changes.webhook_told(job_row.id))
+
+
+async def _dump_output(job_output: Mapping[str, JsonValue]) -> str:
+    # A result may hold megabytes of base64, which would keep the event loop from everybody else.
+    if job_output.get("images") or job_output.get("videos") or job_output.get("files"):
+        return await asyncio.to_thread(json.dumps, job_output)
+    return json.dumps(job_output)

@@ -1,0 +1,178 @@
+"""Runs the jobs of a queue on this machine, a few at a time, and puts them back if the server stops."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from dataclasses import dataclass, replace
+
+from comfypin.jobs.errors import JobBroken
+from comfypin.jobs.interface import Handle
+from comfypin.jobs.result_json import failed_outcome
+from comfypin.queue import job_changes
+from comfypin.queue.errors import JobsNotStored, JobTimedOut
+from comfypin.queue.interface import JobRow
+from comfypin.queue.job_endings import JobEndings
+from comfypin.queue.live_jobs import LiveJob, LiveJobs
+from comfypin.queue.sqlite import JobStore
+
+log = logging.getLogger(__name__)
+
+LOOK_AGAIN_S = 0.2
+_MOST_ATTEMPTS = 5
+_PRUNE_EVERY_S = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueLimits:
+    """Limits of a queue: jobs that wait and run, and the age and total bytes of results that are kept."""
+
+    max_waiting: int = 1000
+    max_running: int = 2
+    keep_s: float = 86_400.0
+    keep_bytes: int = 1 << 30
+
+
+class JobRunner:
+    """Begins jobs in order of arrival. A job is never ahead of what the disk says of it.
+
+    While the disk refuses writes, no more jobs begin, and what ended waits with its result; when writes work again, all
+    of it goes on by itself.
+    """
+
+    def __init__(self, store: JobStore, jobs: LiveJobs, endings: JobEndings, limits: QueueLimits) -> None:
+        self._store = store
+        self._jobs = jobs
+        self._endings = endings
+        self._limits = limits
+        self._stopping = False
+        self.is_worn_out = False
+        """Whether the engine died several times in a row."""
+
+    async def recover_jobs(self) -> None:
+        """Queue again what had not ended when the last server did, and post the webhooks that it owed."""
+        for job_row in await self._store.pending_jobs():
+            live_job = LiveJob(replace(job_row, state="IN_QUEUE"))
+            self._jobs.add_pending(live_job)
+            if job_row.attempts >= _MOST_ATTEMPTS:
+                # A job that takes the server down with it (memory, a driver) would do so for ever.
+                job_failure = JobTimedOut(
+                    reason=f"was given up: the server ended {job_row.attempts} times while it ran it"
+                )
+                self._endings.end_in_background(live_job, "FAILED", failed_outcome(job_failure))
+            else:
+                self._jobs.let_begin(live_job)
+        await self._endings.post_owed_webhooks()
+
+    async def run_jobs(self, handle_job: Handle) -> None:
+        """Run jobs until cancelled, or until `stop_jobs`."""
+        # If one loop fails by a mistake of ours, the server should end rather than run on with fewer.
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._run_housekeeping())
+            for _ in range(self._limits.max_running):
+                group.create_task(self._run_next_jobs(handle_job))
+
+    async def stop_jobs(self, grace_s: float) -> None:
+        """Begin no more jobs; give those that run some time, then put them back for the next server."""
+        self._stopping = True
+        running_tasks = [live_job.task for live_job in self._jobs.list_pending() if live_job.task is not None]
+        if running_tasks:
+            await asyncio.wait(running_tasks, timeout=grace_s)
+        for job_task in running_tasks:
+            job_task.cancel()
+        await asyncio.gather(*running_tasks, return_exceptions=True)
+        await self._endings.stop_background()
+
+    async def _run_next_jobs(self, handle_job: Handle) -> None:
+        while True:
+            live_job = await self._jobs.next_arrival()
+            if not await self._begin_job(live_job):
+                continue
+            # A task of its own, so that cancelling the job does not cancel this loop.
+            live_job.task = asyncio.create_task(self._execute_job(live_job, handle_job))
+            await asyncio.wait([live_job.task])
+            await self._look_after(live_job, live_job.task)
+
+    async def _begin_job(self, live_job: LiveJob) -> bool:
+        """Note on the disk that a job begins, as soon as the disk takes it; return whether it may run then."""
+        while self._store.trouble is not None and not self._stopping:  # noqa: ASYNC110 - `trouble` is the store's
+            await asyncio.sleep(LOOK_AGAIN_S)
+        if self._stopping or live_job.ending or live_job.row.state != "IN_QUEUE":
+            return False
+        started_at = time.time()
+        await self._store.write_until_done(job_changes.job_started(live_job.row.id, started_at))
+        if live_job.ending:
+            return False  # it was cancelled meanwhile, or waited too long
+        if self._stopping:
+            await self._give_back(live_job)
+            return False
+        live_job.row = replace(live_job.row, state="IN_PROGRESS", started_at=started_at)
+        live_job.wake_followers()
+        return True
+
+    async def _execute_job(self, live_job: LiveJob, handle_job: Handle) -> None:
+        job_id = live_job.row.id
+        try:
+            async with asyncio.timeout(_time_left_s(live_job.row, time.time())):
+                job_outcome = await handle_job(job_id, await self._read_input(job_id), progress=live_job.note_progress)
+        except TimeoutError:
+            job_failure = JobTimedOut(
+                reason="was stopped: it took longer than its policy (executionTimeout, ttl) allows"
+            )
+            await self._endings.end_job(live_job, "TIMED_OUT", failed_outcome(job_failure))
+        except asyncio.CancelledError:
+            if self._stopping:
+                await self._give_back(live_job)
+                raise
+            await self._endings.end_job(live_job, "CANCELLED")
+        else:
+            self.is_worn_out = job_outcome.replace_worker
+            await self._endings.end_job(live_job, "COMPLETED" if job_outcome.failure is None else "FAILED", job_outcome)
+
+    async def _look_after(self, live_job: LiveJob, job_task: asyncio.Task[None]) -> None:
+        """End a job that was cancelled before its first step, or that met a mistake of ours."""
+        if job_task.cancelled():
+            if not (self._stopping or live_job.ending):
+                await self._endings.end_job(live_job, "CANCELLED")
+        elif (job_failure := job_task.exception()) is not None:
+            facts = {"action": "job_broken", "job_id": live_job.row.id}
+            log.error("job failed unexpectedly", extra=facts, exc_info=job_failure)
+            await self._endings.end_job(live_job, "FAILED", failed_outcome(JobBroken(kind=type(job_failure).__name__)))
+
+    async def _read_input(self, job_id: str) -> object:
+        """Read what a job asks for, however long the disk refuses to give it."""
+        while True:
+            try:
+                return await self._store.read_input(job_id)
+            except JobsNotStored:
+                await asyncio.sleep(LOOK_AGAIN_S)
+
+    async def _give_back(self, live_job: LiveJob) -> None:
+        """Put a job back for the next server. If the disk refuses, that one finds it as a job that ran."""
+        with contextlib.suppress(JobsNotStored):
+            await self._store.write_changes(job_changes.job_given_back(live_job.row.id))
+
+    async def _run_housekeeping(self) -> None:
+        """End jobs that waited too long, drop old results, and look whether a full disk has room again."""
+        pruned_at_s = 0.0
+        while True:
+            if time.monotonic() - pruned_at_s > _PRUNE_EVERY_S:
+                pruned_at_s = time.monotonic()
+                with contextlib.suppress(JobsNotStored):
+                    await self._store.prune_results(older_than_s=self._limits.keep_s, max_bytes=self._limits.keep_bytes)
+            if self._store.trouble is not None:
+                await self._store.probe_disk()
+            await self._store.forget_secrets()
+            self._end_overdue_jobs(time.time())
+            await asyncio.sleep(1)
+
+    def _end_overdue_jobs(self, now_s: float) -> None:
+        for live_job in self._jobs.list_pending():
+            if live_job.task is None and live_job.row.ttl_s and now_s > live_job.row.created_at + live_job.row.ttl_s:
+                job_failure = JobTimedOut(reason="was given up: it waited longer than its policy's ttl allows")
+                self._endings.end_in_background(live_job, "TIMED_OUT", failed_outcome(job_failure))
+
+
+def _time_left_s(job_row: JobRow, now_s: float) -> float | None:
+    limits = [job_row.timeout_s, None if job_row.ttl_s is None else job_row.created_at + job_row.ttl_s - now_s]
+    return min((max(0.0, limit) for limit in limits if limit is not None), default=None)

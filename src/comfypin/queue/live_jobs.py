@@ -1,0 +1,90 @@
+"""The jobs of a server that are in memory: those that have not ended, and the last that did."""
+
+import asyncio
+from collections import OrderedDict, deque
+from dataclasses import dataclass, field
+
+from comfypin.queue.interface import JobProgress, JobRow
+
+_KEPT_PROGRESS = 256
+_KEPT_ENDED = 1000
+
+
+@dataclass(slots=True)
+class LiveJob:
+    """One job in memory: its state, its newest progress, and what its followers have not seen yet."""
+
+    row: JobRow
+    progress: JobProgress = field(default_factory=dict)
+    unseen_progress: deque[JobProgress] = field(default_factory=lambda: deque(maxlen=_KEPT_PROGRESS))
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    task: asyncio.Task[None] | None = None
+    ending: bool = False
+
+    def note_progress(self, job_progress: JobProgress) -> None:
+        """Keep the newest progress and wake the job's followers."""
+        self.progress = job_progress
+        self.unseen_progress.append(job_progress)
+        self.wake_followers()
+
+    def wake_followers(self) -> None:
+        """Wake everybody who waits for a change of this job."""
+        # A new event each time: whoever was woken can wait for the next change, and none gets lost in between.
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+
+class LiveJobs:
+    """Jobs by id, and the order in which those that wait are to begin."""
+
+    def __init__(self) -> None:
+        self._pending: dict[str, LiveJob] = {}
+        self._recently_ended: OrderedDict[str, LiveJob] = OrderedDict()
+        self._arrivals: asyncio.Queue[LiveJob] = asyncio.Queue()
+
+    @property
+    def waiting_count(self) -> int:
+        """Return how many jobs wait."""
+        # A copy, because another thread reads the metrics.
+        return sum(live_job.row.state == "IN_QUEUE" for live_job in tuple(self._pending.values()))
+
+    @property
+    def running_count(self) -> int:
+        """Return how many jobs run."""
+        return len(self._pending) - self.waiting_count
+
+    def list_pending(self) -> list[LiveJob]:
+        """Return the jobs that have not ended, oldest first."""
+        return list(self._pending.values())
+
+    def find_pending(self, job_id: str) -> LiveJob | None:
+        """Return the job if it has not ended."""
+        return self._pending.get(job_id)
+
+    def find_recent(self, job_id: str) -> LiveJob | None:
+        """Return the job if it has not ended, or ended a short while ago."""
+        return self._pending.get(job_id) or self._recently_ended.get(job_id)
+
+    def add_pending(self, live_job: LiveJob) -> None:
+        """Count a job among those that wait. It begins only after `let_begin`."""
+        self._pending[live_job.row.id] = live_job
+
+    def let_begin(self, live_job: LiveJob) -> None:
+        """Put a job behind those that wait to begin."""
+        self._recently_ended.pop(live_job.row.id, None)
+        self._arrivals.put_nowait(live_job)
+
+    def drop_pending(self, live_job: LiveJob) -> None:
+        """Forget a job that was not taken after all."""
+        del self._pending[live_job.row.id]
+
+    def move_to_ended(self, live_job: LiveJob) -> None:
+        """Note that a job has ended, and forget the oldest that have."""
+        self._pending.pop(live_job.row.id, None)
+        self._recently_ended[live_job.row.id] = live_job
+        while len(self._recently_ended) > _KEPT_ENDED:
+            self._recently_ended.popitem(last=False)
+
+    async def next_arrival(self) -> LiveJob:
+        """Wait for the next job in order of arrival. It may have been cancelled meanwhile."""
+        return await self._arrivals.get()
