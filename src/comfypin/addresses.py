@@ -76,7 +76,7 @@ def normalize_host(host_text: str) -> str:
         return _normalize_ipv6(host_text)
     host_name = host_text if host_text.isascii() else _to_ascii(host_text)
     host_name = host_name.lower().removesuffix(".")
-    is_too_long = len(host_name) > _LONGEST_HOST or max(map(len, host.split("."))) > _LONGEST_LABEL
+    is_too_long = len(host_name) > _LONGEST_HOST or max(map(len, host_name.split("."))) > _LONGEST_LABEL
     if is_too_long or not _HOST.fullmatch(host_name):
         raise HostInvalid(f"{host_text!r} is not the name of a host")
     # Resolvers take whatever ends in a number for an address, in the notations of C: octal, hexadecimal, fewer parts.

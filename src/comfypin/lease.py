@@ -29,8 +29,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
-from comfypin.errors import LeaseError
-from comfypin.machine_errors import reason_of, declare
+from comfypin.errors import LeaseError, declare
+from comfypin.machine_errors import reason_of
 
 # A minute covers the pauses of a busy network volume, and is still bearable to wait for.
 DEFAULT_TTL_S = 60.0
@@ -72,11 +72,8 @@ class LeaseUnavailable(LeaseError):
     """Raised when the file system does not let a lease be made."""
 
     template = "No lease can be made at {path}: {reason}. The folder must be writable, and have room."
-            path: Path
-    reason: str(path),
-            reason=reason,
-        )
-        self.reason = reason
+    path: Path
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,8 +169,9 @@ class LeaseWatch:
             return holder_token
         if (holder_token, mtime_ns) != (self._token, self._mtime_ns):
             self._token, self._mtime_ns, self._since = holder_token, mtime_ns, self.clock()
-            if _runs_here(token):
-                return None  # a clock that was set makes a sign of life look old; silence for a ttl does not
+            if _runs_here(holder_token):
+                # A clock that was set makes a sign of life look old; silence for a ttl does not.
+                return None
             long_ago = volume_time_ns(self.path.parent) - mtime_ns > self.ttl_s * LONG_DEAD_TTLS * 1e9
             return holder_token if long_ago else None
         return holder_token if self.clock() - self._since >= self.ttl_s else None
@@ -260,10 +258,11 @@ def is_dead(token: str) -> bool:
 
 
 def _runs_here(token: str) -> bool:
-    """Whether the process that made this token runs on this machine now."""
-    machine, pid, started, *_ = [*token.split("-"), "", "", ""]
-    is_ours = machine == this_machine() != "" and pid.isdigit() and started.isdigit()
-    return is_ours and 0 != int(started) == _process_start(int(pid))
+    """Return whether the process that made this token runs on this machine now."""
+    machine, process_id, start_ticks, *_ = [*token.split("-"), "", "", ""]
+    is_ours = machine == this_machine() != "" and process_id.isdigit() and start_ticks.isdigit()
+    # Zero stands for a process whose start could not be read: it says nothing.
+    return is_ours and 0 != int(start_ticks) == _process_start(int(process_id))
 
 
 def _try_take(lease_path: Path, lease_watch: LeaseWatch, purpose: str) -> Lease | Holder:

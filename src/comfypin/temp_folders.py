@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from comfypin.atomic_files import is_local_folder
-from comfypin.errors import ConfigError
-from comfypin.machine_errors import is_full, reason_of, declare
+from comfypin.errors import ConfigError, declare
+from comfypin.machine_errors import is_full, reason_of
 
 _PREFIX = "comfypin-"
 # Only folders that are made locked have it: an older comfypin's, or somebody else's, are not judged.
@@ -29,16 +29,17 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 class NoTempFolder(ConfigError):
     """Raised when this machine has no folder for temporary files, or no room in it."""
 
-    def __init__(self, *, reason: str, folder: Path | None = None) -> None:
-        where = f"in {folder}" if folder else "here"
-        super().__init__(
-            f "No temporary files can be made {where} ({reason}): make room there, or set {variable} "
-            "to a writable folder."
+    template = (
+        "No temporary files can be made {where} ({reason}): make room there, or set {variable} to a writable folder."
+    )
     reason: str
-    variable: str = "TMPDIR",
-            folder=str(folder or ""),
-            reason=reason,
-        )
+    folder: Path | None = None
+    variable: str = "TMPDIR"
+
+    @property
+    def where(self) -> str:
+        """Return the folder that was tried, if one was found."""
+        return f"in {self.folder}" if self.folder else "here"
 
 
 @contextlib.contextmanager

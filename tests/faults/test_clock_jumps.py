@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from comfypin.lease import Holder, holder_of, try_acquire
-from comfypin.queue.webhook import TIMESTAMP
+from comfypin.lease import Holder, lease_holder, try_acquire_lease
+from comfypin.queue.webhook import TIMESTAMP_HEADER
 from tests.conftest import ROOT
 from tests.support.background import QuietHandler
 from tests.support.jumping_clock import JumpingClock
@@ -109,7 +109,7 @@ def test_a_webhook_is_told_again_in_its_time_and_says_the_clocks(
     class Receiver(QuietHandler):
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            heard.append((int(self.headers[TIMESTAMP]), body))
+            heard.append((int(self.headers[TIMESTAMP_HEADER]), body))
             if len(heard) == 1:
                 clock.jump(jump_s)
             self.send_response(500 if len(heard) == 1 else 200)
@@ -169,8 +169,8 @@ def _wait_for(bucket: Path, name: str) -> None:
 HOLD = """
 import sys, time
 from pathlib import Path
-from comfypin.lease import acquire
-with acquire(Path(sys.argv[1]), purpose="hold it", ttl_s=2) as lease:
+from comfypin.lease import acquire_lease
+with acquire_lease(Path(sys.argv[1]), purpose="hold it", ttl_s=2) as lease:
     print("held", flush=True)
     for line in sys.stdin:
         lease.check()
@@ -194,10 +194,10 @@ def test_a_lease_is_kept_while_its_holders_clock_jumps(tmp_path: Path, clock: Ju
             clock.jump(ahead_s)
             for _ in range(4):
                 time.sleep(0.2)
-                assert isinstance(try_acquire(lease, ttl_s=2), Holder)
+                assert isinstance(try_acquire_lease(lease, ttl_s=2), Holder)
             print("check", file=holder.stdin, flush=True)
             assert holder.stdout.readline() == "still\n"
     finally:
         holder.stdin.close()
         holder.wait(10)
-    assert holder_of(lease) is None
+    assert lease_holder(lease) is None

@@ -12,7 +12,7 @@ import pytest
 
 from comfypin.engine.client import HttpEngine
 from comfypin.engine.errors import EngineAnswerInvalid, EngineUnreachable, EngineUrlInvalid, OutputGone
-from comfypin.engine.host import EngineAddress, Folders
+from comfypin.engine.host import EngineAddress, LocalFolders
 from comfypin.engine.http_transport import EngineTimeouts, parse_engine_url
 from comfypin.engine.interface import EngineEvent, Prompt
 from comfypin.engine.remote import RemoteHost, open_remote
@@ -121,7 +121,7 @@ async def test_our_own_engine_forgets_prompts_of_long_ago(tmp_path: Path) -> Non
     class Ours(RemoteHost):
         """An engine on this machine."""
 
-    folders = Folders(input=tmp_path / "input", output=tmp_path / "output", temp=tmp_path / "temp")
+    folders = LocalFolders(input=tmp_path / "input", output=tmp_path / "output", temp=tmp_path / "temp")
     async with fake_comfyui() as fake, aiohttp.ClientSession() as session:
         engine = HttpEngine(Ours(EngineAddress(url=parse_engine_url(fake.url), folders=folders)), session, QUICK)
         ids = []

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.queue.test_scheduler import Work, a_queue, send, state
 
 from comfypin.queue.errors import JobsNotStored, JobsUnusable
 from comfypin.queue.scheduler import LocalJobQueue
@@ -19,6 +18,7 @@ from comfypin.queue.sqlite import JobStore
 from tests.support.server import Server, serving
 from tests.support.small_disk import SmallDisk, small_disk
 from tests.support.workflows import picture
+from tests.unit.queue.test_scheduler import Work, a_queue, send, state
 
 pytestmark = pytest.mark.needs("unshare")
 
@@ -105,7 +105,7 @@ async def test_a_server_that_ends_does_not_wait_for_a_full_disk_and_the_next_one
             await fill_until_refused(disk, queue)
             work.release.set()
             async with asyncio.timeout(30):
-                await queue.stop(grace_s=3600)
+                await queue.stop_jobs(grace_s=3600)
         disk.free()
         async with a_queue(disk.path, work) as queue:
             assert {await state(queue, job_id) for job_id in sent} == {"COMPLETED"}

@@ -13,10 +13,10 @@ import pytest
 
 from comfypin.env.layout import Home
 from comfypin.env.receipt import read_receipt
-from comfypin.env.status import env_status
+from comfypin.env.status import check_env
 from comfypin.folder_use import using
-from comfypin.lease import acquire
-from comfypin.lock.codec import env_digest, read_lock, render
+from comfypin.lease import acquire_lease
+from comfypin.lock.codec import env_digest, read_lock, render_lock
 from comfypin.lock.model import Lock
 from tests.support.door import DEMO_WORKFLOW
 from tests.support.releases import CLI_ARGS, MAIN, SmallRelease, small_release
@@ -57,7 +57,7 @@ def locks(release: SmallRelease) -> tuple[Lock, Lock]:
 def files(release: SmallRelease, locks: tuple[Lock, Lock]) -> tuple[Path, Path]:
     paths = tuple(release.root / f"comfy-{lock.version_name}.lock.json" for lock in locks)
     for path, lock in zip(paths, locks, strict=True):
-        path.write_bytes(render(lock))
+        path.write_bytes(render_lock(lock))
     return paths[0], paths[1]
 
 
@@ -88,7 +88,7 @@ def assert_whole(home: Path, locks: tuple[Lock, Lock]) -> str:
     assert receipt is not None
     assert kept in locks
     assert env_digest(kept) == receipt.env_digest
-    assert env_status(Home(root=home), kept).drifts == ()
+    assert check_env(Home(root=home), kept).drifts == ()
     assert not list((home / "builds").glob(".tmp-*"))
     return kept.version_name
 
@@ -111,7 +111,7 @@ def test_who_makes_an_env_current_waits_for_another_that_does(
     cache, home = release.root / "cache", tmp_path / "home"
     for path in files:
         finish(start(cache, "realize", path, "--home", home))
-    with acquire(Home(root=home).lease("current")):
+    with acquire_lease(Home(root=home).lease_path("current")):
         process = start(cache, "realize", files[0], "--home", home)
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(3)

@@ -16,23 +16,22 @@ import pytest
 
 from comfypin.digest import Digest
 from comfypin.env.errors import ArchiveUnusable
-from comfypin.env.file_manifest import survey
-from comfypin.env.install.sources import SourcePlaces
+from comfypin.env.file_manifest import hash_files
+from comfypin.env.install.sources import SourceLocations
 from comfypin.env.layout import Home
-from comfypin.env.pack.store import FolderShelf
-from comfypin.env.realize import RealizeOptions, realize
-from comfypin.env.status import env_status
+from comfypin.env.pack.store import FolderPackStore
+from comfypin.env.realize import RealizeOptions, realize_env
+from comfypin.env.status import check_env
 from comfypin.errors import ComfypinError
-from comfypin.lock.codec import parse_lock, render
-from comfypin.lock.errors import LockInvalid
+from comfypin.lock.codec import parse_lock, render_lock
+from comfypin.lock.errors import LockInvalid, SpecInvalid
 from comfypin.lock.model import NodePin
-from comfypin.locking.errors import SpecInvalid
-from comfypin.locking.node_registry import Registry
+from comfypin.locking.node_registry import NodeRegistry
 from comfypin.locking.repository_refs import RepoSpec, parse_repo_spec
-from comfypin.locking.sources import Places, read_part
+from comfypin.locking.sources import Upstreams, fetch_source
 from comfypin.tools.errors import PatchUnfit, RefMissing, RepoUnreachable, TreeRefused
-from comfypin.tools.git import Commits, apply_patch, submodules, write_commit
-from comfypin.tools.git_remote import diff_of, read_checkout, resolve_ref, tracked_files
+from comfypin.tools.git import CommitSource, apply_patch, list_submodules, write_commit
+from comfypin.tools.git_remote import diff_checkout, list_tracked_files, read_checkout, resolve_ref
 from tests.support.releases import Repo, SmallRelease, small_release
 
 
@@ -52,8 +51,8 @@ def repo(tmp_path: Path) -> Repo:
 
 
 @pytest.fixture
-def commits(tmp_path: Path) -> Commits:
-    return Commits(cache=tmp_path / "cache")
+def commits(tmp_path: Path) -> CommitSource:
+    return CommitSource(cache=tmp_path / "cache")
 
 
 def script(ran: Path) -> Path:
@@ -64,9 +63,9 @@ def script(ran: Path) -> Path:
     return path
 
 
-def places(tmp_path: Path) -> Places:
-    registry = Registry(url="http://127.0.0.1:9")
-    return Places(commits=Commits(cache=tmp_path / "cache"), registry=registry, archives=tmp_path / "archives")
+def places(tmp_path: Path) -> Upstreams:
+    registry = NodeRegistry(url="http://127.0.0.1:9")
+    return Upstreams(commits=CommitSource(cache=tmp_path / "cache"), registry=registry, archives=tmp_path / "archives")
 
 
 # -- Addresses and refs that are options or programs -------------------------------------------------------------------
@@ -81,16 +80,16 @@ ADDRESSES = (
 
 @pytest.mark.parametrize("address", ADDRESSES)
 def test_an_address_that_is_a_program_or_an_option_is_refused(
-    address: str, ran: Path, tmp_path: Path, commits: Commits
+    address: str, ran: Path, tmp_path: Path, commits: CommitSource
 ) -> None:
     address = address.format(ran=ran)
     with pytest.raises(SpecInvalid):
         parse_repo_spec(f"{address}@main")
     # In a lock, as a submodule, and beneath both: git itself is asked nothing that it would execute.
     with pytest.raises(ComfypinError):
-        read_part(RepoSpec(repo=address or "-", ref=None), origin="a node", places=places(tmp_path))
+        fetch_source(RepoSpec(repo=address or "-", ref=None), origin="a node", upstreams=places(tmp_path))
     with pytest.raises(ComfypinError):
-        commits.obtain(address or "-", "1" * 40)
+        commits.obtain_repository(address or "-", "1" * 40)
 
 
 @pytest.mark.parametrize("address", ADDRESSES)
@@ -99,7 +98,7 @@ def test_a_lock_names_no_such_address(address: str, ran: Path, tmp_path: Path) -
     first, *others = lock.custom_nodes
     hostile = replace(lock, custom_nodes=(replace(first, repo=address.format(ran=ran)), *others))
     with pytest.raises(LockInvalid):
-        parse_lock(render(hostile), where="a lock")
+        parse_lock(render_lock(hostile), where="a lock")
 
 
 @pytest.mark.parametrize(
@@ -111,7 +110,7 @@ def test_a_ref_that_is_an_option_is_only_looked_up(ref: str, ran: Path, repo: Re
         resolve_ref(repo.url, ref.format(ran=ran))
 
 
-def test_a_branch_that_is_named_like_an_option_is_a_branch(repo: Repo, ran: Path, commits: Commits) -> None:
+def test_a_branch_that_is_named_like_an_option_is_a_branch(repo: Repo, ran: Path, commits: CommitSource) -> None:
     head = repo.commit({"b.py": ""})
     (repo.folder / ".git/refs/heads/--upload-pack=x").write_text(f"{head}\n")
     assert resolve_ref(repo.url, "--upload-pack=x") == head
@@ -121,7 +120,9 @@ def test_a_branch_that_is_named_like_an_option_is_a_branch(repo: Repo, ran: Path
 # -- What a repository brings along ------------------------------------------------------------------------------------
 
 
-def test_hooks_filters_and_settings_of_a_repository_are_not_obeyed(repo: Repo, ran: Path, commits: Commits) -> None:
+def test_hooks_filters_and_settings_of_a_repository_are_not_obeyed(
+    repo: Repo, ran: Path, commits: CommitSource
+) -> None:
     program = script(ran)
     attributes = "*.py filter=evil diff=evil merge=evil ident export-subst\n"
     head = repo.commit(
@@ -141,8 +142,8 @@ def test_a_checkout_whose_settings_name_programs_is_captured_without_them(repo: 
     checkout = read_checkout(repo.folder)
     assert checkout is not None
     assert set(checkout.changed) == {"lib/a.py", "c.txt", "new.py"}
-    assert "+A = 2" in diff_of(checkout)
-    assert "lib/a.py" in tracked_files(repo.folder)
+    assert "+A = 2" in diff_checkout(checkout)
+    assert "lib/a.py" in list_tracked_files(repo.folder)
 
 
 def test_a_submodule_whose_settings_name_programs_is_looked_into_without_them(repo: Repo, ran: Path) -> None:
@@ -156,7 +157,7 @@ def test_a_submodule_whose_settings_name_programs_is_looked_into_without_them(re
     checkout = read_checkout(repo.folder)
     assert checkout is not None
     assert set(checkout.changed) == {"inner", "more.py"}
-    assert "+2" in diff_of(checkout)
+    assert "+2" in diff_checkout(checkout)
 
 
 def _poison(settings: Path, program: Path) -> None:
@@ -216,7 +217,9 @@ def _poison(settings: Path, program: Path) -> None:
     "url",
     ["ext::sh -c touch% {ran}", "--upload-pack=touch {ran}", "ssh://-oProxyCommand=touch%20{ran}/x", "-x", "fd::3"],
 )
-def test_a_submodule_whose_address_is_a_program_is_refused(url: str, repo: Repo, ran: Path, commits: Commits) -> None:
+def test_a_submodule_whose_address_is_a_program_is_refused(
+    url: str, repo: Repo, ran: Path, commits: CommitSource
+) -> None:
     head = _with_submodule(repo, url.format(ran=ran), "1" * 40)
     with pytest.raises(RepoUnreachable):
         write_commit(commits, repo.url, head, ran.with_name("tree"))
@@ -224,21 +227,21 @@ def test_a_submodule_whose_address_is_a_program_is_refused(url: str, repo: Repo,
 
 @pytest.mark.parametrize("form", ["{url}", "{path}", "FILE://{path}", "file://localhost{path}"])
 def test_a_submodule_of_a_repository_elsewhere_is_none_of_this_machine(
-    form: str, repo: Repo, tmp_path: Path, commits: Commits
+    form: str, repo: Repo, tmp_path: Path, commits: CommitSource
 ) -> None:
     secret = Repo(tmp_path / "secret")
     inner = secret.commit({"secret.py": "SECRET = 1\n"})
     head = _with_submodule(repo, form.format(url=secret.url, path=secret.folder), inner)
-    kept = commits.obtain(repo.url, head)
+    kept = commits.obtain_repository(repo.url, head)
     elsewhere = "https://127.0.0.1:9/node.git"
     with pytest.raises(TreeRefused, match="this machine"):
-        submodules(kept, elsewhere, head)
+        list_submodules(kept, elsewhere, head)
     with pytest.raises(TreeRefused, match="this machine"):
         write_commit(commits, elsewhere, head, tmp_path / "tree")
     assert not list((tmp_path / "tree").rglob("secret.py"))
 
 
-def test_submodules_that_never_end_are_refused(repo: Repo, tmp_path: Path, commits: Commits) -> None:
+def test_submodules_that_never_end_are_refused(repo: Repo, tmp_path: Path, commits: CommitSource) -> None:
     head = repo.commit({"a.py": ""})
     for _ in range(12):
         head = _with_submodule(repo, repo.url, head)
@@ -268,7 +271,7 @@ VARIABLES = (
 
 
 def test_variables_that_have_git_see_another_repository_change_nothing(
-    repo: Repo, ran: Path, commits: Commits, monkeypatch: pytest.MonkeyPatch
+    repo: Repo, ran: Path, commits: CommitSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = Repo(ran.with_name("other"))
     other.commit({"other.py": ""})
@@ -289,7 +292,7 @@ def test_variables_that_have_git_see_another_repository_change_nothing(
     checkout = read_checkout(repo.folder)
     assert checkout is not None
     assert (checkout.commit, checkout.changed) == (head, ("lib/a.py",))
-    assert "-A = 2\n+A = 3\n" in diff_of(checkout)
+    assert "-A = 2\n+A = 3\n" in diff_checkout(checkout)
 
 
 # -- Trees that git would not make -------------------------------------------------------------------------------------
@@ -299,7 +302,7 @@ def test_variables_that_have_git_see_another_repository_change_nothing(
     "target",
     ["/etc/passwd", "../outside", "../../outside", "lib/../../outside", "/", "..", "", "./../outside", "x/../../y"],
 )
-def test_a_link_that_leads_out_is_refused(target: str, repo: Repo, tmp_path: Path, commits: Commits) -> None:
+def test_a_link_that_leads_out_is_refused(target: str, repo: Repo, tmp_path: Path, commits: CommitSource) -> None:
     head = _crafted(repo, [("120000", "blob", "link", target.encode())])
     with pytest.raises(TreeRefused):
         write_commit(commits, repo.url, head, tmp_path / "tree")
@@ -325,7 +328,7 @@ def test_a_link_that_leads_out_is_refused(target: str, repo: Repo, tmp_path: Pat
     ids=lambda entries: "+".join(f"{mode} {name[:9]}" for mode, _, name, _ in entries),
 )
 def test_a_tree_that_git_would_not_make_is_refused(
-    entries: list[tuple[str, str, str, bytes]], repo: Repo, tmp_path: Path, commits: Commits
+    entries: list[tuple[str, str, str, bytes]], repo: Repo, tmp_path: Path, commits: CommitSource
 ) -> None:
     head = _crafted(repo, entries)
     (tmp_path / "in").mkdir()
@@ -384,10 +387,10 @@ def test_an_archive_of_the_registry_that_leads_out_is_refused(name: str, mode: i
     node = NodePin(name="node", repo=None, archive="http://127.0.0.1:9/node.zip", sha256=digest)
     home = tmp_path / "home"
     options = RealizeOptions(
-        home=Home(root=home), models_dir=home / "models", places=SourcePlaces(cache=tmp_path / "cache")
+        home=Home(root=home), models_dir=home / "models", locations=SourceLocations(cache=tmp_path / "cache")
     )
     with pytest.raises(ArchiveUnusable):
-        realize(replace(lock, custom_nodes=(node,)), options)
+        realize_env(replace(lock, custom_nodes=(node,)), options)
     assert not list(tmp_path.rglob("out.py"))
     assert [path for path in (home / "builds").rglob("*") if path.is_symlink() and "node" in path.parts] == []
 
@@ -453,17 +456,17 @@ def test_an_env_with_loops_and_dangling_links_is_made_packed_and_checked(linked:
         return RealizeOptions(
             home=Home(root=home),
             models_dir=home / "models",
-            places=SourcePlaces(cache=linked.root / "cache"),
-            shelf=FolderShelf(linked.root / "packs"),
+            locations=SourceLocations(cache=linked.root / "cache"),
+            pack_store=FolderPackStore(linked.root / "packs"),
             publish=publish,
         )
 
-    built = realize(linked.lock, options("built", publish=True))
-    unpacked = realize(linked.lock, options("unpacked", publish=False))
+    built = realize_env(linked.lock, options("built", publish=True))
+    unpacked = realize_env(linked.lock, options("unpacked", publish=False))
     assert (built.action, unpacked.action) == ("build", "unpack")
-    assert survey(unpacked.folder) == survey(built.folder)
+    assert hash_files(unpacked.folder) == hash_files(built.folder)
     node = unpacked.folder / "ComfyUI/custom_nodes/node-one"
     assert (node / "loop").readlink() == Path()
     assert stat.S_ISLNK((node / "self").lstat().st_mode)
     for name in ("built", "unpacked"):
-        assert env_status(Home(root=linked.root / name), linked.lock).drifts == ()
+        assert check_env(Home(root=linked.root / name), linked.lock).drifts == ()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from comfypin.http.client import HttpClient
 from comfypin.http.deadline import Deadline
-from comfypin.jobs.handler import JobService, SinkFor
+from comfypin.jobs.handler import JobService, OpenSink
 from comfypin.jobs.input_files import InputFetcher, InputLimits
 from comfypin.jobs.request import OutputWish, S3Wish
 from comfypin.jobs.workflow_library import WorkflowLibrary
@@ -38,7 +38,7 @@ def a_service(
     sink: OutputSink | None = None,
     folder: Path = ROOT,
     fetcher: InputFetcher | None = None,
-    sink_for: SinkFor | None = None,
+    sink_for: OpenSink | None = None,
 ) -> JobService:
     def in_memory(_wish: OutputWish, _s3: S3Wish | None, _deadline: Deadline | None = None) -> OutputSink:
         return sink or InlineSink()

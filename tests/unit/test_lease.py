@@ -18,8 +18,8 @@ from comfypin.lease import (
     LeaseUnavailable,
     LeaseWatch,
     acquire_lease,
-    hold_lease,
     is_dead,
+    lease_holder,
     process_token,
     try_acquire_lease,
 )

@@ -108,7 +108,7 @@ def _pack(arguments: argparse.Namespace) -> int:
     from comfypin.env.errors import NothingRealized
     from comfypin.env.realize_plan import pack_name
     from comfypin.env.receipt import read_receipt
-    from comfypin.lease import acquire
+    from comfypin.lease import acquire_lease
     from comfypin.wiring import open_shelf
 
     home = _home(arguments)
@@ -119,10 +119,8 @@ def _pack(arguments: argparse.Namespace) -> int:
     shelf = open_shelf(arguments.place, arguments.settings)
     # Whoever builds it anew, or removes it, waits; on a volume that is read only there is nobody.
     writable = os.access(home.root, os.W_OK)
-    with acquire(home.lease(receipt.key), purpose="pack an env") if writable else nullcontext():
-        address = shelf.publish_env(
-        build, pack_name(receipt.key, receipt.platform)
-    )
+    with acquire_lease(home.lease_path(receipt.key), purpose="pack an env") if writable else nullcontext():
+        address = shelf.publish_env(build, pack_name(receipt.key, receipt.platform))
     print(json.dumps({"pack": address}) if arguments.json else address)
     return 0
 

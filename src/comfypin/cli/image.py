@@ -129,7 +129,13 @@ def _build(arguments: argparse.Namespace) -> int:
 
 
 def _plan(
-    lock: "Lock", wish: "ImageOptions", context: "BuildContext", builder: "ContainerBuilder", tag: str, *, proxies: "Proxies"
+    lock: "Lock",
+    wish: "ImageOptions",
+    context: "BuildContext",
+    builder: "ContainerBuilder",
+    tag: str,
+    *,
+    proxies: "Proxies",
 ) -> "ImagePlan":
     from comfypin.env.install.wheel_size import unpacked_sizes
     from comfypin.image.build_plan import INPUTS_LABEL, make_image_plan, read_label

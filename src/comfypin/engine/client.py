@@ -12,8 +12,8 @@ import aiohttp
 from comfypin.digest import JsonValue
 from comfypin.engine.cleanup import PromptCleanup
 from comfypin.engine.errors import EngineAnswerInvalid, EngineUnreachable, NodeFailed, PromptInterrupted, PromptLost
-from comfypin.engine.host import EngineAddress, EngineHost, Folders
-from comfypin.engine.http_transport import Answer, EngineTimeouts, EngineTransport
+from comfypin.engine.host import EngineAddress, EngineHost, LocalFolders
+from comfypin.engine.http_transport import EngineResponse, EngineTimeouts, EngineTransport
 from comfypin.engine.input_files import InputUploader
 from comfypin.engine.interface import Catalogue, EngineEvent, Prompt, PromptOutputs, Warned
 from comfypin.engine.messages import parse_cancelled
@@ -33,7 +33,9 @@ _KEPT_PROMPTS = 1000
 _CATALOGUE_S = 30.0
 # Short, so that a job whose prompt stops at once is not held up.
 _FIRST_LOOK_S = 0.05
-_POSTS = RetryPolicy(retries=3, base_s=0.2, longest_s=1.0)
+# After a cut POST we ask, and send again, for a second or two; a job that fails then can be submitted anew.
+_POST_RETRIES = RetryPolicy(retries=3, base_s=0.2, longest_s=1.0)
+# How the operating system words it in the exception of whatever node wrote.
 _FULL_DISK = ("No space left on device", "Disk quota exceeded")
 # Before this version /interrupt stops whatever runs: https://github.com/Comfy-Org/ComfyUI/pull/9607
 _TARGETED_INTERRUPT = (0, 3, 57)
@@ -211,7 +213,7 @@ class HttpEngine:
             "client_id": client_id,
             "extra_data": prompt.extra_data,
         }
-            response = await self._posted(tracker, prompt.prompt_id, body)
+        response = await self._send_prompt(tracker, prompt.prompt_id, body)
         if response is None:
             return prompt.prompt_id, None
         # A 200 may carry errors too: ComfyUI drops invalid branches and runs the rest.
@@ -238,32 +240,33 @@ class HttpEngine:
             request="POST /prompt", status=response.status, _body=response.text, log_tail=log_tail
         )
 
-    async def _posted(self, tracker: PromptTracker, prompt_id: str, body: JsonValue) -> Answer | None:
+    async def _send_prompt(self, tracker: PromptTracker, prompt_id: str, body: JsonValue) -> EngineResponse | None:
         """POST a prompt; None if the response was lost and the engine has it. What it never got is sent again."""
-        failures = Failures(_POSTS)
+        failures = Failures(_POST_RETRIES)
         while True:
             try:
                 return await tracker.transport.post_json("/prompt", body)
             except EngineUnreachable:
                 # The response was lost; the prompt perhaps not. It has an id of our own, so ask.
-                while (known := await self._is_known(tracker, prompt_id)) is not True:
-                    pause_s = failures.add()
+                while (is_known := await self._is_known(tracker, prompt_id)) is not True:
+                    pause_s = failures.count_failure()
                     if pause_s is None or tracker.broken is not None:
                         raise
                     await asyncio.sleep(pause_s)
-                    if known is False and await self._keeps_ids(tracker):
+                    # Sent twice, an older engine would run it twice, under two ids of its own.
+                    if is_known is False and await self._keeps_ids(tracker):
                         break
-                if known:
+                if is_known:
                     return None
 
     async def _keeps_ids(self, tracker: PromptTracker) -> bool:
-        """Whether the engine is known to queue prompts under the ids that we gave them; older ones made their own."""
+        """Return whether the engine surely queues prompts under the ids that we give; older ones make their own."""
         with contextlib.suppress(EngineError):
             return await self._engine_version(tracker) >= _TARGETED_INTERRUPT
         return False
 
     async def _is_known(self, tracker: PromptTracker, prompt_id: str) -> bool | None:
-        """Return whether the engine has the prompt, in its queue or its fetch_history; None if it cannot be asked."""
+        """Return whether the engine has the prompt, in its queue or its history; None if it cannot be asked."""
         try:
             engine_queue = await tracker.fetch_queue()
             return (
@@ -305,7 +308,9 @@ class HttpEngine:
             return PromptInterrupted(prompt_id=tracked_prompt.prompt_id)
         return tracked_prompt.failure or PromptLost(prompt_id=tracked_prompt.prompt_id)
 
-    def _raise_if_failed(self, tracked_prompt: TrackedPrompt, tracker: PromptTracker, entry: HistoryEntry) -> None:
+    def _raise_if_failed(
+        self, tracked_prompt: TrackedPrompt, tracker: PromptTracker, history_entry: HistoryEntry
+    ) -> None:
         """Raise the failure that the history reports, if it does."""
         match history_entry.verdict:
             case Raised() as raised:
@@ -316,7 +321,7 @@ class HttpEngine:
                     # The mark is ours: the user must see the file names of their own workflow.
                     message=raised.message.replace(tracked_prompt.prompt.mark or "\0", ""),
                     traceback=raised.traceback,
-                    advice=_room(raised.message, tracker.address.folders),
+                    advice=_full_disk_advice(raised.message, tracker.address.folders),
                 )
             case Interrupted(node_id):
                 raise PromptInterrupted(prompt_id=tracked_prompt.prompt_id, node_id=node_id)
@@ -360,8 +365,8 @@ class HttpEngine:
         return tuple(int(number) for number in re.findall(r"\d+", str(version))[:3])
 
 
-def _room(message: str, folders: Folders | None) -> str:
-    """Return which disk a node remembered full, which its own exception does not say."""
+def _full_disk_advice(message: str, folders: LocalFolders | None) -> str:
+    """Return which disk a node found full, which its own exception does not say."""
     if folders is None or not any(sign in message for sign in _FULL_DISK):
         return ""
     return f". The engine writes below {folders.output.parent}: make room on that disk, or set TMPDIR to another."

@@ -38,6 +38,7 @@ _RECONNECTS = RetryPolicy(retries=None, base_s=0.5, longest_s=10.0)
 _HISTORY_LATE_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 # Messages may overtake the answer to POST /prompt, which tells us the id; a flood is not kept.
 _UNCLAIMED = 2000
+# So many of our last prompts stay in the history of our own engine, for whoever looks at it.
 _KEPT_IN_HISTORY = 50
 # Without any message polls become up to five times rarer, because /queue repeats every graph that waits.
 _QUIETEST = 5
@@ -73,16 +74,12 @@ class PromptTracker:
         self._unclaimed: list[AddressedMessage] = []
         # When the polls began to fail; None while they succeed.
         self._deaf_since: Clock | None = None
-        # None = None
-        self._ended: str | None = None
-        self._in_history: list[str] = []
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    async def open(self) -> None:
-        """Begin to listen; returns when the engine was asked for /api/jobs, which older ones do not have.
+        # None until the engine was asked for /api/jobs, which older ones do not have.
         self._lists_jobs: bool | None = None
         # A prompt the engine must still know unless it restarted.
         self._ended: str | None = None
+        # What we have read, and the engine still keeps; oldest first.
+        self._in_history: list[str] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
@@ -321,7 +318,7 @@ class PromptTracker:
     def _settle_prompt(self, tracked_prompt: TrackedPrompt, history_entry: HistoryEntry) -> None:
         self._open_prompts.pop(tracked_prompt.server_id, None)
         self._ended = tracked_prompt.server_id
-        self._forget_older(tracked_prompt.server_id)
+        self._forget_older_prompts(tracked_prompt.server_id)
         if not tracked_prompt.was_heard and self._socket is not None and tracked_prompt.client_id == self.client_id:
             tracked_prompt.publish_events(
                 [Warned(message="The engine's progress connection was silent: the result was read from its history.")]
@@ -330,19 +327,21 @@ class PromptTracker:
             self._spawn_task(self._socket.close)
         tracked_prompt.settle(history_entry)
 
-    def _forget_older(self, server_id: str) -> None:
+    def _forget_older_prompts(self, server_id: str) -> None:
         """Take what was read long ago out of our own engine's history, which keeps the graphs of 10,000 prompts."""
         if self.address.folders is None:
-            return  # somebody else's engine, and history
+            # It is somebody else's engine, and history.
+            return
         self._in_history.append(server_id)
+        # In batches, so that not every prompt costs a request.
         if len(self._in_history) > 2 * _KEPT_IN_HISTORY:
-            older: list[JsonValue] = [*self._in_history[:_KEPT_IN_HISTORY]]
+            older_ids: list[JsonValue] = [*self._in_history[:_KEPT_IN_HISTORY]]
             del self._in_history[:_KEPT_IN_HISTORY]
 
-            async def forget() -> None:
-                await self.transport.post("/history", {"delete": older})
+            async def delete_from_history() -> None:
+                await self.transport.post_json("/history", {"delete": older_ids})
 
-            self._spawn_task(forget)
+            self._spawn_task(delete_from_history)
 
     async def _handle_missing(self, tracked_prompt: TrackedPrompt) -> None:
         """Look again for a prompt that neither queue nor history knows, and in the end give it up."""

@@ -46,25 +46,30 @@ class EnvGarbage:
         return {"path": str(self.path), "kind": self.kind, "what": self.what, "size_bytes": self.size_bytes}
 
 
-def find_garbage(home: Home, kept_locks: Sequence[Lock], locations: SourceLocations, *, with_caches: bool = True) -> list[EnvGarbage]:
+def find_garbage(
+    home: Home, kept_locks: Sequence[Lock], locations: SourceLocations, *, with_caches: bool = True
+) -> list[EnvGarbage]:
     """Return what can go; changes nothing.
 
-    Those are builds of no kept lock (the current one stays) and that nobody uses, leftovers of killed runs,
-    and, `with_caches`, packages that no kept
-    lock pins and no remaining env shares, and sources of no kept lock.
+    Those are builds of no kept lock that nobody uses (the current one stays), leftovers of killed runs, and, with
+    `with_caches`, cached packages that no kept lock pins and no remaining env shares, and sources of no kept lock.
     """
     needed_digests = {env_digest(lock).hex for lock in kept_locks}
     current_name = home.current_link.readlink().name if home.current_link.is_symlink() else None
     garbage_found, link_counts = [], LinkCounts()
     for folder_path in sorted(home.builds_folder.iterdir()) if home.builds_folder.is_dir() else ():
         if folder_path.name.startswith(TEMPORARY_PREFIX):
-            if _is_abandoned(home, folder_path.name) and not _is_used(path):
+            if _is_abandoned(home, folder_path.name) and not _is_used(folder_path):
                 freed_bytes = link_counts.count_freed_bytes(folder_path)
                 garbage_found.append(
                     EnvGarbage(path=folder_path, kind="left-over", what="left by a killed run", size_bytes=freed_bytes)
                 )
         # The first 64 characters of a build's name are its env digest; a target may follow.
-        elif folder_path.name != current_name and folder_path.name[:64] not in needed_digests and not _is_used(path):
+        elif (
+            folder_path.name != current_name
+            and folder_path.name[:64] not in needed_digests
+            and not _is_used(folder_path)
+        ):
             freed_bytes = link_counts.count_freed_bytes(folder_path)
             garbage_found.append(
                 EnvGarbage(path=folder_path, kind="env", what="an env of no kept lock", size_bytes=freed_bytes)
@@ -131,8 +136,8 @@ def _remove_build(home: Home, build_folder: Path) -> bool:
     if not isinstance(held_lease, Lease):
         return False
     with held_lease, alone_with(build_folder) as is_alone:
-        # Others may have made it the current one since it was garbage_found to be garbage.
-        if not is_alone or (home.current.is_symlink() and home.current.readlink().name == build_folder.name):
+        # Others may have made it the current one since it was found to be garbage.
+        if not is_alone or (home.current_link.is_symlink() and home.current_link.readlink().name == build_folder.name):
             return False
         # The receipt goes first: killed here, what is left is not taken for whole.
         (build_folder / RECEIPT_FILE).unlink(missing_ok=True)
@@ -141,7 +146,7 @@ def _remove_build(home: Home, build_folder: Path) -> bool:
 
 
 def _is_used(folder: Path) -> bool:
-    """Whether an engine runs from it."""
+    """Return whether an engine runs from the folder."""
     with alone_with(folder) as is_alone:
         return not is_alone
 

@@ -96,7 +96,7 @@ def realize_env(lock: Lock, options: RealizeOptions, *, where: str = "given") ->
     require_pinned(lock, where)
     _require_free_names(options.home)
     with _map_disk_errors(options.home.root):
-        receipt = None if options.rebuild else _keep(lock, options)
+        receipt = None if options.rebuild else _keep_env(lock, options)
         realize_action: Action = "keep"
         # A damaged pack is replaced by the env that was built instead of it.
         is_pack_damaged = False
@@ -111,15 +111,15 @@ def realize_env(lock: Lock, options: RealizeOptions, *, where: str = "given") ->
     )
 
 
-def _keep(lock: Lock, options: RealizeOptions) -> Receipt | None:
-    """Make the lock's env the current one if it is whole, and return its receipt; None where there is work to do."""
+def _keep_env(lock: Lock, options: RealizeOptions) -> Receipt | None:
+    """Make the lock's env the current one if it is complete, and return its receipt, else None."""
     receipt = find_complete_receipt(lock, options)
     if receipt is None or _is_current(lock, receipt, options.home):
         if receipt is not None:
-            write_model_paths(options.home.build(receipt.key), receipt, lock, options.models_dir)
+            write_model_paths(options.home.build_folder(receipt.key), receipt, lock, options.models_dir)
         return receipt
     # It is not the current one: somebody who collects garbage may be about to remove it.
-    with acquire_lease(options.home.lease(receipt.key), purpose=f"build_env {lock.version_name} current"):
+    with acquire_lease(options.home.lease_path(receipt.key), purpose=f"make {lock.version_name} current"):
         receipt = find_complete_receipt(lock, options)
         if receipt is not None:
             _activate_build(lock, receipt, options)
@@ -166,7 +166,7 @@ def _publish_pack(receipt: Receipt, options: RealizeOptions, *, replace: bool) -
 
 
 def _make_env(lock: Lock, recipe: EnvRecipe, options: RealizeOptions) -> tuple[Receipt, Action, bool]:
-    """Unpack or build, and build_env it current, under the lease of this build; also whether a pack was found damaged."""
+    """Unpack or build under the lease of this build, and make it current; also return whether a pack was damaged."""
     home = options.home
 
     def waiting(holder: Holder) -> None:
@@ -174,7 +174,8 @@ def _make_env(lock: Lock, recipe: EnvRecipe, options: RealizeOptions) -> tuple[R
 
     is_pack_damaged = False
     lease = acquire_lease(home.lease_path(recipe.key), purpose=f"realize {recipe.version_name}", on_wait=waiting)
-    with suppress(OSError):  # an env from a pack may need no cache
+    # An env from a pack may need no cache, so it may be impossible to make.
+    with suppress(OSError):
         options.locations.cache.mkdir(parents=True, exist_ok=True)
     with lease, using(options.locations.cache):
         _remove_leftovers(home, recipe.key)
@@ -185,7 +186,7 @@ def _make_env(lock: Lock, recipe: EnvRecipe, options: RealizeOptions) -> tuple[R
             assert existing_receipt is not None, "the plan saw it"
             if realize_plan.action == "rewire":
                 rewire_venv(home.build_folder(recipe.key), recipe.interpreter)
-            _activate_build(lock, found, options)
+            _activate_build(lock, existing_receipt, options)
             return existing_receipt, realize_plan.action, False
         try:
             receipt = _put_in_place(realize_plan, options, lease)
@@ -219,7 +220,9 @@ def _fill_build(temporary_folder: Path, realize_plan: RealizePlan, options: Real
         return receipt
     locations = options.locations
     new_packages = _new_packages(recipe, options)
-    require_space_to_build(options.home.root, locations.uv_cache, new_packages, offline=locations.offline, proxies=locations.proxies)
+    require_space_to_build(
+        options.home.root, locations.uv_cache, new_packages, offline=locations.offline, proxies=locations.proxies
+    )
     builder = EnvBuilder(
         build_folder=temporary_folder,
         recipe=recipe,
@@ -265,23 +268,28 @@ def _activate_build(lock: Lock, receipt: Receipt, options: RealizeOptions) -> No
     """
     home = options.home
     if not _is_current(lock, receipt, home):
-        with acquire_lease(home.lease("current"), purpose=f"build_env {lock.version_name} current"):
-    # Relative links, because a volume is mounted at different paths in pods and in Serverless workers.
+        with acquire_lease(home.lease_path("current"), purpose=f"make {lock.version_name} current"):
+            # Relative links, because a volume is mounted at different paths in pods and in Serverless workers.
             replace_link(home.current_link, f"builds/{receipt.key}")
             for link_name in (COMFYUI_FOLDER, VENV_FOLDER):
                 replace_link(home.root / link_name, f"current/{link_name}")
-    lock_bytes = render_lock(lock)
+            lock_bytes = render_lock(lock)
             if not home.lock_copy.is_file() or home.lock_copy.read_bytes() != lock_bytes:
                 write_atomically(home.lock_copy, lock_bytes)
     write_model_paths(home.build_folder(receipt.key), receipt, lock, options.models_dir)
 
 
 def _is_current(lock: Lock, receipt: Receipt, home: Home) -> bool:
-    links = {home.current: f"builds/{receipt.key}"} | {home.root / name: f"current/{name}" for name in (COMFYUI_FOLDER, VENV_FOLDER)}
+    """Return whether the home's links and its copy of the lock are those of this build."""
+    targets_by_link = {
+        home.current_link: f"builds/{receipt.key}",
+        **{home.root / link_name: f"current/{link_name}" for link_name in (COMFYUI_FOLDER, VENV_FOLDER)},
+    }
     try:
-        return all(str(link.readlink()) == target for link, target in links.items()) and (
+        return all(str(link.readlink()) == link_target for link, link_target in targets_by_link.items()) and (
             home.lock_copy.read_bytes() == render_lock(lock)
         )
+    # A link or the copy is not there, or no link: this home was never made complete.
     except OSError:
         return False
 
@@ -304,10 +312,10 @@ def _survey_home(recipe: EnvRecipe, options: RealizeOptions) -> HomeSurvey:
 def _remove_leftovers(home: Home, env_key: str) -> None:
     """Remove what other runs for this key left; only the holder of the key's lease works on it.
 
-    An env that was built force_probe while an engine ran from it goes when that engine has ended.
+    An env that was built anew while an engine ran from it goes when that engine has ended.
     """
     for temporary_path in home.list_temporary_folders(env_key):
-        with alone_with(path) as is_alone:
+        with alone_with(temporary_path) as is_alone:
             if is_alone:
                 shutil.rmtree(temporary_path, ignore_errors=True)
     remove_stale_packings(home.builds_folder)

@@ -55,14 +55,19 @@ class LoginRefused(ConfigError):
 class LoginUnreadable(ConfigError):
     """A variable holds no credential for a registry, nor the name of a file that does. What it holds is not shown."""
 
-    def __init__(self, *, variable: str, reason: str, path: str | None = None) -> None:
-        held = f"What {variable} holds (not shown)" if path is None else f"{variable} names {path}, which"
-        super().__init__(
-            f"{held} {reason}; a registry takes the key of a service account, as a file or as its JSON, or a token in "
-            "GOOGLE_OAUTH_ACCESS_TOKEN (gcloud auth print-access-token)."
+    template = (
+        "{held} {reason}. A registry takes the key of a service account, as a file or as its JSON, or a token in "
+        "GOOGLE_OAUTH_ACCESS_TOKEN (gcloud auth print-access-token)."
+    )
     variable: str
-    path: str
     reason: str
+    path: str | None = None
+
+    @property
+    def held(self) -> str:
+        if self.path is None:
+            return f"What {self.variable} holds (not shown)"
+        return f"{self.variable} names {self.path}, which"
 
 
 @declare

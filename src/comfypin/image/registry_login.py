@@ -44,7 +44,7 @@ class Credential:
 def find_credential(registry_name: str, variables: Mapping[str, str]) -> Credential | None:
     """Return the environment's credential for a registry; None leaves it to docker's own configuration.
 
-    Raises `LoginUnreadable` if GOOGLE_APPLICATION_CREDENTIALS neither is nor names a key that a registry_name takes.
+    Raises `LoginUnreadable` if GOOGLE_APPLICATION_CREDENTIALS neither is nor names a key that a registry takes.
     """
     if "REGISTRY_PASSWORD" in variables:
         return Credential(
@@ -63,8 +63,9 @@ def find_credential(registry_name: str, variables: Mapping[str, str]) -> Credent
             return Credential("oauth2accesstoken", access_token, "GOOGLE_OAUTH_ACCESS_TOKEN")
         for variable_name in (_KEY_AS_JSON, _KEY_VARIABLE):
             if variables.get(variable_name, "").strip():
-            # https://cloud.google.com/artifact-registry/docs/docker/authentication#json-key
-                return Credential("_json_key", _google_key(variable_name, variables[variable_name].strip()), variable_name)
+                # https://cloud.google.com/artifact-registry/docs/docker/authentication#json-key
+                google_key = _read_google_key(variable_name, variables[variable_name].strip())
+                return Credential("_json_key", google_key, variable_name)
     elif _AMAZON.fullmatch(registry_name):
         if "ECR_PASSWORD" in variables:
             return Credential("AWS", variables["ECR_PASSWORD"], "ECR_PASSWORD")
@@ -73,24 +74,25 @@ def find_credential(registry_name: str, variables: Mapping[str, str]) -> Credent
     return None
 
 
-def _google_key(variable: str, written: str) -> str:
+def _read_google_key(variable_name: str, variable_value: str) -> str:
     """Return the key that a variable holds, or names the file of, as the stores take it. Raises `LoginUnreadable`."""
-    path = None if variable == _KEY_AS_JSON or written.startswith("{") else written
-    key = written
-    if path is not None:
+    key_path = None if variable_name == _KEY_AS_JSON or variable_value.startswith("{") else variable_value
+    key_text = variable_value
+    if key_path is not None:
         try:
-            key = Path( key_path).read_text(encoding="utf-8")
+            key_text = Path(key_path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-        read_error = getattr(error, "strerror", None) or "it is not text"
-            raise LoginUnreadable(variable=variable, path=path, reason=f"cannot be read ({reason})") from error
+            read_error = getattr(error, "strerror", None) or "it is not UTF-8 text"
+            reason = f"cannot be read ({read_error})"
+            raise LoginUnreadable(variable=variable_name, path=key_path, reason=reason) from error
     try:
-        kind = json.loads(key).get("type", "service_account")
+        key_kind = json.loads(key_text).get("type", "service_account")
     except (ValueError, AttributeError, RecursionError):
         # From None: what Python says of JSON that is invalid holds the text.
-        raise LoginUnreadable(variable=variable, path=path, reason="is not the JSON of a key") from None
-    if kind != "service_account":
-        raise LoginUnreadable(variable=variable, path=path, reason="is a credential of another kind")
-    return key
+        raise LoginUnreadable(variable=variable_name, path=key_path, reason="is not the JSON of a key") from None
+    if key_kind != "service_account":
+        raise LoginUnreadable(variable=variable_name, path=key_path, reason="is a credential of another kind")
+    return key_text
 
 
 def login_advice(registry_name: str) -> str:

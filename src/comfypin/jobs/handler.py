@@ -59,7 +59,9 @@ class OpenSink(Protocol):
     Raises `ConfigError`, `StorageError`, `JobInvalid`.
     """
 
-    def __call__(self, job_input: OutputWish, s3: S3Wish | None, deadline: Deadline | None = None, /) -> OutputSink: ...
+    def __call__(
+        self, output_wish: OutputWish, s3_wish: S3Wish | None, deadline: Deadline | None = None, /
+    ) -> OutputSink: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +114,7 @@ class Handler:
         self._require_release_runs(job_input.release)
         with temp_folder("job") as name, self._own_bucket(job_input) as deadline:
             job_folder = Path(name)
+            # Before the inputs: a wrong bucket should fail the job in a second, not after a download of gigabytes.
             open_sink = partial(self._service.open_sink, job_input.output, job_input.s3_config, deadline)
             sink = await asyncio.get_running_loop().run_in_executor(self._fetching, open_sink)
             deadline.lift()
@@ -133,12 +136,12 @@ class Handler:
             yield deadline
         except BaseException as error:
             if deadline.is_set or isinstance(error, GeneratorExit):
-                deadline.cancel()  # it was never opened, or ignore_progress is left to abort anything
+                deadline.cancel()  # it was never opened, or nobody is left to abort anything
             else:
                 # Not at once: an upload in parts that was begun should be aborted.
-                last = threading.Timer(_TAKE_BACK_WITHIN_S, deadline.cancel)
-                last.daemon = True
-                last.start()
+                take_back = threading.Timer(_TAKE_BACK_WITHIN_S, deadline.cancel)
+                take_back.daemon = True
+                take_back.start()
             raise
         deadline.cancel()
 

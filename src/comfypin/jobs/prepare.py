@@ -88,7 +88,9 @@ def prepare_job(request: RunRequest, *, lock: Lock, catalogue: Catalogue, now: d
     # Windows writes backslashes, and does not mind the case: such names become those of the catalogue.
     respelled = respell_graph(graph, catalogue, brought=_brought_inputs(found_files))
     graph = respelled.graph
-    preflight_report = _run_preflight(graph, found_files, request, catalogue=catalogue, lock=lock, packs=workflow.node_packs)
+    preflight_report = _run_preflight(
+        graph, found_files, request, catalogue=catalogue, lock=lock, packs=workflow.node_packs
+    )
     findings = (*workflow.warnings, *respelled.findings, *preflight_report.findings)
     replace(preflight_report, findings=findings).raise_if_refused(request.document.source)
     # Two jobs that save under the same name must not read each other's files from ComfyUI's output folder.
@@ -138,7 +140,9 @@ def _apply_overrides(graph: ApiGraph, request: RunRequest, catalogue: Catalogue)
     limited_inputs = [
         named_input for named_input in settable if named_input.name in targets or named_input.target in targets
     ]
-    check_limits({named_input.name: current_value(graph, named_input) for named_input in limited_inputs}, limited_inputs)
+    check_limits(
+        {named_input.name: current_value(graph, named_input) for named_input in limited_inputs}, limited_inputs
+    )
     return graph
 
 

@@ -30,7 +30,12 @@ def parse_repo_spec(spec_text: str) -> RepoSpec:
     folder_match = _FOLDER.fullmatch(spec_text)
     folder, repo_text = (folder_match[1], folder_match[2]) if folder_match else (None, spec_text)
     # "-" at the beginning would be an option to git.
-    if not repo_text.strip() or repo_text.startswith("-") or "://-" in repo_text or any(character.isspace() for character in repo_text):
+    if (
+        not repo_text.strip()
+        or repo_text.startswith("-")
+        or "://-" in repo_text
+        or any(character.isspace() for character in repo_text)
+    ):
         raise SpecInvalid(what="repository", spec=spec_text, form=_REPO_FORM)
     if repo_text.startswith("registry://"):
         repo_url, _, named_ref = repo_text.partition("@")

@@ -63,7 +63,8 @@ def vendor_lock(
         report(f"{len(wanted_downloads)} packages and archives, {len(absent_downloads)} of them to download")
         list(
             pool.map(
-                lambda item: download_file(item.url, item.path, item.digests, proxies=upstreams.proxies), absent_downloads
+                lambda item: download_file(item.url, item.path, item.digests, proxies=upstreams.proxies),
+                absent_downloads,
             )
         )
     built, fresh = _build_wheels(lock, vendor_folder, report)
@@ -98,7 +99,9 @@ def _list_wheels(lock: Lock, folder: VendorFolder) -> Iterator[_VendorDownload]:
     for package_pin in {pin.url: pin for pin in lock.python.packages}.values():
         if package_pin.url and not package_pin.url.startswith("git+"):
             yield _VendorDownload(
-                path=folder.wheels_folder / file_name_of_url(package_pin.url), url=package_pin.url, digests=package_pin.sha256
+                path=folder.wheels_folder / file_name_of_url(package_pin.url),
+                url=package_pin.url,
+                digests=package_pin.sha256,
             )
 
 

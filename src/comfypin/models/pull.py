@@ -364,15 +364,7 @@ class Puller:
         )
 
 
-def find_source(sources: Sequence[ModelSource], uri: str) -> ModelSource:
-    """The source that understands an address. Raises `UnknownSource`."""
-    for source in sources:
-        if source.accepts(uri):
-            return source
-    raise UnknownSource(uri=shown(uri), reason="no source understands it; docs/models.md lists those that there are")
-
-
-def _raise(problem: ModelError | None) -> None:
+def _raise_problem(problem: ModelError | None) -> None:
     if problem is not None:
         raise problem
 

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import logging
-import time
 from collections.abc import Coroutine, Mapping
 from dataclasses import replace
 
@@ -16,6 +15,7 @@ from comfypin.queue.interface import JobRow
 from comfypin.queue.live_jobs import LiveJob, LiveJobs
 from comfypin.queue.sqlite import JobStore
 from comfypin.queue.status import status_body
+from comfypin.queue.steady_clock import Clock
 from comfypin.queue.webhook import Webhooks
 
 log = logging.getLogger(__name__)
@@ -25,19 +25,27 @@ class JobEndings:
     """Ends each job exactly once. A disk that refuses delays an end and never loses it."""
 
     def __init__(
-        self, store: JobStore, jobs: LiveJobs, webhooks: Webhooks, metrics: Metrics, *, worker_id: str
+        self,
+        store: JobStore,
+        jobs: LiveJobs,
+        webhooks: Webhooks,
+        metrics: Metrics,
+        *,
+        worker_id: str,
+        clock: Clock,
     ) -> None:
         self._store = store
         self._jobs = jobs
         self._webhooks = webhooks
         self._metrics = metrics
         self._worker_id = worker_id
+        self._clock = clock
         self._background_tasks: set[asyncio.Task[None]] = set()
 
     async def end_job(self, live_job: LiveJob, end_state: JobState, outcome: JobOutcome | None = None) -> None:
         """End a job, however long the disk refuses it. A cancelled job has no outcome."""
         live_job.ending = True
-        ended_at = time.time()
+        ended_at = self._clock()
         job_output = None if outcome is None else outcome.output
         error = None if job_output is None else job_output.get("error")
         output_text = None if job_output is None else await _dump_output(job_output)

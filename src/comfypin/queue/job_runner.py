@@ -15,6 +15,7 @@ from comfypin.queue.interface import JobRow
 from comfypin.queue.job_endings import JobEndings
 from comfypin.queue.live_jobs import LiveJob, LiveJobs
 from comfypin.queue.sqlite import JobStore
+from comfypin.queue.steady_clock import Clock
 
 log = logging.getLogger(__name__)
 
@@ -40,11 +41,14 @@ class JobRunner:
     of it goes on by itself.
     """
 
-    def __init__(self, store: JobStore, jobs: LiveJobs, endings: JobEndings, limits: QueueLimits) -> None:
+    def __init__(
+        self, store: JobStore, jobs: LiveJobs, endings: JobEndings, limits: QueueLimits, *, clock: Clock
+    ) -> None:
         self._store = store
         self._jobs = jobs
         self._endings = endings
         self._limits = limits
+        self._clock = clock
         self._stopping = False
         self.is_worn_out = False
         """Whether the engine died several times in a row."""
@@ -52,7 +56,9 @@ class JobRunner:
     async def recover_jobs(self) -> None:
         """Queue again what had not ended when the last server did, and post the webhooks that it owed."""
         for job_row in await self._store.pending_jobs():
-            live_job = LiveJob(replace(job_row, state="IN_QUEUE"))
+            # A job of the future was taken before the clock was set back.
+            created_at = min(job_row.created_at, self._clock())
+            live_job = LiveJob(replace(job_row, state="IN_QUEUE", created_at=created_at))
             self._jobs.add_pending(live_job)
             if job_row.attempts >= _MOST_ATTEMPTS:
                 # A job that takes the server down with it (memory, a driver) would do so for ever.
@@ -75,13 +81,26 @@ class JobRunner:
     async def stop_jobs(self, grace_s: float) -> None:
         """Begin no more jobs; give those that run some time, then put them back for the next server."""
         self._stopping = True
+        await self._wait_for_running(grace_s)
         running_tasks = [live_job.task for live_job in self._jobs.list_pending() if live_job.task is not None]
-        if running_tasks:
-            await asyncio.wait(running_tasks, timeout=grace_s)
         for job_task in running_tasks:
             job_task.cancel()
         await asyncio.gather(*running_tasks, return_exceptions=True)
         await self._endings.stop_background()
+
+    async def _wait_for_running(self, grace_s: float) -> None:
+        """Wait for jobs that run, but not for a disk that refuses to note their ends: it may stay so."""
+        deadline_s = time.monotonic() + grace_s
+        while (left_s := deadline_s - time.monotonic()) > 0:
+            is_refused = self._store.trouble is not None
+            running_tasks = [
+                live_job.task
+                for live_job in self._jobs.list_pending()
+                if live_job.task is not None and not (is_refused and live_job.ending)
+            ]
+            if not running_tasks:
+                return
+            await asyncio.wait(running_tasks, timeout=min(left_s, LOOK_AGAIN_S))
 
     async def _run_next_jobs(self, handle_job: Handle) -> None:
         while True:
@@ -99,7 +118,7 @@ class JobRunner:
             await asyncio.sleep(LOOK_AGAIN_S)
         if self._stopping or live_job.ending or live_job.row.state != "IN_QUEUE":
             return False
-        started_at = time.time()
+        started_at = self._clock()
         await self._store.write_until_done(job_changes.job_started(live_job.row.id, started_at))
         if live_job.ending:
             return False  # it was cancelled meanwhile, or waited too long
@@ -113,7 +132,7 @@ class JobRunner:
     async def _execute_job(self, live_job: LiveJob, handle_job: Handle) -> None:
         job_id = live_job.row.id
         try:
-            async with asyncio.timeout(_time_left_s(live_job.row, time.time())):
+            async with asyncio.timeout(_time_left_s(live_job.row, self._clock())):
                 job_outcome = await handle_job(job_id, await self._read_input(job_id), progress=live_job.note_progress)
         except TimeoutError:
             job_failure = JobTimedOut(
@@ -159,11 +178,12 @@ class JobRunner:
             if time.monotonic() - pruned_at_s > _PRUNE_EVERY_S:
                 pruned_at_s = time.monotonic()
                 with contextlib.suppress(JobsNotStored):
-                    await self._store.prune_results(older_than_s=self._limits.keep_s, max_bytes=self._limits.keep_bytes)
+                    ended_before = self._clock() - self._limits.keep_s
+                    await self._store.prune_results(ended_before=ended_before, max_bytes=self._limits.keep_bytes)
             if self._store.trouble is not None:
                 await self._store.probe_disk()
             await self._store.forget_secrets()
-            self._end_overdue_jobs(time.time())
+            self._end_overdue_jobs(self._clock())
             await asyncio.sleep(1)
 
     def _end_overdue_jobs(self, now_s: float) -> None:

@@ -9,42 +9,42 @@ from comfypin.jobs.secret_fields import holds_secret, is_secret_address
 _VERSION = 1  # PRAGMA user_version: 0 is a new file, or one in which inputs stayed until their jobs were dropped
 
 
-def forget_older_inputs(base: sqlite3.Connection) -> None:
+def forget_older_inputs(connection: sqlite3.Connection) -> None:
     """Remove what ended jobs of an older version left, from the free pages too. Raises `sqlite3.Error`.
 
     A disk without room for the free pages' turn is no failure: the next open tries again.
     """
-    if base.execute("PRAGMA user_version").fetchone()[0] >= _VERSION:
+    if connection.execute("PRAGMA user_version").fetchone()[0] >= _VERSION:
         return
-    is_new = base.execute("SELECT NOT EXISTS (SELECT 1 FROM jobs)").fetchone()[0]
-    base.execute("BEGIN IMMEDIATE")
+    is_new = connection.execute("SELECT NOT EXISTS (SELECT 1 FROM jobs)").fetchone()[0]
+    connection.execute("BEGIN IMMEDIATE")
     try:
-        _note_secrets(base)
-        base.execute(
+        _note_secrets(connection)
+        connection.execute(
             "UPDATE jobs SET input = '{}', size = 2 + length(COALESCE(output, '')) "
             "WHERE ended_at IS NOT NULL AND (secret OR state IN ('COMPLETED', 'CANCELLED'))"
         )
-        base.execute(
+        connection.execute(
             "UPDATE jobs SET webhook = NULL WHERE ended_at IS NOT NULL AND NOT webhook_owed "
             "AND (secret OR state IN ('COMPLETED', 'CANCELLED'))"
         )
-        base.execute("COMMIT")
+        connection.execute("COMMIT")
     except BaseException:
-        if base.in_transaction:
-            base.execute("ROLLBACK")
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
         raise
     with contextlib.suppress(sqlite3.OperationalError):
         if not is_new:
-            base.execute("VACUUM")  # older versions did not overwrite what they freed
-        base.execute(f"PRAGMA user_version = {_VERSION}")
+            connection.execute("VACUUM")  # older versions did not overwrite what they freed
+        connection.execute(f"PRAGMA user_version = {_VERSION}")
 
 
-def _note_secrets(base: sqlite3.Connection) -> None:
+def _note_secrets(connection: sqlite3.Connection) -> None:
     """Judge by today's rules the jobs whose inputs stay: those that wait, and those that may be retried."""
     staying = "SELECT id, input, webhook FROM jobs WHERE NOT secret AND state NOT IN ('COMPLETED', 'CANCELLED')"
-    for job_id, text, webhook in base.execute(staying).fetchall():
+    for job_id, text, webhook in connection.execute(staying).fetchall():
         if holds_secret(_parsed(text)) or is_secret_address(webhook or ""):
-            base.execute("UPDATE jobs SET secret = 1 WHERE id = ?", (job_id,))
+            connection.execute("UPDATE jobs SET secret = 1 WHERE id = ?", (job_id,))
 
 
 def _parsed(text: str) -> object:

@@ -31,19 +31,21 @@ class LocalJobQueue:
     def __init__(
         self,
         store: JobStore,
-        webhooks: Webhooks, queue_limits: QueueLimits,
+        webhooks: Webhooks,
+        queue_limits: QueueLimits,
         *,
         worker_id: str,
         clock: Clock | None = None,
     ) -> None:
+        # One clock for all times that are compared: those of jobs that were taken, began and ended.
         self._clock = clock or steady_clock()
         self._store = store
         self._limits = queue_limits
         self._worker_id = worker_id
         self.metrics = Metrics()
         self._jobs = LiveJobs()
-        self._endings = JobEndings(store, self._jobs, webhooks, self.metrics, worker_id=worker_id)
-        self._runner = JobRunner(store, self._jobs, self._endings, queue_limits)
+        self._endings = JobEndings(store, self._jobs, webhooks, self.metrics, worker_id=worker_id, clock=self._clock)
+        self._runner = JobRunner(store, self._jobs, self._endings, queue_limits, clock=self._clock)
 
     # -- JobQueue -------------------------------------------------------------------------------------------------
 
@@ -195,17 +197,7 @@ class LocalJobQueue:
 
     async def recover_jobs(self) -> None:
         """Queue again what had not ended when the last server did, and post the webhooks that it owed."""
-        await self._runner.recover_jobs():
-            # A job of the future was taken before the clock was set back.
-            live = LiveJob(replace(row, state="IN_QUEUE", created_at=min(row.created_at, self._clock())))
-            self._live[row.id] = live
-            if row.attempts >= _MOST_ATTEMPTS:
-                died = JobTimedOut(f"The server ended {row.attempts} times while it ran this job, which is given up.")
-                self._end_beside(live, "FAILED", output=failure_to_json(died))
-            else:
-                self._order.put_nowait(live)
-        for row in await self._store.webhooks_owed():
-            self._do_beside(self._tell_webhook(row))
+        await self._runner.recover_jobs()
 
     async def run_jobs(self, handle: Handle) -> None:
         """Run jobs until cancelled, or until `stop_jobs`."""
@@ -213,139 +205,10 @@ class LocalJobQueue:
 
     async def stop_jobs(self, grace_s: float) -> None:
         """Begin no more jobs; give those that run some time, then put them back for the next server."""
-        self._stopping = True
-        await self._await_running(grace_s)
-        tasks = [live.task for live in self._live.values() if live.task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        # Ends and webhooks that a full disk holds up: the disk says what the next server owes.
-        beside = list(self._beside)
-        for task in beside:
-            task.cancel()
-        await asyncio.gather(*beside, return_exceptions=True)
+        await self._runner.stop_jobs(grace_s)
 
-    async def _await_running(self, grace_s: float) -> None:
-        """Wait for jobs that run, but not for a disk that refuses to note their ends: it may stay so."""
-        until = time.monotonic() + grace_s
-        while (left_s := until - time.monotonic()) > 0:
-            refused = self._store.trouble is not None
-            running = [live.task for live in self._live.values() if live.task and not (refused and live.ending)]
-            if not running:
-                return
-            await asyncio.wait(running, timeout=min(left_s, _LOOK_AGAIN_S))
-
-    async def _work(self, handle: Handle) -> None:
-        while True:
-            live = await self._order.get()
-            if not await self._begin(live):
-                continue
-            live.task = asyncio.create_task(self._execute(live, handle))
-            await asyncio.wait([live.task])
-            await self._look_after(live, live.task)
-
-    async def _wait_for_end(self, live_job: LiveJob, as soon as the disk takes it; returns whether it may run then."""
-        while self._store.trouble is not None and not self._stopping:  # noqa: ASYNC110 - `trouble` is the store's
-            await asyncio.sleep(_LOOK_AGAIN_S)
-        if self._stopping or live.ending or live.row.state != "IN_QUEUE":
-            return False
-        begun_at = self._clock()
-        await self._store.write_until_done(jobs.started(live.row.id, begun_at))
-        if live.ending: float) -> None:
-        """End a job that was cancelled before it began, and one that met a mistake of ours."""
-        if task.cancelled():
-            if not (self._stopping or live.ending):
-                await self._end(live, "CANCELLED", output=None)
-        elif (failure := task.exception()) is not None:
-            facts = {"action": "job_broken", "job_id": live.row.id}
-            log.error("job failed unexpectedly", extra=facts, exc_info=failure)
-            cause = failure if isinstance(failure, Exception) else RuntimeError(type(failure).__name__)
-            await self._end(live, "FAILED", output=failure_to_json(JobBroken(cause=cause)))
-
-    async def _execute(self, live: LiveJob, handle: Handle) -> None:
-        job_id = live.row.id
-        try:
-            async with asyncio.timeout(_time_left_s(live.row, self._clock())):
-                outcome = await handle(job_id, await self._input(job_id), progress=live.hear)
-        except TimeoutError:
-            late = JobTimedOut("The job took longer than its policy (executionTimeout, ttl) allows, and was stopped.")
-            await self._end(live, "TIMED_OUT", output=failure_to_json(late))
-        except asyncio.CancelledError:
-            if self._stopping:
-                await self._give_back(live)
-                raise
-            await self._end(live, "CANCELLED", output=None)
-        else:
-            self._worn_out = outcome.replace_worker
-            await self._end(live, "COMPLETED" if outcome.failure is None else "FAILED", output=outcome.output)
-
-    async def _input(self, job_id: str) -> object:
-        """Read what a job asks for, however long the disk refuses to give it."""
-        while True:
-            try:
-                return await self._store.input(job_id)
-            except JobsUnusable:
-                await asyncio.sleep(_LOOK_AGAIN_S)
-
-    async def _give_back(self, live: LiveJob) -> None:
-        """Put a job back for the next server; if the disk refuses, that one finds it as a job that ran."""
-        with contextlib.suppress(JobsUnusable):
-            await self._store.write(jobs.given_back(live.row.id))
-
-    def _end_beside(self, live: LiveJob, state: State, *, output: Mapping[str, JsonValue] | None) -> None:
-        """End a job that waits, and do not wait for the disk. From here on it cannot begin."""
-        if not live.ending:
-            live.ending = True
-            self._do_beside(self._end(live, state, output=output))
-
-    async def _end(self, live: LiveJob, state: State, *, output: Mapping[str, JsonValue] | None) -> None:
-        """End a job: on the disk first, however long that takes. No cancellation of a client comes between."""
-        live.ending = True
-        at = self._clock()
-        error = output.get("error") if output is not None else None
-        text = None if output is None else await _dumped(output)
-        # Not every text of a job can be stored: a lone half of a surrogate pair is told by its number.
-        told = None if error is None else str(error).encode(errors="backslashreplace").decode()
-        await self._store.write_until_done(jobs.ended(live.row.id, state, at, output=text, error=told))
-        live.row = replace(live.row, state=state, ended_at=at)
-        self._live.pop(live.row.id, None)
-        self._ended[live.row.id] = live
-        while len(self._ended) > _KEPT_ENDED:
-            self._ended.popitem(last=False)
-        self.metrics.note_end(state, output or {})
-        live.tell()
-        log.info("job ended", extra={"action": "job_ended", "job_id": live.row.id, "state": state})
-        if live.row.webhook is not None:
-            self._do_beside(self._tell_webhook(live.row))
-
-    def _do_beside(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._beside.add(task)
-        task.add_done_callback(self._beside.discard)
-
-    async def _tell_webhook(self, row: JobRow) -> None:
-        """Tell a job's end, self.worker_id)
-        except (JobsUnusable, JobUnknown) as exc:
-            facts = {"action": "webhook_failed", "job_id": row.id, "reason": exc.message}
-            log.warning("webhook not told", extra=facts)
-            return
-        if not await self._webhooks.tell(row.id, row.webhook or "", body):
-            self.metrics.webhook_failures.inc()
-        await self._store.write_until_done(jobs.webhook_told(row.id))
-
-    async def _keep_house(self) -> None:
-        """End what waited too long, drop results that were kept long enough, look whether a full disk has room."""
-        pruned_at_s = 0.0
-        while True:
-            if time.monotonic() - pruned_at_s > _PRUNE_EVERY_S:
-                pruned_at_s = time.monotonic()
-                with contextlib.suppress(JobsUnusable):
-                    ended_before = self._clock() - self._limits.keep_s
-                    await self._store.prune(ended_before=ended_before, max_bytes=self._limits.keep_bytes)
-            if self._store.trouble is not None:
-                await self._store.probe()
-            await self._store.forget()
-            now = self._clock() for a disk that refuses it. Raises `JobsNotStored`."""
+    async def _wait_for_end(self, live_job: LiveJob, within_s: float) -> None:
+        """Wait for a job's end, but not for a disk that refuses it. Raises `JobsNotStored`."""
         deadline_s = time.monotonic() + within_s
         while self._jobs.find_pending(live_job.row.id) is not None and time.monotonic() < deadline_s:
             if live_job.ending and self._store.trouble is not None:

@@ -20,9 +20,9 @@ from typing import Any, TypeVar
 from comfypin.jobs.interface import JOB_STATES, JobState
 from comfypin.machine_errors import reason_of
 from comfypin.queue.errors import JobsNotStored, JobsUnusable
-from comfypin.queue.older_jobs import forget_older_inputs
 from comfypin.queue.interface import JobRecord, JobRow
 from comfypin.queue.job_changes import JobChange
+from comfypin.queue.older_jobs import forget_older_inputs
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class JobStore:
             database_path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             # Inputs may hold secrets: nobody else on this machine may read them.
             database_path.touch(mode=0o600)
-            self._inode = path.stat().st_ino
+            self._inode = database_path.stat().st_ino
             self._connection = sqlite3.connect(database_path, isolation_level=None, check_same_thread=False)
             for pragma in (
                 # Must be set before the first table is made: pruning gives pages back to a small disk.
@@ -228,9 +228,9 @@ class JobStore:
         try:
             inode = self._path.stat().st_ino
         except OSError as exc:
-            raise JobsNotStored(path=str(self._path), reason=f"{reason_of(exc)}; it was removed") from exc
+            raise JobsNotStored(reason=f"their file was removed ({reason_of(exc)})") from exc
         if inode != self._inode:
-            raise JobsNotStored(path=str(self._path), reason="another file has taken its place")
+            raise JobsNotStored(reason="another file has taken the place of theirs")
 
     def _commit_changes(self, job_changes: Sequence[JobChange]) -> None:
         self._require_file()
@@ -293,7 +293,6 @@ def _failure_reason(sqlite_error: Exception) -> str:
     """Name a full disk as such; SQLite says "database or disk is full" or, for its log, "I/O error"."""
     if isinstance(sqlite_error, OSError):
         return reason_of(sqlite_error)
-        )
     if getattr(sqlite_error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
         return "the disk is full"
     return str(sqlite_error)

@@ -22,7 +22,7 @@ _SECRET_VALUE = re.compile(
     r"ya29\.[\w-]{20,}|sk-[A-Za-z0-9_-]{20,}|xox[bap]-[\w-]{10,})|-----BEGIN [A-Z ]*PRIVATE KEY|://[^/\s:@]+:[^/\s@]+@|"
     r"\bAccountKey=\S|\bSharedAccessSignature=\S"
 )
-# In JSON: keys of service accounts, of template_users, of workload identity that gets its token with a header or a secret.
+# In JSON: keys of service accounts, of users, of workload identity that gets its token with a header or a secret.
 _SECRET_FIELD = re.compile(
     r".*(private_?key|secret|password|passphrase|authorization|api_?key|access_?key|(access|refresh|id|bearer|auth)_?token)",
     re.IGNORECASE,
@@ -201,7 +201,8 @@ def variable_findings(place: str, variables: Mapping[str, str]) -> Iterator[str]
             yield f"{place}: {variable!r} is not a valid variable name; use letters, digits and _"
         if variable in _OUR_VARIABLES:
             yield f"{place}: {variable} is set from the release in `release`; leave it out"
-        if _looks_secret(name, variable_value) and variable_value and not SECRET_REFERENCE.fullmatch(variable_value.strip()):
+        is_reference = SECRET_REFERENCE.fullmatch(variable_value.strip()) is not None
+        if variable_value and not is_reference and _looks_secret(variable, variable_value):
             yield (
                 f"{place}: {variable} looks like a secret in plain text; store it in RunPod's secret manager "
                 f"(console, Secrets, Create Secret, name {variable.lower()}) and write "
@@ -209,8 +210,9 @@ def variable_findings(place: str, variables: Mapping[str, str]) -> Iterator[str]
             )
 
 
-def _looks_secret(name: str, variable_value: str) -> bool:
-    if (_SECRET_NAME.search(name) and name not in _NOT_SECRET) or _SECRET_VALUE.search(variable_value):
+def _looks_secret(variable: str, variable_value: str) -> bool:
+    # The name or the value alone is enough.
+    if (_SECRET_NAME.search(variable) and variable not in _NOT_SECRET) or _SECRET_VALUE.search(variable_value):
         return True
     if not variable_value.lstrip().startswith(("{", "[")):
         return False
@@ -218,15 +220,15 @@ def _looks_secret(name: str, variable_value: str) -> bool:
         return _holds_secret(json.loads(variable_value))
     except (ValueError, RecursionError):
         # Of a text that is not JSON nobody knows; a key that was pasted badly is still one.
-        return name in _NOT_SECRET or '"private_key"' in variable_value
+        return variable in _NOT_SECRET or '"private_key"' in variable_value
 
 
 def _holds_secret(document: object) -> bool:
-    port_match document:
+    match document:
         case dict():
-            plain = [name for name, variable_value in document.items() if isinstance(variable_value, str) and variable_value.strip()]
-            secret = [name for name in plain if not SECRET_REFERENCE.fullmatch(document[name].strip())]
-            return any(map(_SECRET_FIELD.fullmatch, secret)) or any(map(_holds_secret, document.values()))
+            texts = {name: value.strip() for name, value in document.items() if isinstance(value, str)}
+            plain_names = [name for name, text in texts.items() if text and not SECRET_REFERENCE.fullmatch(text)]
+            return any(map(_SECRET_FIELD.fullmatch, plain_names)) or any(map(_holds_secret, document.values()))
         case list():
             return any(map(_holds_secret, document))
         case _:

@@ -14,18 +14,8 @@ from comfypin.server.responses import JsonResponse, failure_response
 
 OPEN_PATHS = frozenset({"/ping"})
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
-_VERSIONS = frozenset({"1.0", "1.1"})
-_DRAINED_AT_MOST = 4  # times the limit
-
-
-class BodyTooBig(ComfypinError):
-    """A request's body is over the server's limit."""
-
-    def __init__(self, *, limit_bytes: int) -> None:
-        super().__init__(
-            f"The request is larger than {limit_bytes / 1e6:.0f} MB; send inputs by address, or raise --max-body-mb.",
-            limit_bytes=limit_bytes,
-        )
+_HTTP_VERSIONS = frozenset({"1.0", "1.1"})
+_MAX_DRAINED_LIMITS = 4  # so many times the limit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +41,9 @@ class Gate:
             return
         # Headers are bytes; latin-1 maps each of them to one character.
         request_headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        refusal = _misframed(scope["http_version"], request_headers) or self._find_refusal(scope["method"], scope["path"], request_headers)
+        refusal = _find_misframing(scope["http_version"], request_headers) or self._find_refusal(
+            scope["method"], scope["path"], request_headers
+        )
         if refusal is not None:
             # Many clients send the whole body before they read a response; they would see a reset connection only.
             if refusal.status_code == 413 and self._is_worth_draining(request_headers):
@@ -100,18 +92,19 @@ class Gate:
             return True  # `http://[`: no site at all
 
     def _is_worth_draining(self, request_headers: Mapping[str, str]) -> bool:
-        """Whether a body that is too big should arrive, rather than be answered while it is still on its way.
+        """Return whether a body that is too big should arrive, rather than be answered while it is still on its way.
 
         One that waits for our `100 Continue` must not be asked for, and one that is far too big never ends.
         """
         return (
-            "expect" not in request_headers and int(request_headers["content-length"]) <= _DRAINED_AT_MOST * self._rules.max_body_bytes
+            "expect" not in request_headers
+            and int(request_headers["content-length"]) <= _MAX_DRAINED_LIMITS * self._rules.max_body_bytes
         )
 
     async def _drain_body(self, receive: Receive) -> None:
         """Let a body that is a little too big arrive, and drop it: clients read answers last."""
         # Not without end: a client that never stops is cut off.
-        left_bytes = _DRAINED_AT_MOST * self._rules.max_body_bytes
+        left_bytes = _MAX_DRAINED_LIMITS * self._rules.max_body_bytes
         while left_bytes > 0:
             message = await receive()
             left_bytes -= len(message.get("body", b""))
@@ -132,17 +125,17 @@ class Gate:
         return receive_limited
 
 
-def _misframed(version: str, request_headers: Mapping[str, str]) -> JsonResponse | None:
+def _find_misframing(http_version: str, request_headers: Mapping[str, str]) -> JsonResponse | None:
     """Return the refusal of a request whose end a proxy before us may have seen elsewhere, or None.
 
     With a length and chunks, one of us may take for a second request what the other takes for a body
     (https://www.rfc-editor.org/rfc/rfc9112#section-6.1).
     """
-    if version not in _VERSIONS:
-        return failure_response(400, "The server speaks HTTP/1.1.", request_headers={"Connection": "close"})
-    if "transfer-encoding" in request_headers and ("content-length" in request_headers or version == "1.0"):
+    if http_version not in _HTTP_VERSIONS:
+        return failure_response(400, "The server speaks HTTP/1.1.", headers={"Connection": "close"})
+    if "transfer-encoding" in request_headers and ("content-length" in request_headers or http_version == "1.0"):
         reason = "Transfer-Encoding stands beside Content-Length, or in HTTP/1.0; send one of the two."
-        return failure_response(400, reason, request_headers={"Connection": "close"})
+        return failure_response(400, reason, headers={"Connection": "close"})
     return None
 
 

@@ -132,7 +132,7 @@ class Connections:
             return False
         self._open[protocol] = None
         self._by_address[address] += 1
-        return notis_crowded
+        return not is_crowded
 
     def __len__(self) -> int:
         return len(self._open)

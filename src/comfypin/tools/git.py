@@ -32,32 +32,14 @@ from comfypin.tools.git_process import feed_stdin, run_git, start_git
 
 FULL_COMMIT = re.compile(r"[0-9a-f]{40}")
 _LINK_MODE = "120000"
-_MOST_NESTED = 8
-_IMPOSSIBLE = frozenset({errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP})
-# What `git rev-parse --local-env-vars` lists (a hook that calls us has them set), less settings, which are how CI
-# gives credentials; and what else would have git see another repository, or other paths of it.
-_REPOSITORY_VARIABLES = frozenset(
-    f"GIT_{name}"
-    for name in (
-        *("DIR", "WORK_TREE", "INDEX_FILE", "OBJECT_DIRECTORY", "ALTERNATE_OBJECT_DIRECTORIES", "NAMESPACE", "PREFIX"),
-        *("COMMON_DIR", "SHALLOW_FILE", "GRAFT_FILE", "REPLACE_REF_BASE", "NO_REPLACE_OBJECTS", "IMPLICIT_WORK_TREE"),
-        *("INTERNAL_SUPER_PREFIX", "QUARANTINE_PATH", "CONFIG", "CEILING_DIRECTORIES", "ATTR_SOURCE", "TEMPLATE_DIR"),
-        *("LITERAL_PATHSPECS", "GLOB_PATHSPECS", "NOGLOB_PATHSPECS", "ICASE_PATHSPECS", "DEFAULT_HASH"),
-        *("DEFAULT_REF_FORMAT", "EXTERNAL_DIFF", "DIFF_OPTS"),
-    )
-)
+# Deeper nesting is a mistake, or a repository that contains itself.
+_MAX_SUBMODULE_DEPTH = 8
+# What the file system says of names that no folder can hold beside the others.
+_IMPOSSIBLE_NAME_ERRORS = frozenset({errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP})
 _LFS_HEAD = b"version https://git-lfs.github.com/spec/"
 # The LFS specification limits a pointer file to 1024 bytes: https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
 _LFS_POINTER_BYTES = 1024
 _COMMIT_NOT_FOUND = re.compile(r"not our ref|couldn't find remote ref|unadvertised object|no such ref", re.I)
-_QUIET = (
-    *("-c", "protocol.version=2"),
-    *("-c", "gc.auto=0"),
-    *("-c", "maintenance.auto=false"),
-    *("-c", "core.hooksPath=/dev/null"),
-    *("-c", "core.fsmonitor=false"),
-    *("-c", "advice.detachedHead=false"),
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,10 +88,13 @@ class CommitSource:
         return bare_repository
 
 
-def write_commit(commit_source: CommitSource, repository: str, commit_id: str, target_folder: Path, *, depth: int = 0) -> None:
+def write_commit(
+    commit_source: CommitSource, repository: str, commit_id: str, target_folder: Path, *, depth: int = 0
+) -> None:
     """Write all files of a commit, and of its submodules, into a folder that does not exist yet.
 
-    `depth` counts the submodules around it. Raises what `Commits.obtain_repository` raises, `TreeIncomplete` and `TreeRefused`.
+    `depth` counts the submodules around it. Raises what `CommitSource.obtain_repository` raises, `TreeIncomplete` and
+    `TreeRefused`.
     """
     bare_repository = commit_source.obtain_repository(repository, commit_id)
     tree_entries = list_tree(bare_repository, commit_id)
@@ -127,34 +112,33 @@ def write_commit(commit_source: CommitSource, repository: str, commit_id: str, t
         if tree_entry.mode == "120000":
             link_entries.append((tree_entry, content))
         else:
-            with _refusing_impossible(tree_entry, repository, commit):
+            with _refuse_impossible_names(tree_entry, repository, commit_id):
                 _write_file(target_folder / tree_entry.path, tree_entry, content, repository, commit_id)
-    for tree_entry, submodule_address in _submodules_of(bare_repository, repository, commit, tree_entries):
-        if depth >= _MOST_NESTED:
-            reason = f"it is a submodule within {depth} submodules it"
+    for tree_entry, submodule_address in _find_submodules(bare_repository, repository, commit_id, tree_entries):
+        if depth >= _MAX_SUBMODULE_DEPTH:
+            reason = f"it is a submodule within {depth} submodules"
             raise TreeRefused(repo=hide_credentials(repository), commit=commit_id, path=tree_entry.path, reason=reason)
-        with _refusing_impossible(tree_entry, repository, commit):
-            write_commit(
-            commit_source, submodule_address,
-            tree_entry.object_id,
-            target_folder / tree_entry.path, depth=depth + 1,
-        )
+        submodule_folder = target_folder / tree_entry.path
+        with _refuse_impossible_names(tree_entry, repository, commit_id):
+            write_commit(commit_source, submodule_address, tree_entry.object_id, submodule_folder, depth=depth + 1)
     # Links last: nothing is ever written through one.
     for tree_entry, content in link_entries:
-        with _refusing_impossible(tree_entry, repository, commit):
+        with _refuse_impossible_names(tree_entry, repository, commit_id):
             _write_link(target_folder, tree_entry, os.fsdecode(content), repository, commit_id)
 
 
 @contextlib.contextmanager
-def _refusing_impossible(tree_entry: TreeEntry, repository: str, commit: str) -> Iterator[None]:
-    """Refuse what no target_folder can hold: two tree_entries of one name, a name that is too long. Raises `TreeRefused`."""
+def _refuse_impossible_names(tree_entry: TreeEntry, repository: str, commit_id: str) -> Iterator[None]:
+    """Refuse what no folder can hold: two entries of one name, a name that is too long. Raises `TreeRefused`."""
     try:
         yield
     except OSError as error:
-        if error.errno not in _IMPOSSIBLE:
+        if error.errno not in _IMPOSSIBLE_NAME_ERRORS:
             raise
         reason = f"it cannot be written beside the other files: {os.strerror(error.errno).lower()}"
-        raise TreeRefused(repository=hide_credentials(repository), commit=commit, path=tree_entry.path, reason=reason) from error
+        raise TreeRefused(
+            repo=hide_credentials(repository), commit=commit_id, path=tree_entry.path, reason=reason
+        ) from error
 
 
 def rewrite_files(
@@ -179,7 +163,7 @@ def list_submodules(bare_repository: Path, repository: str, commit_id: str) -> t
     tree_entries = list_tree(bare_repository, commit_id)
     return tuple(
         (submodule_address, tree_entry.object_id)
-        for tree_entry, submodule_address in _submodules_of(bare_repository, repository, commit, tree_entries)
+        for tree_entry, submodule_address in _find_submodules(bare_repository, repository, commit_id, tree_entries)
     )
 
 
@@ -283,10 +267,12 @@ def apply_patch(target_folder: Path, patch_text: str, *, what: str) -> None:
     )
     if finished.exit_code:
         raise PatchUnfit(repo=hide_credentials(what), reason=finished.error_summary)
+    # git itself lets a patch make links to anywhere.
     if _LINK_MODE in patch_text:
-        for path in filter(Path.is_symlink, target_folder.rglob("*")):
-            if not link_stays_inside(path.relative_to(target_folder).as_posix(), str(path.readlink())):
-                raise PatchUnfit(repository=hide_credentials(what), reason=f"it makes {path.name} a link that leads out")
+        for link_path in filter(Path.is_symlink, target_folder.rglob("*")):
+            if not link_stays_inside(link_path.relative_to(target_folder).as_posix(), str(link_path.readlink())):
+                reason = f"it makes {link_path.name} a link that leads out"
+                raise PatchUnfit(repo=hide_credentials(what), reason=reason)
 
 
 def _fetch_commit(bare_repository: Path, repository: str, commit_id: str) -> None:
@@ -348,28 +334,31 @@ def _write_link(target_folder: Path, tree_entry: TreeEntry, link_target: str, re
     file_path.symlink_to(link_target)
 
 
-def _submodules_of(bare_repository: Path, repository: str, commit: str, tree_entries: Sequence[TreeEntry]) -> Iterator[tuple[TreeEntry, str]]:
-    """The submodules of a commit, each with its submodule_address. Raises `TreeRefused`."""
+def _find_submodules(
+    bare_repository: Path, repository: str, commit_id: str, tree_entries: Sequence[TreeEntry]
+) -> Iterator[tuple[TreeEntry, str]]:
+    """Yield the submodules of a commit, each with its address. Raises `TreeRefused`."""
+    # 160000 is a gitlink: the commit of a submodule, whose address only .gitmodules has.
     submodule_entries = [tree_entry for tree_entry in tree_entries if tree_entry.mode == "160000"]
-    submodule_addresses = _submodule_addresses(bare_repository, commit) if submodule_entries else {}
+    submodule_addresses = _submodule_addresses(bare_repository, commit_id) if submodule_entries else {}
     for tree_entry in submodule_entries:
         if tree_entry.path not in submodule_addresses:
-            reason = "it is a submodule that .gitmodules does not name"
-            raise TreeRefused(repository=hide_credentials(repository), commit=commit, path=tree_entry.path, reason=reason)
+            reason = "it is a submodule, but .gitmodules does not name it"
+            raise TreeRefused(repo=hide_credentials(repository), commit=commit_id, path=tree_entry.path, reason=reason)
         submodule_address = _absolute_address(repository, submodule_addresses[tree_entry.path])
         # A repository of strangers must not bring files of this machine into an env (CVE-2022-39253).
-        if _is_of_this_machine(submodule_address) and not _is_of_this_machine(repository):
+        if _is_on_this_machine(submodule_address) and not _is_on_this_machine(repository):
             reason = f"it is a submodule from this machine's own disk, {submodule_address}"
-            raise TreeRefused(repository=hide_credentials(repository), commit=commit, path=tree_entry.path, reason=reason)
+            raise TreeRefused(repo=hide_credentials(repository), commit=commit_id, path=tree_entry.path, reason=reason)
         yield tree_entry, submodule_address
 
 
-def _is_of_this_machine(submodule_address: str) -> bool:
-    """Whether git would read the submodule_address from a disk: a file:// URL, or a path that is no `host:path`."""
-    scheme, separator, _ = submodule_address.partition("://")
+def _is_on_this_machine(repository: str) -> bool:
+    """Return whether git would read the address from a disk: a file:// URL, or a path that is no `host:path`."""
+    scheme, separator, _ = repository.partition("://")
     if separator:
         return scheme.lower() == "file"
-    return "/" in submodule_address.partition(":")[0] or ":" not in submodule_address
+    return "/" in repository.partition(":")[0] or ":" not in repository
 
 
 def _submodule_addresses(bare_repository: Path, commit_id: str) -> dict[str, str]:
@@ -415,51 +404,3 @@ def _remove_leftovers(cache_folder: Path) -> None:
 
 def _without_secrets(message: str, repository: str) -> str:
     return message.replace(repository, hide_credentials(repository))
-
-
-def git(
-    arguments: Sequence[str | Path],
-    *,
-    cwd: Path,
-    stdin: bytes | None = None,
-    extra: Mapping[str, str] | None = None,
-    timeout_s: float = FETCH_TIMEOUT_S,
-) -> Finished:
-    """Run git where no setting of the user's and no prompt can change or stop it; `extra` are variables."""
-    command: list[str | Path] = ["git", *_QUIET, *arguments]
-    return run(command, cwd=cwd, env={**_environment(), **(extra or {})}, stdin=stdin, timeout_s=timeout_s)
-
-
-def _popen(arguments: Sequence[str], *, cwd: Path) -> subprocess.Popen[bytes]:
-    try:
-        return subprocess.Popen(
-            ["git", *_QUIET, *arguments],
-            cwd=cwd,
-            env=_environment(),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
-    except FileNotFoundError as error:
-        raise ToolMissing(tool="git", remedy="install it (Debian: apt-get install git)") from error
-
-
-def _feed(process: "subprocess.Popen[bytes]", content: bytes) -> None:
-    assert process.stdin is not None
-    with contextlib.suppress(BrokenPipeError, ValueError):
-        process.stdin.write(content)
-        process.stdin.close()
-
-
-def setting_variables(settings: Sequence[tuple[str, str]]) -> dict[str, str]:
-    """Return the variables that give git these settings, after those that the user gives it so."""
-    first = int(given) if (given := _environment().get("GIT_CONFIG_COUNT", "")).isdigit() else 0
-    variables = {"GIT_CONFIG_COUNT": str(first + len(settings))}
-    for number, (setting_key, value) in enumerate(settings, start=first):
-        variables |= {f"GIT_CONFIG_KEY_{number}": setting_key, f"GIT_CONFIG_VALUE_{number}": value}
-    return variables
-
-
-def _environment() -> dict[str, str]:
-    bare_repository = {name: value for name, value in os.environ.items() if name not in _REPOSITORY_VARIABLES}
-    return {**bare_repository, "GIT_TERMINAL_PROMPT": "0", "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh", "LC_ALL": "C"}

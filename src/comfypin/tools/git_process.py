@@ -17,7 +17,21 @@ _GIT_OPTIONS = (
     *("-c", "maintenance.auto=false"),
     # A hook from the user's configuration would run code that no lock pins.
     *("-c", "core.hooksPath=/dev/null"),
+    # So would the monitor of a checkout's files, which a checkout's own settings may name.
+    *("-c", "core.fsmonitor=false"),
     *("-c", "advice.detachedHead=false"),
+)
+# What `git rev-parse --local-env-vars` lists (a hook that calls us has them set), less settings, which are how CI
+# gives credentials; and what else would have git see another repository, or other paths of it.
+_REPOSITORY_VARIABLES = frozenset(
+    f"GIT_{name}"
+    for name in (
+        *("DIR", "WORK_TREE", "INDEX_FILE", "OBJECT_DIRECTORY", "ALTERNATE_OBJECT_DIRECTORIES", "NAMESPACE", "PREFIX"),
+        *("COMMON_DIR", "SHALLOW_FILE", "GRAFT_FILE", "REPLACE_REF_BASE", "NO_REPLACE_OBJECTS", "IMPLICIT_WORK_TREE"),
+        *("INTERNAL_SUPER_PREFIX", "QUARANTINE_PATH", "CONFIG", "CEILING_DIRECTORIES", "ATTR_SOURCE", "TEMPLATE_DIR"),
+        *("LITERAL_PATHSPECS", "GLOB_PATHSPECS", "NOGLOB_PATHSPECS", "ICASE_PATHSPECS", "DEFAULT_HASH"),
+        *("DEFAULT_REF_FORMAT", "EXTERNAL_DIFF", "DIFF_OPTS"),
+    )
 )
 
 
@@ -58,12 +72,22 @@ def feed_stdin(git_process: "subprocess.Popen[bytes]", content: bytes) -> None:
         git_process.stdin.close()
 
 
+def setting_variables(settings: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Return the variables that give git these settings, after those that the user gives it so."""
+    given_count = _git_environment().get("GIT_CONFIG_COUNT", "")
+    first_number = int(given_count) if given_count.isdigit() else 0
+    variables = {"GIT_CONFIG_COUNT": str(first_number + len(settings))}
+    for number, (setting_key, setting_value) in enumerate(settings, start=first_number):
+        variables |= {f"GIT_CONFIG_KEY_{number}": setting_key, f"GIT_CONFIG_VALUE_{number}": setting_value}
+    return variables
+
+
 def _git_environment() -> dict[str, str]:
     # Inside another repository's hook these variables would send our commands to that repository.
     kept_variables = {
         variable_name: variable_value
         for variable_name, variable_value in os.environ.items()
-        if not _is_repository_variable(variable_name)
+        if variable_name not in _REPOSITORY_VARIABLES
     }
     # No prompt: nobody may be there to answer. LC_ALL, because we match git's English messages.
     return {
@@ -71,15 +95,4 @@ def _git_environment() -> dict[str, str]:
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh",
         "LC_ALL": "C",
-    }
-
-
-def _is_repository_variable(variable_name: str) -> bool:
-    return variable_name in {
-        "GIT_DIR",
-        "GIT_WORK_TREE",
-        "GIT_INDEX_FILE",
-        "GIT_OBJECT_DIRECTORY",
-        "GIT_NAMESPACE",
-        "GIT_PREFIX",
     }

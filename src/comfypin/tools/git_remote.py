@@ -10,14 +10,15 @@ from comfypin.addresses import hide_credentials
 from comfypin.temp_folders import temp_folder
 from comfypin.tools.errors import CheckoutUnreadable, RefAmbiguous, RefMissing, RepoUnreachable
 from comfypin.tools.git import FULL_COMMIT
-from comfypin.tools.git_process import run_git
+from comfypin.tools.git_process import run_git, setting_variables
 
-# A list of refs is small; a server that needs longer than this is not answering., setting_variables
+# A list of refs is small; a server that needs longer than this is not answering.
 LS_REMOTE_TIMEOUT_S = 120.0
 _BRANCH_PREFIX, _TAG_PREFIX = "refs/heads/", "refs/tags/"
-_FILTER = r"^filter\..*\.(clean|smudge|process)$"
-_SILENT = {"clean": "", "smudge": "", "process": "", "required": "false"}
-_OWN = frozenset({"local", "worktree"})
+_FILTER_SETTINGS = r"^filter\..*\.(clean|smudge|process)$"
+_NO_FILTER = {"clean": "", "smudge": "", "process": "", "required": "false"}
+# The scopes of settings that come with a checkout, as `git config --show-scope` names them.
+_CHECKOUT_SCOPES = frozenset({"local", "worktree"})
 _LFS_COMMANDS = frozenset({"git-lfs clean -- %f", "git-lfs smudge -- %f", "git-lfs filter-process"})
 # git itself abbreviates to seven digits at least.
 _SHORT_COMMIT = re.compile(r"[0-9a-f]{7,39}")
@@ -125,27 +126,31 @@ def read_checkout(checkout_folder: Path, ignored_names: Collection[str] = ()) ->
     # Fails on a detached HEAD, which is no error: then there is no branch.
     branch_result = run_git(["symbolic-ref", "--short", "--quiet", "HEAD"], cwd=checkout_folder)
     # Git would look into a submodule by its own settings, which may name programs; we look ourselves.
-    looking = ("--porcelain=v1", "-z", "--untracked-files=all", "--no-renames", "--ignore-submodules=dirty"
-    )
-    status = _run_in_checkout(folder, "status", *looking)
-    changed = [status_entry[3:] for status_entry in status.split("\0") if status_entry and not _is_apart(status_entry, ignored_names)]
+    status_options = ("--porcelain=v1", "-z", "--untracked-files=all", "--no-renames", "--ignore-submodules=dirty")
+    status_text = _run_in_checkout(checkout_folder, "status", *status_options)
+    changed_paths = [
+        status_entry[3:]
+        for status_entry in status_text.split("\0")
+        if status_entry and not _is_apart(status_entry, ignored_names)
+    ]
+    changed_paths += [path for path in _changed_submodules(checkout_folder) if path not in changed_paths]
     return Checkout(
         folder=checkout_folder,
         remote=_remote_address(checkout_folder, branch_result.stdout_text.strip()),
         commit=head_commit.strip(),
         branch=branch_result.stdout_text.strip() or None,
-        changed=(*changed, *(name for name in _changed_submodules(folder) if name not in changed)),
+        changed=tuple(changed_paths),
     )
 
 
-def _changed_submodules(folder: Path) -> Iterator[str]:
-    """The submodules of a checkout whose files are not those of their commits."""
-    for status_entry in _run_in_checkout(folder, "ls-files", "--stage", "-z").split("\0"):
-        head_commit, _, name = status_entry.partition("\t")
-        if head_commit.startswith("160000"):
-            inner = read_checkout(folder / name)
-            if inner is not None and inner.changed:
-                yield name
+def _changed_submodules(checkout_folder: Path) -> Iterator[str]:
+    """Yield the submodules of a checkout whose files are not those of their commits."""
+    for index_entry in _run_in_checkout(checkout_folder, "ls-files", "--stage", "-z").split("\0"):
+        entry_head, _, submodule_path = index_entry.partition("\t")
+        if entry_head.startswith("160000"):
+            submodule_checkout = read_checkout(checkout_folder / submodule_path)
+            if submodule_checkout is not None and submodule_checkout.changed:
+                yield submodule_path
 
 
 def _is_apart(status_entry: str, ignored_names: Collection[str]) -> bool:
@@ -176,19 +181,23 @@ def diff_checkout(checkout: Checkout) -> str:
             "GIT_ALTERNATE_OBJECT_DIRECTORIES": os.fspath((checkout_folder / objects_folder).resolve()),
             # Names may contain `*` or `[`, which git would expand.
             "GIT_LITERAL_PATHSPECS": "1",
-            **_without_filters(folder),
+            **_without_filters(checkout_folder),
         }
         # `git add` would look into a repository within this one, by that one's settings.
-        within = [name for name in checkout.changed if (folder / name / ".git").exists()]
-        heads = [(name.rstrip("/"), _run_in_checkout(folder / name, "rev-parse", "--verify", "HEAD").strip()) for name in within]
-        files = set(checkout.changed) - set(within)
-        names = Path(temporary_folder) / "changed"
+        inner_paths = [path for path in checkout.changed if (checkout_folder / path / ".git").exists()]
+        file_paths = set(checkout.changed) - set(inner_paths)
+        names_path = Path(temporary_folder) / "changed"
         # Through a file: the names of a large change exceed the limit of a command line.
-        names_path.write_bytes("\0".join(files).encode(errors="surrogateescape"))
-        adding = ["add", "--all", "--force", f"--pathspec-from-file={names}", "--pathspec-file-nul"]
-        commands = [["read-tree", "HEAD"], *([adding] if files else [])]
-        commands += [["update-index", "--add", "--cacheinfo", f"160000,{head_commit},{name}"] for name, head_commit in heads]
-        for git_command in commands:
+        names_path.write_bytes("\0".join(file_paths).encode(errors="surrogateescape"))
+        git_commands = [["read-tree", "HEAD"]]
+        if file_paths:
+            pathspec_options = [f"--pathspec-from-file={names_path}", "--pathspec-file-nul"]
+            git_commands.append(["add", "--all", "--force", *pathspec_options])
+        for path in inner_paths:
+            inner_commit = _run_in_checkout(checkout_folder / path, "rev-parse", "--verify", "HEAD").strip()
+            cache_info = f"160000,{inner_commit},{path.rstrip('/')}"
+            git_commands.append(["update-index", "--add", "--cacheinfo", cache_info])
+        for git_command in git_commands:
             finished = run_git(git_command, cwd=checkout_folder, extra_variables=git_variables)
             if finished.exit_code:
                 raise CheckoutUnreadable(folder=str(checkout_folder), reason=finished.error_summary)
@@ -230,23 +239,30 @@ def _remote_address(checkout_folder: Path, branch_name: str) -> str | None:
     )
 
 
-def _without_filters(folder: Path) -> dict[str, str]:
-    """The variables that have git run no filter that the checkout's own settings name: they are programs of strangers.
+def _without_filters(checkout_folder: Path) -> dict[str, str]:
+    """Return variables that have git run no filter that the checkout's own settings name: it is a stranger's program.
 
     Those of the user's settings run, and so do Git LFS's own, which `git lfs install --local` writes there.
     """
-    listed = git(["config", "--show-scope", "-z", "--get-regexp", _FILTER], cwd=folder)
-    fields = listed.stdout.decode(errors="surrogateescape").split("\0")
-    values = [(key.partition("\n"), scope) for scope, key in zip(fields[::2], fields[1::2], strict=False)]
-    pathspec_options = sorted(
-        {key.rpartition(".")[0] for (key, _, value), scope in values if scope in _OWN and value not in _LFS_COMMANDS}
+    finished = run_git(["config", "--show-scope", "-z", "--get-regexp", _FILTER_SETTINGS], cwd=checkout_folder)
+    # Scopes alternate with settings, of which each is its key, a newline and its value.
+    listed = finished.stdout.decode(errors="surrogateescape").split("\0")
+    filter_names = set()
+    for scope, setting in zip(listed[::2], listed[1::2], strict=False):
+        setting_key, _, command = setting.partition("\n")
+        if scope in _CHECKOUT_SCOPES and command not in _LFS_COMMANDS:
+            filter_names.add(setting_key.rpartition(".")[0])
+    return setting_variables(
+        [
+            (f"{filter_name}.{setting_name}", setting_value)
+            for filter_name in sorted(filter_names)
+            for setting_name, setting_value in _NO_FILTER.items()
+        ]
     )
-    silent = [(f"{name}.{field}", value) for name in pathspec_options for field, value in _SILENT.items()]
-    return setting_variables(silent)
 
 
 def _run_in_checkout(checkout_folder: Path, *arguments: str) -> str:
-    finished = run_git(list(arguments), cwd=checkout_folder, extra_variables=_without_filters(folder))
+    finished = run_git(list(arguments), cwd=checkout_folder, extra_variables=_without_filters(checkout_folder))
     if finished.exit_code:
         raise CheckoutUnreadable(folder=str(checkout_folder), reason=finished.error_summary)
     return finished.stdout.decode(errors="surrogateescape")

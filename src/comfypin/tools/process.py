@@ -13,7 +13,7 @@ from comfypin.errors import Cancelled
 from comfypin.tools.errors import ToolMissing, ToolTimedOut
 
 DEFAULT_TIMEOUT_S = 1800.0
-# The child_process groups that run_program now; a signal's handler reads it, so there is no lock.
+# The process groups that run now; a signal's handler reads it, so there is no lock.
 _running: set[int] = set()
 _ending = threading.Event()
 
@@ -29,7 +29,6 @@ class FinishedProcess:
     @property
     def stdout_text(self) -> str:
         """Return stdout as text."""
-        # Reaps the child, which would else stay a zombie as long as we run.
         return self.stdout.decode(errors="replace")
 
     @property
@@ -50,10 +49,10 @@ def run_program(
 ) -> FinishedProcess:
     """Run a program to its end in its own process group. A failing exit code is a value, not an error.
 
-    Raises `ToolMissing`, `ToolTimedOut` (its whole group is killed) and, once this child_process ends, `Cancelled`.
+    Raises `ToolMissing`, `ToolTimedOut` (its whole group is killed) and, once this process ends, `Cancelled`.
     """
     _require_going_on()
-    tool = Path(command[0]).name
+    tool_name = Path(command[0]).name
     try:
         child_process = subprocess.Popen(
             [str(command_part) for command_part in command],
@@ -79,6 +78,7 @@ def run_program(
         if child_process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child_process.pid, signal.SIGKILL)
+            # Reaps the child, which would else stay a zombie as long as we run.
             child_process.communicate()
         _running.discard(child_process.pid)
     _require_going_on()
@@ -86,11 +86,11 @@ def run_program(
 
 
 def end_all() -> None:
-    """Kill all programs that run_program now, and start no more: this child_process is about to end."""
+    """Kill all programs that run now, and start no more: this process is about to end."""
     _ending.set()
-    for group in tuple(_running):
+    for process_group in tuple(_running):
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(group, signal.SIGKILL)
+            os.killpg(process_group, signal.SIGKILL)
 
 
 def _require_going_on() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from comfypin.lock.requirements import read_needs
+from comfypin.lock.requirements import read_requirements
 
 IGNORED = (
     "--index-url http://127.0.0.1:1/simple", "--index-url=http://127.0.0.1:1/simple", "-i http://127.0.0.1:1/simple",
@@ -43,7 +43,7 @@ def needs_of(text: str, asked: list[str]) -> tuple[list[str], int, int]:
         asked.append(path)
         return text if path == "requirements.txt" else None
 
-    needs = read_needs("requirements.txt", origin="a node", read=read)
+    needs = read_requirements("requirements.txt", origin="a node", read=read)
     texts = [need.text for need in (*needs.requirements, *needs.constraints)]
     return texts, len(needs.ignored), len(needs.unusable)
 

@@ -94,7 +94,7 @@ def test_a_pointer_of_git_lfs_is_refused_before_anything_is_locked(
 ) -> None:
     pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' * 64}\nsize 12345\n"
     commit(root / "lfs", {"weights/x.bin": pointer})
-    with pytest.raises(TreeRefused, match=r"weights/x\.bin .* pointer of Git LFS"):
+    with pytest.raises(TreeRefused, match=r"weights/x\.bin .* is a Git LFS pointer"):
         make(replace(wishes, nodes=(parse_repo_spec((root / "lfs").as_uri()),)), places)
 
 

@@ -225,7 +225,9 @@ def test_the_classes_of_sources_are_read_without_running_them(tmp_path: Path) ->
     assert registered_classes(b"not python (") == set()
     commit(tmp_path / "c", {"nodes.py": source, "comfy_extras/x.py": 'NODE_CLASS_MAPPINGS = {"E": 1}', "y.py": "Z"})
     places = Upstreams(
-        commits=CommitSource(cache=tmp_path / "g"), registry=NodeRegistry(url="http://127.0.0.1:9"), archives=tmp_path / "a"
+        commits=CommitSource(cache=tmp_path / "g"),
+        registry=NodeRegistry(url="http://127.0.0.1:9"),
+        archives=tmp_path / "a",
     )
     assert known_classes(parse_repo_spec(str(tmp_path / "c")), (), places) == {"A", "B", "C", "E"}
 

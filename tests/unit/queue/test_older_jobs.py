@@ -46,14 +46,14 @@ def test_secrets_of_ended_jobs_are_gone_when_the_file_is_opened(tmp_path: Path, 
 
 async def test_a_failed_job_without_secrets_may_still_be_retried(tmp_path: Path) -> None:
     store = JobStore(older(tmp_path / "jobs.sqlite", ("job", "FAILED", '{"workflow": {"1": {}}}', 1.0)))
-    assert await store.input("job") == {"workflow": {"1": {}}}
+    assert await store.read_input("job") == {"workflow": {"1": {}}}
     assert not await store.had_secrets("job")
     store.close()
 
 
 async def test_a_job_that_waits_keeps_its_secrets_until_it_ends(tmp_path: Path) -> None:
     store = JobStore(older(tmp_path / "jobs.sqlite", ("job", "IN_QUEUE", _INPUT, None)))
-    assert await store.input("job") == json.loads(_INPUT)
+    assert await store.read_input("job") == json.loads(_INPUT)
     assert await store.had_secrets("job")
     store.close()
 

@@ -14,7 +14,7 @@ import pytest
 from comfypin.engine.errors import PromptLost
 from comfypin.jobs.interface import Handle, JobOutcome, JobState, ProgressCallback, ignore_progress
 from comfypin.queue import job_changes
-from comfypin.queue.errors import JobsUnusable, JobUnknown, QueueFull, RetryRefused
+from comfypin.queue.errors import JobsNotStored, JobUnknown, QueueFull, RetryRefused
 from comfypin.queue.job_runner import QueueLimits
 from comfypin.queue.scheduler import LocalJobQueue
 from comfypin.queue.sqlite import JobStore
@@ -222,9 +222,9 @@ async def test_jobs_are_not_accepted_into_a_file_that_was_removed(tmp_path: Path
     (tmp_path / "state").mkdir()
     async with a_queue(tmp_path / "state", Work()) as queue:
         (tmp_path / "state").rename(tmp_path / "away")
-        with pytest.raises(JobsUnusable, match="it was removed"):
+        with pytest.raises(JobsNotStored, match="their file was removed"):
             await send(queue, "ok")
-        assert queue.unhealthy
+        assert queue.trouble
         (tmp_path / "away").rename(tmp_path / "state")
         assert await state(queue, await send(queue, "ok")) == "COMPLETED"
 
@@ -233,5 +233,5 @@ async def test_jobs_are_not_accepted_into_a_file_that_another_has_replaced(tmp_p
     async with a_queue(tmp_path, Work()) as queue:
         (tmp_path / "jobs.sqlite").rename(tmp_path / "older.sqlite")
         (tmp_path / "jobs.sqlite").touch()
-        with pytest.raises(JobsUnusable, match="another file has taken its place"):
+        with pytest.raises(JobsNotStored, match="another file has taken the place of theirs"):
             await send(queue, "ok")

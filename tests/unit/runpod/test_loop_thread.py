@@ -19,5 +19,5 @@ def test_a_wait_that_a_signal_ends_lets_the_coroutine_clean_up() -> None:
             cleaned_up.set()
 
     with LoopThread() as thread, contextlib.suppress(KeyboardInterrupt):
-        thread.run(work())
+        thread.run_coroutine(work())
     assert cleaned_up.is_set()

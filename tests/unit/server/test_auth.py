@@ -70,7 +70,7 @@ def test_a_length_beside_chunks_is_refused() -> None:
 @pytest.mark.parametrize(("length", "expect"), [("11", "100-continue"), ("41", None), ("9" * 20, None)])
 def test_a_body_is_not_waited_for_if_it_was_not_sent_or_is_far_over_the_limit(length: str, expect: str | None) -> None:
     headers = {"Content-Length": length} | ({"Expect": expect} if expect else {})
-    gate = Gate(Starlette(), rules=Rules(token=None, max_body_bytes=10))
+    gate = Gate(Starlette(), rules=AccessRules(token=None, max_body_bytes=10))
     scope = {"type": "http", "http_version": "1.1", "method": "POST", "path": "/x"}
     raw = [(name.lower().encode(), value.encode()) for name, value in {"Host": "localhost", **headers}.items()]
     sent: list[dict[str, object]] = []

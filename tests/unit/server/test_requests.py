@@ -7,7 +7,14 @@ import pytest
 
 from comfypin.jobs.secret_fields import holds_secret
 from comfypin.server.errors import RequestInvalid, RequestTooComplex
-from comfypin.server.requests import MAX_LEVELS, MAX_VALUES, job_for_workflow, parse_json_body, parse_json_body, read_job_request
+from comfypin.server.requests import (
+    MAX_LEVELS,
+    MAX_VALUES,
+    job_for_workflow,
+    longest_wait_s,
+    parse_json_body,
+    read_job_request,
+)
 from comfypin.workflow.settable_inputs import WorkflowInput
 
 

@@ -34,14 +34,15 @@ class SpaceNeed:
     what: str
 
 
-def require_space_to_build(home_folder: Path,
+def require_space_to_build(
+    home_folder: Path,
     uv_cache: Path,
     packages: Sequence[PackagePin],
     *,
     offline: bool,
     proxies: Proxies | None = None,
 ) -> None:
-    """Raise `NoRoomForEnv` if `list_space_needs` are met."""
+    """Raise `NoRoomForEnv` unless `list_space_needs` are met."""
     if min(free_bytes(home_folder), free_bytes(uv_cache)) >= PLENTY_BYTES:
         return
     for space_need in list_space_needs(home_folder, uv_cache, packages, offline=offline, proxies=proxies):

@@ -92,7 +92,9 @@ def required_distributions(requirements_path: Path, markers: Mapping[str, str]) 
     from packaging.requirements import InvalidRequirement, Requirement
 
     distribution_names = []
-    requirement_lines = decode_requirements(requirements_path.read_bytes()).splitlines() if requirements_path.is_file() else []
+    requirement_lines = (
+        decode_requirements(requirements_path.read_bytes()).splitlines() if requirements_path.is_file() else []
+    )
     for requirement_line in requirement_lines:
         requirement_text = re.sub(r"(^|\s)#.*", "", requirement_line).strip()
         if not requirement_text or requirement_text.startswith("-"):

@@ -26,8 +26,7 @@ _TIMEOUT_S = 10.0
 
 
 def unpacked_sizes(packages: Sequence[PackagePin], *, offline: bool, proxies: "Proxies | None" = None) -> list[int]:
-    """Return what the bytes: read from their wheels, here or on their servers; 0 if
-    nobody says. A server that each package takes on a disk, read from its wheel, here or on its server; 0 if unknown.
+    """Return the bytes that each package takes on a disk, read from its wheel, here or on its server; 0 if unknown.
 
     If a server only gives a whole wheel's size, the result is an estimate.
     """
@@ -42,19 +41,18 @@ def unpacked_sizes(packages: Sequence[PackagePin], *, offline: bool, proxies: "P
                 return _size_from_listing(Path(unquote(url_parts.path)).open("rb"))
             if offline or url_parts.scheme not in {"http", "https"}:
                 return 0
-            return _size_at_server(client, package_pin.url or "")
+            return _size_at_server(http_client, package_pin.url or "")
         except (OSError, ValueError, zipfile.BadZipFile, HttpError, ProxyInvalid):
             return 0
 
-    client = HttpClient(transport=Transport(proxies=proxies or Proxies(), timeout_s=_TIMEOUT_S))
-
+    http_client = HttpClient(transport=Transport(proxies=proxies or Proxies(), timeout_s=_TIMEOUT_S))
     # Dozens of small requests: the time is all latency.
-    with closing(client), ThreadPoolExecutor(max_workers=16) as threads:
+    with closing(http_client), ThreadPoolExecutor(max_workers=16) as threads:
         return list(threads.map(unpacked_size, packages))
 
 
-def _size_at_server(client: "HttpClient", url: str) -> int:
-    remote_wheel = RemoteWheel(client, url)
+def _size_at_server(http_client: "HttpClient", url: str) -> int:
+    remote_wheel = RemoteWheel(http_client, url)
     if not remote_wheel.in_parts:
         return int(remote_wheel.size_bytes * UNPACKED_PER_WHEEL)
     return _size_from_listing(io.BufferedReader(remote_wheel, buffer_size=_TAIL_BYTES))
@@ -69,14 +67,14 @@ def _size_from_listing(wheel_file: io.BufferedReader) -> int:
 class RemoteWheel(io.RawIOBase):
     """Reads parts of a file on an HTTP server; fetches its end at once."""
 
-    def __init__(self, client: "HttpClient", url: str) -> None:
-        self._client, self._url, self._at = client, url, 0
+    def __init__(self, http_client: "HttpClient", url: str) -> None:
+        self._http_client, self._url, self._at = http_client, url, 0
         # Closed undrained: it may be a whole wheel.
-        with client.get(url, {"Range": f"bytes=-{_TAIL_BYTES}"}) as response:
+        with http_client.get(url, {"Range": f"bytes=-{_TAIL_BYTES}"}) as response:
             total_text = response.headers.get("Content-Range", "").rpartition("/")[2]
             self.in_parts = response.status == 206 and total_text.isdigit()
-            length_text = (response.size_bytes or 0) if response.status == 200 else 0
-            self.size_bytes = int(total_text) if self.in_parts elselength_text
+            whole_bytes = (response.size_bytes or 0) if response.status == 200 else 0
+            self.size_bytes = int(total_text) if self.in_parts else whole_bytes
             self._tail = response.body(_TAIL_BYTES) if self.in_parts else b""
 
     def readable(self) -> bool:
@@ -110,7 +108,8 @@ class RemoteWheel(io.RawIOBase):
             return bytes(self._tail[tail_offset : tail_offset + byte_count])
         if byte_count > _MOST_BYTES:
             raise ValueError("a list of files larger than any wheel's")
-        with self._client.get(self._url, {"Range": f"bytes={start_offset}-{start_offset + byte_count - 1}"}) as response:
+        byte_range = f"bytes={start_offset}-{start_offset + byte_count - 1}"
+        with self._http_client.get(self._url, {"Range": byte_range}) as response:
             if response.status != 206:
                 raise OSError(f"HTTP {response.status} for a part of a file")
             return response.body(byte_count)
