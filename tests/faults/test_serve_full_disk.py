@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.unit.serve.test_queue import Work, a_queue, send, state
 
 from comfypin.queue.errors import JobsUnusable
 from comfypin.queue.scheduler import JobQueue
@@ -18,7 +19,6 @@ from comfypin.queue.sqlite import JobStore
 from tests.support.server import Server, serving
 from tests.support.small_disk import SmallDisk, small_disk
 from tests.support.workflows import picture
-from tests.unit.serve.test_queue import Work, a_queue, send, state
 
 pytestmark = pytest.mark.needs("unshare")
 

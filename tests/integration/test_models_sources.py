@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from comfypin.http.client import Credentials, HttpClient, Transport
+from comfypin.http.client import Credentials, HttpClient, HttpTransport
 from comfypin.models.describe import describe
 from comfypin.models.errors import SourceFailed
 from comfypin.models.http_responses import model_client
@@ -40,7 +40,7 @@ def home(tmp_path: Path) -> Home:
 
 def client_for(server: FaultyServer, token: str | None) -> HttpClient:
     tokens = {server.url: token} if token else {}
-    return model_client(credentials=Credentials(tokens=tokens), transport=Transport(timeout_s=5))
+    return model_client(credentials=Credentials(tokens=tokens), transport=HttpTransport(timeout_s=5))
 
 
 def hub_source(server: FaultyServer, *, token: str | None = None, caches: tuple[Path, ...] = ()) -> HubSource:

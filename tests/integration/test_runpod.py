@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 
 from comfypin.digest import Digest
 from comfypin.errors import ConfigError
-from comfypin.http.client import HttpClient, Transport
+from comfypin.http.client import HttpClient, HttpTransport
 from comfypin.runpod.apply import apply, destroy, survey, wait_for_workers
 from comfypin.runpod.deployment_file import Deployment
 from comfypin.runpod.deployment_plan import Step, left_over, owned, plan
@@ -326,7 +326,7 @@ def test_what_is_not_in_the_file_any_more_is_told_and_left_alone(api: Api, runpo
 
 
 def test_a_slow_answer_is_given_up_and_asked_for_again(runpod: FakeRunPod) -> None:
-    client = HttpClient(transport=Transport(timeout_s=0.3))
+    client = HttpClient(transport=HttpTransport(timeout_s=0.3))
     api = Api(key=KEY, base_url=runpod.url, sleep=lambda _s: None, client=client)
     runpod.faults.append(Fault("GET", "/v2/pods", delay_s=1))
     assert api.everything("pod") == []

@@ -215,7 +215,7 @@ def _attach_contents(pushed: "Pushed", lock: "Lock", credential: "Credential | N
     from comfypin.wiring import http_proxies
 
     if credential is None:
-        credential = stored_credential(registry_of(pushed.reference), settings.named(VARIABLES))
+        credential = stored_credential(registry_of(pushed.reference), settings.pick_variables(VARIABLES))
     repository = Repository(reference=pushed.reference, credential=credential, proxies=http_proxies(settings))
     data, title = export(lock, "cyclonedx").encode(), f"comfy-{lock.version_name}.cdx.json"
     return attach(repository, pushed.digest, kind=CYCLONEDX, data=data, title=title)

@@ -31,14 +31,14 @@ class Deadline:
         self._lock = threading.Lock()
 
     @property
-    def left_s(self) -> float:
+    def remaining_s(self) -> float:
         """Seconds that are left: 0 if it has passed or was cancelled, infinity if it never passes."""
         return 0.0 if self._is_cancelled else max(0.0, self._at - self._clock())
 
     @property
     def has_passed(self) -> bool:
         """Whether it has passed or was cancelled."""
-        return self.left_s <= 0
+        return self.remaining_s <= 0
 
     @property
     def is_set(self) -> bool:
@@ -47,17 +47,17 @@ class Deadline:
 
     def bound_s(self, seconds: float) -> float:
         """Return a time limit that ends no later. Raises `DeadlinePassed`."""
-        left_s = self.left_s
-        if left_s <= 0:
+        remaining_s = self.remaining_s
+        if remaining_s <= 0:
             raise DeadlinePassed("the deadline has passed")
-        return min(seconds, left_s)
+        return min(seconds, remaining_s)
 
-    def lift(self) -> None:
+    def lift_limit(self) -> None:
         """Let it never pass, because what it was for has ended; it can still be cancelled."""
         self._at = math.inf
         self._is_lifted = True
 
-    def renew(self) -> None:
+    def renew_limit(self) -> None:
         """Let one that was lifted pass after its time, counted from now: for a next thing that should not take long."""
         if self._is_lifted:
             self._at = self._clock() + self._seconds
@@ -67,33 +67,33 @@ class Deadline:
         self._is_cancelled = True
         with self._lock:
             sockets = list(self._sockets)
-        for connected in sockets:
+        for connected_socket in sockets:
             # A connection that was used again keeps to the deadline of its new request.
-            if getattr(connected, "deadline", self) is self:
-                _wake(connected)
+            if getattr(connected_socket, "deadline", self) is self:
+                _wake_socket(connected_socket)
 
-    def watch(self, connected: socket.socket) -> None:
+    def watch_socket(self, connected_socket: socket.socket) -> None:
         """Have a socket woken when this is cancelled."""
         with self._lock:
-            self._sockets.add(connected)
+            self._sockets.add(connected_socket)
         if self._is_cancelled:
-            _wake(connected)
+            _wake_socket(connected_socket)
 
 
-def _wake(connected: socket.socket) -> None:
+def _wake_socket(connected_socket: socket.socket) -> None:
     with contextlib.suppress(OSError, ValueError):
         # Not `SSLSocket.shutdown`, which takes the TLS state from under a thread that is reading.
-        socket.socket.shutdown(connected, socket.SHUT_RDWR)
+        socket.socket.shutdown(connected_socket, socket.SHUT_RDWR)
 
 
 current_deadline: ContextVar[Deadline | None] = ContextVar("current_deadline", default=None)
 
 
 @contextlib.contextmanager
-def under(deadline: Deadline | None) -> Iterator[None]:
+def use_deadline(deadline: Deadline | None) -> Iterator[None]:
     """Put what this thread connects and asks meanwhile under a deadline."""
-    token = current_deadline.set(deadline)
+    previous_deadline = current_deadline.set(deadline)
     try:
         yield
     finally:
-        current_deadline.reset(token)
+        current_deadline.reset(previous_deadline)

@@ -26,7 +26,7 @@ class ProxyFailed(HttpError):
     """The proxy that the environment names cannot be reached, or lets the request not through."""
 
 
-class DeadlineExceeded(HttpError):
+class RequestDeadlineExceeded(HttpError):
     """The whole did not end in its time, or was cancelled."""
 
     def __init__(self, reason: str = "it did not end in time") -> None:

@@ -30,7 +30,7 @@ def is_transient(error: Exception) -> bool:
     return isinstance(error, HttpError) and error.is_transient
 
 
-def read_patiently(
+def read_with_retries(
     client: HttpClient,
     url: str,
     consume: Callable[[Response], T],
@@ -40,20 +40,20 @@ def read_patiently(
 ) -> T:
     """Return what `consume` makes of the response to a GET, if its status is 200. Raises `HttpError`."""
 
-    def read() -> T:
+    def read_once() -> T:
         with client.get(url) as response:
             if response.status != 200:
-                asked_s = parse_retry_after(response.headers.get("Retry-After"))
-                raise StatusError(response.status, retry_after_s=asked_s)
+                retry_after_s = parse_retry_after(response.headers.get("Retry-After"))
+                raise StatusError(response.status, retry_after_s=retry_after_s)
             return consume(response)
 
-    return Retry(policy=policy, on=HttpError, when=is_transient).call(read, sleep=sleep)
+    return Retry(policy=policy, on=HttpError, when=is_transient).call(read_once, sleep=sleep)
 
 
-def flowing(response: Response) -> Iterator[bytes]:
+def iter_unless_stalled(response: Response) -> Iterator[bytes]:
     """Yield the body as long as it comes at a bearable rate. Raises `HttpError`."""
-    watch = StallWatch(_STALL_S)
-    for piece in response.pieces():
-        if watch.too_slow(len(piece)):
-            raise HttpError(f"it stalled ({watch.rate():.0f} bytes a second)", was_sent=True)
+    stall_watch = StallWatch(_STALL_S)
+    for piece in response.iter_bytes():
+        if stall_watch.is_too_slow(len(piece)):
+            raise HttpError(f"it stalled ({stall_watch.bytes_per_s():.0f} bytes a second)", was_sent=True)
         yield piece

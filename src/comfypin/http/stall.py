@@ -16,16 +16,16 @@ class StallWatch:
         self._since = clock()
         self._count = 0
 
-    def too_slow(self, count: int) -> bool:
+    def is_too_slow(self, count: int) -> bool:
         """Count what arrived; return True when a whole window went by below the least rate."""
         self._count += count
         if self._clock() - self._since < self._window_s:
             return False
-        if self.rate() < STALL_BYTES_PER_S:
+        if self.bytes_per_s() < STALL_BYTES_PER_S:
             return True
         self._since, self._count = self._clock(), 0
         return False
 
-    def rate(self) -> float:
+    def bytes_per_s(self) -> float:
         """Return the bytes a second in the present window."""
         return self._count / max(1e-9, self._clock() - self._since)

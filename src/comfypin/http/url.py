@@ -37,44 +37,48 @@ class HttpUrl:
     login: str | None = field(default=None, repr=False)
 
     @classmethod
-    def parse(cls, text: str) -> "HttpUrl":
+    def parse(cls, url_text: str) -> "HttpUrl":
         """Return the address that a text is. Raises `UrlInvalid`."""
-        text = text.strip()
-        if _CONTROL.search(text):
+        url_text = url_text.strip()
+        if _CONTROL.search(url_text):
             raise UrlInvalid("it holds a control character")
         try:
-            parts = urllib.parse.urlsplit(text)
-            port = parts.port
+            url_parts = urllib.parse.urlsplit(url_text)
+            port = url_parts.port
         except ValueError as error:
             raise UrlInvalid("it is not a URL") from error
-        if parts.scheme not in _PORTS:
+        if url_parts.scheme not in _PORTS:
             raise UrlInvalid("it is not http or https")
-        userinfo, _, authority = parts.netloc.rpartition("@")
-        if "@" in userinfo or port == 0 or _NOT_IN_AUTHORITY.search(parts.netloc):
+        userinfo, _, authority = url_parts.netloc.rpartition("@")
+        if "@" in userinfo or port == 0 or _NOT_IN_AUTHORITY.search(url_parts.netloc):
             raise UrlInvalid("it is not a URL")
         try:
-            host = normalize_host(_host_of(authority))
+            hostname = normalize_host(_host_of(authority))
         except HostInvalid as error:
             raise UrlInvalid("its host is not a name or an address") from error
-        target = urllib.parse.urlunsplit(("", "", parts.path or "/", parts.query, ""))
+        quoted_target = urllib.parse.urlunsplit(("", "", url_parts.path or "/", url_parts.query, ""))
         return cls(
-            scheme=parts.scheme,
-            host=host,
-            port=port or _PORTS[parts.scheme],
-            target=urllib.parse.quote(target, safe=_SAFE),
+            scheme=url_parts.scheme,
+            host=hostname,
+            port=port or _PORTS[url_parts.scheme],
+            target=urllib.parse.quote(quoted_target, safe=_SAFE),
             login=userinfo or None,
         )
 
-    def joined(self, location: str) -> "HttpUrl":
+    def join_location(self, location: str) -> "HttpUrl":
         """Return the address that a redirect from this one leads to. Raises `UrlInvalid`."""
         if _CONTROL.search(location):
             raise UrlInvalid("it holds a control character")
         try:
-            address = urllib.parse.urljoin(self.address, location.strip())
+            joined_text = urllib.parse.urljoin(self.full_address, location.strip())
         except ValueError as error:
             raise UrlInvalid("it is not a URL") from error
-        joined = HttpUrl.parse(address)
-        return replace(joined, login=joined.login or self.login) if joined.origin == self.origin else joined
+        joined_url = HttpUrl.parse(joined_text)
+        return (
+            replace(joined_url, login=joined_url.login or self.login)
+            if joined_url.origin == self.origin
+            else joined_url
+        )
 
     @property
     def origin(self) -> Origin:
@@ -84,16 +88,16 @@ class HttpUrl:
     @property
     def authority(self) -> str:
         """The host with its port, if that is another than usual, as requests name it."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
+        hostname = f"[{self.host}]" if ":" in self.host else self.host
+        return hostname if self.port == _PORTS[self.scheme] else f"{hostname}:{self.port}"
 
     @property
-    def address(self) -> str:
+    def full_address(self) -> str:
         """The whole address without its login. It may be signed: not for messages."""
         return f"{self.scheme}://{self.authority}{self.target}"
 
     @property
-    def shown(self) -> str:
+    def redacted_url(self) -> str:
         """The address without what may be secret in it: login and query."""
         return f"{self.scheme}://{self.authority}{self.target.partition('?')[0]}"
 
@@ -102,16 +106,16 @@ class HttpUrl:
         """The header for the user and password in the address."""
         if self.login is None:
             return None
-        user, _, password = self.login.partition(":")
-        pair = f"{urllib.parse.unquote(user)}:{urllib.parse.unquote(password)}"
-        return "Basic " + b64encode(pair.encode()).decode()
+        user_name, _, password = self.login.partition(":")
+        login_pair = f"{urllib.parse.unquote(user_name)}:{urllib.parse.unquote(password)}"
+        return "Basic " + b64encode(login_pair.encode()).decode()
 
 
 def _host_of(authority: str) -> str:
     """Return the host without the port. `urlsplit().hostname` forgets what stands around an IPv6 address."""
     if authority.startswith("["):
-        host, bracket, rest = authority.partition("]")
-        if rest and not rest.startswith(":"):
+        hostname, bracket, remainder = authority.partition("]")
+        if remainder and not remainder.startswith(":"):
             raise HostInvalid(authority)
-        return host + bracket
+        return hostname + bracket
     return authority.partition(":")[0]

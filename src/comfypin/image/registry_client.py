@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from comfypin.http.client import HttpClient, Transport
+from comfypin.http.client import HttpClient, HttpTransport
 from comfypin.http.deadline import Deadline
 from comfypin.http.errors import HttpError
 from comfypin.http.patient import TRANSIENT_STATUSES, is_transient
@@ -82,7 +82,7 @@ class Repository:
         host = registry_of(self.reference)
         served_by = "registry-1.docker.io" if host == "docker.io" else host
         authorities = tuple(sorted((_CERTIFICATES / host).glob("*.crt")))
-        transport = Transport(proxies=self.proxies, tls=lambda: tls_context(authorities), timeout_s=60.0)
+        transport = HttpTransport(proxies=self.proxies, tls=lambda: tls_context(authorities), timeout_s=60.0)
         self._client = HttpClient(transport=transport)
         # As docker does: a registry on this machine itself may speak plain HTTP.
         self._origin = f"{'http' if is_local(self.reference) else 'https'}://{served_by}"
@@ -148,7 +148,7 @@ class Repository:
             response = self._client.request(
                 method, url, headers=headers, body=body, max_redirects=3, deadline=Deadline(_REQUEST_S)
             )
-            data = response.body(_MAX_BYTES + 1)
+            data = response.read_bytes(_MAX_BYTES + 1)
             if len(data) > _MAX_BYTES:
                 raise HttpError("its answer is larger than a manifest may be", is_transient=False)
             answer = _Answer(response.status, response.headers, data)

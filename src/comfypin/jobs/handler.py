@@ -111,7 +111,7 @@ class Handler:
             folder = Path(name)
             open_sink = partial(self._service.sink_for, wish.output, wish.s3_config, deadline)
             sink = await asyncio.get_running_loop().run_in_executor(self._fetching, open_sink)
-            deadline.lift()
+            deadline.lift_limit()
             pointed = await self._inputs(wish, folder)
             fetched_s = time.monotonic()
             job = await self._prepared(job_id, wish, folder, pointed)

@@ -15,7 +15,7 @@ from comfypin.atomic_files import contained_path
 from comfypin.errors import ComfypinError
 from comfypin.http.client import HttpClient, shown_url
 from comfypin.http.deadline import Deadline
-from comfypin.http.errors import DeadlineExceeded, HttpError
+from comfypin.http.errors import HttpError, RequestDeadlineExceeded
 from comfypin.jobs.base64_text import decode_base64
 from comfypin.jobs.errors import InputUnusable
 from comfypin.jobs.request import JobInput
@@ -86,7 +86,7 @@ class Fetcher:
                 for chunk in chunks:
                     budget.spend(name, len(chunk))
                     file.write(chunk)
-        except DeadlineExceeded as exc:
+        except RequestDeadlineExceeded as exc:
             raise budget.too_late(name) from exc
         except OSError as exc:
             raise InputUnusable(name=name, reason=f"it cannot be written: {exc.strerror or exc}") from exc
@@ -106,8 +106,8 @@ class Fetcher:
             with client.get(url) as response:
                 if response.status != 200:
                     raise InputUnusable(name=name, reason=f"its server answered {response.status}")
-                yield from response.pieces()
-        except DeadlineExceeded:
+                yield from response.iter_bytes()
+        except RequestDeadlineExceeded:
             raise
         except HttpError as error:
             raise InputUnusable(name=name, reason=f"{shown_url(url)}: {error.reason}") from error

@@ -15,7 +15,7 @@ from comfypin.digest import Digest
 from comfypin.engine.interface import EngineOutput
 from comfypin.outputs.errors import OutputUnreadable, not_written
 from comfypin.outputs.interface import Output
-from comfypin.outputs.media_types import HEAD_BYTES, identify, picture_size
+from comfypin.outputs.media_types import HEAD_BYTES, identify_file, picture_size
 
 _AT_ONCE = 4
 
@@ -126,7 +126,7 @@ async def _stream(wanted: Wanted, index: int, path: Path) -> Output:
 def _output(
     wanted: Wanted, index: int, path: Path, *, head: bytes, size_bytes: int, sha256: Digest, stamp: FileStamp | None
 ) -> Output:
-    media = identify(wanted.filename, head)
+    media = identify_file(wanted.filename, head)
     width, height = picture_size(path, media, head) or (None, None)
     return Output(
         index=index,

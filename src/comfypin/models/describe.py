@@ -49,8 +49,8 @@ def _hash(file: RemoteFile, uri: str) -> tuple[Digest, int]:
     watch = StallWatch(STALL_S)
     with file.read(0, None) as reader:
         while count := reader.readinto(buffer):
-            if watch.too_slow(count):
-                raise SourceUnavailable(uri=shown(uri), reason=f"it stalled ({watch.rate():.0f} bytes a second)")
+            if watch.is_too_slow(count):
+                raise SourceUnavailable(uri=shown(uri), reason=f"it stalled ({watch.bytes_per_s():.0f} bytes a second)")
             hasher.update(buffer[:count])
             total += count
     if file.size_bytes is not None and total != file.size_bytes:

@@ -115,15 +115,15 @@ class HttpFile:
         headers = {"Range": f"bytes={start}-{end}"}
         if self.validator:
             headers["If-Range"] = self.validator
-        answer = self._client.get(self._direct or self._url, headers, led_by=self._led_by)
+        answer = self._client.get(self._direct or self._url, headers, referring_url=self._led_by)
         if self._direct and answer.status in {400, 401, 403, 404, 410}:
             # Signed addresses that a hub redirects to expire; the hub gives a new one.
             answer.close()
-            answer = self._client.get(self._url, headers, led_by=self._led_by)
+            answer = self._client.get(self._url, headers, referring_url=self._led_by)
             self._direct = answer.url if answer.url != self._url else None
         if answer.status == 416 and start == 0:
-            answer.text()
-            answer = self._client.get(self._url, {}, led_by=self._led_by)
+            answer.read_text()
+            answer = self._client.get(self._url, {}, referring_url=self._led_by)
         if answer.status not in {200, 206}:
             raise refusal(answer, self._uri)
         encoding = answer.headers.get("Content-Encoding", "identity")

@@ -1,7 +1,7 @@
 """What servers of models respond, in the words of models: failures of requests, and responses that are refusals."""
 
-from comfypin.http.client import Credentials, HttpClient, Transport
-from comfypin.http.errors import AddressRefused, DeadlineExceeded, HttpError
+from comfypin.http.client import Credentials, HttpClient, HttpTransport
+from comfypin.http.errors import AddressRefused, HttpError, RequestDeadlineExceeded
 from comfypin.http.response import Response
 from comfypin.models.errors import (
     RedirectRefused,
@@ -16,7 +16,7 @@ from comfypin.retry import parse_retry_after
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
 
 
-def model_client(*, credentials: Credentials | None = None, transport: Transport | None = None) -> HttpClient:
+def model_client(*, credentials: Credentials | None = None, transport: HttpTransport | None = None) -> HttpClient:
     """Return a client for models, which raises `SourceFailed`."""
     return HttpClient(credentials=credentials, transport=transport, translate=source_failed)
 
@@ -25,7 +25,7 @@ def source_failed(uri: str, error: HttpError) -> SourceFailed:
     """Return the failure of a source that a failed request means."""
     if isinstance(error, AddressRefused):
         return RedirectRefused(uri=uri, reason=error.reason)
-    if error.is_transient or isinstance(error, DeadlineExceeded):
+    if error.is_transient or isinstance(error, RequestDeadlineExceeded):
         return SourceUnavailable(uri=uri, reason=error.reason)
     return SourceFailed(uri=uri, reason=error.reason)
 
@@ -36,7 +36,7 @@ def refusal(response: Response, uri: str) -> SourceFailed:
     # The hub says in a header what its statuses mean.
     code = response.headers.get("X-Error-Code", "")
     token = "the token was refused" if status == 401 else "the token has no right to it"
-    body = response.text()
+    body = response.read_text()
     match status:
         case 401 | 403:
             said = _said(body)

@@ -224,8 +224,8 @@ class Transfer:
                     filled, began = 0, time.monotonic()
                 if self._stop.is_set() or self._parts.failure is not None or self._parts.over:
                     raise SourceFailed(uri=shown(self._uri), reason="the pull was stopped")
-                if pace.too_slow(count):
-                    reason = f"it stalled ({pace.rate():.0f} bytes a second)"
+                if pace.is_too_slow(count):
+                    reason = f"it stalled ({pace.bytes_per_s():.0f} bytes a second)"
                     raise SourceUnavailable(uri=shown(self._uri), reason=reason)
         finally:
             self._write(part, buffer[:filled])

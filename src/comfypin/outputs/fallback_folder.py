@@ -11,7 +11,7 @@ from comfypin.outputs.key_template import safe_word
 log = logging.getLogger(__name__)
 
 
-class KeepingSink:
+class FallbackFolderSink:
     """Delivers by another sink; where that fails, or is stopped, it writes the outputs into a folder of the job.
 
     They are kept as the engine made them, unconverted: minutes of a GPU are not to be lost to a bucket that is away.
@@ -26,19 +26,24 @@ class KeepingSink:
         try:
             return await self.sink.deliver(job, outputs)
         except BaseException:
-            await self._keep(job, outputs)
+            await self._keep_outputs(job, outputs)
             raise
 
-    async def _keep(self, job: JobFacts, outputs: tuple[Output, ...]) -> None:
-        folder = self._folder / safe_word(job.job_id)
+    async def _keep_outputs(self, job: JobFacts, outputs: tuple[Output, ...]) -> None:
+        job_folder = self._folder / safe_word(job.job_id)
         try:
-            kept = await FolderSink(folder).deliver(job, outputs)
-        except ComfypinError as exc:
-            log.warning("the outputs that were not delivered could not be kept in %s: %s", folder, exc)
+            kept_outputs = await FolderSink(job_folder).deliver(job, outputs)
+        except ComfypinError as exception:
+            log.warning("the outputs that were not delivered could not be kept in %s: %s", job_folder, exception)
             return
         log.warning(
             "the delivery did not end, so the job's %s in %s",
-            "output is kept" if len(kept) == 1 else f"{len(kept)} outputs are kept",
-            folder,
-            extra={"action": "outputs_kept", "job_id": job.job_id, "folder": str(folder), "outputs": len(kept)},
+            "output is kept" if len(kept_outputs) == 1 else f"{len(kept_outputs)} outputs are kept",
+            job_folder,
+            extra={
+                "action": "outputs_kept",
+                "job_id": job.job_id,
+                "folder": str(job_folder),
+                "outputs": len(kept_outputs),
+            },
         )

@@ -29,19 +29,19 @@ class InlineSink:
 
     async def deliver(self, job: JobFacts, outputs: tuple[Output, ...]) -> tuple[Delivery, ...]:
         """The outputs with their bytes. Raises `OutputUnreadable`, `InlineTooBig`, and what the overflow raises."""
-        needed = encoded_bytes(outputs)
-        if self._max_bytes is not None and needed > self._max_bytes:
+        needed_bytes = encoded_bytes(outputs)
+        if self._max_bytes is not None and needed_bytes > self._max_bytes:
             if self._overflow is not None:
                 sink = await asyncio.to_thread(self._overflow)
                 return await sink.deliver(job, outputs)
             sizes = [(output.filename, output.size_bytes) for output in outputs]
-            raise InlineTooBig(limit_bytes=self._max_bytes, needed_bytes=needed, sizes=sizes)
+            raise InlineTooBig(limit_bytes=self._max_bytes, needed_bytes=needed_bytes, sizes=sizes)
         deliveries = []
         for output in outputs:
             # A thread costs more than encoding a small file.
-            small = output.size_bytes <= _SMALL_BYTES
-            data = _encode(output) if small else await asyncio.to_thread(_encode, output)
-            deliveries.append(Delivery(output=output, data_base64=data))
+            is_small = output.size_bytes <= _SMALL_BYTES
+            encoded_text = _encode_output(output) if is_small else await asyncio.to_thread(_encode_output, output)
+            deliveries.append(Delivery(output=output, data_base64=encoded_text))
         return tuple(deliveries)
 
 
@@ -50,13 +50,15 @@ def encoded_bytes(outputs: tuple[Output, ...]) -> int:
     return sum(-(-output.size_bytes // 3) * 4 + _FACTS_BYTES for output in outputs)
 
 
-def _encode(output: Output) -> str:
+def _encode_output(output: Output) -> str:
     try:
         return _encode_file(output.path)
-    except OSError as exc:
-        raise OutputUnreadable(filename=output.filename, node_id=output.node_id, reason=str(exc)) from exc
+    except OSError as exception:
+        raise OutputUnreadable(filename=output.filename, node_id=output.node_id, reason=str(exception)) from exception
 
 
-def _encode_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return "".join(base64.b64encode(chunk).decode("ascii") for chunk in iter(lambda: file.read(_CHUNK_BYTES), b""))
+def _encode_file(output_path: Path) -> str:
+    with output_path.open("rb") as output_file:
+        return "".join(
+            base64.b64encode(chunk).decode("ascii") for chunk in iter(lambda: output_file.read(_CHUNK_BYTES), b"")
+        )

@@ -86,7 +86,7 @@ class Webhooks:
             async with (
                 aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S)) as session,
                 session.post(
-                    URL(url.address, encoded=True),
+                    URL(url.full_address, encoded=True),
                     data=body,
                     headers=headers,
                     allow_redirects=False,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from comfypin.http.client import HttpClient, Transport
+from comfypin.http.client import HttpClient, HttpTransport
 from comfypin.http.deadline import Deadline
 from comfypin.http.errors import HttpError
 from comfypin.http.response import Response
@@ -71,7 +71,7 @@ class Api:
     base_url: str = BASE_URL
     sleep: Callable[[float], None] = time.sleep
     quota: Quota = field(default_factory=Quota)
-    client: HttpClient = field(default_factory=lambda: HttpClient(transport=Transport(timeout_s=60.0)))
+    client: HttpClient = field(default_factory=lambda: HttpClient(transport=HttpTransport(timeout_s=60.0)))
 
     def everything(self, kind: Kind) -> list[Record]:
         """All of the account's resources of one kind."""
@@ -157,7 +157,7 @@ class Api:
             response = self.client.request(
                 method, self.base_url + path, headers=headers, body=data, max_redirects=0, deadline=Deadline(_REQUEST_S)
             )
-            content = response.body(_MAX_BODY_BYTES)
+            content = response.read_bytes(_MAX_BODY_BYTES)
         except HttpError as error:
             failure = ApiUnreachable(request=request, reason=error.reason)
             if not error.is_transient and not error.was_sent:

@@ -23,7 +23,7 @@ from comfypin.storage.errors import (
     StoreBusy,
     StoreRefused,
 )
-from comfypin.storage.retry import Retry
+from comfypin.storage.retry import StoreRetry
 from comfypin.storage.s3_settings import S3Settings
 
 T = TypeVar("T")
@@ -53,18 +53,18 @@ class Upload:
 class VolumeBucket:
     """One volume. Safe for threads. `settings` name the volume, its endpoint, its region and keys."""
 
-    def __init__(self, settings: S3Settings, *, retry: Retry | None = None) -> None:
+    def __init__(self, settings: S3Settings, *, retry: StoreRetry | None = None) -> None:
         try:
             from comfypin.storage.s3_client import S3Client
         except ImportError as exc:
             raise SdkMissing(store="RunPod's network volumes", extra="s3") from exc
         self._client = S3Client(settings, read_timeout_s=_ANSWER_TIMEOUT_S)
-        self._retry = retry or Retry(retries=5)
+        self._retry = retry or StoreRetry(retries=5)
 
     @property
     def name(self) -> str:
         """The volume in words."""
-        return self._client.name
+        return self._client.store_name
 
     # -- objects
 
@@ -79,7 +79,7 @@ class VolumeBucket:
     def get(self, key: str) -> bytes | None:
         """A small object's bytes, or None."""
         try:
-            return self._retry.call(lambda: b"".join(self._chunks(key)), what=self._client.uri(key))
+            return self._retry.call(lambda: b"".join(self._chunks(key)), target=self._client.object_uri(key))
         except ObjectMissing:
             return None
 
@@ -92,7 +92,7 @@ class VolumeBucket:
                 hasher.update(chunk)
             return hasher.hexdigest()
 
-        return self._retry.call(read, what=self._client.uri(key))
+        return self._retry.call(read, target=self._client.object_uri(key))
 
     def put(self, key: str, body: bytes) -> None:
         """Write an object in one request, whole or not at all."""
@@ -186,13 +186,15 @@ class VolumeBucket:
 
     def _ask(self, operation: str, key: str = "", *, action: str, **parameters: Any) -> dict[str, Any]:
         return self._retry.call(
-            lambda: self._explained(key, lambda: self._client.call(operation, key, action=action, **parameters)),
-            what=self._client.uri(key),
+            lambda: self._explained(
+                key, lambda: self._client.call_operation(operation, key, action=action, **parameters)
+            ),
+            target=self._client.object_uri(key),
         )
 
     def _chunks(self, key: str) -> Iterator[bytes]:
-        answer = self._explained(key, lambda: self._client.call("get_object", key, action="read"))
-        with self._client.failures_named(key, "read"), closing(answer["Body"]) as body:
+        answer = self._explained(key, lambda: self._client.call_operation("get_object", key, action="read"))
+        with self._client.translate_failures(key, "read"), closing(answer["Body"]) as body:
             yield from body.iter_chunks(CHUNK_BYTES)
 
     def _explained(self, key: str, ask: Callable[[], T]) -> T:
@@ -201,7 +203,7 @@ class VolumeBucket:
             return ask()
         except StoreBusy as exc:
             if exc.facts["code"] == "NoSuchUpload":
-                raise UploadGone(uri=self._client.uri(key)) from exc
+                raise UploadGone(uri=self._client.object_uri(key)) from exc
             raise
         except CredentialsRefused as exc:
             remedy = "check RUNPOD_S3_ACCESS_KEY and RUNPOD_S3_SECRET_KEY (console, Settings, S3 API Keys)"
@@ -213,7 +215,7 @@ class VolumeBucket:
         """Where the etag is an md5, it has to be that of what was sent."""
         sent = md5_of(body)
         if _MD5.fullmatch(etag) and etag != sent:
-            raise ChecksumMismatch(uri=self._client.uri(key), kind="md5", expected=sent, actual=etag)
+            raise ChecksumMismatch(uri=self._client.object_uri(key), kind="md5", expected=sent, actual=etag)
 
 
 def _content_md5(body: bytes) -> str:

@@ -16,7 +16,7 @@ from comfypin.models.interface import Unwatched, Watcher
 from comfypin.runpod.errors import UploadGone, VolumePathTaken
 from comfypin.runpod.volume_bucket import Stored, VolumeBucket, same_part
 from comfypin.runpod.volume_release import LocalFile, Owed, Record, RecordedFile, blob_key, read_records, recorded
-from comfypin.storage.errors import ChecksumMismatch, ObjectMissing, PayloadUnreadable, Transient
+from comfypin.storage.errors import ChecksumMismatch, ObjectMissing, PayloadUnreadable, TransientStorageError
 from comfypin.storage.part_sizes import MOST_PARTS, etag_of_parts
 
 MIB = 1 << 20
@@ -253,7 +253,7 @@ class Pusher:
         """Join the parts. An answer that got lost, or took too long, may have done it: the object decides."""
         try:
             self._bucket.complete(file.key, upload_id, etags)
-        except (UploadGone, Transient):
+        except (UploadGone, TransientStorageError):
             found = self._bucket.head(file.key)
             if found is None or not self._holds(file, found):
                 raise

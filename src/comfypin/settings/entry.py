@@ -25,14 +25,14 @@ class EntrySettings:
     grace_s: float = 25.0
 
     @classmethod
-    def from_variables(cls, environ: Mapping[str, str]) -> "EntrySettings":
+    def from_variables(cls, environment: Mapping[str, str]) -> "EntrySettings":
         """Read the variables; empty ones count as unset. Raises `SettingInvalid`."""
-        env = Variables(environ)
+        variables = Variables(environment)
         return cls(
-            mode=env.word("COMFYPIN_MODE", ("worker", "pod")),
-            serverless=env.text("RUNPOD_ENDPOINT_ID", "RUNPOD_WEBHOOK_GET_JOB") is not None,
-            sync_to=env.text("COMFYPIN_SYNC_TO"),
-            output_dir=env.path("COMFYPIN_OUTPUT_DIR"),
-            page_listen=env.text("COMFYPIN_PAGE_LISTEN") or "127.0.0.1",
-            grace_s=float(env.count("COMFYPIN_GRACE", default=25, maximum=_LONGEST_GRACE_S)),
+            mode=variables.read_word("COMFYPIN_MODE", ("worker", "pod")),
+            serverless=variables.read_text("RUNPOD_ENDPOINT_ID", "RUNPOD_WEBHOOK_GET_JOB") is not None,
+            sync_to=variables.read_text("COMFYPIN_SYNC_TO"),
+            output_dir=variables.read_path("COMFYPIN_OUTPUT_DIR"),
+            page_listen=variables.read_text("COMFYPIN_PAGE_LISTEN") or "127.0.0.1",
+            grace_s=float(variables.read_count("COMFYPIN_GRACE", default=25, maximum=_LONGEST_GRACE_S)),
         )

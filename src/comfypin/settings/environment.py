@@ -27,9 +27,9 @@ class Settings:
         self.variables = Variables(variables)
         self._machine = machine
 
-    def overridden(self, *, comfy_home: Path | None = None, models_dir: Path | None = None) -> "Settings":
+    def with_flags(self, *, comfy_home: Path | None = None, models_dir: Path | None = None) -> "Settings":
         """Return the settings with what flags say in place of the environment."""
-        return Settings(self.variables, machine=self.machine.overridden(comfy_home=comfy_home, models_dir=models_dir))
+        return Settings(self.variables, machine=self.machine.with_flags(comfy_home=comfy_home, models_dir=models_dir))
 
     @cached_property
     def machine(self) -> MachineSettings:
@@ -66,6 +66,10 @@ class Settings:
         """Where state that needs a local disk lies."""
         return state_folder(self.variables)
 
-    def named(self, names: Iterable[str]) -> dict[str, str]:
+    def pick_variables(self, variable_names: Iterable[str]) -> dict[str, str]:
         """Return the variables that a file names (registry credentials), those that are set. Secrets: never printed."""
-        return {name: value for name in names if (value := self.variables.get(name))}
+        return {
+            variable_name: raw_value
+            for variable_name in variable_names
+            if (raw_value := self.variables.get(variable_name))
+        }

@@ -29,7 +29,7 @@ class MachineSettings:
         """Where models lie: MODELS_DIR, else `models` in COMFY_HOME."""
         return self.named_models_dir or self.comfy_home / "models"
 
-    def overridden(self, *, comfy_home: Path | None = None, models_dir: Path | None = None) -> "MachineSettings":
+    def with_flags(self, *, comfy_home: Path | None = None, models_dir: Path | None = None) -> "MachineSettings":
         """Return the settings with what flags say in place of the environment."""
         return replace(
             self,
@@ -38,15 +38,15 @@ class MachineSettings:
         )
 
     @classmethod
-    def from_variables(cls, environ: Mapping[str, str]) -> "MachineSettings":
+    def from_variables(cls, environment: Mapping[str, str]) -> "MachineSettings":
         """Read the variables; empty ones count as unset."""
-        env = Variables(environ)
+        variables = Variables(environment)
         return cls(
-            comfy_home=env.path("COMFY_HOME") or Path("/opt/comfy"),
-            named_models_dir=env.path("MODELS_DIR"),
-            lock_path=env.path("LOCK_PATH"),
-            version_name=env.text("COMFY_VERSION_NAME"),
-            fast_models_dir=env.path("COMFYPIN_FAST_MODELS"),
-            embedded_version=env.text("COMFYPIN_EMBEDDED_VERSION"),
-            engine_standby=env.flag("COMFYPIN_ENGINE_STANDBY"),
+            comfy_home=variables.read_path("COMFY_HOME") or Path("/opt/comfy"),
+            named_models_dir=variables.read_path("MODELS_DIR"),
+            lock_path=variables.read_path("LOCK_PATH"),
+            version_name=variables.read_text("COMFY_VERSION_NAME"),
+            fast_models_dir=variables.read_path("COMFYPIN_FAST_MODELS"),
+            embedded_version=variables.read_text("COMFYPIN_EMBEDDED_VERSION"),
+            engine_standby=variables.read_flag("COMFYPIN_ENGINE_STANDBY"),
         )

@@ -12,7 +12,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._:=/+-]{1,128}")
 E = TypeVar("E", bound=StorageError)
 
 
-def with_request_id(error: E, request_id: object) -> E:
+def add_request_id(error: E, request_id: object) -> E:
     """The error with the id of the service's own that its support asks for, if the service gave one."""
     if isinstance(request_id, str) and _REQUEST_ID.fullmatch(request_id):
         error.message = f"{error.message.removesuffix('.')} (request id {request_id})."
@@ -40,11 +40,11 @@ class SdkMissing(ConfigError):
         )
 
 
-class Transient(StorageError):
+class TransientStorageError(StorageError):
     """A failure that may pass: the only kind that is tried again."""
 
 
-class StoreUnreachable(Transient):
+class StoreUnreachable(TransientStorageError):
     """Nothing, or nothing whole, came back from the store."""
 
     def __init__(
@@ -75,7 +75,7 @@ class ProxyRefused(StorageError):
         )
 
 
-class StoreBusy(Transient):
+class StoreBusy(TransientStorageError):
     """The store answered that it cannot serve now."""
 
     def __init__(self, *, store: str, status: int, code: str = "") -> None:
@@ -88,7 +88,7 @@ class StoreBusy(Transient):
         )
 
 
-class ChecksumMismatch(Transient):
+class ChecksumMismatch(TransientStorageError):
     """The store holds, or says that it holds, other bytes than were sent."""
 
     def __init__(self, *, uri: str, kind: str, expected: str, actual: str) -> None:
@@ -101,7 +101,7 @@ class ChecksumMismatch(Transient):
         )
 
 
-class NotStored(Transient):
+class NotStored(TransientStorageError):
     """The store answered that all is well, and has nothing under the key."""
 
     def __init__(self, *, uri: str, status: int) -> None:
@@ -234,5 +234,5 @@ class StoreRefused(StorageError):
         )
 
 
-class ProviderSaid(Exception):
+class ProviderError(Exception):
     """What a provider's library said, without the parts that may hold secrets."""

@@ -28,12 +28,12 @@ class BucketSettings:
     signed_url_ttl_s: int = 0
 
     @classmethod
-    def from_variables(cls, environ: Mapping[str, str]) -> Self:
+    def from_variables(cls, environment: Mapping[str, str]) -> Self:
         """Read this kind's variables. Raises `ConfigError`."""
         raise NotImplementedError
 
     @classmethod
-    def names_bucket(cls, environ: Mapping[str, str]) -> bool:
+    def names_bucket(cls, environment: Mapping[str, str]) -> bool:
         """Whether the variables name a bucket of this kind. Keys are not looked at: they may be meant for others.
 
         Raises `SettingInvalid`.

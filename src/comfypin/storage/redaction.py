@@ -12,7 +12,7 @@ _BEARER = re.compile(r"(?i)\b(Bearer|AWS4-HMAC-SHA256)\s+[^\s\"',]+")
 _LOGGERS = ("urllib3.connectionpool", "google.auth", "google.auth.transport.requests")
 
 
-def redacted(text: str) -> str:
+def redact_secrets(text: str) -> str:
     """The text without signatures, session ids and tokens."""
     return _BEARER.sub(r"\1 ***", _SECRETS.sub(r"\1=***", text))
 
@@ -23,7 +23,7 @@ class RedactingFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Replace the record's text where redaction changes it."""
         text = record.getMessage()
-        clean = redacted(text)
+        clean = redact_secrets(text)
         if clean != text:
             record.msg, record.args = clean, ()
         return True

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from comfypin import retry
-from comfypin.storage.errors import Transient
+from comfypin.storage.errors import TransientStorageError
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -17,7 +17,7 @@ LONGEST_SLEEP_S = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Retry:
+class StoreRetry:
     """How often, and after what sleeps, an operation is tried again. Sleep and chance can be replaced."""
 
     retries: int = 3
@@ -26,23 +26,25 @@ class Retry:
     dice: Callable[[], float] = field(default=random.random)
 
     @property
-    def policy(self) -> retry.RetryPolicy:
+    def retry_policy(self) -> retry.RetryPolicy:
         """The policy."""
         return retry.RetryPolicy(retries=self.retries, base_s=self.base_sleep_s, longest_s=LONGEST_SLEEP_S)
 
-    def call(self, operation: Callable[[], T], *, what: str, progress: Callable[[], int] = lambda: 0) -> T:
+    def call(self, operation: Callable[[], T], *, target: str, progress: Callable[[], int] = lambda: 0) -> T:
         """Return what the operation returns, tried again as the policy says. The last failure goes up as it is.
 
         A failure after `progress` has grown is the first of a new row: a long upload over a bad line is not a
         hopeless one.
         """
 
-        def report(retried: retry.Retried) -> None:
+        def report_retry(retried: retry.Retried) -> None:
             reason = getattr(retried.error, "message", str(retried.error))
             log.warning(
                 "storage retried",
-                extra={"action": "storage_retried", "what": what, "reason": reason, "sleep_s": retried.delay_s},
+                extra={"action": "storage_retried", "what": target, "reason": reason, "sleep_s": retried.delay_s},
             )
 
-        again = retry.Retry(policy=self.policy, on=Transient, report=report, progress=progress, draw=self.dice)
-        return again.call(operation, sleep=self.sleep)
+        core_retry = retry.Retry(
+            policy=self.retry_policy, on=TransientStorageError, report=report_retry, progress=progress, draw=self.dice
+        )
+        return core_retry.call(operation, sleep=self.sleep)

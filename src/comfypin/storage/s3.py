@@ -15,12 +15,19 @@ from urllib.parse import quote, unquote
 
 from comfypin.digest import CHUNK_BYTES
 from comfypin.errors import StorageError
-from comfypin.storage.errors import ChecksumMismatch, NotAStore, NotStored, ObjectMissing, SigningImpossible, Transient
+from comfypin.storage.errors import (
+    ChecksumMismatch,
+    NotAStore,
+    NotStored,
+    ObjectMissing,
+    SigningImpossible,
+    TransientStorageError,
+)
 from comfypin.storage.interface import Payload, StoredObject
-from comfypin.storage.keys import joined_key
+from comfypin.storage.keys import join_key
 from comfypin.storage.part_sizes import PART_BYTES
 from comfypin.storage.payload_file import open_payload, require_as_hashed
-from comfypin.storage.retry import Retry
+from comfypin.storage.retry import StoreRetry
 from comfypin.storage.s3_settings import S3Settings
 from comfypin.storage.upload_body import UploadBody
 from comfypin.storage.upload_notes import UploadNotes
@@ -67,53 +74,57 @@ class EtagTrust:
 class S3Store:
     """A bucket, or the part of it below a prefix. Safe for threads."""
 
-    def __init__(self, config: S3Settings, *, prefix: str = "", retry: Retry | None = None) -> None:
+    def __init__(self, settings: S3Settings, *, prefix: str = "", retry: StoreRetry | None = None) -> None:
         from comfypin.storage.s3_client import S3Client
 
-        self._client = S3Client(config)
+        self._client = S3Client(settings)
         self._prefix = prefix
-        self._validate = config.validate
-        self._retry = retry or Retry(retries=config.retries)
-        self._whole_bytes = config.multipart_bytes or PART_BYTES
-        self._trust = EtagTrust(self._client.name)
+        self._validate = settings.validate
+        self._retry = retry or StoreRetry(retries=settings.retries)
+        self._whole_bytes = settings.multipart_bytes or PART_BYTES
+        self._trust = EtagTrust(self._client.store_name)
         self._digests_are_checked = False
-        self._notes = UploadNotes(config.notes)
+        self._notes = UploadNotes(settings.notes)
 
     def put(self, key: str, payload: Payload) -> StoredObject:
         """Upload the file: one request, or equal parts where it is large. Verified as the module says."""
-        full = joined_key(self._prefix, key)
+        object_key = join_key(self._prefix, key)
         upload = self._put_parts if payload.size_bytes > self._whole_bytes else self._put_whole
-        with open_payload(payload) as file:
+        with open_payload(payload) as payload_file:
             # Without a stamp the digest that botocore signs is compared.
             if payload.stamp is not None or self._sends_checksum:
-                require_as_hashed(payload, file)
-            etag = upload(full, payload, file)
-        uri = self._client.uri(full)
-        return StoredObject(key=key, size_bytes=payload.size_bytes, uri=uri, metadata=dict(payload.metadata), etag=etag)
+                require_as_hashed(payload, payload_file)
+            etag = upload(object_key, payload, payload_file)
+        object_uri = self._client.object_uri(object_key)
+        return StoredObject(
+            key=key, size_bytes=payload.size_bytes, uri=object_uri, metadata=dict(payload.metadata), etag=etag
+        )
 
     def head(self, key: str) -> StoredObject | None:
         """Size and metadata, in one HEAD."""
-        full = joined_key(self._prefix, key)
-        facts = self._retry.call(lambda: self._facts(full), what=self._client.uri(full))
-        if facts is None:
+        object_key = join_key(self._prefix, key)
+        object_head = self._retry.call(
+            lambda: self._head_object(object_key), target=self._client.object_uri(object_key)
+        )
+        if object_head is None:
             return None
         return StoredObject(
             key=key,
-            size_bytes=int(facts.get("ContentLength") or 0),
-            uri=self._client.uri(full),
-            metadata=_metadata(facts),
-            etag=bare(facts.get("ETag")),
+            size_bytes=int(object_head.get("ContentLength") or 0),
+            uri=self._client.object_uri(object_key),
+            metadata=_from_metadata_headers(object_head),
+            etag=unquote_etag(object_head.get("ETag")),
         )
 
     def read(self, key: str, *, offset: int = 0) -> Iterator[bytes]:
         """The object's bytes, as they come, in chunks of up to 1 MiB."""
-        return self._chunks(joined_key(self._prefix, key), offset=offset)
+        return self._read_chunks(join_key(self._prefix, key), offset=offset)
 
     def signed_url(self, key: str, *, ttl_s: int) -> str:
         """A presigned GET (signature version 4)."""
-        if self._client.place.is_runpod_volume:
-            raise SigningImpossible(store=self._client.name, reason="RunPod's volumes have no presigned URLs")
-        return self._client.signed_url(joined_key(self._prefix, key), ttl_s=ttl_s)
+        if self._client.location.is_runpod_volume:
+            raise SigningImpossible(store=self._client.store_name, reason="RunPod's volumes have no presigned URLs")
+        return self._client.signed_url(join_key(self._prefix, key), ttl_s=ttl_s)
 
     def check(self, *, below: str = "") -> None:
         """Make sure that the bucket is there and takes objects below a prefix, unless S3_VALIDATE is false.
@@ -122,8 +133,8 @@ class S3Store:
         and stores nothing. One that takes it has it removed again. Raises as `put` does.
         """
         if self._validate:
-            with self._client.hurried():
-                self._ask_to_write(joined_key(self._prefix, f"{below}/{PROBE}" if below else PROBE))
+            with self._client.with_short_timeouts():
+                self._probe_write(join_key(self._prefix, f"{below}/{PROBE}" if below else PROBE))
 
     @property
     def _sends_checksum(self) -> bool:
@@ -135,187 +146,202 @@ class S3Store:
 
     # -- before the first job
 
-    def _ask_to_write(self, full: str) -> None:
-        verdict = self._retry.call(lambda: self._send_other_bytes(full), what=self._client.uri(full))
+    def _probe_write(self, object_key: str) -> None:
+        verdict = self._retry.call(
+            lambda: self._send_other_bytes(object_key), target=self._client.object_uri(object_key)
+        )
         if verdict == "checked":
             self._digests_are_checked = True
             return
         if verdict == "refused":
             # Some servers have other words for it: the right bytes decide.
             self._retry.call(
-                lambda: self._client.call("put_object", full, action="write", Body=_PROBE_BODY),
-                what=self._client.uri(full),
+                lambda: self._client.call_operation("put_object", object_key, action="write", Body=_PROBE_BODY),
+                target=self._client.object_uri(object_key),
             )
-        self._remove_probe(full)
+        self._remove_probe(object_key)
 
-    def _send_other_bytes(self, full: str) -> str:
-        from comfypin.storage.upload_body import OtherWhenSent
+    def _send_other_bytes(self, object_key: str) -> str:
+        from comfypin.storage.upload_body import TamperedBody
 
         try:
-            self._client.call("put_object", full, action="write", Body=OtherWhenSent(_PROBE_BODY))
-        except StorageError as exc:
-            if exc.facts.get("code") in _REFUSES_OTHER_BYTES:
+            self._client.call_operation("put_object", object_key, action="write", Body=TamperedBody(_PROBE_BODY))
+        except StorageError as exception:
+            if exception.facts.get("code") in _REFUSES_OTHER_BYTES:
                 return "checked"
-            if isinstance(exc, Transient | NotAStore):
+            if isinstance(exception, TransientStorageError | NotAStore):
                 raise
             return "refused"
         return "taken"
 
-    def _remove_probe(self, full: str) -> None:
+    def _remove_probe(self, object_key: str) -> None:
         try:
-            self._client.call("delete_object", full, action="delete")
-        except StorageError as exc:
-            uri = self._client.uri(full)
-            log.info("probe left behind", extra={"action": "probe_left", "uri": uri, "reason": exc.message})
+            self._client.call_operation("delete_object", object_key, action="delete")
+        except StorageError as exception:
+            object_uri = self._client.object_uri(object_key)
+            log.info(
+                "probe left behind", extra={"action": "probe_left", "uri": object_uri, "reason": exception.message}
+            )
 
     # -- sending
 
-    def _put_whole(self, full: str, payload: Payload, file: BinaryIO) -> str | None:
-        body = UploadBody(payload, file.fileno(), offset=0, size_bytes=payload.size_bytes)
-        attributes = _attributes(payload)
+    def _put_whole(self, object_key: str, payload: Payload, payload_file: BinaryIO) -> str | None:
+        upload_body = UploadBody(payload, payload_file.fileno(), offset=0, size_bytes=payload.size_bytes)
+        attributes = _object_attributes(payload)
         if self._sends_checksum:
             attributes["ChecksumSHA256"] = base64.b64encode(bytes.fromhex(payload.sha256.hex)).decode()
 
-        def attempt() -> str | None:
-            md5 = hashlib.md5(usedforsecurity=False) if self._compares_etag(payload) else None
-            body.summing = md5
-            answer = self._client.call("put_object", full, action="write", Body=body, **attributes)
-            return self._confirm_whole(full, payload, answer, md5.hexdigest() if md5 is not None else None)
+        def send_once() -> str | None:
+            md5_hash = hashlib.md5(usedforsecurity=False) if self._compares_etag(payload) else None
+            upload_body.summing = md5_hash
+            response = self._client.call_operation(
+                "put_object", object_key, action="write", Body=upload_body, **attributes
+            )
+            return self._confirm_whole(
+                object_key, payload, response, md5_hash.hexdigest() if md5_hash is not None else None
+            )
 
-        return self._retry.call(attempt, what=self._client.uri(full))
+        return self._retry.call(send_once, target=self._client.object_uri(object_key))
 
-    def _put_parts(self, full: str, payload: Payload, file: BinaryIO) -> str | None:
-        from comfypin.storage.s3_parts import PartsUpload
+    def _put_parts(self, object_key: str, payload: Payload, payload_file: BinaryIO) -> str | None:
+        from comfypin.storage.s3_parts import MultipartUpload
 
-        upload = PartsUpload(self._client, self._retry, full, payload, file)
-        upload.attributes = _attributes(payload)
+        upload = MultipartUpload(self._client, self._retry, object_key, payload, payload_file)
+        upload.attributes = _object_attributes(payload)
         upload.notes = self._notes
 
-        def attempt() -> str | None:
+        def send_once() -> str | None:
             signed = self._digests_are_checked and not self._client.is_encrypted
             compared = not signed and payload.size_bytes <= ETAG_CHECKED_BYTES and not self._trust.is_opaque
-            etag = upload.send(with_md5=compared)
-            return self._confirm_by_head(full, payload, etag, upload.expected_etag or None)
+            etag = upload.upload_file(with_md5=compared)
+            return self._confirm_by_head(object_key, payload, etag, upload.expected_etag or None)
 
-        return self._retry.call(attempt, what=self._client.uri(full))
+        return self._retry.call(send_once, target=self._client.object_uri(object_key))
 
     def _compares_etag(self, payload: Payload) -> bool:
         return not (self._sends_checksum or self._trust.is_opaque or payload.size_bytes > ETAG_CHECKED_BYTES)
 
     # -- believing
 
-    def _confirm_whole(self, full: str, payload: Payload, answer: Mapping[str, Any], md5: str | None) -> str | None:
+    def _confirm_whole(
+        self, object_key: str, payload: Payload, answer: Mapping[str, Any], md5_etag: str | None
+    ) -> str | None:
         """Make sure that the object is there. Raises `ChecksumMismatch`, `NotStored`."""
         from comfypin.storage.s3_errors import BODY, STATUS
 
-        etag = bare(answer.get("ETag"))
+        etag = unquote_etag(answer.get("ETag"))
         if answer[STATUS] != 200 or etag is None or answer[BODY].strip():
             # No answer of S3's to a PUT; something stands before it, or is it.
-            self._read_back(full, payload, status=answer[STATUS])
-        elif md5 is not None and etag == md5:
+            self._read_back(object_key, payload, status=answer[STATUS])
+        elif md5_etag is not None and etag == md5_etag:
             self._trust.note_agreed()
         elif self._sends_checksum and _is_checksum(answer.get("ChecksumSHA256"), payload):
             pass
-        elif md5 is None or self._digests_are_checked:
-            self._confirm_by_head(full, payload, etag, None)
+        elif md5_etag is None or self._digests_are_checked:
+            self._confirm_by_head(object_key, payload, etag, None)
         else:
-            self._read_back(full, payload, status=answer[STATUS])
+            self._read_back(object_key, payload, status=answer[STATUS])
             self._trust.note_differed()
         return etag
 
-    def _confirm_by_head(self, full: str, payload: Payload, etag: str | None, md5_etag: str | None) -> str | None:
+    def _confirm_by_head(self, object_key: str, payload: Payload, etag: str | None, md5_etag: str | None) -> str | None:
         """Make sure that the server has an object of this size under the ETag that it answered, or that it should have.
 
         If it has another ETag, the bytes themselves decide.
         """
-        facts = self._retry.call(lambda: self._facts(full), what=self._client.uri(full))
-        if facts is None:
-            raise NotStored(uri=self._client.uri(full), status=200)
-        size, found = facts.get("ContentLength"), bare(facts.get("ETag"))
+        object_head = self._retry.call(
+            lambda: self._head_object(object_key), target=self._client.object_uri(object_key)
+        )
+        if object_head is None:
+            raise NotStored(uri=self._client.object_uri(object_key), status=200)
+        size, found_etag = object_head.get("ContentLength"), unquote_etag(object_head.get("ETag"))
         if size != payload.size_bytes:
             raise ChecksumMismatch(
-                uri=self._client.uri(full), kind="size", expected=str(payload.size_bytes), actual=str(size)
+                uri=self._client.object_uri(object_key), kind="size", expected=str(payload.size_bytes), actual=str(size)
             )
-        if md5_etag is not None and found == md5_etag:
+        if md5_etag is not None and found_etag == md5_etag:
             self._trust.note_agreed()
-        elif md5_etag is not None or found is None or found != etag or not _has_digest(facts, payload):
-            self._read_back(full, payload, status=200)
+        elif md5_etag is not None or found_etag is None or found_etag != etag or not _has_digest(object_head, payload):
+            self._read_back(object_key, payload, status=200)
             if md5_etag is not None:
                 self._trust.note_differed()
-        return found
+        return found_etag
 
-    def _read_back(self, full: str, payload: Payload, *, status: int) -> None:
+    def _read_back(self, object_key: str, payload: Payload, *, status: int) -> None:
         hasher = hashlib.sha256()
         try:
-            for chunk in self._chunks(full, action="read back"):
+            for chunk in self._read_chunks(object_key, action="read back"):
                 hasher.update(chunk)
-        except ObjectMissing as exc:
-            raise NotStored(uri=self._client.uri(full), status=status) from exc
+        except ObjectMissing as exception:
+            raise NotStored(uri=self._client.object_uri(object_key), status=status) from exception
         if hasher.hexdigest() != payload.sha256.hex:
             raise ChecksumMismatch(
-                uri=self._client.uri(full), kind="sha256", expected=payload.sha256.hex, actual=hasher.hexdigest()
+                uri=self._client.object_uri(object_key),
+                kind="sha256",
+                expected=payload.sha256.hex,
+                actual=hasher.hexdigest(),
             )
 
     # -- reading
 
-    def _chunks(self, full: str, *, offset: int = 0, action: str = "read") -> Iterator[bytes]:
+    def _read_chunks(self, object_key: str, *, offset: int = 0, action: str = "read") -> Iterator[bytes]:
         from comfypin.storage.s3_errors import STATUS
 
-        wanted = {"Range": f"bytes={offset}-"} if offset else {}
-        with self._client.failures_named(full, action):
-            answer = self._client.call("get_object", full, action=action, **wanted)
+        range_option = {"Range": f"bytes={offset}-"} if offset else {}
+        with self._client.translate_failures(object_key, action):
+            response = self._client.call_operation("get_object", object_key, action=action, **range_option)
             # Some servers have no ranges, and `rclone serve s3` answers 200 to one, with the range.
-            ranged = answer[STATUS] == 206 or "ContentRange" in answer
-            skip = 0 if ranged else offset
-            with closing(answer["Body"]) as body:
-                for chunk in body.iter_chunks(CHUNK_BYTES):
-                    if len(chunk) > skip:
-                        yield chunk[skip:]
-                    skip = max(0, skip - len(chunk))
+            is_ranged = response[STATUS] == 206 or "ContentRange" in response
+            skip_bytes = 0 if is_ranged else offset
+            with closing(response["Body"]) as response_body:
+                for chunk in response_body.iter_chunks(CHUNK_BYTES):
+                    if len(chunk) > skip_bytes:
+                        yield chunk[skip_bytes:]
+                    skip_bytes = max(0, skip_bytes - len(chunk))
 
-    def _facts(self, full: str) -> dict[str, Any] | None:
+    def _head_object(self, object_key: str) -> dict[str, Any] | None:
         try:
-            return self._client.call("head_object", full, action="read")
+            return self._client.call_operation("head_object", object_key, action="read")
         except ObjectMissing:
             return None
-        except Transient:
+        except TransientStorageError:
             raise
         except StorageError:
             # A refused HEAD has no words; a refused GET has.
-            self._client.call("get_object", full, action="read", Range="bytes=0-0")["Body"].close()
+            self._client.call_operation("get_object", object_key, action="read", Range="bytes=0-0")["Body"].close()
             raise
 
 
-def bare(etag: str | None) -> str | None:
+def unquote_etag(etag: str | None) -> str | None:
     """An ETag without its quotes; None for an empty one."""
     return (etag.strip().removeprefix("W/").strip('"') or None) if etag else None
 
 
-def _is_checksum(said: object, payload: Payload) -> bool:
-    return said == base64.b64encode(bytes.fromhex(payload.sha256.hex)).decode()
+def _is_checksum(returned_checksum: object, payload: Payload) -> bool:
+    return returned_checksum == base64.b64encode(bytes.fromhex(payload.sha256.hex)).decode()
 
 
-def _has_digest(facts: Mapping[str, Any], payload: Payload) -> bool:
+def _has_digest(object_head: Mapping[str, Any], payload: Payload) -> bool:
     """Whether an object is the one that was sent with this payload, as its metadata says; True if there was none."""
-    wanted = payload.metadata.get("sha256")
-    return wanted is None or _metadata(facts).get("sha256") == wanted
+    expected_sha256 = payload.metadata.get("sha256")
+    return expected_sha256 is None or _from_metadata_headers(object_head).get("sha256") == expected_sha256
 
 
-def _attributes(payload: Payload) -> dict[str, Any]:
-    metadata = {name: _header(value) for name, value in payload.metadata.items()}
+def _object_attributes(payload: Payload) -> dict[str, Any]:
+    metadata = {name: _to_header_value(value) for name, value in payload.metadata.items()}
     return {"ContentType": payload.media_type, "Metadata": metadata}
 
 
-def _header(value: str) -> str:
+def _to_header_value(value: str) -> str:
     """Headers are ASCII; other characters travel as percent codes, and come back as what they were."""
     # Signatures are of headers with single spaces between words.
-    spaces = "" if "  " in value or value != value.strip() else " "
-    return quote(value, safe=f"{spaces}!#$&'()*+,/:;=?@[]^_`{{|}}~\"<>\\")
+    safe_spaces = "" if "  " in value or value != value.strip() else " "
+    return quote(value, safe=f"{safe_spaces}!#$&'()*+,/:;=?@[]^_`{{|}}~\"<>\\")
 
 
-def _metadata(facts: Mapping[str, Any]) -> dict[str, str]:
+def _from_metadata_headers(object_head: Mapping[str, Any]) -> dict[str, str]:
     # Servers give the names back in a case of their own.
-    return {name.lower(): unquote(value) for name, value in (facts.get("Metadata") or {}).items()}
+    return {name.lower(): unquote(value) for name, value in (object_head.get("Metadata") or {}).items()}
 
 
 Settings = S3Settings

@@ -5,7 +5,7 @@ from typing import Any
 
 from comfypin.storage.errors import PayloadUnreadable
 from comfypin.storage.interface import Payload
-from comfypin.storage.payload_file import changed
+from comfypin.storage.payload_file import payload_changed
 
 
 class UploadBody:
@@ -36,29 +36,29 @@ class UploadBody:
 
     def read(self, size: int = -1) -> bytes:
         """The next bytes. Raises `PayloadUnreadable`."""
-        left = self.size_bytes - self._position
-        count = left if size < 0 else min(size, left)
-        if count <= 0:
+        remaining_bytes = self.size_bytes - self._position
+        wanted_bytes = remaining_bytes if size < 0 else min(size, remaining_bytes)
+        if wanted_bytes <= 0:
             return b""
         try:
-            data = os.pread(self._descriptor, count, self._offset + self._position)
-        except OSError as exc:
-            reason = (exc.strerror or str(exc)).lower()
-            raise PayloadUnreadable(path=str(self._payload.path), reason=reason) from exc
-        if not data:
+            piece = os.pread(self._descriptor, wanted_bytes, self._offset + self._position)
+        except OSError as exception:
+            reason = (exception.strerror or str(exception)).lower()
+            raise PayloadUnreadable(path=str(self._payload.path), reason=reason) from exception
+        if not piece:
             raise PayloadUnreadable(path=str(self._payload.path), reason="it became shorter while it was uploaded")
-        self._position += len(data)
+        self._position += len(piece)
         if self._is_sending:
             if self._payload.pace is not None:
-                self._payload.pace(len(data))
+                self._payload.pace(len(piece))
             if self.summing is not None:
-                self.summing.update(data)
-        return data
+                self.summing.update(piece)
+        return piece
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Move the position."""
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size_bytes}[whence]
-        self._position = start + offset
+        start_position = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size_bytes}[whence]
+        self._position = start_position + offset
         return self._position
 
     def tell(self) -> int:
@@ -68,10 +68,10 @@ class UploadBody:
     def require_digest(self, signed_sha256: str) -> None:
         """Make sure that what was signed is what was hashed before. Raises `PayloadUnreadable`."""
         if self.size_bytes == self._payload.size_bytes and signed_sha256 != self._payload.sha256.hex:
-            raise changed(self._payload)
+            raise payload_changed(self._payload)
 
 
-class OtherWhenSent:
+class TamperedBody:
     """A small body whose bytes are others when it is sent than when it was signed: does a server notice?"""
 
     def __init__(self, data: bytes) -> None:
@@ -88,14 +88,14 @@ class OtherWhenSent:
 
     def read(self, size: int = -1) -> bytes:
         """The next bytes."""
-        start = self._position
-        self._position = len(self._data) if size < 0 else min(len(self._data), start + size)
-        return self._data[start : self._position]
+        start_position = self._position
+        self._position = len(self._data) if size < 0 else min(len(self._data), start_position + size)
+        return self._data[start_position : self._position]
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Move the position."""
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: len(self._data)}[whence]
-        self._position = start + offset
+        start_position = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: len(self._data)}[whence]
+        self._position = start_position + offset
         return self._position
 
     def tell(self) -> int:

@@ -61,14 +61,16 @@ def read_url(url: str, *, proxies: "Proxies | None" = None) -> bytes:
 def _consumed(url: str, consume: Callable[[Iterable[bytes]], T], proxies: "Proxies | None") -> T:
     if url.startswith("file:"):
         return consume(_local_pieces(url))
-    from comfypin.http.client import HttpClient, Transport
+    from comfypin.http.client import HttpClient, HttpTransport
     from comfypin.http.errors import HttpError
-    from comfypin.http.patient import flowing, read_patiently
+    from comfypin.http.patient import iter_unless_stalled, read_with_retries
     from comfypin.http.proxies import Proxies
 
-    client = HttpClient(transport=Transport(proxies=proxies or Proxies(), timeout_s=TIMEOUT_S))
+    client = HttpClient(transport=HttpTransport(proxies=proxies or Proxies(), timeout_s=TIMEOUT_S))
     try:
-        return read_patiently(client, url, lambda response: consume(flowing(response)), policy=DOWNLOAD_RETRIES)
+        return read_with_retries(
+            client, url, lambda response: consume(iter_unless_stalled(response)), policy=DOWNLOAD_RETRIES
+        )
     except HttpError as error:
         raise DownloadFailed(url=_shown(url), reason=error.reason) from error
     finally:

@@ -27,7 +27,7 @@ def unpacked_sizes(packages: Sequence[PackagePin], *, offline: bool, proxies: "P
     """Return what the packages' files take on a disk, in bytes: read from their wheels, here or on their servers; 0 if
     nobody says. A server that gives only a whole wheel's size makes it an estimate.
     """
-    from comfypin.http.client import HttpClient, Transport
+    from comfypin.http.client import HttpClient, HttpTransport
     from comfypin.http.errors import HttpError
     from comfypin.http.proxies import Proxies, ProxyInvalid
 
@@ -42,7 +42,7 @@ def unpacked_sizes(packages: Sequence[PackagePin], *, offline: bool, proxies: "P
         except (OSError, ValueError, zipfile.BadZipFile, HttpError, ProxyInvalid):
             return 0
 
-    client = HttpClient(transport=Transport(proxies=proxies or Proxies(), timeout_s=_TIMEOUT_S))
+    client = HttpClient(transport=HttpTransport(proxies=proxies or Proxies(), timeout_s=_TIMEOUT_S))
     with closing(client), ThreadPoolExecutor(max_workers=16) as threads:
         return list(threads.map(size, packages))
 
@@ -71,7 +71,7 @@ class RemoteFile(io.RawIOBase):
             self.in_parts = answer.status == 206 and total.isdigit()
             whole = (answer.size_bytes or 0) if answer.status == 200 else 0
             self.size_bytes = int(total) if self.in_parts else whole
-            self._tail = answer.body(_TAIL_BYTES) if self.in_parts else b""
+            self._tail = answer.read_bytes(_TAIL_BYTES) if self.in_parts else b""
 
     def readable(self) -> bool:
         return True
@@ -107,4 +107,4 @@ class RemoteFile(io.RawIOBase):
         with self._client.get(self._url, {"Range": f"bytes={start}-{start + count - 1}"}) as answer:
             if answer.status != 206:
                 raise OSError(f"HTTP {answer.status} for a part of a file")
-            return answer.body(count)
+            return answer.read_bytes(count)

@@ -99,7 +99,7 @@ class CivitaiSource:
             error = refusal(answer, uri)
             raise self._explained(uri) if isinstance(error, SourceRefused) else error
         try:
-            value = json.loads(answer.text(MAX_JSON_BYTES))
+            value = json.loads(answer.read_text(MAX_JSON_BYTES))
         except ValueError as error:
             raise SourceFailed(uri=uri, reason="Civitai's answer is not JSON") from error
         if not isinstance(value, dict):
