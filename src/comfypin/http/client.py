@@ -35,6 +35,7 @@ class Credentials:
 
     def for_url(self, url: HttpUrl) -> str | None:
         """Return the token for this address, if one is meant for its origin."""
+        # A token must not cross a network in the clear.
         if url.scheme != "https" and url.host not in {"127.0.0.1", "localhost", "::1"}:
             return None
         return next((token for origin, token in self.tokens.items() if _parse_origin(origin) == url.origin), None)
@@ -42,10 +43,10 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpTransport:
-    """How the client reaches servers: the network, the proxies before it, TLS, and how long silence is borne.
+    """How the client reaches servers: the network, the proxies before it, TLS, and the timeouts.
 
-    Nothing here looks at the environment: without `proxies`, servers are reached directly. `head_s` bounds the
-    time from the request to the end of the response's head, unless the request has a deadline.
+    Nothing here reads the environment: without `proxies`, servers are reached directly. `head_s` limits the time from
+    the request to the end of the response's head, unless the request has a deadline.
     """
 
     network: Network = field(default_factory=SystemNetwork)
@@ -60,7 +61,7 @@ def _leave_untranslated(shown: str, error: HttpError) -> Exception:
 
 
 class HttpClient:
-    """Asks servers; threads share it. A host is resolved once in its life, so that it cannot move after the check."""
+    """Sends requests; threads share it. A host is resolved once in its life, so that it cannot move after the check."""
 
     def __init__(
         self,
@@ -71,10 +72,10 @@ class HttpClient:
         deadline: Deadline | None = None,
         translate: Callable[[str, HttpError], Exception] = _leave_untranslated,
     ) -> None:
-        """With `public_only` no private address is asked, even if the URL itself names it: for strangers' URLs.
+        """Make a client. With `public_only` it refuses private addresses, even if the URL itself names one.
 
-        `deadline` is for all that this client ever does. `translate` makes the caller's own exception of an address
-        (without secrets) and an `HttpError`.
+        That is for URLs that strangers name. `deadline` limits everything that this client ever does. `translate` makes
+        the caller's own exception from a URL (without secrets) and an `HttpError`.
         """
         self._credentials = credentials or Credentials()
         self._transport = transport or HttpTransport()
@@ -91,7 +92,7 @@ class HttpClient:
             return False
 
     def get(self, url: str, headers: Mapping[str, str] | None = None, *, referring_url: str | None = None) -> Response:
-        """Ask for a file; see `request`."""
+        """Send a GET; see `request`."""
         return self.request("GET", url, headers=headers, referring_url=referring_url)
 
     def request(
@@ -105,11 +106,11 @@ class HttpClient:
         deadline: Deadline | None = None,
         max_redirects: int = MAX_REDIRECTS,
     ) -> Response:
-        """Ask, follow redirects, and return the response to read or close, whatever its status is.
+        """Send a request, follow redirects, and return the response to read or close, whatever its status is.
 
-        `led_by` is the address of a server that named this one in a response that was no redirect but means the same.
-        `deadline` holds for the whole, the body too. With `max_redirects` 0 a redirect is returned as it is.
-        Raises `HttpError`, or what `translate` makes of it.
+        `referring_url` is the URL of a server that named this one in its response, as a redirect would. `deadline` is
+        for the whole, the body included. With `max_redirects` 0 a redirect is returned as it is. Raises `HttpError`, or
+        what `translate` makes of it.
         """
         shown = shown_url(url)
         given_deadline = deadline or self._deadline
@@ -120,8 +121,10 @@ class HttpClient:
                 request, None if referring_url is None else _parse_url(referring_url), request_deadline
             )
         except HttpError as error:
+            # The cause is the library's exception: ours in between would tell nothing more.
             raise self._translate(shown, error) from error.__cause__
         if given_deadline is None:
+            # Only the head was limited: a large body may take its time.
             request_deadline.lift_limit()
         return response
 
@@ -144,6 +147,7 @@ class HttpClient:
             redirects.append((raw_response.status, dict(raw_response.headers.items())))
             if len(redirects) > request.max_redirects:
                 raise AddressRefused(f"more than {request.max_redirects} redirects")
+            # A connection can be used again only if the redirect's body was read.
             self._make_response(raw_response, request.url, deadline, redirects).read_text()
             request = request.after_redirect(
                 raw_response.status, redirect_location, had_secret=_holds_secret(sent_headers)
@@ -189,6 +193,7 @@ class HttpClient:
                         request.url.full_address if is_plainly_proxied else request.url.target,
                         body=request.body,
                         headers=headers,
+                        # Retries and redirects are decided above, where each address is checked.
                         retries=False,
                         redirect=False,
                         assert_same_host=False,
@@ -209,7 +214,7 @@ class HttpClient:
                 raise HttpError(reason, is_transient=False) from None
             if is_plainly_proxied and response.status == 407:
                 response.close()
-                raise ProxyFailed("its proxy wants another user and password", is_transient=False)
+                raise ProxyFailed("its proxy requires another user and password", is_transient=False)
             return response
 
     def _make_timeout(self, deadline: Deadline) -> urllib3.Timeout:
@@ -219,7 +224,7 @@ class HttpClient:
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """What is asked of whom; `headers` are those that the caller gave, as far as they are for this origin."""
+    """One request; `headers` are those that the caller gave, without those that are not for this origin."""
 
     method: str
     url: HttpUrl
@@ -228,7 +233,7 @@ class _Request:
     max_redirects: int
 
     def after_redirect(self, status: int, redirect_location: str, *, had_secret: bool) -> "_Request":
-        """Return what is asked after a redirect. Raises `AddressRefused`."""
+        """Return the request that follows a redirect. Raises `AddressRefused`."""
         try:
             target_url = self.url.join_location(redirect_location)
         except UrlInvalid as error:
@@ -247,7 +252,7 @@ class _Request:
 
 
 def shown_url(url_text: str) -> str:
-    """Return an address without what may be secret in it, though it may not be a valid one."""
+    """Return a URL without what may be secret in it, even if it is not valid."""
     try:
         return HttpUrl.parse(url_text).redacted_url
     except UrlInvalid:

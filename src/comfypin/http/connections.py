@@ -24,8 +24,8 @@ _CONNECT_TIMEOUT_S = 15.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolSettings:
-    """How many idle connections a pool keeps, how large the pieces of a body are, how long a server may take to accept
-    one of them (None: as long as a connection may take).
+    """How many idle connections a pool keeps, how large the pieces of a body are, and the timeout for sending one piece
+    (None: the connect timeout).
     """
 
     most_idle: int = 64
@@ -34,14 +34,14 @@ class PoolSettings:
 
 
 class Network(Resolver, Protocol):
-    """How names become addresses, and sockets connections; tests bring their own."""
+    """Resolves names and connects sockets; tests bring their own."""
 
     def connect(self, unconnected: socket.socket, address: str, port: int) -> None:
         """Connect a socket, whose timeout is set, to an address. Raises `OSError`."""
 
 
 class SystemNetwork(SystemResolver):
-    """The resolver and the network of this machine."""
+    """Uses the resolver and the network of this machine."""
 
     def connect(self, unconnected: socket.socket, address: str, port: int) -> None:
         unconnected.connect((address, port))
@@ -49,7 +49,7 @@ class SystemNetwork(SystemResolver):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Where a request goes: the address, the IP addresses that were checked, or the proxy that asks instead."""
+    """Where a request goes: the URL, the IP addresses that were checked, or the proxy that connects instead."""
 
     url: HttpUrl
     addresses: tuple[str, ...] = ()
@@ -57,7 +57,7 @@ class Route:
 
 
 class _CheckedConnection(HTTPConnection):
-    """A connection to one of the addresses that were checked, or to a proxy, under the deadline of its thread."""
+    """Connects to one of the addresses that were checked, or to a proxy, under the deadline of its thread."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class _CheckedConnection(HTTPConnection):
         super().request(*arguments, **options)
 
     def _new_conn(self) -> socket.socket:
-        """Connect; urllib3 and those who build on it replace this method to say how."""
+        """Connect. urllib3 expects subclasses to override this method."""
         if not self._addresses:
             return _to_bounded_socket(super()._new_conn())
         last_error: OSError | None = None
@@ -95,6 +95,7 @@ class _CheckedConnection(HTTPConnection):
             except OSError as error:
                 last_error = error
                 continue
+            # As urllib3's own method does, for those who watch connections.
             sys.audit("http.client.connect", self, self.host, self.port)
             return connected_socket
         if isinstance(last_error, TimeoutError):
@@ -108,8 +109,10 @@ class _CheckedConnection(HTTPConnection):
             timeout_s = self.timeout if isinstance(self.timeout, int | float) else _CONNECT_TIMEOUT_S
             deadline = current_deadline.get()
             bounded_socket.settimeout(timeout_s if deadline is None else deadline.bound_s(timeout_s))
+            # As urllib3 does: small requests must not wait for an acknowledgement.
             bounded_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             put_under_deadline(bounded_socket)
+            # To the address that was checked: asking DNS again could give another one.
             self._network.connect(bounded_socket, address, self.port)
             bounded_socket.settimeout(timeout_s)
         except BaseException:
@@ -119,7 +122,7 @@ class _CheckedConnection(HTTPConnection):
 
 
 class _CheckedTlsConnection(_CheckedConnection, HTTPSConnection):
-    """The same under TLS."""
+    """Connects to a checked address under TLS."""
 
 
 def _to_bounded_socket(connected_socket: socket.socket) -> socket.socket:
@@ -141,7 +144,7 @@ class _CheckedTlsPool(urllib3.HTTPSConnectionPool):
 
 
 class RoutePools:
-    """One pool for each route; threads share them."""
+    """Keeps one pool for each route; threads share them."""
 
     def __init__(
         self, network: Network, make_tls: Callable[[], ssl.SSLContext], settings: PoolSettings | None = None

@@ -1,7 +1,7 @@
-"""A time limit for the whole of a fetch, whatever a server does to draw it out, and a way to end it from outside.
+"""Limits the time of a whole fetch, however a server draws it out, and lets another thread end it.
 
-A socket's own timeout begins anew with each byte, so a server that sends one now and then can keep a request for as
-long as it likes: by its head, its body, each redirect. Sockets under a deadline wait for what is left of it.
+A socket's own timeout starts again with each byte, so a server that sends one now and then can keep a request for as
+long as it likes: in its head, its body, each redirect. Sockets under a deadline wait only for what is left of it.
 """
 
 import contextlib
@@ -15,11 +15,11 @@ from contextvars import ContextVar
 
 
 class DeadlinePassed(TimeoutError):
-    """What a read raises under a deadline that has passed."""
+    """Raised by a read under a deadline that has passed."""
 
 
 class Deadline:
-    """The moment by which something must have ended; `seconds` None is never. Shared by threads."""
+    """Holds the moment by which something must end; None as `seconds` means never. Threads share it."""
 
     def __init__(self, seconds: float | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -27,22 +27,23 @@ class Deadline:
         self._at = clock() + self._seconds
         self._is_lifted = False
         self._is_cancelled = False
+        # Weak, so that a deadline does not keep closed sockets alive.
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._lock = threading.Lock()
 
     @property
     def remaining_s(self) -> float:
-        """Seconds that are left: 0 if it has passed or was cancelled, infinity if it never passes."""
+        """Return the seconds that are left: 0 if it has passed or was cancelled, infinity if it never passes."""
         return 0.0 if self._is_cancelled else max(0.0, self._at - self._clock())
 
     @property
     def has_passed(self) -> bool:
-        """Whether it has passed or was cancelled."""
+        """Return whether it has passed or was cancelled."""
         return self.remaining_s <= 0
 
     @property
     def is_set(self) -> bool:
-        """Whether it can pass by itself."""
+        """Return whether it can pass by itself."""
         return self._at != math.inf
 
     def bound_s(self, seconds: float) -> float:
@@ -91,7 +92,7 @@ current_deadline: ContextVar[Deadline | None] = ContextVar("current_deadline", d
 
 @contextlib.contextmanager
 def use_deadline(deadline: Deadline | None) -> Iterator[None]:
-    """Put what this thread connects and asks meanwhile under a deadline."""
+    """Put what this thread connects and sends inside the block under a deadline."""
     previous_deadline = current_deadline.set(deadline)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Which servers may be asked, and which may lead where: each host is resolved once, checked, and pinned."""
+"""Decides which servers may be connected to, and which may redirect where: each host is resolved once and pinned."""
 
 import ipaddress
 import threading
@@ -14,7 +14,7 @@ _RESOLVE_S = 30.0
 
 
 class AddressGuard:
-    """The rules. With `public_only` no private address is asked at all: for addresses that strangers name."""
+    """Checks addresses. With `public_only` it refuses every private one: for URLs that strangers name."""
 
     def __init__(self, network: Network, proxies: Proxies, *, public_only: bool) -> None:
         self._network = network
@@ -24,11 +24,11 @@ class AddressGuard:
         self._lock = threading.Lock()
 
     def start_chain(self, deadline: Deadline) -> "RedirectChain":
-        """Return the way of one request through its redirects."""
+        """Return the checker of one request and its redirects."""
         return RedirectChain(self, deadline)
 
     def find_route(self, target_url: HttpUrl, deadline: Deadline) -> Route:
-        """Return where an address leads. Raises `AddressRefused`, `HttpError`."""
+        """Return the route to a URL. Raises `AddressRefused`, `HttpError`."""
         proxy = self._proxies.for_url(target_url)
         if proxy is not None and not self._public_only and not _is_literal(target_url.host):
             # The proxy asks the resolver, which this machine may not reach; whom it may ask is its own to decide.
@@ -41,6 +41,7 @@ class AddressGuard:
             raise AddressRefused(
                 f"{target_url.host} is not known here, so the proxy might lead to a private address"
             ) from None
+        # 169.254.169.254 gives a cloud's keys to whoever asks.
         if any(map(is_link_local, addresses)):
             raise AddressRefused(f"it leads to the link-local address of {target_url.host}, where clouds keep keys")
         if self._public_only and not all(map(is_public, addresses)):
@@ -68,12 +69,13 @@ class AddressGuard:
                 raise RequestDeadlineExceeded from None
             raise HttpError("its name was not resolved in time") from error
         with self._lock:
+            # Two threads may have resolved the host at once: the first result holds for both.
             return self._known.setdefault(host_and_port, found_addresses)
 
 
 class RedirectChain:
-    """One request's way. A server on the public internet has no business in a private network, nor may one make us its
-    messenger: once a host on the way was public, all that follow must be.
+    """Checks one request's redirects. A public server has no business in a private network, nor may it make us its
+    messenger: once a host of the chain was public, all that follow must be.
     """
 
     def __init__(self, guard: AddressGuard, deadline: Deadline) -> None:
@@ -82,7 +84,7 @@ class RedirectChain:
         self._public_host: str | None = None
 
     def next_route(self, target_url: HttpUrl) -> Route:
-        """Return where the next address leads. Raises `AddressRefused`, `HttpError`."""
+        """Return the route to the next URL. Raises `AddressRefused`, `HttpError`."""
         route = self._guard.find_route(target_url, self._deadline)
         if self._public_host is not None and not all(map(is_public, route.addresses)):
             raise AddressRefused(

@@ -1,4 +1,4 @@
-"""Reading an address as a whole, all of it again after a failure that may pass."""
+"""Reads a URL as a whole, and all of it again after a transient failure."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ _STALL_S = 60.0
 
 
 class StatusError(HttpError):
-    """A response that is not the file that was asked for."""
+    """Raised if the status is not that of the file that was requested."""
 
     def __init__(self, status: int, *, retry_after_s: float | None = None) -> None:
         super().__init__(f"HTTP {status}", is_transient=status in TRANSIENT_STATUSES, was_sent=True)
@@ -26,7 +26,7 @@ class StatusError(HttpError):
 
 
 def is_transient(error: Exception) -> bool:
-    """Return whether trying again may help."""
+    """Return whether a retry may help."""
     return isinstance(error, HttpError) and error.is_transient
 
 
@@ -51,7 +51,7 @@ def read_with_retries(
 
 
 def iter_unless_stalled(response: Response) -> Iterator[bytes]:
-    """Yield the body as long as it comes at a bearable rate. Raises `HttpError`."""
+    """Yield the body while it arrives at a bearable rate. Raises `HttpError`."""
     stall_watch = StallWatch(_STALL_S)
     for piece in response.iter_bytes():
         if stall_watch.is_too_slow(len(piece)):

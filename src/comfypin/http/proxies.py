@@ -1,4 +1,4 @@
-"""The proxy between this machine and a server, as HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY name it.
+"""The proxies that HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY name.
 
 They mean what the standard library makes of them. A user and password in such a variable go to the proxy alone, and are
 never shown.
@@ -12,25 +12,25 @@ from functools import cached_property
 from urllib.parse import unquote, urlsplit
 
 from comfypin.addresses import HostInvalid, normalize_host
-from comfypin.errors import ConfigError
+from comfypin.errors import ConfigError, declare
 from comfypin.http.url import HttpUrl, UrlInvalid
 
 
+@declare
 class ProxyInvalid(ConfigError):
-    """A variable that should name a proxy does not."""
+    """Raised if a variable that should name a proxy does not."""
 
-    def __init__(self, *, variable: str) -> None:
-        # What is wrong is not shown: it may be a part of a password.
-        super().__init__(
-            f"{variable} is not the address of an HTTP proxy (what it holds is not shown); write "
-            "http://[USER:PASSWORD@]HOST:PORT, special characters of the password as %XX.",
-            variable=variable,
-        )
+    # The value is not shown: it may hold a part of a password.
+    template = (
+        "{variable} is not the URL of an HTTP proxy (its value is not shown); write http://[USER:PASSWORD@]HOST:PORT, "
+        "special characters of the password as %XX."
+    )
+    variable: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proxy:
-    """One proxy: its address, what it is shown of the user, and the variable that names it."""
+    """One proxy: its URL, the login for it, and the variable that names it."""
 
     url: str
     authorization: str | None = field(default=None, repr=False)
@@ -38,13 +38,13 @@ class Proxy:
 
     @property
     def headers(self) -> dict[str, str]:
-        """What a request says to the proxy alone."""
+        """Return the headers that only the proxy sees."""
         return {"Proxy-Authorization": self.authorization} if self.authorization else {}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Proxies:
-    """Which proxy stands before which address."""
+    """Knows the proxy of each URL."""
 
     named: Mapping[str, tuple[str, str]] = field(default_factory=dict, repr=False)
 
@@ -64,12 +64,12 @@ class Proxies:
         return cls(named=named_proxies)
 
     def for_url(self, url: HttpUrl) -> Proxy | None:
-        """Return the proxy for an address; None if there is none, or NO_PROXY names the host. Raises `ProxyInvalid`."""
+        """Return the proxy for a URL, None if it needs none or NO_PROXY names the host. Raises `ProxyInvalid`."""
         host_forms = {url.authority, re.sub(r":[0-9]*$", "", url.authority), f"{url.host}:{url.port}", url.host}
         return self._find_proxy(url.scheme, host_forms)
 
     def for_address(self, address: str) -> Proxy | None:
-        """Return the proxy for an address as a store's own library writes it. Raises `ProxyInvalid`."""
+        """Return the proxy for a URL as a store's own library writes it. Raises `ProxyInvalid`."""
         try:
             return self.for_url(HttpUrl.parse(address))
         except UrlInvalid:

@@ -18,9 +18,9 @@ MAX_TEXT_BYTES = 64 << 10
 
 
 class Response:
-    """One response. Read its body, or close it; the connection is used again if the body was read to its end.
+    """One response. Read its body, or close it; the connection is reused if the body was read to its end.
 
-    `url` is the address that gave it, `hops` are the statuses and headers of the redirects before.
+    `url` is the URL that sent it, `hops` are the statuses and headers of the redirects before.
     """
 
     def __init__(
@@ -41,13 +41,15 @@ class Response:
         self._deadline = deadline
         self._translate = translate
         content_length = raw_response.headers.get("Content-Length", "")
+        # int() takes signs and underscores too, which no valid length has.
         self._left: int | None = int(content_length) if content_length.isascii() and content_length.isdigit() else None
+        # With both headers the chunks win: https://www.rfc-editor.org/rfc/rfc9112#section-6.3
         if "chunked" in raw_response.headers.get("Transfer-Encoding", "").lower():
             self._left = None
 
     @property
     def size_bytes(self) -> int | None:
-        """How much of the body is left, if the server says it."""
+        """Return how many bytes of the body are left, if the server says it."""
         return self._left
 
     def readinto(self, buffer: memoryview) -> int:
@@ -182,13 +184,13 @@ def _tls_error(cause: ssl.SSLError) -> HttpError:
 
 
 def _proxy_error(causes: list[BaseException]) -> ProxyFailed | None:
-    """Return what a proxy says to CONNECT if it is no: http.client has only a sentence for it."""
+    """Return the failure if a proxy refused CONNECT: http.client reports it only as a sentence."""
     tunnel_message = next((str(cause) for cause in causes if str(cause).startswith("Tunnel connection failed: ")), None)
     if tunnel_message is None:
         return None
     tunnel_status = tunnel_message.removeprefix("Tunnel connection failed: ")
     if tunnel_status.startswith("407"):
-        return ProxyFailed("its proxy wants another user and password", is_transient=False)
+        return ProxyFailed("its proxy requires another user and password", is_transient=False)
     if tunnel_status.startswith("4") and not tunnel_status.startswith(("408", "429")):
         return ProxyFailed(f"its proxy does not let it through (HTTP {tunnel_status})", is_transient=False)
     return ProxyFailed(f"its proxy has no way to it (HTTP {tunnel_status})")

@@ -10,6 +10,7 @@ from comfypin.http.deadline import Deadline, current_deadline
 
 T = TypeVar("T")
 
+# Stands for "no timeout" in comparisons.
 _LONGEST_S = 1e6
 
 
@@ -36,11 +37,11 @@ class _BoundedReads:
 
 
 class BoundedSocket(_BoundedReads, socket.socket):
-    """A TCP socket under a deadline."""
+    """Waits under a deadline, over TCP."""
 
 
 class BoundedTlsSocket(_BoundedReads, ssl.SSLSocket):
-    """A TLS socket under a deadline."""
+    """Waits under a deadline, over TLS."""
 
     def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002 - the library's own signature
         put_under_deadline(self)

@@ -1,4 +1,4 @@
-"""Addresses of http and https, parsed once: what is checked, connected to and asked for is one value."""
+"""URLs of http and https, parsed once: what is checked, connected to and requested is one value."""
 
 import re
 import urllib.parse
@@ -15,11 +15,12 @@ _PORTS = {"http": 80, "https": 443}
 # within addresses, and before the path a backslash is a slash to browsers.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _NOT_IN_AUTHORITY = re.compile(r"[\x00-\x20\x7f\\]")
+# What is percent-encoded already stays as it is: a signed URL must not change.
 _SAFE = "/?&=%:@!$'()*+,;~[]#-._"
 
 
 class UrlInvalid(ValueError):
-    """A text that is not an address of http or https; `reason` is a clause that says why."""
+    """Raised if a text is not a URL of http or https; `reason` is a clause that says why."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -82,28 +83,28 @@ class HttpUrl:
 
     @property
     def origin(self) -> Origin:
-        """What secrets are meant for: scheme, host and port."""
+        """Return what secrets are meant for: scheme, host and port."""
         return self.scheme, self.host, self.port
 
     @property
     def authority(self) -> str:
-        """The host with its port, if that is another than usual, as requests name it."""
+        """Return the host, with its port if that is not the default, as requests name it."""
         hostname = f"[{self.host}]" if ":" in self.host else self.host
         return hostname if self.port == _PORTS[self.scheme] else f"{hostname}:{self.port}"
 
     @property
     def full_address(self) -> str:
-        """The whole address without its login. It may be signed: not for messages."""
+        """Return the whole URL without its login. It may be signed: not for messages."""
         return f"{self.scheme}://{self.authority}{self.target}"
 
     @property
     def redacted_url(self) -> str:
-        """The address without what may be secret in it: login and query."""
+        """Return the URL without what may be secret in it: login and query."""
         return f"{self.scheme}://{self.authority}{self.target.partition('?')[0]}"
 
     @property
     def authorization(self) -> str | None:
-        """The header for the user and password in the address."""
+        """Return the header for the user and password in the URL."""
         if self.login is None:
             return None
         user_name, _, password = self.login.partition(":")

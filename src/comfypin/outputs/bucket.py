@@ -1,4 +1,4 @@
-"""Outputs as objects: several at once, each confirmed by the store, and last a manifest that proves all are there."""
+"""Delivers outputs as objects: several at once, each confirmed by the store, and a manifest last as the proof."""
 
 import asyncio
 import logging
@@ -24,12 +24,13 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MAX_UPLOADS = 10
+# S3 takes 2 KB of metadata in all.
 _MOST_TEXT_BYTES = 200  # three times that when it is percent-encoded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UploadStarted:
-    """An output begins to go up to its key."""
+    """Reported when an output begins to go up to its key."""
 
     key: str
     size_bytes: int
@@ -37,7 +38,7 @@ class UploadStarted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UploadMoved:
-    """So many more bytes of it were sent; after a failure some are sent again."""
+    """Reported when more bytes of an output were sent; after a failure some are sent again."""
 
     key: str
     sent_bytes: int
@@ -45,7 +46,7 @@ class UploadMoved:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UploadFinished:
-    """The store has confirmed it."""
+    """Reported when the store has confirmed an output."""
 
     key: str
 
@@ -61,7 +62,7 @@ def _utc_today() -> date:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyNaming:
-    """Where keys lie: a prefix, a template below it, and who knows the day."""
+    """How keys are made: a prefix, a template below it, and a clock for the day."""
 
     prefix: str
     template: KeyTemplate = field(default_factory=KeyTemplate.parse)
@@ -70,19 +71,19 @@ class KeyNaming:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputLinks:
-    """What browsers can open: signed URLs for so many seconds, else addresses below a public base, else none."""
+    """Makes URLs that browsers can open: signed for so many seconds, else below a public base, else none."""
 
     signed_ttl_s: int = 0
     public_base_url: str | None = None
 
     def make_url(self, store: ObjectStore, object_key: str) -> str | None:
-        """The URL of an object. Raises `StorageError` where signing fails."""
+        """Return the URL of an object, if it has one. Raises `StorageError` if signing fails."""
         if self.signed_ttl_s:
             return store.signed_url(object_key, ttl_s=self.signed_ttl_s)
         return f"{self.public_base_url}/{quote(object_key)}" if self.public_base_url else None
 
     def require_signing(self, store: ObjectStore) -> None:
-        """Sign something, where URLs are to be signed: a job must not run for nothing. Raises `StorageError`."""
+        """Sign something if URLs are to be signed: a job must not run for nothing. Raises `StorageError`."""
         if self.signed_ttl_s:
             store.signed_url("comfypin", ttl_s=self.signed_ttl_s)
 
@@ -90,7 +91,7 @@ class OutputLinks:
 class BucketSink:
     """Delivers jobs into a store, any number of them at once; they share the threads that upload.
 
-    `watcher`, where somebody sets one, hears of every upload.
+    `watcher`, if set, is called for every upload.
     """
 
     def __init__(
@@ -131,14 +132,15 @@ class BucketSink:
     async def _upload_all(
         self, job: JobFacts, outputs: tuple[Output, ...], object_keys: tuple[str, ...]
     ) -> list[StoredOutput]:
-        """All outputs, in order; after the first failure none is begun any more."""
+        """Upload all outputs and return them in order; after the first failure no further one is started."""
         stopped = threading.Event()
         stored_outputs: dict[int, StoredOutput] = {}
         waiting_items = iter([(index, *pair) for index, pair in enumerate(zip(outputs, object_keys, strict=True))])
         queue_lock = threading.Lock()
 
         def upload_some() -> None:
-            """One thread's share: whatever is next. A hop to the loop for each would cost what a small one costs."""
+            """Upload whatever is next, until none is left."""
+            # A hop to the event loop for each output would cost as much as sending a small one.
             while not stopped.is_set():
                 with queue_lock:
                     next_item = next(waiting_items, None)
@@ -153,6 +155,7 @@ class BucketSink:
             await asyncio.gather(*shares)
         except Exception:
             stopped.set()
+            # The files are removed when we return, so the other threads must have stopped reading them.
             await asyncio.wait(shares)
             raise
         except BaseException:
@@ -218,7 +221,7 @@ def _object_metadata(job: JobFacts, digest: Digest) -> dict[str, str]:
 
 
 def _safe_attribute(metadata_text: str) -> str:
-    """The text, or, where it is too long for objects (S3 takes 2 KB in all) or none, what stands for it in keys."""
+    """Return the text, or its safe word if it is invalid or too long for metadata (S3 takes 2 KB in all)."""
     try:
         fits = len(metadata_text.encode()) <= _MOST_TEXT_BYTES
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""Are two outputs the same picture? Decoded pixels within a tolerance; other files byte for byte."""
+"""Compares two outputs as pictures: decoded pixels within a tolerance; other files byte for byte."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +9,13 @@ from comfypin.digest import Digest, JsonValue
 if TYPE_CHECKING:
     import numpy
 
+# As floats a pixel takes 16 bytes.
 MAX_PIXELS = 400_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """How two outputs compare: the same or not, and the difference in words; levels are 0 to 255."""
+    """The result of comparing two outputs: the same or not, and the difference in words; levels are 0 to 255."""
 
     same: bool
     detail: str
@@ -66,7 +67,8 @@ def compare_outputs(first_path: Path, second_path: Path, *, tolerance: float) ->
 
 
 def _read_frames(path: Path) -> "list[numpy.ndarray] | None":
-    """The frames of a picture as RGBA, None for what is no picture."""
+    """Return the frames of a picture as RGBA, None if the file is not a picture."""
+    # Imported here: only comparing needs them, and they are slow to import.
     import numpy
     from PIL import Image, ImageSequence
 

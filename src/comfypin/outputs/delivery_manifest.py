@@ -1,4 +1,4 @@
-"""The manifest of a delivered job: what ran, what came out, where it lies. Its presence proves that all is there."""
+"""The manifest of a delivered job: what ran, and where its outputs are. Its presence proves that all are there."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ class StoredOutput:
 
 
 def make_manifest(job: JobFacts, stored_outputs: Sequence[StoredOutput], *, upload_s: float) -> bytes:
-    """The manifest as JSON, on one line: indenting a thousand outputs costs as much as sending a hundred."""
+    """Return the manifest as JSON on one line: indenting a thousand outputs costs as much as sending a hundred."""
     manifest = {
         "schema_version": SCHEMA_VERSION,
         "job_id": job.job_id,

@@ -1,4 +1,4 @@
-"""What the variables say of outputs wherever they go: names of keys, formats, how much a result may hold."""
+"""The settings of outputs, whatever their sink: key template, format, and how much a result may hold."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -19,9 +19,9 @@ _FORMATS: dict[str, PictureFormat] = {"png": "png", "jpeg": "jpeg", "jpg": "jpeg
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputConfig:
-    """`OUTPUT_KEY_TEMPLATE`, `OUTPUT_FORMAT`, `OUTPUT_QUALITY`, `OUTPUT_KEEP_WORKFLOW` and `INLINE_MAX_BYTES`.
+    """Holds OUTPUT_KEY_TEMPLATE, OUTPUT_FORMAT, OUTPUT_QUALITY, OUTPUT_KEEP_WORKFLOW and INLINE_MAX_BYTES.
 
-    `inline_max_bytes` is None where nobody set a limit.
+    `inline_max_bytes` is None if no limit is set.
     """
 
     template: KeyTemplate = field(default_factory=KeyTemplate.parse)
@@ -55,7 +55,7 @@ class OutputConfig:
         quality: int | None = None,
         keep_workflow: bool | None = None,
     ) -> "OutputConfig":
-        """Return the same, but for what one job wishes. Raises `TemplateInvalid`."""
+        """Return the settings with what one job wishes instead. Raises `TemplateInvalid`."""
         default_conversion = self.conversion
         return replace(
             self,

@@ -1,4 +1,4 @@
-"""Names of outputs, purely: made safe for any folder, and the next ones where a name is taken."""
+"""Names of outputs, purely: made safe for any folder, and the next free names if one is taken."""
 
 import itertools
 import re
@@ -13,10 +13,10 @@ _COUNTED = re.compile(r"(?P<head>.*_)(?P<count>\d{5,})(?P<tail>_?)")
 
 
 def safe_name(filename: str, subfolder: str = "") -> PurePosixPath:
-    """A relative path below `subfolder` that keeps the user's words and cannot leave the folder it is joined to.
+    """Return a relative path below `subfolder` that keeps the user's words and cannot leave its folder.
 
-    Backslashes separate like slashes (engines on Windows report them); empty, `.` and `..` parts and control
-    characters are dropped; parts that no file system takes are shortened, keeping the suffix.
+    Backslashes separate like slashes (engines on Windows report them); empty, `.` and `..` parts and control characters
+    are dropped; parts that no file system takes are shortened, keeping the suffix.
     """
     path_parts = [_safe_part(part) for part in f"{subfolder}/{filename}".replace("\\", "/").split("/")]
     kept_parts = [part for part in path_parts if part]
@@ -24,11 +24,12 @@ def safe_name(filename: str, subfolder: str = "") -> PurePosixPath:
 
 
 def candidate_names(file_name: PurePosixPath) -> Iterator[PurePosixPath]:
-    """The name itself, then the names to try where it is taken, without end.
+    """Yield the name itself, then the names to try if it is taken, without end.
 
     A name with ComfyUI's counter counts on (`a_00001_.png`, `a_00002_.png`); any other gets one (`a.png`, `a-2.png`).
     """
     yield file_name
+    # `a-2.tar.gz`, not `a.tar-2.gz`.
     suffix = "".join(file_name.suffixes) if file_name.name.endswith(".tar.gz") else file_name.suffix
     stem = file_name.name.removesuffix(suffix)
     counter_match = _COUNTED.fullmatch(stem)
@@ -53,4 +54,5 @@ def _safe_part(path_part: str) -> str:
     if not stem or len(suffix.encode()) > _LONGEST_SUFFIX_BYTES:
         stem, separator, suffix = path_part, "", ""
     stem_bytes = _LONGEST_PART_BYTES - len(separator.encode()) - len(suffix.encode())
+    # A character that was cut in two is dropped.
     return stem.encode()[:stem_bytes].decode(errors="ignore") + separator + suffix

@@ -1,4 +1,4 @@
-"""Outputs as files on this machine: by their own names in a folder, or under one name that the user gave."""
+"""Delivers outputs as files on this machine: by their own names in a folder, or under one name that the user gave."""
 
 import asyncio
 import contextlib
@@ -11,7 +11,14 @@ from typing import BinaryIO
 
 from comfypin.atomic_files import atomic_file, contained_path, fsync_folder
 from comfypin.digest import CHUNK_BYTES, Digest
-from comfypin.outputs.errors import FolderUnusable, OutputChanged, OutputNotWritten, OutputUnreadable, not_written
+from comfypin.outputs.errors import (
+    FolderUnusable,
+    OutputChanged,
+    OutputNotWritten,
+    OutputUnreadable,
+    describe_os_error,
+    not_written,
+)
 from comfypin.outputs.file_names import candidate_names, safe_name
 from comfypin.outputs.interface import Delivery, JobFacts, Output
 
@@ -28,7 +35,7 @@ class FolderSink:
 
     @classmethod
     def open_usable(cls, root_folder: Path) -> "FolderSink":
-        """A sink for a folder that is there, or can be made, and takes files. Raises `FolderUnusable`."""
+        """Return a sink for a folder that exists, or can be made, and takes files. Raises `FolderUnusable`."""
         _require_folder(root_folder, flag="--out-dir", named_path=root_folder)
         return cls(root_folder)
 
@@ -53,6 +60,7 @@ class FolderSink:
         with _temporary_copy(output, wanted_path) as temporary_path:
             for candidate in candidate_names(PurePosixPath(wanted_path.name)):
                 file_path = wanted_path.with_name(candidate.name)
+                # The same bytes are there already: a repeated delivery changes nothing.
                 if file_path not in taken_paths and _holds_output(file_path, output):
                     return file_path
                 with contextlib.suppress(FileExistsError):
@@ -85,7 +93,7 @@ class FileSink:
 
     @classmethod
     def open_usable(cls, file_path: Path) -> "FileSink":
-        """A sink for a file that can be made. Raises `FolderUnusable`."""
+        """Return a sink for a file that can be made. Raises `FolderUnusable`."""
         if file_path.is_dir():
             raise FolderUnusable(
                 path=file_path, flag="--out-file", reason="it is a folder (--output file --out-dir takes one)"
@@ -136,13 +144,15 @@ def _translate_failures(output: Output, folder: Path, delivered_uris: tuple[str,
 
 @contextlib.contextmanager
 def _temporary_copy(output: Output, wanted_path: Path) -> Iterator[Path]:
-    """The output's verified bytes, flushed, beside the place they are wanted at; gone when the block ends."""
+    """Yield the path of a verified, flushed copy beside the wanted path; it is removed when the block ends."""
+    # The name may be as long as file systems take, so only its beginning is used.
     temporary_path = wanted_path.with_name(f".{wanted_path.name[:40]}.{secrets.token_hex(6)}.tmp")
     descriptor = os.open(temporary_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     try:
         with os.fdopen(descriptor, "wb") as target_file:
             _copy_verified(output, target_file)
             target_file.flush()
+            # After a power cut no name may lead to an empty file.
             os.fsync(target_file.fileno())
         yield temporary_path
     finally:
@@ -155,7 +165,9 @@ def _copy_verified(output: Output, target_file: BinaryIO) -> None:
     try:
         output_file = output.path.open("rb", buffering=0)
     except OSError as exception:
-        raise OutputUnreadable(filename=output.filename, node_id=output.node_id, reason=str(exception)) from exception
+        raise OutputUnreadable(
+            filename=output.filename, node_id=output.node_id, reason=describe_os_error(exception)
+        ) from exception
     with output_file:
         while chunk := output_file.read(CHUNK_BYTES):
             hasher.update(chunk)

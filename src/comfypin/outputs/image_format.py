@@ -1,4 +1,4 @@
-"""PNG to JPEG or WebP, and the workflow that ComfyUI embeds: kept or dropped."""
+"""Converts PNG outputs to JPEG or WebP, and keeps or drops the workflow that ComfyUI embeds."""
 
 import asyncio
 import logging
@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
 from comfypin.digest import Digest
-from comfypin.outputs.errors import OutputUnreadable
+from comfypin.outputs.errors import OutputUnreadable, describe_os_error
 from comfypin.outputs.interface import Delivery, JobFacts, Output, OutputSink
 from comfypin.temp_folders import temp_folder
 
@@ -34,7 +34,7 @@ _TEXT_CHUNKS = {b"tEXt", b"zTXt", b"iTXt", b"eXIf", b"comf"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageConversion:
-    """What becomes of PNG outputs. `quality` is 1 to 100; 100 makes WebP lossless."""
+    """How PNG outputs are converted. `quality` is 1 to 100; 100 makes WebP lossless."""
 
     format: PictureFormat = "png"
     quality: int = 90
@@ -42,7 +42,7 @@ class ImageConversion:
 
     @property
     def is_identity(self) -> bool:
-        """Whether outputs stay as they are."""
+        """Return whether outputs stay as they are."""
         return self.format == "png" and self.keep_workflow
 
 
@@ -63,7 +63,10 @@ class ConvertingSink:
 
 
 def convert_output(output: Output, conversion: ImageConversion, folder: Path) -> Output:
-    """The output in the wanted format, its file in `folder`; itself where it is no PNG. Raises `OutputUnreadable`."""
+    """Return the output in the wanted format, its file in `folder`; the output itself if it is not a PNG.
+
+    Raises `OutputUnreadable`.
+    """
     if output.media_type != "image/png" or conversion.is_identity:
         return output
     converted_path = folder / str(output.index)
@@ -78,7 +81,8 @@ def convert_output(output: Output, conversion: ImageConversion, folder: Path) ->
         if conversion.keep_workflow and output.path.exists():
             _keep_as_png(output.path, f"it could not be converted ({exception})")
             return output
-        reason = f"it could not be converted to {conversion.format} ({exception})"
+        problem = describe_os_error(exception) if isinstance(exception, OSError) else exception
+        reason = f"it could not be converted to {conversion.format} ({problem})"
         raise OutputUnreadable(filename=output.filename, node_id=output.node_id, reason=reason) from exception
     original_name = PurePosixPath(output.filename)
     return replace(
@@ -93,7 +97,7 @@ def convert_output(output: Output, conversion: ImageConversion, folder: Path) ->
 
 
 def _encode_picture(source_path: Path, target_path: Path, conversion: ImageConversion) -> bool:
-    """Write the picture; False, and nothing written, where the format cannot hold it or its workflow."""
+    """Write the picture; return False and write nothing if the format cannot hold it or its workflow."""
     from PIL import Image
 
     try:
@@ -104,6 +108,7 @@ def _encode_picture(source_path: Path, target_path: Path, conversion: ImageConve
     except Image.DecompressionBombError:
         return _keep_as_png(source_path, "it has too many pixels to be opened")
     with picture:
+        # JPEG and our WebP would keep only the first frame.
         if getattr(picture, "is_animated", False):
             return _keep_as_png(source_path, "it is animated")
         if max(picture.size) > _LONGEST_SIDE[conversion.format]:
@@ -120,6 +125,7 @@ def _encode_picture(source_path: Path, target_path: Path, conversion: ImageConve
         exif_bytes = exif.tobytes() if embedded_texts and conversion.keep_workflow else b""
         color_profile = picture.info.get("icc_profile")
         if conversion.format == "jpeg":
+            # With subsampling, thin coloured lines would blur.
             _flatten_alpha(picture).save(
                 target_path,
                 "JPEG",
@@ -148,7 +154,7 @@ def _keep_as_png(source_path: Path, reason: str) -> bool:
 
 
 def _flatten_alpha(picture: "Image.Image") -> "Image.Image":
-    """On white, because JPEG knows no transparency."""
+    """Return the picture on white, because JPEG has no transparency."""
     from PIL import Image
 
     if "A" not in picture.getbands() and "transparency" not in picture.info:
@@ -160,7 +166,7 @@ def _flatten_alpha(picture: "Image.Image") -> "Image.Image":
 
 
 def _to_eight_bits(picture: "Image.Image") -> "Image.Image":
-    """Pillow clips 16-bit greys where they should be scaled."""
+    """Return the picture with 8 bits a channel, scaled: Pillow would clip 16-bit greys."""
     if not picture.mode.startswith("I"):
         return picture
     return picture.convert("I").point(lambda grey_level: grey_level / 257).convert("L")
@@ -177,7 +183,7 @@ def _drop_texts(source_path: Path, target_path: Path) -> None:
                 target_file.write(whole_chunk)
             if chunk_name == b"IEND":
                 return
-        raise ValueError("it ends before its end")
+        raise ValueError("it has no end chunk")
 
 
 def _read_png_chunks(png_file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:

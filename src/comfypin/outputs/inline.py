@@ -1,11 +1,11 @@
-"""Outputs as base64 in the result itself, as far as a result may grow."""
+"""Delivers outputs as base64 in the result itself, up to the size that a result may have."""
 
 import asyncio
 import base64
 from collections.abc import Callable
 from pathlib import Path
 
-from comfypin.outputs.errors import InlineTooBig, OutputUnreadable
+from comfypin.outputs.errors import InlineTooBig, OutputUnreadable, describe_os_error
 from comfypin.outputs.interface import Delivery, JobFacts, Output, OutputSink
 
 _SMALL_BYTES = 1 << 20
@@ -17,10 +17,10 @@ _FACTS_BYTES = 1024
 
 
 class InlineSink:
-    """Gives every output's bytes back as base64 text, all of them or none.
+    """Returns every output's bytes as base64 text, all of them or none.
 
-    Outputs whose text would exceed `max_bytes` together go to the sink that `overflow` opens, where there is one:
-    platforms drop results that are too big, and say that the job is complete.
+    If their text would exceed `max_bytes` together, they go to the sink that `overflow` opens, if there is one:
+    platforms drop results that are too big, and still report the job as complete.
     """
 
     def __init__(self, *, max_bytes: int | None = None, overflow: Callable[[], OutputSink] | None = None) -> None:
@@ -28,10 +28,11 @@ class InlineSink:
         self._overflow = overflow
 
     async def deliver(self, job: JobFacts, outputs: tuple[Output, ...]) -> tuple[Delivery, ...]:
-        """The outputs with their bytes. Raises `OutputUnreadable`, `InlineTooBig`, and what the overflow raises."""
+        """Return the outputs with their bytes. Raises `OutputUnreadable`, `InlineTooBig`, and the overflow's errors."""
         needed_bytes = encoded_bytes(outputs)
         if self._max_bytes is not None and needed_bytes > self._max_bytes:
             if self._overflow is not None:
+                # Opening a bucket may wait for the network.
                 sink = await asyncio.to_thread(self._overflow)
                 return await sink.deliver(job, outputs)
             sizes = [(output.filename, output.size_bytes) for output in outputs]
@@ -46,7 +47,7 @@ class InlineSink:
 
 
 def encoded_bytes(outputs: tuple[Output, ...]) -> int:
-    """How much of a result these outputs take."""
+    """Return how much of a result these outputs take."""
     return sum(-(-output.size_bytes // 3) * 4 + _FACTS_BYTES for output in outputs)
 
 
@@ -54,7 +55,9 @@ def _encode_output(output: Output) -> str:
     try:
         return _encode_file(output.path)
     except OSError as exception:
-        raise OutputUnreadable(filename=output.filename, node_id=output.node_id, reason=str(exception)) from exception
+        raise OutputUnreadable(
+            filename=output.filename, node_id=output.node_id, reason=describe_os_error(exception)
+        ) from exception
 
 
 def _encode_file(output_path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Keys of delivered outputs, purely: a template filled in for one job, inside its prefix, no key twice."""
+"""Makes the keys of delivered outputs, purely: a template filled in for one job, inside its prefix, no key twice."""
 
 import re
 import string
@@ -23,7 +23,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 class TemplateInvalid(ValueError):
-    """A template does not name keys; whoever parses it says who wrote it where. `expected` is what it is not."""
+    """Raised if a template does not name keys; the caller adds who wrote it. `expected` is what it is not."""
 
     def __init__(self, expected: str) -> None:
         super().__init__(f"not {expected}")
@@ -32,7 +32,7 @@ class TemplateInvalid(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobKeys:
-    """The keys of one job: one for each output, in their order, and the manifest's."""
+    """The keys of one job: one for each output, in order, and the manifest's."""
 
     outputs: tuple[str, ...]
     manifest: str
@@ -40,7 +40,7 @@ class JobKeys:
 
 @dataclass(frozen=True, slots=True)
 class KeyTemplate:
-    """A template that was checked: below `{prefix}/`, known fields only, different for different jobs."""
+    """A checked template: below `{prefix}/`, known fields only, different for different jobs."""
 
     text: str
 
@@ -65,9 +65,10 @@ class KeyTemplate:
         return cls(below_prefix)
 
     def make_keys(self, job: JobFacts, outputs: Sequence[Output], *, prefix: str, day: date) -> JobKeys:
-        """The job's keys: the same job, day and outputs give the same keys. Raises `KeyInvalid`."""
+        """Return the job's keys: the same job, day and outputs give the same keys. Raises `KeyInvalid`."""
         job_fields = {"job_id": safe_word(job.job_id), "date": day.isoformat(), "release": safe_word(job.release.name)}
         manifest_key = join_key(prefix, f"{self._manifest_folder().format_map(job_fields)}/{MANIFEST}")
+        # An output that is called manifest.json must not replace the manifest.
         taken_keys = {manifest_key}
         object_keys = []
         for output in outputs:
@@ -80,7 +81,7 @@ class KeyTemplate:
         return JobKeys(outputs=tuple(object_keys), manifest=manifest_key)
 
     def _manifest_folder(self) -> str:
-        """Beside the outputs where their folder is the job's own, else a folder for the job."""
+        """Return the outputs' folder if it belongs to the job alone, else a folder for the job."""
         folder, _, _ = self.text.rpartition("/")
         field_names = {field_name for _, field_name, _, _ in string.Formatter().parse(folder) if field_name is not None}
         return folder if "job_id" in field_names and field_names <= _OF_JOB else "{job_id}"
@@ -93,10 +94,11 @@ def _next_free(wanted_key: str, taken_keys: Set[str]) -> str:
 
 
 def safe_word(original_text: str) -> str:
-    """A part of a key that says what the text says; different texts never give the same part."""
+    """Return a key's part that says what the text says; different texts never give the same part."""
     if _PLAIN.fullmatch(original_text):
         return original_text
     kept_text = re.sub(r"[^A-Za-z0-9._-]+", "_", original_text).strip("._")[:60]
+    # The digest tells texts apart that look the same after the cut.
     return f"{kept_text or 'x'}-{Digest.of(original_text.encode(errors='surrogatepass')).hex[:16]}"
 
 

@@ -1,4 +1,4 @@
-"""What a file is: its kind and media type by its first bytes, or by its name; the size of a picture in pixels."""
+"""Identifies files: kind and media type by their first bytes, or by their name; the size of a picture in pixels."""
 
 import struct
 import warnings
@@ -12,7 +12,7 @@ HEAD_BYTES = 64
 
 @dataclass(frozen=True, slots=True)
 class FileType:
-    """A kind in our words, and the media type that HTTP and buckets say."""
+    """A kind in our words, and the media type for HTTP and buckets."""
 
     kind: OutputKind
     media_type: str
@@ -124,7 +124,7 @@ _BRANDS = {b"avif": "avif", b"avis": "avif", b"heic": "heic", b"heix": "heic", b
 
 
 def identify_file(filename: str, first_bytes: bytes) -> FileType:
-    """The kind and media type of a file, from its first `HEAD_BYTES` bytes and its name.
+    """Return the kind and media type of a file, from its first `HEAD_BYTES` bytes and its name.
 
     Bytes are believed before names; containers that hold either sound or pictures (WebM, Ogg, MP4) go by the name.
     """
@@ -140,9 +140,10 @@ def identify_file(filename: str, first_bytes: bytes) -> FileType:
 
 
 def picture_size(path: Path, file_type: FileType, first_bytes: bytes) -> tuple[int, int] | None:
-    """Width and height of a picture in pixels; None for what is no picture or cannot be measured."""
+    """Return a picture's width and height in pixels; None if the file is not a picture or cannot be measured."""
     if file_type.kind != "image":
         return None
+    # A PNG's size is in its first bytes, so that the file need not be opened.
     if file_type.media_type == "image/png" and len(first_bytes) >= 24 and first_bytes[12:16] == b"IHDR":
         width, height = struct.unpack(">II", first_bytes[16:24])
         return int(width), int(height)
@@ -162,11 +163,14 @@ def _suffix_by_bytes(first_bytes: bytes) -> str | None:
     for magic_bytes, file_suffix in _STARTS:
         if first_bytes.startswith(magic_bytes):
             return file_suffix
+    # WebP, WAV and AVI share one container.
     if first_bytes[:4] == b"RIFF":
         return _RIFF.get(first_bytes[8:12])
+    # ISO media files (MP4, MOV, HEIC) name their brand after `ftyp`.
     if first_bytes[4:8] == b"ftyp":
         return _BRANDS.get(first_bytes[8:12], "mp4")
     if first_bytes[:4] == b"\x1aE\xdf\xa3":
+        # Matroska and WebM share their first bytes; the name of the kind follows them.
         return "mkv" if b"matroska" in first_bytes else "webm"
     if first_bytes[:4] == b"OggS":
         return "ogg"

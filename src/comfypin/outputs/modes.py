@@ -1,4 +1,4 @@
-"""Where outputs can go, by name: `--output`, OUTPUT_MODE and a job's `output.mode`."""
+"""The output modes, by name: `--output`, OUTPUT_MODE and a job's `output.mode`."""
 
 from collections.abc import Mapping
 from typing import TypeAlias

@@ -1,4 +1,4 @@
-"""What a container is to do when no command is given."""
+"""The settings of a container that is started without a command."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ _LONGEST_GRACE_S = 3600
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EntrySettings:
-    """What a container is to do when no command is given; the variables are listed in docs/images.md.
+    """Says what a container does if no command is given; docs/images.md lists the variables.
 
     `mode` is COMFYPIN_MODE; `serverless` whether Runpod Serverless started the container; `sync_to` COMFYPIN_SYNC_TO;
     `output_dir` COMFYPIN_OUTPUT_DIR; `page_listen` COMFYPIN_PAGE_LISTEN (`off`: no page); `grace_s` COMFYPIN_GRACE.
@@ -30,6 +30,7 @@ class EntrySettings:
         variables = Variables(environment)
         return cls(
             mode=variables.read_word("COMFYPIN_MODE", ("worker", "pod")),
+            # Runpod sets these on Serverless workers, not on pods.
             serverless=variables.read_text("RUNPOD_ENDPOINT_ID", "RUNPOD_WEBHOOK_GET_JOB") is not None,
             sync_to=variables.read_text("COMFYPIN_SYNC_TO"),
             output_dir=variables.read_path("COMFYPIN_OUTPUT_DIR"),

@@ -1,4 +1,4 @@
-"""Where realizing a lock finds its parts: caches, packs, a vendor folder, the node registry."""
+"""The settings of realizing a lock: caches, packs, a vendor folder, the node registry."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -28,7 +28,7 @@ class EnvSettings:
     def with_flags(
         self, *, packs: str | None = None, vendor: Path | None = None, offline: bool = False
     ) -> "EnvSettings":
-        """Return the settings with what flags say in place of the environment."""
+        """Return the settings with the values of flags instead of the environment's."""
         return replace(self, packs=packs or self.packs, vendor=vendor or self.vendor, offline=offline or self.offline)
 
     @classmethod
@@ -43,5 +43,6 @@ class EnvSettings:
             vendor=variables.read_path("COMFYPIN_VENDOR"),
             offline=variables.read_flag("COMFYPIN_OFFLINE"),
             registry_url=variables.read_text("COMFYPIN_REGISTRY_URL") or NODE_REGISTRY,
+            # uv is started in other folders than this process.
             uv_cache=uv_cache.absolute() if uv_cache else None,
         )

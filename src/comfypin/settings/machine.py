@@ -1,4 +1,4 @@
-"""Which release this machine runs, and where ComfyUI and its models lie."""
+"""The settings of this machine: its release, and where ComfyUI and its models are."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -26,11 +26,11 @@ class MachineSettings:
 
     @property
     def models_dir(self) -> Path:
-        """Where models lie: MODELS_DIR, else `models` in COMFY_HOME."""
+        """Return the folder of models: MODELS_DIR, else `models` in COMFY_HOME."""
         return self.named_models_dir or self.comfy_home / "models"
 
     def with_flags(self, *, comfy_home: Path | None = None, models_dir: Path | None = None) -> "MachineSettings":
-        """Return the settings with what flags say in place of the environment."""
+        """Return the settings with the values of flags instead of the environment's."""
         return replace(
             self,
             comfy_home=comfy_home or self.comfy_home,
@@ -42,6 +42,7 @@ class MachineSettings:
         """Read the variables; empty ones count as unset."""
         variables = Variables(environment)
         return cls(
+            # The images that comfypin builds have it there.
             comfy_home=variables.read_path("COMFY_HOME") or Path("/opt/comfy"),
             named_models_dir=variables.read_path("MODELS_DIR"),
             lock_path=variables.read_path("LOCK_PATH"),

@@ -1,4 +1,4 @@
-"""How models are brought: their store, the tokens of their sources, and caches that may have them already."""
+"""The settings of models: their store, the tokens of their sources, and caches that may have them already."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ CIVITAI = "https://civitai.com"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSettings:
-    """How models are brought. The tokens are in no repr, so that no log or traceback shows them.
+    """How models are fetched. The tokens are in no repr, so that no log or traceback shows them.
 
     `store` is COMFYPIN_MODEL_STORE (default: `.comfypin` in MODELS_DIR); `connections` COMFYPIN_CONNECTIONS; `durable`
     COMFYPIN_DURABLE; the tokens HF_TOKEN (or HUGGING_FACE_HUB_TOKEN) and CIVITAI_TOKEN (or CIVITAI_API_TOKEN,
@@ -47,6 +47,7 @@ class ModelSettings:
             hub_endpoint=variables.read_text("HF_ENDPOINT") or HUB,
             hub_token=variables.read_header("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_TOKEN"),
             hub_caches=(
+                # Where Runpod puts the models that an endpoint has cached.
                 variables.read_path("COMFYPIN_RUNPOD_CACHE") or Path("/runpod-volume/huggingface-cache/hub"),
                 Path(named_cache) if named_cache else hub_home / "hub",
             ),

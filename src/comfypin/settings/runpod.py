@@ -1,4 +1,4 @@
-"""How Runpod's APIs are reached."""
+"""The settings of Runpod's APIs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,6 +7,7 @@ from comfypin.settings.variables import Variables
 
 API_URL = "https://api.runpod.io"
 JOBS_URL = "https://api.runpod.ai/v2"
+# Each data center has its own endpoint.
 VOLUMES_URL = "https://s3api-{dc}.runpod.io"
 
 

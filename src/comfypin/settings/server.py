@@ -1,4 +1,4 @@
-"""How the HTTP server is reached, and what it keeps secret."""
+"""The settings of the HTTP server: how it is reached, and its secrets."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,15 +7,16 @@ from comfypin.errors import ConfigError
 from comfypin.settings.variables import Variables
 
 _SYMMETRICAL = "RUNPOD_TCP_PORT_"
+# Above it are the numbers by which a pod asks for a port that is the same inside and outside.
 _MOST_PORT = 65_535
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSettings:
-    """How a server is reached. The token and secret are in no repr.
+    """Says how a server is reached. The token and secret are in no repr.
 
     `token` is COMFYPIN_TOKEN; `webhook_secret` COMFYPIN_WEBHOOK_SECRET; `public_url` COMFYPIN_PUBLIC_URL, else Runpod's
-    proxy of RUNPOD_POD_ID; `read_port` PORT, and `health_port` PORT_HEALTH if a load balancer asks another one;
+    proxy of RUNPOD_POD_ID; `port` PORT, and `health_port` PORT_HEALTH if a load balancer asks another one;
     `metrics_port` is COMFYPIN_METRICS_PORT, for a worker, which has no server of its own. `symmetrical_ports` are the
     ports that Runpod gave, by the numbers (above 65535) that a pod asked for.
     """
@@ -39,7 +40,7 @@ class ServerSettings:
         if not 0 <= port <= _MOST_PORT:
             variable_name = f"{_SYMMETRICAL}{port}"
             raise ConfigError(
-                f"{port} is no port, and {variable_name} does not say which one RunPod gave for it.",
+                f"{port} is not a port, and {variable_name} does not say which port RunPod gave for it.",
                 variable=variable_name,
             )
         return port

@@ -13,7 +13,7 @@ _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 
 
 class Variables(Mapping[str, str]):
-    """Environment variables by name. The typed readers count empty ones as unset, and name the variable in errors.
+    """Reads environment variables by name. Its methods treat empty ones as unset, and name the variable in errors.
 
     As a mapping it is what child processes inherit. Its repr shows no value: some are secret.
     """
@@ -21,6 +21,7 @@ class Variables(Mapping[str, str]):
     __slots__ = ("_environ",)
 
     def __init__(self, environment: Mapping[str, str]) -> None:
+        # A copy: what a library sets later must not change our settings.
         self._environ = dict(environment)
 
     def __getitem__(self, variable_name: str) -> str:
@@ -43,7 +44,7 @@ class Variables(Mapping[str, str]):
         return None
 
     def first_set_name(self, *variable_names: str) -> str:
-        """Return which of these variables `read_text` takes; the first if none is set."""
+        """Return the name of the variable that `read_text` takes; the first if none is set."""
         return next(
             (variable_name for variable_name in variable_names if self.get(variable_name, "").strip()),
             variable_names[0],
@@ -63,6 +64,7 @@ class Variables(Mapping[str, str]):
         raw_value = self.read_text(variable_name)
         if raw_value is None:
             return default
+        # int() would also take signs, underscores and the digits of other scripts.
         number = int(raw_value) if re.fullmatch(r"[0-9]{1,15}", raw_value) else -1
         if number < minimum or (maximum is not None and number > maximum):
             allowed_range = f"a whole number from {minimum}{f' to {maximum}' if maximum is not None else ''}"
@@ -105,12 +107,16 @@ class Variables(Mapping[str, str]):
         return None if raw_value is None else Path(raw_value)
 
     def read_file_path(self, variable_name: str) -> Path | None:
-        """Return the path of a file. Raises `SettingInvalid` if it is what such a file holds instead."""
+        """Return the path of a file. Raises `SettingInvalid` if the variable holds a file's content instead."""
         raw_value = self.read_text(variable_name)
         if raw_value is None:
             return None
+        # People paste the key itself where its file's path is wanted; the message must not show it.
         if raw_value.startswith("{") or len(raw_value) > _LONGEST_PATH or not raw_value.isprintable():
-            raise SettingInvalid(variable=variable_name, expected="the path of a file; write it to one, and name that")
+            raise SettingInvalid(
+                variable=variable_name, expected="the path of a file: save the content to a file, and name that file"
+            )
+        # No shell has replaced the ~ that people write into a platform's form.
         return Path(raw_value).expanduser()
 
     def read_certificates(self, *variable_names: str) -> str | None:
@@ -121,20 +127,21 @@ class Variables(Mapping[str, str]):
             raise SettingInvalid(
                 variable=variable_name,
                 value=str(certificates_path),
-                expected="a file of certificates: nothing is there",
+                expected="an existing file or folder of certificates",
             )
         return str(certificates_path) if certificates_path else None
 
     def read_token(self, variable_name: str, *, expected: str) -> str | None:
-        """Return one word without what would change an address or a signature. Raises `SettingInvalid`."""
+        """Return one word that cannot change a URL or a signature. Raises `SettingInvalid`."""
         raw_value = self.read_text(variable_name)
         if raw_value is not None and not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", raw_value):
             raise SettingInvalid(variable=variable_name, value=raw_value, expected=expected)
         return raw_value
 
     def read_url(self, variable_name: str) -> str | None:
-        """Return a base URL without the slash at its end. It is checked when it is asked."""
+        """Return a base URL without its trailing slash. It is checked when it is used."""
         raw_value = self.read_text(variable_name)
+        # Paths are appended with a slash of their own.
         return raw_value.rstrip("/") if raw_value else None
 
 
@@ -151,8 +158,8 @@ def require_header_safe(variable_name: str, raw_value: str) -> str:
     """Return a token or key id that HTTP takes. Raises `ConfigError` with the name; the value is not shown."""
     if not (raw_value.isascii() and raw_value.isprintable() and " " not in raw_value):
         raise ConfigError(
-            f"What {variable_name} holds (not shown) cannot be a token: it has spaces, line breaks or other characters "
-            "than ASCII; copy it again.",
+            f"The value of {variable_name} (not shown) cannot be a token: it has spaces, line breaks or "
+            "characters that are not ASCII; copy it again.",
             variable=variable_name,
         )
     return raw_value

@@ -39,16 +39,19 @@ BLOCK_BYTES = 4 << 20
 CHECK_TIMEOUT_S = 30.0
 PROBE = ".comfypin-write-check"
 _MOST_BLOCKS = 50_000  # of Azure
+# Each of these threads holds one block in memory.
 _AT_ONCE = 4
+# A key that is valid from now on is refused by a server whose clock is behind.
 _CLOCKS_DIFFER = timedelta(minutes=5)
 
 
 class AzureStore:
-    """A container, or the part of it below a prefix. Safe for threads."""
+    """Stores objects in a container, or below a prefix in it. Safe for threads."""
 
     def __init__(self, settings: AzureSettings, *, prefix: str = "", retry: StoreRetry | None = None) -> None:
         if settings.bucket is None:
             raise SettingMissing(variable="AZURE_CONTAINER", purpose="deliver to Azure Blob Storage")
+        # Imported here, so that an ImportError means that the client library is not installed.
         from comfypin.storage.azure_client import open_container
 
         redact_library_logs()
@@ -58,11 +61,12 @@ class AzureStore:
         self._container = open_container(settings)
 
     def put(self, key: str, payload: Payload) -> StoredObject:
-        """Upload the file, and compare what the server says it has."""
+        """Upload the file, then compare it with what the server reports."""
         object_key = join_key(self._prefix, key)
         blob_client = self._container.get_blob_client(object_key)
         with open_payload(payload) as payload_file:
             if payload.size_bytes <= WHOLE_BYTES:
+                # The md5 goes ahead of the bytes, so a small file is held in memory.
                 content = read_whole(payload, payload_file)
                 etag = self._call_with_retries(lambda: self._put_whole(blob_client, payload, content), object_key)
             else:
@@ -74,7 +78,7 @@ class AzureStore:
         )
 
     def head(self, key: str) -> StoredObject | None:
-        """Size and metadata, in one request."""
+        """Return size and metadata, from one request."""
         object_key = join_key(self._prefix, key)
         try:
             properties = self._call_with_retries(lambda: self._blob_properties(object_key), object_key)
@@ -89,13 +93,13 @@ class AzureStore:
         )
 
     def read(self, key: str, *, offset: int = 0) -> Iterator[bytes]:
-        """The blob's bytes, in chunks of up to 8 MiB, each a request of its own."""
+        """Yield the blob's bytes in chunks of up to 8 MiB; each chunk costs a request."""
         return self._read_chunks(join_key(self._prefix, key), offset=offset)
 
     def signed_url(self, key: str, *, ttl_s: int) -> str:
-        """An address with a signature (SAS), made with the account's key, or with one that Azure lends to identities.
+        """Return a SAS URL, signed with the account's key or with a key that Azure lends to identities.
 
-        Raises `SigningImpossible` if the credentials are a signature themselves, `StorageError`.
+        Raises `SigningImpossible` if the credentials are themselves a SAS token, `StorageError`.
         """
         from azure.storage.blob import BlobSasPermissions, generate_blob_sas
 
@@ -114,10 +118,10 @@ class AzureStore:
         return f"{blob_client.url.partition('?')[0]}?{signature}"
 
     def check(self, *, below: str = "") -> None:
-        """Make sure that the container is there and takes blobs below a prefix.
+        """Raise an error unless the container exists and takes blobs below a prefix.
 
-        Sends a small blob whose bytes are not those of its md5: Azure refuses it, and stores nothing. A server that
-        takes it has it removed again. Raises as `put` does.
+        Sends a small blob with a wrong md5: Azure refuses it and stores nothing. If a server accepts it, it is deleted
+        again. Raises as `put` does.
         """
         if not self._settings.validate:
             return
@@ -135,7 +139,7 @@ class AzureStore:
             )
 
     def _refuses_probe(self, blob_client: "BlobClient") -> bool:
-        """Send the probe; return whether it was refused for its md5, which is what a sound service does."""
+        """Send the probe and return whether it was refused for its md5, as a sound service does."""
         from azure.storage.blob import ContentSettings
 
         wrong_md5 = bytearray(hashlib.md5(b"other bytes", usedforsecurity=False).digest())
@@ -174,6 +178,7 @@ class AzureStore:
     def _put_blocks(self, blob_client: "BlobClient", payload: Payload, payload_file: BinaryIO) -> str | None:
         from azure.storage.blob import BlobBlock, ContentSettings
 
+        # Small blocks are cheap to send again; only a file of about 200 GB needs larger ones.
         block_bytes = max(BLOCK_BYTES, math.ceil(payload.size_bytes / _MOST_BLOCKS))
         offsets = range(0, payload.size_bytes, block_bytes)
         pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="comfypin-azure")
@@ -189,6 +194,7 @@ class AzureStore:
         response = self._response_or_none(
             lambda: blob_client.commit_block_list(blocks, content_settings=content, metadata=metadata), blob_client
         )
+        # The blocks were checked one by one, the list of them was not: size and ETag of the blob decide.
         with contextlib.suppress(ObjectMissing):
             properties = self._blob_properties(blob_client.blob_name)
             if response is not None and (properties.size, properties.etag) == (
@@ -205,6 +211,7 @@ class AzureStore:
         """Send one block; return its name."""
         from comfypin.storage.sdk_session import paced_sending
 
+        # All block ids of a blob must have one length.
         name = f"{offset:016}"
         content = os.pread(payload_file.fileno(), min(size_bytes, payload.size_bytes - offset), offset)
         if len(content) != min(size_bytes, payload.size_bytes - offset):
@@ -220,7 +227,10 @@ class AzureStore:
     def _response_or_none(
         self, send: Callable[[], Mapping[str, Any]], blob_client: "BlobClient"
     ) -> Mapping[str, Any] | None:
-        """Send; return the answer, None if it says that all is well, but not as Azure does. Raises `StorageError`."""
+        """Return the response, or None if the server reports success in a form that Azure never sends.
+
+        Raises `StorageError`.
+        """
         from comfypin.storage.azure_client import is_claimed_success
 
         with self._translate_failures("write", blob_client.blob_name):
@@ -232,7 +242,7 @@ class AzureStore:
                 return None
 
     def _require_stored(self, blob_client: "BlobClient", payload: Payload) -> None:
-        """Make sure that the container has what was sent, by reading it. Raises `ChecksumMismatch`, `NotStored`."""
+        """Raise `ChecksumMismatch` or `NotStored` unless the container holds what was sent; reads it all."""
         object_uri = self._blob_uri(blob_client.blob_name)
         log.info("blob read back", extra={"action": "azure_read_back", "uri": object_uri})
         hasher = hashlib.sha256()
@@ -253,10 +263,11 @@ class AzureStore:
     def _read_chunks(self, object_key: str, *, offset: int = 0) -> Iterator[bytes]:
         with self._translate_failures("read", object_key):
             blob_client = self._container.get_blob_client(object_key)
+            # More than one request at a time would fill memory for a reader that takes one chunk at a time.
             yield from blob_client.download_blob(offset=offset or None, max_concurrency=1).chunks()
 
     def _signing_key(self, expires_at: datetime) -> dict[str, Any]:
-        """Return what signs: the account's key, or one that Azure lends to an identity for as long."""
+        """Return the account's key, or one that Azure lends to an identity until `expires_at`."""
         from comfypin.storage.azure_client import open_service
 
         credential = self._container.credential
@@ -277,7 +288,7 @@ class AzureStore:
 
     @contextmanager
     def _translate_failures(self, action: str, object_key: str) -> Iterator[None]:
-        """Make errors of ours of what goes wrong within."""
+        """Raise our errors for what goes wrong inside the block."""
         from comfypin.storage.azure_client import FAILURES, explain_failure
 
         try:
@@ -290,7 +301,7 @@ class AzureStore:
 
 
 def _to_blob_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
-    """Names are identifiers of C# there, and values ASCII; other characters travel as percent codes."""
+    """Return metadata as Azure takes it: C# identifiers as names, ASCII values; the rest is percent-encoded."""
     return {name.replace("-", "_"): _to_header_value(value) for name, value in metadata.items()}
 
 
@@ -305,7 +316,7 @@ def _from_blob_metadata(attributes: Mapping[str, str] | None) -> dict[str, str]:
 
 
 def _unquote_etag(etag: str | None) -> str | None:
-    """An ETag without its quotes."""
+    """Return an ETag without its quotes."""
     return etag.strip('"') if etag else None
 
 
@@ -313,5 +324,5 @@ Settings = AzureSettings
 
 
 def open_store(settings: AzureSettings, *, prefix: str = "") -> AzureStore:
-    """The container that the settings name, or the part of it below a prefix."""
+    """Open the container that the settings name, or a prefix in it."""
     return AzureStore(settings, prefix=prefix)

@@ -1,4 +1,4 @@
-"""azure-storage-blob's clients, set up by the settings; what goes wrong in them, as one of our errors."""
+"""The clients of azure-storage-blob, set up from the settings, and the translation of their failures to our errors."""
 
 from typing import Any
 
@@ -76,6 +76,7 @@ def _client_options(settings: AzureSettings) -> dict[str, Any]:
     return {
         "transport": RequestsTransport(session=session, session_owner=False),
         "retry_total": 0,  # the retries are ours: they know what passes, and are counted
+        # A redirect would carry the credentials to another server.
         "permit_redirects": False,
         "connection_timeout": CONNECT_TIMEOUT_S,
         "read_timeout": READ_TIMEOUT_S,
@@ -85,7 +86,7 @@ def _client_options(settings: AzureSettings) -> dict[str, Any]:
 
 
 def _find_account(settings: AzureSettings) -> tuple[str, Any]:
-    """Return the account's address and what opens it."""
+    """Return the account's URL and the credential for it. Raises `ConfigError`, `CredentialsMissing`."""
     if settings.account_url is None:
         raise SettingMissing(
             variable="AZURE_STORAGE_ACCOUNT", purpose="find the storage account", also=(_CONNECTION_STRING,)
@@ -114,7 +115,7 @@ def _platform_identity(settings: AzureSettings) -> Any:
 
 
 def is_claimed_success(exception: Exception) -> bool:
-    """Whether the server said that all is well, but not as Azure does."""
+    """Return whether the server reports success, but in a form that Azure never sends."""
     if isinstance(exception, HttpResponseError):
         return exception.status_code is not None and exception.status_code < 300 and not _is_page(exception)
     return isinstance(exception, _NONSENSE) and not isinstance(exception, requests.RequestException)
@@ -123,7 +124,7 @@ def is_claimed_success(exception: Exception) -> bool:
 def explain_failure(
     exception: Exception, *, settings: AzureSettings, action: str, object_uri: str
 ) -> tuple[StorageError | ConfigError, ProviderError]:
-    """Return the error that says what happened and what to do, and the original's kind without what may be secret."""
+    """Return the error that says what happened and what to do, and the kind of the original without secrets."""
     store_name = f"az://{settings.bucket}"
     original = ProviderError(type(exception).__name__)
     match exception:
@@ -141,7 +142,7 @@ def explain_failure(
             proxy = settings.proxies.for_address(settings.account_url or "https://")
             return network_errors.explain_network_failure(inner_error, store_name=store_name, proxy=proxy), original
         case _:
-            return StoreBusy(store=store_name, status=200, code="its answer is not Azure's"), original
+            return StoreBusy(store=store_name, status=200, code="not a response of Azure"), original
 
 
 def _explain_response(exception: HttpResponseError, *, store_name: str, action: str, object_uri: str) -> StorageError:
@@ -157,7 +158,7 @@ def _explain_response(exception: HttpResponseError, *, store_name: str, action: 
     if http_status in _PASSING_STATUS:
         return StoreBusy(store=store_name, status=http_status, code=error_code)
     if error_code in _DAMAGED or (http_status == 400 and "md5" in message.lower()):
-        return ChecksumMismatch(uri=object_uri, kind="md5", expected="another one", actual="not what the file has")
+        return ChecksumMismatch(uri=object_uri, kind="md5", expected="the file's", actual="another one")
     if http_status in {401, 403}:
         return _explain_denial(http_status, error_code, message, store_name=store_name, action=action)
     if http_status == 404:
@@ -168,7 +169,7 @@ def _explain_response(exception: HttpResponseError, *, store_name: str, action: 
             ObjectMissing(uri=object_uri) if is_object else BucketMissing(store=store_name, variable="AZURE_CONTAINER")
         )
     if error_code == "InvalidBlockList" or http_status < 300:
-        return StoreBusy(store=store_name, status=http_status, code=error_code or "its answer is not Azure's")
+        return StoreBusy(store=store_name, status=http_status, code=error_code or "not a response of Azure")
     shown_message = redact_secrets(message.partition(" RequestId:")[0])[:300]
     return StoreRefused(
         store=store_name, action=f"{action} {object_uri}", status=http_status, code=error_code, reason=shown_message

@@ -1,4 +1,4 @@
-"""What the variables say of Azure Blob Storage."""
+"""The settings of Azure Blob Storage, read from the variables."""
 
 import base64
 import binascii
@@ -45,6 +45,7 @@ class AzureSettings(BucketSettings):
             endpoint=endpoint.rstrip("/") if endpoint else None,
             connection_string=variables.read_text("AZURE_STORAGE_CONNECTION_STRING"),
             account_key=_account_key(variables),
+            # Azure's portal shows SAS tokens with a question mark in front.
             sas_token=sas_token.removeprefix("?") if sas_token else None,
             retries=variables.read_count("AZURE_RETRIES", default=DEFAULT_RETRIES),
             validate=variables.read_flag("AZURE_VALIDATE", default=True),
@@ -56,17 +57,17 @@ class AzureSettings(BucketSettings):
 
     @classmethod
     def names_bucket(cls, environment: Mapping[str, str]) -> bool:
-        """Whether AZURE_CONTAINER is set."""
+        """Return whether AZURE_CONTAINER is set."""
         return BucketVariables(environment).read_text("AZURE_CONTAINER") is not None
 
     @property
     def public_base(self) -> str | None:
-        """AZURE_PUBLIC_BASE_URL."""
+        """Return AZURE_PUBLIC_BASE_URL."""
         return self.public_base_url
 
     @property
     def account_url(self) -> str | None:
-        """The address of the account, None if nothing names one."""
+        """Return the URL of the account, None if no variable names one."""
         return self.endpoint or (f"https://{self.account}.blob.core.windows.net" if self.account else None)
 
 
@@ -75,6 +76,7 @@ def _account_key(variables: BucketVariables) -> str | None:
     account_key = variables.read_text(variable_name)
     if account_key is not None:
         try:
+            # Checked here, because the client library would complain only at the first request.
             base64.b64decode(account_key, validate=True)
         except (binascii.Error, ValueError):
             raise SettingInvalid(

@@ -1,4 +1,4 @@
-"""Which certificates a store's server is believed by."""
+"""The TLS settings of stores: which certificates are trusted."""
 
 import ssl
 from pathlib import Path
@@ -19,6 +19,7 @@ def make_tls_context(ca_bundle: str | None) -> ssl.SSLContext:
         )
     except OSError as exception:
         raise CertificatesUnusable(path=str(ca_bundle)) from exception
+    # urllib3 speaks HTTP/1.1 only.
     tls_context.set_alpn_protocols(["http/1.1"])
     tls_context.sslsocket_class = BoundedTlsSocket
     return tls_context

@@ -1,4 +1,4 @@
-"""Where a bucket is, read from the many ways in which people write an endpoint."""
+"""Parses the many ways in which people write an endpoint into service, bucket and region."""
 
 import re
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from comfypin.storage.keys import encode_key
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParsedEndpoint:
-    """A service's address, which may have a path of its own, the bucket and the region; `given` is what was written."""
+    """A service's URL (with its base path, if any), the bucket and the region; `given` is what was written."""
 
     endpoint: str | None
     bucket: str | None
@@ -69,18 +69,18 @@ _REGIONS = (
 
 
 def parse_server_address(url: str, variable: str) -> SplitResult:
-    """The parts of a server's address. Raises `SettingInvalid`, which shows no user, password or query."""
+    """Split a server's URL. Raises `SettingInvalid`, which shows no user, password or query."""
     try:
         url_parts = urlsplit(url)
         normalize_host(url_parts.hostname or "")
         usable = url_parts.scheme in {"http", "https"} and url_parts.port != 0
     except ValueError:
-        raise SettingInvalid(variable=variable, expected="an address like https://host") from None
+        raise SettingInvalid(variable=variable, expected="a URL like https://host") from None
     shown_url = f"{url_parts.scheme}://{url_parts.netloc.rpartition('@')[2]}"
     if not usable:
-        raise SettingInvalid(variable=variable, value=shown_url, expected="an address like https://host")
+        raise SettingInvalid(variable=variable, value=shown_url, expected="a URL like https://host")
     if "@" in url_parts.netloc or url_parts.query or url_parts.fragment or {".", ".."} & set(url_parts.path.split("/")):
-        expected = f"an address without user, password, query, '.' and '..': {shown_url}"
+        expected = f"a URL without user, password, query, '.' and '..', like {shown_url}"
         raise SettingInvalid(variable=variable, expected=expected)
     return url_parts
 
@@ -96,6 +96,7 @@ def _split_host(hostname: str, bucket: str | None) -> tuple[str, str | None]:
 
 def _region_in_host(hostname: str) -> str | None:
     if hostname.endswith(".r2.cloudflarestorage.com"):
+        # R2 has one region and calls it so: https://developers.cloudflare.com/r2/api/s3/api/
         return "auto"
     for pattern in _REGIONS:
         if matched := re.fullmatch(pattern, hostname):
@@ -104,7 +105,7 @@ def _region_in_host(hostname: str) -> str | None:
 
 
 def _split_path(path_parts: tuple[str, ...], bucket: str | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The service's own part of an address's path, and the bucket, where that is the rest."""
+    """Split a URL's path into the service's base path and the bucket, if it holds one."""
     for base_parts in _BASES:
         if path_parts[: len(base_parts)] == base_parts:
             return base_parts, path_parts[len(base_parts) :][:1]

@@ -30,11 +30,12 @@ _CREATE, _DELETE = "storage.objects.create", "storage.objects.delete"
 
 
 class GcsStore:
-    """A bucket, or the part of it below a prefix. Safe for threads."""
+    """Stores objects in a bucket, or below a prefix in it. Safe for threads."""
 
     def __init__(self, settings: GcsSettings, *, prefix: str = "", retry: StoreRetry | None = None) -> None:
         if settings.bucket is None:
             raise SettingMissing(variable="GCS_BUCKET", purpose="deliver to Google Cloud Storage")
+        # Imported here, so that an ImportError means that the client library is not installed.
         from comfypin.storage.gcs_client import GcsClient
 
         self._settings = settings
@@ -43,7 +44,7 @@ class GcsStore:
         self._client = GcsClient(settings)
 
     def put(self, key: str, payload: Payload) -> StoredObject:
-        """Upload the file, and compare size and crc32c as the server has them."""
+        """Upload the file, then compare size and crc32c with what the server reports."""
         from comfypin.storage.gcs_client import RetriesExhausted
 
         object_key = join_key(self._prefix, key)
@@ -53,13 +54,14 @@ class GcsStore:
             try:
                 etag = self._retry.call(lambda: self._put_once(object_key, payload, payload_file), target=object_uri)
             except RetriesExhausted as exception:
+                # The pieces were retried already, so the whole is not.
                 raise exception.error from exception.error.__cause__
         return StoredObject(
             key=key, size_bytes=payload.size_bytes, uri=object_uri, metadata=dict(payload.metadata), etag=etag
         )
 
     def head(self, key: str) -> StoredObject | None:
-        """Size and metadata, in one request."""
+        """Return size and metadata, from one request."""
         object_key = join_key(self._prefix, key)
         object_uri = self._client.object_uri(object_key)
         object_facts = self._retry.call(lambda: self._client.get_object_facts(object_key), target=object_uri)
@@ -74,17 +76,17 @@ class GcsStore:
         )
 
     def read(self, key: str, *, offset: int = 0) -> Iterator[bytes]:
-        """The object's bytes, as they come, in chunks of up to 1 MiB."""
+        """Yield the object's bytes as they arrive, in chunks of up to 1 MiB."""
         return self._client.read_chunks(join_key(self._prefix, key), offset=offset)
 
     def signed_url(self, key: str, *, ttl_s: int) -> str:
-        """A signed GET (version 4). Raises `SigningImpossible` if these are not a service account's credentials."""
+        """Return a signed GET URL (version 4). Raises `SigningImpossible` without a service account's credentials."""
         return self._client.signed_url(join_key(self._prefix, key), ttl_s=ttl_s)
 
     def check(self, *, below: str = "") -> None:
-        """Make sure that the bucket is there, takes objects, and can have public ones if it must.
+        """Raise an error unless the bucket exists, takes objects, and can have public ones if GCS_PUBLIC is set.
 
-        Asks only; writes nothing. Raises `BucketMissing`, `PermissionMissing`, `PublicAccessImpossible`,
+        Only asks; writes nothing. Raises `BucketMissing`, `PermissionMissing`, `PublicAccessImpossible`,
         `CredentialsRefused`, `StoreUnreachable`.
         """
         if self._settings.validate:
@@ -106,7 +108,7 @@ class GcsStore:
         return None
 
     def _require_stored(self, object_key: str, payload: Payload) -> None:
-        """Make sure that the bucket has what was sent, by reading it. Raises `ChecksumMismatch`, `NotStored`."""
+        """Raise `ChecksumMismatch` or `NotStored` unless the bucket holds what was sent; reads it all."""
         log.info("object read back", extra={"action": "gcs_read_back", "uri": self._client.object_uri(object_key)})
         hasher = hashlib.sha256()
         try:
@@ -138,9 +140,9 @@ class GcsStore:
             )
 
     def _require_public_possible(self) -> None:
-        """Make sure that single objects can be public here. Raises `PublicAccessImpossible`, `StorageError`.
+        """Raise `PublicAccessImpossible` if single objects cannot be public here, `StorageError`.
 
-        Only a warning if these credentials may write and not look at the bucket: many roles that can are such.
+        Only warns if the credentials may write but not read the bucket's settings: many upload roles are like that.
         """
         store_name = f"gs://{self._client.bucket_name}"
         try:
@@ -163,5 +165,5 @@ Settings = GcsSettings
 
 
 def open_store(settings: GcsSettings, *, prefix: str = "") -> GcsStore:
-    """The bucket that the settings name, or the part of it below a prefix."""
+    """Open the bucket that the settings name, or a prefix in it."""
     return GcsStore(settings, prefix=prefix)

@@ -1,4 +1,4 @@
-"""google-cloud-storage's client of one bucket, set up for our uploads; what goes wrong in it is named by our errors."""
+"""The client of google-cloud-storage for one bucket, set up for our uploads; its failures become our errors."""
 
 import base64
 import os
@@ -44,7 +44,7 @@ _USUAL_TIMEOUT = (CONNECT_TIMEOUT_S, READ_TIMEOUT_S)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectFacts:
-    """What the server says of an object."""
+    """Size, checksum and metadata of an object, as the server reports them."""
 
     size_bytes: int
     crc32c: str | None
@@ -53,7 +53,7 @@ class ObjectFacts:
 
 
 class RetriesExhausted(Exception):
-    """A piece of an upload failed as often as it may. `error` says how."""
+    """Raised when a piece of an upload failed as often as it may; `error` is the last failure."""
 
     def __init__(self, error: StorageError) -> None:
         super().__init__(error.message)
@@ -61,7 +61,7 @@ class RetriesExhausted(Exception):
 
 
 class GcsClient:
-    """One bucket. Safe for threads."""
+    """Sends requests to one bucket. Safe for threads."""
 
     def __init__(self, settings: GcsSettings) -> None:
         redact_library_logs()
@@ -72,6 +72,7 @@ class GcsClient:
         self._endpoint = settings.endpoint or _GOOGLE
         self._credentials = GoogleCredentials(settings)
         self._session = self._credentials.open_session(self._endpoint)
+        # Google does not redirect these requests; the login page of a network would.
         self._session.max_redirects = 0
         # The session adds the tokens, so that the client has no need to ask which universe the credentials are of.
         client = Client(
@@ -86,10 +87,10 @@ class GcsClient:
     def upload_file(
         self, object_key: str, payload: Payload, payload_file: BinaryIO, *, retry: StoreRetry
     ) -> ObjectFacts | None:
-        """Send a file; return what the server says of it, None if it says that all is well and does not show it.
+        """Upload a file and return its facts, or None if the server reports success but not the facts that prove it.
 
-        A small file is one request. The pieces of a large one are tried again as `retry` says; then `RetriesExhausted`
-        is raised, or `SessionLost` if the whole has to begin anew. Raises `StorageError`.
+        A small file takes one request. The pieces of a large one are retried as `retry` says, until `RetriesExhausted`;
+        raises `SessionLost` if the upload must start again, `StorageError`.
         """
         stream = PayloadStream(payload, payload_file)
         blob: Blob = cast("Any", _UploadBlob)(object_key, self._bucket, chunk_size=PIECE_BYTES)
@@ -105,6 +106,7 @@ class GcsClient:
                         predefined_acl=self._acl,
                         checksum="crc32c",
                         timeout=_USUAL_TIMEOUT,
+                        # A small file is one request, which the store repeats as a whole.
                         retry=self._piece_retry_policy(object_key, retry) if is_large else None,
                     )
                 object_facts = _to_object_facts(blob)
@@ -118,13 +120,13 @@ class GcsClient:
         return object_facts if is_same and object_facts.size_bytes == payload.size_bytes else None
 
     def get_object_facts(self, object_key: str) -> ObjectFacts | None:
-        """What the server says of an object; None if there is none. Raises `StorageError`."""
+        """Return the object's facts, or None if there is no such object. Raises `StorageError`."""
         with self.translate_failures("look at", object_key):
             blob = self._bucket.get_blob(object_key, timeout=_USUAL_TIMEOUT, retry=None)
             return None if blob is None else _to_object_facts(blob)
 
     def read_chunks(self, object_key: str, *, offset: int = 0, action: str = "read") -> Iterator[bytes]:
-        """The object's bytes as they come, in one request. Raises `StorageError`."""
+        """Yield the object's bytes as they arrive, from one request. Raises `StorageError`."""
         # The library itself can only fill a file, or ask once for each piece.
         headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={offset}-"} if offset else {})}
         url = f"{self._endpoint}/storage/v1{self._bucket.path}/o/{quote(object_key, safe='')}?alt=media"
@@ -141,13 +143,13 @@ class GcsClient:
                 yield chunk
 
     def granted_permissions(self, permissions: Sequence[str]) -> list[str]:
-        """Which of these permissions the credentials have on the bucket. Raises `StorageError`."""
+        """Return those of the permissions that the credentials have on the bucket. Raises `StorageError`."""
         with self.translate_failures("look at", ""):
             granted = self._bucket.test_iam_permissions(list(permissions), timeout=CHECK_TIMEOUT_S, retry=None)
         return [str(item) for item in granted] if isinstance(granted, list) else []
 
     def access_settings(self) -> tuple[bool, bool]:
-        """Whether the bucket has uniform bucket-level access, and enforces public access prevention.
+        """Return whether uniform bucket-level access is on, and whether public access prevention is enforced.
 
         Raises `StorageError`.
         """
@@ -159,7 +161,7 @@ class GcsClient:
             ), iam_configuration.public_access_prevention == "enforced"
 
     def signed_url(self, object_key: str, *, ttl_s: int) -> str:
-        """A signed GET (version 4). Raises `SigningImpossible`, `StorageError`."""
+        """Return a signed GET URL (version 4). Raises `SigningImpossible`, `StorageError`."""
         signer = self._credentials.make_signer()
         with self._credentials.translate_failures():
             url: str = self._bucket.blob(object_key).generate_signed_url(
@@ -172,12 +174,12 @@ class GcsClient:
         return url
 
     def object_uri(self, object_key: str) -> str:
-        """The object's address."""
+        """Return the object's `gs://` address."""
         return f"gs://{self.bucket_name}/{object_key}"
 
     @contextmanager
     def translate_failures(self, action: str, object_key: str) -> Iterator[None]:
-        """Make errors of ours of what goes wrong within."""
+        """Raise our errors for what goes wrong inside the block."""
         try:
             yield
         except (HTTPError, DataCorruption, *FAILURES) as exception:
@@ -192,7 +194,7 @@ class GcsClient:
     def _piece_retry_policy(
         self, object_key: str, retry: StoreRetry
     ) -> Callable[[Callable[[], Any]], Callable[[], Any]]:
-        """What the library takes for its retry policy: it is given each request of a session, and makes it."""
+        """Return what the library takes as a retry policy: a function that wraps each request of a session."""
 
         def call_once(request: Callable[[], Any]) -> Any:
             try:
@@ -216,14 +218,14 @@ class GcsClient:
 
 
 class _UploadBlob(Blob):
-    """An object that is being uploaded."""
+    """A blob that is being uploaded."""
 
     def delete(self, *_args: Any, **_options: Any) -> None:
         """Delete nothing: the library would, if a checksum differs, and by then another worker may have stored it."""
 
 
 class PayloadStream:
-    """A payload's file as the library reads it: from the beginning, once. `crc32c` is of a small file's bytes."""
+    """Gives the library a payload's file to read, once, from the beginning, and sums a small file's crc32c."""
 
     def __init__(self, payload: Payload, payload_file: BinaryIO) -> None:
         self._payload = payload
@@ -233,15 +235,15 @@ class PayloadStream:
 
     @property
     def crc32c(self) -> str:
-        """The checksum of a small file, as Google writes it."""
+        """Return the checksum of a small file in base64, as Google writes it."""
         return base64.b64encode(self._checksum.digest()).decode("ascii")
 
     def tell(self) -> int:
-        """How much was read."""
+        """Return how many bytes were read."""
         return self._position
 
     def read(self, size: int) -> bytes:
-        """Exactly so many bytes, less only at the end. Raises `PayloadUnreadable`."""
+        """Return exactly `size` bytes, fewer only at the end. Raises `PayloadUnreadable`."""
         wanted = min(size, self._payload.size_bytes - self._position)
         pieces = []
         while wanted > 0:
@@ -263,7 +265,7 @@ class PayloadStream:
 
 
 def _to_object_facts(blob: Blob) -> ObjectFacts:
-    """Raises one of `NONSENSE` if the answer does not describe an object."""
+    """Return the facts of a blob. Raises one of `NONSENSE` if the response does not describe an object."""
     metadata = blob.metadata or {}
     return ObjectFacts(
         size_bytes=int(blob.size),

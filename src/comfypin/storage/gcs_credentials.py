@@ -1,7 +1,7 @@
-"""Who asks Google: whatever google-auth knows, from a file, from JSON in a variable, or from the platform.
+"""Google's credentials, from whatever google-auth knows: a file, JSON in a variable, or the platform.
 
-The project that credentials belong to is never asked for: no request of ours needs it, and looking it up takes a
-service (cloudresourcemanager.googleapis.com) that many networks do not let through.
+The project of the credentials is never looked up: no request of ours needs it, and the lookup takes a service
+(cloudresourcemanager.googleapis.com) that many networks block.
 """
 
 import json
@@ -33,7 +33,7 @@ _STORE = "Google Cloud Storage"
 
 
 class GoogleCredentials:
-    """The credentials of a bucket; none if an emulator is asked and no key is given. Safe for threads."""
+    """Finds the credentials of a bucket; an emulator without a key needs none. Safe for threads."""
 
     def __init__(self, settings: GcsSettings) -> None:
         self._settings = settings
@@ -71,7 +71,7 @@ class GoogleCredentials:
 
     @contextmanager
     def translate_failures(self) -> Iterator[None]:
-        """Make errors of ours of google-auth's within. Raises `StorageError`."""
+        """Raise our errors for google-auth's inside the block. Raises `StorageError`."""
         try:
             yield
         except StoreProxyFailed as exception:
@@ -86,11 +86,12 @@ class GoogleCredentials:
 
 
 class _AuthorizedSession(AuthorizedSession):
-    """A session with tokens. What goes wrong with those is named at once, so that nobody takes it for the store's."""
+    """Adds tokens to requests. Token failures are named at once, so that nobody takes them for the store's."""
 
     def __init__(
         self, credentials: Credentials, request: Request, translate_failures: Callable[[], AbstractContextManager[None]]
     ) -> None:
+        # Renewals take the same way as the first token: through the settings' proxy.
         super().__init__(credentials, auth_request=request)  # type: ignore[no-untyped-call]
         self._named = translate_failures
 
@@ -101,10 +102,11 @@ class _AuthorizedSession(AuthorizedSession):
 
 
 class _TokenRequest(Request):
-    """How google-auth sends its requests: by the settings' proxy, except to the machine's own metadata server."""
+    """Sends google-auth's requests through the settings' proxy, but those to the metadata server directly."""
 
     def __init__(self, settings: GcsSettings) -> None:
         super().__init__(make_session(settings.proxies, ca_bundle=settings.ca_bundle))
+        # The metadata server is on the machine's own link; a proxy would ask another machine's.
         self._to_metadata = Request(make_session(Proxies()))
 
     def __call__(self, url: str, *args: Any, **options: Any) -> Any:
@@ -116,7 +118,7 @@ class _TokenRequest(Request):
 
 
 class _NoProjectResponse:
-    """The answer that leaves google-auth without a project, which it takes as it is."""
+    """The response that leaves google-auth without a project, which it accepts."""
 
     status = HTTPStatus.NOT_FOUND
     headers: Mapping[str, str] = {}
@@ -124,7 +126,7 @@ class _NoProjectResponse:
 
 
 class _SigningService(Signing):
-    """Signs as a service account whose key Google keeps."""
+    """Signs for a service account whose key Google keeps."""
 
     def __init__(self, credentials: Credentials, request: Request) -> None:
         self._email = str(getattr(credentials, "service_account_email", ""))
@@ -136,12 +138,12 @@ class _SigningService(Signing):
 
     @property
     def signer_email(self) -> str:
-        """The service account's name."""
+        """Return the service account's name."""
         return self._email
 
     @property
     def signer(self) -> iam.Signer:
-        """What signs."""
+        """Return the object that signs."""
         return self._signer
 
 
@@ -163,7 +165,7 @@ def _find_credentials(settings: GcsSettings, request: Request) -> Credentials:
                 credentials = with_scopes_if_required(unscoped, [_SCOPE])
     except (DefaultCredentialsError, ValueError, AttributeError, TypeError, KeyError):
         # The original may quote what it was given.
-        remedy = f"{description}, which holds none of a kind that google-auth knows" if description else _HOW_TO_SET
+        remedy = f"{description}, but it is no kind of key that google-auth knows" if description else _HOW_TO_SET
         raise CredentialsMissing(store=_STORE, remedy=remedy) from None
     return credentials
 
@@ -182,7 +184,7 @@ def _read_credentials_info(settings: GcsSettings) -> Mapping[str, Any]:
     assert credentials_path is not None
     if not credentials_path.is_file():
         raise CredentialsMissing(
-            store=_STORE, remedy=f"GOOGLE_APPLICATION_CREDENTIALS names {credentials_path}, which is no file"
+            store=_STORE, remedy=f"GOOGLE_APPLICATION_CREDENTIALS names {credentials_path}, which does not exist"
         )
     credentials_info = json.loads(credentials_path.read_bytes())
     if not isinstance(credentials_info, dict):
@@ -191,5 +193,5 @@ def _read_credentials_info(settings: GcsSettings) -> Mapping[str, Any]:
 
 
 def _is_ping(url: str) -> bool:
-    """Whether this asks if a metadata server is there at all."""
+    """Return whether the request only asks if a metadata server exists."""
     return url.count("/") == 2 and url.startswith("http://")

@@ -1,4 +1,4 @@
-"""What Google Cloud Storage or its client library said, as one of our errors."""
+"""Translates what Google Cloud Storage or its client library says into our errors."""
 
 import json
 from typing import Any
@@ -44,7 +44,7 @@ _LONGEST_SAID = 300
 
 
 class SessionLost(Exception):
-    """An upload session that cannot go on; the upload has to begin anew. `to_storage_error` says why."""
+    """Raised when an upload session cannot go on and the upload must start again; `error` says why."""
 
     def __init__(self, error: StorageError) -> None:
         super().__init__(error.message)
@@ -52,13 +52,13 @@ class SessionLost(Exception):
 
 
 def response_of(exception: BaseException) -> requests.Response | None:
-    """The response that an exception of the library is about."""
+    """Return the response that an exception of the library carries, if any."""
     explained = getattr(exception, "response", None)
     return explained if isinstance(explained, requests.Response) else None
 
 
 def is_claimed_success(exception: BaseException) -> bool:
-    """Whether the server said that all is well, and the library finds that something is not."""
+    """Return whether the server reports success, but the library finds something wrong."""
     response = response_of(exception)
     if response is not None:
         return response.status_code < 300
@@ -70,7 +70,7 @@ def is_claimed_success(exception: BaseException) -> bool:
 def explain_failure(
     exception: Exception, *, bucket: str, action: str, object_uri: str, proxy: Proxy | None
 ) -> tuple[StorageError, ProviderError]:
-    """Return the error that says what happened and what to do, and the original's kind without what may be secret."""
+    """Return the error that says what happened and what to do, and the kind of the original without secrets."""
     store_name = f"gs://{bucket}"
     original = ProviderError(type(exception).__name__)
     response = response_of(exception)
@@ -83,13 +83,13 @@ def explain_failure(
         case requests.exceptions.JSONDecodeError() if network_errors.is_web_page(str(exception.doc)):
             return NotAStore(store=store_name, status=200, said="sends a web page", variable=_ENDPOINT), original
         case ValueError() | TypeError() | KeyError() | AttributeError() | RecursionError():
-            return StoreBusy(store=store_name, status=200, code="its answer is not Google's"), original
+            return StoreBusy(store=store_name, status=200, code="not a response of Google"), original
         case _:
             return network_errors.explain_network_failure(exception, store_name=store_name, proxy=proxy), original
 
 
 def to_session_lost(exception: Exception, error: StorageError, *, store_name: str) -> SessionLost | None:
-    """Return why an upload session cannot go on, if that is what an error means."""
+    """Return why an upload session cannot go on, if the error means that."""
     response = response_of(exception)
     if response is None or not _is_of_session(response) or response.status_code not in _LOST_SESSION_STATUS:
         return None
@@ -98,7 +98,7 @@ def to_session_lost(exception: Exception, error: StorageError, *, store_name: st
 
 
 def refuse_page(exception: Exception, store_name: str) -> None:
-    """Raises `NotAStore` if a claimed success is a web page."""
+    """Raise `NotAStore` if a reported success is a web page."""
     response = response_of(exception)
     body_text = (
         str(exception.doc)
@@ -114,7 +114,7 @@ def refuse_page(exception: Exception, store_name: str) -> None:
 def explain_missing_token(
     exception: GoogleAuthError, *, store_name: str, proxy: Proxy | None
 ) -> tuple[StorageError, ProviderError]:
-    """Return why no token could be had, and what google-auth said of it, without secrets."""
+    """Return why there is no token, and google-auth's own words, without secrets."""
     original = ProviderError(f"{type(exception).__name__}: {redact_secrets(str(exception))[:500]}")
     if proxy is not None and type(exception.__cause__).__name__ == "ProxyError":
         return network_errors.explain_network_failure(exception, store_name=GIVES_TOKENS, proxy=proxy), original
@@ -146,7 +146,7 @@ def _explain_response(response: requests.Response, *, store: str, action: str, u
         not_a_store_reason = "leads elsewhere" if status in _REDIRECTS else "sends a web page"
         return NotAStore(store=store, status=status, said=not_a_store_reason, variable=_ENDPOINT)
     if status == 400 and ("crc32c" in lowered or "md5" in lowered):
-        return ChecksumMismatch(uri=uri, kind="crc32c", expected="another one", actual="not what the file has")
+        return ChecksumMismatch(uri=uri, kind="crc32c", expected="the file's", actual="another one")
     if "uniform bucket-level access" in lowered:
         return PublicAccessImpossible(store=store, reason="it has uniform bucket-level access")
     if "public access prevention" in lowered:

@@ -1,4 +1,4 @@
-"""What the variables say of Google Cloud Storage."""
+"""The settings of Google Cloud Storage, read from the variables."""
 
 import json
 from collections.abc import Mapping
@@ -20,8 +20,8 @@ _KEY, _KEY_AS_JSON = "GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_APPLICATION_CREDE
 class GcsSettings(BucketSettings):
     """Google Cloud Storage, as the `GCS_*` variables describe it.
 
-    The key is in `credentials_file`, or is `credentials_info`, what such a file holds; `credentials_named` says in
-    words where it was found. Without either, the platform's is used.
+    `credentials_file` names a key file, or `credentials_info` is the content of one; `credentials_named` says in words
+    which variable gave it. Without either, the platform's credentials are used.
     """
 
     project: str | None = None
@@ -39,6 +39,7 @@ class GcsSettings(BucketSettings):
         """Read the variables. Raises `SettingInvalid`."""
         variables = BucketVariables(environment)
         endpoint = variables.read_text("STORAGE_EMULATOR_HOST")
+        # Emulators print host:port, and that is what people copy.
         if endpoint and "://" not in endpoint:
             endpoint = f"http://{endpoint}"
         if endpoint:
@@ -60,12 +61,12 @@ class GcsSettings(BucketSettings):
 
     @classmethod
     def names_bucket(cls, environment: Mapping[str, str]) -> bool:
-        """Whether GCS_BUCKET is set."""
+        """Return whether GCS_BUCKET is set."""
         return BucketVariables(environment).read_text("GCS_BUCKET") is not None
 
     @property
     def public_base(self) -> str | None:
-        """Google's own address of the bucket, if its objects are public."""
+        """Return Google's URL of the bucket if its objects are public."""
         return f"https://storage.googleapis.com/{self.bucket}" if self.public else None
 
 
@@ -92,5 +93,5 @@ def _parse_key(raw_value: str, variable_name: str) -> Mapping[str, Any]:
         key_document = None
     if not isinstance(key_document, dict):
         # From None: what Python says of JSON that is none holds the text.
-        raise SettingInvalid(variable=variable_name, expected="the JSON that a key's file holds") from None
+        raise SettingInvalid(variable=variable_name, expected="the JSON of a service account's key file") from None
     return key_document

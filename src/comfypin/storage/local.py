@@ -1,4 +1,4 @@
-"""A folder as a store of objects: a laptop's or a volume's stand-in for a bucket."""
+"""A folder that serves as a store of objects: a laptop's or a volume's stand-in for a bucket."""
 
 import errno
 import json
@@ -18,10 +18,10 @@ SIDECARS = ".comfypin-metadata"
 
 
 class LocalStore:
-    """Objects as files below a root. Bytes and metadata appear by rename; a reader never sees half of an object.
+    """Stores objects as files below a root. Bytes and metadata appear by rename; readers never see half an object.
 
-    Without `sidecars` the folder holds the objects and nothing else: their only metadata is the sha256 of their bytes,
-    read from the bytes themselves.
+    Without `sidecars` the folder holds only the objects: their metadata is then the sha256 of their bytes, computed
+    from the bytes.
     """
 
     def __init__(self, root: Path, *, sidecars: bool = True) -> None:
@@ -29,7 +29,7 @@ class LocalStore:
         self._has_sidecars = sidecars
 
     def put(self, key: str, payload: Payload) -> StoredObject:
-        """Copy the file to its place, hashed on the way."""
+        """Copy the file into the folder, and compare its sha256 on the way."""
         object_path = self._object_path(key)
         with self._translate_failures(key):
             # The object is the promise: it comes after its metadata, so that no object is ever without them.
@@ -42,7 +42,7 @@ class LocalStore:
         return self._describe_object(key, payload.size_bytes, dict(payload.metadata))
 
     def head(self, key: str) -> StoredObject | None:
-        """Size and metadata of the file, or None."""
+        """Return the file's size and metadata, or None if it does not exist."""
         object_path = self._object_path(key)
         with self._translate_failures(key):
             if not object_path.is_file():
@@ -50,10 +50,11 @@ class LocalStore:
             return self._describe_object(key, object_path.stat().st_size, self._read_metadata(key))
 
     def read(self, key: str, *, offset: int = 0) -> Iterator[bytes]:
-        """The file's bytes, in chunks of 1 MiB."""
+        """Yield the file's bytes in chunks of 1 MiB."""
         object_path = self._object_path(key)
         with self._translate_failures(key):
             try:
+                # Chunks are larger than any buffer, which would only copy them.
                 object_file = object_path.open("rb", buffering=0)
             except (FileNotFoundError, IsADirectoryError) as exception:
                 raise ObjectMissing(uri=self._object_uri(key)) from exception
@@ -63,11 +64,11 @@ class LocalStore:
                     yield chunk
 
     def signed_url(self, key: str, *, ttl_s: int) -> str:
-        """Folders have no signatures: always `SigningImpossible`."""
+        """Raise `SigningImpossible`: folders have no signatures."""
         raise SigningImpossible(store=str(self._root), reason="a folder has no signed URLs")
 
     def check(self, *, below: str = "") -> None:
-        """A folder appears with its first object; there is nothing to ask."""
+        """Do nothing: the folder appears with its first object."""
 
     def _object_path(self, key: str) -> Path:
         if require_valid_key(key).split("/")[0] == SIDECARS:
@@ -78,6 +79,7 @@ class LocalStore:
             raise KeyInvalid(key=key, reason="it leaves the folder") from exception
 
     def _sidecar_path(self, key: str) -> Path:
+        # A digest as the name, because a key may be longer than a file name can be.
         return self._root / SIDECARS / f"{Digest.of(key.encode()).hex}.json"
 
     def _read_metadata(self, key: str) -> dict[str, str]:

@@ -19,7 +19,7 @@ class _MemoryObject:
 
 
 class MemoryStore:
-    """Objects in a dict. `puts` lists the keys in the order in which they were stored."""
+    """Stores objects in a dict. `puts` lists the keys in the order in which they were stored."""
 
     def __init__(self) -> None:
         self.puts: list[str] = []
@@ -38,6 +38,7 @@ class MemoryStore:
             size_bytes=len(content),
             uri=object_uri,
             metadata=dict(payload.metadata),
+            # An ETag like S3's: 32 hexadecimal digits.
             etag=payload.sha256.hex[:32],
         )
         with self._lock:
@@ -46,12 +47,12 @@ class MemoryStore:
         return stored
 
     def head(self, key: str) -> StoredObject | None:
-        """What was stored, or None."""
+        """Return what was stored, or None."""
         memory_object = self._held.get(require_valid_key(key))
         return memory_object.stored if memory_object else None
 
     def read(self, key: str, *, offset: int = 0) -> Iterator[bytes]:
-        """The bytes, in chunks of 1 MiB."""
+        """Yield the bytes in chunks of 1 MiB."""
         memory_object = self._held.get(require_valid_key(key))
         if memory_object is None:
             raise ObjectMissing(uri=self._object_uri(key))
@@ -59,18 +60,18 @@ class MemoryStore:
             yield memory_object.data[start : start + CHUNK_BYTES]
 
     def signed_url(self, key: str, *, ttl_s: int) -> str:
-        """An address that leads nowhere and has the shape of a signed one."""
+        """Return a URL that leads nowhere but looks like a signed one."""
         return f"https://memory.invalid/{require_valid_key(key)}?ttl={ttl_s}&signature=none"
 
     def check(self, *, below: str = "") -> None:
-        """Memory is always there."""
+        """Do nothing: memory always exists."""
 
     def media_type(self, key: str) -> str:
-        """The content type that an object was stored with."""
+        """Return the media type that an object was stored with."""
         return self._held[key].media_type
 
     def stored_keys(self) -> frozenset[str]:
-        """Every key that holds an object."""
+        """Return every key that holds an object."""
         return frozenset(self._held)
 
     def _object_uri(self, key: str) -> str:

@@ -1,4 +1,4 @@
-"""Why a server could not be spoken to, in words that hold nothing of the request."""
+"""Explains why a server could not be reached, in words that hold nothing of the request."""
 
 import re
 import socket
@@ -23,7 +23,7 @@ _TUNNEL_STATUS = re.compile(r"Tunnel connection failed: (\d{3})")
 
 
 class StoreProxyFailed(OSError):
-    """A proxy that cannot be spoken to, or lets a request not through. What passes may be tried again."""
+    """Raised if a proxy cannot be reached, or lets a request not through; transient failures may be retried."""
 
     def __init__(self, proxy: Proxy, *, reason: str, passes: bool, remedy: str | None = None) -> None:
         super().__init__(reason)
@@ -34,18 +34,19 @@ class StoreProxyFailed(OSError):
 
     @classmethod
     def from_silence(cls, proxy: Proxy, *, reason: str = "the connection broke") -> "StoreProxyFailed":
-        """Nothing of a proxy answers, or nothing that one would say."""
+        """Return the failure of a proxy that does not respond, or not as a proxy does."""
         return cls(proxy, reason=f"the proxy {proxy.url}: {reason}", passes=True)
 
     @classmethod
     def from_status(cls, proxy: Proxy, http_status: int) -> "StoreProxyFailed":
-        """What a proxy answers that opens no way."""
+        """Return the failure of a proxy that refused to connect, by its status."""
         if http_status == PROXY_WANTS_LOGIN:
             login_problem = (
                 "does not accept its user and password" if proxy.authorization else "wants a user and password"
             )
-            remedy = f"write them into {proxy.variable}: http://USER:PASSWORD@HOST:PORT, special characters as %XX"
+            remedy = f"add them to {proxy.variable}: http://USER:PASSWORD@HOST:PORT, special characters as %XX"
             return cls(proxy, reason=f"it {login_problem}", passes=False, remedy=remedy)
+        # A gateway that has no way to the server now may have one soon; other refusals are its rules.
         is_transient = http_status >= 500 or http_status in {408, 429}
         if is_transient:
             return cls(proxy, reason=f"the proxy {proxy.url} has no way to it (HTTP {http_status})", passes=True)
@@ -53,7 +54,7 @@ class StoreProxyFailed(OSError):
         return cls(proxy, reason=f"HTTP {http_status}", passes=False, remedy=remedy)
 
     def to_storage_error(self, store_name: str) -> StorageError:
-        """The error that says so."""
+        """Return the error for the user."""
         if self.passes:
             return StoreUnreachable(store=store_name, reason=self.reason, remedy=self.remedy)
         return ProxyRefused(
@@ -62,7 +63,7 @@ class StoreProxyFailed(OSError):
 
 
 def explain_network_failure(exception: BaseException, *, store_name: str, proxy: Proxy | None = None) -> StorageError:
-    """The error that a failed request is, in words without anything of the request."""
+    """Return the error for a failed request; its message holds nothing of the request."""
     causes = list(_iterate_causes(exception))
     for cause in causes:
         if isinstance(cause, StoreProxyFailed):
@@ -88,7 +89,7 @@ def _failure_reason(causes: list[BaseException]) -> str:
 
 
 def _iterate_causes(exception: BaseException | None) -> Iterator[BaseException]:
-    """An exception of urllib3 and what it is made of, the innermost last."""
+    """Yield an exception of urllib3 and those that it wraps, the innermost last."""
     if exception is None:
         return
     yield exception
@@ -101,7 +102,7 @@ def _iterate_causes(exception: BaseException | None) -> Iterator[BaseException]:
 
 
 def describe_os_error(exception: OSError) -> str:
-    """Why a server could not be spoken to."""
+    """Return why a server could not be reached, as a clause."""
     match exception:
         case socket.gaierror():
             return "its name is not known"
@@ -118,5 +119,5 @@ def describe_os_error(exception: OSError) -> str:
 
 
 def is_web_page(text: str) -> bool:
-    """Whether a body is a web page."""
+    """Return whether a body is a web page."""
     return text.lstrip()[:15].lower().startswith(("<html", "<!doctype html"))

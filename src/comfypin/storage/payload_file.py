@@ -25,7 +25,7 @@ def copy_and_hash(payload: Payload, target_file: BinaryIO) -> Digest:
 
 
 def read_whole(payload: Payload, payload_file: BinaryIO) -> bytes:
-    """A small payload's bytes, which must be those that were hashed. Raises `PayloadUnreadable`."""
+    """Return a small payload's bytes, which must be those that were hashed. Raises `PayloadUnreadable`."""
     payload_file.seek(0)
     content = payload_file.read()
     is_unchanged = (
@@ -39,10 +39,7 @@ def read_whole(payload: Payload, payload_file: BinaryIO) -> bytes:
 
 
 def require_as_hashed(payload: Payload, payload_file: BinaryIO) -> None:
-    """Make sure that the file still is what was hashed: by its stamp, else by hashing it again.
-
-    Raises `PayloadUnreadable`.
-    """
+    """Raise `PayloadUnreadable` unless the file is what was hashed: by its stamp, else by hashing it again."""
     if payload.stamp is not None:
         if FileStamp.of(payload_file.fileno()) != payload.stamp:
             raise payload_changed(payload)
@@ -56,13 +53,13 @@ def require_as_hashed(payload: Payload, payload_file: BinaryIO) -> None:
 
 
 def payload_changed(payload: Payload) -> PayloadUnreadable:
-    """The file is not the one that was hashed."""
+    """Return the error for a file that is not the one that was hashed."""
     return PayloadUnreadable(path=str(payload.path), reason="it changed since it was hashed")
 
 
 @contextmanager
 def open_payload(payload: Payload) -> Iterator[BinaryIO]:
-    """Open a payload's file, which must have the size it was promised with, and not change meanwhile.
+    """Open a payload's file, which must have the promised size and not change while it is open.
 
     Raises `PayloadUnreadable`.
     """
@@ -79,6 +76,7 @@ def open_payload(payload: Payload) -> Iterator[BinaryIO]:
             reason = f"it has {size} bytes, {payload.size_bytes} were expected"
             raise PayloadUnreadable(path=str(payload.path), reason=reason)
         yield payload_file
+        # Nanoseconds show a rewrite within one second that kept the size.
         stat_after = os.fstat(payload_file.fileno())
         if (stat_after.st_size, stat_after.st_mtime_ns) != (stat_before.st_size, stat_before.st_mtime_ns):
             raise PayloadUnreadable(path=str(payload.path), reason="it changed while it was uploaded")

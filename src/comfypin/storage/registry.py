@@ -17,20 +17,20 @@ from comfypin.storage.keys import clean_prefix
 
 
 class StoreModule(Protocol):
-    """What a module of buckets offers: the class of its settings, and a store made of them."""
+    """What a module of buckets offers: the class of its settings, and a function that opens a store from them."""
 
     Settings: type[BucketSettings]
 
     def open_store(self, settings: Any, *, prefix: str = "") -> ObjectStore:
-        """The bucket that the settings name, or the part of it below a prefix. Raises `ConfigError`, `StorageError`.
+        """Open the bucket that the settings name, or a prefix in it. Raises `ConfigError`, `StorageError`.
 
-        An `ImportError` means that the client library is not installed.
+        Raises `ImportError` if the client library is not installed.
         """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreKind:
-    """A kind of bucket.
+    """One kind of bucket.
 
     `name` is its word in `--output`, OUTPUT_MODE and `output.mode`, the extra that installs its client library (whose
     module is `sdk`), and its module here.
@@ -45,15 +45,15 @@ class StoreKind:
 
     @property
     def result_type(self) -> str:
-        """What a job's result calls an output that lies there."""
+        """Return the `type` of an output in a job's result if it is in such a bucket."""
         return f"{self.name}_url"
 
     def read_settings(self, environment: Mapping[str, str]) -> BucketSettings:
-        """What the variables say of this kind. Raises `ConfigError`."""
+        """Return this kind's settings from the variables. Raises `ConfigError`."""
         return self._load_module().Settings.from_variables(environment)
 
     def is_configured(self, environment: Mapping[str, str]) -> bool:
-        """Whether the variables name a bucket of this kind. Raises `SettingInvalid`."""
+        """Return whether the variables name a bucket of this kind. Raises `SettingInvalid`."""
         return self._load_module().Settings.names_bucket(environment)
 
     def open_store(self, settings: BucketSettings, *, prefix: str = "") -> ObjectStore:
@@ -64,6 +64,7 @@ class StoreKind:
             raise SdkMissing(store=self.title, extra=self.name) from exception
 
     def _load_module(self) -> StoreModule:
+        # Loaded when it is needed: client libraries are slow to import.
         return cast("StoreModule", import_module(f"comfypin.storage.{self.name}"))
 
 
@@ -78,27 +79,27 @@ SCHEMES: Mapping[str, StoreKind] = {scheme: kind for kind in _ALL for scheme in 
 
 
 def find_kind(scheme_name: str) -> StoreKind:
-    """The kind of bucket with this scheme. Raises `UsageError`."""
+    """Return the kind of bucket with this scheme. Raises `UsageError`."""
     try:
         return SCHEMES[scheme_name.lower()]
     except KeyError:
-        raise UsageError(f"{scheme_name}:// is no scheme of buckets; there are {_list_schemes()}.") from None
+        raise UsageError(f"{scheme_name}:// is not a kind of bucket; use {_list_schemes()}.") from None
 
 
 def first_configured_kind(environment: Mapping[str, str]) -> str | None:
-    """The name of the first kind for which the variables name a bucket. Raises `SettingInvalid`."""
+    """Return the name of the first kind for which the variables name a bucket. Raises `SettingInvalid`."""
     return next((store_kind.name for store_kind in KINDS.values() if store_kind.is_configured(environment)), None)
 
 
 def open_bucket(scheme_name: str, bucket: str, prefix: str, environment: Mapping[str, str]) -> ObjectStore:
-    """A bucket by its name, with the endpoint and credentials of the variables. As `open_store` of its kind."""
+    """Open a bucket by name, with the variables' endpoint and credentials. Raises as `StoreKind.open_store` does."""
     store_kind = find_kind(scheme_name)
     return store_kind.open_store(replace(store_kind.read_settings(environment), bucket=bucket), prefix=prefix)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreAddress:
-    """Where a store is, as users write it: a folder, or a bucket and what keys begin with there."""
+    """A store's address as users write it: a folder, or a bucket and a prefix for keys."""
 
     folder: Path | None = None
     scheme: str = ""
@@ -107,13 +108,15 @@ class StoreAddress:
 
     @classmethod
     def parse(cls, address_text: str) -> "StoreAddress":
-        """`scheme://bucket/prefix`, `file:///folder` or `folder`. Raises `UsageError`, `KeyInvalid`."""
+        """Parse `scheme://bucket/prefix`, `file:///folder` or `folder`. Raises `UsageError`, `KeyInvalid`."""
         scheme, separator, remainder = address_text.partition("://")
         if not separator or scheme.lower() == "file":
             return cls(folder=Path(remainder if separator else address_text).absolute())
         bucket, _, prefix = remainder.partition("/")
         if scheme.lower() not in SCHEMES or not bucket:
-            raise UsageError(f"{address_text} is no place for objects; write {_list_schemes('bucket/prefix')} or DIR.")
+            raise UsageError(
+                f"{address_text} is not the address of a store; write {_list_schemes('bucket/prefix')} or DIR."
+            )
         return cls(scheme=scheme.lower(), bucket=bucket, prefix=clean_prefix(prefix))
 
 

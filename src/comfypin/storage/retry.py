@@ -1,4 +1,4 @@
-"""Trying a store's requests again: the one retry policy, for failures of stores that may pass, said in the log."""
+"""Retries a store's requests: one retry policy, for transient failures of stores, with a log line for each retry."""
 
 import logging
 import random
@@ -18,7 +18,7 @@ LONGEST_SLEEP_S = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreRetry:
-    """How often, and after what sleeps, an operation is tried again. Sleep and chance can be replaced."""
+    """Retries an operation, so often and after such sleeps. Tests replace the sleep and the dice."""
 
     retries: int = 3
     base_sleep_s: float = 0.5
@@ -27,14 +27,14 @@ class StoreRetry:
 
     @property
     def retry_policy(self) -> retry.RetryPolicy:
-        """The policy."""
+        """Return the policy."""
         return retry.RetryPolicy(retries=self.retries, base_s=self.base_sleep_s, longest_s=LONGEST_SLEEP_S)
 
     def call(self, operation: Callable[[], T], *, target: str, progress: Callable[[], int] = lambda: 0) -> T:
-        """Return what the operation returns, tried again as the policy says. The last failure goes up as it is.
+        """Return what the operation returns, retried as the policy says. Raises its last failure.
 
-        A failure after `progress` has grown is the first of a new row: a long upload over a bad line is not a
-        hopeless one.
+        If `progress` has grown since the last failure, the count starts again: a long upload over a bad line is not
+        hopeless.
         """
 
         def report_retry(retried: retry.Retried) -> None:

@@ -1,7 +1,7 @@
-"""Objects in a bucket behind the S3 protocol: AWS, Cloudflare R2, MinIO, RunPod volumes. Spoken by boto3's client.
+"""Objects in a bucket behind the S3 protocol (AWS, Cloudflare R2, MinIO, RunPod volumes), by boto3's client.
 
-Requests are counted because they cost money: one PUT an object, no listing, no HEAD before a PUT. An answer is success
-only if its status, body and ETag say so; of any other answer the object itself is read back.
+Requests are counted because they cost money: one PUT for each object, no listing, no HEAD before a PUT. A response is a
+success only if its status, body and ETag prove it; after any other, the object itself is read back.
 """
 
 import base64
@@ -38,14 +38,16 @@ log = logging.getLogger(__name__)
 ETAG_CHECKED_BYTES = 256 << 20
 PROBE = ".comfypin-write-check"
 _PROBE_BODY = b"comfypin asks whether it may write here"
+# What servers call a body that does not match its digest.
 _REFUSES_OTHER_BYTES = {"XAmzContentSHA256Mismatch", "BadDigest", "XAmzContentChecksumMismatch"}
+# One odd ETag may be chance; three whose objects were read back and found right are the bucket's way.
 _OPAQUE_AFTER = 3
 
 
 class EtagTrust:
-    """Whether a bucket's ETags are md5 sums: no longer asked when several differed and none ever agreed.
+    """Learns whether a bucket's ETags are md5 sums: no longer asked when several differed and none ever matched.
 
-    They are none on buckets with KMS keys, and on some servers never.
+    They are not on buckets with KMS keys, and on some servers never.
     """
 
     def __init__(self, store: str) -> None:
@@ -56,23 +58,23 @@ class EtagTrust:
 
     @property
     def is_opaque(self) -> bool:
-        """Whether an ETag says nothing here."""
+        """Return whether ETags prove nothing here."""
         return not self._seen_agreeing and self._differing >= _OPAQUE_AFTER
 
     def note_agreed(self) -> None:
-        """An ETag was the md5 of what was sent."""
+        """Note that an ETag was the md5 of what was sent."""
         self._seen_agreeing = True
 
     def note_differed(self) -> None:
-        """An ETag was something else, and the bytes were right."""
+        """Note that an ETag was something else, though the bytes were right."""
         with self._lock:
             self._differing += 1
             if self._differing == _OPAQUE_AFTER and not self._seen_agreeing:
-                log.info("etags are no checksums here", extra={"action": "etags_opaque", "store": self._store})
+                log.info("etags are not checksums here", extra={"action": "etags_opaque", "store": self._store})
 
 
 class S3Store:
-    """A bucket, or the part of it below a prefix. Safe for threads."""
+    """Stores objects in a bucket, or below a prefix in it. Safe for threads."""
 
     def __init__(self, settings: S3Settings, *, prefix: str = "", retry: StoreRetry | None = None) -> None:
         from comfypin.storage.s3_client import S3Client
@@ -87,7 +89,7 @@ class S3Store:
         self._notes = UploadNotes(settings.notes)
 
     def put(self, key: str, payload: Payload) -> StoredObject:
-        """Upload the file: one request, or equal parts where it is large. Verified as the module says."""
+        """Upload the file in one request, or in equal parts if it is large. Verified as the module says."""
         object_key = join_key(self._prefix, key)
         upload = self._put_parts if payload.size_bytes > self._whole_bytes else self._put_whole
         with open_payload(payload) as payload_file:
@@ -101,7 +103,7 @@ class S3Store:
         )
 
     def head(self, key: str) -> StoredObject | None:
-        """Size and metadata, in one HEAD."""
+        """Return size and metadata, from one HEAD."""
         object_key = join_key(self._prefix, key)
         object_head = self._retry.call(
             lambda: self._head_object(object_key), target=self._client.object_uri(object_key)
@@ -117,20 +119,20 @@ class S3Store:
         )
 
     def read(self, key: str, *, offset: int = 0) -> Iterator[bytes]:
-        """The object's bytes, as they come, in chunks of up to 1 MiB."""
+        """Yield the object's bytes as they arrive, in chunks of up to 1 MiB."""
         return self._read_chunks(join_key(self._prefix, key), offset=offset)
 
     def signed_url(self, key: str, *, ttl_s: int) -> str:
-        """A presigned GET (signature version 4)."""
+        """Return a presigned GET URL (signature version 4)."""
         if self._client.location.is_runpod_volume:
             raise SigningImpossible(store=self._client.store_name, reason="RunPod's volumes have no presigned URLs")
         return self._client.signed_url(join_key(self._prefix, key), ttl_s=ttl_s)
 
     def check(self, *, below: str = "") -> None:
-        """Make sure that the bucket is there and takes objects below a prefix, unless S3_VALIDATE is false.
+        """Raise an error unless the bucket exists and takes objects below a prefix. Skipped if S3_VALIDATE is false.
 
-        Sends one small object whose bytes are not those of its signed digest: a server that checks digests refuses it
-        and stores nothing. One that takes it has it removed again. Raises as `put` does.
+        Sends one small object whose bytes do not match its signed digest: a server that checks digests refuses it and
+        stores nothing. If a server accepts it, it is deleted again. Raises as `put` does.
         """
         if self._validate:
             with self._client.with_short_timeouts():
@@ -138,9 +140,9 @@ class S3Store:
 
     @property
     def _sends_checksum(self) -> bool:
-        """Whether the server is told the digest in a header of its own, which it checks and says again.
+        """Return whether the digest is sent in a checksum header, which the server checks and repeats.
 
-        Other services than AWS refuse that header, or know nothing of it.
+        Services other than AWS refuse that header, or ignore it.
         """
         return self._client.is_aws and self._client.is_encrypted
 
@@ -226,7 +228,7 @@ class S3Store:
     def _confirm_whole(
         self, object_key: str, payload: Payload, answer: Mapping[str, Any], md5_etag: str | None
     ) -> str | None:
-        """Make sure that the object is there. Raises `ChecksumMismatch`, `NotStored`."""
+        """Raise `ChecksumMismatch` or `NotStored` unless the response, or the object itself, proves the upload."""
         from comfypin.storage.s3_errors import BODY, STATUS
 
         etag = unquote_etag(answer.get("ETag"))
@@ -245,7 +247,7 @@ class S3Store:
         return etag
 
     def _confirm_by_head(self, object_key: str, payload: Payload, etag: str | None, md5_etag: str | None) -> str | None:
-        """Make sure that the server has an object of this size under the ETag that it answered, or that it should have.
+        """Raise an error unless the server has an object of this size and ETag; return the ETag.
 
         If it has another ETag, the bytes themselves decide.
         """
@@ -313,7 +315,7 @@ class S3Store:
 
 
 def unquote_etag(etag: str | None) -> str | None:
-    """An ETag without its quotes; None for an empty one."""
+    """Return an ETag without its quotes; None if it is empty."""
     return (etag.strip().removeprefix("W/").strip('"') or None) if etag else None
 
 
@@ -322,7 +324,7 @@ def _is_checksum(returned_checksum: object, payload: Payload) -> bool:
 
 
 def _has_digest(object_head: Mapping[str, Any], payload: Payload) -> bool:
-    """Whether an object is the one that was sent with this payload, as its metadata says; True if there was none."""
+    """Return whether an object's metadata holds the payload's sha256; True if the payload has none."""
     expected_sha256 = payload.metadata.get("sha256")
     return expected_sha256 is None or _from_metadata_headers(object_head).get("sha256") == expected_sha256
 
@@ -333,7 +335,7 @@ def _object_attributes(payload: Payload) -> dict[str, Any]:
 
 
 def _to_header_value(value: str) -> str:
-    """Headers are ASCII; other characters travel as percent codes, and come back as what they were."""
+    """Return a value as headers carry it: other characters than ASCII are percent-encoded, and decoded when read."""
     # Signatures are of headers with single spaces between words.
     safe_spaces = "" if "  " in value or value != value.strip() else " "
     return quote(value, safe=f"{safe_spaces}!#$&'()*+,/:;=?@[]^_`{{|}}~\"<>\\")
@@ -348,5 +350,5 @@ Settings = S3Settings
 
 
 def open_store(settings: S3Settings, *, prefix: str = "") -> S3Store:
-    """The bucket that the settings name, or the part of it below a prefix."""
+    """Open the bucket that the settings name, or a prefix in it."""
     return S3Store(settings, prefix=prefix)

@@ -1,7 +1,7 @@
-"""boto3's client of one bucket, set up so that every S3 server understands it; what it finds out is ours to say.
+"""The botocore client of one bucket, set up so that every S3 server understands it; its failures become our errors.
 
-The client is botocore's, as boto3's own is; boto3's resources and transfer manager, which are not used here, would
-cost 0.1 s of CPU at each start.
+The client is the one that boto3 uses too; boto3's resources and transfer manager, which are not used here, would cost
+0.1 s of CPU at each start.
 """
 
 from collections.abc import Iterator
@@ -37,11 +37,12 @@ from comfypin.storage.s3_transport import READ_TIMEOUT_S, S3Transport
 from comfypin.storage.upload_body import UploadBody
 
 _DEFAULT_REGION = "us-east-1"
+# AWS's services that give temporary keys.
 _LENDS_KEYS = ("sts", "sso", "sso-oidc")
 
 
 class S3Client:
-    """One bucket. Safe for threads. `call_operation` is any operation of boto3's client."""
+    """Sends requests to one bucket. Safe for threads. `call_operation` takes any operation of boto3's client."""
 
     def __init__(self, settings: S3Settings, *, read_timeout_s: float = READ_TIMEOUT_S) -> None:
         redact_library_logs()
@@ -67,19 +68,19 @@ class S3Client:
 
     @property
     def store_name(self) -> str:
-        """The bucket and where it is."""
+        """Return the bucket and its endpoint, for messages."""
         return self.location.store_name
 
     def with_short_timeouts(self) -> AbstractContextManager[None]:
-        """Within, answers have to come soon."""
+        """Use short timeouts inside the block."""
         return self._transport.with_short_timeouts()
 
     def object_uri(self, object_key: str) -> str:
-        """The object in words."""
+        """Return the object's `s3://` address."""
         return f"s3://{self.location.bucket}/{object_key}"
 
     def call_operation(self, operation: str, object_key: str = "", *, action: str, **parameters: Any) -> dict[str, Any]:
-        """Ask the server, once; `action` says for what. Returns botocore's form of the answer.
+        """Send one request and return botocore's form of the response; `action` is the verb for messages.
 
         Raises `StorageError`, `ConfigError`, and whatever a body's pace raises.
         """
@@ -90,7 +91,7 @@ class S3Client:
 
     @contextmanager
     def translate_failures(self, object_key: str, action: str) -> Iterator[None]:
-        """Make our errors of botocore's."""
+        """Raise our errors for botocore's inside the block."""
         try:
             yield
         except (ClientError, BotoCoreError, ResponseParserError, OSError, ValueError) as exception:
@@ -100,7 +101,7 @@ class S3Client:
             raise error from cause
 
     def signed_url(self, key: str, *, ttl_s: int) -> str:
-        """A presigned GET (signature version 4)."""
+        """Return a presigned GET URL (signature version 4)."""
         with self.translate_failures(key, "sign"):
             bucket_and_key = {"Bucket": self.location.bucket, "Key": key}
             url: str = self._client.generate_presigned_url("get_object", Params=bucket_and_key, ExpiresIn=ttl_s)
@@ -131,7 +132,7 @@ class S3Client:
 
 
 def _make_session(settings: S3Settings) -> botocore.session.Session:
-    """A session; without AWS's variables and files for a job's own bucket, or if they are wrong and not needed."""
+    """Return a session; it ignores AWS's variables and files for a job's bucket, or if they are broken and unused."""
     no_file: tuple[object, ...] = (None, [], "/dev/null", None)
     no_profile = {"profile": (None, [], None, None), "config_file": no_file, "credentials_file": no_file}
     if settings.is_jobs_own:
@@ -149,7 +150,7 @@ def _make_session(settings: S3Settings) -> botocore.session.Session:
 
 
 def _apply_profile(settings: S3Settings, session: botocore.session.Session) -> S3Settings:
-    """The settings with the region and endpoint of the profile, where the variables name none."""
+    """Return the settings with the region and endpoint of the AWS profile, if the variables name none."""
     profile_url = session.get_scoped_config().get("endpoint_url")
     region = settings.region or session.get_config_variable("region")
     if settings.endpoint is None and isinstance(profile_url, str):
@@ -185,7 +186,7 @@ def _make_client(settings: S3Settings, session: botocore.session.Session, region
 
 
 def _require_credentials(settings: S3Settings, session: botocore.session.Session, location: S3Location) -> None:
-    """Have the session look for credentials. Raises `CredentialsMissing`, `ConfigError`."""
+    """Raise `CredentialsMissing` or `ConfigError` unless the session finds credentials."""
     if settings.endpoint is not None:
         # An instance's keys are AWS's; elsewhere there is nobody at the metadata service's address.
         session.get_component("credential_provider").remove("iam-role")
@@ -221,7 +222,7 @@ def _client_config(settings: S3Settings) -> Config:
 
 
 def _forbid_region_redirect(context: dict[str, Any], **_more: object) -> None:
-    """A bucket in another region is an error that names it: a redirect would leave addresses that were checked."""
+    """Make another region an error that names it: a redirect would leave the addresses that were checked."""
     context.setdefault("s3_redirect", {})["redirected"] = True
 
 
@@ -233,7 +234,7 @@ def _leave_unsigned(request: Any, **_more: object) -> None:
 
 
 def _require_signed_digest(request: Any, **_more: object) -> None:
-    """What botocore hashed to sign it has to be what was hashed when the output was received."""
+    """Raise an error unless botocore signed the digest that the output had when it was received."""
     signed = request.headers.get("X-Amz-Content-SHA256", b"")
     digest = signed.decode() if isinstance(signed, bytes) else str(signed)
     if isinstance(request.body, UploadBody) and len(digest) == 64:

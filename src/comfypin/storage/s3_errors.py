@@ -1,4 +1,4 @@
-"""What an S3 server said through botocore, as one of our errors; of its answer only code, message and request id."""
+"""Translates what an S3 server says through botocore into our errors; keeps only code, message and request id of it."""
 
 import html
 import re
@@ -40,6 +40,7 @@ _REFUSED = {
     "Unauthorized": "they are not accepted",
 }
 _SKEWED = {"RequestTimeTooSkewed", "RequestExpired"}
+# What servers call a request for a bucket of another region.
 _ELSEWHERE = {"AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException"}
 _PASSING = {
     "SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "OperationAborted", "BadDigest",
@@ -48,6 +49,7 @@ _PASSING = {
 }  # fmt: skip
 # Pages with other statuses tell more than that they are pages: 413 of a proxy, 5xx of a gateway.
 _PAGES_STATUS = {*range(200, 300), 302, 303, 308, 400, 401, 403, 404, 405}
+# A refused HEAD has no body, and so no code.
 _DENIED = {"", "AccessDenied", "Forbidden"}
 _PASSING_STATUS = {408, 409, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524}
 # Calls that botocore makes for credentials, before the one that was asked for.
@@ -60,7 +62,7 @@ _LONGEST_SAID = 300
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class S3Location:
-    """Which bucket is spoken of, for sentences."""
+    """Names a bucket, its endpoint and region, for messages."""
 
     bucket: str
     endpoint: str | None
@@ -68,12 +70,12 @@ class S3Location:
 
     @property
     def store_name(self) -> str:
-        """The bucket and, unless it is AWS, the endpoint."""
+        """Return the bucket and, unless it is AWS, the endpoint."""
         return f"s3://{self.bucket} at {self.endpoint}" if self.endpoint else f"s3://{self.bucket}"
 
     @property
     def is_runpod_volume(self) -> bool:
-        """Whether this is a RunPod network volume, whose S3 API knows only the plain operations."""
+        """Return whether this is a RunPod network volume, whose S3 API has only the basic operations."""
         hostname = urlsplit(self.endpoint or "").hostname or ""
         return hostname.startswith("s3api-") and hostname.endswith(".runpod.io")
 
@@ -81,7 +83,7 @@ class S3Location:
 def explain_failure(
     exception: Exception, *, location: S3Location, action: str, uri: str
 ) -> tuple[ComfypinError, ProviderError]:
-    """The error that botocore's exception is, and the original's kind without what may be secret."""
+    """Return the error for an exception of botocore, and the kind of the original without secrets."""
     original = ProviderError(type(exception).__name__)
     match exception:
         case exceptions.ClientError() if exception.operation_name in _OF_CREDENTIALS:
@@ -105,13 +107,13 @@ def explain_failure(
             # All else that it reads by itself, files and programs, gives credentials.
             return explain_missing_credentials(exception, location.store_name), original
         case _:  # a body that is no XML, among others; none of them has a kind of its own
-            return StoreBusy(store=location.store_name, status=200, code="its answer is not S3's"), original
+            return StoreBusy(store=location.store_name, status=200, code="not a response of S3"), original
 
 
 def explain_response(
     response: Mapping[str, Any], *, location: S3Location, action: str, object_uri: str
 ) -> StorageError:
-    """The error that an answer is, as botocore parsed it."""
+    """Return the error for an error response, as botocore parsed it."""
     response_metadata = response.get("ResponseMetadata", {})
     http_status = int(response_metadata.get("HTTPStatusCode") or 0)
     error_body = response.get("Error", {})
@@ -150,6 +152,7 @@ def _classify_response(
         return ClockSkewed(store=location.store_name)
     if error_code in {"NoSuchBucket", "InvalidBucketName"} or (http_status == 404 and action == "write"):
         return BucketMissing(store=location.store_name, variable="S3_BUCKET")
+    # Only reading needs an object, so here it is the object that is missing.
     if http_status == 404:
         return ObjectMissing(uri=object_uri)
     if http_status == 403 and error_code in _DENIED:
@@ -163,7 +166,7 @@ def _classify_response(
 
 
 def refuse_page(http_status: int, body: bytes, location: S3Location) -> None:
-    """Raises `NotAStore` if an answer is a web page, as no S3 service gives."""
+    """Raise `NotAStore` if a response is a web page, which no S3 service sends."""
     if http_status in _PAGES_STATUS and is_web_page(body[:200].decode("latin-1")):
         raise NotAStore(
             store=location.store_name, status=http_status, said="sends a web page", variable="S3_ENDPOINT_URL"
@@ -171,7 +174,7 @@ def refuse_page(http_status: int, body: bytes, location: S3Location) -> None:
 
 
 def error_code_in(body: bytes) -> str:
-    """The code of an error that an answer's body is; empty if it is none."""
+    """Return the error code in a response's body, empty if it has none."""
     return _read_tag("Code", body)
 
 
@@ -181,7 +184,7 @@ def _read_tag(name: str, body: bytes) -> str:
 
 
 def explain_missing_credentials(exception: Exception, store_name: str) -> StorageError | ConfigError:
-    """Why botocore has no credentials, or cannot renew them."""
+    """Return why botocore has no credentials, or cannot renew them."""
     match exception:
         case exceptions.ProfileNotFound():
             return SettingsConflict(
@@ -206,7 +209,7 @@ def explain_missing_credentials(exception: Exception, store_name: str) -> Storag
 
 
 def credentials_missing(store_name: str) -> CredentialsMissing:
-    """Nothing names any credentials, and the platform lends none."""
+    """Return the error if no variable names credentials, and the platform gives none."""
     remedy = (
         "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or RunPod's BUCKET_ACCESS_KEY_ID and "
         "BUCKET_SECRET_ACCESS_KEY"
@@ -215,7 +218,7 @@ def credentials_missing(store_name: str) -> CredentialsMissing:
 
 
 def _explain_lender_refusal(exception: exceptions.ClientError, location: S3Location) -> StorageError:
-    """A refusal of the service that lends credentials."""
+    """Return the error if the service that lends credentials refused."""
     response_metadata, error_body = exception.response.get("ResponseMetadata", {}), exception.response.get("Error", {})
     http_status, error_code = int(response_metadata.get("HTTPStatusCode") or 0), str(error_body.get("Code") or "")
     if http_status in _PASSING_STATUS or error_code in _PASSING:

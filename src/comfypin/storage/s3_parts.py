@@ -1,4 +1,4 @@
-"""One file as an upload in equal parts, several of them at once; aborted when it is given up.
+"""Uploads one file in equal parts, several at once; aborts the upload when it is given up.
 
 R2 takes only parts of one size: https://developers.cloudflare.com/r2/objects/multipart-objects/
 """
@@ -24,7 +24,7 @@ PARTS_AT_ONCE = 8
 
 
 class MultipartUpload:
-    """An upload of one payload, which may be sent again from its beginning. Each part is retried by itself."""
+    """Uploads one payload; may be started again from its beginning. Each part has its own retries."""
 
     def __init__(
         self, client: S3Client, retry: StoreRetry, object_key: str, payload: Payload, payload_file: BinaryIO
@@ -41,8 +41,12 @@ class MultipartUpload:
         self.expected_etag = ""
 
     def upload_file(self, *, with_md5: bool) -> str | None:
-        """Send all parts and have them joined; the object's ETag. `expected_etag` is then what md5 sums make of it."""
+        """Send all parts, have them joined, and return the object's ETag.
+
+        `expected_etag` is then the ETag that the md5 sums of the parts make.
+        """
         self.notes.abort_unfinished(self._client.store_name, self._abort_left)
+        # The upload may be started again after a failure.
         self._given_up.clear()
         with self.notes.open_note(self._client.store_name, self._key) as upload_note:
             upload_id = self._begin_upload()
@@ -71,7 +75,7 @@ class MultipartUpload:
             raise Cancelled("The upload was given up.")
 
     def _give_up(self, upload_id: str) -> bool:
-        """Abort an upload; whether that could be done."""
+        """Abort an upload and return whether that succeeded."""
         try:
             self._retry.call(lambda: self._abort_upload(self._key, upload_id), target=self._uri)
         except StorageError:
@@ -86,10 +90,11 @@ class MultipartUpload:
                 raise
 
     def _abort_left(self, unfinished: UnfinishedUpload) -> bool:
-        """Abort, in one try, what a killed process left; whether nothing more can be done about it."""
+        """Abort, in one try, what a killed process left; return whether the note of it can be removed."""
         try:
             self._abort_upload(unfinished.key, unfinished.upload_id)
         except StorageError as exception:
+            # With 4xx the upload is gone, or not ours to abort: asking again would change nothing.
             return int(str(exception.facts.get("status") or 500)) < 429
         return True
 
@@ -108,7 +113,7 @@ class MultipartUpload:
         return self._retry.call(begin_once, target=self._uri)
 
     def _send_parts(self, upload_id: str, *, with_md5: bool) -> list[tuple[str, str]]:
-        """The ETag and md5 of every part, in order. After a failure no part is begun any more."""
+        """Return the ETag and md5 of every part, in order. After a failure no further part is started."""
         total_bytes, part_bytes = self._payload.size_bytes, part_size(self._payload.size_bytes)
         offsets = range(0, total_bytes, part_bytes)
         with ThreadPoolExecutor(PARTS_AT_ONCE, thread_name_prefix="comfypin-part") as thread_pool:
@@ -142,6 +147,7 @@ class MultipartUpload:
 
     def _send_part(self, upload_id: str, number: int, part_body: UploadBody, *, with_md5: bool) -> tuple[str, str]:
         def send_once() -> tuple[str, str]:
+            # A retry of this part must not go on when another part has failed for good.
             self._require_not_stopped()
             md5_hash = part_body.summing = hashlib.md5(usedforsecurity=False) if with_md5 else None
             response = self._client.call_operation(
@@ -150,7 +156,9 @@ class MultipartUpload:
             etag = str(response.get("ETag") or "")
             if response[STATUS] != 200 or not etag or response[BODY].strip():
                 raise StoreBusy(
-                    store=self._uri, status=response[STATUS], code=error_code_in(response[BODY]) or "no part's answer"
+                    store=self._uri,
+                    status=response[STATUS],
+                    code=error_code_in(response[BODY]) or "not a response to a part",
                 )
             return etag, md5_hash.hexdigest() if md5_hash is not None else ""
 

@@ -1,4 +1,4 @@
-"""What the variables say of a bucket behind the S3 protocol: names, defaults and precedence in one place."""
+"""The settings of a bucket behind the S3 protocol: names, defaults and precedence of its variables in one place."""
 
 import re
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ _OTHER_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "BUCKET_ENDPOINT_
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class S3Credentials:
-    """A key pair and its session token; none of it is ever shown."""
+    """A key pair and its session token; never shown."""
 
     access_key_id: str = field(repr=False)
     secret_access_key: str = field(repr=False)
@@ -93,18 +93,18 @@ class S3Settings(BucketSettings):
 
     @classmethod
     def names_bucket(cls, environment: Mapping[str, str]) -> bool:
-        """Whether a variable, or the endpoint in one, names a bucket."""
+        """Return whether a variable, or the endpoint in one, names a bucket."""
         return _find_endpoint(BucketVariables(environment)).bucket is not None
 
     @property
     def public_base(self) -> str | None:
-        """S3_PUBLIC_BASE_URL."""
+        """Return S3_PUBLIC_BASE_URL."""
         return self.public_base_url
 
     def for_job(self, s3_config: Mapping[str, object]) -> "S3Settings":
-        """The same with a RunPod job's own `s3Config`: bucket, endpoint and keys are the job's, all of them or none.
+        """Return the settings with a RunPod job's own `s3Config`: bucket, endpoint and keys all come from the job.
 
-        Raises `SettingInvalid` naming the field; the values are never shown.
+        Raises `SettingInvalid` with the name of the field; its value is never shown.
         """
 
         def read_field(name: str) -> str:
@@ -133,7 +133,7 @@ class S3Settings(BucketSettings):
 
 
 def _find_endpoint(variables: BucketVariables) -> ParsedEndpoint:
-    """The place that the variables name. Raises `SettingInvalid`."""
+    """Return the endpoint and bucket that the variables name. Raises `SettingInvalid`."""
     account_id = variables.read_text("R2_ACCOUNT_ID")
     if account_id and not re.fullmatch(r"[0-9A-Za-z]+", account_id):
         raise SettingInvalid(variable="R2_ACCOUNT_ID", value=account_id, expected="an account id")
@@ -158,14 +158,14 @@ def _read_addressing(variables: BucketVariables) -> Addressing:
 
 
 def _read_credentials(variables: BucketVariables, *, runpods_first: bool) -> S3Credentials | None:
-    """The first complete key pair; a pair is never mixed from two sources, nor a session token added from another."""
+    """Return the first complete key pair. Keys and session token are never mixed from two sources."""
     runpods = ("BUCKET_ACCESS_KEY_ID", "BUCKET_SECRET_ACCESS_KEY", None)
     aws = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
     for key_name, secret_name, token_name in (runpods, aws) if runpods_first else (aws, runpods):
         key_id, secret = variables.read_header(key_name), variables.read_text(secret_name)
         if (key_id is None) != (secret is None):
             raise SettingsConflict(
-                reason=f"Of {key_name} and {secret_name} only one is set", remedy="set both or neither"
+                reason=f"Only one of {key_name} and {secret_name} is set", remedy="set both or neither"
             )
         if key_id and secret:
             token = variables.read_header(token_name) if token_name else None

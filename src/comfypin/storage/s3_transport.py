@@ -1,8 +1,8 @@
-"""Carries the requests that botocore signed, through urllib3: by the proxy, certificates and addresses of the settings.
+"""Sends the requests that botocore signed through urllib3, with the settings' proxy, certificates and addresses.
 
-botocore's own HTTP session trusts only a file of certificates of its own (not the system's, nor a folder), hides what a
-proxy said, and cannot be held to the addresses that were checked. `before-send` is its public event for sending a
-request otherwise: https://docs.aws.amazon.com/boto3/latest/guide/events.html
+botocore's own HTTP session trusts only a file of certificates (not the system's, nor a folder), hides what a proxy
+said, and cannot be held to the addresses that were checked. `before-send` is its public event for sending a request
+otherwise: https://docs.aws.amazon.com/boto3/latest/guide/events.html
 """
 
 import io
@@ -26,6 +26,7 @@ from comfypin.storage.upload_body import TamperedBody, UploadBody
 
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 300.0  # joining the parts of a large object takes some servers minutes
+# For the check before the first job, which a user waits for.
 HURRY_S = 30.0
 CONNECTIONS = 32
 _BLOCK_BYTES = 256 << 10
@@ -33,10 +34,10 @@ _MOST_ANSWER_BYTES = 8 << 20  # a listing of a thousand long keys is 2 MB
 
 
 class S3Transport:
-    """A handler of `before-send`. Safe for threads. `store` is what it is connected to, in words.
+    """Handles botocore's `before-send`. Safe for threads. `store` is the name of the store in messages.
 
-    If there are addresses to `connect_to`, only they are, whatever a name server says of the host by now. When the
-    `deadline` passes or is cancelled, whatever waits ends.
+    If there are addresses to `connect_to`, it connects only to them, whatever DNS says by now. When the `deadline`
+    passes or is cancelled, everything that waits ends.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class S3Transport:
 
     @contextmanager
     def with_short_timeouts(self) -> Iterator[None]:
-        """Within, whatever is sent has to be answered soon."""
+        """Use short timeouts inside the block."""
         usual_timeout = self._timeout
         self._timeout = urllib3.Timeout(connect=HURRY_S, read=HURRY_S)
         try:
@@ -75,6 +76,7 @@ class S3Transport:
             raw_response = self._send_request(request, proxy)
             if raw_response.status == PROXY_WANTS_LOGIN and proxy is not None:
                 raise StoreProxyFailed.from_status(proxy, raw_response.status)
+            # botocore parses these itself, and expects them whole.
             if not request.stream_output or raw_response.status >= HTTPStatus.MULTIPLE_CHOICES:
                 raw_response = self._read_whole(raw_response)
         return AWSResponse(request.url, raw_response.status, raw_response.headers, raw_response)
@@ -85,6 +87,7 @@ class S3Transport:
         url_parts = urlsplit(request.url)
         target = f"{url_parts.path or '/'}?{url_parts.query}" if url_parts.query else url_parts.path or "/"
         if proxy is not None and url_parts.scheme == "http":
+            # Some proxies do not answer a second plain request on a connection.
             target, headers["Connection"] = request.url, "close"
         route = Route(HttpUrl.parse(request.url), () if proxy else self._connect_to, proxy)
         return self._pools.for_route(route).urlopen(
@@ -106,7 +109,7 @@ class S3Transport:
             body_bytes += chunk
             if len(body_bytes) > _MOST_ANSWER_BYTES:
                 raw_response.close()
-                raise StoreBusy(store=self._store, status=raw_response.status, code="its answer has no end")
+                raise StoreBusy(store=self._store, status=raw_response.status, code="an endless response")
         return urllib3.HTTPResponse(
             io.BytesIO(body_bytes),
             headers=raw_response.headers,

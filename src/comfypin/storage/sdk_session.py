@@ -1,7 +1,7 @@
-"""The HTTP session that we give to Google's and Azure's client libraries, which would make one of their own.
+"""The HTTP session for Google's and Azure's client libraries, which would otherwise make their own.
 
 Theirs reads proxies from the process's environment, trusts certifi's certificates and sends a body in one piece. This
-one goes by the proxies and certificates of the settings, and sends pieces small enough to be paced and stopped.
+one uses the proxies and certificates of the settings, and sends pieces small enough to be paced and stopped.
 """
 
 import threading
@@ -23,11 +23,12 @@ Pace = Callable[[int], None]
 CONNECT_TIMEOUT_S = 20.0
 READ_TIMEOUT_S = 300.0
 _CONNECTIONS = 32
+# Small enough for an even pace, large enough to cost few calls.
 _PIECE_BYTES = 512 << 10
 
 
 class ThreadUpload:
-    """What a thread sends at present: its pace, and how many bytes of the payload are still to be told to it."""
+    """What a thread sends at present: its pace, and how many bytes the pace has not been told about."""
 
     def __init__(self, pace: Pace | None, size_bytes: int) -> None:
         self.pace = pace
@@ -43,9 +44,9 @@ _THREAD_STATE = _ThreadState()
 
 @contextmanager
 def paced_sending(pace: Pace | None, size_bytes: int) -> Iterator[None]:
-    """Have the pace told of the payload's bytes that this thread sends within, in any number of requests.
+    """Call the pace for the payload's bytes that this thread sends inside the block, over any number of requests.
 
-    A request's body may hold more than the payload (a multipart envelope); the pace hears of `size_bytes` of each body.
+    A request's body may hold more than the payload (a multipart envelope); at most `size_bytes` of each body count.
     """
     _THREAD_STATE.upload = ThreadUpload(pace, size_bytes)
     try:
@@ -55,7 +56,7 @@ def paced_sending(pace: Pace | None, size_bytes: int) -> Iterator[None]:
 
 
 class SettingsAdapter(HTTPAdapter):
-    """Connects by the settings' proxies and certificates. `origin`, if given, is all that may see a token."""
+    """Connects through the settings' proxies, with their certificates. Only `origin`, if given, sees a token."""
 
     def __init__(self, proxies: Proxies, *, ca_bundle: str | None = None, origin: str | None = None) -> None:
         self._proxies = proxies
@@ -78,6 +79,7 @@ class SettingsAdapter(HTTPAdapter):
         """Return the pool of a request; by a proxy without TLS a new one, because tinyproxy answers only the first
         plain request of a connection, and keeps it open.
         """
+        # No other thread may take a pool between the clearing and the asking.
         with self._connecting:
             if str(request.url).startswith("http:"):
                 self.proxy_manager.clear()
@@ -87,7 +89,7 @@ class SettingsAdapter(HTTPAdapter):
         """Leave the context as it is: it checks certificates, and knows which to trust."""
 
     def proxy_headers(self, proxy: str) -> dict[str, str]:
-        """What a proxy alone is shown."""
+        """Return the headers that only a proxy sees."""
         return self._met[proxy].headers
 
     def send(self, request: requests.PreparedRequest, *args: Any, **options: Any) -> requests.Response:
@@ -114,7 +116,7 @@ class SettingsAdapter(HTTPAdapter):
 
 
 class _PacedBody:
-    """Bytes as urllib3 reads and sends them."""
+    """Gives urllib3 a body's bytes in pieces, and calls the pace for each."""
 
     def __init__(self, body_bytes: bytes, upload: ThreadUpload | None) -> None:
         self._data = memoryview(body_bytes)
@@ -143,6 +145,7 @@ def make_session(
 ) -> requests.Session:
     """Return a session (the one that is given, else a new one) that connects as the settings say."""
     made_session = session or requests.Session()
+    # Otherwise proxies, certificates and .netrc of the process's environment would be used.
     made_session.trust_env = False
     made_session.mount("https://", adapter := SettingsAdapter(proxies, ca_bundle=ca_bundle, origin=origin))
     made_session.mount("http://", adapter)

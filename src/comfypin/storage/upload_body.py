@@ -1,4 +1,4 @@
-"""A part of a file as a client library reads it: first to sign it, then to send it."""
+"""Part of a file as a client library reads it: first to sign it, then to send it."""
 
 import os
 from typing import Any
@@ -9,10 +9,10 @@ from comfypin.storage.payload_file import payload_changed
 
 
 class UploadBody:
-    """`size_bytes` of a payload's open file from `offset`, with the position that file objects have.
+    """Reads `size_bytes` of a payload's open file from `offset`, like a file object.
 
-    While it is being sent the payload's pace hears of each piece before it goes out, and `summing`, a hash object, gets
-    the bytes. Reads are by position, so that parts of one file can be sent at the same time.
+    While it is being sent, the payload's pace is called for each piece before it goes out, and `summing`, a hash
+    object, gets the bytes. Reads are by position, so that parts of one file can be sent at the same time.
     """
 
     def __init__(self, payload: Payload, descriptor: int, *, offset: int, size_bytes: int) -> None:
@@ -25,17 +25,17 @@ class UploadBody:
         self._is_sending = False
 
     def start_sending(self) -> None:
-        """What is read from now on goes out."""
+        """Treat what is read from now on as sent."""
         self._position = 0
         self._is_sending = True
 
     def stop_sending(self) -> None:
-        """What is read from now on is only looked at."""
+        """Treat what is read from now on as only looked at."""
         self._position = 0
         self._is_sending = False
 
     def read(self, size: int = -1) -> bytes:
-        """The next bytes. Raises `PayloadUnreadable`."""
+        """Return the next bytes. Raises `PayloadUnreadable`."""
         remaining_bytes = self.size_bytes - self._position
         wanted_bytes = remaining_bytes if size < 0 else min(size, remaining_bytes)
         if wanted_bytes <= 0:
@@ -62,32 +62,32 @@ class UploadBody:
         return self._position
 
     def tell(self) -> int:
-        """The position."""
+        """Return the position."""
         return self._position
 
     def require_digest(self, signed_sha256: str) -> None:
-        """Make sure that what was signed is what was hashed before. Raises `PayloadUnreadable`."""
+        """Raise `PayloadUnreadable` unless what was signed is what was hashed before."""
         if self.size_bytes == self._payload.size_bytes and signed_sha256 != self._payload.sha256.hex:
             raise payload_changed(self._payload)
 
 
 class TamperedBody:
-    """A small body whose bytes are others when it is sent than when it was signed: does a server notice?"""
+    """Gives other bytes when it is sent than when it was signed, to find out whether a server notices."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._position = 0
 
     def start_sending(self) -> None:
-        """From now on there are other bytes."""
+        """Give other bytes from now on."""
         self._position, self._data = 0, bytes(byte ^ 1 for byte in self._data)
 
     def stop_sending(self) -> None:
-        """From now on there are the first bytes again."""
+        """Give the first bytes again from now on."""
         self.start_sending()
 
     def read(self, size: int = -1) -> bytes:
-        """The next bytes."""
+        """Return the next bytes."""
         start_position = self._position
         self._position = len(self._data) if size < 0 else min(len(self._data), start_position + size)
         return self._data[start_position : self._position]
@@ -99,5 +99,5 @@ class TamperedBody:
         return self._position
 
     def tell(self) -> int:
-        """The position."""
+        """Return the position."""
         return self._position

@@ -1,7 +1,7 @@
-"""What this machine has begun to upload in parts: the next upload to a bucket aborts what killed ones left there.
+"""Notes of the multipart uploads of this machine: the next upload to a bucket aborts those that killed ones left.
 
-Nobody else could tell: listing unfinished uploads costs money, and a permission that many keys do not have. A note is
-locked as long as its process lives.
+Nobody else could tell: listing unfinished uploads costs money, and takes a permission that many keys do not have. A
+note is locked while its process lives.
 """
 
 import contextlib
@@ -20,14 +20,14 @@ _LONGEST_NOTE_BYTES = 16_384
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnfinishedUpload:
-    """An upload that nobody will bring to its end."""
+    """An upload that nobody will finish."""
 
     key: str
     upload_id: str
 
 
 class UploadNote:
-    """The note of one key, held by one process."""
+    """Holds the note of one key for one process."""
 
     def __init__(self, note_file: BinaryIO | None, store_name: str, key: str) -> None:
         self._file = note_file
@@ -35,7 +35,7 @@ class UploadNote:
         self.is_owed = False
 
     def note_begun(self, upload_id: str) -> None:
-        """Write down an upload that is begun now."""
+        """Write down an upload that starts now."""
         self.is_owed = True
         if self._file is not None:
             with contextlib.suppress(OSError):  # a full disk is no reason to fail: the note is a courtesy
@@ -44,19 +44,19 @@ class UploadNote:
                 self._file.write(json.dumps({**self._facts, "upload_id": upload_id}).encode())
 
     def note_ended(self) -> None:
-        """Joined or aborted: nothing is left behind."""
+        """Record that the upload was joined or aborted: nothing is left to clean up."""
         self.is_owed = False
 
 
 class UploadNotes:
-    """The notes of a machine, in a folder of its local disk; without one, nothing is noted."""
+    """Keeps a machine's notes in a folder of its local disk; without a folder, notes nothing."""
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
 
     @contextmanager
     def open_note(self, store_name: str, key: str) -> Iterator[UploadNote]:
-        """The note of a key for as long as it is uploaded. One that another process holds is left alone."""
+        """Hold the note of a key while it is uploaded. A note that another process holds is left alone."""
         note_name = hashlib.sha256(f"{store_name} {key}".encode()).hexdigest()[:32]
         note_path = None if self._folder is None else self._folder / note_name
         with _hold_note(note_path, create=True) as note_file:
@@ -68,7 +68,7 @@ class UploadNotes:
                     note_path.unlink(missing_ok=True)
 
     def abort_unfinished(self, store_name: str, abort: Callable[[UnfinishedUpload], bool]) -> None:
-        """Have all uploads aborted that killed processes left in a store; forget those of which `abort` says so."""
+        """Abort what killed processes left in a store; remove the notes for which `abort` returns True."""
         try:
             note_paths = sorted(self._folder.iterdir()) if self._folder is not None else []
         except OSError:
@@ -83,7 +83,7 @@ class UploadNotes:
 
 
 def _read_note(note_file: BinaryIO) -> dict[str, object] | None:
-    """What a note says; None where it was not written to its end."""
+    """Return a note's content; None if it was not written completely."""
     try:
         note_facts = json.loads(note_file.read(_LONGEST_NOTE_BYTES))
     except (OSError, ValueError):
@@ -96,13 +96,14 @@ def _read_note(note_file: BinaryIO) -> dict[str, object] | None:
 
 
 def _is_abandoned(note_facts: dict[str, object], store_name: str) -> bool:
-    """Whether a note's upload was to this store, and its process is no more.
+    """Return whether a note's upload was to this store, and its process is dead.
 
-    Its lock says so already, but not on some network file systems, where other machines' notes may lie too.
+    The lock proves that already, but not on some network file systems, and other machines' notes may be there too.
     """
     if (note_facts["store"], note_facts["host"]) != (store_name, os.uname().nodename):
         return False
     pid = note_facts["pid"]
+    # A container's process often gets the same id each time.
     return pid == os.getpid() or not Path(f"/proc/{pid}").exists()
 
 
@@ -112,7 +113,7 @@ def _to_unfinished(note_facts: dict[str, object]) -> UnfinishedUpload:
 
 @contextmanager
 def _hold_note(note_path: Path | None, *, create: bool) -> Iterator[BinaryIO | None]:
-    """The note's file, which is ours alone until we end, however that is; None where it cannot be had."""
+    """Yield the note's file, locked for this process until the block ends; None if another holds it."""
     try:
         note_file = _open_locked(note_path, create=create) if note_path is not None else None
     except OSError:
@@ -127,9 +128,11 @@ def _hold_note(note_path: Path | None, *, create: bool) -> Iterator[BinaryIO | N
 def _open_locked(note_path: Path, *, create: bool) -> BinaryIO:
     if create:
         note_path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # A child that outlives us must not inherit the lock.
     flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
     note_file = os.fdopen(os.open(note_path, flags, 0o600), "r+b", buffering=0)
     try:
+        # The system drops the lock when the process dies, however it dies.
         fcntl.flock(note_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # Whoever held it may have removed it meanwhile; another one may be in its place.
         if not os.path.samestat(os.fstat(note_file.fileno()), note_path.stat()):

@@ -120,7 +120,7 @@ def test_a_proxy_that_wants_a_password_says_so_and_is_not_asked_again(tmp_path: 
         ):
             store = a_store(S3_ENDPOINT_URL=f"{scheme}://s3.example.com", ALL_PROXY=url)
             with pytest.raises(
-                ProxyRefused, match=rf"http://{proxy.host}, which ALL_PROXY names.*{words}.*USER:PASSWORD"
+                ProxyRefused, match=rf"http://{proxy.host} .from ALL_PROXY.*{words}.*USER:PASSWORD"
             ) as caught:
                 store.put("a", payload_of(tmp_path / "f", b"x"))
             assert not isinstance(caught.value, TransientStorageError)

@@ -185,7 +185,7 @@ def test_a_server_whose_etags_never_say_anything_is_asked_for_the_object_alone(
     assert server.asked == ["PUT", "GET"] * 3 + ["PUT", "HEAD", "GET"] * 2
     server.always_stores = False
     server.lie = lambda true: Answer(200, b"", "opaque", stores=False)
-    with pytest.raises(NotStored, match="not there, although the upload was answered with HTTP 200"):
+    with pytest.raises(NotStored, match="is missing, although the upload was confirmed with HTTP 200"):
         store.put("6", payload_of(tmp_path / "f", noise(1000)))
 
 

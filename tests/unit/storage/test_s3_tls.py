@@ -130,7 +130,7 @@ def test_only_the_given_addresses_are_dialled(server: TlsServer, tmp_path: Path)
 def test_a_file_without_certificates_is_named(server: TlsServer, tmp_path: Path) -> None:
     (tmp_path / "empty.pem").write_text("nothing")
     store = store_at(server, AWS_CA_BUNDLE=str(tmp_path / "empty.pem"))
-    with pytest.raises(CertificatesUnusable, match=r"empty\.pem, which AWS_CA_BUNDLE"):
+    with pytest.raises(CertificatesUnusable, match=r"empty\.pem .from AWS_CA_BUNDLE"):
         store.put("a", payload_of(tmp_path / "f", b"x"))
 
 
