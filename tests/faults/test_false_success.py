@@ -135,7 +135,7 @@ def test_what_was_not_stored_does_not_count(
 ) -> None:
     with a_liar(request.getfixturevalue(kind), tmp_path) as liar:
         liar.lies(undone(answer), undone(answer))
-        with pytest.raises(NotStored, match="is not there, although"):
+        with pytest.raises(NotStored, match="is missing, although"):
             liar.store.put("a", payload_of(tmp_path / "f", noise(size)))
         # Another object under the key is not taken for it, and the second try is.
         liar.lies()

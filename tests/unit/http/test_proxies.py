@@ -64,7 +64,7 @@ def test_one_proxy_may_stand_before_all() -> None:
     "value", ["socks5://u:{}@p:1", "http://u:{}@", "http://u:{}@p:x", "http://u:p/{}@p:0", "http://[{}"]
 )
 def test_what_is_not_a_proxy_names_the_variable_and_shows_nothing(value: str) -> None:
-    with pytest.raises(ProxyInvalid, match="HTTPS_PROXY is not the address") as caught:
+    with pytest.raises(ProxyInvalid, match="HTTPS_PROXY is not the URL") as caught:
         Proxies.from_variables({"HTTPS_PROXY": value.format("s3cret")}).for_url(HttpUrl.parse("https://x"))
     assert "s3cret" not in str(caught.value)
 
