@@ -158,9 +158,9 @@ class RoutePools:
         self._lock = threading.Lock()
 
     def for_route(self, route: Route) -> urllib3.HTTPConnectionPool:
-        """Return the pool of a route; by a proxy without TLS, a new one, of which nothing is kept.
+        """Return the pool of a route; through a proxy without TLS, always a new one that nothing keeps.
 
-        Such a connection must not be used again, whether the proxy closes it in time or not: tinyproxy does not answer
+        Such a connection must not be reused, whether the proxy closes it in time or not: tinyproxy does not respond to
         a second plain request on a connection, and keeps it open.
         """
         with self._lock:
@@ -171,6 +171,7 @@ class RoutePools:
                 return self._proxy_manager(route.proxy).connection_from_host(
                     route.url.host, route.url.port, route.url.scheme
                 )
+            # Another set of checked addresses must not reuse a connection to the old ones.
             pool_key = (*route.url.origin, route.addresses)
             if pool_key not in self._direct:
                 self._direct[pool_key] = self._make_pool(route)
@@ -197,7 +198,7 @@ class RoutePools:
             proxy_ssl_context=self._tls_context(),
             **self._pool_options(),
         )
-        # Of its own options a manager makes the keys of its pools, and takes none that it does not know.
+        # A manager makes its pools' keys from its options and refuses those that it does not know.
         connection_options = self._connection_options()
         pool_classes: dict[str, Any] = {
             "http": partial(_CheckedPool, **connection_options),

@@ -55,6 +55,7 @@ class Deadline:
 
     def lift_limit(self) -> None:
         """Let it never pass, because what it was for has ended; it can still be cancelled."""
+        # The sockets stay watched: whoever reads the body can still cancel.
         self._at = math.inf
         self._is_lifted = True
 

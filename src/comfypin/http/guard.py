@@ -31,7 +31,7 @@ class AddressGuard:
         """Return the route to a URL. Raises `AddressRefused`, `HttpError`."""
         proxy = self._proxies.for_url(target_url)
         if proxy is not None and not self._public_only and not _is_literal(target_url.host):
-            # The proxy asks the resolver, which this machine may not reach; whom it may ask is its own to decide.
+            # The proxy resolves the name, which this machine may be unable to do, and has its own rules for it.
             return Route(target_url, proxy=proxy)
         try:
             addresses = self._resolve_host(target_url, deadline)
@@ -67,6 +67,7 @@ class AddressGuard:
         except TimeoutError as error:
             if deadline.has_passed:
                 raise RequestDeadlineExceeded from None
+            # Only the resolver was slow; the whole request still has time.
             raise HttpError("its name was not resolved in time") from error
         with self._lock:
             # Two threads may have resolved the host at once: the first result holds for both.
@@ -90,7 +91,7 @@ class RedirectChain:
             raise AddressRefused(
                 f"it redirects from the public host {self._public_host} to the private address of {target_url.host}"
             )
-        # A name with a public and a private address is a public one that wants to be taken for private.
+        # A name with a public and a private address counts as public: it may be an attempt to look private.
         if self._public_host is None and any(map(is_public, route.addresses)):
             self._public_host = target_url.host
         return route

@@ -65,6 +65,7 @@ class Proxies:
 
     def for_url(self, url: HttpUrl) -> Proxy | None:
         """Return the proxy for a URL, None if it needs none or NO_PROXY names the host. Raises `ProxyInvalid`."""
+        # NO_PROXY may name a host with or without its port.
         host_forms = {url.authority, re.sub(r":[0-9]*$", "", url.authority), f"{url.host}:{url.port}", url.host}
         return self._find_proxy(url.scheme, host_forms)
 
@@ -73,7 +74,7 @@ class Proxies:
         try:
             return self.for_url(HttpUrl.parse(address))
         except UrlInvalid:
-            # No reason to go by no proxy: the library may know how to ask for it.
+            # The library may accept what we cannot parse, and it must not bypass the proxy then.
             url_parts = urlsplit(address)
             return self._find_proxy(url_parts.scheme, {url_parts.netloc.rpartition("@")[2].lower()})
 
@@ -91,6 +92,7 @@ class Proxies:
         )
 
     def _is_bypassed(self, host_forms: set[str]) -> bool:
+        # An asterisk alone turns proxies off.
         if self._bypassed_hosts == ("*",):
             return True
         return any(
@@ -102,6 +104,7 @@ class Proxies:
 
 def _parse_proxy(variable: str, raw_value: str) -> Proxy:
     try:
+        # People leave out the scheme, and curl accepts that too.
         address = urlsplit(raw_value if "://" in raw_value else f"http://{raw_value.removeprefix('//')}")
         port_number = address.port
         host = normalize_host(address.hostname or "")
@@ -113,6 +116,7 @@ def _parse_proxy(variable: str, raw_value: str) -> Proxy:
     if address.username:
         login_pair = f"{unquote(address.username)}:{unquote(address.password or '')}"
         authorization = f"Basic {base64.b64encode(login_pair.encode()).decode()}"
+    # Brackets keep an IPv6 address apart from its port.
     shown_host = f"[{host}]" if ":" in host else host
     port_number = port_number or (443 if address.scheme == "https" else 80)
     return Proxy(url=f"{address.scheme}://{shown_host}:{port_number}", authorization=authorization, variable=variable)

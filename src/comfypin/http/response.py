@@ -61,6 +61,7 @@ class Response:
             if not body_bytes:
                 self._raw.release_conn()
                 return 0
+            # Copied: urllib3's own `readinto` would wait until the whole buffer is full.
             buffer[: len(body_bytes)] = body_bytes
             if self._left is not None:
                 self._left -= len(body_bytes)
@@ -137,6 +138,7 @@ def to_http_error(error: Exception, deadline: Deadline) -> HttpError:
     )
     if explained is None:
         return HttpError(f"it does not speak HTTP as it should ({type(error).__name__})", was_sent=True)
+    # The connection that broke was the one to the proxy.
     if isinstance(error, exceptions.ProxyError):
         return ProxyFailed(f"its proxy: {explained.reason}", is_transient=explained.is_transient)
     return explained
@@ -204,6 +206,7 @@ def _iterate_causes(error: BaseException) -> Iterator[BaseException]:
         current_error = waiting_errors.pop(0)
         if id(current_error) in seen_ids:
             continue
+        # Exceptions can refer to each other in a circle.
         seen_ids.add(id(current_error))
         yield current_error
         # urllib3 keeps what it wraps as an argument.

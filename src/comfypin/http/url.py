@@ -113,7 +113,7 @@ class HttpUrl:
 
 
 def _host_of(authority: str) -> str:
-    """Return the host without the port. `urlsplit().hostname` forgets what stands around an IPv6 address."""
+    """Return the host without the port. `urlsplit().hostname` drops what is around an IPv6 address."""
     if authority.startswith("["):
         hostname, bracket, remainder = authority.partition("]")
         if remainder and not remainder.startswith(":"):

@@ -111,6 +111,7 @@ class BucketSink:
         stored_outputs = await self._upload_all(job, outputs, job_keys.outputs)
         upload_s = time.monotonic() - began_s
         manifest_bytes = make_manifest(job, stored_outputs, upload_s=upload_s)
+        # The manifest goes last: whoever finds it can rely on all outputs.
         await self._run_in_thread(partial(self._put_manifest, job_keys.manifest, manifest_bytes, job))
         urls = await self._run_in_thread(
             lambda: [self._links.make_url(self._store, item.object.key) for item in stored_outputs]
@@ -150,6 +151,7 @@ class BucketSink:
                 stored_outputs[output_index] = self._upload_output(job, output, object_key, stopped)
 
         loop = asyncio.get_running_loop()
+        # Threads take the next output themselves, which costs less than one task for each.
         shares = [loop.run_in_executor(self._pool, upload_some) for _ in range(min(self._at_once, len(outputs)))]
         try:
             await asyncio.gather(*shares)

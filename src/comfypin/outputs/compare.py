@@ -74,6 +74,7 @@ def _read_frames(path: Path) -> "list[numpy.ndarray] | None":
 
     try:
         with Image.open(path) as picture:
+            # Such pictures are compared byte for byte.
             if picture.width * picture.height > MAX_PIXELS:
                 return None
             return [numpy.asarray(frame.convert("RGBA")) for frame in ImageSequence.Iterator(picture)]

@@ -1,4 +1,4 @@
-"""Failures of bringing an output from the engine to where it was asked for."""
+"""Failures of delivering an output from the engine to its destination."""
 
 import errno
 from collections.abc import Sequence

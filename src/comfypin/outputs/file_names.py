@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 _LONGEST_PART_BYTES = 200  # file systems take 255; temporary names and counters need the rest
+# What is longer after a dot is not a suffix, but a part of the name.
 _LONGEST_SUFFIX_BYTES = 20
 _UNWANTED = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 # ComfyUI's own counter, as in `ComfyUI_00001_.png`.

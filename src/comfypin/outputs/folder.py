@@ -74,7 +74,7 @@ class FolderSink:
         try:
             return contained_path(self._root, relative_path)
         except ValueError as exception:
-            # A link in the folder that leads elsewhere: whoever made it did not mean our names.
+            # A symbolic link in the folder leads elsewhere, and was not made for our file names.
             reason = "a symbolic link there leads out of the folder"
             advice = "Remove the link, or choose another --out-dir."
             raise OutputNotWritten(
@@ -127,7 +127,7 @@ def _require_folder(folder: Path, *, flag: str, named_path: Path) -> None:
         os.close(os.open(probe_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         probe_path.unlink()
     except OSError as exception:
-        # A full disk is told at the write, with the output's name; here only the place is judged.
+        # A full disk is reported at the write, with the output's name; only the folder is checked here.
         reason = (exception.strerror or str(exception)).lower()
         if isinstance(exception, FileExistsError | NotADirectoryError):
             reason = "a file is in the way"

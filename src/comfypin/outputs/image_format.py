@@ -23,12 +23,12 @@ log = logging.getLogger(__name__)
 PictureFormat = Literal["png", "jpeg", "webp"]
 _SUFFIXES: dict[PictureFormat, str] = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
 _EMBEDDED = ("prompt", "workflow")
-# Where ComfyUI's own nodes for WebP put them, and its page looks for them: Model and Make, as `name:json`.
+# ComfyUI's WebP nodes write them to these tags (Model and Make) as `name:json`, and its page reads them there.
 _EXIF_TAGS = {"prompt": 0x0110, "workflow": 0x010F}
 _JPEG_EXIF_BYTES = 65_533 - 6
 _LONGEST_SIDE: dict[PictureFormat, int] = {"jpeg": 65_500, "webp": 16_383}
 _PNG_START = b"\x89PNG\r\n\x1a\n"
-# `comf` is where ComfyUI's node for animated PNGs writes.
+# ComfyUI's node for animated PNGs writes to `comf`.
 _TEXT_CHUNKS = {b"tEXt", b"zTXt", b"iTXt", b"eXIf", b"comf"}
 
 
@@ -78,6 +78,7 @@ def convert_output(output: Output, conversion: ImageConversion, folder: Path) ->
             _drop_texts(output.path, converted_path)
             actual_format = "png"
     except (OSError, ValueError, SyntaxError, struct.error) as exception:
+        # A PNG that cannot be converted still is a result, unless the workflow in it must not leave.
         if conversion.keep_workflow and output.path.exists():
             _keep_as_png(output.path, f"it could not be converted ({exception})")
             return output
@@ -101,7 +102,7 @@ def _encode_picture(source_path: Path, target_path: Path, conversion: ImageConve
     from PIL import Image
 
     try:
-        # It warns of pictures that are half as large as those it refuses; this one was asked for.
+        # Pillow warns at half the size that it refuses, but this picture is the user's own.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             picture = Image.open(source_path)
@@ -135,6 +136,7 @@ def _encode_picture(source_path: Path, target_path: Path, conversion: ImageConve
                 subsampling=0,
             )
         else:
+            # Pillow's quality 100 alone would still lose a little.
             lossless = conversion.quality == 100
             pixel_mode = "RGBA" if "A" in picture.getbands() or "transparency" in picture.info else "RGB"
             _to_eight_bits(picture).convert(pixel_mode).save(

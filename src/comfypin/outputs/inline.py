@@ -12,7 +12,7 @@ _SMALL_BYTES = 1 << 20
 _CHUNK_BYTES = 3 << 18  # a multiple of 3, so that the chunks' base64 can be joined
 
 
-# What a result says of an output beside its bytes, rounded up.
+# The size of an output's other fields in a result, rounded up.
 _FACTS_BYTES = 1024
 
 

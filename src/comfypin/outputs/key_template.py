@@ -46,7 +46,7 @@ class KeyTemplate:
 
     @classmethod
     def parse(cls, template_text: str = DEFAULT_TEMPLATE) -> "KeyTemplate":
-        """Read a template. `{prefix}/` is put in front where it is absent. Raises `TemplateInvalid`."""
+        """Read a template. `{prefix}/` is put in front if it is absent. Raises `TemplateInvalid`."""
         below_prefix = template_text.strip().removeprefix(_PREFIX)
         try:
             template_parts = list(string.Formatter().parse(below_prefix))
@@ -58,6 +58,7 @@ class KeyTemplate:
                 raise TemplateInvalid(f"a template of {', '.join(sorted(_FIELDS))} (no {field_name!r})")
             if format_spec and not (field_name == "counter" and re.fullmatch(r"0?[1-9]", format_spec)):
                 raise TemplateInvalid(f"a template that formats only {{counter:05}} (not {field_name}:{format_spec})")
+        # A second job would overwrite the outputs of the first.
         if not field_names & {"job_id", "digest"}:
             raise TemplateInvalid("a template with {job_id} or {digest}, without which two jobs would share their keys")
         if any(key_part in {"", ".", ".."} for key_part in below_prefix.split("/")):

@@ -29,6 +29,7 @@ class EnvSettings:
         self, *, packs: str | None = None, vendor: Path | None = None, offline: bool = False
     ) -> "EnvSettings":
         """Return the settings with the values of flags instead of the environment's."""
+        # A flag can add to the environment, but an absent one takes nothing away.
         return replace(self, packs=packs or self.packs, vendor=vendor or self.vendor, offline=offline or self.offline)
 
     @classmethod

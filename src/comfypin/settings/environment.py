@@ -34,7 +34,8 @@ class Settings:
 
     @cached_property
     def machine(self) -> MachineSettings:
-        """Return which release this machine runs, and where ComfyUI and its models are."""
+        """Return this machine's release, and its folders of ComfyUI and the models."""
+        # Flags of the command line come before the environment.
         return self._machine or MachineSettings.from_variables(self.variables)
 
     @cached_property

@@ -1,4 +1,4 @@
-"""The settings of this machine: its release, and where ComfyUI and its models are."""
+"""The settings of this machine: its release, and the folders of ComfyUI and the models."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ from comfypin.settings.variables import Variables
 class MachineSettings:
     """`COMFY_HOME`, `MODELS_DIR`, and the release: `LOCK_PATH`, else `COMFY_VERSION_NAME`.
 
-    `fast_models_dir` is COMFYPIN_FAST_MODELS, where models are staged; the engine looks there first.
+    `fast_models_dir` is COMFYPIN_FAST_MODELS, the folder of staged models; the engine looks there first.
     `embedded_version` is COMFYPIN_EMBEDDED_VERSION, the ComfyUI release that the embedded engine is.
     `engine_standby` is COMFYPIN_ENGINE_STANDBY: whether a second engine waits to take a dead one's place.
     """
@@ -31,6 +31,7 @@ class MachineSettings:
 
     def with_flags(self, *, comfy_home: Path | None = None, models_dir: Path | None = None) -> "MachineSettings":
         """Return the settings with the values of flags instead of the environment's."""
+        # An absent flag leaves what the environment says.
         return replace(
             self,
             comfy_home=comfy_home or self.comfy_home,

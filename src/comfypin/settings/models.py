@@ -47,7 +47,7 @@ class ModelSettings:
             hub_endpoint=variables.read_text("HF_ENDPOINT") or HUB,
             hub_token=variables.read_header("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_TOKEN"),
             hub_caches=(
-                # Where Runpod puts the models that an endpoint has cached.
+                # Runpod mounts an endpoint's cached models there.
                 variables.read_path("COMFYPIN_RUNPOD_CACHE") or Path("/runpod-volume/huggingface-cache/hub"),
                 Path(named_cache) if named_cache else hub_home / "hub",
             ),

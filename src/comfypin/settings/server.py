@@ -35,6 +35,7 @@ class ServerSettings:
 
         Raises `ConfigError`.
         """
+        # The pod asked for 70000, say, and Runpod gave it a real port instead.
         if port > _MOST_PORT and port in self.symmetrical_ports:
             return self.symmetrical_ports[port]
         if not 0 <= port <= _MOST_PORT:

@@ -141,7 +141,7 @@ class Variables(Mapping[str, str]):
     def read_url(self, variable_name: str) -> str | None:
         """Return a base URL without its trailing slash. It is checked when it is used."""
         raw_value = self.read_text(variable_name)
-        # Paths are appended with a slash of their own.
+        # Whoever appends a path starts it with a slash.
         return raw_value.rstrip("/") if raw_value else None
 
 

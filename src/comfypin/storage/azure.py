@@ -1,9 +1,9 @@
 """Objects in a container of Azure Blob Storage, by azure-storage-blob.
 
-Small files go up in one request, large ones in equal blocks that are committed at the end; blocks that never were go
-away by themselves after a week. Each request carries the md5 of its bytes, so that the server refuses others. An answer
-is success only if its status and md5 say so (of a large file: size and ETag of the blob); of any other answer the blob
-itself is read back.
+Small files take one request, large ones equal blocks that are committed at the end; Azure removes blocks that never are
+after a week. Each request carries the md5 of its bytes, so that the server refuses others. A response is a success only
+if its status and md5 prove it (for a large file: size and ETag of the blob); after any other, the blob itself is read
+back.
 """
 
 import contextlib

@@ -36,6 +36,7 @@ FAILURES = (AzureError, requests.RequestException, HTTPError, StoreProxyFailed, 
 _STORE = "Azure Blob Storage"
 _CONNECTION_STRING = "AZURE_STORAGE_CONNECTION_STRING"
 _READ_BYTES = 8 << 20
+# The statuses that Azure's own retry policy repeats.
 _PASSING_STATUS = {408, 429, 500, 502, 503, 504}
 _PAGES_STATUS = {*range(200, 400), 400, 401, 403, 404, 405}
 _DAMAGED = {"Md5Mismatch", "InvalidMd5"}

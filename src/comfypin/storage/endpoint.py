@@ -47,12 +47,12 @@ class ParsedEndpoint:
         )
 
 
-# Services without a path of their own: what stands there is a bucket, and perhaps a folder.
+# Services whose URLs have no base path: a path here names the bucket, and perhaps a folder.
 _PATHLESS = re.compile(
     r"(.*\.)?(amazonaws\.com(\.cn)?|digitaloceanspaces\.com|backblazeb2\.com|wasabisys\.com|scw\.cloud"
     r"|r2\.cloudflarestorage\.com|runpod\.io|storage\.googleapis\.com)"
 )
-# Where services have their S3 API, beside other things. https://supabase.com/docs/guides/storage/s3/authentication
+# Base paths of S3 APIs at services that have other APIs too. https://supabase.com/docs/guides/storage/s3/authentication
 _BASES = (("storage", "v1", "s3"),)
 _HOSTS_WITH_BUCKET = (
     r"(?P<bucket>.+)\.(?P<rest>s3[.-](?:dualstack\.)?[a-z0-9-]+\.amazonaws\.com(?:\.cn)?|s3\.amazonaws\.com)",
@@ -110,6 +110,6 @@ def _split_path(path_parts: tuple[str, ...], bucket: str | None) -> tuple[tuple[
         if path_parts[: len(base_parts)] == base_parts:
             return base_parts, path_parts[len(base_parts) :][:1]
     if bucket is None:
-        # Of several parts nobody can tell which is the bucket: it has to be named.
+        # With several parts nobody can tell which is the bucket, so it must be named.
         return ((), path_parts) if len(path_parts) == 1 else (path_parts, ())
     return (path_parts[:-1] if path_parts[-1:] == (bucket,) else path_parts), (bucket,)

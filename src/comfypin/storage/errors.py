@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from comfypin.errors import ConfigError, StorageError, declare
 
-# An id goes into logs and results as it is, so only what an id can be made of is let through.
+# An id is copied into logs and results unchanged, so only harmless characters are accepted.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:=/+-]{1,128}")
 AnyStorageError = TypeVar("AnyStorageError", bound=StorageError)
 

@@ -1,8 +1,8 @@
 """Objects in Google Cloud Storage, by google-cloud-storage.
 
-Small files go up in one request, large ones in a resumable session whose pieces are tried again where the line broke.
-Both carry the crc32c of the file, so that the server refuses other bytes. An answer is success only if its status, size
-and crc32c say so; of any other answer the object itself is read back.
+Small files take one request, large ones a resumable session whose pieces are retried from where the connection broke.
+Both carry the crc32c of the file, so that the server refuses other bytes. A response is a success only if its status,
+size and crc32c prove it; after any other, the object itself is read back.
 """
 
 import hashlib
@@ -125,7 +125,7 @@ class GcsStore:
             )
 
     def _require_permissions(self) -> None:
-        # Needs no permission of its own; bucket.get would, and roles that may only write do not have it.
+        # This takes no permission, while bucket.get takes one that upload roles do not have.
         granted = self._client.granted_permissions([_CREATE, _DELETE])
         if _CREATE not in granted:
             raise PermissionMissing(

@@ -65,7 +65,7 @@ class GcsClient:
 
     def __init__(self, settings: GcsSettings) -> None:
         redact_library_logs()
-        # Otherwise the library asks for the bucket's facts in a thread of its own, for traces that nobody takes.
+        # Otherwise the library fetches the bucket's metadata in another thread, for traces that nobody collects.
         os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
         self.bucket_name = str(settings.bucket)
         self._settings = settings
@@ -74,7 +74,7 @@ class GcsClient:
         self._session = self._credentials.open_session(self._endpoint)
         # Google does not redirect these requests; the login page of a network would.
         self._session.max_redirects = 0
-        # The session adds the tokens, so that the client has no need to ask which universe the credentials are of.
+        # The session adds the tokens, so the client need not look up which universe the credentials belong to.
         client = Client(
             project=settings.project,
             credentials=AnonymousCredentials(),
@@ -127,7 +127,7 @@ class GcsClient:
 
     def read_chunks(self, object_key: str, *, offset: int = 0, action: str = "read") -> Iterator[bytes]:
         """Yield the object's bytes as they arrive, from one request. Raises `StorageError`."""
-        # The library itself can only fill a file, or ask once for each piece.
+        # The library itself can only fill a file, or send a request for each piece.
         headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={offset}-"} if offset else {})}
         url = f"{self._endpoint}/storage/v1{self._bucket.path}/o/{quote(object_key, safe='')}?alt=media"
         expected = HTTPStatus.PARTIAL_CONTENT if offset else HTTPStatus.OK
@@ -137,7 +137,7 @@ class GcsClient:
         ):
             if response.status_code != expected:
                 if response.status_code < 300:
-                    response.status_code = HTTPStatus.BAD_GATEWAY  # Google never answers this with another success
+                    response.status_code = HTTPStatus.BAD_GATEWAY  # Google sends no other success status here
                 raise requests.HTTPError(response=response)
             while chunk := response.raw.read(CHUNK_BYTES, decode_content=False):
                 yield chunk

@@ -39,7 +39,7 @@ class GoogleCredentials:
         self._settings = settings
         self._store = f"gs://{settings.bucket}"
         self._request = _TokenRequest(settings)
-        # An emulator takes no tokens, and asking Google for one on its behalf would be odd.
+        # An emulator takes no tokens, so none is fetched from Google for it.
         self._gives_tokens = settings.endpoint is None
         is_bare = not self._gives_tokens and settings.credentials_file is None and settings.credentials_info is None
         with self.translate_failures():
@@ -106,7 +106,7 @@ class _TokenRequest(Request):
 
     def __init__(self, settings: GcsSettings) -> None:
         super().__init__(make_session(settings.proxies, ca_bundle=settings.ca_bundle))
-        # The metadata server is on the machine's own link; a proxy would ask another machine's.
+        # The metadata server is on the machine's own link: a proxy would reach another machine's.
         self._to_metadata = Request(make_session(Proxies()))
 
     def __call__(self, url: str, *args: Any, **options: Any) -> Any:

@@ -37,8 +37,10 @@ FAILURES = (GoogleAPICallError, InvalidResponse, requests.RequestException, Stor
 
 _NEW_KEY = "make a new key and name its file in GOOGLE_APPLICATION_CREDENTIALS"
 _ENDPOINT = "HTTPS_PROXY and STORAGE_EMULATOR_HOST"
+# 308 is "resume incomplete": Google's word for an upload session that goes on.
 _PASSING_STATUS = {308, 408, 429, 500, 502, 503, 504}
 _REDIRECTS = {301, 302, 303, 307}
+# https://cloud.google.com/storage/docs/resumable-uploads
 _LOST_SESSION_STATUS = {400, 404, 410}
 _LONGEST_SAID = 300
 
@@ -62,7 +64,7 @@ def is_claimed_success(exception: BaseException) -> bool:
     response = response_of(exception)
     if response is not None:
         return response.status_code < 300
-    if isinstance(exception, requests.RequestException):  # some are ValueErrors: an address that is none
+    if isinstance(exception, requests.RequestException):  # some are ValueErrors too, for example for an invalid URL
         return isinstance(exception, requests.exceptions.JSONDecodeError)
     return isinstance(exception, NONSENSE)
 
@@ -179,7 +181,7 @@ def _google_message(response: requests.Response) -> str:
 
 
 def _request_id(response: requests.Response) -> str | None:
-    # In a session this is the session's own id, and whoever has it may write the object.
+    # In an upload session this is the session's id, and whoever has it may write the object.
     return None if _is_of_session(response) else response.headers.get("x-guploader-uploadid")
 
 

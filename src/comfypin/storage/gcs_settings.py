@@ -92,6 +92,6 @@ def _parse_key(raw_value: str, variable_name: str) -> Mapping[str, Any]:
     except (ValueError, RecursionError):
         key_document = None
     if not isinstance(key_document, dict):
-        # From None: what Python says of JSON that is none holds the text.
+        # From None: Python's error for invalid JSON holds the text, which is a key.
         raise SettingInvalid(variable=variable_name, expected="the JSON of a service account's key file") from None
     return key_document

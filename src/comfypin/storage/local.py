@@ -13,7 +13,7 @@ from comfypin.storage.interface import Payload, StoredObject
 from comfypin.storage.keys import require_valid_key
 from comfypin.storage.payload_file import copy_and_hash, payload_changed
 
-# Media type and metadata, which files do not have, lie in a folder beside the objects, one small file each.
+# Files have no media type and metadata, so each object's are in a small file in this folder beside the objects.
 SIDECARS = ".comfypin-metadata"
 
 

@@ -65,6 +65,7 @@ class StoreProxyFailed(OSError):
 def explain_network_failure(exception: BaseException, *, store_name: str, proxy: Proxy | None = None) -> StorageError:
     """Return the error for a failed request; its message holds nothing of the request."""
     causes = list(_iterate_causes(exception))
+    # Our own failures are wrapped by the libraries, and say most.
     for cause in causes:
         if isinstance(cause, StoreProxyFailed):
             return cause.to_storage_error(store_name)

@@ -26,6 +26,7 @@ def copy_and_hash(payload: Payload, target_file: BinaryIO) -> Digest:
 
 def read_whole(payload: Payload, payload_file: BinaryIO) -> bytes:
     """Return a small payload's bytes, which must be those that were hashed. Raises `PayloadUnreadable`."""
+    # A retry reads the file again from its beginning.
     payload_file.seek(0)
     content = payload_file.read()
     is_unchanged = (

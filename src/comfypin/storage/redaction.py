@@ -21,7 +21,7 @@ class RedactingFilter(logging.Filter):
     """Rewrites log records that hold a secret; drops none."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Replace the record's text where redaction changes it."""
+        """Replace the record's text if redaction changes it."""
         text = record.getMessage()
         clean = redact_secrets(text)
         if clean != text:

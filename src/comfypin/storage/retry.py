@@ -37,6 +37,7 @@ class StoreRetry:
         hopeless.
         """
 
+        # A retry costs time, so the log says why there was one.
         def report_retry(retried: retry.Retried) -> None:
             reason = getattr(retried.error, "message", str(retried.error))
             log.warning(

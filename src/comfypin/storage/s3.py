@@ -233,7 +233,7 @@ class S3Store:
 
         etag = unquote_etag(answer.get("ETag"))
         if answer[STATUS] != 200 or etag is None or answer[BODY].strip():
-            # No answer of S3's to a PUT; something stands before it, or is it.
+            # S3 does not respond to a PUT like that: this is a proxy, or another server.
             self._read_back(object_key, payload, status=answer[STATUS])
         elif md5_etag is not None and etag == md5_etag:
             self._trust.note_agreed()
@@ -292,7 +292,7 @@ class S3Store:
         range_option = {"Range": f"bytes={offset}-"} if offset else {}
         with self._client.translate_failures(object_key, action):
             response = self._client.call_operation("get_object", object_key, action=action, **range_option)
-            # Some servers have no ranges, and `rclone serve s3` answers 200 to one, with the range.
+            # Some servers ignore ranges, and `rclone serve s3` sends the range with status 200.
             is_ranged = response[STATUS] == 206 or "ContentRange" in response
             skip_bytes = 0 if is_ranged else offset
             with closing(response["Body"]) as response_body:
@@ -342,7 +342,7 @@ def _to_header_value(value: str) -> str:
 
 
 def _from_metadata_headers(object_head: Mapping[str, Any]) -> dict[str, str]:
-    # Servers give the names back in a case of their own.
+    # Servers may change the case of the names.
     return {name.lower(): unquote(value) for name, value in (object_head.get("Metadata") or {}).items()}
 
 

@@ -109,9 +109,9 @@ class S3Client:
 
     def _register_handlers(self) -> None:
         events = self._client.meta.events
-        # The header costs a round trip an object, and half a second where a server does not know it.
+        # The header costs a round trip for each object, and half a second if a server does not know it.
         events.unregister("before-call.s3", add_expect_header)
-        # Servers have rules of their own: Ceph's buckets may be called tenant:bucket.
+        # Other servers have other rules: Ceph's buckets may be called tenant:bucket.
         events.unregister("before-parameter-build.s3", validate_bucket_name)
         events.register("before-call.s3", _forbid_region_redirect)
         events.register_first("before-send.s3", _require_signed_digest)
@@ -178,7 +178,7 @@ def _make_client(settings: S3Settings, session: botocore.session.Session, region
     return session.create_client(
         "s3",
         region_name=region,
-        # What the process's variables say of endpoints was read by the settings; a job's bucket has its own.
+        # The settings have read the endpoint variables already; a job's bucket has its own endpoint.
         endpoint_url=settings.endpoint,
         config=_client_config(settings),
         **key_options,
@@ -188,7 +188,7 @@ def _make_client(settings: S3Settings, session: botocore.session.Session, region
 def _require_credentials(settings: S3Settings, session: botocore.session.Session, location: S3Location) -> None:
     """Raise `CredentialsMissing` or `ConfigError` unless the session finds credentials."""
     if settings.endpoint is not None:
-        # An instance's keys are AWS's; elsewhere there is nobody at the metadata service's address.
+        # An instance's keys are for AWS only; elsewhere nothing is at the metadata service's address.
         session.get_component("credential_provider").remove("iam-role")
     lender_transport = S3Transport(LENDER, ca_bundle=settings.ca_bundle, proxies=settings.proxies)
     for service in _LENDS_KEYS:
@@ -203,7 +203,7 @@ def _require_credentials(settings: S3Settings, session: botocore.session.Session
 def _client_config(settings: S3Settings) -> Config:
     addressing_style = settings.addressing
     if addressing_style == "auto":
-        # AWS wants virtual hosts, except where dots in the bucket's name would break TLS; others know paths best.
+        # AWS wants virtual hosts, unless dots in the bucket's name would break TLS; other servers all know paths.
         addressing_style = "virtual" if settings.endpoint is None and "." not in str(settings.bucket) else "path"
     return Config(
         # Checksums that AWS's clients add since 2025 are refused by R2, B2 and others.
@@ -216,7 +216,7 @@ def _client_config(settings: S3Settings) -> Config:
         s3={"addressing_style": addressing_style, "us_east_1_regional_endpoint": "regional"},
         use_dualstack_endpoint=None if settings.endpoint is None else False,
         use_fips_endpoint=None if settings.endpoint is None else False,
-        # botocore makes its own anew for each request, which costs more than signing it.
+        # botocore would build its own for each request, which costs more than signing it.
         user_agent=f"comfypin/{__version__} Botocore/{botocore.__version__}",
     )
 

@@ -47,15 +47,15 @@ _PASSING = {
     "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "IncompleteBody", "NoSuchUpload", "InvalidPart",
     "TooManyRequests", "Throttling",
 }  # fmt: skip
-# Pages with other statuses tell more than that they are pages: 413 of a proxy, 5xx of a gateway.
+# With other statuses the status says more than the page: 413 of a proxy, 5xx of a gateway.
 _PAGES_STATUS = {*range(200, 300), 302, 303, 308, 400, 401, 403, 404, 405}
 # A refused HEAD has no body, and so no code.
 _DENIED = {"", "AccessDenied", "Forbidden"}
 _PASSING_STATUS = {408, 409, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524}
-# Calls that botocore makes for credentials, before the one that was asked for.
+# Calls that botocore makes to get credentials, before the one that we requested.
 _OF_CREDENTIALS = {"AssumeRole", "AssumeRoleWithWebIdentity", "GetRoleCredentials", "CreateToken"}
 LENDER = "AWS's token service"
-# Under these names an answer's status and the beginning of its body are found beside what botocore made of them.
+# Keys under which botocore's parsed response also holds the raw status and the beginning of the body.
 BODY, STATUS = "ComfypinBody", "ComfypinStatus"
 _LONGEST_SAID = 300
 
@@ -106,7 +106,7 @@ def explain_failure(
         case exceptions.BotoCoreError() | OSError() | ValueError():
             # All else that it reads by itself, files and programs, gives credentials.
             return explain_missing_credentials(exception, location.store_name), original
-        case _:  # a body that is no XML, among others; none of them has a kind of its own
+        case _:  # for example a body that is not XML; these have no common class
             return StoreBusy(store=location.store_name, status=200, code="not a response of S3"), original
 
 
@@ -118,7 +118,7 @@ def explain_response(
     http_status = int(response_metadata.get("HTTPStatusCode") or 0)
     error_body = response.get("Error", {})
     error_code = str(error_body.get("Code") or "")
-    error_code = "" if error_code.isdigit() else error_code  # the status again, where the answer has no body
+    error_code = "" if error_code.isdigit() else error_code  # the status again, if the response has no body
     error = _classify_response(
         http_status, error_code, response, location=location, action=action, object_uri=object_uri
     )

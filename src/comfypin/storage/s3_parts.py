@@ -177,7 +177,7 @@ class MultipartUpload:
                     MultipartUpload={"Parts": part_list},
                 )
             except StoreBusy as exception:
-                # It was joined by a request whose answer was lost, or removed by somebody: the object decides.
+                # A request whose response was lost may have joined it, or somebody removed it: the object decides.
                 if exception.facts["code"] == "NoSuchUpload":
                     return None
                 raise

@@ -33,12 +33,12 @@ class S3Credentials:
 class S3Settings(BucketSettings):
     """A bucket behind the S3 protocol: AWS, R2, MinIO, RunPod volumes, ...
 
-    `endpoint` never holds the bucket; None means AWS, unless the profile names one. Without a `region` the profile's
+    `endpoint` never includes the bucket; None means AWS, unless the profile names one. Without a `region` the profile's
     is used, and without `credentials` what AWS's own clients find: a profile with a role, a program, SSO, a token of
     the platform, the container's or instance's role. `ca_bundle` is a file of certificates to trust instead of the
-    system's; in `notes` lies what uploads in parts are under way. `connect_to`, if not empty, are the addresses to
-    connect to instead of the name's; `deadline` is for all that is ever asked of it. `is_jobs_own`: nothing of the
-    process's AWS files and variables belongs to it.
+    system's; `notes` is the folder with the notes of multipart uploads. If `connect_to` is not empty, only these
+    addresses are connected to, instead of the host name's; `deadline` limits all requests together. If `is_jobs_own` is
+    true, nothing from the process's AWS files and variables is used.
     """
 
     endpoint: str | None = None
@@ -59,7 +59,7 @@ class S3Settings(BucketSettings):
         """Read the variables; ours before AWS's before RunPod's. Raises `ConfigError`."""
         variables = BucketVariables(environment)
         parsed_endpoint = _find_endpoint(variables)
-        # Where the endpoint is that of RunPod's variables, their keys belong to it.
+        # If the endpoint is from RunPod's variables, RunPod's keys belong to it.
         runpods_first = parsed_endpoint.given is not None and parsed_endpoint.given == variables.read_text(
             "BUCKET_ENDPOINT_URL"
         )
@@ -82,6 +82,7 @@ class S3Settings(BucketSettings):
             ca_bundle=variables.read_certificates("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"),
             proxies=Proxies.from_variables(environment),
             validate=variables.read_flag("S3_VALIDATE", default=True),
+            # Our retries replace AWS's own, which look only at status codes.
             retries=variables.read_count("S3_RETRIES", default=DEFAULT_RETRIES),
             multipart_bytes=variables.read_count("S3_MULTIPART_BYTES", default=0, maximum=MOST_WHOLE_BYTES) or None,
             signed_url_ttl_s=variables.read_count("S3_SIGNED_URL_TTL", default=0, maximum=LONGEST_SIGNED_URL_S),
@@ -121,6 +122,7 @@ class S3Settings(BucketSettings):
             self,
             bucket=parsed_endpoint.bucket,
             endpoint=parsed_endpoint.endpoint,
+            # Most services ignore the region, but a signature needs one.
             region=parsed_endpoint.region or "us-east-1",
             addressing="auto",
             credentials=S3Credentials(

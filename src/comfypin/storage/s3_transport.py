@@ -55,7 +55,7 @@ class S3Transport:
         self._connect_to = connect_to
         self._deadline = deadline
         self._timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=read_timeout_s)
-        # A body may take as long to be accepted as the answer to it.
+        # A server may take as long to accept a body as to respond to it.
         settings = PoolSettings(most_idle=CONNECTIONS, block_bytes=_BLOCK_BYTES, send_timeout_s=READ_TIMEOUT_S)
         self._pools = RoutePools(SystemNetwork(), lambda: make_tls_context(ca_bundle), settings)
 
@@ -83,7 +83,7 @@ class S3Transport:
 
     def _send_request(self, request: AWSPreparedRequest, proxy: Proxy | None) -> urllib3.BaseHTTPResponse:
         headers = {name: _header_text(header_value) for name, header_value in request.headers.items()}
-        # What is asked for stays as it was signed, to the letter.
+        # The signature covers the path and query exactly as they are written.
         url_parts = urlsplit(request.url)
         target = f"{url_parts.path or '/'}?{url_parts.query}" if url_parts.query else url_parts.path or "/"
         if proxy is not None and url_parts.scheme == "http":

@@ -76,8 +76,9 @@ class SettingsAdapter(HTTPAdapter):
         return super().proxy_manager_for(proxy, **options, **tls_options, blocksize=_PIECE_BYTES)
 
     def get_connection_with_tls_context(self, request: requests.PreparedRequest, *args: Any, **options: Any) -> Any:
-        """Return the pool of a request; by a proxy without TLS a new one, because tinyproxy answers only the first
-        plain request of a connection, and keeps it open.
+        """Return the pool of a request; through a proxy without TLS, always a new one.
+
+        tinyproxy answers only the first plain request of a connection, and keeps it open.
         """
         # No other thread may take a pool between the clearing and the asking.
         with self._connecting:

@@ -11,8 +11,8 @@ from comfypin.storage.payload_file import payload_changed
 class UploadBody:
     """Reads `size_bytes` of a payload's open file from `offset`, like a file object.
 
-    While it is being sent, the payload's pace is called for each piece before it goes out, and `summing`, a hash
-    object, gets the bytes. Reads are by position, so that parts of one file can be sent at the same time.
+    While it is being sent, the payload's pace is called before each piece goes out, and `summing`, a hash object, gets
+    the bytes. Reads are by position, so that parts of one file can be sent at the same time.
     """
 
     def __init__(self, payload: Payload, descriptor: int, *, offset: int, size_bytes: int) -> None:
@@ -41,6 +41,7 @@ class UploadBody:
         if wanted_bytes <= 0:
             return b""
         try:
+            # By position: other parts of the file are read at the same time through one descriptor.
             piece = os.pread(self._descriptor, wanted_bytes, self._offset + self._position)
         except OSError as exception:
             reason = (exception.strerror or str(exception)).lower()

@@ -90,7 +90,9 @@ def test_a_key_that_fits_into_no_header_is_refused_and_not_shown(name: str, valu
 
 @pytest.mark.parametrize("value", ["aHVzaA" * 500, "hush\nhush"])
 def test_a_google_key_in_the_place_of_its_file_is_refused_and_not_shown(value: str) -> None:
-    with pytest.raises(ConfigError, match=r"GOOGLE_APPLICATION_CREDENTIALS .*not shown.*save the content to a file") as caught:
+    with pytest.raises(
+        ConfigError, match=r"GOOGLE_APPLICATION_CREDENTIALS .*not shown.*save the content to a file"
+    ) as caught:
         GcsSettings.from_variables({"GOOGLE_APPLICATION_CREDENTIALS": value})
     assert "hush" not in str(caught.value)
     assert value not in repr(caught.value.facts)
