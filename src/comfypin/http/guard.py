@@ -45,7 +45,7 @@ class AddressGuard:
         if any(map(is_link_local, addresses)):
             raise AddressRefused(f"it leads to the link-local address of {target_url.host}, where clouds keep keys")
         if self._public_only and not all(map(is_public, addresses)):
-            raise AddressRefused(f"it leads to the private address of {target_url.host}, which jobs may not ask")
+            raise AddressRefused(f"it leads to the private address of {target_url.host}, which jobs may not reach")
         return Route(target_url, addresses=addresses, proxy=proxy)
 
     def _resolve_host(self, target_url: HttpUrl, deadline: Deadline) -> tuple[str, ...]:

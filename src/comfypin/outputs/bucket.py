@@ -210,6 +210,7 @@ class BucketSink:
 
     def _report_moved(self, object_key: str, stopped: threading.Event, sent_bytes: int) -> None:
         if stopped.is_set():
+            # Raised inside the client library's own send: there is no other way to stop it.
             raise Cancelled("The upload was given up.")
         if self.watcher is not None:
             self.watcher(UploadMoved(key=object_key, sent_bytes=sent_bytes))

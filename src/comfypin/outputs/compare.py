@@ -47,6 +47,7 @@ def compare_outputs(first_path: Path, second_path: Path, *, tolerance: float) ->
             )
         distance = abs(first_frame.astype("float32") - second_frame.astype("float32"))
         largest_level = max(largest_level, float(distance.max(initial=0)))
+        # One channel beyond the tolerance makes the whole pixel differ.
         differing_mask = (distance > tolerance).any(axis=-1)
         differing_pixels += int(differing_mask.sum())
         total_pixels += differing_mask.size

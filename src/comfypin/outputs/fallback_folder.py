@@ -34,6 +34,7 @@ class FallbackFolderSink:
         job_folder = self._folder / safe_word(job.job_id)
         try:
             kept_outputs = await FolderSink(job_folder).deliver(job, outputs)
+        # The delivery's failure is the one to raise; this one is only logged.
         except ComfypinError as exception:
             log.warning("the outputs were not delivered, and could not be kept in %s: %s", job_folder, exception)
             return

@@ -123,6 +123,7 @@ class FileSink:
 def _require_folder(folder: Path, *, flag: str, named_path: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        # Only writing shows whether a folder takes files: its mode knows nothing of mount options and quotas.
         probe_path = folder / f".comfypin-{secrets.token_hex(6)}.tmp"
         os.close(os.open(probe_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         probe_path.unlink()

@@ -114,40 +114,36 @@ def _encode_picture(source_path: Path, target_path: Path, conversion: ImageConve
             return _keep_as_png(source_path, "it is animated")
         if max(picture.size) > _LONGEST_SIDE[conversion.format]:
             return _keep_as_png(source_path, f"it is too large for {conversion.format}")
-        embedded_texts = {name: str(picture.info[name]) for name in _EMBEDDED if name in picture.info}
-        exif = Image.Exif()
-        if conversion.keep_workflow:
-            for embedded_name, embedded_text in embedded_texts.items():
-                exif[_EXIF_TAGS[embedded_name]] = f"{embedded_name}:{embedded_text}"
-        if conversion.format == "jpeg" and len(exif.tobytes()) > _JPEG_EXIF_BYTES:
+        exif_bytes = _embedded_exif(picture) if conversion.keep_workflow else b""
+        if conversion.format == "jpeg" and len(exif_bytes) > _JPEG_EXIF_BYTES:
             return _keep_as_png(
                 source_path, "the workflow is too long for a JPEG (OUTPUT_KEEP_WORKFLOW=false drops it)"
             )
-        exif_bytes = exif.tobytes() if embedded_texts and conversion.keep_workflow else b""
-        color_profile = picture.info.get("icc_profile")
-        if conversion.format == "jpeg":
-            # With subsampling, thin coloured lines would blur.
-            _flatten_alpha(picture).save(
-                target_path,
-                "JPEG",
-                quality=conversion.quality,
-                exif=exif_bytes,
-                icc_profile=color_profile,
-                subsampling=0,
-            )
-        else:
-            # Pillow's quality 100 alone would still lose a little.
-            lossless = conversion.quality == 100
-            pixel_mode = "RGBA" if "A" in picture.getbands() or "transparency" in picture.info else "RGB"
-            _to_eight_bits(picture).convert(pixel_mode).save(
-                target_path,
-                "WEBP",
-                quality=conversion.quality,
-                lossless=lossless,
-                exif=exif_bytes,
-                icc_profile=color_profile,
-            )
+        _save_picture(picture, target_path, conversion, exif_bytes)
     return True
+
+
+def _embedded_exif(picture: "Image.Image") -> bytes:
+    """Return the prompt and workflow of a PNG as Exif data; empty if it has neither."""
+    from PIL import Image
+
+    exif = Image.Exif()
+    for name in _EMBEDDED:
+        if name in picture.info:
+            exif[_EXIF_TAGS[name]] = f"{name}:{picture.info[name]}"
+    return exif.tobytes() if len(exif) else b""
+
+
+def _save_picture(picture: "Image.Image", target_path: Path, conversion: ImageConversion, exif_bytes: bytes) -> None:
+    options = {"quality": conversion.quality, "exif": exif_bytes, "icc_profile": picture.info.get("icc_profile")}
+    if conversion.format == "jpeg":
+        # With subsampling, thin coloured lines would blur.
+        _flatten_alpha(picture).save(target_path, "JPEG", subsampling=0, **options)
+        return
+    # Pillow's quality 100 alone would still lose a little.
+    is_lossless = conversion.quality == 100
+    pixel_mode = "RGBA" if "A" in picture.getbands() or "transparency" in picture.info else "RGB"
+    _to_eight_bits(picture).convert(pixel_mode).save(target_path, "WEBP", lossless=is_lossless, **options)
 
 
 def _keep_as_png(source_path: Path, reason: str) -> bool:
@@ -183,6 +179,7 @@ def _drop_texts(source_path: Path, target_path: Path) -> None:
         for chunk_name, whole_chunk in _read_png_chunks(png_file):
             if chunk_name not in _TEXT_CHUNKS:
                 target_file.write(whole_chunk)
+            # What follows the end chunk is not part of the picture.
             if chunk_name == b"IEND":
                 return
         raise ValueError("it has no end chunk")

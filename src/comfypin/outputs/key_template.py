@@ -19,6 +19,7 @@ _OF_JOB = {"job_id", "date", "release"}
 _OF_OUTPUT = {"node", "counter", "digest", "filename", "stem", "ext", "subfolder"}
 _FIELDS = _OF_JOB | _OF_OUTPUT
 _PREFIX = "{prefix}/"
+# Such texts are safe already, so that most keys stay readable.
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -51,11 +52,13 @@ class KeyTemplate:
         try:
             template_parts = list(string.Formatter().parse(below_prefix))
         except ValueError as exception:
-            raise TemplateInvalid(f"a template with pairs of braces ({exception})") from exception
+            raise TemplateInvalid(f"a template with matching braces ({exception})") from exception
         field_names = {name for _, name, _, _ in template_parts if name is not None}
         for _, field_name, format_spec, conversion in template_parts:
             if field_name is not None and (field_name not in _FIELDS or conversion):
-                raise TemplateInvalid(f"a template of {', '.join(sorted(_FIELDS))} (no {field_name!r})")
+                raise TemplateInvalid(
+                    f"a template with no other fields than {', '.join(sorted(_FIELDS))} (not {field_name!r})"
+                )
             if format_spec and not (field_name == "counter" and re.fullmatch(r"0?[1-9]", format_spec)):
                 raise TemplateInvalid(f"a template that formats only {{counter:05}} (not {field_name}:{format_spec})")
         # A second job would overwrite the outputs of the first.

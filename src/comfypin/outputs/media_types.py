@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from comfypin.outputs.interface import OutputKind
 
+# Enough for the document type of Matroska, which comes last of these marks.
 HEAD_BYTES = 64
 
 

@@ -45,6 +45,7 @@ class ModelSettings:
             ),
             durable=variables.read_flag("COMFYPIN_DURABLE"),
             hub_endpoint=variables.read_text("HF_ENDPOINT") or HUB,
+            # The names that Hugging Face's own library reads, the old ones too.
             hub_token=variables.read_header("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_TOKEN"),
             hub_caches=(
                 # Runpod mounts an endpoint's cached models there.

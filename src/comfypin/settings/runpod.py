@@ -31,6 +31,7 @@ class RunpodSettings:
         """Read RUNPOD_*; empty variables count as unset. Raises `ConfigError`."""
         variables = Variables(environment)
         return cls(
+            # Keys go into headers, where a pasted line break would do harm.
             api_key=variables.read_header("RUNPOD_API_KEY"),
             api_url=variables.read_url("RUNPOD_API_URL") or API_URL,
             jobs_url=variables.read_url("RUNPOD_ENDPOINT_BASE_URL") or JOBS_URL,

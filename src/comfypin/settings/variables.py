@@ -86,7 +86,7 @@ class Variables(Mapping[str, str]):
         if raw_value is None:
             return None
         if not re.fullmatch(r"[0-9]{1,6}", raw_value) or not 1 <= int(raw_value) <= _MOST_PORT:
-            raise SettingInvalid(variable=variable_name, value=raw_value, expected="the number of a port")
+            raise SettingInvalid(variable=variable_name, value=raw_value, expected="a port number")
         return int(raw_value)
 
     def read_word(self, variable_name: str, choices: Collection[str]) -> str | None:

@@ -88,8 +88,8 @@ class StoreBusy(TransientStorageError):
 
     @property
     def code_suffix(self) -> str:
-        """Return the store's error code after a space, if there is one."""
-        return f" {self.code}" if self.code else ""
+        """Return the store's error code after a comma, if there is one."""
+        return f", {self.code}" if self.code else ""
 
 
 @declare

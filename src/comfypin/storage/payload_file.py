@@ -71,10 +71,11 @@ def open_payload(payload: Payload) -> Iterator[BinaryIO]:
             path=str(payload.path), reason=(exception.strerror or str(exception)).lower()
         ) from exception
     with payload_file:
+        # Of the open file, so that a path that is replaced meanwhile does not matter.
         stat_before = os.fstat(payload_file.fileno())
         size = stat_before.st_size
         if size != payload.size_bytes:
-            reason = f"it has {size} bytes, {payload.size_bytes} were expected"
+            reason = f"it has {size} bytes instead of {payload.size_bytes}"
             raise PayloadUnreadable(path=str(payload.path), reason=reason)
         yield payload_file
         # Nanoseconds show a rewrite within one second that kept the size.

@@ -88,6 +88,7 @@ def find_kind(scheme_name: str) -> StoreKind:
 
 def first_configured_kind(environment: Mapping[str, str]) -> str | None:
     """Return the name of the first kind for which the variables name a bucket. Raises `SettingInvalid`."""
+    # Only set variables decide; no bucket is contacted.
     return next((store_kind.name for store_kind in KINDS.values() if store_kind.is_configured(environment)), None)
 
 
@@ -122,4 +123,4 @@ class StoreAddress:
 
 def _list_schemes(remainder: str = "") -> str:
     *others, last = (f"{store_kind.scheme}://{remainder}" for store_kind in KINDS.values())
-    return f"{', '.join(others)} and {last}" if not remainder else ", ".join([*others, last])
+    return f"{', '.join(others)} or {last}" if not remainder else ", ".join([*others, last])

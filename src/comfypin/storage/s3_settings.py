@@ -111,7 +111,7 @@ class S3Settings(BucketSettings):
         def read_field(name: str) -> str:
             raw_value = s3_config.get(name)
             if not isinstance(raw_value, str) or not raw_value.strip():
-                raise SettingInvalid(variable=f"s3Config.{name}", value="", expected="a text that is not empty")
+                raise SettingInvalid(variable=f"s3Config.{name}", value="", expected="text that is not empty")
             return require_utf8(f"s3Config.{name}", raw_value.strip())
 
         bucket = parse_bucket_name(read_field("bucketName"), variable="s3Config.bucketName", scheme="s3")
@@ -138,7 +138,7 @@ def _find_endpoint(variables: BucketVariables) -> ParsedEndpoint:
     """Return the endpoint and bucket that the variables name. Raises `SettingInvalid`."""
     account_id = variables.read_text("R2_ACCOUNT_ID")
     if account_id and not re.fullmatch(r"[0-9A-Za-z]+", account_id):
-        raise SettingInvalid(variable="R2_ACCOUNT_ID", value=account_id, expected="an account id")
+        raise SettingInvalid(variable="R2_ACCOUNT_ID", value=account_id, expected="an account id of letters and digits")
     # A user who names their account means R2, whatever RunPod's template still says.
     names = ("S3_ENDPOINT_URL",) if account_id else ("S3_ENDPOINT_URL", *_OTHER_ENDPOINTS)
     variable_name = variables.first_set_name(*names)

@@ -71,7 +71,7 @@ def xml(code: str, message: str = "No.") -> str:
         (403, "AuthorizationPermissionMismatch", PermissionMissing, "Storage Blob Data Contributor"),
         (403, "AuthorizationFailure", PermissionMissing, "may not write"),
         (409, "BlobImmutableDueToPolicy", StoreRefused, "HTTP 409: BlobImmutableDueToPolicy"),
-        (503, "ServerBusy", StoreBusy, "HTTP 503 ServerBusy"),
+        (503, "ServerBusy", StoreBusy, "HTTP 503, ServerBusy"),
         (500, "InternalError", StoreBusy, "HTTP 500"),
         (429, "", StoreBusy, "HTTP 429"),
     ],
