@@ -116,7 +116,7 @@ class HttpClient:
         given_deadline = deadline or self._deadline
         request_deadline = given_deadline or Deadline(self._transport.head_s)
         try:
-            request = _Request(method, _parse_url(url), dict(headers or {}), body, max_redirects)
+            request = _PendingRequest(method, _parse_url(url), dict(headers or {}), body, max_redirects)
             response = self._follow_redirects(
                 request, None if referring_url is None else _parse_url(referring_url), request_deadline
             )
@@ -132,7 +132,9 @@ class HttpClient:
         """Close the connections that are idle."""
         self._pools.close()
 
-    def _follow_redirects(self, request: "_Request", referring_url: HttpUrl | None, deadline: Deadline) -> Response:
+    def _follow_redirects(
+        self, request: "_PendingRequest", referring_url: HttpUrl | None, deadline: Deadline
+    ) -> Response:
         redirects: list[tuple[int, Mapping[str, str]]] = []
         redirect_chain = self._guard.start_chain(deadline)
         if referring_url is not None:
@@ -168,7 +170,7 @@ class HttpClient:
             translate=lambda error: self._translate(target_url.redacted_url, error),
         )
 
-    def _request_headers(self, request: "_Request") -> dict[str, str]:
+    def _request_headers(self, request: "_PendingRequest") -> dict[str, str]:
         default_headers = {"User-Agent": f"comfypin/{__version__}", "Accept-Encoding": "identity"}
         authorization = request.url.authorization
         token = self._credentials.for_url(request.url)
@@ -177,7 +179,7 @@ class HttpClient:
         return {**default_headers, **({"Authorization": authorization} if authorization else {}), **request.headers}
 
     def _send_request(
-        self, request: "_Request", route: Route, headers: dict[str, str], deadline: Deadline
+        self, request: "_PendingRequest", route: Route, headers: dict[str, str], deadline: Deadline
     ) -> urllib3.BaseHTTPResponse:
         is_plainly_proxied = route.proxy is not None and request.url.scheme == "http"
         if is_plainly_proxied:
@@ -223,7 +225,7 @@ class HttpClient:
 
 
 @dataclass(frozen=True, slots=True)
-class _Request:
+class _PendingRequest:
     """One request; `headers` are those that the caller gave, without those that are not for this origin."""
 
     method: str
@@ -232,7 +234,7 @@ class _Request:
     body: bytes | None
     max_redirects: int
 
-    def after_redirect(self, status: int, redirect_location: str, *, had_secret: bool) -> "_Request":
+    def after_redirect(self, status: int, redirect_location: str, *, had_secret: bool) -> "_PendingRequest":
         """Return the request that follows a redirect. Raises `AddressRefused`."""
         try:
             target_url = self.url.join_location(redirect_location)

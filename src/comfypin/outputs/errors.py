@@ -90,13 +90,13 @@ def not_written(error: OSError, *, filename: str, folder: Path, delivered: tuple
     return OutputNotWritten(
         filename=filename,
         folder=folder,
-        reason=full_reason or describe_os_error(error),
+        reason=full_reason or reason_without_path(error),
         advice=advice,
         delivered=delivered,
     )
 
 
-def describe_os_error(error: OSError) -> str:
+def reason_without_path(error: OSError) -> str:
     """Return what the system says, without the path: in a job's result it would be a path of the server."""
     return (error.strerror or "input or output error").lower()
 

@@ -16,8 +16,8 @@ from comfypin.outputs.errors import (
     OutputChanged,
     OutputNotWritten,
     OutputUnreadable,
-    describe_os_error,
     not_written,
+    reason_without_path,
 )
 from comfypin.outputs.file_names import candidate_names, safe_name
 from comfypin.outputs.interface import Delivery, JobFacts, Output
@@ -167,7 +167,7 @@ def _copy_verified(output: Output, target_file: BinaryIO) -> None:
         output_file = output.path.open("rb", buffering=0)
     except OSError as exception:
         raise OutputUnreadable(
-            filename=output.filename, node_id=output.node_id, reason=describe_os_error(exception)
+            filename=output.filename, node_id=output.node_id, reason=reason_without_path(exception)
         ) from exception
     with output_file:
         while chunk := output_file.read(CHUNK_BYTES):

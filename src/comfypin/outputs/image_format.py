@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
 from comfypin.digest import Digest
-from comfypin.outputs.errors import OutputUnreadable, describe_os_error
+from comfypin.outputs.errors import OutputUnreadable, reason_without_path
 from comfypin.outputs.interface import Delivery, JobFacts, Output, OutputSink
 from comfypin.temp_folders import temp_folder
 
@@ -82,7 +82,7 @@ def convert_output(output: Output, conversion: ImageConversion, folder: Path) ->
         if conversion.keep_workflow and output.path.exists():
             _keep_as_png(output.path, f"it could not be converted ({exception})")
             return output
-        problem = describe_os_error(exception) if isinstance(exception, OSError) else exception
+        problem = reason_without_path(exception) if isinstance(exception, OSError) else exception
         reason = f"it could not be converted to {conversion.format} ({problem})"
         raise OutputUnreadable(filename=output.filename, node_id=output.node_id, reason=reason) from exception
     original_name = PurePosixPath(output.filename)

@@ -5,7 +5,7 @@ import base64
 from collections.abc import Callable
 from pathlib import Path
 
-from comfypin.outputs.errors import InlineTooBig, OutputUnreadable, describe_os_error
+from comfypin.outputs.errors import InlineTooBig, OutputUnreadable, reason_without_path
 from comfypin.outputs.interface import Delivery, JobFacts, Output, OutputSink
 
 _SMALL_BYTES = 1 << 20
@@ -56,7 +56,7 @@ def _encode_output(output: Output) -> str:
         return _encode_file(output.path)
     except OSError as exception:
         raise OutputUnreadable(
-            filename=output.filename, node_id=output.node_id, reason=describe_os_error(exception)
+            filename=output.filename, node_id=output.node_id, reason=reason_without_path(exception)
         ) from exception
 
 

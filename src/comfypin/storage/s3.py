@@ -206,9 +206,9 @@ class S3Store:
         return self._retry.call(send_once, target=self._client.object_uri(object_key))
 
     def _put_parts(self, object_key: str, payload: Payload, payload_file: BinaryIO) -> str | None:
-        from comfypin.storage.s3_parts import MultipartUpload
+        from comfypin.storage.s3_parts import S3PartsUpload
 
-        upload = MultipartUpload(self._client, self._retry, object_key, payload, payload_file)
+        upload = S3PartsUpload(self._client, self._retry, object_key, payload, payload_file)
         upload.attributes = _object_attributes(payload)
         upload.notes = self._notes
 

@@ -23,7 +23,7 @@ from comfypin.storage.upload_notes import UnfinishedUpload, UploadNotes
 PARTS_AT_ONCE = 8
 
 
-class MultipartUpload:
+class S3PartsUpload:
     """Uploads one payload; may be started again from its beginning. Each part has its own retries."""
 
     def __init__(
