@@ -16,7 +16,7 @@ from comfypin.storage.errors import KeyInvalid, ObjectMissing, PayloadUnreadable
 from comfypin.storage.gcs import GcsStore
 from comfypin.storage.interface import ObjectStore, Payload
 from comfypin.storage.local import LocalStore
-from comfypin.storage.retry import Retry
+from comfypin.storage.retry import StoreRetry
 from comfypin.storage.s3 import S3Store
 from comfypin.testing import MemoryStore
 from tests.support.google_key import service_account
@@ -24,7 +24,7 @@ from tests.support.payloads import noise, payload_of
 
 LARGE = 17 * (1 << 20) + 12_345  # above what goes up in one request, everywhere
 _BUCKETS = (f"contract-{number}" for number in itertools.count())
-PATIENT = Retry(retries=2, base_sleep_s=0.01)
+PATIENT = StoreRetry(retries=2, base_sleep_s=0.01)
 
 
 def _directory(request: pytest.FixtureRequest) -> ObjectStore:

@@ -16,16 +16,16 @@ import pytest
 
 from comfypin.digest import Digest
 from comfypin.lock.model import Release
-from comfypin.outputs.bucket import BucketSink, Naming
+from comfypin.outputs.bucket import BucketSink, KeyNaming
 from comfypin.outputs.interface import JobFacts
 from comfypin.storage import azure, gcs_client, s3_transport
 from comfypin.storage.errors import ChecksumMismatch, StoreBusy, StoreUnreachable
 from comfypin.storage.gcs import GcsStore
-from comfypin.storage.gcs_client import PIECE_BYTES, WHOLE_BYTES
+from comfypin.storage.gcs_client import ONE_REQUEST_BYTES, PIECE_BYTES
 from comfypin.storage.gcs_settings import GcsSettings
 from comfypin.storage.interface import ObjectStore
 from comfypin.storage.part_sizes import PART_BYTES
-from comfypin.storage.retry import Retry
+from comfypin.storage.retry import StoreRetry
 from comfypin.storage.s3 import S3Store
 from comfypin.storage.s3_settings import S3Settings
 from tests.support.fault_proxy import FAULTS, Fault, FaultProxy, Seen, at_random, fault_proxy, first
@@ -48,8 +48,8 @@ class Clock:
         self.sleeps.append(seconds)
 
 
-def retry(count: int, clock: Clock | None = None) -> Retry:
-    return Retry(retries=count, base_sleep_s=0.001, sleep=(clock or Clock()).sleep)
+def retry(count: int, clock: Clock | None = None) -> StoreRetry:
+    return StoreRetry(retries=count, base_sleep_s=0.001, sleep=(clock or Clock()).sleep)
 
 
 class Target:
@@ -57,10 +57,10 @@ class Target:
 
     def __init__(self, kind: str, server: Any) -> None:
         self.kind, self.server = kind, server
-        self.large = {"s3": PART_BYTES, "gcs": WHOLE_BYTES, "azure": azure.WHOLE_BYTES}[kind] + MIB
+        self.large = {"s3": PART_BYTES, "gcs": ONE_REQUEST_BYTES, "azure": azure.WHOLE_BYTES}[kind] + MIB
         self.bucket = server.new_bucket(next(_BUCKETS))
 
-    def store(self, proxy: FaultProxy, retry: Retry) -> ObjectStore:
+    def store(self, proxy: FaultProxy, retry: StoreRetry) -> ObjectStore:
         config = self.server.config(self.bucket, url=proxy.url)
         kinds: dict[str, Any] = {"s3": S3Store, "gcs": GcsStore, "azure": azure.AzureStore}
         made: ObjectStore = kinds[self.kind](config, retry=retry)
@@ -104,7 +104,7 @@ def test_an_object_arrives_whole_after_a_fault(target: Target, tmp_path: Path, f
 
 def test_every_retry_sleeps_longer_at_most_and_the_last_failure_goes_up(target: Target, tmp_path: Path) -> None:
     clock = Clock()
-    patient = Retry(retries=4, base_sleep_s=0.5, sleep=clock.sleep, dice=lambda: 1.0)
+    patient = StoreRetry(retries=4, base_sleep_s=0.5, sleep=clock.sleep, dice=lambda: 1.0)
     with (
         fault_proxy(target.server.url, lambda seen: "503" if seen.method != "GET" else None) as proxy,
         pytest.raises(StoreBusy, match="HTTP 503"),
@@ -175,7 +175,7 @@ async def _deliver_under_fire(target: Target, tmp_path: Path, count: int) -> Fau
     )
     job = JobFacts(job_id="job", release=Release(name="test", digest=Digest.of(b"lock")))
     with fault_proxy(target.server.url, at_random(0.5, seed=7)) as proxy:
-        sink = BucketSink(target.store(proxy, retry(40)), Naming(prefix="p"))
+        sink = BucketSink(target.store(proxy, retry(40)), KeyNaming(prefix="p"))
         deliveries = await sink.deliver(job, outputs)
     objects = dict(target.objects())
     manifest = json.loads(objects.pop("p/job/manifest.json"))

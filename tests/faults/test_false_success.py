@@ -12,11 +12,11 @@ import pytest
 
 from comfypin.storage.azure import WHOLE_BYTES as AZURE_WHOLE_BYTES
 from comfypin.storage.azure import AzureStore
-from comfypin.storage.errors import ChecksumMismatch, NotStored, StoreBusy, Transient
+from comfypin.storage.errors import ChecksumMismatch, NotStored, StoreBusy, TransientStorageError
 from comfypin.storage.gcs import GcsStore
-from comfypin.storage.gcs_client import WHOLE_BYTES as GCS_WHOLE_BYTES
+from comfypin.storage.gcs_client import ONE_REQUEST_BYTES as GCS_WHOLE_BYTES
 from comfypin.storage.interface import ObjectStore
-from comfypin.storage.retry import Retry
+from comfypin.storage.retry import StoreRetry
 from tests.support.fault_proxy import FalseAnswer, FaultProxy, Seen, fault_proxy
 from tests.support.object_servers import AzureServer, GcsServer
 from tests.support.payloads import noise, payload_of
@@ -80,7 +80,7 @@ class Liar:
         self.server, self.proxy = server, proxy
         self.bucket = server.new_bucket(next(_BUCKETS))
         config = server.config(self.bucket, url=url, **environ)
-        retry = Retry(retries=1, base_sleep_s=0.001)
+        retry = StoreRetry(retries=1, base_sleep_s=0.001)
         self.store: ObjectStore = (
             GcsStore(config, retry=retry) if isinstance(server, GcsServer) else AzureStore(config, retry=retry)
         )
@@ -135,7 +135,7 @@ def test_what_was_not_stored_does_not_count(
 ) -> None:
     with a_liar(request.getfixturevalue(kind), tmp_path) as liar:
         liar.lies(undone(answer), undone(answer))
-        with pytest.raises(NotStored, match="is not there, although"):
+        with pytest.raises(NotStored, match="is missing, although"):
             liar.store.put("a", payload_of(tmp_path / "f", noise(size)))
         # Another object under the key is not taken for it, and the second try is.
         liar.lies()
@@ -166,7 +166,7 @@ def test_false_answers_under_tls_are_not_believed_either(
         liar.lies(answer)
         liar.store.put("a", payload_of(tmp_path / "f", noise(size)))
         liar.lies(*[undone(answer)] * 2)
-        with pytest.raises(Transient):
+        with pytest.raises(TransientStorageError):
             liar.store.put("b", payload_of(tmp_path / "f", noise(size)))
 
 

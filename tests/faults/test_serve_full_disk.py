@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.unit.serve.test_queue import Work, a_queue, send, state
 
 from comfypin.queue.errors import JobsNotStored, JobsUnusable
 from comfypin.queue.scheduler import LocalJobQueue

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from comfypin.http.client import Credentials, HttpClient, Transport
+from comfypin.http.client import Credentials, HttpClient, HttpTransport
 from comfypin.models.describe import describe_model
 from comfypin.models.errors import SourceFailed
 from comfypin.models.http_responses import make_model_client
@@ -40,7 +40,7 @@ def home(tmp_path: Path) -> Home:
 
 def client_for(server: FaultyServer, token: str | None) -> HttpClient:
     tokens = {server.url: token} if token else {}
-    return make_model_client(credentials=Credentials(tokens=tokens), transport=Transport(timeout_s=5))
+    return make_model_client(credentials=Credentials(tokens=tokens), transport=HttpTransport(timeout_s=5))
 
 
 def hub_source(server: FaultyServer, *, token: str | None = None, caches: tuple[Path, ...] = ()) -> HubSource:

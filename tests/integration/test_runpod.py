@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 
 from comfypin.digest import Digest
 from comfypin.errors import ConfigError
-from comfypin.http.client import HttpClient, Transport
+from comfypin.http.client import HttpClient, HttpTransport
 from comfypin.runpod.apply import apply_plan, destroy_resources, survey_account, wait_for_workers
 from comfypin.runpod.deployment_file import Deployment
 from comfypin.runpod.deployment_plan import DeploymentStep, leftover_resources, owned_resources, plan_deployment
@@ -330,7 +330,7 @@ def test_what_is_not_in_the_file_any_more_is_told_and_left_alone(api: Management
 
 
 def test_a_slow_answer_is_given_up_and_asked_for_again(runpod: FakeRunPod) -> None:
-    client = HttpClient(transport=Transport(timeout_s=0.3))
+    client = HttpClient(transport=HttpTransport(timeout_s=0.3))
     api = ManagementApi(key=KEY, base_url=runpod.url, sleep=lambda _s: None, client=client)
     runpod.faults.append(Fault("GET", "/v2/pods", delay_s=1))
     assert api.list_resources("pod") == []

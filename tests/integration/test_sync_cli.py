@@ -160,8 +160,8 @@ def test_an_overflow_of_the_kernels_queue_loses_nothing(tmp_path: Path) -> None:
     [
         (["/nowhere/at/all", "s3://b"], 80, "There is no folder /nowhere/at/all"),
         (["."], 64, "takes a folder and a destination"),
-        ([".", "ftp://x/y"], 64, "is no place for objects"),
-        ([".", "s3://"], 64, "is no place for objects"),
+        ([".", "ftp://x/y"], 64, "is not the address of a store"),
+        ([".", "s3://"], 64, "is not the address of a store"),
         ([".", "./backup"], 64, "synced into itself"),
         ([".", "."], 64, "synced into itself"),
         ([".", "s3://b", "--limit", "fast"], 64, "is no rate"),

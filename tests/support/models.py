@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from comfypin.digest import Digest
-from comfypin.http.client import Credentials, Transport
+from comfypin.http.client import Credentials, HttpTransport
 from comfypin.http.connections import Network, SystemNetwork
 from comfypin.http.proxies import Proxies
 from comfypin.lock.model import ModelPin
@@ -84,6 +84,6 @@ def sources_over(
     *, network: Network | None = None, tokens: dict[str, str] | None = None, timeout_s: float = 5.0
 ) -> list[ModelSource]:
     """HTTP and local sources, over a network of the test's."""
-    transport = Transport(network=network or SystemNetwork(), proxies=Proxies(), timeout_s=timeout_s)
+    transport = HttpTransport(network=network or SystemNetwork(), proxies=Proxies(), timeout_s=timeout_s)
     client = make_model_client(credentials=Credentials(tokens=tokens or {}), transport=transport)
     return [HttpSource(client), LocalSource()]

@@ -31,12 +31,12 @@ def test_an_empty_variable_counts_as_unset() -> None:
 def test_models_lie_in_the_comfy_home_unless_they_are_named() -> None:
     settings = Settings({"COMFY_HOME": "/c"})
     assert settings.machine.models_dir == Path("/c/models")
-    assert settings.overridden(comfy_home=Path("/d")).machine.models_dir == Path("/d/models")
+    assert settings.with_flags(comfy_home=Path("/d")).machine.models_dir == Path("/d/models")
     assert Settings({"COMFY_HOME": "/c", "MODELS_DIR": "/m"}).machine.models_dir == Path("/m")
 
 
 def test_flags_leave_the_rest_of_the_environment() -> None:
-    changed = Settings({"COMFY_HOME": "/c", "COMFYPIN_PACKS": "/p"}).overridden(models_dir=Path("/m"))
+    changed = Settings({"COMFY_HOME": "/c", "COMFYPIN_PACKS": "/p"}).with_flags(models_dir=Path("/m"))
     assert (changed.machine.comfy_home, changed.env.packs) == (Path("/c"), "/p")
 
 
@@ -70,9 +70,9 @@ def test_a_wrong_variable_is_named_and_stops_only_its_own_part(name: str, value:
 
 def test_a_symmetrical_port_is_the_one_that_runpod_gave() -> None:
     server = ServerSettings.from_variables({"RUNPOD_TCP_PORT_70000": "10007", "RUNPOD_TCP_PORT_22": "2"})
-    assert (server.mapped(70000), server.mapped(8000)) == (10007, 8000)
+    assert (server.listening_port(70000), server.listening_port(8000)) == (10007, 8000)
     with pytest.raises(ConfigError, match="RUNPOD_TCP_PORT_70001"):
-        server.mapped(70001)
+        server.listening_port(70001)
 
 
 def test_each_part_is_parsed_once() -> None:

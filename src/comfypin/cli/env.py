@@ -65,7 +65,7 @@ def execute(arguments: argparse.Namespace) -> int:
 def _home(arguments: argparse.Namespace) -> "Home":
     from comfypin.env.layout import Home
 
-    settings = arguments.settings.machine.overridden(comfy_home=arguments.home)
+    settings = arguments.settings.machine.with_flags(comfy_home=arguments.home)
     return Home(root=settings.comfy_home.absolute())
 
 
@@ -94,7 +94,7 @@ def _model_drifts(lock: "Lock", arguments: argparse.Namespace) -> "list[Drift]":
     from comfypin.models.verify import Missing, Present, describe_finding
     from comfypin.wiring import model_findings
 
-    settings = arguments.settings.overridden(comfy_home=arguments.home, models_dir=arguments.models_dir)
+    settings = arguments.settings.with_flags(comfy_home=arguments.home, models_dir=arguments.models_dir)
     found = []
     for pin, finding in model_findings(lock, settings):
         if not isinstance(finding, Present):

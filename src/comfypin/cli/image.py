@@ -223,7 +223,7 @@ def _attach_contents(pushed: "PushedImage", lock: "Lock", credential: "Credentia
     from comfypin.wiring import http_proxies
 
     if credential is None:
-        credential = stored_credential(registry_host(pushed.reference), settings.named(VARIABLES))
+        credential = stored_credential(registry_host(pushed.reference), settings.pick_variables(VARIABLES))
     repository = ImageRepository(reference=pushed.reference, credential=credential, proxies=http_proxies(settings))
     data, title = export_lock(lock, "cyclonedx").encode(), f"comfy-{lock.version_name}.cdx.json"
     return attach_document(repository, pushed.digest, kind=CYCLONEDX, data=data, title=title)

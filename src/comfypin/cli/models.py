@@ -111,7 +111,7 @@ def _trees(arguments: argparse.Namespace) -> "tuple[TargetRoots, BlobStore]":
     from comfypin.models.target_paths import TargetRoots
     from comfypin.wiring import model_store
 
-    settings = arguments.settings.overridden(models_dir=arguments.models_dir)
+    settings = arguments.settings.with_flags(models_dir=arguments.models_dir)
     models_dir = settings.machine.models_dir.absolute()
     places = TargetRoots(models_dir=models_dir, comfy_home=settings.machine.comfy_home.absolute())
     return places, model_store(models_dir, settings, store=arguments.store)

@@ -68,7 +68,7 @@ def _bring_models(arguments: argparse.Namespace, lock: "Lock", *, offline: bool)
     from comfypin.cli.model_progress import watching
     from comfypin.wiring import bring_models
 
-    settings = arguments.settings.overridden(comfy_home=arguments.home, models_dir=arguments.models_dir)
+    settings = arguments.settings.with_flags(comfy_home=arguments.home, models_dir=arguments.models_dir)
     with watching(as_json=arguments.json, quiet=not lock.models) as watcher:
         bring_models(lock, settings, offline=offline, watcher=watcher)
 
@@ -76,7 +76,7 @@ def _bring_models(arguments: argparse.Namespace, lock: "Lock", *, offline: bool)
 def _options(arguments: argparse.Namespace, tell: "Callable[[str], None] | None" = None) -> "RealizeOptions":
     from comfypin.wiring import realize_options
 
-    settings = arguments.settings.overridden(comfy_home=arguments.home, models_dir=arguments.models_dir)
+    settings = arguments.settings.with_flags(comfy_home=arguments.home, models_dir=arguments.models_dir)
     return realize_options(
         settings,
         env=settings.env.overridden(packs=arguments.packs, vendor=arguments.vendor, offline=arguments.offline),

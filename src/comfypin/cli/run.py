@@ -160,7 +160,7 @@ def _plan(arguments: argparse.Namespace, settings: Settings) -> Plan:
     lock = read_release(arguments.lock, settings)
     engine = wiring.choose_engine(
         lock.engine,
-        settings.overridden(comfy_home=arguments.comfy_home, models_dir=arguments.models_dir),
+        settings.with_flags(comfy_home=arguments.comfy_home, models_dir=arguments.models_dir),
         kind=arguments.engine,
         url=arguments.engine_url,
         keep_temp=arguments.keep_temp,

@@ -107,8 +107,8 @@ async def _serve(arguments: argparse.Namespace, lock: "Lock", settings: Settings
     state = _state_folder(arguments.state_dir or settings.state_dir / "serve")
     token = _token(arguments, serving, state, address)
     outputs = _output_folder(arguments.output_dir)
-    port = serving.mapped(DEFAULT_PORT if (given := arguments.port or serving.port) is None else given)
-    sockets = open_sockets(address, [port, *([serving.mapped(serving.health_port)] if serving.health_port else [])])
+    port = serving.listening_port(DEFAULT_PORT if (given := arguments.port or serving.port) is None else given)
+    sockets = open_sockets(address, [port, *([serving.listening_port(serving.health_port)] if serving.health_port else [])])
     bound = sockets[0].getsockname()[1]
     try:
         lease = try_acquire_lease(state / "jobs.lease", purpose="serve")
@@ -183,7 +183,7 @@ def _state_folder(named: Path) -> Path:
 def _output_folder(named: Path) -> Path:
     from comfypin.outputs.folder import FolderSink
 
-    FolderSink.usable(named)
+    FolderSink.open_usable(named)
     return named.resolve()
 
 

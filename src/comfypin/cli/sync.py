@@ -72,7 +72,7 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def _sync(arguments: argparse.Namespace, folder: Path, destination: str) -> int:
-    from comfypin.outputs.media_types import identify
+    from comfypin.outputs.media_types import identify_file
     from comfypin.sync.errors import FolderMissing, StillOwed
     from comfypin.sync.syncer import Syncer
     from comfypin.wiring import open_store
@@ -87,7 +87,7 @@ def _sync(arguments: argparse.Namespace, folder: Path, destination: str) -> int:
             open_store(destination, arguments.settings),
             outbox,
             _options(arguments, path),
-            media_type=lambda path: identify(path, b"").media_type,
+            media_type=lambda path: identify_file(path, b"").media_type,
             on_event=hear,
         )
         for number in (signal.SIGTERM, signal.SIGINT):

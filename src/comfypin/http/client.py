@@ -8,12 +8,12 @@ import urllib3
 from urllib3 import exceptions
 
 from comfypin import __version__
-from comfypin.http.connections import Network, Pools, Route, SystemNetwork
-from comfypin.http.deadline import Deadline, under
+from comfypin.http.connections import Network, Route, RoutePools, SystemNetwork
+from comfypin.http.deadline import Deadline, use_deadline
 from comfypin.http.errors import AddressRefused, HttpError, ProxyFailed
-from comfypin.http.guard import Guard
+from comfypin.http.guard import AddressGuard
 from comfypin.http.proxies import Proxies
-from comfypin.http.response import Response, error_of
+from comfypin.http.response import Response, to_http_error
 from comfypin.http.sockets import tls_context
 from comfypin.http.url import HttpUrl, Origin, UrlInvalid
 
@@ -35,17 +35,18 @@ class Credentials:
 
     def for_url(self, url: HttpUrl) -> str | None:
         """Return the token for this address, if one is meant for its origin."""
+        # A token must not cross a network in the clear.
         if url.scheme != "https" and url.host not in {"127.0.0.1", "localhost", "::1"}:
             return None
-        return next((token for origin, token in self.tokens.items() if _origin(origin) == url.origin), None)
+        return next((token for origin, token in self.tokens.items() if _parse_origin(origin) == url.origin), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Transport:
-    """How the client reaches servers: the network, the proxies before it, TLS, and how long silence is borne.
+class HttpTransport:
+    """How the client reaches servers: the network, the proxies before it, TLS, and the timeouts.
 
-    Nothing here looks at the environment: without `proxies`, servers are reached directly. `head_s` bounds the
-    time from the request to the end of the response's head, unless the request has a deadline.
+    Nothing here reads the environment: without `proxies`, servers are reached directly. `head_s` limits the time from
+    the request to the end of the response's head, unless the request has a deadline.
     """
 
     network: Network = field(default_factory=SystemNetwork)
@@ -55,33 +56,33 @@ class Transport:
     head_s: float = 120.0
 
 
-def _as_it_is(shown: str, error: HttpError) -> Exception:
+def _leave_untranslated(shown: str, error: HttpError) -> Exception:
     return error
 
 
 class HttpClient:
-    """Asks servers; threads share it. A host is resolved once in its life, so that it cannot move after the check."""
+    """Sends requests; threads share it. A host is resolved once in its life, so that it cannot move after the check."""
 
     def __init__(
         self,
         *,
         credentials: Credentials | None = None,
-        transport: Transport | None = None,
+        transport: HttpTransport | None = None,
         public_only: bool = False,
         deadline: Deadline | None = None,
-        translate: Callable[[str, HttpError], Exception] = _as_it_is,
+        translate: Callable[[str, HttpError], Exception] = _leave_untranslated,
     ) -> None:
-        """With `public_only` no private address is asked, even if the URL itself names it: for strangers' URLs.
+        """Make a client. With `public_only` it refuses private addresses, even if the URL itself names one.
 
-        `deadline` is for all that this client ever does. `translate` makes the caller's own exception of an address
-        (without secrets) and an `HttpError`.
+        That is for URLs that strangers name. `deadline` limits everything that this client ever does. `translate` makes
+        the caller's own exception from a URL (without secrets) and an `HttpError`.
         """
         self._credentials = credentials or Credentials()
-        self._transport = transport or Transport()
+        self._transport = transport or HttpTransport()
         self._deadline = deadline
         self._translate = translate
-        self._guard = Guard(self._transport.network, self._transport.proxies, public_only=public_only)
-        self._pools = Pools(self._transport.network, self._transport.tls)
+        self._guard = AddressGuard(self._transport.network, self._transport.proxies, public_only=public_only)
+        self._pools = RoutePools(self._transport.network, self._transport.tls)
 
     def has_token(self, url: str) -> bool:
         """Return whether a token would be sent to this address."""
@@ -90,9 +91,9 @@ class HttpClient:
         except UrlInvalid:
             return False
 
-    def get(self, url: str, headers: Mapping[str, str] | None = None, *, led_by: str | None = None) -> Response:
-        """Ask for a file; see `request`."""
-        return self.request("GET", url, headers=headers, led_by=led_by)
+    def get(self, url: str, headers: Mapping[str, str] | None = None, *, referring_url: str | None = None) -> Response:
+        """Send a GET; see `request`."""
+        return self.request("GET", url, headers=headers, referring_url=referring_url)
 
     def request(
         self,
@@ -101,121 +102,131 @@ class HttpClient:
         *,
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
-        led_by: str | None = None,
+        referring_url: str | None = None,
         deadline: Deadline | None = None,
         max_redirects: int = MAX_REDIRECTS,
     ) -> Response:
-        """Ask, follow redirects, and return the response to read or close, whatever its status is.
+        """Send a request, follow redirects, and return the response to read or close, whatever its status is.
 
-        `led_by` is the address of a server that named this one in a response that was no redirect but means the same.
-        `deadline` holds for the whole, the body too. With `max_redirects` 0 a redirect is returned as it is.
-        Raises `HttpError`, or what `translate` makes of it.
+        `referring_url` is the URL of a server that named this one in its response, as a redirect would. `deadline` is
+        for the whole, the body included. With `max_redirects` 0 a redirect is returned as it is. Raises `HttpError`, or
+        what `translate` makes of it.
         """
         shown = shown_url(url)
-        limit = deadline or self._deadline
-        whole = limit or Deadline(self._transport.head_s)
+        given_deadline = deadline or self._deadline
+        request_deadline = given_deadline or Deadline(self._transport.head_s)
         try:
-            asking = _Asking(method, _parsed(url), dict(headers or {}), body, max_redirects)
-            response = self._follow(asking, None if led_by is None else _parsed(led_by), whole)
+            request = _PendingRequest(method, _parse_url(url), dict(headers or {}), body, max_redirects)
+            response = self._follow_redirects(
+                request, None if referring_url is None else _parse_url(referring_url), request_deadline
+            )
         except HttpError as error:
+            # The cause is the library's exception: ours in between would tell nothing more.
             raise self._translate(shown, error) from error.__cause__
-        if limit is None:
-            whole.lift()
+        if given_deadline is None:
+            # Only the head was limited: a large body may take its time.
+            request_deadline.lift_limit()
         return response
 
     def close(self) -> None:
         """Close the connections that are idle."""
         self._pools.close()
 
-    def _follow(self, asking: "_Asking", led_by: HttpUrl | None, deadline: Deadline) -> Response:
-        hops: list[tuple[int, Mapping[str, str]]] = []
-        walk = self._guard.walk(deadline)
-        if led_by is not None:
-            walk.step(led_by)
+    def _follow_redirects(
+        self, request: "_PendingRequest", referring_url: HttpUrl | None, deadline: Deadline
+    ) -> Response:
+        redirects: list[tuple[int, Mapping[str, str]]] = []
+        redirect_chain = self._guard.start_chain(deadline)
+        if referring_url is not None:
+            redirect_chain.next_route(referring_url)
         while True:
-            route = walk.step(asking.url)
-            sent = self._headers(asking)
-            raw = self._ask(asking, route, sent, deadline)
-            location = raw.headers.get("Location")
-            if raw.status not in _REDIRECTS or not location or not asking.max_redirects:
-                return self._response(raw, asking.url, deadline, hops)
-            hops.append((raw.status, dict(raw.headers.items())))
-            if len(hops) > asking.max_redirects:
-                raise AddressRefused(f"more than {asking.max_redirects} redirects")
-            self._response(raw, asking.url, deadline, hops).text()
-            asking = asking.redirected(raw.status, location, had_secret=_holds_secret(sent))
+            route = redirect_chain.next_route(request.url)
+            sent_headers = self._request_headers(request)
+            raw_response = self._send_request(request, route, sent_headers, deadline)
+            redirect_location = raw_response.headers.get("Location")
+            if raw_response.status not in _REDIRECTS or not redirect_location or not request.max_redirects:
+                return self._make_response(raw_response, request.url, deadline, redirects)
+            redirects.append((raw_response.status, dict(raw_response.headers.items())))
+            if len(redirects) > request.max_redirects:
+                raise AddressRefused(f"more than {request.max_redirects} redirects")
+            # A connection can be used again only if the redirect's body was read.
+            self._make_response(raw_response, request.url, deadline, redirects).read_text()
+            request = request.after_redirect(
+                raw_response.status, redirect_location, had_secret=_holds_secret(sent_headers)
+            )
 
-    def _response(
+    def _make_response(
         self,
-        raw: urllib3.BaseHTTPResponse,
-        url: HttpUrl,
+        raw_response: urllib3.BaseHTTPResponse,
+        target_url: HttpUrl,
         deadline: Deadline,
-        hops: list[tuple[int, Mapping[str, str]]],
+        redirects: list[tuple[int, Mapping[str, str]]],
     ) -> Response:
         return Response(
-            raw,
-            url=url.address,
+            raw_response,
+            url=target_url.full_address,
             deadline=deadline,
-            hops=tuple(hops),
-            translate=lambda error: self._translate(url.shown, error),
+            redirects=tuple(redirects),
+            translate=lambda error: self._translate(target_url.redacted_url, error),
         )
 
-    def _headers(self, asking: "_Asking") -> dict[str, str]:
-        usual = {"User-Agent": f"comfypin/{__version__}", "Accept-Encoding": "identity"}
-        own = asking.url.authorization
-        token = self._credentials.for_url(asking.url)
-        if own is None and token:
-            own = f"Bearer {token}"
-        return {**usual, **({"Authorization": own} if own else {}), **asking.headers}
+    def _request_headers(self, request: "_PendingRequest") -> dict[str, str]:
+        default_headers = {"User-Agent": f"comfypin/{__version__}", "Accept-Encoding": "identity"}
+        authorization = request.url.authorization
+        token = self._credentials.for_url(request.url)
+        if authorization is None and token:
+            authorization = f"Bearer {token}"
+        return {**default_headers, **({"Authorization": authorization} if authorization else {}), **request.headers}
 
-    def _ask(
-        self, asking: "_Asking", route: Route, headers: dict[str, str], deadline: Deadline
+    def _send_request(
+        self, request: "_PendingRequest", route: Route, headers: dict[str, str], deadline: Deadline
     ) -> urllib3.BaseHTTPResponse:
-        is_plainly_proxied = route.proxy is not None and asking.url.scheme == "http"
+        is_plainly_proxied = route.proxy is not None and request.url.scheme == "http"
         if is_plainly_proxied:
             # The pool is for this request alone.
             headers = {**headers, "Connection": "close"}
         pool = self._pools.for_route(route)
-        is_repeatable = asking.method in {"GET", "HEAD"}
+        is_repeatable = request.method in {"GET", "HEAD"}
         while True:
             try:
-                with under(deadline):
+                with use_deadline(deadline):
                     response = pool.urlopen(
-                        asking.method,
-                        asking.url.address if is_plainly_proxied else asking.url.target,
-                        body=asking.body,
+                        request.method,
+                        request.url.full_address if is_plainly_proxied else request.url.target,
+                        body=request.body,
                         headers=headers,
+                        # Retries and redirects are decided above, where each address is checked.
                         retries=False,
                         redirect=False,
                         assert_same_host=False,
-                        timeout=self._timeout(deadline),
+                        timeout=self._make_timeout(deadline),
                         preload_content=False,
                         decode_content=False,
                     )
             except (exceptions.HTTPError, OSError) as error:
-                failure = error_of(error, deadline)
+                http_error = to_http_error(error, deadline)
                 if is_repeatable and _was_idle_too_long(error) and not deadline.has_passed:
                     # The server closed a connection that was waiting to be used again, as it may.
                     is_repeatable = False
                     continue
-                raise failure from error
+                raise http_error from error
             except ValueError:
                 # The original quotes the header.
                 reason = "its address or its token holds what HTTP does not take"
                 raise HttpError(reason, is_transient=False) from None
             if is_plainly_proxied and response.status == 407:
                 response.close()
-                raise ProxyFailed("its proxy wants another user and password", is_transient=False)
+                raise ProxyFailed("its proxy requires another user and password", is_transient=False)
             return response
 
-    def _timeout(self, deadline: Deadline) -> urllib3.Timeout:
+    def _make_timeout(self, deadline: Deadline) -> urllib3.Timeout:
         read_s = deadline.bound_s(self._transport.timeout_s)
         return urllib3.Timeout(connect=min(_CONNECT_TIMEOUT_S, read_s), read=read_s)
 
 
 @dataclass(frozen=True, slots=True)
-class _Asking:
-    """What is asked of whom; `headers` are those that the caller gave, as far as they are for this origin."""
+class _PendingRequest:
+    """One request; `headers` are those that the caller gave, without those that are not for this origin."""
 
     method: str
     url: HttpUrl
@@ -223,51 +234,51 @@ class _Asking:
     body: bytes | None
     max_redirects: int
 
-    def redirected(self, status: int, location: str, *, had_secret: bool) -> "_Asking":
-        """Return what is asked after a redirect. Raises `AddressRefused`."""
+    def after_redirect(self, status: int, redirect_location: str, *, had_secret: bool) -> "_PendingRequest":
+        """Return the request that follows a redirect. Raises `AddressRefused`."""
         try:
-            url = self.url.joined(location)
+            target_url = self.url.join_location(redirect_location)
         except UrlInvalid as error:
-            raise AddressRefused(f"it leads to {shown_url(location)!r}: {error.reason}") from error
-        if had_secret and self.url.scheme == "https" and url.scheme == "http":
-            raise AddressRefused(f"it redirects a request with a secret from https to http, to {url.host}")
-        kept = self
-        if url.origin != self.url.origin:
+            raise AddressRefused(f"it leads to {shown_url(redirect_location)!r}: {error.reason}") from error
+        if had_secret and self.url.scheme == "https" and target_url.scheme == "http":
+            raise AddressRefused(f"it redirects a request with a secret from https to http, to {target_url.host}")
+        next_request = self
+        if target_url.origin != self.url.origin:
             headers = {name: value for name, value in self.headers.items() if name.lower() not in _SECRET_HEADERS}
-            kept = replace(self, headers=headers)
+            next_request = replace(self, headers=headers)
         # As browsers do (https://fetch.spec.whatwg.org/#http-redirect-fetch): a GET follows a form.
         if (status == 303 and self.method not in {"GET", "HEAD"}) or (status in {301, 302} and self.method == "POST"):
-            headers = {name: value for name, value in kept.headers.items() if name.lower() != "content-type"}
-            kept = replace(kept, method="GET", body=None, headers=headers)
-        return replace(kept, url=url)
+            headers = {name: value for name, value in next_request.headers.items() if name.lower() != "content-type"}
+            next_request = replace(next_request, method="GET", body=None, headers=headers)
+        return replace(next_request, url=target_url)
 
 
-def shown_url(text: str) -> str:
-    """Return an address without what may be secret in it, though it may not be a valid one."""
+def shown_url(url_text: str) -> str:
+    """Return a URL without what may be secret in it, even if it is not valid."""
     try:
-        return HttpUrl.parse(text).shown
+        return HttpUrl.parse(url_text).redacted_url
     except UrlInvalid:
-        head, separator, rest = text.partition("?")[0].partition("#")[0].partition("://")
-        authority, slash, path = rest.partition("/")
-        return f"{head}{separator}{authority.rpartition('@')[2]}{slash}{path}"
+        before_query, separator, remainder = url_text.partition("?")[0].partition("#")[0].partition("://")
+        authority, slash, path = remainder.partition("/")
+        return f"{before_query}{separator}{authority.rpartition('@')[2]}{slash}{path}"
 
 
-def _parsed(url: str) -> HttpUrl:
+def _parse_url(target_url: str) -> HttpUrl:
     try:
-        return HttpUrl.parse(url)
+        return HttpUrl.parse(target_url)
     except UrlInvalid as error:
-        raise AddressRefused(f"it leads to {shown_url(url)!r}: {error.reason}") from error
+        raise AddressRefused(f"it leads to {shown_url(target_url)!r}: {error.reason}") from error
 
 
-def _origin(text: str) -> Origin | None:
+def _parse_origin(url_text: str) -> Origin | None:
     try:
-        return HttpUrl.parse(text).origin
+        return HttpUrl.parse(url_text).origin
     except UrlInvalid:
         return None
 
 
 def _holds_secret(headers: Mapping[str, str]) -> bool:
-    return any(name.lower() in _SECRET_HEADERS for name in headers)
+    return any(header_name.lower() in _SECRET_HEADERS for header_name in headers)
 
 
 def _was_idle_too_long(error: Exception) -> bool:

@@ -24,8 +24,8 @@ _CONNECT_TIMEOUT_S = 15.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolSettings:
-    """How many idle connections a pool keeps, how large the pieces of a body are, how long a server may take to accept
-    one of them (None: as long as a connection may take).
+    """How many idle connections a pool keeps, how large the pieces of a body are, and the timeout for sending one piece
+    (None: the connect timeout).
     """
 
     most_idle: int = 64
@@ -34,14 +34,14 @@ class PoolSettings:
 
 
 class Network(HostResolver, Protocol):
-    """How names become addresses, and sockets connections; tests bring their own."""
+    """Resolves names and connects sockets; tests bring their own."""
 
     def connect(self, unconnected: socket.socket, address: str, port: int) -> None:
         """Connect a socket, whose timeout is set, to an address. Raises `OSError`."""
 
 
 class SystemNetwork(SystemResolver):
-    """The resolver and the network of this machine."""
+    """Uses the resolver and the network of this machine."""
 
     def connect(self, unconnected: socket.socket, address: str, port: int) -> None:
         unconnected.connect((address, port))
@@ -49,15 +49,15 @@ class SystemNetwork(SystemResolver):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Where a request goes: the address, the IP addresses that were checked, or the proxy that asks instead."""
+    """Where a request goes: the URL, the IP addresses that were checked, or the proxy that connects instead."""
 
     url: HttpUrl
     addresses: tuple[str, ...] = ()
     proxy: Proxy | None = None
 
 
-class _Checked(HTTPConnection):
-    """A connection to one of the addresses that were checked, or to a proxy, under the deadline of its thread."""
+class _CheckedConnection(HTTPConnection):
+    """Connects to one of the addresses that were checked, or to a proxy, under the deadline of its thread."""
 
     def __init__(
         self,
@@ -85,67 +85,72 @@ class _Checked(HTTPConnection):
         super().request(*arguments, **options)
 
     def _new_conn(self) -> socket.socket:
-        """Connect; urllib3 and those who build on it replace this method to say how."""
+        """Connect. urllib3 expects subclasses to override this method."""
         if not self._addresses:
-            return _bounded(super()._new_conn())
-        problem: OSError | None = None
+            return _to_bounded_socket(super()._new_conn())
+        last_error: OSError | None = None
         for address in self._addresses:
             try:
-                connected = self._connected(address)
+                connected_socket = self._connect_to(address)
             except OSError as error:
-                problem = error
+                last_error = error
                 continue
+            # As urllib3's own method does, for those who watch connections.
             sys.audit("http.client.connect", self, self.host, self.port)
-            return connected
-        if isinstance(problem, TimeoutError):
-            raise ConnectTimeoutError(self, "no answer in time") from problem
-        raise NewConnectionError(self, str(problem.strerror if problem else "no address")) from problem
+            return connected_socket
+        if isinstance(last_error, TimeoutError):
+            raise ConnectTimeoutError(self, "no answer in time") from last_error
+        raise NewConnectionError(self, str(last_error.strerror if last_error else "no address")) from last_error
 
-    def _connected(self, address: str) -> socket.socket:
+    def _connect_to(self, address: str) -> socket.socket:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        made = BoundedSocket(family, socket.SOCK_STREAM)
+        bounded_socket = BoundedSocket(family, socket.SOCK_STREAM)
         try:
             timeout_s = self.timeout if isinstance(self.timeout, int | float) else _CONNECT_TIMEOUT_S
             deadline = current_deadline.get()
-            made.settimeout(timeout_s if deadline is None else deadline.bound_s(timeout_s))
-            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            put_under_deadline(made)
-            self._network.connect(made, address, self.port)
-            made.settimeout(timeout_s)
+            bounded_socket.settimeout(timeout_s if deadline is None else deadline.bound_s(timeout_s))
+            # As urllib3 does: small requests must not wait for an acknowledgement.
+            bounded_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            put_under_deadline(bounded_socket)
+            # To the address that was checked: asking DNS again could give another one.
+            self._network.connect(bounded_socket, address, self.port)
+            bounded_socket.settimeout(timeout_s)
         except BaseException:
-            made.close()
+            bounded_socket.close()
             raise
-        return made
+        return bounded_socket
 
 
-class _CheckedTls(_Checked, HTTPSConnection):
-    """The same under TLS."""
+class _CheckedTlsConnection(_CheckedConnection, HTTPSConnection):
+    """Connects to a checked address under TLS."""
 
 
-def _bounded(connected: socket.socket) -> socket.socket:
-    timeout_s = connected.gettimeout()
-    bounded = BoundedSocket(connected.family, connected.type, connected.proto, fileno=connected.detach())
-    bounded.settimeout(timeout_s)
-    put_under_deadline(bounded)
-    return bounded
+def _to_bounded_socket(connected_socket: socket.socket) -> socket.socket:
+    timeout_s = connected_socket.gettimeout()
+    bounded_socket = BoundedSocket(
+        connected_socket.family, connected_socket.type, connected_socket.proto, fileno=connected_socket.detach()
+    )
+    bounded_socket.settimeout(timeout_s)
+    put_under_deadline(bounded_socket)
+    return bounded_socket
 
 
-class _Pool(urllib3.HTTPConnectionPool):
-    ConnectionCls = _Checked
+class _CheckedPool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _CheckedConnection
 
 
-class _TlsPool(urllib3.HTTPSConnectionPool):
-    ConnectionCls = _CheckedTls
+class _CheckedTlsPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _CheckedTlsConnection
 
 
-class Pools:
-    """One pool for each route; threads share them."""
+class RoutePools:
+    """Keeps one pool for each route; threads share them."""
 
     def __init__(
-        self, network: Network, tls: Callable[[], ssl.SSLContext], settings: PoolSettings | None = None
+        self, network: Network, make_tls: Callable[[], ssl.SSLContext], settings: PoolSettings | None = None
     ) -> None:
         self._network = network
-        self._make_tls = tls
+        self._make_tls = make_tls
         self._settings = settings or PoolSettings()
         self._tls: ssl.SSLContext | None = None
         self._direct: dict[tuple[object, ...], urllib3.HTTPConnectionPool] = {}
@@ -153,54 +158,62 @@ class Pools:
         self._lock = threading.Lock()
 
     def for_route(self, route: Route) -> urllib3.HTTPConnectionPool:
-        """Return the pool of a route; by a proxy without TLS, a new one, of which nothing is kept.
+        """Return the pool of a route; through a proxy without TLS, always a new one that nothing keeps.
 
-        Such a connection must not be used again, whether the proxy closes it in time or not: tinyproxy does not answer
+        Such a connection must not be reused, whether the proxy closes it in time or not: tinyproxy does not respond to
         a second plain request on a connection, and keeps it open.
         """
         with self._lock:
             if route.proxy is not None and route.url.scheme == "http":
-                manager = self._new_manager(route.proxy)
-                return manager.connection_from_host(route.url.host, route.url.port, "http")
+                proxy_manager = self._make_proxy_manager(route.proxy)
+                return proxy_manager.connection_from_host(route.url.host, route.url.port, "http")
             if route.proxy is not None:
-                return self._manager(route.proxy).connection_from_host(route.url.host, route.url.port, route.url.scheme)
-            key = (*route.url.origin, route.addresses)
-            if key not in self._direct:
-                self._direct[key] = self._pool(route)
-            return self._direct[key]
+                return self._proxy_manager(route.proxy).connection_from_host(
+                    route.url.host, route.url.port, route.url.scheme
+                )
+            # Another set of checked addresses must not reuse a connection to the old ones.
+            pool_key = (*route.url.origin, route.addresses)
+            if pool_key not in self._direct:
+                self._direct[pool_key] = self._make_pool(route)
+            return self._direct[pool_key]
 
-    def _pool(self, route: Route) -> urllib3.HTTPConnectionPool:
-        options = {"addresses": route.addresses, **self._of_connections(), **self._of_pools()}
+    def _make_pool(self, route: Route) -> urllib3.HTTPConnectionPool:
+        connection_options = {"addresses": route.addresses, **self._connection_options(), **self._pool_options()}
         if route.url.scheme == "https":
-            return _TlsPool(route.url.host, route.url.port, ssl_context=self._context(), **options)
-        return _Pool(route.url.host, route.url.port, **options)
+            return _CheckedTlsPool(
+                route.url.host, route.url.port, ssl_context=self._tls_context(), **connection_options
+            )
+        return _CheckedPool(route.url.host, route.url.port, **connection_options)
 
-    def _manager(self, proxy: Proxy) -> urllib3.ProxyManager:
+    def _proxy_manager(self, proxy: Proxy) -> urllib3.ProxyManager:
         if proxy not in self._proxies:
-            self._proxies[proxy] = self._new_manager(proxy)
+            self._proxies[proxy] = self._make_proxy_manager(proxy)
         return self._proxies[proxy]
 
-    def _new_manager(self, proxy: Proxy) -> urllib3.ProxyManager:
-        manager = urllib3.ProxyManager(
+    def _make_proxy_manager(self, proxy: Proxy) -> urllib3.ProxyManager:
+        proxy_manager = urllib3.ProxyManager(
             proxy.url,
             proxy_headers=proxy.headers,
-            ssl_context=self._context(),
-            proxy_ssl_context=self._context(),
-            **self._of_pools(),
+            ssl_context=self._tls_context(),
+            proxy_ssl_context=self._tls_context(),
+            **self._pool_options(),
         )
-        # Of its own options a manager makes the keys of its pools, and takes none that it does not know.
-        made = self._of_connections()
-        classes: dict[str, Any] = {"http": partial(_Pool, **made), "https": partial(_TlsPool, **made)}
-        manager.pool_classes_by_scheme = classes
-        return manager
+        # A manager makes its pools' keys from its options and refuses those that it does not know.
+        connection_options = self._connection_options()
+        pool_classes: dict[str, Any] = {
+            "http": partial(_CheckedPool, **connection_options),
+            "https": partial(_CheckedTlsPool, **connection_options),
+        }
+        proxy_manager.pool_classes_by_scheme = pool_classes
+        return proxy_manager
 
-    def _of_pools(self) -> dict[str, Any]:
+    def _pool_options(self) -> dict[str, Any]:
         return {"maxsize": self._settings.most_idle, "blocksize": self._settings.block_bytes}
 
-    def _of_connections(self) -> dict[str, Any]:
+    def _connection_options(self) -> dict[str, Any]:
         return {"network": self._network, "send_timeout_s": self._settings.send_timeout_s}
 
-    def _context(self) -> ssl.SSLContext:
+    def _tls_context(self) -> ssl.SSLContext:
         if self._tls is None:
             self._tls = self._make_tls()
         return self._tls
@@ -210,7 +223,7 @@ class Pools:
         with self._lock:
             for pool in self._direct.values():
                 pool.close()
-            for manager in self._proxies.values():
-                manager.clear()
+            for proxy_manager in self._proxies.values():
+                proxy_manager.clear()
             self._direct.clear()
             self._proxies.clear()

@@ -1,7 +1,7 @@
-"""A time limit for the whole of a fetch, whatever a server does to draw it out, and a way to end it from outside.
+"""Limits the time of a whole fetch, however a server draws it out, and lets another thread end it.
 
-A socket's own timeout begins anew with each byte, so a server that sends one now and then can keep a request for as
-long as it likes: by its head, its body, each redirect. Sockets under a deadline wait for what is left of it.
+A socket's own timeout starts again with each byte, so a server that sends one now and then can keep a request for as
+long as it likes: in its head, its body, each redirect. Sockets under a deadline wait only for what is left of it.
 """
 
 import contextlib
@@ -15,11 +15,11 @@ from contextvars import ContextVar
 
 
 class DeadlinePassed(TimeoutError):
-    """What a read raises under a deadline that has passed."""
+    """Raised by a read under a deadline that has passed."""
 
 
 class Deadline:
-    """The moment by which something must have ended; `seconds` None is never. Shared by threads."""
+    """Holds the moment by which something must end; None as `seconds` means never. Threads share it."""
 
     def __init__(self, seconds: float | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -27,37 +27,39 @@ class Deadline:
         self._at = clock() + self._seconds
         self._is_lifted = False
         self._is_cancelled = False
+        # Weak, so that a deadline does not keep closed sockets alive.
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._lock = threading.Lock()
 
     @property
-    def left_s(self) -> float:
-        """Seconds that are left: 0 if it has passed or was cancelled, infinity if it never passes."""
+    def remaining_s(self) -> float:
+        """Return the seconds that are left: 0 if it has passed or was cancelled, infinity if it never passes."""
         return 0.0 if self._is_cancelled else max(0.0, self._at - self._clock())
 
     @property
     def has_passed(self) -> bool:
-        """Whether it has passed or was cancelled."""
-        return self.left_s <= 0
+        """Return whether it has passed or was cancelled."""
+        return self.remaining_s <= 0
 
     @property
     def is_set(self) -> bool:
-        """Whether it can pass by itself."""
+        """Return whether it can pass by itself."""
         return self._at != math.inf
 
     def bound_s(self, seconds: float) -> float:
         """Return a time limit that ends no later. Raises `DeadlinePassed`."""
-        left_s = self.left_s
-        if left_s <= 0:
+        remaining_s = self.remaining_s
+        if remaining_s <= 0:
             raise DeadlinePassed("the deadline has passed")
-        return min(seconds, left_s)
+        return min(seconds, remaining_s)
 
-    def lift(self) -> None:
+    def lift_limit(self) -> None:
         """Let it never pass, because what it was for has ended; it can still be cancelled."""
+        # The sockets stay watched: whoever reads the body can still cancel.
         self._at = math.inf
         self._is_lifted = True
 
-    def renew(self) -> None:
+    def renew_limit(self) -> None:
         """Let one that was lifted pass after its time, counted from now: for a next thing that should not take long."""
         if self._is_lifted:
             self._at = self._clock() + self._seconds
@@ -67,33 +69,33 @@ class Deadline:
         self._is_cancelled = True
         with self._lock:
             sockets = list(self._sockets)
-        for connected in sockets:
+        for connected_socket in sockets:
             # A connection that was used again keeps to the deadline of its new request.
-            if getattr(connected, "deadline", self) is self:
-                _wake(connected)
+            if getattr(connected_socket, "deadline", self) is self:
+                _wake_socket(connected_socket)
 
-    def watch(self, connected: socket.socket) -> None:
+    def watch_socket(self, connected_socket: socket.socket) -> None:
         """Have a socket woken when this is cancelled."""
         with self._lock:
-            self._sockets.add(connected)
+            self._sockets.add(connected_socket)
         if self._is_cancelled:
-            _wake(connected)
+            _wake_socket(connected_socket)
 
 
-def _wake(connected: socket.socket) -> None:
+def _wake_socket(connected_socket: socket.socket) -> None:
     with contextlib.suppress(OSError, ValueError):
         # Not `SSLSocket.shutdown`, which takes the TLS state from under a thread that is reading.
-        socket.socket.shutdown(connected, socket.SHUT_RDWR)
+        socket.socket.shutdown(connected_socket, socket.SHUT_RDWR)
 
 
 current_deadline: ContextVar[Deadline | None] = ContextVar("current_deadline", default=None)
 
 
 @contextlib.contextmanager
-def under(deadline: Deadline | None) -> Iterator[None]:
-    """Put what this thread connects and asks meanwhile under a deadline."""
-    token = current_deadline.set(deadline)
+def use_deadline(deadline: Deadline | None) -> Iterator[None]:
+    """Put what this thread connects and sends inside the block under a deadline."""
+    previous_deadline = current_deadline.set(deadline)
     try:
         yield
     finally:
-        current_deadline.reset(token)
+        current_deadline.reset(previous_deadline)

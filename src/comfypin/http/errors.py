@@ -1,11 +1,11 @@
-"""What can go wrong with a request: facts that each room puts in its own words."""
+"""Failures of HTTP requests: facts that each room puts in its own words."""
 
 
 class HttpError(Exception):
-    """A request without a response.
+    """Raised if a request gets no usable response.
 
-    `reason` is a clause about the server ("it closed the connection"). `is_transient` says whether trying again may
-    help, `was_sent` whether the server may have acted on the request.
+    `reason` is a clause about the server ("it closed the connection"). `is_transient` says whether a retry may help,
+    `was_sent` whether the server may have acted on the request.
     """
 
     def __init__(self, reason: str, *, is_transient: bool = True, was_sent: bool = False) -> None:
@@ -16,18 +16,19 @@ class HttpError(Exception):
 
 
 class AddressRefused(HttpError):
-    """The address, or one that it redirects to, is not one to ask."""
+    """Raised if the URL, or one that it redirects to, must not be requested."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason, is_transient=False)
 
 
 class ProxyFailed(HttpError):
-    """The proxy that the environment names cannot be reached, or lets the request not through."""
+    """Raised if the proxy from the environment cannot be reached, or lets the request not through."""
 
 
-class DeadlineExceeded(HttpError):
-    """The whole did not end in its time, or was cancelled."""
+class RequestDeadlineExceeded(HttpError):
+    """Raised if the request did not end before its deadline, or was cancelled."""
 
     def __init__(self, reason: str = "it did not end in time") -> None:
+        # A retry would not end in time either.
         super().__init__(reason, is_transient=False, was_sent=True)

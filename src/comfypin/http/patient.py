@@ -1,4 +1,4 @@
-"""Reading an address as a whole, all of it again after a failure that may pass."""
+"""Reads a URL as a whole, and all of it again after a transient failure."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ _STALL_S = 60.0
 
 
 class StatusError(HttpError):
-    """A response that is not the file that was asked for."""
+    """Raised if the status is not that of the file that was requested."""
 
     def __init__(self, status: int, *, retry_after_s: float | None = None) -> None:
         super().__init__(f"HTTP {status}", is_transient=status in TRANSIENT_STATUSES, was_sent=True)
@@ -26,11 +26,11 @@ class StatusError(HttpError):
 
 
 def is_transient(error: Exception) -> bool:
-    """Return whether trying again may help."""
+    """Return whether a retry may help."""
     return isinstance(error, HttpError) and error.is_transient
 
 
-def read_patiently(
+def read_with_retries(
     client: HttpClient,
     url: str,
     consume: Callable[[Response], T],
@@ -40,20 +40,20 @@ def read_patiently(
 ) -> T:
     """Return what `consume` makes of the response to a GET, if its status is 200. Raises `HttpError`."""
 
-    def read() -> T:
+    def read_once() -> T:
         with client.get(url) as response:
             if response.status != 200:
-                asked_s = parse_retry_after(response.headers.get("Retry-After"))
-                raise StatusError(response.status, retry_after_s=asked_s)
+                retry_after_s = parse_retry_after(response.headers.get("Retry-After"))
+                raise StatusError(response.status, retry_after_s=retry_after_s)
             return consume(response)
 
-    return Retry(policy=policy, on=HttpError, when=is_transient).call(read, sleep=sleep)
+    return Retry(policy=policy, on=HttpError, when=is_transient).call(read_once, sleep=sleep)
 
 
-def flowing(response: Response) -> Iterator[bytes]:
-    """Yield the body as long as it comes at a bearable rate. Raises `HttpError`."""
-    watch = StallWatch(_STALL_S)
-    for piece in response.pieces():
-        if watch.too_slow(len(piece)):
-            raise HttpError(f"it stalled ({watch.rate():.0f} bytes a second)", was_sent=True)
+def iter_unless_stalled(response: Response) -> Iterator[bytes]:
+    """Yield the body while it arrives at a bearable rate. Raises `HttpError`."""
+    stall_watch = StallWatch(_STALL_S)
+    for piece in response.iter_bytes():
+        if stall_watch.is_too_slow(len(piece)):
+            raise HttpError(f"it stalled ({stall_watch.bytes_per_s():.0f} bytes a second)", was_sent=True)
         yield piece

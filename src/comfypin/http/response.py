@@ -10,7 +10,7 @@ import urllib3
 from urllib3 import exceptions
 
 from comfypin.http.deadline import Deadline, DeadlinePassed
-from comfypin.http.errors import DeadlineExceeded, HttpError, ProxyFailed
+from comfypin.http.errors import HttpError, ProxyFailed, RequestDeadlineExceeded
 
 # Each piece is one read of the socket and a copy; small ones cost more in calls than large ones in memory.
 _PIECE_BYTES = 512 << 10
@@ -18,86 +18,89 @@ MAX_TEXT_BYTES = 64 << 10
 
 
 class Response:
-    """One response. Read its body, or close it; the connection is used again if the body was read to its end.
+    """One response. Read its body, or close it; the connection is reused if the body was read to its end.
 
-    `url` is the address that gave it, `hops` are the statuses and headers of the redirects before.
+    `url` is the URL that sent it, `hops` are the statuses and headers of the redirects before.
     """
 
     def __init__(
         self,
-        raw: urllib3.BaseHTTPResponse,
+        raw_response: urllib3.BaseHTTPResponse,
         *,
         url: str,
         deadline: Deadline,
-        hops: tuple[tuple[int, Mapping[str, str]], ...] = (),
+        redirects: tuple[tuple[int, Mapping[str, str]], ...] = (),
         translate: Callable[[HttpError], Exception],
     ) -> None:
         self.url = url
-        self.status = raw.status
-        self.reason = raw.reason or ""
-        self.headers: Mapping[str, str] = raw.headers
-        self.hops = hops
-        self._raw = raw
+        self.status = raw_response.status
+        self.reason = raw_response.reason or ""
+        self.headers: Mapping[str, str] = raw_response.headers
+        self.hops = redirects
+        self._raw = raw_response
         self._deadline = deadline
         self._translate = translate
-        length = raw.headers.get("Content-Length", "")
-        self._left: int | None = int(length) if length.isascii() and length.isdigit() else None
-        if "chunked" in raw.headers.get("Transfer-Encoding", "").lower():
+        content_length = raw_response.headers.get("Content-Length", "")
+        # int() takes signs and underscores too, which no valid length has.
+        self._left: int | None = int(content_length) if content_length.isascii() and content_length.isdigit() else None
+        # With both headers the chunks win: https://www.rfc-editor.org/rfc/rfc9112#section-6.3
+        if "chunked" in raw_response.headers.get("Transfer-Encoding", "").lower():
             self._left = None
 
     @property
     def size_bytes(self) -> int | None:
-        """How much of the body is left, if the server says it."""
+        """Return how many bytes of the body are left, if the server says it."""
         return self._left
 
     def readinto(self, buffer: memoryview) -> int:
         """Read some bytes of the body and return how many, 0 at its end; at most one read of the socket, so that a
         slow server is noticed. Raises `HttpError`, or what the client's `translate` makes of it.
         """
-        with self._translated():
-            data = self._raw.read1(min(len(buffer), _PIECE_BYTES), decode_content=False)
-            if not data:
+        with self._translate_failures():
+            body_bytes = self._raw.read1(min(len(buffer), _PIECE_BYTES), decode_content=False)
+            if not body_bytes:
                 self._raw.release_conn()
                 return 0
-            buffer[: len(data)] = data
+            # Copied: urllib3's own `readinto` would wait until the whole buffer is full.
+            buffer[: len(body_bytes)] = body_bytes
             if self._left is not None:
-                self._left -= len(data)
-            return len(data)
+                self._left -= len(body_bytes)
+            return len(body_bytes)
 
-    def pieces(self) -> Iterator[bytes]:
+    def iter_bytes(self) -> Iterator[bytes]:
         """Yield the body. Raises as `readinto` does."""
         while True:
-            with self._translated():
-                data = self._raw.read1(_PIECE_BYTES, decode_content=False)
-            if not data:
+            with self._translate_failures():
+                body_bytes = self._raw.read1(_PIECE_BYTES, decode_content=False)
+            if not body_bytes:
                 self._raw.release_conn()
                 return
-            yield data
+            yield body_bytes
 
-    def body(self, limit_bytes: int) -> bytes:
+    def read_bytes(self, limit_bytes: int) -> bytes:
         """Return the body, or its beginning up to a limit, and close. Raises as `readinto` does.
 
         What is small enough to be held in memory may take no longer than the head of a response.
         """
-        self._deadline.renew()
-        data = bytearray()
+        self._deadline.renew_limit()
+        body_bytes = bytearray()
         with self:
-            for piece in self.pieces():
-                data += piece
-                if len(data) >= limit_bytes:
+            for piece in self.iter_bytes():
+                body_bytes += piece
+                if len(body_bytes) >= limit_bytes:
                     break
-        return bytes(data[:limit_bytes])
+        return bytes(body_bytes[:limit_bytes])
 
-    def text(self, limit_bytes: int = MAX_TEXT_BYTES) -> str:
+    def read_text(self, limit_bytes: int = MAX_TEXT_BYTES) -> str:
         """Return the beginning of the body as text, as far as it comes, for messages and for JSON."""
-        self._deadline.renew()
-        data = bytearray()
+        self._deadline.renew_limit()
+        body_bytes = bytearray()
         with self, contextlib.suppress(Exception):
-            for piece in self.pieces():
-                data += piece
-                if len(data) >= limit_bytes:
+            for piece in self.iter_bytes():
+                body_bytes += piece
+                if len(body_bytes) >= limit_bytes:
                     break
-        return data[:limit_bytes].decode(errors="replace")
+        return body_bytes[:limit_bytes].decode(errors="replace")
 
     def abort(self) -> None:
         """Wake whoever waits for bytes, from another thread, with a broken connection."""
@@ -115,44 +118,51 @@ class Response:
         self.close()
 
     @contextlib.contextmanager
-    def _translated(self) -> Iterator[None]:
+    def _translate_failures(self) -> Iterator[None]:
         try:
             yield
         except (exceptions.HTTPError, OSError, http.client.HTTPException, ValueError) as error:
             self.close()
-            raise self._translate(error_of(error, self._deadline)) from error
+            raise self._translate(to_http_error(error, self._deadline)) from error
 
 
-def error_of(error: Exception, deadline: Deadline) -> HttpError:
+def to_http_error(error: Exception, deadline: Deadline) -> HttpError:
     """Return what an exception of urllib3, or of the network, means."""
-    causes = list(_causes(error))
+    causes = list(_iterate_causes(error))
     if deadline.has_passed or any(isinstance(cause, DeadlinePassed) for cause in causes):
-        return DeadlineExceeded()
-    if (proxied := _proxy_error(causes)) is not None:
-        return proxied
-    meant = next((found for cause in causes if (found := _meaning(cause)) is not None), None)
-    if meant is None:
+        return RequestDeadlineExceeded()
+    if (proxy_error := _proxy_error(causes)) is not None:
+        return proxy_error
+    explained = next(
+        (explained_cause for cause in causes if (explained_cause := _explain_cause(cause)) is not None), None
+    )
+    if explained is None:
         return HttpError(f"it does not speak HTTP as it should ({type(error).__name__})", was_sent=True)
+    # The connection that broke was the one to the proxy.
     if isinstance(error, exceptions.ProxyError):
-        return ProxyFailed(f"its proxy: {meant.reason}", is_transient=meant.is_transient)
-    return meant
+        return ProxyFailed(f"its proxy: {explained.reason}", is_transient=explained.is_transient)
+    return explained
 
 
-def _meaning(cause: BaseException) -> HttpError | None:
+def _explain_cause(cause: BaseException) -> HttpError | None:
     match cause:
         case exceptions.NameResolutionError():
             return HttpError("its name is not known")
         case exceptions.ConnectTimeoutError():
             return HttpError("it did not answer in time")
         case exceptions.NewConnectionError():
-            why = cause.__cause__
-            said = why.strerror if isinstance(why, OSError) and why.strerror else "no connection"
-            return HttpError(f"it cannot be reached ({said})")
+            system_error = cause.__cause__
+            system_message = (
+                system_error.strerror
+                if isinstance(system_error, OSError) and system_error.strerror
+                else "no connection"
+            )
+            return HttpError(f"it cannot be reached ({system_message})")
         case exceptions.ReadTimeoutError() | TimeoutError():
             return HttpError("it sent nothing for too long", was_sent=True)
         case exceptions.IncompleteRead() | http.client.IncompleteRead():
-            missing = "" if cause.expected is None else f" {cause.expected} bytes"
-            return HttpError(f"it closed the connection{missing} before the end", was_sent=True)
+            missing_bytes = "" if cause.expected is None else f" {cause.expected} bytes"
+            return HttpError(f"it closed the connection{missing_bytes} before the end", was_sent=True)
         case http.client.RemoteDisconnected() | ConnectionResetError() | BrokenPipeError():
             return HttpError("it closed the connection", was_sent=True)
         case http.client.HTTPException():
@@ -176,28 +186,34 @@ def _tls_error(cause: ssl.SSLError) -> HttpError:
 
 
 def _proxy_error(causes: list[BaseException]) -> ProxyFailed | None:
-    """Return what a proxy says to CONNECT if it is no: http.client has only a sentence for it."""
-    said = next((str(cause) for cause in causes if str(cause).startswith("Tunnel connection failed: ")), None)
-    if said is None:
+    """Return the failure if a proxy refused CONNECT: http.client reports it only as a sentence."""
+    tunnel_message = next((str(cause) for cause in causes if str(cause).startswith("Tunnel connection failed: ")), None)
+    if tunnel_message is None:
         return None
-    status = said.removeprefix("Tunnel connection failed: ")
-    if status.startswith("407"):
-        return ProxyFailed("its proxy wants another user and password", is_transient=False)
-    if status.startswith("4") and not status.startswith(("408", "429")):
-        return ProxyFailed(f"its proxy does not let it through (HTTP {status})", is_transient=False)
-    return ProxyFailed(f"its proxy has no way to it (HTTP {status})")
+    tunnel_status = tunnel_message.removeprefix("Tunnel connection failed: ")
+    if tunnel_status.startswith("407"):
+        return ProxyFailed("its proxy requires another user and password", is_transient=False)
+    if tunnel_status.startswith("4") and not tunnel_status.startswith(("408", "429")):
+        return ProxyFailed(f"its proxy does not let it through (HTTP {tunnel_status})", is_transient=False)
+    return ProxyFailed(f"its proxy has no way to it (HTTP {tunnel_status})")
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
+def _iterate_causes(error: BaseException) -> Iterator[BaseException]:
     """Yield the exceptions that an exception was made of, the last first."""
-    seen: set[int] = set()
-    waiting: list[BaseException] = [error]
-    while waiting:
-        current = waiting.pop(0)
-        if id(current) in seen:
+    seen_ids: set[int] = set()
+    waiting_errors: list[BaseException] = [error]
+    while waiting_errors:
+        current_error = waiting_errors.pop(0)
+        if id(current_error) in seen_ids:
             continue
-        seen.add(id(current))
-        yield current
+        # Exceptions can refer to each other in a circle.
+        seen_ids.add(id(current_error))
+        yield current_error
         # urllib3 keeps what it wraps as an argument.
-        inner = (current.__cause__, current.__context__, *current.args, getattr(current, "original_error", None))
-        waiting += [found for found in inner if isinstance(found, BaseException)]
+        inner_errors = (
+            current_error.__cause__,
+            current_error.__context__,
+            *current_error.args,
+            getattr(current_error, "original_error", None),
+        )
+        waiting_errors += [inner_error for inner_error in inner_errors if isinstance(inner_error, BaseException)]

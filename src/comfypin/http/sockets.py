@@ -10,10 +10,11 @@ from comfypin.http.deadline import Deadline, current_deadline
 
 T = TypeVar("T")
 
+# Stands for "no timeout" in comparisons.
 _LONGEST_S = 1e6
 
 
-class _Bounded:
+class _BoundedReads:
     """Waits for bytes no longer than the deadline allows.
 
     Only receiving is bounded here: `sendall`, the TLS handshake and a TLS read end by the socket's timeout as a whole,
@@ -26,54 +27,54 @@ class _Bounded:
         receive: Callable[..., int] = super().recv_into  # type: ignore[misc]
         if self.deadline is None or not self.deadline.is_set:
             return receive(*arguments, **options)
-        return _bounded(self, self.deadline, lambda: receive(*arguments, **options))  # type: ignore[arg-type]
+        return _receive_bounded(self, self.deadline, lambda: receive(*arguments, **options))  # type: ignore[arg-type]
 
     def recv(self, *arguments: Any, **options: Any) -> bytes:
         receive: Callable[..., bytes] = super().recv  # type: ignore[misc]
         if self.deadline is None or not self.deadline.is_set:
             return receive(*arguments, **options)
-        return _bounded(self, self.deadline, lambda: receive(*arguments, **options))  # type: ignore[arg-type]
+        return _receive_bounded(self, self.deadline, lambda: receive(*arguments, **options))  # type: ignore[arg-type]
 
 
-class BoundedSocket(_Bounded, socket.socket):
-    """A TCP socket under a deadline."""
+class BoundedSocket(_BoundedReads, socket.socket):
+    """Waits under a deadline, over TCP."""
 
 
-class BoundedTlsSocket(_Bounded, ssl.SSLSocket):
-    """A TLS socket under a deadline."""
+class BoundedTlsSocket(_BoundedReads, ssl.SSLSocket):
+    """Waits under a deadline, over TLS."""
 
     def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002 - the library's own signature
         put_under_deadline(self)
         super().do_handshake(block)
 
 
-def put_under_deadline(connected: object) -> None:
+def put_under_deadline(connected_socket: object) -> None:
     """Have a socket keep to the deadline of this thread, whichever it kept to before."""
-    if isinstance(connected, BoundedSocket | BoundedTlsSocket):
-        connected.deadline = current_deadline.get()
-        if connected.deadline is not None:
-            connected.deadline.watch(connected)
-    elif isinstance(inner := getattr(connected, "socket", None), socket.socket):
-        put_under_deadline(inner)  # TLS to the server within TLS to a proxy
+    if isinstance(connected_socket, BoundedSocket | BoundedTlsSocket):
+        connected_socket.deadline = current_deadline.get()
+        if connected_socket.deadline is not None:
+            connected_socket.deadline.watch_socket(connected_socket)
+    elif isinstance(inner_socket := getattr(connected_socket, "socket", None), socket.socket):
+        put_under_deadline(inner_socket)  # TLS to the server within TLS to a proxy
 
 
-def _bounded(connected: socket.socket, deadline: Deadline, receive: Callable[[], T]) -> T:
-    usual_s = connected.gettimeout()
-    left_s = deadline.bound_s(_LONGEST_S if usual_s is None else usual_s)
-    if left_s == usual_s:
+def _receive_bounded(connected_socket: socket.socket, deadline: Deadline, receive: Callable[[], T]) -> T:
+    socket_timeout_s = connected_socket.gettimeout()
+    remaining_s = deadline.bound_s(_LONGEST_S if socket_timeout_s is None else socket_timeout_s)
+    if remaining_s == socket_timeout_s:
         return receive()
-    connected.settimeout(left_s)
+    connected_socket.settimeout(remaining_s)
     try:
         return receive()
     finally:
-        connected.settimeout(usual_s)
+        connected_socket.settimeout(socket_timeout_s)
 
 
 def tls_context(authorities: tuple[Path, ...] = ()) -> ssl.SSLContext:
     """Return the TLS settings: the machine's authorities (SSL_CERT_FILE, SSL_CERT_DIR), and more of them if named."""
-    context = ssl.create_default_context()
-    context.set_alpn_protocols(["http/1.1"])
-    for path in authorities:
-        context.load_verify_locations(path)
-    context.sslsocket_class = BoundedTlsSocket
-    return context
+    tls_context = ssl.create_default_context()
+    tls_context.set_alpn_protocols(["http/1.1"])
+    for authority_path in authorities:
+        tls_context.load_verify_locations(authority_path)
+    tls_context.sslsocket_class = BoundedTlsSocket
+    return tls_context

@@ -1,4 +1,4 @@
-"""When a body that still comes has stalled: files of unknown size can have no deadline, only a least rate."""
+"""Notices a body that has stalled: files of unknown size can have no deadline, only a minimum rate."""
 
 import time
 from collections.abc import Callable
@@ -8,7 +8,7 @@ STALL_BYTES_PER_S = 2_000
 
 
 class StallWatch:
-    """Notices a connection that still gives bytes, but hardly any."""
+    """Notices a connection that still sends bytes, but hardly any."""
 
     def __init__(self, window_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._window_s = window_s
@@ -16,16 +16,17 @@ class StallWatch:
         self._since = clock()
         self._count = 0
 
-    def too_slow(self, count: int) -> bool:
+    def is_too_slow(self, count: int) -> bool:
         """Count what arrived; return True when a whole window went by below the least rate."""
         self._count += count
         if self._clock() - self._since < self._window_s:
             return False
-        if self.rate() < STALL_BYTES_PER_S:
+        if self.bytes_per_s() < STALL_BYTES_PER_S:
             return True
         self._since, self._count = self._clock(), 0
         return False
 
-    def rate(self) -> float:
-        """Return the bytes a second in the present window."""
+    def bytes_per_s(self) -> float:
+        """Return the rate in the present window."""
+        # The window may have begun this very moment.
         return self._count / max(1e-9, self._clock() - self._since)

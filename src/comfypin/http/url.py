@@ -1,4 +1,4 @@
-"""Addresses of http and https, parsed once: what is checked, connected to and asked for is one value."""
+"""URLs of http and https, parsed once: what is checked, connected to and requested is one value."""
 
 import re
 import urllib.parse
@@ -15,11 +15,12 @@ _PORTS = {"http": 80, "https": 443}
 # within addresses, and before the path a backslash is a slash to browsers.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _NOT_IN_AUTHORITY = re.compile(r"[\x00-\x20\x7f\\]")
+# What is percent-encoded already stays as it is: a signed URL must not change.
 _SAFE = "/?&=%:@!$'()*+,;~[]#-._"
 
 
 class UrlInvalid(ValueError):
-    """A text that is not an address of http or https; `reason` is a clause that says why."""
+    """Raised if a text is not a URL of http or https; `reason` is a clause that says why."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -37,81 +38,85 @@ class HttpUrl:
     login: str | None = field(default=None, repr=False)
 
     @classmethod
-    def parse(cls, text: str) -> "HttpUrl":
+    def parse(cls, url_text: str) -> "HttpUrl":
         """Return the address that a text is. Raises `UrlInvalid`."""
-        text = text.strip()
-        if _CONTROL.search(text):
+        url_text = url_text.strip()
+        if _CONTROL.search(url_text):
             raise UrlInvalid("it holds a control character")
         try:
-            parts = urllib.parse.urlsplit(text)
-            port = parts.port
+            url_parts = urllib.parse.urlsplit(url_text)
+            port = url_parts.port
         except ValueError as error:
             raise UrlInvalid("it is not a URL") from error
-        if parts.scheme not in _PORTS:
+        if url_parts.scheme not in _PORTS:
             raise UrlInvalid("it is not http or https")
-        userinfo, _, authority = parts.netloc.rpartition("@")
-        if "@" in userinfo or port == 0 or _NOT_IN_AUTHORITY.search(parts.netloc):
+        userinfo, _, authority = url_parts.netloc.rpartition("@")
+        if "@" in userinfo or port == 0 or _NOT_IN_AUTHORITY.search(url_parts.netloc):
             raise UrlInvalid("it is not a URL")
         try:
-            host = normalize_host(_host_of(authority))
+            hostname = normalize_host(_host_of(authority))
         except HostInvalid as error:
             raise UrlInvalid("its host is not a name or an address") from error
-        target = urllib.parse.urlunsplit(("", "", parts.path or "/", parts.query, ""))
+        quoted_target = urllib.parse.urlunsplit(("", "", url_parts.path or "/", url_parts.query, ""))
         return cls(
-            scheme=parts.scheme,
-            host=host,
-            port=port or _PORTS[parts.scheme],
-            target=urllib.parse.quote(target, safe=_SAFE),
+            scheme=url_parts.scheme,
+            host=hostname,
+            port=port or _PORTS[url_parts.scheme],
+            target=urllib.parse.quote(quoted_target, safe=_SAFE),
             login=userinfo or None,
         )
 
-    def joined(self, location: str) -> "HttpUrl":
+    def join_location(self, location: str) -> "HttpUrl":
         """Return the address that a redirect from this one leads to. Raises `UrlInvalid`."""
         if _CONTROL.search(location):
             raise UrlInvalid("it holds a control character")
         try:
-            address = urllib.parse.urljoin(self.address, location.strip())
+            joined_text = urllib.parse.urljoin(self.full_address, location.strip())
         except ValueError as error:
             raise UrlInvalid("it is not a URL") from error
-        joined = HttpUrl.parse(address)
-        return replace(joined, login=joined.login or self.login) if joined.origin == self.origin else joined
+        joined_url = HttpUrl.parse(joined_text)
+        return (
+            replace(joined_url, login=joined_url.login or self.login)
+            if joined_url.origin == self.origin
+            else joined_url
+        )
 
     @property
     def origin(self) -> Origin:
-        """What secrets are meant for: scheme, host and port."""
+        """Return what secrets are meant for: scheme, host and port."""
         return self.scheme, self.host, self.port
 
     @property
     def authority(self) -> str:
-        """The host with its port, if that is another than usual, as requests name it."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
+        """Return the host, with its port if that is not the default, as requests name it."""
+        hostname = f"[{self.host}]" if ":" in self.host else self.host
+        return hostname if self.port == _PORTS[self.scheme] else f"{hostname}:{self.port}"
 
     @property
-    def address(self) -> str:
-        """The whole address without its login. It may be signed: not for messages."""
+    def full_address(self) -> str:
+        """Return the whole URL without its login. It may be signed: not for messages."""
         return f"{self.scheme}://{self.authority}{self.target}"
 
     @property
-    def shown(self) -> str:
-        """The address without what may be secret in it: login and query."""
+    def redacted_url(self) -> str:
+        """Return the URL without what may be secret in it: login and query."""
         return f"{self.scheme}://{self.authority}{self.target.partition('?')[0]}"
 
     @property
     def authorization(self) -> str | None:
-        """The header for the user and password in the address."""
+        """Return the header for the user and password in the URL."""
         if self.login is None:
             return None
-        user, _, password = self.login.partition(":")
-        pair = f"{urllib.parse.unquote(user)}:{urllib.parse.unquote(password)}"
-        return "Basic " + b64encode(pair.encode()).decode()
+        user_name, _, password = self.login.partition(":")
+        login_pair = f"{urllib.parse.unquote(user_name)}:{urllib.parse.unquote(password)}"
+        return "Basic " + b64encode(login_pair.encode()).decode()
 
 
 def _host_of(authority: str) -> str:
-    """Return the host without the port. `urlsplit().hostname` forgets what stands around an IPv6 address."""
+    """Return the host without the port. `urlsplit().hostname` drops what is around an IPv6 address."""
     if authority.startswith("["):
-        host, bracket, rest = authority.partition("]")
-        if rest and not rest.startswith(":"):
+        hostname, bracket, remainder = authority.partition("]")
+        if remainder and not remainder.startswith(":"):
             raise HostInvalid(authority)
-        return host + bracket
+        return hostname + bracket
     return authority.partition(":")[0]

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from comfypin.http.client import HttpClient, Transport
+from comfypin.http.client import HttpClient, HttpTransport
 from comfypin.http.deadline import Deadline
 from comfypin.http.errors import HttpError
 from comfypin.http.patient import TRANSIENT_STATUSES, is_transient
@@ -83,7 +83,7 @@ class ImageRepository:
         registry_name = registry_host(self.reference)
         served_by = "registry-1.docker.io" if registry_name == "docker.io" else registry_name
         authority_files = tuple(sorted((_CERTIFICATES / registry_name).glob("*.crt")))
-        transport = Transport(proxies=self.proxies, tls=lambda: tls_context(authority_files), timeout_s=60.0)
+        transport = HttpTransport(proxies=self.proxies, tls=lambda: tls_context(authority_files), timeout_s=60.0)
         self._client = HttpClient(transport=transport)
         # As docker does: a registry on this machine itself may speak plain HTTP.
         self._origin = f"{'http' if is_local_registry(self.reference) else 'https'}://{served_by}"
@@ -168,7 +168,7 @@ class ImageRepository:
             response = self._client.request(
                 method, request_url, headers=headers, body=request_body, max_redirects=3, deadline=Deadline(_REQUEST_S)
             )
-            content = response.body(_MAX_BYTES + 1)
+            content = response.read_bytes(_MAX_BYTES + 1)
             if len(content) > _MAX_BYTES:
                 raise HttpError("its response is too large for a manifest", is_transient=False)
             answer = _RegistryResponse(response.status, response.headers, content)

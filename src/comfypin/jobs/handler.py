@@ -117,7 +117,7 @@ class Handler:
             # Before the inputs: a wrong bucket should fail the job in a second, not after a download of gigabytes.
             open_sink = partial(self._service.open_sink, job_input.output, job_input.s3_config, deadline)
             sink = await asyncio.get_running_loop().run_in_executor(self._fetching, open_sink)
-            deadline.lift()
+            deadline.lift_limit()
             input_files = await self._fetch_inputs(job_input, job_folder)
             fetched_s = time.monotonic()
             job = await self._prepare_job(job_id, job_input, job_folder, input_files)

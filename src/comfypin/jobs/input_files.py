@@ -15,7 +15,7 @@ from comfypin.atomic_files import contained_path
 from comfypin.errors import ComfypinError
 from comfypin.http.client import HttpClient, shown_url
 from comfypin.http.deadline import Deadline
-from comfypin.http.errors import DeadlineExceeded, HttpError
+from comfypin.http.errors import HttpError, RequestDeadlineExceeded
 from comfypin.jobs.base64_text import decode_base64
 from comfypin.jobs.errors import InputUnusable
 from comfypin.jobs.request import JobInput
@@ -106,7 +106,7 @@ class InputFetcher:
                 for chunk in chunks:
                     input_budget.spend_bytes(input_name, len(chunk))
                     file.write(chunk)
-        except DeadlineExceeded as exc:
+        except RequestDeadlineExceeded as exc:
             raise input_budget.too_late(input_name) from exc
         except OSError as exc:
             if is_full(exc):
@@ -129,8 +129,8 @@ class InputFetcher:
             with http_client.get(url) as response:
                 if response.status != 200:
                     raise InputUnusable(name=input_name, reason=f"its server answered with HTTP {response.status}")
-                yield from response.pieces()
-        except DeadlineExceeded:
+                yield from response.iter_bytes()
+        except RequestDeadlineExceeded:
             raise
         except HttpError as error:
             raise InputUnusable(name=input_name, reason=f"{shown_url(url)}: {error.reason}") from error

@@ -15,7 +15,7 @@ from comfypin.digest import Digest
 from comfypin.engine.interface import EngineOutput
 from comfypin.outputs.errors import OutputUnreadable, not_written
 from comfypin.outputs.interface import Output
-from comfypin.outputs.media_types import HEAD_BYTES, identify, picture_size
+from comfypin.outputs.media_types import HEAD_BYTES, identify_file, picture_size
 
 _OUTPUTS_AT_ONCE = 4
 
@@ -154,7 +154,7 @@ def _make_output(
     sha256: Digest,
     stamp: FileStamp | None,
 ) -> Output:
-    media = identify(wanted_output.filename, head)
+    media = identify_file(wanted_output.filename, head)
     # None for what has no size in pixels, or hides it.
     width, height = picture_size(file_path, media, head) or (None, None)
     return Output(

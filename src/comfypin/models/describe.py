@@ -52,9 +52,9 @@ def _hash_file(remote_file: RemoteFile, address: str) -> tuple[Digest, int]:
     # A stream from the beginning: without a digest there is no telling whether ranges are of one version.
     with remote_file.read(0, None) as reader:
         while byte_count := reader.readinto(buffer):
-            if stall_watch.too_slow(byte_count):
+            if stall_watch.is_too_slow(byte_count):
                 raise SourceUnavailable(
-                    uri=hide_secrets(address), reason=f"it stalled ({stall_watch.rate():.0f} bytes a second)"
+                    uri=hide_secrets(address), reason=f"it stalled ({stall_watch.bytes_per_s():.0f} bytes a second)"
                 )
             hasher.update(buffer[:byte_count])
             total_bytes += byte_count

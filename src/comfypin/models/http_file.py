@@ -126,16 +126,16 @@ class HttpFile:
         headers = {"Range": f"bytes={start}-{last_byte}"}
         if self.validator:
             headers["If-Range"] = self.validator
-        response = self._client.get(self._direct or self._url, headers, led_by=self._led_by)
+        response = self._client.get(self._direct or self._url, headers, referring_url=self._led_by)
         if self._direct and response.status in {400, 401, 403, 404, 410}:
             # Signed addresses that a hub redirects to expire; the hub gives a new one.
             response.close()
-            response = self._client.get(self._url, headers, led_by=self._led_by)
+            response = self._client.get(self._url, headers, referring_url=self._led_by)
             self._direct = response.url if response.url != self._url else None
         # An empty file has no range that could be satisfied.
         if response.status == 416 and start == 0:
-            response.text()
-            response = self._client.get(self._url, {}, led_by=self._led_by)
+            response.read_text()
+            response = self._client.get(self._url, {}, referring_url=self._led_by)
         if response.status not in {200, 206}:
             raise to_refusal(response, self._uri)
         # A packed body has other bytes than the file, and its ranges are ranges of the packed one.

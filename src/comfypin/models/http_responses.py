@@ -1,7 +1,7 @@
 """Translates HTTP failures and refusals into failures of model sources."""
 
-from comfypin.http.client import Credentials, HttpClient, Transport
-from comfypin.http.errors import AddressRefused, DeadlineExceeded, HttpError
+from comfypin.http.client import Credentials, HttpClient, HttpTransport
+from comfypin.http.errors import AddressRefused, HttpError, RequestDeadlineExceeded
 from comfypin.http.response import Response
 from comfypin.models.errors import (
     RedirectRefused,
@@ -17,7 +17,7 @@ from comfypin.retry import parse_retry_after
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
 
 
-def make_model_client(*, credentials: Credentials | None = None, transport: Transport | None = None) -> HttpClient:
+def make_model_client(*, credentials: Credentials | None = None, transport: HttpTransport | None = None) -> HttpClient:
     """Return a client for models, which raises `SourceFailed`."""
     return HttpClient(credentials=credentials, transport=transport, translate=to_source_failure)
 
@@ -26,7 +26,7 @@ def to_source_failure(address: str, error: HttpError) -> SourceFailed:
     """Return the failure of a source that a failed request means."""
     if isinstance(error, AddressRefused):
         return RedirectRefused(uri=address, reason=error.reason)
-    if error.is_transient or isinstance(error, DeadlineExceeded):
+    if error.is_transient or isinstance(error, RequestDeadlineExceeded):
         return SourceUnavailable(uri=address, reason=error.reason)
     return SourceFailed(uri=address, reason=error.reason)
 
@@ -37,7 +37,7 @@ def to_refusal(response: Response, address: str) -> SourceFailed:
     # The hub says in a header what its statuses mean.
     error_code = response.headers.get("X-Error-Code", "")
     token = "the token was refused" if status == 401 else "the token does not allow it"
-    body_text = response.text()
+    body_text = response.read_text()
     match status:
         case 401 | 403:
             said = _quote_body(body_text)

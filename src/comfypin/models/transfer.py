@@ -250,8 +250,8 @@ class FileTransfer:
                     filled_bytes, started_s = 0, time.monotonic()
                 if self._stop.is_set() or self._parts.failure is not None or self._parts.over:
                     raise SourceFailed(uri=hide_secrets(self._uri), reason="the pull was stopped")
-                if stall_watch.too_slow(byte_count):
-                    reason = f"it stalled ({stall_watch.rate():.0f} bytes a second)"
+                if stall_watch.is_too_slow(byte_count):
+                    reason = f"it stalled ({stall_watch.bytes_per_s():.0f} bytes a second)"
                     raise SourceUnavailable(uri=hide_secrets(self._uri), reason=reason)
         finally:
             self._write_bytes(file_part, buffer[:filled_bytes])

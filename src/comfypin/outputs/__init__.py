@@ -1,1 +1,1 @@
-"""Where a caller receives outputs."""
+"""Sinks, where a caller receives outputs: buckets, folders, files, or the result itself."""

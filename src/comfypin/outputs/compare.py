@@ -1,4 +1,4 @@
-"""Are two outputs the same picture? Decoded pixels within a tolerance; other files byte for byte."""
+"""Compares two outputs as pictures: decoded pixels within a tolerance; other files byte for byte."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +9,13 @@ from comfypin.digest import Digest, JsonValue
 if TYPE_CHECKING:
     import numpy
 
+# As floats a pixel takes 16 bytes.
 MAX_PIXELS = 400_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """How two outputs compare: the same or not, and the difference in words; levels are 0 to 255."""
+    """The result of comparing two outputs: the same or not, and the difference in words; levels are 0 to 255."""
 
     same: bool
     detail: str
@@ -30,37 +31,51 @@ class Comparison:
         }
 
 
-def compare(first: Path, second: Path, *, tolerance: float) -> Comparison:
+def compare_outputs(first_path: Path, second_path: Path, *, tolerance: float) -> Comparison:
     """Compare two files. `tolerance` is the largest difference of a channel, in levels, that still is the same."""
-    ours, theirs = _frames(first), _frames(second)
-    if ours is None or theirs is None:
-        same = Digest.of_file(first) == Digest.of_file(second)
-        return Comparison(same=same, detail="the same bytes" if same else "other bytes")
-    if len(ours) != len(theirs):
-        return Comparison(same=False, detail=f"{len(ours)} frames against {len(theirs)}")
-    largest, differing, total = 0.0, 0, 0
-    for one, other in zip(ours, theirs, strict=True):
-        if one.shape != other.shape:
-            return Comparison(same=False, detail=f"{_shape(one)} against {_shape(other)}")
-        distance = abs(one.astype("float32") - other.astype("float32"))
-        largest = max(largest, float(distance.max(initial=0)))
-        over = (distance > tolerance).any(axis=-1)
-        differing += int(over.sum())
-        total += over.size
-    part = differing / total if total else 0.0
-    detail = f"{part:.2%} of the pixels differ by more than {tolerance:g}, at most by {largest:g} of 255 levels"
-    if not differing:
-        detail = "the same pixels" if not largest else f"the same within the tolerance (at most {largest:g} levels)"
-    return Comparison(same=not differing, detail=detail, largest_level=largest, differing_part=part)
+    first_frames, second_frames = _read_frames(first_path), _read_frames(second_path)
+    if first_frames is None or second_frames is None:
+        is_same = Digest.of_file(first_path) == Digest.of_file(second_path)
+        return Comparison(same=is_same, detail="the same bytes" if is_same else "other bytes")
+    if len(first_frames) != len(second_frames):
+        return Comparison(same=False, detail=f"{len(first_frames)} frames against {len(second_frames)}")
+    largest_level, differing_pixels, total_pixels = 0.0, 0, 0
+    for first_frame, second_frame in zip(first_frames, second_frames, strict=True):
+        if first_frame.shape != second_frame.shape:
+            return Comparison(
+                same=False, detail=f"{_describe_shape(first_frame)} against {_describe_shape(second_frame)}"
+            )
+        distance = abs(first_frame.astype("float32") - second_frame.astype("float32"))
+        largest_level = max(largest_level, float(distance.max(initial=0)))
+        # One channel beyond the tolerance makes the whole pixel differ.
+        differing_mask = (distance > tolerance).any(axis=-1)
+        differing_pixels += int(differing_mask.sum())
+        total_pixels += differing_mask.size
+    differing_part = differing_pixels / total_pixels if total_pixels else 0.0
+    detail = (
+        f"{differing_part:.2%} of the pixels differ by more than {tolerance:g}, "
+        f"at most by {largest_level:g} of 255 levels"
+    )
+    if not differing_pixels:
+        detail = (
+            "the same pixels"
+            if not largest_level
+            else f"the same within the tolerance (at most {largest_level:g} levels)"
+        )
+    return Comparison(
+        same=not differing_pixels, detail=detail, largest_level=largest_level, differing_part=differing_part
+    )
 
 
-def _frames(path: Path) -> "list[numpy.ndarray] | None":
-    """The frames of a picture as RGBA, None for what is no picture."""
+def _read_frames(path: Path) -> "list[numpy.ndarray] | None":
+    """Return the frames of a picture as RGBA, None if the file is not a picture."""
+    # Imported here: only comparing needs them, and they are slow to import.
     import numpy
     from PIL import Image, ImageSequence
 
     try:
         with Image.open(path) as picture:
+            # Such pictures are compared byte for byte.
             if picture.width * picture.height > MAX_PIXELS:
                 return None
             return [numpy.asarray(frame.convert("RGBA")) for frame in ImageSequence.Iterator(picture)]
@@ -68,5 +83,5 @@ def _frames(path: Path) -> "list[numpy.ndarray] | None":
         return None
 
 
-def _shape(frame: "numpy.ndarray") -> str:
+def _describe_shape(frame: "numpy.ndarray") -> str:
     return f"{frame.shape[1]}x{frame.shape[0]}"

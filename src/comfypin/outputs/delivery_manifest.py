@@ -1,4 +1,4 @@
-"""The manifest of a delivered job: what ran, what came out, where it lies. Its presence proves that all is there."""
+"""The manifest of a delivered job: what ran, and where its outputs are. Its presence proves that all are there."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stored:
+class StoredOutput:
     """An output, the object it became, and the seconds that took."""
 
     output: Output
@@ -20,38 +20,38 @@ class Stored:
     seconds: float
 
 
-def manifest_of(job: JobFacts, stored: Sequence[Stored], *, upload_s: float) -> bytes:
-    """The manifest as JSON, on one line: indenting a thousand outputs costs as much as sending a hundred."""
+def make_manifest(job: JobFacts, stored_outputs: Sequence[StoredOutput], *, upload_s: float) -> bytes:
+    """Return the manifest as JSON on one line: indenting a thousand outputs costs as much as sending a hundred."""
     manifest = {
         "schema_version": SCHEMA_VERSION,
         "job_id": job.job_id,
         "release": job.release.name,
         "release_digest": str(job.release.digest),
         "inputs": {name: str(digest) for name, digest in job.inputs.items()},
-        "outputs": [_entry(item) for item in stored],
+        "outputs": [_output_entry(stored_output) for stored_output in stored_outputs],
         "seconds": {
             **{name: round(seconds, 3) for name, seconds in job.phase_s.items()},
             "upload": round(upload_s, 3),
         },
     }
-    text = json.dumps(manifest, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+    manifest_text = json.dumps(manifest, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
     # Half characters, in names that are no text, become what JSON has for them: \ud800.
-    return text.encode(errors="backslashreplace")
+    return manifest_text.encode(errors="backslashreplace")
 
 
-def _entry(item: Stored) -> Mapping[str, JsonValue]:
-    output = item.output
-    measures = {"width": output.width, "height": output.height}
+def _output_entry(stored_output: StoredOutput) -> Mapping[str, JsonValue]:
+    output = stored_output.output
+    picture_sides = {"width": output.width, "height": output.height}
     return {
-        "key": item.object.key,
-        "uri": item.object.uri,
+        "key": stored_output.object.key,
+        "uri": stored_output.object.uri,
         "sha256": output.sha256.hex,
-        "size_bytes": item.object.size_bytes,
+        "size_bytes": stored_output.object.size_bytes,
         "media_type": output.media_type,
         "node": output.node_id,
         "kind": output.kind,
         "filename": output.filename,
         "subfolder": output.subfolder,
-        "seconds": round(item.seconds, 3),
-        **{name: value for name, value in measures.items() if value is not None},
+        "seconds": round(stored_output.seconds, 3),
+        **{field_name: value for field_name, value in picture_sides.items() if value is not None},
     }

@@ -1,9 +1,9 @@
-"""What the variables say of outputs wherever they go: names of keys, formats, how much a result may hold."""
+"""The settings of outputs, whatever their sink: key template, format, and how much a result may hold."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from comfypin.outputs.image_format import Conversion, PictureFormat
+from comfypin.outputs.image_format import ImageConversion, PictureFormat
 from comfypin.outputs.key_template import DEFAULT_TEMPLATE, KeyTemplate, TemplateInvalid
 from comfypin.settings.errors import SettingInvalid
 from comfypin.settings.variables import Variables
@@ -19,30 +19,33 @@ _FORMATS: dict[str, PictureFormat] = {"png": "png", "jpeg": "jpeg", "jpg": "jpeg
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputConfig:
-    """`OUTPUT_KEY_TEMPLATE`, `OUTPUT_FORMAT`, `OUTPUT_QUALITY`, `OUTPUT_KEEP_WORKFLOW` and `INLINE_MAX_BYTES`.
+    """Holds OUTPUT_KEY_TEMPLATE, OUTPUT_FORMAT, OUTPUT_QUALITY, OUTPUT_KEEP_WORKFLOW and INLINE_MAX_BYTES.
 
-    `inline_max_bytes` is None where nobody set a limit.
+    `inline_max_bytes` is None if no limit is set.
     """
 
     template: KeyTemplate = field(default_factory=KeyTemplate.parse)
-    conversion: Conversion = field(default_factory=Conversion)
+    conversion: ImageConversion = field(default_factory=ImageConversion)
     inline_max_bytes: int | None = None
 
     @classmethod
-    def from_variables(cls, environ: Mapping[str, str]) -> "OutputConfig":
+    def from_variables(cls, environment: Mapping[str, str]) -> "OutputConfig":
         """Read the variables; empty ones count as unset. Raises `SettingInvalid`."""
-        env = Variables(environ)
-        wanted = (env.text("OUTPUT_FORMAT") or "png").lower()
-        if wanted not in _FORMATS:
-            raise SettingInvalid(variable="OUTPUT_FORMAT", value=wanted, expected="png, jpeg or webp")
+        variables = Variables(environment)
+        format_name = (variables.read_text("OUTPUT_FORMAT") or "png").lower()
+        if format_name not in _FORMATS:
+            raise SettingInvalid(variable="OUTPUT_FORMAT", value=format_name, expected="png, jpeg or webp")
         return cls(
-            template=_template(env.text(_TEMPLATE) or DEFAULT_TEMPLATE),
-            conversion=Conversion(
-                format=_FORMATS[wanted],
-                quality=env.count("OUTPUT_QUALITY", default=90, minimum=1, maximum=100),
-                keep_workflow=env.flag("OUTPUT_KEEP_WORKFLOW", default=True),
+            template=_parse_template(variables.read_text(_TEMPLATE) or DEFAULT_TEMPLATE),
+            conversion=ImageConversion(
+                format=_FORMATS[format_name],
+                quality=variables.read_count("OUTPUT_QUALITY", default=90, minimum=1, maximum=100),
+                keep_workflow=variables.read_flag("OUTPUT_KEEP_WORKFLOW", default=True),
             ),
-            inline_max_bytes=env.count("INLINE_MAX_BYTES", default=0) if env.text("INLINE_MAX_BYTES") else None,
+            # If it is unset, the limit is the caller's: a Runpod result may hold less than a file.
+            inline_max_bytes=variables.read_count("INLINE_MAX_BYTES", default=0)
+            if variables.read_text("INLINE_MAX_BYTES")
+            else None,
         )
 
     def with_wishes(
@@ -53,21 +56,21 @@ class OutputConfig:
         quality: int | None = None,
         keep_workflow: bool | None = None,
     ) -> "OutputConfig":
-        """Return the same, but for what one job wishes. Raises `TemplateInvalid`."""
-        usual = self.conversion
+        """Return the settings with what one job wishes instead. Raises `TemplateInvalid`."""
+        default_conversion = self.conversion
         return replace(
             self,
             template=self.template if template is None else KeyTemplate.parse(template),
-            conversion=Conversion(
-                format=picture_format or usual.format,
-                quality=quality or usual.quality,
-                keep_workflow=usual.keep_workflow if keep_workflow is None else keep_workflow,
+            conversion=ImageConversion(
+                format=picture_format or default_conversion.format,
+                quality=quality or default_conversion.quality,
+                keep_workflow=default_conversion.keep_workflow if keep_workflow is None else keep_workflow,
             ),
         )
 
 
-def _template(text: str) -> KeyTemplate:
+def _parse_template(template_text: str) -> KeyTemplate:
     try:
-        return KeyTemplate.parse(text)
-    except TemplateInvalid as exc:
-        raise SettingInvalid(variable=_TEMPLATE, value=text, expected=exc.expected) from exc
+        return KeyTemplate.parse(template_text)
+    except TemplateInvalid as exception:
+        raise SettingInvalid(variable=_TEMPLATE, value=template_text, expected=exception.expected) from exception

@@ -1,4 +1,4 @@
-"""A net below a delivery that may fail: what was made stays on this machine."""
+"""Keeps the outputs on this machine if their delivery fails."""
 
 import logging
 from pathlib import Path
@@ -11,10 +11,10 @@ from comfypin.outputs.key_template import safe_word
 log = logging.getLogger(__name__)
 
 
-class KeepingSink:
-    """Delivers by another sink; where that fails, or is stopped, it writes the outputs into a folder of the job.
+class FallbackFolderSink:
+    """Delivers by another sink; if that fails or is stopped, writes the outputs into a folder of the job.
 
-    They are kept as the engine made them, unconverted: minutes of a GPU are not to be lost to a bucket that is away.
+    They are kept as the engine made them, unconverted: minutes of a GPU must not be lost to an unreachable bucket.
     """
 
     def __init__(self, sink: OutputSink, folder: Path) -> None:
@@ -22,23 +22,30 @@ class KeepingSink:
         self._folder = folder
 
     async def deliver(self, job: JobFacts, outputs: tuple[Output, ...]) -> tuple[Delivery, ...]:
-        """What the other sink does; raises what it raises, after the outputs are kept."""
+        """Deliver by the other sink; raise what it raises, after the outputs are kept."""
         try:
             return await self.sink.deliver(job, outputs)
+        # Also when the job is cancelled: its outputs are made and paid for.
         except BaseException:
-            await self._keep(job, outputs)
+            await self._keep_outputs(job, outputs)
             raise
 
-    async def _keep(self, job: JobFacts, outputs: tuple[Output, ...]) -> None:
-        folder = self._folder / safe_word(job.job_id)
+    async def _keep_outputs(self, job: JobFacts, outputs: tuple[Output, ...]) -> None:
+        job_folder = self._folder / safe_word(job.job_id)
         try:
-            kept = await FolderSink(folder).deliver(job, outputs)
-        except ComfypinError as exc:
-            log.warning("the outputs that were not delivered could not be kept in %s: %s", folder, exc)
+            kept_outputs = await FolderSink(job_folder).deliver(job, outputs)
+        # The delivery's failure is the one to raise; this one is only logged.
+        except ComfypinError as exception:
+            log.warning("the outputs were not delivered, and could not be kept in %s: %s", job_folder, exception)
             return
         log.warning(
-            "the delivery did not end, so the job's %s in %s",
-            "output is kept" if len(kept) == 1 else f"{len(kept)} outputs are kept",
-            folder,
-            extra={"action": "outputs_kept", "job_id": job.job_id, "folder": str(folder), "outputs": len(kept)},
+            "the delivery failed or was stopped, so the job's %s in %s",
+            "output is kept" if len(kept_outputs) == 1 else f"{len(kept_outputs)} outputs are kept",
+            job_folder,
+            extra={
+                "action": "outputs_kept",
+                "job_id": job.job_id,
+                "folder": str(job_folder),
+                "outputs": len(kept_outputs),
+            },
         )

@@ -1,4 +1,4 @@
-"""PNG to JPEG or WebP, and the workflow that ComfyUI embeds: kept or dropped."""
+"""Converts PNG outputs to JPEG or WebP, and keeps or drops the workflow that ComfyUI embeds."""
 
 import asyncio
 import logging
@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
 from comfypin.digest import Digest
-from comfypin.outputs.errors import OutputUnreadable
+from comfypin.outputs.errors import OutputUnreadable, reason_without_path
 from comfypin.outputs.interface import Delivery, JobFacts, Output, OutputSink
 from comfypin.temp_folders import temp_folder
 
@@ -23,154 +23,175 @@ log = logging.getLogger(__name__)
 PictureFormat = Literal["png", "jpeg", "webp"]
 _SUFFIXES: dict[PictureFormat, str] = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
 _EMBEDDED = ("prompt", "workflow")
-# Where ComfyUI's own nodes for WebP put them, and its page looks for them: Model and Make, as `name:json`.
+# ComfyUI's WebP nodes write them to these tags (Model and Make) as `name:json`, and its page reads them there.
 _EXIF_TAGS = {"prompt": 0x0110, "workflow": 0x010F}
 _JPEG_EXIF_BYTES = 65_533 - 6
 _LONGEST_SIDE: dict[PictureFormat, int] = {"jpeg": 65_500, "webp": 16_383}
 _PNG_START = b"\x89PNG\r\n\x1a\n"
-# `comf` is where ComfyUI's node for animated PNGs writes.
+# ComfyUI's node for animated PNGs writes to `comf`.
 _TEXT_CHUNKS = {b"tEXt", b"zTXt", b"iTXt", b"eXIf", b"comf"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Conversion:
-    """What becomes of PNG outputs. `quality` is 1 to 100; 100 makes WebP lossless."""
+class ImageConversion:
+    """How PNG outputs are converted. `quality` is 1 to 100; 100 makes WebP lossless."""
 
     format: PictureFormat = "png"
     quality: int = 90
     keep_workflow: bool = True
 
     @property
-    def is_nothing(self) -> bool:
-        """Whether outputs stay as they are."""
+    def is_identity(self) -> bool:
+        """Return whether outputs stay as they are."""
         return self.format == "png" and self.keep_workflow
 
 
 class ConvertingSink:
     """Converts PNG outputs, then has them delivered; other outputs pass as they are."""
 
-    def __init__(self, sink: OutputSink, conversion: Conversion) -> None:
+    def __init__(self, sink: OutputSink, conversion: ImageConversion) -> None:
         self.sink = sink
         self._conversion = conversion
 
     async def deliver(self, job: JobFacts, outputs: tuple[Output, ...]) -> tuple[Delivery, ...]:
         """Deliver the converted outputs; they are what the deliveries name. Raises `OutputUnreadable`."""
         with temp_folder("convert") as folder:
-            converted = [await asyncio.to_thread(convert, output, self._conversion, Path(folder)) for output in outputs]
+            converted = [
+                await asyncio.to_thread(convert_output, output, self._conversion, Path(folder)) for output in outputs
+            ]
             return await self.sink.deliver(job, tuple(converted))
 
 
-def convert(output: Output, conversion: Conversion, folder: Path) -> Output:
-    """The output in the wanted format, its file in `folder`; itself where it is no PNG. Raises `OutputUnreadable`."""
-    if output.media_type != "image/png" or conversion.is_nothing:
+def convert_output(output: Output, conversion: ImageConversion, folder: Path) -> Output:
+    """Return the output in the wanted format, its file in `folder`; the output itself if it is not a PNG.
+
+    Raises `OutputUnreadable`.
+    """
+    if output.media_type != "image/png" or conversion.is_identity:
         return output
-    path = folder / str(output.index)
-    format_ = conversion.format
+    converted_path = folder / str(output.index)
+    actual_format = conversion.format
     try:
-        if format_ == "png" or not _encode(output.path, path, conversion):
+        if actual_format == "png" or not _encode_picture(output.path, converted_path, conversion):
             if conversion.keep_workflow:
                 return output
-            _drop_texts(output.path, path)
-            format_ = "png"
-    except (OSError, ValueError, SyntaxError, struct.error) as exc:
+            _drop_texts(output.path, converted_path)
+            actual_format = "png"
+    except (OSError, ValueError, SyntaxError, struct.error) as exception:
+        # A PNG that cannot be converted still is a result, unless the workflow in it must not leave.
         if conversion.keep_workflow and output.path.exists():
-            _stays(output.path, f"it could not be converted ({exc})")
+            _keep_as_png(output.path, f"it could not be converted ({exception})")
             return output
-        reason = f"it could not be converted to {conversion.format} ({exc})"
-        raise OutputUnreadable(filename=output.filename, node_id=output.node_id, reason=reason) from exc
-    name = PurePosixPath(output.filename)
+        problem = reason_without_path(exception) if isinstance(exception, OSError) else exception
+        reason = f"it could not be converted to {conversion.format} ({problem})"
+        raise OutputUnreadable(filename=output.filename, node_id=output.node_id, reason=reason) from exception
+    original_name = PurePosixPath(output.filename)
     return replace(
         output,
-        path=path,
-        filename=str(name.with_suffix(_SUFFIXES[format_])),
-        media_type=f"image/{format_}",
-        size_bytes=path.stat().st_size,
-        sha256=Digest.of_file(path),
+        path=converted_path,
+        filename=str(original_name.with_suffix(_SUFFIXES[actual_format])),
+        media_type=f"image/{actual_format}",
+        size_bytes=converted_path.stat().st_size,
+        sha256=Digest.of_file(converted_path),
         stamp=None,
     )
 
 
-def _encode(source: Path, target: Path, conversion: Conversion) -> bool:
-    """Write the picture; False, and nothing written, where the format cannot hold it or its workflow."""
+def _encode_picture(source_path: Path, target_path: Path, conversion: ImageConversion) -> bool:
+    """Write the picture; return False and write nothing if the format cannot hold it or its workflow."""
     from PIL import Image
 
     try:
-        # It warns of pictures that are half as large as those it refuses; this one was asked for.
+        # Pillow warns at half the size that it refuses, but this picture is the user's own.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            picture = Image.open(source)
+            picture = Image.open(source_path)
     except Image.DecompressionBombError:
-        return _stays(source, "it has too many pixels to be opened")
+        return _keep_as_png(source_path, "it has too many pixels to be opened")
     with picture:
+        # JPEG and our WebP would keep only the first frame.
         if getattr(picture, "is_animated", False):
-            return _stays(source, "it is animated")
+            return _keep_as_png(source_path, "it is animated")
         if max(picture.size) > _LONGEST_SIDE[conversion.format]:
-            return _stays(source, f"it is too large for {conversion.format}")
-        texts = {name: str(picture.info[name]) for name in _EMBEDDED if name in picture.info}
-        exif = Image.Exif()
-        if conversion.keep_workflow:
-            for name, text in texts.items():
-                exif[_EXIF_TAGS[name]] = f"{name}:{text}"
-        if conversion.format == "jpeg" and len(exif.tobytes()) > _JPEG_EXIF_BYTES:
-            return _stays(source, "the workflow is too long for a JPEG (OUTPUT_KEEP_WORKFLOW=false drops it)")
-        exif_bytes = exif.tobytes() if texts and conversion.keep_workflow else b""
-        profile = picture.info.get("icc_profile")
-        if conversion.format == "jpeg":
-            _flattened(picture).save(
-                target, "JPEG", quality=conversion.quality, exif=exif_bytes, icc_profile=profile, subsampling=0
+            return _keep_as_png(source_path, f"it is too large for {conversion.format}")
+        exif_bytes = _embedded_exif(picture) if conversion.keep_workflow else b""
+        if conversion.format == "jpeg" and len(exif_bytes) > _JPEG_EXIF_BYTES:
+            return _keep_as_png(
+                source_path, "the workflow is too long for a JPEG (OUTPUT_KEEP_WORKFLOW=false drops it)"
             )
-        else:
-            lossless = conversion.quality == 100
-            mode = "RGBA" if "A" in picture.getbands() or "transparency" in picture.info else "RGB"
-            _eight_bits(picture).convert(mode).save(
-                target, "WEBP", quality=conversion.quality, lossless=lossless, exif=exif_bytes, icc_profile=profile
-            )
+        _save_picture(picture, target_path, conversion, exif_bytes)
     return True
 
 
-def _stays(source: Path, reason: str) -> bool:
-    log.warning("kept as PNG: %s", reason, extra={"action": "not_converted", "path": str(source)})
+def _embedded_exif(picture: "Image.Image") -> bytes:
+    """Return the prompt and workflow of a PNG as Exif data; empty if it has neither."""
+    from PIL import Image
+
+    exif = Image.Exif()
+    for name in _EMBEDDED:
+        if name in picture.info:
+            exif[_EXIF_TAGS[name]] = f"{name}:{picture.info[name]}"
+    return exif.tobytes() if len(exif) else b""
+
+
+def _save_picture(picture: "Image.Image", target_path: Path, conversion: ImageConversion, exif_bytes: bytes) -> None:
+    options = {"quality": conversion.quality, "exif": exif_bytes, "icc_profile": picture.info.get("icc_profile")}
+    if conversion.format == "jpeg":
+        # With subsampling, thin coloured lines would blur.
+        _flatten_alpha(picture).save(target_path, "JPEG", subsampling=0, **options)
+        return
+    # Pillow's quality 100 alone would still lose a little.
+    is_lossless = conversion.quality == 100
+    pixel_mode = "RGBA" if "A" in picture.getbands() or "transparency" in picture.info else "RGB"
+    _to_eight_bits(picture).convert(pixel_mode).save(target_path, "WEBP", lossless=is_lossless, **options)
+
+
+def _keep_as_png(source_path: Path, reason: str) -> bool:
+    log.warning("kept as PNG: %s", reason, extra={"action": "not_converted", "path": str(source_path)})
     return False
 
 
-def _flattened(picture: "Image.Image") -> "Image.Image":
-    """On white, because JPEG knows no transparency."""
+def _flatten_alpha(picture: "Image.Image") -> "Image.Image":
+    """Return the picture on white, because JPEG has no transparency."""
     from PIL import Image
 
     if "A" not in picture.getbands() and "transparency" not in picture.info:
-        plain = _eight_bits(picture)
-        return plain if plain.mode in {"RGB", "L"} else plain.convert("RGB")
-    clear = picture.convert("RGBA")
-    ground = Image.new("RGBA", clear.size, (255, 255, 255, 255))
-    return Image.alpha_composite(ground, clear).convert("RGB")
+        eight_bit_picture = _to_eight_bits(picture)
+        return eight_bit_picture if eight_bit_picture.mode in {"RGB", "L"} else eight_bit_picture.convert("RGB")
+    transparent = picture.convert("RGBA")
+    white_ground = Image.new("RGBA", transparent.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white_ground, transparent).convert("RGB")
 
 
-def _eight_bits(picture: "Image.Image") -> "Image.Image":
-    """Pillow clips 16-bit greys where they should be scaled."""
+def _to_eight_bits(picture: "Image.Image") -> "Image.Image":
+    """Return the picture with 8 bits a channel, scaled: Pillow would clip 16-bit greys."""
     if not picture.mode.startswith("I"):
         return picture
-    return picture.convert("I").point(lambda value: value / 257).convert("L")
+    return picture.convert("I").point(lambda grey_level: grey_level / 257).convert("L")
 
 
-def _drop_texts(source: Path, target: Path) -> None:
+def _drop_texts(source_path: Path, target_path: Path) -> None:
     """Copy a PNG without its texts; the pixels' bytes stay as they are."""
-    with source.open("rb") as file, target.open("wb") as copy:
-        if file.read(len(_PNG_START)) != _PNG_START:
+    with source_path.open("rb") as png_file, target_path.open("wb") as target_file:
+        if png_file.read(len(_PNG_START)) != _PNG_START:
             raise ValueError("it does not begin as a PNG does")
-        copy.write(_PNG_START)
-        for name, whole in _chunks(file):
-            if name not in _TEXT_CHUNKS:
-                copy.write(whole)
-            if name == b"IEND":
+        target_file.write(_PNG_START)
+        for chunk_name, whole_chunk in _read_png_chunks(png_file):
+            if chunk_name not in _TEXT_CHUNKS:
+                target_file.write(whole_chunk)
+            # What follows the end chunk is not part of the picture.
+            if chunk_name == b"IEND":
                 return
-        raise ValueError("it ends before its end")
+        raise ValueError("it has no end chunk")
 
 
-def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
-    while head := file.read(8):
-        length, name = struct.unpack(">I4s", head)
-        data = file.read(length)
-        check = file.read(4)
-        if len(data) != length or struct.unpack(">I", check)[0] != zlib.crc32(data, zlib.crc32(name)):
+def _read_png_chunks(png_file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
+    while chunk_head := png_file.read(8):
+        chunk_bytes, chunk_name = struct.unpack(">I4s", chunk_head)
+        chunk_data = png_file.read(chunk_bytes)
+        chunk_crc = png_file.read(4)
+        if len(chunk_data) != chunk_bytes or struct.unpack(">I", chunk_crc)[0] != zlib.crc32(
+            chunk_data, zlib.crc32(chunk_name)
+        ):
             raise ValueError("one of its chunks is damaged")
-        yield name, head + data + check
+        yield chunk_name, chunk_head + chunk_data + chunk_crc

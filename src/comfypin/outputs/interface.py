@@ -1,4 +1,4 @@
-"""Where a caller receives outputs: one method, and the values that cross it."""
+"""The interface of every output sink: one method, and the values that cross it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,9 +17,9 @@ OutputKind = Literal["image", "video", "audio", "3d", "text", "latent", "file"]
 class Output:
     """A file that a prompt produced, spooled on this machine and hashed.
 
-    `filename` is the name the user chose, without our per-job prefix; `subfolder` likewise, relative, with `/`.
-    `width` and `height` are pixels, for pictures; `index` counts the job's outputs from 0. `stamp` is the file's as it
-    was hashed, where one can be relied on.
+    `filename` is the name the user chose, without our per-job prefix; `subfolder` likewise, relative, with `/`. `width`
+    and `height` are pixels, for pictures; `index` counts the job's outputs from 0. `stamp` is the file's stamp when it
+    was hashed, if the file system gives reliable ones.
     """
 
     index: int
@@ -39,7 +39,7 @@ class Output:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """Where an output now is: `uri` (path, gs://, s3://), a URL a browser can open, or the bytes as base64."""
+    """Where an output is now: `uri` (path, gs://, s3://), a URL a browser can open, or the bytes as base64."""
 
     output: Output
     uri: str | None = None

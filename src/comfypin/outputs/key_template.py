@@ -1,4 +1,4 @@
-"""Keys of delivered outputs, purely: a template filled in for one job, inside its prefix, no key twice."""
+"""Makes the keys of delivered outputs, purely: a template filled in for one job, inside its prefix, no key twice."""
 
 import re
 import string
@@ -8,9 +8,9 @@ from datetime import date
 from pathlib import PurePosixPath
 
 from comfypin.digest import Digest
-from comfypin.outputs.file_names import candidates, safe_name
+from comfypin.outputs.file_names import candidate_names, safe_name
 from comfypin.outputs.interface import JobFacts, Output
-from comfypin.storage.keys import joined_key
+from comfypin.storage.keys import join_key
 
 DEFAULT_TEMPLATE = "{prefix}/{job_id}/{filename}"
 MANIFEST = "manifest.json"
@@ -19,11 +19,12 @@ _OF_JOB = {"job_id", "date", "release"}
 _OF_OUTPUT = {"node", "counter", "digest", "filename", "stem", "ext", "subfolder"}
 _FIELDS = _OF_JOB | _OF_OUTPUT
 _PREFIX = "{prefix}/"
+# Such texts are safe already, so that most keys stay readable.
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 class TemplateInvalid(ValueError):
-    """A template does not name keys; whoever parses it says who wrote it where. `expected` is what it is not."""
+    """Raised if a template does not name keys; the caller adds who wrote it. `expected` is what it is not."""
 
     def __init__(self, expected: str) -> None:
         super().__init__(f"not {expected}")
@@ -32,7 +33,7 @@ class TemplateInvalid(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobKeys:
-    """The keys of one job: one for each output, in their order, and the manifest's."""
+    """The keys of one job: one for each output, in order, and the manifest's."""
 
     outputs: tuple[str, ...]
     manifest: str
@@ -40,75 +41,84 @@ class JobKeys:
 
 @dataclass(frozen=True, slots=True)
 class KeyTemplate:
-    """A template that was checked: below `{prefix}/`, known fields only, different for different jobs."""
+    """A checked template: below `{prefix}/`, known fields only, different for different jobs."""
 
     text: str
 
     @classmethod
-    def parse(cls, text: str = DEFAULT_TEMPLATE) -> "KeyTemplate":
-        """Read a template. `{prefix}/` is put in front where it is absent. Raises `TemplateInvalid`."""
-        below = text.strip().removeprefix(_PREFIX)
+    def parse(cls, template_text: str = DEFAULT_TEMPLATE) -> "KeyTemplate":
+        """Read a template. `{prefix}/` is put in front if it is absent. Raises `TemplateInvalid`."""
+        below_prefix = template_text.strip().removeprefix(_PREFIX)
         try:
-            parts = list(string.Formatter().parse(below))
-        except ValueError as exc:
-            raise TemplateInvalid(f"a template with pairs of braces ({exc})") from exc
-        fields = {name for _, name, _, _ in parts if name is not None}
-        for _, name, spec, conversion in parts:
-            if name is not None and (name not in _FIELDS or conversion):
-                raise TemplateInvalid(f"a template of {', '.join(sorted(_FIELDS))} (no {name!r})")
-            if spec and not (name == "counter" and re.fullmatch(r"0?[1-9]", spec)):
-                raise TemplateInvalid(f"a template that formats only {{counter:05}} (not {name}:{spec})")
-        if not fields & {"job_id", "digest"}:
+            template_parts = list(string.Formatter().parse(below_prefix))
+        except ValueError as exception:
+            raise TemplateInvalid(f"a template with matching braces ({exception})") from exception
+        field_names = {name for _, name, _, _ in template_parts if name is not None}
+        for _, field_name, format_spec, conversion in template_parts:
+            if field_name is not None and (field_name not in _FIELDS or conversion):
+                raise TemplateInvalid(
+                    f"a template with no other fields than {', '.join(sorted(_FIELDS))} (not {field_name!r})"
+                )
+            if format_spec and not (field_name == "counter" and re.fullmatch(r"0?[1-9]", format_spec)):
+                raise TemplateInvalid(f"a template that formats only {{counter:05}} (not {field_name}:{format_spec})")
+        # A second job would overwrite the outputs of the first.
+        if not field_names & {"job_id", "digest"}:
             raise TemplateInvalid("a template with {job_id} or {digest}, without which two jobs would share their keys")
-        if any(part in {"", ".", ".."} for part in below.split("/")):
+        if any(key_part in {"", ".", ".."} for key_part in below_prefix.split("/")):
             raise TemplateInvalid("a template without empty, '.' and '..' parts")
-        return cls(below)
+        return cls(below_prefix)
 
-    def keys(self, job: JobFacts, outputs: Sequence[Output], *, prefix: str, day: date) -> JobKeys:
-        """The job's keys: the same job, day and outputs give the same keys. Raises `KeyInvalid`."""
-        of_job = {"job_id": safe_word(job.job_id), "date": day.isoformat(), "release": safe_word(job.release.name)}
-        manifest = joined_key(prefix, f"{self._manifest_folder().format_map(of_job)}/{MANIFEST}")
-        taken = {manifest}
-        keys = []
+    def make_keys(self, job: JobFacts, outputs: Sequence[Output], *, prefix: str, day: date) -> JobKeys:
+        """Return the job's keys: the same job, day and outputs give the same keys. Raises `KeyInvalid`."""
+        job_fields = {"job_id": safe_word(job.job_id), "date": day.isoformat(), "release": safe_word(job.release.name)}
+        manifest_key = join_key(prefix, f"{self._manifest_folder().format_map(job_fields)}/{MANIFEST}")
+        # An output that is called manifest.json must not replace the manifest.
+        taken_keys = {manifest_key}
+        object_keys = []
         for output in outputs:
-            wanted = joined_key(prefix, _without_empty_parts(self.text.format_map(of_job | _of_output(output))))
-            key = wanted if wanted not in taken else _next_free(wanted, taken)
-            taken.add(key)
-            keys.append(key)
-        return JobKeys(outputs=tuple(keys), manifest=manifest)
+            wanted_key = join_key(
+                prefix, _without_empty_parts(self.text.format_map(job_fields | _output_fields(output)))
+            )
+            object_key = wanted_key if wanted_key not in taken_keys else _next_free(wanted_key, taken_keys)
+            taken_keys.add(object_key)
+            object_keys.append(object_key)
+        return JobKeys(outputs=tuple(object_keys), manifest=manifest_key)
 
     def _manifest_folder(self) -> str:
-        """Beside the outputs where their folder is the job's own, else a folder for the job."""
+        """Return the outputs' folder if it belongs to the job alone, else a folder for the job."""
         folder, _, _ = self.text.rpartition("/")
-        fields = {name for _, name, _, _ in string.Formatter().parse(folder) if name is not None}
-        return folder if "job_id" in fields and fields <= _OF_JOB else "{job_id}"
+        field_names = {field_name for _, field_name, _, _ in string.Formatter().parse(folder) if field_name is not None}
+        return folder if "job_id" in field_names and field_names <= _OF_JOB else "{job_id}"
 
 
-def _next_free(key: str, taken: Set[str]) -> str:
-    return next(name for name in map(str, candidates(PurePosixPath(key))) if name not in taken)
+def _next_free(wanted_key: str, taken_keys: Set[str]) -> str:
+    return next(
+        candidate for candidate in map(str, candidate_names(PurePosixPath(wanted_key))) if candidate not in taken_keys
+    )
 
 
-def safe_word(text: str) -> str:
-    """A part of a key that says what the text says; different texts never give the same part."""
-    if _PLAIN.fullmatch(text):
-        return text
-    kept = re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("._")[:60]
-    return f"{kept or 'x'}-{Digest.of(text.encode(errors='surrogatepass')).hex[:16]}"
+def safe_word(original_text: str) -> str:
+    """Return a key's part that says what the text says; different texts never give the same part."""
+    if _PLAIN.fullmatch(original_text):
+        return original_text
+    kept_text = re.sub(r"[^A-Za-z0-9._-]+", "_", original_text).strip("._")[:60]
+    # The digest tells texts apart that look the same after the cut.
+    return f"{kept_text or 'x'}-{Digest.of(original_text.encode(errors='surrogatepass')).hex[:16]}"
 
 
-def _of_output(output: Output) -> dict[str, object]:
-    name = safe_name(output.filename).name
-    stem, dot, ext = name.rpartition(".")
+def _output_fields(output: Output) -> dict[str, object]:
+    file_name = safe_name(output.filename).name
+    stem, separator, extension = file_name.rpartition(".")
     return {
         "node": safe_word(output.node_id),
         "counter": output.index + 1,
         "digest": output.sha256.hex,
-        "filename": name,
-        "stem": stem if dot and stem else name,
-        "ext": ext if dot and stem else "bin",
+        "filename": file_name,
+        "stem": stem if separator and stem else file_name,
+        "ext": extension if separator and stem else "bin",
         "subfolder": str(safe_name("-", output.subfolder).parent).removeprefix(".") if output.subfolder else "",
     }
 
 
-def _without_empty_parts(key: str) -> str:
-    return "/".join(part for part in key.split("/") if part)
+def _without_empty_parts(object_key: str) -> str:
+    return "/".join(key_part for key_part in object_key.split("/") if key_part)

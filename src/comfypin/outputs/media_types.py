@@ -1,4 +1,4 @@
-"""What a file is: its kind and media type by its first bytes, or by its name; the size of a picture in pixels."""
+"""Identifies files: kind and media type by their first bytes, or by their name; the size of a picture in pixels."""
 
 import struct
 import warnings
@@ -7,12 +7,13 @@ from pathlib import Path, PurePosixPath
 
 from comfypin.outputs.interface import OutputKind
 
+# Enough for the document type of Matroska, which comes last of these marks.
 HEAD_BYTES = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Media:
-    """A kind in our words, and the media type that HTTP and buckets say."""
+class FileType:
+    """A kind in our words, and the media type for HTTP and buckets."""
 
     kind: OutputKind
     media_type: str
@@ -100,9 +101,9 @@ _TABLES: dict[OutputKind, dict[str, str]] = {
     },
 }
 _BY_SUFFIX = {
-    suffix: Media(kind, media_type) for kind, table in _TABLES.items() for suffix, media_type in table.items()
+    suffix: FileType(kind, media_type) for kind, table in _TABLES.items() for suffix, media_type in table.items()
 }
-_UNKNOWN = Media("file", "application/octet-stream")
+_UNKNOWN = FileType("file", "application/octet-stream")
 
 _STARTS: tuple[tuple[bytes, str], ...] = (
     (b"\x89PNG\r\n\x1a\n", "png"),
@@ -123,28 +124,29 @@ _RIFF = {b"WEBP": "webp", b"WAVE": "wav", b"AVI ": "avi"}
 _BRANDS = {b"avif": "avif", b"avis": "avif", b"heic": "heic", b"heix": "heic", b"M4A ": "m4a", b"qt  ": "mov"}
 
 
-def identify(filename: str, head: bytes) -> Media:
-    """The kind and media type of a file, from its first `HEAD_BYTES` bytes and its name.
+def identify_file(filename: str, first_bytes: bytes) -> FileType:
+    """Return the kind and media type of a file, from its first `HEAD_BYTES` bytes and its name.
 
     Bytes are believed before names; containers that hold either sound or pictures (WebM, Ogg, MP4) go by the name.
     """
-    suffix = PurePosixPath(filename).suffix.lower().removeprefix(".")
-    by_name = _BY_SUFFIX.get(suffix, _UNKNOWN)
-    by_bytes = _suffix_by_bytes(head)
-    if by_bytes is None:
-        return by_name
-    found = _BY_SUFFIX[by_bytes]
+    file_suffix = PurePosixPath(filename).suffix.lower().removeprefix(".")
+    type_by_name = _BY_SUFFIX.get(file_suffix, _UNKNOWN)
+    suffix_by_bytes = _suffix_by_bytes(first_bytes)
+    if suffix_by_bytes is None:
+        return type_by_name
+    type_by_bytes = _BY_SUFFIX[suffix_by_bytes]
     # An .m4v is still video/mp4 and a .mov may carry an MP4 brand: a name of the same kind says more than the bytes.
-    ambiguous = by_bytes in {"mp4", "webm", "ogg", "mov", "tif"}
-    return by_name if ambiguous and by_name.kind in {"video", "audio", "image"} else found
+    is_ambiguous = suffix_by_bytes in {"mp4", "webm", "ogg", "mov", "tif"}
+    return type_by_name if is_ambiguous and type_by_name.kind in {"video", "audio", "image"} else type_by_bytes
 
 
-def picture_size(path: Path, media: Media, head: bytes) -> tuple[int, int] | None:
-    """Width and height of a picture in pixels; None for what is no picture or cannot be measured."""
-    if media.kind != "image":
+def picture_size(path: Path, file_type: FileType, first_bytes: bytes) -> tuple[int, int] | None:
+    """Return a picture's width and height in pixels; None if the file is not a picture or cannot be measured."""
+    if file_type.kind != "image":
         return None
-    if media.media_type == "image/png" and len(head) >= 24 and head[12:16] == b"IHDR":
-        width, height = struct.unpack(">II", head[16:24])
+    # A PNG's size is in its first bytes, so that the file need not be opened.
+    if file_type.media_type == "image/png" and len(first_bytes) >= 24 and first_bytes[12:16] == b"IHDR":
+        width, height = struct.unpack(">II", first_bytes[16:24])
         return int(width), int(height)
     from PIL import Image, UnidentifiedImageError
 
@@ -158,16 +160,19 @@ def picture_size(path: Path, media: Media, head: bytes) -> tuple[int, int] | Non
         return None
 
 
-def _suffix_by_bytes(head: bytes) -> str | None:
-    for start, suffix in _STARTS:
-        if head.startswith(start):
-            return suffix
-    if head[:4] == b"RIFF":
-        return _RIFF.get(head[8:12])
-    if head[4:8] == b"ftyp":
-        return _BRANDS.get(head[8:12], "mp4")
-    if head[:4] == b"\x1aE\xdf\xa3":
-        return "mkv" if b"matroska" in head else "webm"
-    if head[:4] == b"OggS":
+def _suffix_by_bytes(first_bytes: bytes) -> str | None:
+    for magic_bytes, file_suffix in _STARTS:
+        if first_bytes.startswith(magic_bytes):
+            return file_suffix
+    # WebP, WAV and AVI share one container.
+    if first_bytes[:4] == b"RIFF":
+        return _RIFF.get(first_bytes[8:12])
+    # ISO media files (MP4, MOV, HEIC) name their brand after `ftyp`.
+    if first_bytes[4:8] == b"ftyp":
+        return _BRANDS.get(first_bytes[8:12], "mp4")
+    if first_bytes[:4] == b"\x1aE\xdf\xa3":
+        # Matroska and WebM share their first bytes; the name of the kind follows them.
+        return "mkv" if b"matroska" in first_bytes else "webm"
+    if first_bytes[:4] == b"OggS":
         return "ogg"
     return None

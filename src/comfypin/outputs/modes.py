@@ -1,4 +1,4 @@
-"""Where outputs can go, by name: `--output`, OUTPUT_MODE and a job's `output.mode`."""
+"""The output modes, by name: `--output`, OUTPUT_MODE and a job's `output.mode`."""
 
 from collections.abc import Mapping
 from typing import TypeAlias
@@ -13,11 +13,13 @@ OUTPUT_MODES: tuple[OutputMode, ...] = ("base64", *KINDS, "file")
 DEFAULT_MODE: OutputMode = "gcs"
 
 
-def named_mode(environ: Mapping[str, str]) -> OutputMode | None:
+def named_mode(environment: Mapping[str, str]) -> OutputMode | None:
     """Return the mode that OUTPUT_MODE names, None if it is unset. Raises `ConfigError`."""
-    text = Variables(environ).text("OUTPUT_MODE")
-    if text is None or text.lower() in OUTPUT_MODES:
-        return None if text is None else text.lower()
+    mode_name = Variables(environment).read_text("OUTPUT_MODE")
+    if mode_name is None or mode_name.lower() in OUTPUT_MODES:
+        return None if mode_name is None else mode_name.lower()
     raise ConfigError(
-        f"OUTPUT_MODE is {text!r}; it must be one of {', '.join(OUTPUT_MODES)}.", variable="OUTPUT_MODE", value=text
+        f"OUTPUT_MODE is {mode_name!r}; it must be one of {', '.join(OUTPUT_MODES)}.",
+        variable="OUTPUT_MODE",
+        value=mode_name,
     )

@@ -91,7 +91,7 @@ class Webhooks:
                 aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S)) as session,
                 session.post(
                     # encoded: the address is used exactly as the user wrote it.
-                    URL(webhook_url.address, encoded=True),
+                    URL(webhook_url.full_address, encoded=True),
                     data=status_body,
                     headers=headers,
                     # A redirect could lead to a private address that nobody checked.

@@ -15,7 +15,7 @@ from comfypin.atomic_files import atomic_file, contained_path, write_atomically
 from comfypin.errors import OutputError
 from comfypin.http.client import HttpClient
 from comfypin.http.errors import HttpError
-from comfypin.http.patient import StatusError, flowing, read_patiently
+from comfypin.http.patient import StatusError, iter_unless_stalled, read_with_retries
 from comfypin.http.response import Response
 from comfypin.retry import RetryPolicy
 from comfypin.runpod.errors import ApiRefused, ApiUnreachable, EndpointJobFailed, JobTooLarge, WaitedTooLong
@@ -163,12 +163,12 @@ def _fetch_output(client: HttpClient, output_folder: Path, filename: str, output
 
     def save_body(response: Response) -> None:
         with atomic_file(output_path) as file:
-            for piece in flowing(response):
+            for piece in iter_unless_stalled(response):
                 file.write(piece)
 
     request = f"GET of output {filename}"  # the address may be signed: it is not repeated
     try:
-        read_patiently(client, output_url, save_body, policy=OUTPUT_RETRIES)
+        read_with_retries(client, output_url, save_body, policy=OUTPUT_RETRIES)
     except StatusError as error:
         raise ApiRefused(request=request, status=error.status, title="", detail="") from error
     except HttpError as error:

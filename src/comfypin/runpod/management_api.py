@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from comfypin.http.client import HttpClient, Transport
+from comfypin.http.client import HttpClient, HttpTransport
 from comfypin.http.deadline import Deadline
 from comfypin.http.errors import HttpError
 from comfypin.http.response import Response
@@ -71,7 +71,7 @@ class ManagementApi:
     base_url: str = BASE_URL
     sleep: Callable[[float], None] = time.sleep
     quota: RequestQuota = field(default_factory=RequestQuota)
-    client: HttpClient = field(default_factory=lambda: HttpClient(transport=Transport(timeout_s=60.0)))
+    client: HttpClient = field(default_factory=lambda: HttpClient(transport=HttpTransport(timeout_s=60.0)))
 
     def list_resources(self, resource_kind: ResourceKind) -> list[Resource]:
         """Return all of the account's resources of one kind."""
@@ -178,7 +178,7 @@ class ManagementApi:
                 max_redirects=0,
                 deadline=Deadline(_REQUEST_S),
             )
-            content = response.body(_MAX_BODY_BYTES)
+            content = response.read_bytes(_MAX_BODY_BYTES)
         except HttpError as http_error:
             failure = ApiUnreachable(request=request_line, reason=http_error.reason)
             # What never left, and never will (a wrong name, a bad certificate), is not worth another try.

@@ -23,7 +23,7 @@ from comfypin.storage.errors import (
     StoreBusy,
     StoreRefused,
 )
-from comfypin.storage.retry import Retry
+from comfypin.storage.retry import StoreRetry
 from comfypin.storage.s3_settings import S3Settings
 
 T = TypeVar("T")
@@ -53,18 +53,18 @@ class MultipartUpload:
 class VolumeBucket:
     """One volume. Safe for threads. `settings` name the volume, its endpoint, its region and keys."""
 
-    def __init__(self, settings: S3Settings, *, retry: Retry | None = None) -> None:
+    def __init__(self, settings: S3Settings, *, retry: StoreRetry | None = None) -> None:
         try:
             from comfypin.storage.s3_client import S3Client
         except ImportError as exc:
             raise SdkMissing(store="RunPod's network volumes", extra="s3") from exc
         self._client = S3Client(settings, read_timeout_s=_ANSWER_TIMEOUT_S)
-        self._retry = retry or Retry(retries=5)
+        self._retry = retry or StoreRetry(retries=5)
 
     @property
     def name(self) -> str:
         """Return the volume's name for messages."""
-        return self._client.name
+        return self._client.store_name
 
     # -- objects
 
@@ -81,7 +81,7 @@ class VolumeBucket:
     def read_object(self, object_key: str) -> bytes | None:
         """Return a small object's bytes, or None."""
         try:
-            return self._retry.call(lambda: b"".join(self._read_chunks(object_key)), what=self._client.uri(object_key))
+            return self._retry.call(lambda: b"".join(self._read_chunks(object_key)), target=self._client.object_uri(object_key))
         except ObjectMissing:
             return None
 
@@ -94,7 +94,7 @@ class VolumeBucket:
                 hasher.update(chunk)
             return hasher.hexdigest()
 
-        return self._retry.call(hash_object, what=self._client.uri(object_key))
+        return self._retry.call(hash_object, target=self._client.object_uri(object_key))
 
     def put_object(self, object_key: str, content: bytes) -> None:
         """Write an object in one request, whole or not at all."""
@@ -206,26 +206,26 @@ class VolumeBucket:
     ) -> dict[str, Any]:
         return self._retry.call(
             lambda: self._with_volume_errors(
-                object_key, lambda: self._client.call(operation, object_key, action=action, **parameters)
+                object_key, lambda: self._client.call_operation(operation, object_key, action=action, **parameters)
             ),
-            what=self._client.uri(object_key),
+            target=self._client.object_uri(object_key),
         )
 
     def _read_chunks(self, object_key: str) -> Iterator[bytes]:
         response = self._with_volume_errors(
-            object_key, lambda: self._client.call("get_object", object_key, action="read")
+            object_key, lambda: self._client.call_operation("get_object", object_key, action="read")
         )
-        with self._client.failures_named(object_key, "read"), closing(response["Body"]) as content:
+        with self._client.translate_failures(object_key, "read"), closing(response["Body"]) as content:
             yield from content.iter_chunks(CHUNK_BYTES)
 
     def _with_volume_errors(self, object_key: str, ask: Callable[[], T]) -> T:
-        """Call `ask`, and raise what a volume's own errors are instead of S3's."""
+        """Call `ask`, and raise target a volume's own errors are instead of S3's."""
         try:
             return ask()
         # Our S3 client takes NoSuchUpload for a passing error; for an upload of our own it is final.
         except StoreBusy as exc:
             if exc.facts["code"] == "NoSuchUpload":
-                raise UploadGone(uri=self._client.uri(object_key)) from exc
+                raise UploadGone(uri=self._client.object_uri(object_key)) from exc
             raise
         except CredentialsRefused as exc:
             remedy = "check RUNPOD_S3_ACCESS_KEY and RUNPOD_S3_SECRET_KEY (console, Settings, S3 API Keys)"
@@ -237,7 +237,7 @@ class VolumeBucket:
         """Raise `ChecksumMismatch` if the etag is an md5 and not that of the bytes sent."""
         sent_md5 = md5_of(content)
         if _MD5.fullmatch(etag) and etag != sent_md5:
-            raise ChecksumMismatch(uri=self._client.uri(object_key), kind="md5", expected=sent_md5, actual=etag)
+            raise ChecksumMismatch(uri=self._client.object_uri(object_key), kind="md5", expected=sent_md5, actual=etag)
 
 
 def _content_md5(content: bytes) -> str:

@@ -24,7 +24,7 @@ from comfypin.runpod.volume_release import (
     read_records,
     recorded_files,
 )
-from comfypin.storage.errors import ChecksumMismatch, ObjectMissing, PayloadUnreadable, Transient
+from comfypin.storage.errors import ChecksumMismatch, ObjectMissing, PayloadUnreadable, TransientStorageError
 from comfypin.storage.part_sizes import MOST_PARTS, etag_of_parts
 
 MIB = 1 << 20
@@ -314,7 +314,7 @@ class VolumePusher:
         """Join the parts. An answer that got lost, or took too long, may have done it: the object decides."""
         try:
             self._bucket.complete_upload(local_file.key, upload_id, etags)
-        except (UploadGone, Transient):
+        except (UploadGone, TransientStorageError):
             stored_object = self._bucket.head_object(local_file.key)
             if stored_object is None or not self._is_same_file(local_file, stored_object):
                 raise

@@ -1,4 +1,4 @@
-"""What a container is to do when no command is given."""
+"""The settings of a container that is started without a command."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ _LONGEST_GRACE_S = 3600
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EntrySettings:
-    """What a container is to do when no command is given; the variables are listed in docs/images.md.
+    """Says what a container does if no command is given; docs/images.md lists the variables.
 
     `mode` is COMFYPIN_MODE; `serverless` whether Runpod Serverless started the container; `sync_to` COMFYPIN_SYNC_TO;
     `output_dir` COMFYPIN_OUTPUT_DIR; `page_listen` COMFYPIN_PAGE_LISTEN (`off`: no page); `grace_s` COMFYPIN_GRACE.
@@ -25,14 +25,15 @@ class EntrySettings:
     grace_s: float = 25.0
 
     @classmethod
-    def from_variables(cls, environ: Mapping[str, str]) -> "EntrySettings":
+    def from_variables(cls, environment: Mapping[str, str]) -> "EntrySettings":
         """Read the variables; empty ones count as unset. Raises `SettingInvalid`."""
-        env = Variables(environ)
+        variables = Variables(environment)
         return cls(
-            mode=env.word("COMFYPIN_MODE", ("worker", "pod")),
-            serverless=env.text("RUNPOD_ENDPOINT_ID", "RUNPOD_WEBHOOK_GET_JOB") is not None,
-            sync_to=env.text("COMFYPIN_SYNC_TO"),
-            output_dir=env.path("COMFYPIN_OUTPUT_DIR"),
-            page_listen=env.text("COMFYPIN_PAGE_LISTEN") or "127.0.0.1",
-            grace_s=float(env.count("COMFYPIN_GRACE", default=25, maximum=_LONGEST_GRACE_S)),
+            mode=variables.read_word("COMFYPIN_MODE", ("worker", "pod")),
+            # Runpod sets these on Serverless workers, not on pods.
+            serverless=variables.read_text("RUNPOD_ENDPOINT_ID", "RUNPOD_WEBHOOK_GET_JOB") is not None,
+            sync_to=variables.read_text("COMFYPIN_SYNC_TO"),
+            output_dir=variables.read_path("COMFYPIN_OUTPUT_DIR"),
+            page_listen=variables.read_text("COMFYPIN_PAGE_LISTEN") or "127.0.0.1",
+            grace_s=float(variables.read_count("COMFYPIN_GRACE", default=25, maximum=_LONGEST_GRACE_S)),
         )

@@ -1,4 +1,4 @@
-"""Where realizing a lock finds its parts: caches, packs, a vendor folder, the node registry."""
+"""The settings of realizing a lock: caches, packs, a vendor folder, the node registry."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -25,23 +25,25 @@ class EnvSettings:
     registry_url: str = NODE_REGISTRY
     uv_cache: Path | None = None
 
-    def overridden(
+    def with_flags(
         self, *, packs: str | None = None, vendor: Path | None = None, offline: bool = False
     ) -> "EnvSettings":
-        """Return the settings with what flags say in place of the environment."""
+        """Return the settings with the values of flags instead of the environment's."""
+        # A flag can add to the environment, but an absent one takes nothing away.
         return replace(self, packs=packs or self.packs, vendor=vendor or self.vendor, offline=offline or self.offline)
 
     @classmethod
-    def from_variables(cls, environ: Mapping[str, str]) -> "EnvSettings":
+    def from_variables(cls, environment: Mapping[str, str]) -> "EnvSettings":
         """Read the variables; empty ones count as unset. Raises `SettingInvalid`."""
-        env = Variables(environ)
-        caches = env.path("XDG_CACHE_HOME") or (env.path("HOME") or Path("/root")) / ".cache"
-        uv_cache = env.path("UV_CACHE_DIR")
+        variables = Variables(environment)
+        cache_root = variables.read_path("XDG_CACHE_HOME") or (variables.read_path("HOME") or Path("/root")) / ".cache"
+        uv_cache = variables.read_path("UV_CACHE_DIR")
         return cls(
-            cache_dir=env.path("COMFYPIN_CACHE_DIR") or caches / "comfypin",
-            packs=env.text("COMFYPIN_PACKS"),
-            vendor=env.path("COMFYPIN_VENDOR"),
-            offline=env.flag("COMFYPIN_OFFLINE"),
-            registry_url=env.text("COMFYPIN_REGISTRY_URL") or NODE_REGISTRY,
+            cache_dir=variables.read_path("COMFYPIN_CACHE_DIR") or cache_root / "comfypin",
+            packs=variables.read_text("COMFYPIN_PACKS"),
+            vendor=variables.read_path("COMFYPIN_VENDOR"),
+            offline=variables.read_flag("COMFYPIN_OFFLINE"),
+            registry_url=variables.read_text("COMFYPIN_REGISTRY_URL") or NODE_REGISTRY,
+            # uv is started in other folders than this process.
             uv_cache=uv_cache.absolute() if uv_cache else None,
         )

@@ -1,4 +1,4 @@
-"""The environment as a whole: taken once by the command line, each part of it parsed when it is first asked for."""
+"""The whole environment: copied once by the command line, each part parsed when it is first needed."""
 
 from collections.abc import Iterable, Mapping
 from functools import cached_property
@@ -15,57 +15,63 @@ from comfypin.settings.variables import Variables
 
 
 class Settings:
-    """What the environment says; docs/environment.md lists the variables.
+    """Holds the environment; docs/environment.md lists the variables.
 
-    A part is parsed once, when it is first asked for: a mistake in a variable stops only the commands that need it.
-    Rooms with settings of their own (each store, outputs, proxies) are given `variables` by the wiring; child
-    processes inherit them.
+    Each part is parsed once, when it is first needed: a mistake in a variable stops only the commands that need it.
+    Rooms with their own settings (each store, outputs, proxies) get `variables` from the wiring; child processes
+    inherit them.
     """
 
     def __init__(self, variables: Mapping[str, str], *, machine: MachineSettings | None = None) -> None:
-        """Take a copy of the environment: what changes in it later is not seen. `machine` stands in for its part."""
+        """Copy the environment: later changes to it are not seen. `machine` replaces what the variables say of it."""
+        # Child processes get the same copy, whatever a library has set since.
         self.variables = Variables(variables)
         self._machine = machine
 
-    def overridden(self, *, comfy_home: Path | None = None, models_dir: Path | None = None) -> "Settings":
-        """Return the settings with what flags say in place of the environment."""
-        return Settings(self.variables, machine=self.machine.overridden(comfy_home=comfy_home, models_dir=models_dir))
+    def with_flags(self, *, comfy_home: Path | None = None, models_dir: Path | None = None) -> "Settings":
+        """Return the settings with the values of flags instead of the environment's."""
+        return Settings(self.variables, machine=self.machine.with_flags(comfy_home=comfy_home, models_dir=models_dir))
 
     @cached_property
     def machine(self) -> MachineSettings:
-        """Which release this machine runs, and where ComfyUI and its models lie."""
+        """Return this machine's release, and its folders of ComfyUI and the models."""
+        # Flags of the command line come before the environment.
         return self._machine or MachineSettings.from_variables(self.variables)
 
     @cached_property
     def env(self) -> EnvSettings:
-        """Where realizing finds things beside the lock."""
+        """Return where realizing finds things beside the lock."""
         return EnvSettings.from_variables(self.variables)
 
     @cached_property
     def models(self) -> ModelSettings:
-        """How models are brought."""
+        """Return how models are fetched."""
         return ModelSettings.from_variables(self.variables)
 
     @cached_property
     def runpod(self) -> RunpodSettings:
-        """How Runpod is reached."""
+        """Return how Runpod is reached."""
         return RunpodSettings.from_variables(self.variables)
 
     @cached_property
     def server(self) -> ServerSettings:
-        """How the HTTP server is reached."""
+        """Return how the HTTP server is reached."""
         return ServerSettings.from_variables(self.variables)
 
     @cached_property
     def entry(self) -> EntrySettings:
-        """What a container is to do when no command is given."""
+        """Return what a container does if no command is given."""
         return EntrySettings.from_variables(self.variables)
 
     @cached_property
     def state_dir(self) -> Path:
-        """Where state that needs a local disk lies."""
+        """Return the folder for state that needs a local disk."""
         return state_folder(self.variables)
 
-    def named(self, names: Iterable[str]) -> dict[str, str]:
-        """Return the variables that a file names (registry credentials), those that are set. Secrets: never printed."""
-        return {name: value for name in names if (value := self.variables.get(name))}
+    def pick_variables(self, variable_names: Iterable[str]) -> dict[str, str]:
+        """Return those of the variables that are set (a file names them: registry credentials). Never print them."""
+        return {
+            variable_name: raw_value
+            for variable_name in variable_names
+            if (raw_value := self.variables.get(variable_name))
+        }

@@ -1,35 +1,41 @@
 """Failures of the environment: a variable is missing, invalid, or contradicts another."""
 
 import re
-from collections.abc import Sequence
 
-from comfypin.errors import ConfigError
+from comfypin.errors import ConfigError, declare
 
 _WITH_USER = re.compile(r"//?[^/\s]*@")
 
 
+@declare
 class SettingMissing(ConfigError):
-    """A store was asked for, and a variable that it needs is not set."""
+    """Raised if something was asked for, and a variable that it needs is not set."""
 
-    def __init__(self, *, variable: str, purpose: str, also: Sequence[str] = ()) -> None:
-        alternatives = "".join(f" (or {name})" for name in also)
-        super().__init__(
-            f"{variable} is not set{alternatives}: it is needed to {purpose}.", variable=variable, purpose=purpose
-        )
+    template = "{variable} is not set{alternatives}: it is needed to {purpose}."
+    variable: str
+    purpose: str
+    also: tuple[str, ...] = ()
+
+    @property
+    def alternatives(self) -> str:
+        """Return the other variables that would do."""
+        return "".join(f" (or {name})" for name in self.also)
 
 
 class SettingInvalid(ConfigError):
-    """A variable holds what it cannot mean. A `value` that may be a secret is left out, and not shown."""
+    """Raised if a variable has an invalid value. A `value` that may be a secret is left out, and not shown."""
 
     def __init__(self, *, variable: str, expected: str, value: str | None = None) -> None:
-        if value is not None and _WITH_USER.search(value):  # an address with a password, in the wrong place
-            value = None
-        held = f"{variable} is {value!r}, which is" if value is not None else f"What {variable} holds (not shown) is"
-        super().__init__(f"{held} not {expected}.", variable=variable, value=value, expected=expected)
+        # A password in an address that was written to the wrong variable must not be shown either.
+        shown = None if value is None or _WITH_USER.search(value) else value
+        subject = f"{variable} is {shown!r}" if shown is not None else f"The value of {variable} (not shown) is invalid"
+        super().__init__(f"{subject}; expected {expected}.", variable=variable, value=shown, expected=expected)
 
 
+@declare
 class SettingsConflict(ConfigError):
-    """Two settings, or a setting and what the store can do, exclude each other."""
+    """Raised if two settings, or a setting and what the store can do, exclude each other."""
 
-    def __init__(self, *, reason: str, remedy: str) -> None:
-        super().__init__(f"{reason}; {remedy}.", reason=reason)
+    template = "{reason}; {remedy}."
+    reason: str
+    remedy: str

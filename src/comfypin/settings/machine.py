@@ -1,4 +1,4 @@
-"""Which release this machine runs, and where ComfyUI and its models lie."""
+"""The settings of this machine: its release, and the folders of ComfyUI and the models."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ from comfypin.settings.variables import Variables
 class MachineSettings:
     """`COMFY_HOME`, `MODELS_DIR`, and the release: `LOCK_PATH`, else `COMFY_VERSION_NAME`.
 
-    `fast_models_dir` is COMFYPIN_FAST_MODELS, where models are staged; the engine looks there first.
+    `fast_models_dir` is COMFYPIN_FAST_MODELS, the folder of staged models; the engine looks there first.
     `embedded_version` is COMFYPIN_EMBEDDED_VERSION, the ComfyUI release that the embedded engine is.
     `engine_standby` is COMFYPIN_ENGINE_STANDBY: whether a second engine waits to take a dead one's place.
     """
@@ -26,11 +26,12 @@ class MachineSettings:
 
     @property
     def models_dir(self) -> Path:
-        """Where models lie: MODELS_DIR, else `models` in COMFY_HOME."""
+        """Return the folder of models: MODELS_DIR, else `models` in COMFY_HOME."""
         return self.named_models_dir or self.comfy_home / "models"
 
-    def overridden(self, *, comfy_home: Path | None = None, models_dir: Path | None = None) -> "MachineSettings":
-        """Return the settings with what flags say in place of the environment."""
+    def with_flags(self, *, comfy_home: Path | None = None, models_dir: Path | None = None) -> "MachineSettings":
+        """Return the settings with the values of flags instead of the environment's."""
+        # An absent flag leaves what the environment says.
         return replace(
             self,
             comfy_home=comfy_home or self.comfy_home,
@@ -38,15 +39,16 @@ class MachineSettings:
         )
 
     @classmethod
-    def from_variables(cls, environ: Mapping[str, str]) -> "MachineSettings":
+    def from_variables(cls, environment: Mapping[str, str]) -> "MachineSettings":
         """Read the variables; empty ones count as unset."""
-        env = Variables(environ)
+        variables = Variables(environment)
         return cls(
-            comfy_home=env.path("COMFY_HOME") or Path("/opt/comfy"),
-            named_models_dir=env.path("MODELS_DIR"),
-            lock_path=env.path("LOCK_PATH"),
-            version_name=env.text("COMFY_VERSION_NAME"),
-            fast_models_dir=env.path("COMFYPIN_FAST_MODELS"),
-            embedded_version=env.text("COMFYPIN_EMBEDDED_VERSION"),
-            engine_standby=env.flag("COMFYPIN_ENGINE_STANDBY"),
+            # The images that comfypin builds have it there.
+            comfy_home=variables.read_path("COMFY_HOME") or Path("/opt/comfy"),
+            named_models_dir=variables.read_path("MODELS_DIR"),
+            lock_path=variables.read_path("LOCK_PATH"),
+            version_name=variables.read_text("COMFY_VERSION_NAME"),
+            fast_models_dir=variables.read_path("COMFYPIN_FAST_MODELS"),
+            embedded_version=variables.read_text("COMFYPIN_EMBEDDED_VERSION"),
+            engine_standby=variables.read_flag("COMFYPIN_ENGINE_STANDBY"),
         )

@@ -1,4 +1,4 @@
-"""How models are brought: their store, the tokens of their sources, and caches that may have them already."""
+"""The settings of models: their store, the tokens of their sources, and caches that may have them already."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ CIVITAI = "https://civitai.com"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSettings:
-    """How models are brought. The tokens are in no repr, so that no log or traceback shows them.
+    """How models are fetched. The tokens are in no repr, so that no log or traceback shows them.
 
     `store` is COMFYPIN_MODEL_STORE (default: `.comfypin` in MODELS_DIR); `connections` COMFYPIN_CONNECTIONS; `durable`
     COMFYPIN_DURABLE; the tokens HF_TOKEN (or HUGGING_FACE_HUB_TOKEN) and CIVITAI_TOKEN (or CIVITAI_API_TOKEN,
@@ -31,21 +31,27 @@ class ModelSettings:
     civitai_token: str | None = field(default=None, repr=False)
 
     @classmethod
-    def from_variables(cls, environ: Mapping[str, str]) -> "ModelSettings":
+    def from_variables(cls, environment: Mapping[str, str]) -> "ModelSettings":
         """Read the variables; empty ones count as unset. Raises `ConfigError`."""
-        env = Variables(environ)
-        home = env.path("HF_HOME") or (env.path("HOME") or Path("/root")) / ".cache" / "huggingface"
-        named_cache = env.text("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE")
+        variables = Variables(environment)
+        hub_home = (
+            variables.read_path("HF_HOME") or (variables.read_path("HOME") or Path("/root")) / ".cache" / "huggingface"
+        )
+        named_cache = variables.read_text("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE")
         return cls(
-            store=env.path("COMFYPIN_MODEL_STORE"),
-            connections=env.count("COMFYPIN_CONNECTIONS", default=DEFAULT_CONNECTIONS, minimum=1, maximum=128),
-            durable=env.flag("COMFYPIN_DURABLE"),
-            hub_endpoint=env.text("HF_ENDPOINT") or HUB,
-            hub_token=env.header("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_TOKEN"),
-            hub_caches=(
-                env.path("COMFYPIN_RUNPOD_CACHE") or Path("/runpod-volume/huggingface-cache/hub"),
-                Path(named_cache) if named_cache else home / "hub",
+            store=variables.read_path("COMFYPIN_MODEL_STORE"),
+            connections=variables.read_count(
+                "COMFYPIN_CONNECTIONS", default=DEFAULT_CONNECTIONS, minimum=1, maximum=128
             ),
-            civitai_endpoint=env.text("CIVITAI_ENDPOINT") or CIVITAI,
-            civitai_token=env.header("CIVITAI_TOKEN", "CIVITAI_API_TOKEN", "CIVITAI_API_KEY"),
+            durable=variables.read_flag("COMFYPIN_DURABLE"),
+            hub_endpoint=variables.read_text("HF_ENDPOINT") or HUB,
+            # The names that Hugging Face's own library reads, the old ones too.
+            hub_token=variables.read_header("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_TOKEN"),
+            hub_caches=(
+                # Runpod mounts an endpoint's cached models there.
+                variables.read_path("COMFYPIN_RUNPOD_CACHE") or Path("/runpod-volume/huggingface-cache/hub"),
+                Path(named_cache) if named_cache else hub_home / "hub",
+            ),
+            civitai_endpoint=variables.read_text("CIVITAI_ENDPOINT") or CIVITAI,
+            civitai_token=variables.read_header("CIVITAI_TOKEN", "CIVITAI_API_TOKEN", "CIVITAI_API_KEY"),
         )

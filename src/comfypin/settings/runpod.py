@@ -1,4 +1,4 @@
-"""How Runpod's APIs are reached."""
+"""The settings of Runpod's APIs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,6 +7,7 @@ from comfypin.settings.variables import Variables
 
 API_URL = "https://api.runpod.io"
 JOBS_URL = "https://api.runpod.ai/v2"
+# Each data center has its own endpoint.
 VOLUMES_URL = "https://s3api-{dc}.runpod.io"
 
 
@@ -26,14 +27,15 @@ class RunpodSettings:
     s3_secret_key: str | None = field(default=None, repr=False)
 
     @classmethod
-    def from_variables(cls, environ: Mapping[str, str]) -> "RunpodSettings":
+    def from_variables(cls, environment: Mapping[str, str]) -> "RunpodSettings":
         """Read RUNPOD_*; empty variables count as unset. Raises `ConfigError`."""
-        env = Variables(environ)
+        variables = Variables(environment)
         return cls(
-            api_key=env.header("RUNPOD_API_KEY"),
-            api_url=env.url("RUNPOD_API_URL") or API_URL,
-            jobs_url=env.url("RUNPOD_ENDPOINT_BASE_URL") or JOBS_URL,
-            volumes_url=env.url("RUNPOD_S3_URL") or VOLUMES_URL,
-            s3_access_key=env.header("RUNPOD_S3_ACCESS_KEY"),
-            s3_secret_key=env.text("RUNPOD_S3_SECRET_KEY"),
+            # Keys go into headers, where a pasted line break would do harm.
+            api_key=variables.read_header("RUNPOD_API_KEY"),
+            api_url=variables.read_url("RUNPOD_API_URL") or API_URL,
+            jobs_url=variables.read_url("RUNPOD_ENDPOINT_BASE_URL") or JOBS_URL,
+            volumes_url=variables.read_url("RUNPOD_S3_URL") or VOLUMES_URL,
+            s3_access_key=variables.read_header("RUNPOD_S3_ACCESS_KEY"),
+            s3_secret_key=variables.read_text("RUNPOD_S3_SECRET_KEY"),
         )

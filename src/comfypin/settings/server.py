@@ -1,4 +1,4 @@
-"""How the HTTP server is reached, and what it keeps secret."""
+"""The settings of the HTTP server: how it is reached, and its secrets."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,12 +7,13 @@ from comfypin.errors import ConfigError
 from comfypin.settings.variables import Variables
 
 _SYMMETRICAL = "RUNPOD_TCP_PORT_"
+# Above it are the numbers by which a pod asks for a port that is the same inside and outside.
 _MOST_PORT = 65_535
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSettings:
-    """How a server is reached. The token and secret are in no repr.
+    """Says how a server is reached. The token and secret are in no repr.
 
     `token` is COMFYPIN_TOKEN; `webhook_secret` COMFYPIN_WEBHOOK_SECRET; `public_url` COMFYPIN_PUBLIC_URL, else Runpod's
     proxy of RUNPOD_POD_ID; `port` PORT, and `health_port` PORT_HEALTH if a load balancer asks another one;
@@ -29,37 +30,47 @@ class ServerSettings:
     metrics_port: int | None = None
     symmetrical_ports: Mapping[int, int] = field(default_factory=dict)
 
-    def mapped(self, port: int) -> int:
+    def listening_port(self, port: int) -> int:
         """Return the port to listen on: Runpod gives symmetrical ports in RUNPOD_TCP_PORT_<number>.
 
         Raises `ConfigError`.
         """
+        # The pod asked for 70000, say, and Runpod gave it a real port instead.
         if port > _MOST_PORT and port in self.symmetrical_ports:
             return self.symmetrical_ports[port]
         if not 0 <= port <= _MOST_PORT:
-            name = f"{_SYMMETRICAL}{port}"
+            variable_name = f"{_SYMMETRICAL}{port}"
             raise ConfigError(
-                f"{port} is no port, and {name} does not say which one RunPod gave for it.", variable=name
+                f"{port} is not a port, and {variable_name} does not say which port RunPod gave for it.",
+                variable=variable_name,
             )
         return port
 
     @classmethod
-    def from_variables(cls, environ: Mapping[str, str]) -> "ServerSettings":
+    def from_variables(cls, environment: Mapping[str, str]) -> "ServerSettings":
         """Read the variables; empty ones count as unset. Raises `SettingInvalid`."""
-        env = Variables(environ)
+        variables = Variables(environment)
         return cls(
-            token=env.text("COMFYPIN_TOKEN"),
-            webhook_secret=env.text("COMFYPIN_WEBHOOK_SECRET"),
-            public_url=env.url("COMFYPIN_PUBLIC_URL"),
-            pod_id=env.text("RUNPOD_POD_ID"),
-            port=env.port("PORT"),
-            health_port=env.port("PORT_HEALTH"),
-            metrics_port=env.port("COMFYPIN_METRICS_PORT"),
-            symmetrical_ports=_symmetrical_ports(env),
+            token=variables.read_text("COMFYPIN_TOKEN"),
+            webhook_secret=variables.read_text("COMFYPIN_WEBHOOK_SECRET"),
+            public_url=variables.read_url("COMFYPIN_PUBLIC_URL"),
+            pod_id=variables.read_text("RUNPOD_POD_ID"),
+            port=variables.read_port("PORT"),
+            health_port=variables.read_port("PORT_HEALTH"),
+            metrics_port=variables.read_port("COMFYPIN_METRICS_PORT"),
+            symmetrical_ports=_symmetrical_ports(variables),
         )
 
 
-def _symmetrical_ports(env: Variables) -> dict[int, int]:
-    numbers = {name: name.removeprefix(_SYMMETRICAL) for name in env if name.startswith(_SYMMETRICAL)}
-    asked = {int(number): env.port(name) for name, number in numbers.items() if number.isascii() and number.isdigit()}
-    return {number: given for number, given in asked.items() if given is not None and number > _MOST_PORT}
+def _symmetrical_ports(variables: Variables) -> dict[int, int]:
+    number_texts = {name: name.removeprefix(_SYMMETRICAL) for name in variables if name.startswith(_SYMMETRICAL)}
+    given_ports = {
+        int(number): variables.read_port(name)
+        for name, number in number_texts.items()
+        if number.isascii() and number.isdigit()
+    }
+    return {
+        number: given_port
+        for number, given_port in given_ports.items()
+        if given_port is not None and number > _MOST_PORT
+    }

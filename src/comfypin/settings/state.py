@@ -1,4 +1,4 @@
-"""Where state that needs a local disk lies: outboxes, job queues, notes of uploads."""
+"""The folder for state that needs a local disk: outboxes, job queues, notes of uploads."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,8 +6,12 @@ from pathlib import Path
 from comfypin.settings.variables import Variables
 
 
-def state_folder(environ: Mapping[str, str]) -> Path:
+def state_folder(environment: Mapping[str, str]) -> Path:
     """Return COMFYPIN_STATE_DIR, else `comfypin` in XDG_STATE_HOME or ~/.local/state."""
-    env = Variables(environ)
-    home = env.path("HOME") or Path("/root")
-    return env.path("COMFYPIN_STATE_DIR") or (env.path("XDG_STATE_HOME") or home / ".local" / "state") / "comfypin"
+    variables = Variables(environment)
+    # Containers often have no HOME.
+    home_folder = variables.read_path("HOME") or Path("/root")
+    return (
+        variables.read_path("COMFYPIN_STATE_DIR")
+        or (variables.read_path("XDG_STATE_HOME") or home_folder / ".local" / "state") / "comfypin"
+    )

@@ -1,1 +1,1 @@
-"""Bytes by key: GCS, S3, a directory."""
+"""Stores of objects: bytes by key in buckets, folders or memory."""

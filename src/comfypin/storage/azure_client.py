@@ -1,4 +1,4 @@
-"""azure-storage-blob's clients, set up by the settings; what goes wrong in them, as one of our errors."""
+"""The clients of azure-storage-blob, set up from the settings, and the translation of their failures to our errors."""
 
 from typing import Any
 
@@ -22,20 +22,21 @@ from comfypin.storage.errors import (
     NotAStore,
     ObjectMissing,
     PermissionMissing,
-    ProviderSaid,
+    ProviderError,
     StoreBusy,
     StoreRefused,
-    with_request_id,
+    add_request_id,
 )
-from comfypin.storage.network_errors import ProxyFailed
-from comfypin.storage.redaction import redacted
-from comfypin.storage.sdk_session import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, session_for
+from comfypin.storage.network_errors import StoreProxyFailed
+from comfypin.storage.redaction import redact_secrets
+from comfypin.storage.sdk_session import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, make_session
 
 _NONSENSE = (ValueError, TypeError, KeyError, AttributeError)
-FAILURES = (AzureError, requests.RequestException, HTTPError, ProxyFailed, *_NONSENSE)
+FAILURES = (AzureError, requests.RequestException, HTTPError, StoreProxyFailed, *_NONSENSE)
 _STORE = "Azure Blob Storage"
 _CONNECTION_STRING = "AZURE_STORAGE_CONNECTION_STRING"
 _READ_BYTES = 8 << 20
+# The statuses that Azure's own retry policy repeats.
 _PASSING_STATUS = {408, 429, 500, 502, 503, 504}
 _PAGES_STATUS = {*range(200, 400), 400, 401, 403, 404, 405}
 _DAMAGED = {"Md5Mismatch", "InvalidMd5"}
@@ -52,12 +53,14 @@ _GRANT = "grant the role Storage Blob Data Contributor on the container (a SAS t
 
 def open_container(settings: AzureSettings) -> ContainerClient:
     """Return the client of the settings' container. Raises `ConfigError`, `CredentialsMissing`."""
-    name = str(settings.bucket)
+    container_name = str(settings.bucket)
     if settings.connection_string is None:
-        account_url, credential = _account(settings)
-        return ContainerClient(account_url, name, credential=credential, **_options(settings))
+        account_url, credential = _find_account(settings)
+        return ContainerClient(account_url, container_name, credential=credential, **_client_options(settings))
     try:
-        return ContainerClient.from_connection_string(settings.connection_string, name, **_options(settings))
+        return ContainerClient.from_connection_string(
+            settings.connection_string, container_name, **_client_options(settings)
+        )
     except ValueError:
         # From None: the original may quote a part of it.
         raise SettingInvalid(variable=_CONNECTION_STRING, expected="a connection string of a storage account") from None
@@ -65,15 +68,16 @@ def open_container(settings: AzureSettings) -> ContainerClient:
 
 def open_service(settings: AzureSettings) -> BlobServiceClient:
     """Return the client of the account itself. Raises `ConfigError`, `CredentialsMissing`."""
-    account_url, credential = _account(settings)
-    return BlobServiceClient(account_url, credential=credential, **_options(settings))
+    account_url, credential = _find_account(settings)
+    return BlobServiceClient(account_url, credential=credential, **_client_options(settings))
 
 
-def _options(settings: AzureSettings) -> dict[str, Any]:
-    session = session_for(settings.proxies, ca_bundle=settings.ca_bundle)
+def _client_options(settings: AzureSettings) -> dict[str, Any]:
+    session = make_session(settings.proxies, ca_bundle=settings.ca_bundle)
     return {
         "transport": RequestsTransport(session=session, session_owner=False),
         "retry_total": 0,  # the retries are ours: they know what passes, and are counted
+        # A redirect would carry the credentials to another server.
         "permit_redirects": False,
         "connection_timeout": CONNECT_TIMEOUT_S,
         "read_timeout": READ_TIMEOUT_S,
@@ -82,8 +86,8 @@ def _options(settings: AzureSettings) -> dict[str, Any]:
     }
 
 
-def _account(settings: AzureSettings) -> tuple[str, Any]:
-    """Return the account's address and what opens it."""
+def _find_account(settings: AzureSettings) -> tuple[str, Any]:
+    """Return the account's URL and the credential for it. Raises `ConfigError`, `CredentialsMissing`."""
     if settings.account_url is None:
         raise SettingMissing(
             variable="AZURE_STORAGE_ACCOUNT", purpose="find the storage account", also=(_CONNECTION_STRING,)
@@ -94,10 +98,10 @@ def _account(settings: AzureSettings) -> tuple[str, Any]:
         return settings.account_url, AzureNamedKeyCredential(settings.account, settings.account_key)
     if settings.sas_token is not None:
         return settings.account_url, AzureSasCredential(settings.sas_token)
-    return settings.account_url, _identity(settings)
+    return settings.account_url, _platform_identity(settings)
 
 
-def _identity(settings: AzureSettings) -> Any:
+def _platform_identity(settings: AzureSettings) -> Any:
     """Return what azure-identity finds: a managed or workload identity, variables, Azure's command line."""
     try:
         from azure.identity import DefaultAzureCredential
@@ -107,79 +111,89 @@ def _identity(settings: AzureSettings) -> Any:
             "identities install azure-identity"
         )
         raise CredentialsMissing(store=_STORE, remedy=remedy) from None
-    session = session_for(settings.proxies, ca_bundle=settings.ca_bundle)
+    session = make_session(settings.proxies, ca_bundle=settings.ca_bundle)
     return DefaultAzureCredential(transport=RequestsTransport(session=session, session_owner=False))
 
 
-def is_claimed_success(exc: Exception) -> bool:
-    """Whether the server said that all is well, but not as Azure does."""
-    if isinstance(exc, HttpResponseError):
-        return exc.status_code is not None and exc.status_code < 300 and not _is_page(exc)
-    return isinstance(exc, _NONSENSE) and not isinstance(exc, requests.RequestException)
+def is_claimed_success(exception: Exception) -> bool:
+    """Return whether the server reports success, but in a form that Azure never sends."""
+    if isinstance(exception, HttpResponseError):
+        return exception.status_code is not None and exception.status_code < 300 and not _is_page(exception)
+    return isinstance(exception, _NONSENSE) and not isinstance(exception, requests.RequestException)
 
 
-def explained(
-    exc: Exception, *, settings: AzureSettings, action: str, uri: str
-) -> tuple[StorageError | ConfigError, ProviderSaid]:
-    """Return the error that says what happened and what to do, and the original's kind without what may be secret."""
-    store = f"az://{settings.bucket}"
-    said = ProviderSaid(type(exc).__name__)
-    match exc:
-        case ProxyFailed():
-            return exc.error(store), said
-        case HttpResponseError() if exc.response is not None:
-            error = _answered(exc, store=store, action=action, uri=uri)
-            response: Any = exc.response
-            return with_request_id(error, response.headers.get("x-ms-request-id")), said
+def explain_failure(
+    exception: Exception, *, settings: AzureSettings, action: str, object_uri: str
+) -> tuple[StorageError | ConfigError, ProviderError]:
+    """Return the error that says what happened and what to do, and the kind of the original without secrets."""
+    store_name = f"az://{settings.bucket}"
+    original = ProviderError(type(exception).__name__)
+    match exception:
+        case StoreProxyFailed():
+            return exception.to_storage_error(store_name), original
+        case HttpResponseError() if exception.response is not None:
+            error = _explain_response(exception, store_name=store_name, action=action, object_uri=object_uri)
+            response: Any = exception.response
+            return add_request_id(error, response.headers.get("x-ms-request-id")), original
         case ClientAuthenticationError():
             remedy = f"azure-identity found none that works; {_CHECK_KEYS}"
-            return CredentialsMissing(store=_STORE, remedy=remedy), said
+            return CredentialsMissing(store=_STORE, remedy=remedy), original
         case AzureError() | requests.RequestException() | HTTPError():
-            inner = getattr(exc, "inner_exception", None) or exc
+            inner_error = getattr(exception, "inner_exception", None) or exception
             proxy = settings.proxies.for_address(settings.account_url or "https://")
-            return network_errors.explained(inner, store=store, proxy=proxy), said
+            return network_errors.explain_network_failure(inner_error, store_name=store_name, proxy=proxy), original
         case _:
-            return StoreBusy(store=store, status=200, code="its answer is not Azure's"), said
+            return StoreBusy(store=store_name, status=200, code="not a response of Azure"), original
 
 
-def _answered(exc: HttpResponseError, *, store: str, action: str, uri: str) -> StorageError:
-    status = int(exc.status_code or 0)
-    found = getattr(exc, "error_code", None) or ""
-    code = str(getattr(found, "value", found))
-    message = " ".join(str(exc.message).split())
-    if _is_page(exc) or (300 <= status < 400 and status != 304):
-        words = "sends a web page" if _is_page(exc) else "leads elsewhere"
-        return NotAStore(store=store, status=status, said=words, variable="AZURE_ENDPOINT_URL and HTTPS_PROXY")
-    if status in _PASSING_STATUS:
-        return StoreBusy(store=store, status=status, code=code)
-    if code in _DAMAGED or (status == 400 and "md5" in message.lower()):
-        return ChecksumMismatch(uri=uri, kind="md5", expected="another one", actual="not what the file has")
-    if status in {401, 403}:
-        return _denied(status, code, message, store=store, action=action)
-    if status == 404:
-        is_object = isinstance(exc, ResourceNotFoundError) and action == "read" and code != "ContainerNotFound"
-        return ObjectMissing(uri=uri) if is_object else BucketMissing(store=store, variable="AZURE_CONTAINER")
-    if code == "InvalidBlockList" or status < 300:
-        return StoreBusy(store=store, status=status, code=code or "its answer is not Azure's")
-    words = redacted(message.partition(" RequestId:")[0])[:300]
-    return StoreRefused(store=store, action=f"{action} {uri}", status=status, code=code, reason=words)
+def _explain_response(exception: HttpResponseError, *, store_name: str, action: str, object_uri: str) -> StorageError:
+    http_status = int(exception.status_code or 0)
+    provider_code = getattr(exception, "error_code", None) or ""
+    error_code = str(getattr(provider_code, "value", provider_code))
+    message = " ".join(str(exception.message).split())
+    if _is_page(exception) or (300 <= http_status < 400 and http_status != 304):
+        shown_message = "sends a web page" if _is_page(exception) else "leads elsewhere"
+        return NotAStore(
+            store=store_name, status=http_status, said=shown_message, variable="AZURE_ENDPOINT_URL and HTTPS_PROXY"
+        )
+    if http_status in _PASSING_STATUS:
+        return StoreBusy(store=store_name, status=http_status, code=error_code)
+    if error_code in _DAMAGED or (http_status == 400 and "md5" in message.lower()):
+        return ChecksumMismatch(uri=object_uri, kind="md5", expected="the file's", actual="another one")
+    if http_status in {401, 403}:
+        return _explain_denial(http_status, error_code, message, store_name=store_name, action=action)
+    if http_status == 404:
+        is_object = (
+            isinstance(exception, ResourceNotFoundError) and action == "read" and error_code != "ContainerNotFound"
+        )
+        return (
+            ObjectMissing(uri=object_uri) if is_object else BucketMissing(store=store_name, variable="AZURE_CONTAINER")
+        )
+    if error_code == "InvalidBlockList" or http_status < 300:
+        return StoreBusy(store=store_name, status=http_status, code=error_code or "not a response of Azure")
+    shown_message = redact_secrets(message.partition(" RequestId:")[0])[:300]
+    return StoreRefused(
+        store=store_name, action=f"{action} {object_uri}", status=http_status, code=error_code, reason=shown_message
+    )
 
 
-def _denied(status: int, code: str, message: str, *, store: str, action: str) -> StorageError:
+def _explain_denial(http_status: int, error_code: str, message: str, *, store_name: str, action: str) -> StorageError:
     # The message may hold the string that was signed: it is looked at, and not passed on.
     if "date header too old" in message.lower():
-        return ClockSkewed(store=store)
-    if code in _REFUSED or status == 401:
-        return CredentialsRefused(store=store, reason=_REFUSED.get(code, "they are not accepted"), remedy=_CHECK_KEYS)
-    return PermissionMissing(store=store, action=f"{action} objects", remedy=_GRANT)
+        return ClockSkewed(store=store_name)
+    if error_code in _REFUSED or http_status == 401:
+        return CredentialsRefused(
+            store=store_name, reason=_REFUSED.get(error_code, "they are not accepted"), remedy=_CHECK_KEYS
+        )
+    return PermissionMissing(store=store_name, action=f"{action} objects", remedy=_GRANT)
 
 
-def _is_page(exc: HttpResponseError) -> bool:
-    response: Any = exc.response
+def _is_page(exception: HttpResponseError) -> bool:
+    response: Any = exception.response
     if response is None or response.status_code not in _PAGES_STATUS:
         return False
     try:
         text = str(response.body()[:200].decode("latin-1"))
     except (AttributeError, AzureError, requests.RequestException):
         return False
-    return network_errors.is_page(text)
+    return network_errors.is_web_page(text)

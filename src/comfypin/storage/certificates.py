@@ -1,4 +1,4 @@
-"""Which certificates a store's server is believed by."""
+"""The TLS settings of stores: which certificates are trusted."""
 
 import ssl
 from pathlib import Path
@@ -7,16 +7,19 @@ from comfypin.http.sockets import BoundedTlsSocket
 from comfypin.storage.errors import CertificatesUnusable
 
 
-def trusting(ca_bundle: str | None) -> ssl.SSLContext:
+def make_tls_context(ca_bundle: str | None) -> ssl.SSLContext:
     """Return TLS settings that trust a file or folder of certificates; None: the system's.
 
     Raises `CertificatesUnusable`.
     """
-    folder = ca_bundle if ca_bundle and Path(ca_bundle).is_dir() else None
+    authorities_folder = ca_bundle if ca_bundle and Path(ca_bundle).is_dir() else None
     try:
-        context = ssl.create_default_context(cafile=None if folder else ca_bundle, capath=folder)
-    except OSError as exc:
-        raise CertificatesUnusable(path=str(ca_bundle)) from exc
-    context.set_alpn_protocols(["http/1.1"])
-    context.sslsocket_class = BoundedTlsSocket
-    return context
+        tls_context = ssl.create_default_context(
+            cafile=None if authorities_folder else ca_bundle, capath=authorities_folder
+        )
+    except OSError as exception:
+        raise CertificatesUnusable(path=str(ca_bundle)) from exception
+    # urllib3 speaks HTTP/1.1 only.
+    tls_context.set_alpn_protocols(["http/1.1"])
+    tls_context.sslsocket_class = BoundedTlsSocket
+    return tls_context

@@ -1,4 +1,4 @@
-"""Where a bucket is, read from the many ways in which people write an endpoint."""
+"""Parses the many ways in which people write an endpoint into service, bucket and region."""
 
 import re
 from dataclasses import dataclass
@@ -6,12 +6,12 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from comfypin.addresses import normalize_host
 from comfypin.settings.errors import SettingInvalid
-from comfypin.storage.keys import encoded_key
+from comfypin.storage.keys import encode_key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """A service's address, which may have a path of its own, the bucket and the region; `given` is what was written."""
+class ParsedEndpoint:
+    """A service's URL (with its base path, if any), the bucket and the region; `given` is what was written."""
 
     endpoint: str | None
     bucket: str | None
@@ -19,7 +19,7 @@ class Place:
     given: str | None = None
 
     @classmethod
-    def parse(cls, url: str | None, *, bucket: str | None, variable: str = "S3_ENDPOINT_URL") -> "Place":
+    def parse(cls, url: str | None, *, bucket: str | None, variable: str = "S3_ENDPOINT_URL") -> "ParsedEndpoint":
         """Split an endpoint URL into the service's address, the bucket (in host or path), and the region.
 
         `https://b.s3.eu-west-1.amazonaws.com`, `https://s3.eu-west-1.amazonaws.com/b`,
@@ -29,29 +29,30 @@ class Place:
         """
         if url is None:
             return cls(endpoint=None, bucket=bucket, region=None)
-        parts = checked_address(url if "://" in url else f"https://{url}", variable)
-        host = normalize_host(parts.hostname or "")
-        host = f"[{host}]" if ":" in host else host
-        service, in_host = _without_bucket(host, bucket)
-        region = _region_of(service)
-        in_path = tuple(unquote(part) for part in parts.path.split("/") if part)
-        pathless = in_host or _PATHLESS.fullmatch(service)
-        base, named = ((), in_path[:1]) if pathless else _split_path(in_path, bucket)
-        port = f":{parts.port}" if parts.port else ""
+        url_parts = parse_server_address(url if "://" in url else f"https://{url}", variable)
+        hostname = normalize_host(url_parts.hostname or "")
+        hostname = f"[{hostname}]" if ":" in hostname else hostname
+        service_host, bucket_in_host = _split_host(hostname, bucket)
+        region = _region_in_host(service_host)
+        path_parts = tuple(unquote(part) for part in url_parts.path.split("/") if part)
+        pathless = bucket_in_host or _PATHLESS.fullmatch(service_host)
+        base_parts, bucket_parts = ((), path_parts[:1]) if pathless else _split_path(path_parts, bucket)
+        port = f":{url_parts.port}" if url_parts.port else ""
+        base_path = "".join(f"/{encode_key(part)}" for part in base_parts)
         return cls(
-            endpoint=f"{parts.scheme}://{service}{port}{''.join(f'/{encoded_key(part)}' for part in base)}",
-            bucket=bucket or in_host or next(iter(named), None),
+            endpoint=f"{url_parts.scheme}://{service_host}{port}{base_path}",
+            bucket=bucket or bucket_in_host or next(iter(bucket_parts), None),
             region=region,
             given=url,
         )
 
 
-# Services without a path of their own: what stands there is a bucket, and perhaps a folder.
+# Services whose URLs have no base path: a path here names the bucket, and perhaps a folder.
 _PATHLESS = re.compile(
     r"(.*\.)?(amazonaws\.com(\.cn)?|digitaloceanspaces\.com|backblazeb2\.com|wasabisys\.com|scw\.cloud"
     r"|r2\.cloudflarestorage\.com|runpod\.io|storage\.googleapis\.com)"
 )
-# Where services have their S3 API, beside other things. https://supabase.com/docs/guides/storage/s3/authentication
+# Base paths of S3 APIs at services that have other APIs too. https://supabase.com/docs/guides/storage/s3/authentication
 _BASES = (("storage", "v1", "s3"),)
 _HOSTS_WITH_BUCKET = (
     r"(?P<bucket>.+)\.(?P<rest>s3[.-](?:dualstack\.)?[a-z0-9-]+\.amazonaws\.com(?:\.cn)?|s3\.amazonaws\.com)",
@@ -67,47 +68,48 @@ _REGIONS = (
 )
 
 
-def checked_address(url: str, variable: str) -> SplitResult:
-    """The parts of a server's address. Raises `SettingInvalid`, which shows no user, password or query."""
+def parse_server_address(url: str, variable: str) -> SplitResult:
+    """Split a server's URL. Raises `SettingInvalid`, which shows no user, password or query."""
     try:
-        parts = urlsplit(url)
-        normalize_host(parts.hostname or "")
-        usable = parts.scheme in {"http", "https"} and parts.port != 0
+        url_parts = urlsplit(url)
+        normalize_host(url_parts.hostname or "")
+        usable = url_parts.scheme in {"http", "https"} and url_parts.port != 0
     except ValueError:
-        raise SettingInvalid(variable=variable, expected="an address like https://host") from None
-    shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+        raise SettingInvalid(variable=variable, expected="a URL like https://host") from None
+    shown_url = f"{url_parts.scheme}://{url_parts.netloc.rpartition('@')[2]}"
     if not usable:
-        raise SettingInvalid(variable=variable, value=shown, expected="an address like https://host")
-    if "@" in parts.netloc or parts.query or parts.fragment or {".", ".."} & set(parts.path.split("/")):
-        expected = f"an address without user, password, query, '.' and '..': {shown}"
+        raise SettingInvalid(variable=variable, value=shown_url, expected="a URL like https://host")
+    if "@" in url_parts.netloc or url_parts.query or url_parts.fragment or {".", ".."} & set(url_parts.path.split("/")):
+        expected = f"a URL without user, password, query, '.' and '..', like {shown_url}"
         raise SettingInvalid(variable=variable, expected=expected)
-    return parts
+    return url_parts
 
 
-def _without_bucket(host: str, bucket: str | None) -> tuple[str, str | None]:
-    if bucket and host.startswith(f"{bucket}."):
-        return host.removeprefix(f"{bucket}."), bucket
+def _split_host(hostname: str, bucket: str | None) -> tuple[str, str | None]:
+    if bucket and hostname.startswith(f"{bucket}."):
+        return hostname.removeprefix(f"{bucket}."), bucket
     for pattern in _HOSTS_WITH_BUCKET:
-        if found := re.fullmatch(pattern, host):
-            return found["rest"], found["bucket"]
-    return host, None
+        if matched := re.fullmatch(pattern, hostname):
+            return matched["rest"], matched["bucket"]
+    return hostname, None
 
 
-def _region_of(host: str) -> str | None:
-    if host.endswith(".r2.cloudflarestorage.com"):
+def _region_in_host(hostname: str) -> str | None:
+    if hostname.endswith(".r2.cloudflarestorage.com"):
+        # R2 has one region and calls it so: https://developers.cloudflare.com/r2/api/s3/api/
         return "auto"
     for pattern in _REGIONS:
-        if found := re.fullmatch(pattern, host):
-            return found["region"]
+        if matched := re.fullmatch(pattern, hostname):
+            return matched["region"]
     return None
 
 
-def _split_path(path: tuple[str, ...], bucket: str | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The service's own part of an address's path, and the bucket, where that is the rest."""
-    for base in _BASES:
-        if path[: len(base)] == base:
-            return base, path[len(base) :][:1]
+def _split_path(path_parts: tuple[str, ...], bucket: str | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Split a URL's path into the service's base path and the bucket, if it holds one."""
+    for base_parts in _BASES:
+        if path_parts[: len(base_parts)] == base_parts:
+            return base_parts, path_parts[len(base_parts) :][:1]
     if bucket is None:
-        # Of several parts nobody can tell which is the bucket: it has to be named.
-        return ((), path) if len(path) == 1 else (path, ())
-    return (path[:-1] if path[-1:] == (bucket,) else path), (bucket,)
+        # With several parts nobody can tell which is the bucket, so it must be named.
+        return ((), path_parts) if len(path_parts) == 1 else (path_parts, ())
+    return (path_parts[:-1] if path_parts[-1:] == (bucket,) else path_parts), (bucket,)

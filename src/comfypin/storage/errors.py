@@ -4,16 +4,18 @@ No message holds a query string, a header or a body: signatures, session tokens 
 """
 
 import re
+from pathlib import PurePath
 from typing import TypeVar
 
-from comfypin.errors import ConfigError, StorageError
+from comfypin.errors import ConfigError, StorageError, declare
 
+# An id is copied into logs and results unchanged, so only harmless characters are accepted.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:=/+-]{1,128}")
-E = TypeVar("E", bound=StorageError)
+AnyStorageError = TypeVar("AnyStorageError", bound=StorageError)
 
 
-def with_request_id(error: E, request_id: object) -> E:
-    """The error with the id of the service's own that its support asks for, if the service gave one."""
+def add_request_id(error: AnyStorageError, request_id: object) -> AnyStorageError:
+    """Return the error with the service's request id, which its support asks for, if the service gave one."""
     if isinstance(request_id, str) and _REQUEST_ID.fullmatch(request_id):
         error.message = f"{error.message.removesuffix('.')} (request id {request_id})."
         error.args = (error.message,)
@@ -21,218 +23,253 @@ def with_request_id(error: E, request_id: object) -> E:
     return error
 
 
+@declare
 class CertificatesUnusable(ConfigError):
-    """The file of certificates to trust holds none."""
+    """Raised if the file of certificates to trust holds none."""
 
-    def __init__(self, *, path: str) -> None:
-        super().__init__(
-            f"{path}, which AWS_CA_BUNDLE or REQUESTS_CA_BUNDLE names, holds no certificates in PEM that can be read.",
-            path=path,
-        )
+    template = (
+        "{path} (from AWS_CA_BUNDLE or REQUESTS_CA_BUNDLE) holds no readable certificates; name a file of "
+        "certificates in PEM, or a folder of such files."
+    )
+    path: str
 
 
+@declare
 class SdkMissing(ConfigError):
-    """The client library of a store is not installed."""
+    """Raised if the client library of a store is not installed."""
 
-    def __init__(self, *, store: str, extra: str) -> None:
-        super().__init__(
-            f"Delivery to {store} needs its client library: install comfypin[{extra}].", store=store, extra=extra
-        )
-
-
-class Transient(StorageError):
-    """A failure that may pass: the only kind that is tried again."""
+    template = "{store} needs its client library: install comfypin[{extra}]."
+    store: str
+    extra: str
 
 
-class StoreUnreachable(Transient):
-    """Nothing, or nothing whole, came back from the store."""
-
-    def __init__(
-        self, *, store: str, reason: str, remedy: str = "check the endpoint and this machine's network"
-    ) -> None:
-        super().__init__(f"{store} could not be reached ({reason}); {remedy}.", store=store, reason=reason)
+class TransientStorageError(StorageError):
+    """Base of the transient failures, the only ones that are retried."""
 
 
+@declare
+class StoreUnreachable(TransientStorageError):
+    """Raised if the store sent no response, or not a whole one."""
+
+    template = "{store} could not be reached ({reason}); {remedy}."
+    store: str
+    reason: str
+    remedy: str = "check the endpoint and this machine's network"
+
+
+@declare
 class StoreTooSlow(StorageError):
-    """A store did not answer within the time that there was for all of it."""
+    """Raised if the store did not respond before the deadline of the whole job or upload."""
 
-    def __init__(self, *, store: str) -> None:
-        super().__init__(
-            f"{store} did not answer in the time that there was; check that its address is that of a store.",
-            store=store,
-        )
+    template = "{store} did not respond before the deadline; check that its address is that of a store."
+    store: str
 
 
+@declare
 class ProxyRefused(StorageError):
-    """The proxy on the way to the store lets nothing through."""
+    """Raised if the proxy between this machine and the store lets nothing through."""
 
-    def __init__(self, *, proxy: str, variable: str, store: str, reason: str, remedy: str) -> None:
-        super().__init__(
-            f"The proxy {proxy}, which {variable} names, refuses to lead to {store} ({reason}): {remedy}.",
-            proxy=proxy,
-            store=store,
-            reason=reason,
-        )
-
-
-class StoreBusy(Transient):
-    """The store answered that it cannot serve now."""
-
-    def __init__(self, *, store: str, status: int, code: str = "") -> None:
-        named = f" {code}" if code else ""
-        super().__init__(
-            f"{store} cannot serve now (HTTP {status}{named}); try again later, or allow more retries.",
-            store=store,
-            status=status,
-            code=code,
-        )
+    template = "The proxy {proxy} (from {variable}) refuses to lead to {store} ({reason}): {remedy}."
+    proxy: str
+    variable: str
+    store: str
+    reason: str
+    remedy: str
 
 
-class ChecksumMismatch(Transient):
-    """The store holds, or says that it holds, other bytes than were sent."""
+@declare
+class StoreBusy(TransientStorageError):
+    """Raised if the store responds that it cannot serve now, or with something that no store sends."""
 
-    def __init__(self, *, uri: str, kind: str, expected: str, actual: str) -> None:
-        super().__init__(
-            f"{uri} arrived damaged: its {kind} is {actual}, {expected} was sent; the upload does not count.",
-            uri=uri,
-            kind=kind,
-            expected=expected,
-            actual=actual,
-        )
+    template = "{store} cannot serve now (HTTP {status}{code_suffix}); try again later, or allow more retries."
+    store: str
+    status: int
+    code: str = ""
 
-
-class NotStored(Transient):
-    """The store answered that all is well, and has nothing under the key."""
-
-    def __init__(self, *, uri: str, status: int) -> None:
-        super().__init__(
-            f"{uri} is not there, although the upload was answered with HTTP {status}; the upload does not count.",
-            uri=uri,
-            status=status,
-        )
+    @property
+    def code_suffix(self) -> str:
+        """Return the store's error code after a comma, if there is one."""
+        return f", {self.code}" if self.code else ""
 
 
+@declare
+class ChecksumMismatch(TransientStorageError):
+    """Raised if the store holds other bytes than were sent, or says so."""
+
+    template = "{uri} arrived damaged: its {kind} is {actual}, expected {expected}; run the upload again."
+    uri: str
+    kind: str
+    expected: str
+    actual: str
+
+
+@declare
+class NotStored(TransientStorageError):
+    """Raised if the store confirmed an upload and has nothing under the key."""
+
+    template = (
+        "{uri} is missing, although the upload was confirmed with HTTP {status}; run the upload again, and check "
+        "that no proxy answers in the store's place."
+    )
+    uri: str
+    status: int
+
+
+@declare
 class CredentialsMissing(StorageError):
-    """No credentials were found where the platform usually has them."""
+    """Raised if no credentials are set, and the platform gives none."""
 
-    def __init__(self, *, store: str, remedy: str) -> None:
-        super().__init__(f"There are no credentials for {store}: {remedy}.", store=store)
+    template = "There are no credentials for {store}: {remedy}."
+    store: str
+    remedy: str
 
 
+@declare
 class CredentialsRefused(StorageError):
-    """The store knows no such credentials, or they have expired."""
+    """Raised if the store does not know the credentials, or they have expired."""
 
-    def __init__(self, *, store: str, reason: str, remedy: str) -> None:
-        super().__init__(f"{store} refused the credentials ({reason}): {remedy}.", store=store, reason=reason)
+    template = "{store} refused the credentials ({reason}): {remedy}."
+    store: str
+    reason: str
+    remedy: str
 
 
+@declare
 class ClockSkewed(StorageError):
-    """This machine's clock and the store's differ too much for signatures to be valid."""
+    """Raised if this machine's clock and the store's differ too much for signatures to be valid."""
 
-    def __init__(self, *, store: str) -> None:
-        super().__init__(
-            f"{store} refused a request because this machine's clock is wrong; set the clock (for example with NTP).",
-            store=store,
-        )
+    template = "{store} refused a request because this machine's clock is wrong; set the clock (for example with NTP)."
+    store: str
 
 
+@declare
 class BucketMissing(StorageError):
-    """The bucket does not exist where it was looked for."""
+    """Raised if the bucket does not exist at the endpoint."""
 
-    def __init__(self, *, store: str, variable: str) -> None:
-        super().__init__(
-            f"{store} does not exist at this endpoint; check {variable}, the endpoint and the region.", store=store
-        )
+    template = "{store} does not exist at this endpoint; check {variable}, the endpoint and the region."
+    store: str
+    variable: str
 
 
+@declare
 class NotAStore(StorageError):
-    """What answers at the endpoint is something else."""
+    """Raised if something else than a store responds at the endpoint."""
 
-    def __init__(self, *, store: str, status: int, said: str, variable: str) -> None:
-        super().__init__(
-            f"What answers for {store} {said} (HTTP {status}), as no such store does; check {variable}, and whether "
-            "something stands before the store.",
-            store=store,
-            status=status,
-        )
+    template = (
+        "The server at the endpoint of {store} {said} (HTTP {status}), so it is not a store; check {variable}, and "
+        "any proxy between this machine and the store."
+    )
+    store: str
+    status: int
+    said: str
+    variable: str
 
 
+@declare
 class PermissionMissing(StorageError):
-    """The credentials are good, and not for this."""
+    """Raised if the credentials are valid but do not allow the operation."""
 
-    def __init__(self, *, store: str, action: str, remedy: str) -> None:
-        super().__init__(f"The credentials may not {action} in {store}: {remedy}.", store=store, action=action)
+    template = "The credentials may not {action} in {store}: {remedy}."
+    store: str
+    action: str
+    remedy: str
 
 
+@declare
 class WrongRegion(StorageError):
-    """The bucket lives elsewhere."""
+    """Raised if the bucket is in another region; `expected` is which, if the store says it."""
 
-    def __init__(self, *, store: str, region: str, expected: str | None = None) -> None:
-        where = f"it is in {expected}; set S3_REGION={expected}" if expected else "set S3_REGION to the bucket's region"
-        super().__init__(f"{store} is not in region {region}: {where}.", store=store, region=region, expected=expected)
-        self.expected = expected
+    template = "{store} is not in region {region}: {advice}."
+    store: str
+    region: str
+    expected: str | None = None
+
+    @property
+    def advice(self) -> str:
+        """Return what to set."""
+        if self.expected is None:
+            return "set S3_REGION to the bucket's region"
+        return f"it is in {self.expected}; set S3_REGION={self.expected}"
 
 
+@declare
 class PublicAccessImpossible(StorageError):
-    """GCS_PUBLIC asks for what the bucket's access settings exclude."""
+    """Raised if GCS_PUBLIC asks for what the bucket's access settings forbid."""
 
-    def __init__(self, *, store: str, reason: str) -> None:
-        super().__init__(
-            f"GCS_PUBLIC cannot work on {store}: {reason}. Unset GCS_PUBLIC and either grant allUsers the role "
-            "Storage Object Viewer on the bucket, or use GCS_SIGNED_URL_TTL.",
-            store=store,
-            reason=reason,
-        )
+    template = (
+        "GCS_PUBLIC cannot work on {store}: {reason}. Unset GCS_PUBLIC and either grant allUsers the role Storage "
+        "Object Viewer on the bucket, or use GCS_SIGNED_URL_TTL."
+    )
+    store: str
+    reason: str
 
 
+@declare
 class SigningImpossible(StorageError):
-    """These credentials, or this store, cannot sign URLs."""
+    """Raised if the credentials, or the store, cannot sign URLs."""
 
-    def __init__(self, *, store: str, reason: str) -> None:
-        super().__init__(f"URLs of {store} cannot be signed: {reason}.", store=store, reason=reason)
+    template = "URLs of {store} cannot be signed: {reason}."
+    store: str
+    reason: str
 
 
+@declare
 class ObjectMissing(StorageError):
-    """There is nothing under the key."""
+    """Raised if there is nothing under the key."""
 
-    def __init__(self, *, uri: str) -> None:
-        super().__init__(f"There is no object {uri}.", uri=uri)
+    template = "There is no object {uri}."
+    uri: str
 
 
+@declare
 class KeyInvalid(StorageError):
-    """A key would leave the store, or is one that stores do not take."""
+    """Raised if a key would leave the store, or if stores do not accept it."""
 
-    def __init__(self, *, key: str, reason: str) -> None:
-        super().__init__(f"{key!r} is no key for an object: {reason}.", key=key, reason=reason)
+    template = "{key!r} is not a valid object key: {reason}."
+    key: str
+    reason: str
 
 
+@declare
 class PayloadUnreadable(StorageError):
-    """The file to be uploaded went away, changed, or cannot be read."""
+    """Raised if the file to upload is gone, has changed, or cannot be read."""
 
-    def __init__(self, *, path: str, reason: str) -> None:
-        super().__init__(f"{path} cannot be uploaded: {reason}.", path=path, reason=reason)
+    # A job's user knows the output's name; the folder is the server's own.
+    template = "{file_name} cannot be uploaded: {reason}."
+    path: str
+    reason: str
+
+    @property
+    def file_name(self) -> str:
+        """Return the name of the file without its folder."""
+        return PurePath(self.path).name
 
 
+@declare
 class StoreFull(StorageError):
-    """The folder that stands for a bucket cannot be written to."""
+    """Raised if the folder that serves as a bucket cannot be written to."""
 
-    def __init__(self, *, uri: str, reason: str) -> None:
-        super().__init__(f"{uri} cannot be written: {reason}.", uri=uri, reason=reason)
+    template = "{uri} cannot be written ({reason}); check the folder's permissions and free space."
+    uri: str
+    reason: str
 
 
+@declare
 class StoreRefused(StorageError):
-    """The store refused for a reason that has no sentence of its own."""
+    """Raised if the store refused for a reason that no other error names."""
 
-    def __init__(self, *, store: str, action: str, status: int, code: str, reason: str) -> None:
-        said = ": ".join(part for part in (code, reason) if part)
-        super().__init__(
-            f"{store} refused to {action} (HTTP {status}{': ' + said if said else ''}).",
-            store=store,
-            action=action,
-            status=status,
-            code=code,
-        )
+    template = "{store} refused to {action} (HTTP {status}{details})."
+    store: str
+    action: str
+    status: int
+    code: str
+    reason: str
+
+    @property
+    def details(self) -> str:
+        """Return the store's code and reason, if it gave any."""
+        return "".join(f": {part}" for part in (self.code, self.reason) if part)
 
 
-class ProviderSaid(Exception):
-    """What a provider's library said, without the parts that may hold secrets."""
+class ProviderError(Exception):
+    """The cause of a storage error: what a provider's library raised, without the parts that may hold secrets."""

@@ -1,4 +1,4 @@
-"""google-cloud-storage's client of one bucket, set up for our uploads; what goes wrong in it is named by our errors."""
+"""The client of google-cloud-storage for one bucket, set up for our uploads; its failures become our errors."""
 
 import base64
 import os
@@ -19,22 +19,22 @@ from urllib3.exceptions import HTTPError
 
 from comfypin.digest import CHUNK_BYTES
 from comfypin.errors import StorageError
-from comfypin.storage.errors import PayloadUnreadable, Transient
+from comfypin.storage.errors import PayloadUnreadable, TransientStorageError
 from comfypin.storage.gcs_credentials import GoogleCredentials
 from comfypin.storage.gcs_errors import (
     FAILURES,
-    explained,
+    explain_failure,
     is_claimed_success,
-    lost_session,
     refuse_page,
+    to_session_lost,
 )
 from comfypin.storage.gcs_settings import GcsSettings
 from comfypin.storage.interface import Payload
 from comfypin.storage.redaction import redact_library_logs
-from comfypin.storage.retry import Retry
-from comfypin.storage.sdk_session import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, sending
+from comfypin.storage.retry import StoreRetry
+from comfypin.storage.sdk_session import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, paced_sending
 
-WHOLE_BYTES = 8 << 20  # google-cloud-storage sends one request up to here, and a session above
+ONE_REQUEST_BYTES = 8 << 20  # google-cloud-storage sends one request up to here, and a session above
 # Without a size of ours it would read 100 MiB at a time, and hold 256.
 PIECE_BYTES = 16 << 20
 CHECK_TIMEOUT_S = 30.0
@@ -44,7 +44,7 @@ _USUAL_TIMEOUT = (CONNECT_TIMEOUT_S, READ_TIMEOUT_S)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectFacts:
-    """What the server says of an object."""
+    """Size, checksum and metadata of an object, as the server reports them."""
 
     size_bytes: int
     crc32c: str | None
@@ -52,8 +52,8 @@ class ObjectFacts:
     metadata: dict[str, str]
 
 
-class GaveUp(Exception):
-    """A piece of an upload failed as often as it may. `error` says how."""
+class RetriesExhausted(Exception):
+    """Raised when a piece of an upload failed as often as it may; `error` is the last failure."""
 
     def __init__(self, error: StorageError) -> None:
         super().__init__(error.message)
@@ -61,41 +61,44 @@ class GaveUp(Exception):
 
 
 class GcsClient:
-    """One bucket. Safe for threads."""
+    """Sends requests to one bucket. Safe for threads."""
 
     def __init__(self, settings: GcsSettings) -> None:
         redact_library_logs()
-        # Otherwise the library asks for the bucket's facts in a thread of its own, for traces that nobody takes.
+        # Otherwise the library fetches the bucket's metadata in another thread, for traces that nobody collects.
         os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
-        self.name = str(settings.bucket)
+        self.bucket_name = str(settings.bucket)
         self._settings = settings
         self._endpoint = settings.endpoint or _GOOGLE
         self._credentials = GoogleCredentials(settings)
-        self._session = self._credentials.session(self._endpoint)
+        self._session = self._credentials.open_session(self._endpoint)
+        # Google does not redirect these requests; the login page of a network would.
         self._session.max_redirects = 0
-        # The session adds the tokens, so that the client has no need to ask which universe the credentials are of.
+        # The session adds the tokens, so the client need not look up which universe the credentials belong to.
         client = Client(
             project=settings.project,
             credentials=AnonymousCredentials(),
             _http=self._session,
             client_options={"api_endpoint": self._endpoint},
         )
-        self._bucket = client.bucket(self.name)
+        self._bucket = client.bucket(self.bucket_name)
         self._acl = "publicRead" if settings.public else None
 
-    def upload(self, full: str, payload: Payload, file: BinaryIO, *, retry: Retry) -> ObjectFacts | None:
-        """Send a file; return what the server says of it, None if it says that all is well and does not show it.
+    def upload_file(
+        self, object_key: str, payload: Payload, payload_file: BinaryIO, *, retry: StoreRetry
+    ) -> ObjectFacts | None:
+        """Upload a file and return its facts, or None if the server reports success but not the facts that prove it.
 
-        A small file is one request. The pieces of a large one are tried again as `retry` says; then `GaveUp` is raised,
-        or `SessionLost` if the whole has to begin anew. Raises `StorageError`.
+        A small file takes one request. The pieces of a large one are retried as `retry` says, until `RetriesExhausted`;
+        raises `SessionLost` if the upload must start again, `StorageError`.
         """
-        stream = PayloadStream(payload, file)
-        blob: Blob = cast("Any", _Upload)(full, self._bucket, chunk_size=PIECE_BYTES)
+        stream = PayloadStream(payload, payload_file)
+        blob: Blob = cast("Any", _UploadBlob)(object_key, self._bucket, chunk_size=PIECE_BYTES)
         blob.metadata = dict(payload.metadata)
-        is_large = payload.size_bytes > WHOLE_BYTES
-        with self.failures_named("write", full):
+        is_large = payload.size_bytes > ONE_REQUEST_BYTES
+        with self.translate_failures("write", object_key):
             try:
-                with sending(payload.pace, payload.size_bytes):
+                with paced_sending(payload.pace, payload.size_bytes):
                     blob.upload_from_file(
                         stream,
                         size=payload.size_bytes,
@@ -103,62 +106,65 @@ class GcsClient:
                         predefined_acl=self._acl,
                         checksum="crc32c",
                         timeout=_USUAL_TIMEOUT,
-                        retry=self._retrying_pieces(full, retry) if is_large else None,
+                        # A small file is one request, which the store repeats as a whole.
+                        retry=self._piece_retry_policy(object_key, retry) if is_large else None,
                     )
-                facts = _facts(blob)
-            except (DataCorruption, *FAILURES) as exc:
-                if not is_claimed_success(exc):
+                object_facts = _to_object_facts(blob)
+            except (DataCorruption, *FAILURES) as exception:
+                if not is_claimed_success(exception):
                     raise
-                refuse_page(exc, f"gs://{self.name}")
+                refuse_page(exception, f"gs://{self.bucket_name}")
                 return None
         # Of a session the library has compared the checksum.
-        is_same = is_large or facts.crc32c == stream.crc32c
-        return facts if is_same and facts.size_bytes == payload.size_bytes else None
+        is_same = is_large or object_facts.crc32c == stream.crc32c
+        return object_facts if is_same and object_facts.size_bytes == payload.size_bytes else None
 
-    def facts(self, full: str) -> ObjectFacts | None:
-        """What the server says of an object; None if there is none. Raises `StorageError`."""
-        with self.failures_named("look at", full):
-            blob = self._bucket.get_blob(full, timeout=_USUAL_TIMEOUT, retry=None)
-            return None if blob is None else _facts(blob)
+    def get_object_facts(self, object_key: str) -> ObjectFacts | None:
+        """Return the object's facts, or None if there is no such object. Raises `StorageError`."""
+        with self.translate_failures("look at", object_key):
+            blob = self._bucket.get_blob(object_key, timeout=_USUAL_TIMEOUT, retry=None)
+            return None if blob is None else _to_object_facts(blob)
 
-    def stream(self, full: str, *, offset: int = 0, action: str = "read") -> Iterator[bytes]:
-        """The object's bytes as they come, in one request. Raises `StorageError`."""
-        # The library itself can only fill a file, or ask once for each piece.
+    def read_chunks(self, object_key: str, *, offset: int = 0, action: str = "read") -> Iterator[bytes]:
+        """Yield the object's bytes as they arrive, from one request. Raises `StorageError`."""
+        # The library itself can only fill a file, or send a request for each piece.
         headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={offset}-"} if offset else {})}
-        url = f"{self._endpoint}/storage/v1{self._bucket.path}/o/{quote(full, safe='')}?alt=media"
+        url = f"{self._endpoint}/storage/v1{self._bucket.path}/o/{quote(object_key, safe='')}?alt=media"
         expected = HTTPStatus.PARTIAL_CONTENT if offset else HTTPStatus.OK
         with (
-            self.failures_named(action, full),
+            self.translate_failures(action, object_key),
             self._session.get(url, headers=headers, stream=True, timeout=_USUAL_TIMEOUT) as response,
         ):
             if response.status_code != expected:
                 if response.status_code < 300:
-                    response.status_code = HTTPStatus.BAD_GATEWAY  # Google never answers this with another success
+                    response.status_code = HTTPStatus.BAD_GATEWAY  # Google sends no other success status here
                 raise requests.HTTPError(response=response)
             while chunk := response.raw.read(CHUNK_BYTES, decode_content=False):
                 yield chunk
 
-    def granted(self, permissions: Sequence[str]) -> list[str]:
-        """Which of these permissions the credentials have on the bucket. Raises `StorageError`."""
-        with self.failures_named("look at", ""):
-            found = self._bucket.test_iam_permissions(list(permissions), timeout=CHECK_TIMEOUT_S, retry=None)
-        return [str(item) for item in found] if isinstance(found, list) else []
+    def granted_permissions(self, permissions: Sequence[str]) -> list[str]:
+        """Return those of the permissions that the credentials have on the bucket. Raises `StorageError`."""
+        with self.translate_failures("look at", ""):
+            granted = self._bucket.test_iam_permissions(list(permissions), timeout=CHECK_TIMEOUT_S, retry=None)
+        return [str(item) for item in granted] if isinstance(granted, list) else []
 
     def access_settings(self) -> tuple[bool, bool]:
-        """Whether the bucket has uniform bucket-level access, and enforces public access prevention.
+        """Return whether uniform bucket-level access is on, and whether public access prevention is enforced.
 
         Raises `StorageError`.
         """
-        with self.failures_named("read the access settings of", ""):
+        with self.translate_failures("read the access settings of", ""):
             self._bucket.reload(timeout=CHECK_TIMEOUT_S, retry=None)
-            found = self._bucket.iam_configuration
-            return bool(found.uniform_bucket_level_access_enabled), found.public_access_prevention == "enforced"
+            iam_configuration = self._bucket.iam_configuration
+            return bool(
+                iam_configuration.uniform_bucket_level_access_enabled
+            ), iam_configuration.public_access_prevention == "enforced"
 
-    def signed_url(self, full: str, *, ttl_s: int) -> str:
-        """A signed GET (version 4). Raises `SigningImpossible`, `StorageError`."""
-        signer = self._credentials.signer()
-        with self._credentials.failures_named():
-            url: str = self._bucket.blob(full).generate_signed_url(
+    def signed_url(self, object_key: str, *, ttl_s: int) -> str:
+        """Return a signed GET URL (version 4). Raises `SigningImpossible`, `StorageError`."""
+        signer = self._credentials.make_signer()
+        with self._credentials.translate_failures():
+            url: str = self._bucket.blob(object_key).generate_signed_url(
                 version="v4",
                 expiration=timedelta(seconds=ttl_s),
                 method="GET",
@@ -167,97 +173,99 @@ class GcsClient:
             )
         return url
 
-    def uri(self, full: str) -> str:
-        """The object's address."""
-        return f"gs://{self.name}/{full}"
+    def object_uri(self, object_key: str) -> str:
+        """Return the object's `gs://` address."""
+        return f"gs://{self.bucket_name}/{object_key}"
 
     @contextmanager
-    def failures_named(self, action: str, full: str) -> Iterator[None]:
-        """Make errors of ours of what goes wrong within."""
+    def translate_failures(self, action: str, object_key: str) -> Iterator[None]:
+        """Raise our errors for what goes wrong inside the block."""
         try:
             yield
-        except (HTTPError, DataCorruption, *FAILURES) as exc:
-            error, cause = self._explained(exc, action, full)
+        except (HTTPError, DataCorruption, *FAILURES) as exception:
+            error, cause = self._explain_failure(exception, action, object_key)
             raise error from cause
 
-    def _explained(self, exc: Exception, action: str, full: str) -> tuple[StorageError, Exception]:
-        uri = self.uri(full) if full else ""
+    def _explain_failure(self, exception: Exception, action: str, object_key: str) -> tuple[StorageError, Exception]:
+        object_uri = self.object_uri(object_key) if object_key else ""
         proxy = self._settings.proxies.for_address(self._endpoint)
-        return explained(exc, bucket=self.name, action=action, uri=uri, proxy=proxy)
+        return explain_failure(exception, bucket=self.bucket_name, action=action, object_uri=object_uri, proxy=proxy)
 
-    def _retrying_pieces(self, full: str, retry: Retry) -> Callable[[Callable[[], Any]], Callable[[], Any]]:
-        """What the library takes for its retry policy: it is given each request of a session, and makes it."""
+    def _piece_retry_policy(
+        self, object_key: str, retry: StoreRetry
+    ) -> Callable[[Callable[[], Any]], Callable[[], Any]]:
+        """Return what the library takes as a retry policy: a function that wraps each request of a session."""
 
-        def once(request: Callable[[], Any]) -> Any:
+        def call_once(request: Callable[[], Any]) -> Any:
             try:
                 return request()
-            except FAILURES as exc:
-                if is_claimed_success(exc):
+            except FAILURES as exception:
+                if is_claimed_success(exception):
                     raise
-                error, cause = self._explained(exc, "write", full)
-                raise lost_session(exc, error, store=f"gs://{self.name}") or error from cause
+                error, cause = self._explain_failure(exception, "write", object_key)
+                raise to_session_lost(exception, error, store_name=f"gs://{self.bucket_name}") or error from cause
 
-        def policy(request: Callable[[], Any]) -> Callable[[], Any]:
-            def call() -> Any:
+        def retry_policy(request: Callable[[], Any]) -> Callable[[], Any]:
+            def call_with_retries() -> Any:
                 try:
-                    return retry.call(lambda: once(request), what=self.uri(full))
-                except Transient as exc:
-                    raise GaveUp(exc) from exc
+                    return retry.call(lambda: call_once(request), target=self.object_uri(object_key))
+                except TransientStorageError as exception:
+                    raise RetriesExhausted(exception) from exception
 
-            return call
+            return call_with_retries
 
-        return policy
+        return retry_policy
 
 
-class _Upload(Blob):
-    """An object that is being uploaded."""
+class _UploadBlob(Blob):
+    """A blob that is being uploaded."""
 
     def delete(self, *_args: Any, **_options: Any) -> None:
         """Delete nothing: the library would, if a checksum differs, and by then another worker may have stored it."""
 
 
 class PayloadStream:
-    """A payload's file as the library reads it: from the beginning, once. `crc32c` is of a small file's bytes."""
+    """Gives the library a payload's file to read, once, from the beginning, and sums a small file's crc32c."""
 
-    def __init__(self, payload: Payload, file: BinaryIO) -> None:
+    def __init__(self, payload: Payload, payload_file: BinaryIO) -> None:
         self._payload = payload
-        self._descriptor = file.fileno()
+        self._descriptor = payload_file.fileno()
         self._position = 0
         self._checksum = google_crc32c.Checksum()
 
     @property
     def crc32c(self) -> str:
-        """The checksum of a small file, as Google writes it."""
+        """Return the checksum of a small file in base64, as Google writes it."""
         return base64.b64encode(self._checksum.digest()).decode("ascii")
 
     def tell(self) -> int:
-        """How much was read."""
+        """Return how many bytes were read."""
         return self._position
 
     def read(self, size: int) -> bytes:
-        """Exactly so many bytes, less only at the end. Raises `PayloadUnreadable`."""
+        """Return exactly `size` bytes, fewer only at the end. Raises `PayloadUnreadable`."""
         wanted = min(size, self._payload.size_bytes - self._position)
         pieces = []
         while wanted > 0:
             try:
                 piece = os.pread(self._descriptor, wanted, self._position)
-            except OSError as exc:
-                raise self._unreadable((exc.strerror or str(exc)).lower()) from exc
+            except OSError as exception:
+                raise self._unreadable_error((exception.strerror or str(exception)).lower()) from exception
             if not piece:
-                raise self._unreadable("it became shorter while it was uploaded")
+                raise self._unreadable_error("it became shorter while it was uploaded")
             pieces.append(piece)
             self._position += len(piece)
             wanted -= len(piece)
-            if self._payload.size_bytes <= WHOLE_BYTES:
+            if self._payload.size_bytes <= ONE_REQUEST_BYTES:
                 self._checksum.update(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def _unreadable(self, reason: str) -> PayloadUnreadable:
+    def _unreadable_error(self, reason: str) -> PayloadUnreadable:
         return PayloadUnreadable(path=str(self._payload.path), reason=reason)
 
 
-def _facts(blob: Blob) -> ObjectFacts:
-    """Raises one of `NONSENSE` if the answer does not describe an object."""
+def _to_object_facts(blob: Blob) -> ObjectFacts:
+    """Return the facts of a blob. Raises one of `NONSENSE` if the response does not describe an object."""
     metadata = blob.metadata or {}
     return ObjectFacts(
         size_bytes=int(blob.size),

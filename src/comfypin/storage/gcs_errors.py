@@ -1,4 +1,4 @@
-"""What Google Cloud Storage or its client library said, as one of our errors."""
+"""Translates what Google Cloud Storage or its client library says into our errors."""
 
 import json
 from typing import Any
@@ -19,122 +19,136 @@ from comfypin.storage.errors import (
     NotAStore,
     ObjectMissing,
     PermissionMissing,
-    ProviderSaid,
+    ProviderError,
     ProxyRefused,
     PublicAccessImpossible,
     StoreBusy,
     StoreRefused,
     StoreUnreachable,
-    with_request_id,
+    add_request_id,
 )
-from comfypin.storage.network_errors import ProxyFailed
-from comfypin.storage.redaction import redacted
+from comfypin.storage.network_errors import StoreProxyFailed
+from comfypin.storage.redaction import redact_secrets
 
 GIVES_TOKENS = "Google's token service"
 # What the library makes of a body that is not Google's.
 NONSENSE = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
-FAILURES = (GoogleAPICallError, InvalidResponse, requests.RequestException, ProxyFailed, *NONSENSE)
+FAILURES = (GoogleAPICallError, InvalidResponse, requests.RequestException, StoreProxyFailed, *NONSENSE)
 
 _NEW_KEY = "make a new key and name its file in GOOGLE_APPLICATION_CREDENTIALS"
 _ENDPOINT = "HTTPS_PROXY and STORAGE_EMULATOR_HOST"
+# 308 is "resume incomplete": Google's word for an upload session that goes on.
 _PASSING_STATUS = {308, 408, 429, 500, 502, 503, 504}
 _REDIRECTS = {301, 302, 303, 307}
+# https://cloud.google.com/storage/docs/resumable-uploads
 _LOST_SESSION_STATUS = {400, 404, 410}
 _LONGEST_SAID = 300
 
 
 class SessionLost(Exception):
-    """An upload session that cannot go on; the upload has to begin anew. `error` says why."""
+    """Raised when an upload session cannot go on and the upload must start again; `error` says why."""
 
     def __init__(self, error: StorageError) -> None:
         super().__init__(error.message)
         self.error = error
 
 
-def response_of(exc: BaseException) -> requests.Response | None:
-    """The response that an exception of the library is about."""
-    found = getattr(exc, "response", None)
-    return found if isinstance(found, requests.Response) else None
+def response_of(exception: BaseException) -> requests.Response | None:
+    """Return the response that an exception of the library carries, if any."""
+    explained = getattr(exception, "response", None)
+    return explained if isinstance(explained, requests.Response) else None
 
 
-def is_claimed_success(exc: BaseException) -> bool:
-    """Whether the server said that all is well, and the library finds that something is not."""
-    response = response_of(exc)
+def is_claimed_success(exception: BaseException) -> bool:
+    """Return whether the server reports success, but the library finds something wrong."""
+    response = response_of(exception)
     if response is not None:
         return response.status_code < 300
-    if isinstance(exc, requests.RequestException):  # some are ValueErrors: an address that is none
-        return isinstance(exc, requests.exceptions.JSONDecodeError)
-    return isinstance(exc, NONSENSE)
+    if isinstance(exception, requests.RequestException):  # some are ValueErrors too, for example for an invalid URL
+        return isinstance(exception, requests.exceptions.JSONDecodeError)
+    return isinstance(exception, NONSENSE)
 
 
-def explained(
-    exc: Exception, *, bucket: str, action: str, uri: str, proxy: Proxy | None
-) -> tuple[StorageError, ProviderSaid]:
-    """Return the error that says what happened and what to do, and the original's kind without what may be secret."""
-    store = f"gs://{bucket}"
-    said = ProviderSaid(type(exc).__name__)
-    response = response_of(exc)
-    match exc:
-        case ProxyFailed():
-            return exc.error(store), said
-        case _ if response is not None and not isinstance(exc, NONSENSE):
-            error = _answered(response, store=store, action=action, uri=uri)
-            return with_request_id(error, _request_id(response)), said
-        case requests.exceptions.JSONDecodeError() if network_errors.is_page(str(exc.doc)):
-            return NotAStore(store=store, status=200, said="sends a web page", variable=_ENDPOINT), said
+def explain_failure(
+    exception: Exception, *, bucket: str, action: str, object_uri: str, proxy: Proxy | None
+) -> tuple[StorageError, ProviderError]:
+    """Return the error that says what happened and what to do, and the kind of the original without secrets."""
+    store_name = f"gs://{bucket}"
+    original = ProviderError(type(exception).__name__)
+    response = response_of(exception)
+    match exception:
+        case StoreProxyFailed():
+            return exception.to_storage_error(store_name), original
+        case _ if response is not None and not isinstance(exception, NONSENSE):
+            error = _explain_response(response, store=store_name, action=action, uri=object_uri)
+            return add_request_id(error, _request_id(response)), original
+        case requests.exceptions.JSONDecodeError() if network_errors.is_web_page(str(exception.doc)):
+            return NotAStore(store=store_name, status=200, said="sends a web page", variable=_ENDPOINT), original
         case ValueError() | TypeError() | KeyError() | AttributeError() | RecursionError():
-            return StoreBusy(store=store, status=200, code="its answer is not Google's"), said
+            return StoreBusy(store=store_name, status=200, code="not a response of Google"), original
         case _:
-            return network_errors.explained(exc, store=store, proxy=proxy), said
+            return network_errors.explain_network_failure(exception, store_name=store_name, proxy=proxy), original
 
 
-def lost_session(exc: Exception, error: StorageError, *, store: str) -> SessionLost | None:
-    """Return why an upload session cannot go on, if that is what an error means."""
-    response = response_of(exc)
+def to_session_lost(exception: Exception, error: StorageError, *, store_name: str) -> SessionLost | None:
+    """Return why an upload session cannot go on, if the error means that."""
+    response = response_of(exception)
     if response is None or not _is_of_session(response) or response.status_code not in _LOST_SESSION_STATUS:
         return None
     is_damage = isinstance(error, ChecksumMismatch)
-    return SessionLost(error if is_damage else StoreBusy(store=store, status=response.status_code))
+    return SessionLost(error if is_damage else StoreBusy(store=store_name, status=response.status_code))
 
 
-def refuse_page(exc: Exception, store: str) -> None:
-    """Raises `NotAStore` if a claimed success is a web page."""
-    response = response_of(exc)
-    text = str(exc.doc) if isinstance(exc, requests.exceptions.JSONDecodeError) else response.text if response else ""
-    if network_errors.is_page(text):
-        raise NotAStore(store=store, status=200, said="sends a web page", variable=_ENDPOINT) from None
+def refuse_page(exception: Exception, store_name: str) -> None:
+    """Raise `NotAStore` if a reported success is a web page."""
+    response = response_of(exception)
+    body_text = (
+        str(exception.doc)
+        if isinstance(exception, requests.exceptions.JSONDecodeError)
+        else response.text
+        if response
+        else ""
+    )
+    if network_errors.is_web_page(body_text):
+        raise NotAStore(store=store_name, status=200, said="sends a web page", variable=_ENDPOINT) from None
 
 
-def without_token(exc: GoogleAuthError, *, store: str, proxy: Proxy | None) -> tuple[StorageError, ProviderSaid]:
-    """Return why no token could be had, and what google-auth said of it, without secrets."""
-    said = ProviderSaid(f"{type(exc).__name__}: {redacted(str(exc))[:500]}")
-    if proxy is not None and type(exc.__cause__).__name__ == "ProxyError":
-        return network_errors.explained(exc, store=GIVES_TOKENS, proxy=proxy), said
-    if isinstance(exc, TransportError) or exc.retryable:
-        found = network_errors.explained(exc, store=GIVES_TOKENS)
-        return (found if isinstance(found, ProxyRefused) else _no_token_now()), said
-    lowered = str(exc).lower()
-    if "reasonable timeframe" in lowered or "token used too early" in lowered or "iat and exp" in lowered:
-        return ClockSkewed(store=store), said
-    expired = "expired" in lowered or "invalid_grant" in lowered
+def explain_missing_token(
+    exception: GoogleAuthError, *, store_name: str, proxy: Proxy | None
+) -> tuple[StorageError, ProviderError]:
+    """Return why there is no token, and google-auth's own words, without secrets."""
+    original = ProviderError(f"{type(exception).__name__}: {redact_secrets(str(exception))[:500]}")
+    if proxy is not None and type(exception.__cause__).__name__ == "ProxyError":
+        return network_errors.explain_network_failure(exception, store_name=GIVES_TOKENS, proxy=proxy), original
+    if isinstance(exception, TransportError) or exception.retryable:
+        explained = network_errors.explain_network_failure(exception, store_name=GIVES_TOKENS)
+        return (explained if isinstance(explained, ProxyRefused) else _no_token_now()), original
+    lower_message = str(exception).lower()
+    if (
+        "reasonable timeframe" in lower_message
+        or "token used too early" in lower_message
+        or "iat and exp" in lower_message
+    ):
+        return ClockSkewed(store=store_name), original
+    expired = "expired" in lower_message or "invalid_grant" in lower_message
     reason = "they have expired or were revoked" if expired else "no token"
-    return CredentialsRefused(store=store, reason=reason, remedy=_NEW_KEY), said
+    return CredentialsRefused(store=store_name, reason=reason, remedy=_NEW_KEY), original
 
 
 def _no_token_now() -> StoreUnreachable:
     return StoreUnreachable(store=GIVES_TOKENS, reason="no token could be had")
 
 
-def _answered(response: requests.Response, *, store: str, action: str, uri: str) -> StorageError:
-    status, reason = response.status_code, _reason(response)
+def _explain_response(response: requests.Response, *, store: str, action: str, uri: str) -> StorageError:
+    status, reason = response.status_code, _google_message(response)
     lowered = reason.lower()
     if status in _PASSING_STATUS:
         return StoreBusy(store=store, status=status)
     if status in _REDIRECTS or reason == "a web page":
-        said = "leads elsewhere" if status in _REDIRECTS else "sends a web page"
-        return NotAStore(store=store, status=status, said=said, variable=_ENDPOINT)
+        not_a_store_reason = "leads elsewhere" if status in _REDIRECTS else "sends a web page"
+        return NotAStore(store=store, status=status, said=not_a_store_reason, variable=_ENDPOINT)
     if status == 400 and ("crc32c" in lowered or "md5" in lowered):
-        return ChecksumMismatch(uri=uri, kind="crc32c", expected="another one", actual="not what the file has")
+        return ChecksumMismatch(uri=uri, kind="crc32c", expected="the file's", actual="another one")
     if "uniform bucket-level access" in lowered:
         return PublicAccessImpossible(store=store, reason="it has uniform bucket-level access")
     if "public access prevention" in lowered:
@@ -150,22 +164,24 @@ def _answered(response: requests.Response, *, store: str, action: str, uri: str)
             if action in {"read", "read back"}
             else BucketMissing(store=store, variable="GCS_BUCKET")
         )
-    said = redacted(reason)[:_LONGEST_SAID]
-    return StoreRefused(store=store, action=f"{action} {uri or 'it'}", status=status, code="", reason=said)
+    not_a_store_reason = redact_secrets(reason)[:_LONGEST_SAID]
+    return StoreRefused(
+        store=store, action=f"{action} {uri or 'it'}", status=status, code="", reason=not_a_store_reason
+    )
 
 
-def _reason(response: requests.Response) -> str:
+def _google_message(response: requests.Response) -> str:
     """Return Google's message, if there is one."""
-    text = response.text
+    body_text = response.text
     try:
-        said: Any = json.loads(text)["error"]["message"]
+        message: Any = json.loads(body_text)["error"]["message"]
     except (ValueError, KeyError, TypeError, RecursionError):
-        said = "a web page" if network_errors.is_page(text) else text[:_LONGEST_SAID]
-    return " ".join(str(said).split())
+        message = "a web page" if network_errors.is_web_page(body_text) else body_text[:_LONGEST_SAID]
+    return " ".join(str(message).split())
 
 
 def _request_id(response: requests.Response) -> str | None:
-    # In a session this is the session's own id, and whoever has it may write the object.
+    # In an upload session this is the session's id, and whoever has it may write the object.
     return None if _is_of_session(response) else response.headers.get("x-guploader-uploadid")
 
 

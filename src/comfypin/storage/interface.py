@@ -1,4 +1,4 @@
-"""Bytes by key: what every store of objects does, in five methods (synchronous; callers bring the threads)."""
+"""The interface of every object store: bytes by key, in five methods (synchronous; callers bring the threads)."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,10 +15,10 @@ LONGEST_SIGNED_URL_S = 7 * 24 * 3600  # of GCS, of S3 and of Azure
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BucketSettings:
-    """What is set for every kind of bucket; each kind adds its own endpoint and credentials.
+    """Holds what is set for every kind of bucket; each kind adds its own endpoint and credentials.
 
-    `prefix` is what outputs' keys begin with. `validate`: ask the bucket before the first job. With
-    `signed_url_ttl_s`, outputs get signed URLs for that many seconds.
+    Outputs' keys begin with `prefix`. With `validate` the bucket is checked before the first job. With
+    `signed_url_ttl_s`, outputs get signed URLs that are valid for that many seconds.
     """
 
     bucket: str | None = None
@@ -28,13 +28,13 @@ class BucketSettings:
     signed_url_ttl_s: int = 0
 
     @classmethod
-    def from_variables(cls, environ: Mapping[str, str]) -> Self:
+    def from_variables(cls, environment: Mapping[str, str]) -> Self:
         """Read this kind's variables. Raises `ConfigError`."""
         raise NotImplementedError
 
     @classmethod
-    def names_bucket(cls, environ: Mapping[str, str]) -> bool:
-        """Whether the variables name a bucket of this kind. Keys are not looked at: they may be meant for others.
+    def names_bucket(cls, environment: Mapping[str, str]) -> bool:
+        """Return whether the variables name a bucket of this kind. Keys are ignored: they may belong to another kind.
 
         Raises `SettingInvalid`.
         """
@@ -42,16 +42,17 @@ class BucketSettings:
 
     @property
     def public_base(self) -> str | None:
-        """The URL below which anyone can read the objects, if they are public."""
+        """Return the URL below which anyone can read the objects, if they are public."""
         return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Payload:
-    """A local file to be stored: its path, size and digest (known before the upload), type and metadata.
+    """A local file to store: its path, size and digest (known before the upload), type and metadata.
 
-    `stamp`, where there is one, is the file's as it was hashed: while the file has it, its bytes are not read twice.
-    `pace`, where there is one, is told of each piece of bytes before it is sent, and may sleep to bound the rate.
+    `stamp`, if there is one, is the file's stamp when it was hashed: while it is the same, the bytes are not read
+    twice. `pace`, if there is one, is called with the size of each piece before it is sent, and may sleep to limit the
+    rate.
     """
 
     path: Path
@@ -75,25 +76,25 @@ class StoredObject:
 
 
 class ObjectStore(Protocol):
-    """Objects under one bucket (or folder). Keys are relative, with `/`; they never escape the store."""
+    """Stores objects under one bucket (or folder). Keys are relative, with `/`; they never escape the store."""
 
     def put(self, key: str, payload: Payload) -> StoredObject:
         """Store the file under the key, whole or not at all, replacing what was there. Repeatable.
 
-        Returns only after the server's size and checksum agree with the payload. Raises `StorageError`.
+        Returns only after the server's size and checksum match the payload. Raises `StorageError`.
         """
 
     def head(self, key: str) -> StoredObject | None:
-        """The object's facts, or None where there is none. Raises `StorageError`."""
+        """Return the object's facts, or None if the key is free. Raises `StorageError`."""
 
     def read(self, key: str, *, offset: int = 0) -> Iterator[bytes]:
-        """The object's bytes from `offset`, in chunks. Raises `StorageError` (`ObjectMissing` where there is none)."""
+        """Yield the object's bytes from `offset`. Raises `StorageError`, `ObjectMissing` if the key is free."""
 
     def signed_url(self, key: str, *, ttl_s: int) -> str:
-        """An address that lets anyone read the object for `ttl_s` seconds. Never logged. Raises `StorageError`."""
+        """Return a URL that lets anyone read the object for `ttl_s` seconds. Never log it. Raises `StorageError`."""
 
     def check(self, *, below: str = "") -> None:
-        """Make sure that the bucket is there and takes objects below a prefix, unless the settings say not to ask.
+        """Raise an error unless the bucket exists and takes objects below a prefix. Skipped if the settings say so.
 
         Raises `StorageError`, `ConfigError`.
         """

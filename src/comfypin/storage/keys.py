@@ -7,12 +7,13 @@ from comfypin.storage.errors import KeyInvalid
 
 # What nearly all keys are; only others are looked at part by part.
 _PLAIN = re.compile(r"(?:[A-Za-z0-9_-][A-Za-z0-9._-]*/)*[A-Za-z0-9_-][A-Za-z0-9._-]*")
+# S3 lists keys as XML, which has no control characters; lone surrogates are not valid UTF-8.
 _UNWANTED = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 LONGEST_KEY_BYTES = 1024  # the limit of S3 and of GCS
 
 
-def checked_key(key: str) -> str:
-    """The key as it stands, if every store takes it and it cannot leave its prefix. Raises `KeyInvalid`."""
+def require_valid_key(key: str) -> str:
+    """Return the key if every store accepts it and it cannot leave its prefix. Raises `KeyInvalid`."""
     if len(key) <= LONGEST_KEY_BYTES and _PLAIN.fullmatch(key):
         return key
     if not key:
@@ -28,18 +29,18 @@ def checked_key(key: str) -> str:
     return key
 
 
-def joined_key(prefix: str, key: str) -> str:
-    """A store's prefix and a key below it, checked. Raises `KeyInvalid`."""
-    checked_key(key)
-    return checked_key(f"{prefix}/{key}" if prefix else key)
+def join_key(prefix: str, key: str) -> str:
+    """Return the prefix of a store and a key below it as one key. Raises `KeyInvalid`."""
+    require_valid_key(key)
+    return require_valid_key(f"{prefix}/{key}" if prefix else key)
 
 
 def clean_prefix(text: str) -> str:
-    """A prefix as users write it (`/a/b/`), as keys begin (`a/b`). Raises `KeyInvalid`."""
+    """Return a prefix as keys begin (`a/b`) from what users write (`/a/b/`). Raises `KeyInvalid`."""
     prefix = text.strip().strip("/")
-    return checked_key(prefix) if prefix else ""
+    return require_valid_key(prefix) if prefix else ""
 
 
-def encoded_key(key: str) -> str:
-    """A key as it stands in a path."""
+def encode_key(key: str) -> str:
+    """Return a key percent-encoded for the path of a URL."""
     return quote(key, safe="/-_.~")

@@ -7,67 +7,72 @@ from dataclasses import dataclass
 from comfypin.digest import CHUNK_BYTES
 from comfypin.storage.errors import ObjectMissing
 from comfypin.storage.interface import Payload, StoredObject
-from comfypin.storage.keys import checked_key
+from comfypin.storage.keys import require_valid_key
 from comfypin.storage.payload_file import open_payload, read_whole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Held:
+class _MemoryObject:
     data: bytes
     media_type: str
     stored: StoredObject
 
 
 class MemoryStore:
-    """Objects in a dict. `puts` lists the keys in the order in which they were stored."""
+    """Stores objects in a dict. `puts` lists the keys in the order in which they were stored."""
 
     def __init__(self) -> None:
         self.puts: list[str] = []
-        self._held: dict[str, _Held] = {}
+        self._held: dict[str, _MemoryObject] = {}
         self._lock = threading.Lock()
 
     def put(self, key: str, payload: Payload) -> StoredObject:
         """Keep the file's bytes."""
-        uri = self._uri(checked_key(key))
+        object_uri = self._object_uri(require_valid_key(key))
         with open_payload(payload) as file:
-            data = read_whole(payload, file)
+            content = read_whole(payload, file)
         if payload.pace is not None:
-            payload.pace(len(data))
+            payload.pace(len(content))
         stored = StoredObject(
-            key=key, size_bytes=len(data), uri=uri, metadata=dict(payload.metadata), etag=payload.sha256.hex[:32]
+            key=key,
+            size_bytes=len(content),
+            uri=object_uri,
+            metadata=dict(payload.metadata),
+            # An ETag like S3's: 32 hexadecimal digits.
+            etag=payload.sha256.hex[:32],
         )
         with self._lock:
-            self._held[key] = _Held(data=data, media_type=payload.media_type, stored=stored)
+            self._held[key] = _MemoryObject(data=content, media_type=payload.media_type, stored=stored)
             self.puts.append(key)
         return stored
 
     def head(self, key: str) -> StoredObject | None:
-        """What was stored, or None."""
-        held = self._held.get(checked_key(key))
-        return held.stored if held else None
+        """Return what was stored, or None."""
+        memory_object = self._held.get(require_valid_key(key))
+        return memory_object.stored if memory_object else None
 
     def read(self, key: str, *, offset: int = 0) -> Iterator[bytes]:
-        """The bytes, in chunks of 1 MiB."""
-        held = self._held.get(checked_key(key))
-        if held is None:
-            raise ObjectMissing(uri=self._uri(key))
-        for start in range(offset, len(held.data), CHUNK_BYTES):
-            yield held.data[start : start + CHUNK_BYTES]
+        """Yield the bytes in chunks of 1 MiB."""
+        memory_object = self._held.get(require_valid_key(key))
+        if memory_object is None:
+            raise ObjectMissing(uri=self._object_uri(key))
+        for start in range(offset, len(memory_object.data), CHUNK_BYTES):
+            yield memory_object.data[start : start + CHUNK_BYTES]
 
     def signed_url(self, key: str, *, ttl_s: int) -> str:
-        """An address that leads nowhere and has the shape of a signed one."""
-        return f"https://memory.invalid/{checked_key(key)}?ttl={ttl_s}&signature=none"
+        """Return a URL that leads nowhere but looks like a signed one."""
+        return f"https://memory.invalid/{require_valid_key(key)}?ttl={ttl_s}&signature=none"
 
     def check(self, *, below: str = "") -> None:
-        """Memory is always there."""
+        """Do nothing: memory always exists."""
 
     def media_type(self, key: str) -> str:
-        """The content type that an object was stored with."""
+        """Return the media type that an object was stored with."""
         return self._held[key].media_type
 
-    def keys(self) -> frozenset[str]:
-        """Every key that holds an object."""
+    def stored_keys(self) -> frozenset[str]:
+        """Return every key that holds an object."""
         return frozenset(self._held)
 
-    def _uri(self, key: str) -> str:
+    def _object_uri(self, key: str) -> str:
         return f"memory://{key}"

@@ -1,4 +1,4 @@
-"""Why a server could not be spoken to, in words that hold nothing of the request."""
+"""Explains why a server could not be reached, in words that hold nothing of the request."""
 
 import re
 import socket
@@ -22,8 +22,8 @@ PROXY_WANTS_LOGIN = 407
 _TUNNEL_STATUS = re.compile(r"Tunnel connection failed: (\d{3})")
 
 
-class ProxyFailed(OSError):
-    """A proxy that cannot be spoken to, or lets a request not through. What passes may be tried again."""
+class StoreProxyFailed(OSError):
+    """Raised if a proxy cannot be reached, or lets a request not through; transient failures may be retried."""
 
     def __init__(self, proxy: Proxy, *, reason: str, passes: bool, remedy: str | None = None) -> None:
         super().__init__(reason)
@@ -33,72 +33,78 @@ class ProxyFailed(OSError):
         self.remedy = remedy or f"check {proxy.variable}, or name the store's host in NO_PROXY"
 
     @classmethod
-    def unreachable(cls, proxy: Proxy, *, reason: str = "the connection broke") -> "ProxyFailed":
-        """Nothing of a proxy answers, or nothing that one would say."""
+    def from_silence(cls, proxy: Proxy, *, reason: str = "the connection broke") -> "StoreProxyFailed":
+        """Return the failure of a proxy that does not respond, or not as a proxy does."""
         return cls(proxy, reason=f"the proxy {proxy.url}: {reason}", passes=True)
 
     @classmethod
-    def of_status(cls, proxy: Proxy, status: int) -> "ProxyFailed":
-        """What a proxy answers that opens no way."""
-        if status == PROXY_WANTS_LOGIN:
-            wants = "does not accept its user and password" if proxy.authorization else "wants a user and password"
-            remedy = f"write them into {proxy.variable}: http://USER:PASSWORD@HOST:PORT, special characters as %XX"
-            return cls(proxy, reason=f"it {wants}", passes=False, remedy=remedy)
-        passes = status >= 500 or status in {408, 429}
-        if passes:
-            return cls(proxy, reason=f"the proxy {proxy.url} has no way to it (HTTP {status})", passes=True)
+    def from_status(cls, proxy: Proxy, http_status: int) -> "StoreProxyFailed":
+        """Return the failure of a proxy that refused to connect, by its status."""
+        if http_status == PROXY_WANTS_LOGIN:
+            login_problem = (
+                "does not accept its user and password" if proxy.authorization else "wants a user and password"
+            )
+            remedy = f"add them to {proxy.variable}: http://USER:PASSWORD@HOST:PORT, special characters as %XX"
+            return cls(proxy, reason=f"it {login_problem}", passes=False, remedy=remedy)
+        # A gateway that has no way to the server now may have one soon; other refusals are its rules.
+        is_transient = http_status >= 500 or http_status in {408, 429}
+        if is_transient:
+            return cls(proxy, reason=f"the proxy {proxy.url} has no way to it (HTTP {http_status})", passes=True)
         remedy = "have the store's host allowed there, or name it in NO_PROXY if it can be reached without"
-        return cls(proxy, reason=f"HTTP {status}", passes=False, remedy=remedy)
+        return cls(proxy, reason=f"HTTP {http_status}", passes=False, remedy=remedy)
 
-    def error(self, store: str) -> StorageError:
-        """The error that says so."""
+    def to_storage_error(self, store_name: str) -> StorageError:
+        """Return the error for the user."""
         if self.passes:
-            return StoreUnreachable(store=store, reason=self.reason, remedy=self.remedy)
+            return StoreUnreachable(store=store_name, reason=self.reason, remedy=self.remedy)
         return ProxyRefused(
-            proxy=self.proxy.url, variable=self.proxy.variable, store=store, reason=self.reason, remedy=self.remedy
+            proxy=self.proxy.url, variable=self.proxy.variable, store=store_name, reason=self.reason, remedy=self.remedy
         )
 
 
-def explained(exc: BaseException, *, store: str, proxy: Proxy | None = None) -> StorageError:
-    """The error that a failed request is, in words without anything of the request."""
-    causes = list(_causes(exc))
+def explain_network_failure(exception: BaseException, *, store_name: str, proxy: Proxy | None = None) -> StorageError:
+    """Return the error for a failed request; its message holds nothing of the request."""
+    causes = list(_iterate_causes(exception))
+    # Our own failures are wrapped by the libraries, and say most.
     for cause in causes:
-        if isinstance(cause, ProxyFailed):
-            return cause.error(store)
+        if isinstance(cause, StoreProxyFailed):
+            return cause.to_storage_error(store_name)
     if proxy is not None:
-        told = next((found for cause in causes if (found := _TUNNEL_STATUS.search(str(cause)))), None)
-        if told is not None:
-            return ProxyFailed.of_status(proxy, int(told[1])).error(store)
+        tunnel_status = next((matched for cause in causes if (matched := _TUNNEL_STATUS.search(str(cause)))), None)
+        if tunnel_status is not None:
+            return StoreProxyFailed.from_status(proxy, int(tunnel_status[1])).to_storage_error(store_name)
         if any(isinstance(cause, ProxyError) for cause in causes):
-            return ProxyFailed.unreachable(proxy, reason=_reason(causes)).error(store)
-    return StoreUnreachable(store=store, reason=_reason(causes))
+            return StoreProxyFailed.from_silence(proxy, reason=_failure_reason(causes)).to_storage_error(store_name)
+    return StoreUnreachable(store=store_name, reason=_failure_reason(causes))
 
 
-def _reason(causes: list[BaseException]) -> str:
+def _failure_reason(causes: list[BaseException]) -> str:
     for cause in causes:
         if isinstance(cause, NameResolutionError):
             return "its name is not known"
         # A refused connection is a "timeout" to urllib3, too.
         if isinstance(cause, ConnectTimeoutError | ReadTimeoutError) and not isinstance(cause, NewConnectionError):
             return "it did not answer in time"
-    systems = [cause for cause in causes if isinstance(cause, OSError) and not isinstance(cause, HTTPError)]
-    return reason_of(systems[-1]) if systems else "the connection broke"
+    system_errors = [cause for cause in causes if isinstance(cause, OSError) and not isinstance(cause, HTTPError)]
+    return describe_os_error(system_errors[-1]) if system_errors else "the connection broke"
 
 
-def _causes(exc: BaseException | None) -> Iterator[BaseException]:
-    """An exception of urllib3 and what it is made of, the innermost last."""
-    if exc is None:
+def _iterate_causes(exception: BaseException | None) -> Iterator[BaseException]:
+    """Yield an exception of urllib3 and those that it wraps, the innermost last."""
+    if exception is None:
         return
-    yield exc
-    inner = [part for part in exc.args if isinstance(part, BaseException)]
-    inner += [part for part in (getattr(exc, "original_error", None), exc.__cause__) if part is not None]
-    for part in dict.fromkeys(inner):
-        yield from _causes(part)
+    yield exception
+    inner_errors = [part for part in exception.args if isinstance(part, BaseException)]
+    inner_errors += [
+        part for part in (getattr(exception, "original_error", None), exception.__cause__) if part is not None
+    ]
+    for inner_error in dict.fromkeys(inner_errors):
+        yield from _iterate_causes(inner_error)
 
 
-def reason_of(exc: OSError) -> str:
-    """Why a server could not be spoken to."""
-    match exc:
+def describe_os_error(exception: OSError) -> str:
+    """Return why a server could not be reached, as a clause."""
+    match exception:
         case socket.gaierror():
             return "its name is not known"
         case ConnectionRefusedError():
@@ -113,6 +119,6 @@ def reason_of(exc: OSError) -> str:
             return "the connection broke"
 
 
-def is_page(text: str) -> bool:
-    """Whether a body is a web page."""
+def is_web_page(text: str) -> bool:
+    """Return whether a body is a web page."""
     return text.lstrip()[:15].lower().startswith(("<html", "<!doctype html"))

@@ -1,4 +1,4 @@
-"""Keeps secrets out of the logs of the libraries that we call: they log addresses, some of which are capabilities."""
+"""Keeps secrets out of the logs of the libraries that we call: some URLs that they log are capabilities."""
 
 import logging
 import re
@@ -12,18 +12,18 @@ _BEARER = re.compile(r"(?i)\b(Bearer|AWS4-HMAC-SHA256)\s+[^\s\"',]+")
 _LOGGERS = ("urllib3.connectionpool", "google.auth", "google.auth.transport.requests")
 
 
-def redacted(text: str) -> str:
-    """The text without signatures, session ids and tokens."""
+def redact_secrets(text: str) -> str:
+    """Return the text without signatures, session ids and tokens."""
     return _BEARER.sub(r"\1 ***", _SECRETS.sub(r"\1=***", text))
 
 
 class RedactingFilter(logging.Filter):
-    """Rewrites a record that holds a secret; lets every record through."""
+    """Rewrites log records that hold a secret; drops none."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Replace the record's text where redaction changes it."""
+        """Replace the record's text if redaction changes it."""
         text = record.getMessage()
-        clean = redacted(text)
+        clean = redact_secrets(text)
         if clean != text:
             record.msg, record.args = clean, ()
         return True

@@ -17,20 +17,20 @@ from comfypin.storage.keys import clean_prefix
 
 
 class StoreModule(Protocol):
-    """What a module of buckets offers: the class of its settings, and a store made of them."""
+    """What a module of buckets offers: the class of its settings, and a function that opens a store from them."""
 
     Settings: type[BucketSettings]
 
     def open_store(self, settings: Any, *, prefix: str = "") -> ObjectStore:
-        """The bucket that the settings name, or the part of it below a prefix. Raises `ConfigError`, `StorageError`.
+        """Open the bucket that the settings name, or a prefix in it. Raises `ConfigError`, `StorageError`.
 
-        An `ImportError` means that the client library is not installed.
+        Raises `ImportError` if the client library is not installed.
         """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreKind:
-    """A kind of bucket.
+    """One kind of bucket.
 
     `name` is its word in `--output`, OUTPUT_MODE and `output.mode`, the extra that installs its client library (whose
     module is `sdk`), and its module here.
@@ -45,25 +45,26 @@ class StoreKind:
 
     @property
     def result_type(self) -> str:
-        """What a job's result calls an output that lies there."""
+        """Return the `type` of an output in a job's result if it is in such a bucket."""
         return f"{self.name}_url"
 
-    def settings(self, environ: Mapping[str, str]) -> BucketSettings:
-        """What the variables say of this kind. Raises `ConfigError`."""
-        return self._load().Settings.from_variables(environ)
+    def read_settings(self, environment: Mapping[str, str]) -> BucketSettings:
+        """Return this kind's settings from the variables. Raises `ConfigError`."""
+        return self._load_module().Settings.from_variables(environment)
 
-    def is_configured(self, environ: Mapping[str, str]) -> bool:
-        """Whether the variables name a bucket of this kind. Raises `SettingInvalid`."""
-        return self._load().Settings.names_bucket(environ)
+    def is_configured(self, environment: Mapping[str, str]) -> bool:
+        """Return whether the variables name a bucket of this kind. Raises `SettingInvalid`."""
+        return self._load_module().Settings.names_bucket(environment)
 
-    def open(self, settings: BucketSettings, *, prefix: str = "") -> ObjectStore:
+    def open_store(self, settings: BucketSettings, *, prefix: str = "") -> ObjectStore:
         """Open the bucket that the settings name. Raises `SdkMissing`, `ConfigError`, `StorageError`."""
         try:
-            return self._load().open_store(settings, prefix=prefix)
-        except ImportError as exc:
-            raise SdkMissing(store=self.title, extra=self.name) from exc
+            return self._load_module().open_store(settings, prefix=prefix)
+        except ImportError as exception:
+            raise SdkMissing(store=self.title, extra=self.name) from exception
 
-    def _load(self) -> StoreModule:
+    def _load_module(self) -> StoreModule:
+        # Loaded when it is needed: client libraries are slow to import.
         return cast("StoreModule", import_module(f"comfypin.storage.{self.name}"))
 
 
@@ -77,28 +78,29 @@ KINDS: Mapping[str, StoreKind] = {kind.name: kind for kind in _ALL}
 SCHEMES: Mapping[str, StoreKind] = {scheme: kind for kind in _ALL for scheme in (kind.scheme, *kind.aliases)}
 
 
-def kind_of(scheme: str) -> StoreKind:
-    """The kind of bucket with this scheme. Raises `UsageError`."""
+def find_kind(scheme_name: str) -> StoreKind:
+    """Return the kind of bucket with this scheme. Raises `UsageError`."""
     try:
-        return SCHEMES[scheme.lower()]
+        return SCHEMES[scheme_name.lower()]
     except KeyError:
-        raise UsageError(f"{scheme}:// is no scheme of buckets; there are {_listed_schemes()}.") from None
+        raise UsageError(f"{scheme_name}:// is not a kind of bucket; use {_list_schemes()}.") from None
 
 
-def configured_bucket(environ: Mapping[str, str]) -> str | None:
-    """The name of the first kind for which the variables name a bucket. Raises `SettingInvalid`."""
-    return next((kind.name for kind in KINDS.values() if kind.is_configured(environ)), None)
+def first_configured_kind(environment: Mapping[str, str]) -> str | None:
+    """Return the name of the first kind for which the variables name a bucket. Raises `SettingInvalid`."""
+    # Only set variables decide; no bucket is contacted.
+    return next((store_kind.name for store_kind in KINDS.values() if store_kind.is_configured(environment)), None)
 
 
-def open_bucket(scheme: str, bucket: str, prefix: str, environ: Mapping[str, str]) -> ObjectStore:
-    """A bucket by its name, with the endpoint and credentials of the variables. Raises as `StoreKind.open` does."""
-    kind = kind_of(scheme)
-    return kind.open(replace(kind.settings(environ), bucket=bucket), prefix=prefix)
+def open_bucket(scheme_name: str, bucket: str, prefix: str, environment: Mapping[str, str]) -> ObjectStore:
+    """Open a bucket by name, with the variables' endpoint and credentials. Raises as `StoreKind.open_store` does."""
+    store_kind = find_kind(scheme_name)
+    return store_kind.open_store(replace(store_kind.read_settings(environment), bucket=bucket), prefix=prefix)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Address:
-    """Where a store is, as users write it: a folder, or a bucket and what keys begin with there."""
+class StoreAddress:
+    """A store's address as users write it: a folder, or a bucket and a prefix for keys."""
 
     folder: Path | None = None
     scheme: str = ""
@@ -106,17 +108,19 @@ class Address:
     prefix: str = ""
 
     @classmethod
-    def parse(cls, text: str) -> "Address":
-        """`scheme://bucket/prefix`, `file:///folder` or `folder`. Raises `UsageError`, `KeyInvalid`."""
-        scheme, separator, rest = text.partition("://")
+    def parse(cls, address_text: str) -> "StoreAddress":
+        """Parse `scheme://bucket/prefix`, `file:///folder` or `folder`. Raises `UsageError`, `KeyInvalid`."""
+        scheme, separator, remainder = address_text.partition("://")
         if not separator or scheme.lower() == "file":
-            return cls(folder=Path(rest if separator else text).absolute())
-        bucket, _, prefix = rest.partition("/")
+            return cls(folder=Path(remainder if separator else address_text).absolute())
+        bucket, _, prefix = remainder.partition("/")
         if scheme.lower() not in SCHEMES or not bucket:
-            raise UsageError(f"{text} is no place for objects; write {_listed_schemes('bucket/prefix')} or DIR.")
+            raise UsageError(
+                f"{address_text} is not the address of a store; write {_list_schemes('bucket/prefix')} or DIR."
+            )
         return cls(scheme=scheme.lower(), bucket=bucket, prefix=clean_prefix(prefix))
 
 
-def _listed_schemes(rest: str = "") -> str:
-    *others, last = (f"{kind.scheme}://{rest}" for kind in KINDS.values())
-    return f"{', '.join(others)} and {last}" if not rest else ", ".join([*others, last])
+def _list_schemes(remainder: str = "") -> str:
+    *others, last = (f"{store_kind.scheme}://{remainder}" for store_kind in KINDS.values())
+    return f"{', '.join(others)} or {last}" if not remainder else ", ".join([*others, last])

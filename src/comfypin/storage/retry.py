@@ -1,4 +1,4 @@
-"""Trying a store's requests again: the one retry policy, for failures of stores that may pass, said in the log."""
+"""Retries a store's requests: one retry policy, for transient failures of stores, with a log line for each retry."""
 
 import logging
 import random
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from comfypin import retry
-from comfypin.storage.errors import Transient
+from comfypin.storage.errors import TransientStorageError
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -17,8 +17,8 @@ LONGEST_SLEEP_S = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Retry:
-    """How often, and after what sleeps, an operation is tried again. Sleep and chance can be replaced."""
+class StoreRetry:
+    """Retries an operation, so often and after such sleeps. Tests replace the sleep and the dice."""
 
     retries: int = 3
     base_sleep_s: float = 0.5
@@ -26,23 +26,26 @@ class Retry:
     dice: Callable[[], float] = field(default=random.random)
 
     @property
-    def policy(self) -> retry.RetryPolicy:
-        """The policy."""
+    def retry_policy(self) -> retry.RetryPolicy:
+        """Return the policy."""
         return retry.RetryPolicy(retries=self.retries, base_s=self.base_sleep_s, longest_s=LONGEST_SLEEP_S)
 
-    def call(self, operation: Callable[[], T], *, what: str, progress: Callable[[], int] = lambda: 0) -> T:
-        """Return what the operation returns, tried again as the policy says. The last failure goes up as it is.
+    def call(self, operation: Callable[[], T], *, target: str, progress: Callable[[], int] = lambda: 0) -> T:
+        """Return what the operation returns, retried as the policy says. Raises its last failure.
 
-        A failure after `progress` has grown is the first of a new row: a long upload over a bad line is not a
-        hopeless one.
+        If `progress` has grown since the last failure, the count starts again: a long upload over a bad line is not
+        hopeless.
         """
 
-        def report(retried: retry.Retried) -> None:
+        # A retry costs time, so the log says why there was one.
+        def report_retry(retried: retry.Retried) -> None:
             reason = getattr(retried.error, "message", str(retried.error))
             log.warning(
                 "storage retried",
-                extra={"action": "storage_retried", "what": what, "reason": reason, "sleep_s": retried.delay_s},
+                extra={"action": "storage_retried", "what": target, "reason": reason, "sleep_s": retried.delay_s},
             )
 
-        again = retry.Retry(policy=self.policy, on=Transient, report=report, progress=progress, draw=self.dice)
-        return again.call(operation, sleep=self.sleep)
+        core_retry = retry.Retry(
+            policy=self.retry_policy, on=TransientStorageError, report=report_retry, progress=progress, draw=self.dice
+        )
+        return core_retry.call(operation, sleep=self.sleep)

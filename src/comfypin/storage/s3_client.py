@@ -1,7 +1,7 @@
-"""boto3's client of one bucket, set up so that every S3 server understands it; what it finds out is ours to say.
+"""The botocore client of one bucket, set up so that every S3 server understands it; its failures become our errors.
 
-The client is botocore's, as boto3's own is; boto3's resources and transfer manager, which are not used here, would
-cost 0.1 s of CPU at each start.
+The client is the one that boto3 uses too; boto3's resources and transfer manager, which are not used here, would cost
+0.1 s of CPU at each start.
 """
 
 from collections.abc import Iterator
@@ -19,151 +19,158 @@ from botocore.parsers import ResponseParserError
 
 from comfypin import __version__
 from comfypin.settings.errors import SettingMissing
-from comfypin.storage.endpoint import Place
-from comfypin.storage.errors import ProviderSaid
+from comfypin.storage.endpoint import ParsedEndpoint
+from comfypin.storage.errors import ProviderError
 from comfypin.storage.redaction import redact_library_logs
 from comfypin.storage.s3_errors import (
     BODY,
     LENDER,
     STATUS,
-    S3Place,
-    explained_failure,
-    no_credentials,
+    S3Location,
+    credentials_missing,
+    explain_failure,
+    explain_missing_credentials,
     refuse_page,
-    without_credentials,
 )
 from comfypin.storage.s3_settings import S3Settings
-from comfypin.storage.s3_transport import READ_TIMEOUT_S, Transport
+from comfypin.storage.s3_transport import READ_TIMEOUT_S, S3Transport
 from comfypin.storage.upload_body import UploadBody
 
-_USUAL_REGION = "us-east-1"
+_DEFAULT_REGION = "us-east-1"
+# AWS's services that give temporary keys.
 _LENDS_KEYS = ("sts", "sso", "sso-oidc")
 
 
 class S3Client:
-    """One bucket. Safe for threads. `call` is any operation of boto3's client."""
+    """Sends requests to one bucket. Safe for threads. `call_operation` takes any operation of boto3's client."""
 
     def __init__(self, settings: S3Settings, *, read_timeout_s: float = READ_TIMEOUT_S) -> None:
         redact_library_logs()
-        session = _session(settings)
-        settings = _with_profile(settings, session)
+        session = _make_session(settings)
+        settings = _apply_profile(settings, session)
         if settings.bucket is None:
             raise SettingMissing(variable="S3_BUCKET", purpose="deliver to S3 or R2")
-        region = settings.region or _USUAL_REGION
-        self.place = S3Place(bucket=settings.bucket, endpoint=settings.endpoint, region=region)
-        self._transport = Transport(
-            self.place.name,
+        region = settings.region or _DEFAULT_REGION
+        self.location = S3Location(bucket=settings.bucket, endpoint=settings.endpoint, region=region)
+        self._transport = S3Transport(
+            self.location.store_name,
             ca_bundle=settings.ca_bundle,
             proxies=settings.proxies,
             connect_to=settings.connect_to,
             deadline=settings.deadline,
             read_timeout_s=read_timeout_s,
         )
-        self._client = _client(settings, session, region, self.place)
+        self._client = _make_client(settings, session, region, self.location)
         address = urlsplit(self._client.meta.endpoint_url)
         self.is_encrypted = address.scheme == "https"
         self.is_aws = str(address.hostname).endswith((".amazonaws.com", ".amazonaws.com.cn"))
-        self._register()
+        self._register_handlers()
 
     @property
-    def name(self) -> str:
-        """The bucket and where it is."""
-        return self.place.name
+    def store_name(self) -> str:
+        """Return the bucket and its endpoint, for messages."""
+        return self.location.store_name
 
-    def hurried(self) -> AbstractContextManager[None]:
-        """Within, answers have to come soon."""
-        return self._transport.hurried()
+    def with_short_timeouts(self) -> AbstractContextManager[None]:
+        """Use short timeouts inside the block."""
+        return self._transport.with_short_timeouts()
 
-    def uri(self, key: str) -> str:
-        """The object in words."""
-        return f"s3://{self.place.bucket}/{key}"
+    def object_uri(self, object_key: str) -> str:
+        """Return the object's `s3://` address."""
+        return f"s3://{self.location.bucket}/{object_key}"
 
-    def call(self, operation: str, key: str = "", *, action: str, **parameters: Any) -> dict[str, Any]:
-        """Ask the server, once; `action` says for what. Returns botocore's form of the answer.
+    def call_operation(self, operation: str, object_key: str = "", *, action: str, **parameters: Any) -> dict[str, Any]:
+        """Send one request and return botocore's form of the response; `action` is the verb for messages.
 
         Raises `StorageError`, `ConfigError`, and whatever a body's pace raises.
         """
-        named = {"Bucket": self.place.bucket, **({"Key": key} if key else {})}
-        with self.failures_named(key, action):
-            answer: dict[str, Any] = getattr(self._client, operation)(**named, **parameters)
-        return answer
+        bucket_and_key = {"Bucket": self.location.bucket, **({"Key": object_key} if object_key else {})}
+        with self.translate_failures(object_key, action):
+            response: dict[str, Any] = getattr(self._client, operation)(**bucket_and_key, **parameters)
+        return response
 
     @contextmanager
-    def failures_named(self, key: str, action: str) -> Iterator[None]:
-        """Make our errors of botocore's."""
+    def translate_failures(self, object_key: str, action: str) -> Iterator[None]:
+        """Raise our errors for botocore's inside the block."""
         try:
             yield
-        except (ClientError, BotoCoreError, ResponseParserError, OSError, ValueError) as exc:
-            error, cause = explained_failure(exc, place=self.place, action=action, uri=self.uri(key))
+        except (ClientError, BotoCoreError, ResponseParserError, OSError, ValueError) as exception:
+            error, cause = explain_failure(
+                exception, location=self.location, action=action, uri=self.object_uri(object_key)
+            )
             raise error from cause
 
     def signed_url(self, key: str, *, ttl_s: int) -> str:
-        """A presigned GET (signature version 4)."""
-        with self.failures_named(key, "sign"):
-            named = {"Bucket": self.place.bucket, "Key": key}
-            url: str = self._client.generate_presigned_url("get_object", Params=named, ExpiresIn=ttl_s)
+        """Return a presigned GET URL (signature version 4)."""
+        with self.translate_failures(key, "sign"):
+            bucket_and_key = {"Bucket": self.location.bucket, "Key": key}
+            url: str = self._client.generate_presigned_url("get_object", Params=bucket_and_key, ExpiresIn=ttl_s)
         return url
 
-    def _register(self) -> None:
+    def _register_handlers(self) -> None:
         events = self._client.meta.events
-        # The header costs a round trip an object, and half a second where a server does not know it.
+        # The header costs a round trip for each object, and half a second if a server does not know it.
         events.unregister("before-call.s3", add_expect_header)
-        # Servers have rules of their own: Ceph's buckets may be called tenant:bucket.
+        # Other servers have other rules: Ceph's buckets may be called tenant:bucket.
         events.unregister("before-parameter-build.s3", validate_bucket_name)
-        events.register("before-call.s3", _follow_no_region)
+        events.register("before-call.s3", _forbid_region_redirect)
         events.register_first("before-send.s3", _require_signed_digest)
         events.register("before-send.s3", self._transport)
-        events.register("before-parse.s3", self._look_at_answer)
+        events.register("before-parse.s3", self._inspect_response)
         if self.is_encrypted:
             # TLS notices every change on the way, and a second digest would cost as much as the sending.
             events.register_first("before-sign.s3.UploadPart", _leave_unsigned)
 
-    def _look_at_answer(
+    def _inspect_response(
         self, response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_more: object
     ) -> None:
         status, body = int(response_dict["status_code"]), response_dict["body"]
         customized_response_dict[STATUS] = status
         if isinstance(body, bytes):
             customized_response_dict[BODY] = body[:4096]
-            refuse_page(status, body, self.place)
+            refuse_page(status, body, self.location)
 
 
-def _session(settings: S3Settings) -> botocore.session.Session:
-    """A session; without AWS's variables and files for a job's own bucket, or if they are wrong and not needed."""
-    nowhere: tuple[object, ...] = (None, [], "/dev/null", None)
-    alone = {"profile": (None, [], None, None), "config_file": nowhere, "credentials_file": nowhere}
+def _make_session(settings: S3Settings) -> botocore.session.Session:
+    """Return a session; it ignores AWS's variables and files for a job's bucket, or if they are broken and unused."""
+    no_file: tuple[object, ...] = (None, [], "/dev/null", None)
+    no_profile = {"profile": (None, [], None, None), "config_file": no_file, "credentials_file": no_file}
     if settings.is_jobs_own:
-        return botocore.session.Session(session_vars=alone)
+        return botocore.session.Session(session_vars=no_profile)
     session = botocore.session.Session()
     try:
         session.get_scoped_config()
-    except BotoCoreError as exc:
+    except BotoCoreError as exception:
         if settings.credentials is None:
-            raise without_credentials(exc, f"s3://{settings.bucket}") from ProviderSaid(type(exc).__name__)
-        return botocore.session.Session(session_vars=alone)
+            raise explain_missing_credentials(exception, f"s3://{settings.bucket}") from ProviderError(
+                type(exception).__name__
+            )
+        return botocore.session.Session(session_vars=no_profile)
     return session
 
 
-def _with_profile(settings: S3Settings, session: botocore.session.Session) -> S3Settings:
-    """The settings with the region and endpoint of the profile, where the variables name none."""
-    url = session.get_scoped_config().get("endpoint_url")
+def _apply_profile(settings: S3Settings, session: botocore.session.Session) -> S3Settings:
+    """Return the settings with the region and endpoint of the AWS profile, if the variables name none."""
+    profile_url = session.get_scoped_config().get("endpoint_url")
     region = settings.region or session.get_config_variable("region")
-    if settings.endpoint is None and isinstance(url, str):
-        place = Place.parse(url, bucket=settings.bucket, variable="endpoint_url of the AWS profile")
-        region = settings.region or place.region or region
-        return replace(settings, endpoint=place.endpoint, bucket=place.bucket, region=region)
+    if settings.endpoint is None and isinstance(profile_url, str):
+        parsed_endpoint = ParsedEndpoint.parse(
+            profile_url, bucket=settings.bucket, variable="endpoint_url of the AWS profile"
+        )
+        region = settings.region or parsed_endpoint.region or region
+        return replace(settings, endpoint=parsed_endpoint.endpoint, bucket=parsed_endpoint.bucket, region=region)
     return replace(settings, region=region)
 
 
-def _client(settings: S3Settings, session: botocore.session.Session, region: str, place: S3Place) -> Any:
+def _make_client(settings: S3Settings, session: botocore.session.Session, region: str, location: S3Location) -> Any:
     # The services that lend credentials are AWS's, whatever the region of another store is called.
-    of_aws = region if settings.endpoint is None else session.get_config_variable("region") or _USUAL_REGION
-    session.set_config_variable("region", of_aws)
-    given: dict[str, str | None] = {}
+    lender_region = region if settings.endpoint is None else session.get_config_variable("region") or _DEFAULT_REGION
+    session.set_config_variable("region", lender_region)
+    key_options: dict[str, str | None] = {}
     if settings.credentials is None:
-        _require_credentials(settings, session, place)
+        _require_credentials(settings, session, location)
     else:
-        given = {
+        key_options = {
             "aws_access_key_id": settings.credentials.access_key_id,
             "aws_secret_access_key": settings.credentials.secret_access_key,
             "aws_session_token": settings.credentials.session_token,
@@ -171,33 +178,33 @@ def _client(settings: S3Settings, session: botocore.session.Session, region: str
     return session.create_client(
         "s3",
         region_name=region,
-        # What the process's variables say of endpoints was read by the settings; a job's bucket has its own.
+        # The settings have read the endpoint variables already; a job's bucket has its own endpoint.
         endpoint_url=settings.endpoint,
-        config=_config(settings),
-        **given,
+        config=_client_config(settings),
+        **key_options,
     )
 
 
-def _require_credentials(settings: S3Settings, session: botocore.session.Session, place: S3Place) -> None:
-    """Have the session look for credentials. Raises `CredentialsMissing`, `ConfigError`."""
+def _require_credentials(settings: S3Settings, session: botocore.session.Session, location: S3Location) -> None:
+    """Raise `CredentialsMissing` or `ConfigError` unless the session finds credentials."""
     if settings.endpoint is not None:
-        # An instance's keys are AWS's; elsewhere there is nobody at the metadata service's address.
+        # An instance's keys are for AWS only; elsewhere nothing is at the metadata service's address.
         session.get_component("credential_provider").remove("iam-role")
-    lender = Transport(LENDER, ca_bundle=settings.ca_bundle, proxies=settings.proxies)
+    lender_transport = S3Transport(LENDER, ca_bundle=settings.ca_bundle, proxies=settings.proxies)
     for service in _LENDS_KEYS:
-        session.register(f"before-send.{service}", lender)
+        session.register(f"before-send.{service}", lender_transport)
     try:
         if session.get_credentials() is None:
-            raise no_credentials(place.name)
-    except (BotoCoreError, OSError, ValueError) as exc:
-        raise without_credentials(exc, place.name) from ProviderSaid(type(exc).__name__)
+            raise credentials_missing(location.store_name)
+    except (BotoCoreError, OSError, ValueError) as exception:
+        raise explain_missing_credentials(exception, location.store_name) from ProviderError(type(exception).__name__)
 
 
-def _config(settings: S3Settings) -> Config:
-    style = settings.addressing
-    if style == "auto":
-        # AWS wants virtual hosts, except where dots in the bucket's name would break TLS; others know paths best.
-        style = "virtual" if settings.endpoint is None and "." not in str(settings.bucket) else "path"
+def _client_config(settings: S3Settings) -> Config:
+    addressing_style = settings.addressing
+    if addressing_style == "auto":
+        # AWS wants virtual hosts, unless dots in the bucket's name would break TLS; other servers all know paths.
+        addressing_style = "virtual" if settings.endpoint is None and "." not in str(settings.bucket) else "path"
     return Config(
         # Checksums that AWS's clients add since 2025 are refused by R2, B2 and others.
         request_checksum_calculation="when_required",
@@ -206,16 +213,16 @@ def _config(settings: S3Settings) -> Config:
         signature_version="s3v4",
         # Retries are ours: they look at more than status codes.
         retries={"mode": "standard", "total_max_attempts": 1},
-        s3={"addressing_style": style, "us_east_1_regional_endpoint": "regional"},
+        s3={"addressing_style": addressing_style, "us_east_1_regional_endpoint": "regional"},
         use_dualstack_endpoint=None if settings.endpoint is None else False,
         use_fips_endpoint=None if settings.endpoint is None else False,
-        # botocore makes its own anew for each request, which costs more than signing it.
+        # botocore would build its own for each request, which costs more than signing it.
         user_agent=f"comfypin/{__version__} Botocore/{botocore.__version__}",
     )
 
 
-def _follow_no_region(context: dict[str, Any], **_more: object) -> None:
-    """A bucket in another region is an error that names it: a redirect would leave addresses that were checked."""
+def _forbid_region_redirect(context: dict[str, Any], **_more: object) -> None:
+    """Make another region an error that names it: a redirect would leave the addresses that were checked."""
     context.setdefault("s3_redirect", {})["redirected"] = True
 
 
@@ -227,7 +234,7 @@ def _leave_unsigned(request: Any, **_more: object) -> None:
 
 
 def _require_signed_digest(request: Any, **_more: object) -> None:
-    """What botocore hashed to sign it has to be what was hashed when the output was received."""
+    """Raise an error unless botocore signed the digest that the output had when it was received."""
     signed = request.headers.get("X-Amz-Content-SHA256", b"")
     digest = signed.decode() if isinstance(signed, bytes) else str(signed)
     if isinstance(request.body, UploadBody) and len(digest) == 64:

@@ -1,4 +1,4 @@
-"""One file as an upload in equal parts, several of them at once; aborted when it is given up.
+"""Uploads one file in equal parts, several at once; aborts the upload when it is given up.
 
 R2 takes only parts of one size: https://developers.cloudflare.com/r2/objects/multipart-objects/
 """
@@ -13,107 +13,121 @@ from typing import Any, BinaryIO
 from comfypin.errors import Cancelled, StorageError
 from comfypin.storage.errors import StoreBusy, StoreRefused
 from comfypin.storage.interface import Payload
-from comfypin.storage.part_sizes import joined_etag, part_size
-from comfypin.storage.retry import Retry
+from comfypin.storage.part_sizes import multipart_etag, part_size
+from comfypin.storage.retry import StoreRetry
 from comfypin.storage.s3_client import S3Client
-from comfypin.storage.s3_errors import BODY, STATUS, code_in
+from comfypin.storage.s3_errors import BODY, STATUS, error_code_in
 from comfypin.storage.upload_body import UploadBody
-from comfypin.storage.upload_notes import Left, UploadNotes
+from comfypin.storage.upload_notes import UnfinishedUpload, UploadNotes
 
 PARTS_AT_ONCE = 8
 
 
-class PartsUpload:
-    """An upload of one payload, which may be sent again from its beginning. Each part is retried by itself."""
+class S3PartsUpload:
+    """Uploads one payload; may be started again from its beginning. Each part has its own retries."""
 
-    def __init__(self, client: S3Client, retry: Retry, key: str, payload: Payload, file: BinaryIO) -> None:
+    def __init__(
+        self, client: S3Client, retry: StoreRetry, object_key: str, payload: Payload, payload_file: BinaryIO
+    ) -> None:
         self._client = client
         self._retry = retry
-        self._key = key
-        self._uri = client.uri(key)
-        self._file = file
+        self._key = object_key
+        self._uri = client.object_uri(object_key)
+        self._file = payload_file
         self._given_up = threading.Event()
-        self._payload = replace(payload, pace=self._pace(payload.pace))
+        self._payload = replace(payload, pace=self._stoppable_pace(payload.pace))
         self.attributes: Mapping[str, Any] = {}
         self.notes = UploadNotes(None)
         self.expected_etag = ""
 
-    def send(self, *, with_md5: bool) -> str | None:
-        """Send all parts and have them joined; the object's ETag. `expected_etag` is then what md5 sums make of it."""
-        self.notes.clear(self._client.name, self._abort_left)
+    def upload_file(self, *, with_md5: bool) -> str | None:
+        """Send all parts, have them joined, and return the object's ETag.
+
+        `expected_etag` is then the ETag that the md5 sums of the parts make.
+        """
+        self.notes.abort_unfinished(self._client.store_name, self._abort_left)
+        # The upload may be started again after a failure.
         self._given_up.clear()
-        with self.notes.of(self._client.name, self._key) as note:
-            upload_id = self._begin()
-            note.begun(upload_id)
+        with self.notes.open_note(self._client.store_name, self._key) as upload_note:
+            upload_id = self._begin_upload()
+            upload_note.note_begun(upload_id)
             try:
-                sent = self._send_all(upload_id, with_md5=with_md5)
-                self.expected_etag = joined_etag([md5 for _, md5 in sent]) if with_md5 else ""
-                etag = self._join(upload_id, [etag for etag, _ in sent])
+                sent_parts = self._send_parts(upload_id, with_md5=with_md5)
+                self.expected_etag = multipart_etag([md5_hash for _, md5_hash in sent_parts]) if with_md5 else ""
+                etag = self._join_parts(upload_id, [etag for etag, _ in sent_parts])
             except BaseException:
                 if self._give_up(upload_id):
-                    note.ended()
+                    upload_note.note_ended()
                 raise
-            note.ended()
+            upload_note.note_ended()
             return etag
 
-    def _pace(self, pace: Callable[[int], None] | None) -> Callable[[int], None]:
-        def go_on(count: int) -> None:
-            self._require_going()
+    def _stoppable_pace(self, pace: Callable[[int], None] | None) -> Callable[[int], None]:
+        def pace_or_stop(count: int) -> None:
+            self._require_not_stopped()
             if pace is not None:
                 pace(count)
 
-        return go_on
+        return pace_or_stop
 
-    def _require_going(self) -> None:
+    def _require_not_stopped(self) -> None:
         if self._given_up.is_set():
             raise Cancelled("The upload was given up.")
 
     def _give_up(self, upload_id: str) -> bool:
-        """Abort an upload; whether that could be done."""
+        """Abort an upload and return whether that succeeded."""
         try:
-            self._retry.call(lambda: self._abort(self._key, upload_id), what=self._uri)
+            self._retry.call(lambda: self._abort_upload(self._key, upload_id), target=self._uri)
         except StorageError:
             return False
         return True
 
-    def _abort(self, key: str, upload_id: str) -> None:
+    def _abort_upload(self, object_key: str, upload_id: str) -> None:
         try:
-            self._client.call("abort_multipart_upload", key, action="delete", UploadId=upload_id)
-        except StoreBusy as exc:
-            if exc.facts["code"] != "NoSuchUpload":
+            self._client.call_operation("abort_multipart_upload", object_key, action="delete", UploadId=upload_id)
+        except StoreBusy as exception:
+            if exception.facts["code"] != "NoSuchUpload":
                 raise
 
-    def _abort_left(self, left: Left) -> bool:
-        """Abort, in one try, what a killed process left; whether nothing more can be done about it."""
+    def _abort_left(self, unfinished: UnfinishedUpload) -> bool:
+        """Abort, in one try, what a killed process left; return whether the note of it can be removed."""
         try:
-            self._abort(left.key, left.upload_id)
-        except StorageError as exc:
-            return int(str(exc.facts.get("status") or 500)) < 429
+            self._abort_upload(unfinished.key, unfinished.upload_id)
+        except StorageError as exception:
+            # With 4xx the upload is gone, or not ours to abort: asking again would change nothing.
+            return int(str(exception.facts.get("status") or 500)) < 429
         return True
 
-    def _begin(self) -> str:
-        def ask() -> str:
-            answer = self._client.call("create_multipart_upload", self._key, action="write", **self.attributes)
-            upload_id = answer.get("UploadId")
+    def _begin_upload(self) -> str:
+        def begin_once() -> str:
+            response = self._client.call_operation(
+                "create_multipart_upload", self._key, action="write", **self.attributes
+            )
+            upload_id = response.get("UploadId")
             if not upload_id:
                 raise StoreRefused(
-                    store=self._uri, action="begin an upload", status=answer[STATUS], code="", reason="no upload id"
+                    store=self._uri, action="begin an upload", status=response[STATUS], code="", reason="no upload id"
                 )
             return str(upload_id)
 
-        return self._retry.call(ask, what=self._uri)
+        return self._retry.call(begin_once, target=self._uri)
 
-    def _send_all(self, upload_id: str, *, with_md5: bool) -> list[tuple[str, str]]:
-        """The ETag and md5 of every part, in order. After a failure no part is begun any more."""
-        size, step = self._payload.size_bytes, part_size(self._payload.size_bytes)
-        offsets = range(0, size, step)
-        with ThreadPoolExecutor(PARTS_AT_ONCE, thread_name_prefix="comfypin-part") as pool:
+    def _send_parts(self, upload_id: str, *, with_md5: bool) -> list[tuple[str, str]]:
+        """Return the ETag and md5 of every part, in order. After a failure no further part is started."""
+        total_bytes, part_bytes = self._payload.size_bytes, part_size(self._payload.size_bytes)
+        offsets = range(0, total_bytes, part_bytes)
+        with ThreadPoolExecutor(PARTS_AT_ONCE, thread_name_prefix="comfypin-part") as thread_pool:
             futures = [
-                pool.submit(
-                    self._send,
+                thread_pool.submit(
+                    self._send_part,
                     upload_id,
                     number,
-                    UploadBody(self._payload, self._file.fileno(), offset=offset, size_bytes=min(step, size - offset)),
+                    UploadBody(
+                        self._payload,
+                        self._file.fileno(),
+                        offset=offset,
+                        size_bytes=min(part_bytes, total_bytes - offset),
+                    ),
                     with_md5=with_md5,
                 )
                 for number, offset in enumerate(offsets, 1)
@@ -121,7 +135,7 @@ class PartsUpload:
             try:
                 done, _ = wait(futures, return_when=FIRST_EXCEPTION)
                 # The first that failed by itself: others are cancelled because of it.
-                failures = [exc for future in done if (exc := future.exception()) is not None]
+                failures = [exception for future in done if (exception := future.exception()) is not None]
                 for failure in failures:
                     raise failure
             except BaseException:
@@ -131,39 +145,42 @@ class PartsUpload:
                 raise
         return [future.result() for future in futures]
 
-    def _send(self, upload_id: str, number: int, part: UploadBody, *, with_md5: bool) -> tuple[str, str]:
-        def ask() -> tuple[str, str]:
-            self._require_going()
-            md5 = part.summing = hashlib.md5(usedforsecurity=False) if with_md5 else None
-            answer = self._client.call(
-                "upload_part", self._key, action="write", UploadId=upload_id, PartNumber=number, Body=part
+    def _send_part(self, upload_id: str, number: int, part_body: UploadBody, *, with_md5: bool) -> tuple[str, str]:
+        def send_once() -> tuple[str, str]:
+            # A retry of this part must not go on when another part has failed for good.
+            self._require_not_stopped()
+            md5_hash = part_body.summing = hashlib.md5(usedforsecurity=False) if with_md5 else None
+            response = self._client.call_operation(
+                "upload_part", self._key, action="write", UploadId=upload_id, PartNumber=number, Body=part_body
             )
-            etag = str(answer.get("ETag") or "")
-            if answer[STATUS] != 200 or not etag or answer[BODY].strip():
+            etag = str(response.get("ETag") or "")
+            if response[STATUS] != 200 or not etag or response[BODY].strip():
                 raise StoreBusy(
-                    store=self._uri, status=answer[STATUS], code=code_in(answer[BODY]) or "no part's answer"
+                    store=self._uri,
+                    status=response[STATUS],
+                    code=error_code_in(response[BODY]) or "not a response to a part",
                 )
-            return etag, md5.hexdigest() if md5 is not None else ""
+            return etag, md5_hash.hexdigest() if md5_hash is not None else ""
 
-        return self._retry.call(ask, what=f"{self._uri} part {number}")
+        return self._retry.call(send_once, target=f"{self._uri} part {number}")
 
-    def _join(self, upload_id: str, etags: list[str]) -> str | None:
-        parts = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(etags, 1)]
+    def _join_parts(self, upload_id: str, etags: list[str]) -> str | None:
+        part_list = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(etags, 1)]
 
-        def ask() -> str | None:
+        def join_once() -> str | None:
             try:
-                answer = self._client.call(
+                response = self._client.call_operation(
                     "complete_multipart_upload",
                     self._key,
                     action="write",
                     UploadId=upload_id,
-                    MultipartUpload={"Parts": parts},
+                    MultipartUpload={"Parts": part_list},
                 )
-            except StoreBusy as exc:
-                # It was joined by a request whose answer was lost, or removed by somebody: the object decides.
-                if exc.facts["code"] == "NoSuchUpload":
+            except StoreBusy as exception:
+                # A request whose response was lost may have joined it, or somebody removed it: the object decides.
+                if exception.facts["code"] == "NoSuchUpload":
                     return None
                 raise
-            return str(answer.get("ETag") or "").strip('"') or None
+            return str(response.get("ETag") or "").strip('"') or None
 
-        return self._retry.call(ask, what=self._uri)
+        return self._retry.call(join_once, target=self._uri)

@@ -1,7 +1,7 @@
-"""What this machine has begun to upload in parts: the next upload to a bucket aborts what killed ones left there.
+"""Notes of the multipart uploads of this machine: the next upload to a bucket aborts those that killed ones left.
 
-Nobody else could tell: listing unfinished uploads costs money, and a permission that many keys do not have. A note is
-locked as long as its process lives.
+Nobody else could tell: listing unfinished uploads costs money, and takes a permission that many keys do not have. A
+note is locked while its process lives.
 """
 
 import contextlib
@@ -19,23 +19,23 @@ _LONGEST_NOTE_BYTES = 16_384
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Left:
-    """An upload that nobody will bring to its end."""
+class UnfinishedUpload:
+    """An upload that nobody will finish."""
 
     key: str
     upload_id: str
 
 
-class Note:
-    """The note of one key, held by one process."""
+class UploadNote:
+    """Holds the note of one key for one process."""
 
-    def __init__(self, file: BinaryIO | None, store: str, key: str) -> None:
-        self._file = file
-        self._facts = {"store": store, "key": key, "host": os.uname().nodename, "pid": os.getpid()}
+    def __init__(self, note_file: BinaryIO | None, store_name: str, key: str) -> None:
+        self._file = note_file
+        self._facts = {"store": store_name, "key": key, "host": os.uname().nodename, "pid": os.getpid()}
         self.is_owed = False
 
-    def begun(self, upload_id: str) -> None:
-        """Write down an upload that is begun now."""
+    def note_begun(self, upload_id: str) -> None:
+        """Write down an upload that starts now."""
         self.is_owed = True
         if self._file is not None:
             with contextlib.suppress(OSError):  # a full disk is no reason to fail: the note is a courtesy
@@ -43,94 +43,101 @@ class Note:
                 self._file.truncate()
                 self._file.write(json.dumps({**self._facts, "upload_id": upload_id}).encode())
 
-    def ended(self) -> None:
-        """Joined or aborted: nothing is left behind."""
+    def note_ended(self) -> None:
+        """Record that the upload was joined or aborted: nothing is left to clean up."""
         self.is_owed = False
 
 
 class UploadNotes:
-    """The notes of a machine, in a folder of its local disk; without one, nothing is noted."""
+    """Keeps a machine's notes in a folder of its local disk; without a folder, notes nothing."""
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
 
     @contextmanager
-    def of(self, store: str, key: str) -> Iterator[Note]:
-        """The note of a key for as long as it is uploaded. One that another process holds is left alone."""
-        name = hashlib.sha256(f"{store} {key}".encode()).hexdigest()[:32]
-        path = None if self._folder is None else self._folder / name
-        with _held(path, create=True) as file:
-            note = Note(file, store, key)
+    def open_note(self, store_name: str, key: str) -> Iterator[UploadNote]:
+        """Hold the note of a key while it is uploaded. A note that another process holds is left alone."""
+        note_name = hashlib.sha256(f"{store_name} {key}".encode()).hexdigest()[:32]
+        note_path = None if self._folder is None else self._folder / note_name
+        with _hold_note(note_path, create=True) as note_file:
+            upload_note = UploadNote(note_file, store_name, key)
             try:
-                yield note
+                yield upload_note
             finally:
-                if path is not None and file is not None and not note.is_owed:
-                    path.unlink(missing_ok=True)
+                if note_path is not None and note_file is not None and not upload_note.is_owed:
+                    note_path.unlink(missing_ok=True)
 
-    def clear(self, store: str, abort: Callable[[Left], bool]) -> None:
-        """Have all uploads aborted that killed processes left in a store; forget those of which `abort` says so."""
+    def abort_unfinished(self, store_name: str, abort: Callable[[UnfinishedUpload], bool]) -> None:
+        """Abort what killed processes left in a store; remove the notes for which `abort` returns True."""
         try:
-            paths = sorted(self._folder.iterdir()) if self._folder is not None else []
+            note_paths = sorted(self._folder.iterdir()) if self._folder is not None else []
         except OSError:
             return
-        for path in paths:
-            with _held(path, create=False) as file:
-                if file is None:
+        for note_path in note_paths:
+            with _hold_note(note_path, create=False) as note_file:
+                if note_file is None:
                     continue
-                facts = _read(file)
-                if facts is None or (_is_left(facts, store) and abort(_left(facts))):
-                    path.unlink(missing_ok=True)
+                note_facts = _read_note(note_file)
+                if note_facts is None or (_is_abandoned(note_facts, store_name) and abort(_to_unfinished(note_facts))):
+                    note_path.unlink(missing_ok=True)
 
 
-def _read(file: BinaryIO) -> dict[str, object] | None:
-    """What a note says; None where it was not written to its end."""
+def _read_note(note_file: BinaryIO) -> dict[str, object] | None:
+    """Return a note's content; None if it was not written completely."""
     try:
-        facts = json.loads(file.read(_LONGEST_NOTE_BYTES))
+        note_facts = json.loads(note_file.read(_LONGEST_NOTE_BYTES))
     except (OSError, ValueError):
         return None
-    return facts if isinstance(facts, dict) and {"store", "key", "host", "pid", "upload_id"} <= facts.keys() else None
+    return (
+        note_facts
+        if isinstance(note_facts, dict) and {"store", "key", "host", "pid", "upload_id"} <= note_facts.keys()
+        else None
+    )
 
 
-def _is_left(facts: dict[str, object], store: str) -> bool:
-    """Whether a note's upload was to this store, and its process is no more.
+def _is_abandoned(note_facts: dict[str, object], store_name: str) -> bool:
+    """Return whether a note's upload was to this store, and its process is dead.
 
-    Its lock says so already, but not on some network file systems, where other machines' notes may lie too.
+    The lock proves that already, but not on some network file systems, and other machines' notes may be there too.
     """
-    if (facts["store"], facts["host"]) != (store, os.uname().nodename):
+    if (note_facts["store"], note_facts["host"]) != (store_name, os.uname().nodename):
         return False
-    pid = facts["pid"]
+    pid = note_facts["pid"]
+    # A container's process often gets the same id each time.
     return pid == os.getpid() or not Path(f"/proc/{pid}").exists()
 
 
-def _left(facts: dict[str, object]) -> Left:
-    return Left(key=str(facts["key"]), upload_id=str(facts["upload_id"]))
+def _to_unfinished(note_facts: dict[str, object]) -> UnfinishedUpload:
+    return UnfinishedUpload(key=str(note_facts["key"]), upload_id=str(note_facts["upload_id"]))
 
 
 @contextmanager
-def _held(path: Path | None, *, create: bool) -> Iterator[BinaryIO | None]:
-    """The note's file, which is ours alone until we end, however that is; None where it cannot be had."""
+def _hold_note(note_path: Path | None, *, create: bool) -> Iterator[BinaryIO | None]:
+    """Yield the note's file, locked for this process until the block ends; None if another holds it."""
     try:
-        file = _locked(path, create=create) if path is not None else None
+        note_file = _open_locked(note_path, create=create) if note_path is not None else None
     except OSError:
-        file = None
-    if file is None:
+        note_file = None
+    if note_file is None:
         yield None
         return
-    with file:
-        yield file
+    with note_file:
+        yield note_file
 
 
-def _locked(path: Path, *, create: bool) -> BinaryIO:
+def _open_locked(note_path: Path, *, create: bool) -> BinaryIO:
     if create:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        note_path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # A child that outlives us must not inherit the lock.
     flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
-    file = os.fdopen(os.open(path, flags, 0o600), "r+b", buffering=0)
+    note_file = os.fdopen(os.open(note_path, flags, 0o600), "r+b", buffering=0)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # The system drops the lock when the process dies, however it dies.
+        fcntl.flock(note_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # Whoever held it may have removed it meanwhile; another one may be in its place.
-        if not os.path.samestat(os.fstat(file.fileno()), path.stat()):
-            raise FileNotFoundError(path)
+        if not os.path.samestat(os.fstat(note_file.fileno()), note_path.stat()):
+            raise FileNotFoundError(note_path)
     except OSError:
-        file.close()
+        note_file.close()
         raise
-    return file
+    return note_file

@@ -1,4 +1,4 @@
-"""Variables of the environment that describe buckets: names and prefixes; each mistake names its variable."""
+"""The variables that describe buckets: names and prefixes; each mistake names its variable."""
 
 import re
 
@@ -13,32 +13,35 @@ _LONGEST_PREFIX_BYTES = 512  # of the 1024 of a key: job and name need the rest
 
 
 class BucketVariables(Variables):
-    """The environment's variables, as the settings of a store read them."""
+    """Reads the environment's variables for the settings of a store."""
 
     __slots__ = ()
 
-    def bucket(self, *names: str, scheme: str) -> str | None:
+    def read_bucket(self, *variable_names: str, scheme: str) -> str | None:
         """Return the name of a bucket, written as a name or an address. Raises `SettingInvalid`."""
-        name = self.first(*names)
-        value = self.text(name)
-        return None if value is None else bucket_name(value, variable=name, scheme=scheme)
+        variable_name = self.first_set_name(*variable_names)
+        raw_value = self.read_text(variable_name)
+        return None if raw_value is None else parse_bucket_name(raw_value, variable=variable_name, scheme=scheme)
 
-    def prefix(self, name: str) -> str:
+    def read_prefix(self, variable_name: str) -> str:
         """Return a prefix for keys; `/` alone means none. Raises `SettingInvalid`."""
-        value = self.text(name) or DEFAULT_PREFIX
+        raw_value = self.read_text(variable_name) or DEFAULT_PREFIX
         try:
-            prefix = clean_prefix(value)
+            prefix = clean_prefix(raw_value)
             if len(prefix.encode()) > _LONGEST_PREFIX_BYTES:
-                raise KeyInvalid(key=prefix, reason="no room is left for names")
+                raise KeyInvalid(key=prefix, reason="it leaves no room for names")
             return prefix
-        except KeyInvalid as exc:
-            raise SettingInvalid(variable=name, value=value, expected="a beginning of keys like a/b") from exc
+        except KeyInvalid as exception:
+            raise SettingInvalid(
+                variable=variable_name, value=raw_value, expected="a prefix for keys, like a/b"
+            ) from exception
 
 
-def bucket_name(text: str, *, variable: str, scheme: str) -> str:
+def parse_bucket_name(bucket_text: str, *, variable: str, scheme: str) -> str:
     """Return a bucket's name from itself or its address, `s3://name`. Raises `SettingInvalid`."""
-    name = text.removeprefix(f"{scheme}://").rstrip("/")
+    name = bucket_text.removeprefix(f"{scheme}://").rstrip("/")
+    # Ceph's buckets may be called tenant:bucket.
     if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._:-]{0,253}[A-Za-z0-9])?", name):
         expected = f"the name of a bucket alone (what keys begin with is {SCHEMES[scheme].name.upper()}_PREFIX)"
-        raise SettingInvalid(variable=variable, value=None if "@" in text else text, expected=expected)
+        raise SettingInvalid(variable=variable, value=None if "@" in bucket_text else bucket_text, expected=expected)
     return name

@@ -69,14 +69,15 @@ def _consume_url(url: str, consume: Callable[[Iterable[bytes]], T], proxies: "Pr
     if url.startswith("file:"):
         return consume(_read_local_pieces(url))
     # Imported late: the HTTP client loads urllib3 and TLS, which a `file:` URL does not need.
-    from comfypin.http.client import HttpClient, Transport
+    from comfypin.http.client import HttpClient, HttpTransport
     from comfypin.http.errors import HttpError
-    from comfypin.http.patient import flowing, read_patiently
+    from comfypin.http.patient import iter_unless_stalled, read_with_retries
     from comfypin.http.proxies import Proxies
 
-    http_client = HttpClient(transport=Transport(proxies=proxies or Proxies(), timeout_s=TIMEOUT_S))
+    http_client = HttpClient(transport=HttpTransport(proxies=proxies or Proxies(), timeout_s=TIMEOUT_S))
     try:
-        return read_patiently(http_client, url, lambda response: consume(flowing(response)), policy=DOWNLOAD_RETRIES)
+        return read_with_retries(http_client, url, lambda response: consume(iter_unless_stalled(response)), policy=DOWNLOAD_RETRIES
+        )
     except HttpError as error:
         raise DownloadFailed(url=_hide_secrets(url), reason=error.reason) from error
     finally:

@@ -73,7 +73,7 @@ def ensure_env(lock: "Lock", choice: EngineChoice, *, tell: "Callable[[str], Non
 
     realized = realize_env(lock, realize_options(settings, tell=tell))
     bring_models(lock, settings, offline=settings.env.offline)
-    moved = settings.overridden(comfy_home=realized.folder, models_dir=settings.machine.models_dir.absolute())
+    moved = settings.with_flags(comfy_home=realized.folder, models_dir=settings.machine.models_dir.absolute())
     return replace(choice, settings=moved)
 
 

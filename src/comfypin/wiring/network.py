@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from comfypin.http.client import Transport
+    from comfypin.http.client import HttpTransport
     from comfypin.http.proxies import Proxies
     from comfypin.settings.environment import Settings
 
@@ -15,8 +15,8 @@ def http_proxies(settings: "Settings") -> "Proxies":
     return Proxies.from_variables(settings.variables)
 
 
-def http_transport(settings: "Settings", *, timeout_s: float = 30.0) -> "Transport":
+def http_transport(settings: "Settings", *, timeout_s: float = 30.0) -> "HttpTransport":
     """Return how our HTTP clients reach servers from this machine."""
-    from comfypin.http.client import Transport
+    from comfypin.http.client import HttpTransport
 
-    return Transport(proxies=http_proxies(settings), timeout_s=timeout_s)
+    return HttpTransport(proxies=http_proxies(settings), timeout_s=timeout_s)

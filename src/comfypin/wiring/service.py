@@ -31,14 +31,14 @@ def open_service(
     lock: "Lock", engine: "Engine", sink_for: "OpenSink", *, settings: "Settings", private_inputs: bool = False
 ) -> "JobService":
     """What the jobs of a worker or server share. `private_inputs` lets jobs name private addresses."""
-    from comfypin.http.client import HttpClient, Transport
+    from comfypin.http.client import HttpClient, HttpTransport
     from comfypin.http.sockets import tls_context
     from comfypin.jobs.handler import JobService
     from comfypin.jobs.input_files import InputFetcher, InputLimits
     from comfypin.jobs.workflow_library import WorkflowLibrary
 
     # Read once: the proxies, and the certificates, which take 20 ms.
-    transport = Transport(proxies=http_proxies(settings), tls=cache(tls_context))
+    transport = HttpTransport(proxies=http_proxies(settings), tls=cache(tls_context))
     return JobService(
         lock=lock,
         engine=engine,
@@ -65,17 +65,17 @@ def open_sinks(
     """
     from comfypin.jobs.request import OutputWish
     from comfypin.settings.errors import SettingMissing
-    from comfypin.storage.errors import Transient
-    from comfypin.storage.registry import configured_bucket
+    from comfypin.storage.errors import TransientStorageError
+    from comfypin.storage.registry import first_configured_kind
 
     sink_for = _sink_for(settings, folder, private_buckets=private_buckets)
     try:
         sink_for(OutputWish(), None)
-        if _job_mode(settings, folder) == "base64" and (overflow := configured_bucket(settings.variables)):
+        if _job_mode(settings, folder) == "base64" and (overflow := first_configured_kind(settings.variables)):
             _open_overflow(sink_for, overflow)
     except SettingMissing as exc:
         log.error("jobs that bring no s3Config will fail", extra={"action": "bucket_not_named", "reason": exc.message})
-    except Transient as exc:
+    except TransientStorageError as exc:
         log.warning(
             "the bucket cannot be asked now; jobs will ask it", extra={"action": "bucket_away", "reason": exc.message}
         )
@@ -136,7 +136,7 @@ def _folder_sink(outputs: "OutputConfig", folder: "OutputSink | None") -> "Outpu
             "(output.mode, OUTPUT_MODE).",
             variable="OUTPUT_MODE",
         )
-    return folder if outputs.conversion.is_nothing else ConvertingSink(folder, outputs.conversion)
+    return folder if outputs.conversion.is_identity else ConvertingSink(folder, outputs.conversion)
 
 
 def _job_mode(settings: "Settings", folder: "OutputSink | None") -> "OutputMode":
@@ -145,10 +145,10 @@ def _job_mode(settings: "Settings", folder: "OutputSink | None") -> "OutputMode"
     That is the server's folder, or a worker's result.
     """
     from comfypin.outputs.modes import named_mode
-    from comfypin.storage.registry import configured_bucket
+    from comfypin.storage.registry import first_configured_kind
 
     named = named_mode(settings.variables)
-    return named or configured_bucket(settings.variables) or ("base64" if folder is None else "file")
+    return named or first_configured_kind(settings.variables) or ("base64" if folder is None else "file")
 
 
 def _wished(wish: "OutputWish", usual: "OutputConfig") -> "OutputConfig":

@@ -38,7 +38,7 @@ def make_sink(
     S3_VALIDATE is false.
     """
     from comfypin.outputs.delivery_settings import OutputConfig
-    from comfypin.outputs.fallback_folder import KeepingSink
+    from comfypin.outputs.fallback_folder import FallbackFolderSink
     from comfypin.outputs.image_format import ConvertingSink
 
     outputs = outputs or OutputConfig.from_variables(settings.variables)
@@ -46,7 +46,7 @@ def make_sink(
     if mode == "base64" and out_file is not None:
         from comfypin.outputs.folder import FileSink
 
-        sink = FileSink.usable(out_file)
+        sink = FileSink.open_usable(out_file)
     elif mode == "base64":
         from comfypin.outputs.inline import InlineSink
 
@@ -55,22 +55,22 @@ def make_sink(
     elif mode == "file":
         from comfypin.outputs.folder import FolderSink
 
-        sink = FolderSink.usable(out_dir or Path("out"))
+        sink = FolderSink.open_usable(out_dir or Path("out"))
     else:
         sink = _bucket_sink(mode, settings, outputs, bucket=bucket, prefix=prefix)
-    if not outputs.conversion.is_nothing:
+    if not outputs.conversion.is_identity:
         sink = ConvertingSink(sink, outputs.conversion)
-    return sink if keep_in is None or mode == "file" or out_file is not None else KeepingSink(sink, keep_in)
+    return sink if keep_in is None or mode == "file" or out_file is not None else FallbackFolderSink(sink, keep_in)
 
 
 def watch_uploads(sink: "OutputSink", watcher: "UploadWatcher") -> None:
     """Have the watcher told of all that goes up to a bucket, where the sink delivers into one."""
     from comfypin.outputs.bucket import BucketSink
-    from comfypin.outputs.fallback_folder import KeepingSink
+    from comfypin.outputs.fallback_folder import FallbackFolderSink
     from comfypin.outputs.image_format import ConvertingSink
 
     inner = sink
-    while isinstance(inner, KeepingSink | ConvertingSink):
+    while isinstance(inner, FallbackFolderSink | ConvertingSink):
         inner = inner.sink
     if isinstance(inner, BucketSink):
         inner.watcher = watcher
@@ -113,14 +113,14 @@ def make_job_sink(
         if exc.expected is None:
             raise
         sink = _open_sink(KINDS["s3"], replace(config, region=exc.expected), outputs)
-    return sink if outputs.conversion.is_nothing else ConvertingSink(sink, outputs.conversion)
+    return sink if outputs.conversion.is_identity else ConvertingSink(sink, outputs.conversion)
 
 
 def _overflow(settings: "Settings", outputs: "OutputConfig") -> "Callable[[], OutputSink] | None":
     """What takes outputs that are too big for a result: the bucket that is configured, opened when it is needed."""
-    from comfypin.storage.registry import configured_bucket
+    from comfypin.storage.registry import first_configured_kind
 
-    mode = configured_bucket(settings.variables)
+    mode = first_configured_kind(settings.variables)
     return None if mode is None else lambda: _bucket_sink(mode, settings, outputs)
 
 
@@ -134,22 +134,22 @@ def _bucket_sink(
 ) -> "BucketSink":
     from comfypin.storage.keys import clean_prefix
     from comfypin.storage.registry import KINDS
-    from comfypin.storage.variables import bucket_name
+    from comfypin.storage.variables import parse_bucket_name
 
     kind = KINDS[mode]
-    chosen = kind.settings(settings.variables)
+    chosen = kind.read_settings(settings.variables)
     if bucket:
-        chosen = replace(chosen, bucket=bucket_name(bucket, variable=f"--{mode}-bucket", scheme=kind.scheme))
+        chosen = replace(chosen, bucket=parse_bucket_name(bucket, variable=f"--{mode}-bucket", scheme=kind.scheme))
     if prefix is not None:
         chosen = replace(chosen, prefix=clean_prefix(prefix))
     return _open_sink(kind, chosen, outputs)
 
 
 def _open_sink(kind: "StoreKind", settings: "BucketSettings", outputs: "OutputConfig") -> "BucketSink":
-    from comfypin.outputs.bucket import BucketSink, Links, Naming
+    from comfypin.outputs.bucket import BucketSink, KeyNaming, OutputLinks
 
-    store = kind.open(settings)
-    links = Links(signed_ttl_s=settings.signed_url_ttl_s, public_base_url=settings.public_base)
+    store = kind.open_store(settings)
+    links = OutputLinks(signed_ttl_s=settings.signed_url_ttl_s, public_base_url=settings.public_base)
     links.require_signing(store)
     store.check(below=settings.prefix)
-    return BucketSink(store, Naming(prefix=settings.prefix, template=outputs.template), links=links)
+    return BucketSink(store, KeyNaming(prefix=settings.prefix, template=outputs.template), links=links)

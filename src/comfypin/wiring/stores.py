@@ -20,9 +20,9 @@ def open_bucket(settings: "Settings", scheme: str, bucket: str, prefix: str = ""
 def open_store(address: str, settings: "Settings") -> "ObjectStore":
     """A store by its address: `scheme://bucket/prefix`, or a folder. Raises `UsageError`."""
     from comfypin.storage.local import LocalStore
-    from comfypin.storage.registry import Address
+    from comfypin.storage.registry import StoreAddress
 
-    parsed = Address.parse(address)
+    parsed = StoreAddress.parse(address)
     if parsed.folder is not None:
         return LocalStore(parsed.folder, sidecars=False)
     return open_bucket(settings, parsed.scheme, parsed.bucket, parsed.prefix)
@@ -31,7 +31,7 @@ def open_store(address: str, settings: "Settings") -> "ObjectStore":
 def open_shelf(address: str, settings: "Settings") -> "PackStore":
     """Where env packs are kept: a folder, or a bucket by its address. Raises `UsageError`."""
     from comfypin.env.pack.store import BucketPackStore, FolderPackStore
-    from comfypin.storage.registry import Address
+    from comfypin.storage.registry import StoreAddress
 
-    folder = Address.parse(address).folder
+    folder = StoreAddress.parse(address).folder
     return BucketPackStore(open_store(address, settings)) if folder is None else FolderPackStore(folder)

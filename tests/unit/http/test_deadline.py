@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from comfypin.http.client import HttpClient, Transport
+from comfypin.http.client import HttpClient, HttpTransport
 from comfypin.http.deadline import Deadline
-from comfypin.http.errors import DeadlineExceeded, HttpError
+from comfypin.http.errors import HttpError, RequestDeadlineExceeded
 from comfypin.http.proxies import Proxies
 from comfypin.http.sockets import tls_context
 from tests.support.drip_server import ENDLESS, DripServer, drip_server
 from tests.support.tls import Certificate
 
-DIRECT = Transport(proxies=Proxies())
+DIRECT = HttpTransport(proxies=Proxies())
 
 
 def counting(server: DripServer, pieces: int) -> Deadline:
@@ -26,16 +26,16 @@ def counting(server: DripServer, pieces: int) -> Deadline:
 def test_every_part_that_is_drawn_out_ends_at_the_deadline(part: str) -> None:
     with drip_server(lambda path: ENDLESS[part]()) as server:
         client = HttpClient(transport=DIRECT, deadline=counting(server, 20))
-        with pytest.raises(DeadlineExceeded):
-            client.get(server.url).body(1 << 20)
+        with pytest.raises(RequestDeadlineExceeded):
+            client.get(server.url).read_bytes(1 << 20)
         assert server.wait_for(0), "the connection is closed"
 
 
 def test_it_holds_under_tls(tmp_path: Path) -> None:
     certificate = Certificate.made(tmp_path)
-    transport = Transport(proxies=Proxies(), tls=lambda: tls_context((certificate.path,)))
+    transport = HttpTransport(proxies=Proxies(), tls=lambda: tls_context((certificate.path,)))
     with drip_server(lambda path: ENDLESS["head"](), context=certificate.of_server()) as server:
-        with pytest.raises(DeadlineExceeded):
+        with pytest.raises(RequestDeadlineExceeded):
             HttpClient(transport=transport, deadline=counting(server, 20)).get(server.url)
         assert server.wait_for(0)
 
@@ -46,14 +46,14 @@ def test_it_holds_for_redirects_that_are_each_quick() -> None:
 
     with drip_server(answer) as server:
         client = HttpClient(transport=DIRECT, deadline=counting(server, 5))
-        with pytest.raises(DeadlineExceeded):
+        with pytest.raises(RequestDeadlineExceeded):
             client.get(server.url)
         assert server.sent <= 6
 
 
 def test_without_one_a_head_may_not_take_for_ever() -> None:
     with drip_server(lambda path: ENDLESS["head"]()) as server:
-        client = HttpClient(transport=Transport(proxies=Proxies(), head_s=0.2))
+        client = HttpClient(transport=HttpTransport(proxies=Proxies(), head_s=0.2))
         with pytest.raises(HttpError, match="did not end in time"):
             client.get(server.url)
 
@@ -61,10 +61,10 @@ def test_without_one_a_head_may_not_take_for_ever() -> None:
 @pytest.mark.parametrize("part", ["body", "chunks", "refusal"])
 def test_without_one_a_text_may_not_take_for_ever(part: str) -> None:
     with drip_server(lambda path: ENDLESS[part]()) as server:
-        client = HttpClient(transport=Transport(proxies=Proxies(), head_s=0.2))
-        assert set(client.get(server.url).text()) == {"x"}, "as far as it came"
-        with pytest.raises(DeadlineExceeded):
-            client.get(server.url).body(1 << 20)
+        client = HttpClient(transport=HttpTransport(proxies=Proxies(), head_s=0.2))
+        assert set(client.get(server.url).read_text()) == {"x"}, "as far as it came"
+        with pytest.raises(RequestDeadlineExceeded):
+            client.get(server.url).read_bytes(1 << 20)
         assert server.wait_for(0)
 
 
@@ -75,8 +75,8 @@ def test_a_file_without_one_may_take_as_long_as_it_likes() -> None:
             yield b"x"
 
     with drip_server(answer) as server:
-        client = HttpClient(transport=Transport(proxies=Proxies(), head_s=0.2))
-        assert b"".join(client.get(server.url).pieces()) == b"x" * 100
+        client = HttpClient(transport=HttpTransport(proxies=Proxies(), head_s=0.2))
+        assert b"".join(client.get(server.url).iter_bytes()) == b"x" * 100
 
 
 @pytest.mark.parametrize("part", ENDLESS)
@@ -86,7 +86,7 @@ def test_one_that_is_cancelled_gives_its_thread_back(part: str) -> None:
 
     def fetch() -> None:
         try:
-            HttpClient(transport=DIRECT, deadline=deadline).get(server.url).body(1 << 20)
+            HttpClient(transport=DIRECT, deadline=deadline).get(server.url).read_bytes(1 << 20)
         except HttpError as error:
             ended.append(error)
 
@@ -97,13 +97,13 @@ def test_one_that_is_cancelled_gives_its_thread_back(part: str) -> None:
         deadline.cancel()
         thread.join(30)
         assert not thread.is_alive()
-        assert [type(error) for error in ended] == [DeadlineExceeded]
+        assert [type(error) for error in ended] == [RequestDeadlineExceeded]
         assert server.wait_for(0)
 
 
 def test_one_that_has_passed_asks_nobody() -> None:
     with drip_server(lambda path: ENDLESS["silence"]()) as server:
-        with pytest.raises(DeadlineExceeded):
+        with pytest.raises(RequestDeadlineExceeded):
             HttpClient(transport=DIRECT, deadline=Deadline(0)).get(server.url)
         assert server.open == 0
 
@@ -115,9 +115,9 @@ def test_a_connection_that_is_used_again_keeps_to_its_new_deadline() -> None:
 
     with drip_server(answer) as server:
         client = HttpClient(transport=DIRECT)
-        assert client.request("GET", server.url, deadline=Deadline(3600)).body(10) == b"x"
+        assert client.request("GET", server.url, deadline=Deadline(3600)).read_bytes(10) == b"x"
         # The server does not answer a second request on the connection.
-        with pytest.raises(DeadlineExceeded):
+        with pytest.raises(RequestDeadlineExceeded):
             client.request("GET", server.url, deadline=Deadline(0.2))
 
 
@@ -133,8 +133,8 @@ def test_a_resolver_that_hangs_ends_at_the_deadline() -> None:
             raise AssertionError("nobody connects")
 
     try:
-        client = HttpClient(transport=Transport(network=Hangs(), proxies=Proxies()), deadline=Deadline(0.05))
-        with pytest.raises(DeadlineExceeded):
+        client = HttpClient(transport=HttpTransport(network=Hangs(), proxies=Proxies()), deadline=Deadline(0.05))
+        with pytest.raises(RequestDeadlineExceeded):
             client.get("http://slow.example/")
     finally:
         released.set()

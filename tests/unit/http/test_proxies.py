@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from comfypin.http.client import HttpClient, Transport
+from comfypin.http.client import HttpClient, HttpTransport
 from comfypin.http.errors import AddressRefused, HttpError, ProxyFailed
 from comfypin.http.proxies import Proxies, ProxyInvalid
 from comfypin.http.sockets import tls_context
@@ -64,7 +64,7 @@ def test_one_proxy_may_stand_before_all() -> None:
     "value", ["socks5://u:{}@p:1", "http://u:{}@", "http://u:{}@p:x", "http://u:p/{}@p:0", "http://[{}"]
 )
 def test_what_is_not_a_proxy_names_the_variable_and_shows_nothing(value: str) -> None:
-    with pytest.raises(ProxyInvalid, match="HTTPS_PROXY is not the address") as caught:
+    with pytest.raises(ProxyInvalid, match="HTTPS_PROXY is not the URL") as caught:
         Proxies.from_variables({"HTTPS_PROXY": value.format("s3cret")}).for_url(HttpUrl.parse("https://x"))
     assert "s3cret" not in str(caught.value)
 
@@ -77,7 +77,7 @@ def server() -> Iterator[FaultyServer]:
 
 def a_client(certificate: Certificate | None = None, *, public_only: bool = False, **environ: str) -> HttpClient:
     authorities = (certificate.path,) if certificate else ()
-    transport = Transport(proxies=Proxies.from_variables(environ), tls=lambda: tls_context(authorities))
+    transport = HttpTransport(proxies=Proxies.from_variables(environ), tls=lambda: tls_context(authorities))
     return HttpClient(transport=transport, public_only=public_only)
 
 
@@ -91,31 +91,33 @@ def test_https_goes_through_a_tunnel_and_the_password_to_the_proxy_alone(
         connect_proxy(login="user:p@ss", certificate=certificate if is_encrypted else None) as proxy,
     ):
         client = a_client(certificate, HTTPS_PROXY=proxy.url)
-        assert client.get(f"{url}/x").body(10) == b"file"
-        assert client.get(f"{url}/x").body(10) == b"file"
+        assert client.get(f"{url}/x").read_bytes(10) == b"file"
+        assert client.get(f"{url}/x").read_bytes(10) == b"file"
         assert proxy.asked == [f"CONNECT {url.removeprefix('https://')}"]
     assert all("proxy-authorization" not in request.headers for request in server.requests)
 
 
 def test_http_is_asked_of_the_proxy_by_its_whole_address(server: FaultyServer) -> None:
     with connect_proxy(login="user:p@ss") as proxy:
-        assert a_client(HTTP_PROXY=proxy.url).get(f"{server.url}/x?y").body(10) == b"file"
+        assert a_client(HTTP_PROXY=proxy.url).get(f"{server.url}/x?y").read_bytes(10) == b"file"
         assert proxy.asked == [f"GET {server.url}/x?y"]
     assert "proxy-authorization" not in server.requests[0].headers
 
 
 def test_no_second_plain_request_is_sent_to_a_proxy_on_a_connection() -> None:
     with one_answer_a_connection() as (proxy, met):
-        client = HttpClient(transport=Transport(proxies=Proxies.from_variables({"HTTP_PROXY": proxy}), timeout_s=2.0))
+        client = HttpClient(
+            transport=HttpTransport(proxies=Proxies.from_variables({"HTTP_PROXY": proxy}), timeout_s=2.0)
+        )
         for _ in range(2):
-            assert client.request("POST", "http://hub.example/x", body=b"x").body(10) == b"file"
+            assert client.request("POST", "http://hub.example/x", body=b"x").read_bytes(10) == b"file"
     assert len(met) == 2
 
 
 def test_a_host_in_no_proxy_is_asked_directly(server: FaultyServer) -> None:
     with connect_proxy() as proxy:
         client = a_client(HTTP_PROXY=proxy.url, NO_PROXY="127.0.0.1")
-        assert client.get(f"{server.url}/x").body(10) == b"file"
+        assert client.get(f"{server.url}/x").read_bytes(10) == b"file"
         assert proxy.asked == []
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from comfypin.http.client import Credentials, HttpClient, Transport
+from comfypin.http.client import Credentials, HttpClient, HttpTransport
 from comfypin.http.errors import AddressRefused, HttpError
 from comfypin.http.proxies import Proxies
 from comfypin.http.sockets import tls_context
@@ -54,7 +54,7 @@ def server() -> Iterator[FaultyServer]:
 def strangers(server: FaultyServer, **names: str) -> tuple[HttpClient, Internet]:
     """A client for what strangers name, and the internet that it knows."""
     internet = Internet({name.replace("_", "."): address for name, address in names.items()}, server.port)
-    return HttpClient(transport=Transport(network=internet, proxies=Proxies()), public_only=True), internet
+    return HttpClient(transport=HttpTransport(network=internet, proxies=Proxies()), public_only=True), internet
 
 
 HOSTILE = [
@@ -101,7 +101,7 @@ def test_nobody_is_led_there(server: FaultyServer, url: str) -> None:
 def test_a_stranger_may_name_a_public_host(server: FaultyServer) -> None:
     client, internet = strangers(server, public_example=PUBLIC, cdn_example="93.184.216.35")
     response = client.get("http://user@ＰＵＢＬＩＣ.example./from", {"X-Leads-To": "http://cdn.example/x"})
-    assert response.body(10) == b"file"
+    assert response.read_bytes(10) == b"file"
     assert (internet.connected, internet.asked) == ([PUBLIC, "93.184.216.35"], ["public.example", "cdn.example"])
     assert [request.headers["host"] for request in server.requests] == ["public.example", "cdn.example"]
 
@@ -118,7 +118,7 @@ def test_a_name_that_is_bound_anew_after_the_check_is_not_asked_again(server: Fa
 @pytest.mark.parametrize("header", ["Authorization", "Cookie", "X-Api-Key"])
 def test_a_secret_stays_with_its_origin(server: FaultyServer, header: str) -> None:
     internet = Internet({"a.example": PUBLIC, "b.example": PUBLIC}, server.port)
-    client = HttpClient(transport=Transport(network=internet, proxies=Proxies()))
+    client = HttpClient(transport=HttpTransport(network=internet, proxies=Proxies()))
     client.get("http://a.example/from", {header: "s3cret", "X-Leads-To": "http://b.example/x"}).close()
     client.get("http://a.example/from", {header: "s3cret", "X-Leads-To": "/x"}).close()
     assert [request.headers.get(header.lower()) for request in server.requests] == ["s3cret", None, "s3cret", "s3cret"]
@@ -126,7 +126,7 @@ def test_a_secret_stays_with_its_origin(server: FaultyServer, header: str) -> No
 
 def test_a_login_in_an_address_stays_with_its_origin(server: FaultyServer) -> None:
     internet = Internet({"a.example": PUBLIC, "b.example": PUBLIC}, server.port)
-    client = HttpClient(transport=Transport(network=internet, proxies=Proxies()))
+    client = HttpClient(transport=HttpTransport(network=internet, proxies=Proxies()))
     for leads_to in ("/x", "http://a.example:81/x", "http://b.example/x"):
         client.get("http://me:s3cret@a.example/from", {"X-Leads-To": leads_to}).close()
     sent = [request.headers.get("authorization") for request in server.requests if request.path == "/x"]
@@ -138,7 +138,7 @@ def https(tmp_path: Path, server: FaultyServer) -> Iterator[tuple[str, Callable[
     certificate = Certificate.made(tmp_path)
 
     def client(**tokens: str) -> HttpClient:
-        transport = Transport(proxies=Proxies(), tls=lambda: tls_context((certificate.path,)))
+        transport = HttpTransport(proxies=Proxies(), tls=lambda: tls_context((certificate.path,)))
         return HttpClient(transport=transport, credentials=Credentials(tokens=tokens))
 
     with tls_front(server.url, certificate) as url:
@@ -154,7 +154,7 @@ def test_a_request_with_a_secret_is_not_led_from_https_to_http(
         client(**{url: "t0k3n"}).get(f"{url}/from", leads)
     with pytest.raises(AddressRefused, match="from https to http"):
         client().get(f"{url}/from", {**leads, "Authorization": "Bearer t0k3n"})
-    assert client().get(f"{url}/from", leads).body(10) == b"file"
+    assert client().get(f"{url}/from", leads).read_bytes(10) == b"file"
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_a_form_is_followed_as_browsers_do(status: int, method: str, then: str) 
     server = QuietServer(("127.0.0.1", 0), Form)
     body = None if method == "HEAD" else b"form"
     with serving(server):
-        client = HttpClient(transport=Transport(proxies=Proxies()))
+        client = HttpClient(transport=HttpTransport(proxies=Proxies()))
         client.request(method, f"http://127.0.0.1:{server.server_port}/", body=body).close()
     kept = f"{then} form" if then in {"POST", "PUT"} else then
     assert seen == [f"{method} form" if body else method, kept]
@@ -195,12 +195,12 @@ def test_a_form_is_followed_as_browsers_do(status: int, method: str, then: str) 
     ],
 )  # fmt: skip
 def test_an_address_has_one_form(text: str, address: str) -> None:
-    assert HttpUrl.parse(text).address == address
+    assert HttpUrl.parse(text).full_address == address
 
 
 def test_secrets_in_an_address_are_not_shown() -> None:
     url = HttpUrl.parse("https://me:s3cret@h/a?token=s3cret")
-    assert "s3cret" not in repr(url) + url.shown
+    assert "s3cret" not in repr(url) + url.redacted_url
     with pytest.raises(UrlInvalid) as caught:
         HttpUrl.parse("https://me:s3cret@h:x/")
     assert "s3cret" not in str(caught.value)

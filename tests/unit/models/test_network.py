@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from comfypin.http.client import Transport
+from comfypin.http.client import HttpTransport
 from comfypin.models.http_responses import make_model_client
 from comfypin.models.sources.civitai import CivitaiSource
 from tests.support.faulty_server import Reply, Request, faulty_server, ranged
@@ -107,7 +107,7 @@ def test_an_address_that_a_public_api_names_may_not_be_private(tmp_path) -> None
     with faulty_server(script) as server:
         internet = FakeInternet(names, server.port)
         source = CivitaiSource(
-            make_model_client(transport=Transport(network=internet)), endpoint="http://civitai.example"
+            make_model_client(transport=HttpTransport(network=internet)), endpoint="http://civitai.example"
         )
         report = Home(tmp_path / "models").pull(pin_of(DATA, "civitai://7"), sources=[source])
     assert "from the public host civitai.example to the private address of 10.0.0.1" in report.failures[0].message

@@ -59,18 +59,18 @@ def test_a_journal_that_makes_no_sense_is_not_gone_on_with(tmp_path: Path) -> No
 def test_hardly_any_bytes_in_a_whole_window_is_too_slow() -> None:
     now = 0.0
     pace = StallWatch(10, clock=lambda: now)
-    assert not pace.too_slow(1)
+    assert not pace.is_too_slow(1)
     now = 11
-    assert pace.too_slow(1)
+    assert pace.is_too_slow(1)
 
 
 def test_enough_bytes_begin_a_new_window() -> None:
     now = 0.0
     pace = StallWatch(10, clock=lambda: now)
     now = 11
-    assert not pace.too_slow(1_000_000)
+    assert not pace.is_too_slow(1_000_000)
     now = 12
-    assert not pace.too_slow(0)
+    assert not pace.is_too_slow(0)
 
 
 def test_pauses_grow_and_heed_the_server() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from comfypin.errors import StorageError
-from comfypin.outputs.fallback_folder import KeepingSink
+from comfypin.outputs.fallback_folder import FallbackFolderSink
 from comfypin.outputs.interface import Delivery, JobFacts, Output
 from tests.support.outputs import FACTS, an_output
 
@@ -36,7 +36,7 @@ def _two(tmp_path: Path) -> tuple[Output, ...]:
 
 
 async def test_what_is_delivered_is_not_kept(tmp_path: Path) -> None:
-    deliveries = await KeepingSink(_Sink(), tmp_path / "kept").deliver(FACTS, _two(tmp_path))
+    deliveries = await FallbackFolderSink(_Sink(), tmp_path / "kept").deliver(FACTS, _two(tmp_path))
     assert [delivery.uri for delivery in deliveries] == ["gs://bucket/a.png"] * 2
     assert not (tmp_path / "kept").exists()
 
@@ -44,7 +44,7 @@ async def test_what_is_delivered_is_not_kept(tmp_path: Path) -> None:
 async def test_what_cannot_be_delivered_is_kept_by_its_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     outputs = _two(tmp_path)
     with caplog.at_level(logging.WARNING), pytest.raises(StorageError, match="away"):
-        await KeepingSink(_Sink(StorageError("away")), tmp_path / "kept").deliver(FACTS, outputs)
+        await FallbackFolderSink(_Sink(StorageError("away")), tmp_path / "kept").deliver(FACTS, outputs)
     assert (tmp_path / "kept" / "job" / "a.png").read_bytes() == b"one"
     assert (tmp_path / "kept" / "job" / "deep" / "b.png").read_bytes() == b"two"
     assert f"2 outputs are kept in {tmp_path / 'kept' / 'job'}" in caplog.text
@@ -54,7 +54,9 @@ async def test_what_cannot_be_delivered_is_kept_by_its_name(tmp_path: Path, capl
 async def test_a_jobs_id_never_leads_out_of_the_folder(tmp_path: Path, job_id: str) -> None:
     kept = tmp_path / "in" / "kept"
     with pytest.raises(StorageError, match="away"):
-        await KeepingSink(_Sink(StorageError("away")), kept).deliver(replace(FACTS, job_id=job_id), _two(tmp_path))
+        await FallbackFolderSink(_Sink(StorageError("away")), kept).deliver(
+            replace(FACTS, job_id=job_id), _two(tmp_path)
+        )
     (folder,) = kept.iterdir()
     assert (folder / "a.png").read_bytes() == b"one"
     assert {path.name for path in tmp_path.iterdir()} == {"in", "spool"}
@@ -63,7 +65,7 @@ async def test_a_jobs_id_never_leads_out_of_the_folder(tmp_path: Path, job_id: s
 async def test_a_delivery_that_is_stopped_keeps_them_too(tmp_path: Path) -> None:
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05):
-            await KeepingSink(_Sink(endless=True), tmp_path / "kept").deliver(FACTS, _two(tmp_path))
+            await FallbackFolderSink(_Sink(endless=True), tmp_path / "kept").deliver(FACTS, _two(tmp_path))
     assert (tmp_path / "kept" / "job" / "a.png").read_bytes() == b"one"
 
 
@@ -72,5 +74,5 @@ async def test_where_nothing_can_be_kept_the_first_error_is_raised(
 ) -> None:
     (tmp_path / "kept").write_text("in the way")
     with caplog.at_level(logging.WARNING), pytest.raises(StorageError, match="away"):
-        await KeepingSink(_Sink(StorageError("away")), tmp_path / "kept").deliver(FACTS, _two(tmp_path))
+        await FallbackFolderSink(_Sink(StorageError("away")), tmp_path / "kept").deliver(FACTS, _two(tmp_path))
     assert "could not be kept" in caplog.text

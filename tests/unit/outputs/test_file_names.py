@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from comfypin.outputs.file_names import candidates, safe_name
+from comfypin.outputs.file_names import candidate_names, safe_name
 
 
 @pytest.mark.parametrize(
@@ -45,10 +45,13 @@ def test_no_name_whatever_leads_out_of_its_folder(filename: str, subfolder: str)
 
 
 def test_comfyuis_own_counter_counts_on() -> None:
-    names = islice(candidates(PurePosixPath("x/cat_00009_.png")), 3)
+    names = islice(candidate_names(PurePosixPath("x/cat_00009_.png")), 3)
     assert [str(name) for name in names] == ["x/cat_00009_.png", "x/cat_00010_.png", "x/cat_00011_.png"]
 
 
 def test_any_other_name_gets_a_counter() -> None:
-    assert [str(name) for name in islice(candidates(PurePosixPath("cat.tar.gz")), 2)] == ["cat.tar.gz", "cat-2.tar.gz"]
-    assert [str(name) for name in islice(candidates(PurePosixPath("cat")), 3)] == ["cat", "cat-2", "cat-3"]
+    assert [str(name) for name in islice(candidate_names(PurePosixPath("cat.tar.gz")), 2)] == [
+        "cat.tar.gz",
+        "cat-2.tar.gz",
+    ]
+    assert [str(name) for name in islice(candidate_names(PurePosixPath("cat")), 3)] == ["cat", "cat-2", "cat-3"]

@@ -93,20 +93,20 @@ async def test_a_file_is_replaced_and_further_outputs_lie_beside_it(tmp_path: Pa
 
 def test_a_folder_in_the_place_of_a_file_is_refused_before_anything_runs(tmp_path: Path) -> None:
     with pytest.raises(FolderUnusable, match="it is a folder"):
-        FileSink.usable(tmp_path)
+        FileSink.open_usable(tmp_path)
 
 
 def test_a_file_in_the_place_of_a_folder_is_refused_before_anything_runs(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(FolderUnusable, match="a file is in the way"):
-        FolderSink.usable(tmp_path / "file")
+        FolderSink.open_usable(tmp_path / "file")
     with pytest.raises(FolderUnusable, match="a file is in the way"):
-        FolderSink.usable(tmp_path / "file" / "below")
+        FolderSink.open_usable(tmp_path / "file" / "below")
 
 
 def test_a_folder_that_takes_no_files_is_refused_before_anything_runs() -> None:
     with pytest.raises(FolderUnusable, match="/proc/self/nothing"):
-        FolderSink.usable(Path("/proc/self/nothing"))
+        FolderSink.open_usable(Path("/proc/self/nothing"))
 
 
 async def test_inline_outputs_are_their_bytes_in_base64(tmp_path: Path) -> None:

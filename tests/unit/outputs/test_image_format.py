@@ -11,7 +11,7 @@ from PIL import Image, PngImagePlugin
 
 from comfypin.digest import Digest
 from comfypin.outputs.errors import OutputUnreadable
-from comfypin.outputs.image_format import Conversion, PictureFormat, convert
+from comfypin.outputs.image_format import ImageConversion, PictureFormat, convert_output
 from comfypin.outputs.interface import Output
 from tests.support.outputs import an_output
 
@@ -29,8 +29,8 @@ def a_png(picture: Image.Image | None = None, **texts: str) -> bytes:
 
 def converted(tmp_path: Path, data: bytes, **options: object) -> Output:
     (tmp_path / "to").mkdir()
-    conversion = replace(Conversion(), **options)  # type: ignore[arg-type]
-    return convert(an_output(tmp_path / "from", data, filename="cat.png"), conversion, tmp_path / "to")
+    conversion = replace(ImageConversion(), **options)  # type: ignore[arg-type]
+    return convert_output(an_output(tmp_path / "from", data, filename="cat.png"), conversion, tmp_path / "to")
 
 
 @pytest.mark.parametrize(("format_", "name"), [("jpeg", "cat.jpg"), ("webp", "cat.webp")])
@@ -149,12 +149,12 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path) -> None:
 
 def test_what_is_no_png_stays_as_it_is(tmp_path: Path) -> None:
     video = replace(an_output(tmp_path, b"v", filename="v.mp4"), media_type="video/mp4")
-    assert convert(video, Conversion(format="jpeg"), tmp_path) is video
+    assert convert_output(video, ImageConversion(format="jpeg"), tmp_path) is video
 
 
 def test_nothing_to_convert_changes_nothing(tmp_path: Path) -> None:
     output = an_output(tmp_path, a_png())
-    assert convert(output, Conversion(), tmp_path) is output
+    assert convert_output(output, ImageConversion(), tmp_path) is output
 
 
 @pytest.mark.parametrize("format_", ["png", "jpeg", "webp"])
@@ -167,4 +167,4 @@ def test_a_broken_png_is_named(tmp_path: Path, format_: PictureFormat) -> None:
 def test_a_broken_png_is_delivered_as_it_is_where_nothing_has_to_go(tmp_path: Path, format_: PictureFormat) -> None:
     (tmp_path / "c").mkdir()
     output = an_output(tmp_path, a_png()[:200], filename="cat.png")
-    assert convert(output, Conversion(format=format_), tmp_path / "c") is output
+    assert convert_output(output, ImageConversion(format=format_), tmp_path / "c") is output

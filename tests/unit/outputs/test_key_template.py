@@ -34,7 +34,7 @@ def an_output(index: int = 0, **changes: object) -> Output:
 
 def keys(template: str, *outputs: Output, job_id: str = "job-1", prefix: str = "p") -> JobKeys:
     job = JobFacts(job_id=job_id, release=Release(name="wan22", digest=Digest.of(b"lock")))
-    return KeyTemplate.parse(template).keys(job, outputs, prefix=prefix, day=DAY)
+    return KeyTemplate.parse(template).make_keys(job, outputs, prefix=prefix, day=DAY)
 
 
 DIGEST = Digest.of(b"x").hex

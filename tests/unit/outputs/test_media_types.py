@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from comfypin.outputs.media_types import HEAD_BYTES, Media, identify, picture_size
+from comfypin.outputs.media_types import HEAD_BYTES, FileType, identify_file, picture_size
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ from comfypin.outputs.media_types import HEAD_BYTES, Media, identify, picture_si
     ],
 )
 def test_what_a_file_is(filename: str, head: bytes, kind: str, media_type: str) -> None:
-    assert identify(filename, head) == Media(kind, media_type)  # type: ignore[arg-type]
+    assert identify_file(filename, head) == FileType(kind, media_type)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("format_", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
@@ -43,22 +43,22 @@ def test_a_picture_is_measured(tmp_path: Path, format_: str) -> None:
     path = tmp_path / f"picture.{format_.lower()}"
     Image.new("RGB", (37, 11)).save(path, format_)
     head = path.read_bytes()[:HEAD_BYTES]
-    assert picture_size(path, identify(path.name, head), head) == (37, 11)
+    assert picture_size(path, identify_file(path.name, head), head) == (37, 11)
 
 
 def test_a_broken_picture_has_no_size(tmp_path: Path) -> None:
     path = tmp_path / "broken.jpg"
     path.write_bytes(b"\xff\xd8\xff\xe0 and nothing more")
     head = path.read_bytes()[:HEAD_BYTES]
-    assert picture_size(path, identify("broken.jpg", head), head) is None
+    assert picture_size(path, identify_file("broken.jpg", head), head) is None
 
 
 def test_what_is_no_picture_has_no_size(tmp_path: Path) -> None:
-    assert picture_size(tmp_path / "absent.mp4", identify("a.mp4", b""), b"") is None
+    assert picture_size(tmp_path / "absent.mp4", identify_file("a.mp4", b""), b"") is None
 
 
 def test_a_png_is_measured_by_its_head_alone(tmp_path: Path) -> None:
     data = io.BytesIO()
     Image.new("L", (5, 6)).save(data, "PNG")
     head = data.getvalue()[:HEAD_BYTES]
-    assert picture_size(tmp_path / "absent.png", identify("a.png", head), head) == (5, 6)
+    assert picture_size(tmp_path / "absent.png", identify_file("a.png", head), head) == (5, 6)

@@ -31,13 +31,13 @@ from comfypin.storage.errors import (
     StoreRefused,
     StoreUnreachable,
 )
-from comfypin.storage.retry import Retry
+from comfypin.storage.retry import StoreRetry
 from tests.support.connect_proxy import connect_proxy
 from tests.support.object_servers import AZURE_ACCOUNT, AZURE_KEY, AzureServer
 from tests.support.payloads import payload_of
 from tests.support.scripted_server import answering, answering_by
 
-ONCE = Retry(retries=0)
+ONCE = StoreRetry(retries=0)
 REQUEST_ID = "1f2e3d4c-0000-1111-2222-333344445555"
 
 
@@ -71,7 +71,7 @@ def xml(code: str, message: str = "No.") -> str:
         (403, "AuthorizationPermissionMismatch", PermissionMissing, "Storage Blob Data Contributor"),
         (403, "AuthorizationFailure", PermissionMissing, "may not write"),
         (409, "BlobImmutableDueToPolicy", StoreRefused, "HTTP 409: BlobImmutableDueToPolicy"),
-        (503, "ServerBusy", StoreBusy, "HTTP 503 ServerBusy"),
+        (503, "ServerBusy", StoreBusy, "HTTP 503, ServerBusy"),
         (500, "InternalError", StoreBusy, "HTTP 500"),
         (429, "", StoreBusy, "HTTP 429"),
     ],
@@ -252,7 +252,7 @@ def test_an_identity_is_asked_for_a_token_of_storage(tmp_path: Path) -> None:
         }
         program = (
             "import os\nfrom comfypin.storage.registry import KINDS\n"
-            "KINDS['azure'].open(KINDS['azure'].settings(os.environ)).head('a')"
+            "kind = KINDS['azure']; kind.open_store(kind.read_settings(os.environ)).head('a')"
         )
         done = subprocess.run(
             [sys.executable, "-c", program], env=environ, capture_output=True, text=True, timeout=120, check=False

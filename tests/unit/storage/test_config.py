@@ -7,7 +7,7 @@ import pytest
 
 from comfypin.errors import ConfigError
 from comfypin.settings.errors import SettingInvalid, SettingsConflict
-from comfypin.storage.endpoint import Place
+from comfypin.storage.endpoint import ParsedEndpoint
 from comfypin.storage.gcs_settings import GcsSettings
 from comfypin.storage.s3 import S3Store
 from comfypin.storage.s3_settings import S3Credentials, S3Settings
@@ -90,7 +90,9 @@ def test_a_key_that_fits_into_no_header_is_refused_and_not_shown(name: str, valu
 
 @pytest.mark.parametrize("value", ["aHVzaA" * 500, "hush\nhush"])
 def test_a_google_key_in_the_place_of_its_file_is_refused_and_not_shown(value: str) -> None:
-    with pytest.raises(ConfigError, match=r"GOOGLE_APPLICATION_CREDENTIALS .*not shown.*write it to one") as caught:
+    with pytest.raises(
+        ConfigError, match=r"GOOGLE_APPLICATION_CREDENTIALS .*not shown.*save the content to a file"
+    ) as caught:
         GcsSettings.from_variables({"GOOGLE_APPLICATION_CREDENTIALS": value})
     assert "hush" not in str(caught.value)
     assert value not in repr(caught.value.facts)
@@ -146,7 +148,7 @@ def test_an_account_alone_makes_r2s_endpoint_and_region() -> None:
     ],
 )
 def test_an_endpoint_is_understood(url: str | None, bucket: str | None, expected: tuple[str, str, str]) -> None:
-    place = Place.parse(url, bucket=bucket)
+    place = ParsedEndpoint.parse(url, bucket=bucket)
     assert (place.endpoint, place.bucket, place.region) == expected
 
 
@@ -158,7 +160,7 @@ def test_an_endpoint_is_understood(url: str | None, bucket: str | None, expected
 )  # fmt: skip
 def test_what_is_no_endpoint_is_refused_without_showing_secrets(url: str) -> None:
     with pytest.raises(SettingInvalid) as caught:
-        Place.parse(url, bucket="b")
+        ParsedEndpoint.parse(url, bucket="b")
     assert "secret" not in str(caught.value)
 
 
@@ -172,7 +174,7 @@ def test_the_variable_that_held_it_is_named(name: str) -> None:
 
 
 def test_a_host_with_other_letters_is_asked_for_as_name_servers_know_it() -> None:
-    assert Place.parse("https://münchen.example/b", bucket="b").endpoint == "https://xn--mnchen-3ya.example"
+    assert ParsedEndpoint.parse("https://münchen.example/b", bucket="b").endpoint == "https://xn--mnchen-3ya.example"
 
 
 @pytest.mark.parametrize(

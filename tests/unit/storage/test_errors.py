@@ -21,22 +21,22 @@ from comfypin.storage.errors import (
     StoreBusy,
     StoreRefused,
     StoreUnreachable,
-    Transient,
+    TransientStorageError,
     WrongRegion,
 )
 from comfypin.storage.gcs import GcsStore
-from comfypin.storage.gcs_client import WHOLE_BYTES
+from comfypin.storage.gcs_client import ONE_REQUEST_BYTES
 from comfypin.storage.gcs_settings import GcsSettings
 from comfypin.storage.interface import ObjectStore
-from comfypin.storage.redaction import redacted
-from comfypin.storage.retry import Retry
+from comfypin.storage.redaction import redact_secrets
+from comfypin.storage.retry import StoreRetry
 from comfypin.storage.s3 import S3Store
 from comfypin.storage.s3_settings import S3Settings
 from tests.support.google_key import service_account
 from tests.support.payloads import payload_of
 from tests.support.scripted_server import answering
 
-ONCE = Retry(retries=0)
+ONCE = StoreRetry(retries=0)
 SECRET, TOKEN = "verySecretAccessKey0123", "verySecretSessionToken0123"
 
 
@@ -234,8 +234,8 @@ def test_an_answer_that_describes_no_object_is_none(answer: str) -> None:
 
 @pytest.mark.parametrize("location", ["https://[", "//host/x", "/x", "ftp://host/x", "x"])
 def test_an_upload_session_without_an_address_is_none(tmp_path: Path, location: str) -> None:
-    with answering(200, "{}", {"Location": location}) as url, pytest.raises(Transient):
-        gcs_store(url).put("a", payload_of(tmp_path / "f", bytes(WHOLE_BYTES + 1)))
+    with answering(200, "{}", {"Location": location}) as url, pytest.raises(TransientStorageError):
+        gcs_store(url).put("a", payload_of(tmp_path / "f", bytes(ONE_REQUEST_BYTES + 1)))
 
 
 def test_the_address_of_an_upload_session_is_not_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -271,4 +271,4 @@ def test_a_repr_shows_no_secret() -> None:
     ],
 )
 def test_redaction(text: str, clean: str) -> None:
-    assert redacted(text) == clean
+    assert redact_secrets(text) == clean

@@ -165,7 +165,7 @@ def test_a_session_at_another_address_is_given_no_token(cloud: GoogleCloud) -> N
 
     settings = GcsSettings.from_variables({**cloud.environ, _KEY: json.dumps(authorized_user())})
     with answering_by(answer) as own, answering_by(answer) as other:
-        session = GoogleCredentials(settings).session(own)
+        session = GoogleCredentials(settings).open_session(own)
         session.get(f"{own}/object")
         session.get(f"{other}/session?upload_id=x")
     assert seen == ["Bearer oauth2-0", None]
@@ -201,7 +201,8 @@ def test_json_that_is_no_object_is_no_key() -> None:
 
 def test_no_credentials_anywhere_says_how_to_set_them(tmp_path: Path) -> None:
     program = (
-        "from comfypin.storage.registry import KINDS; import os;KINDS['gcs'].open(KINDS['gcs'].settings(os.environ))"
+        "from comfypin.storage.registry import KINDS; import os;"
+        "kind = KINDS['gcs']; kind.open_store(kind.read_settings(os.environ))"
     )
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("GOOGLE_", "GCS_"))}
     nowhere = {"NO_GCE_CHECK": "true", "CLOUDSDK_CONFIG": str(tmp_path), "GCS_BUCKET": "b", "PATH": ""}

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from comfypin.http.proxies import Proxies, ProxyInvalid
-from comfypin.storage.errors import ProxyRefused, StoreUnreachable, Transient
+from comfypin.storage.errors import ProxyRefused, StoreUnreachable, TransientStorageError
 from comfypin.storage.gcs_credentials import GoogleCredentials
 from comfypin.storage.gcs_settings import GcsSettings
-from comfypin.storage.retry import Retry
+from comfypin.storage.retry import StoreRetry
 from comfypin.storage.s3 import S3Store
 from comfypin.storage.s3_settings import S3Settings
-from comfypin.storage.sdk_session import session_for
+from comfypin.storage.sdk_session import make_session
 from tests.support.connect_proxy import connect_proxy, one_answer_a_connection
 from tests.support.google_key import service_account
 from tests.support.payloads import payload_of
@@ -106,7 +106,8 @@ def test_user_and_password_are_shown_to_the_proxy_alone(written: str, shown: str
 
 def a_store(**environ: str) -> S3Store:
     return S3Store(
-        S3Settings.from_variables({**_S3, "S3_ENDPOINT_URL": "https://127.0.0.1:1", **environ}), retry=Retry(retries=0)
+        S3Settings.from_variables({**_S3, "S3_ENDPOINT_URL": "https://127.0.0.1:1", **environ}),
+        retry=StoreRetry(retries=0),
     )
 
 
@@ -119,10 +120,10 @@ def test_a_proxy_that_wants_a_password_says_so_and_is_not_asked_again(tmp_path: 
         ):
             store = a_store(S3_ENDPOINT_URL=f"{scheme}://s3.example.com", ALL_PROXY=url)
             with pytest.raises(
-                ProxyRefused, match=rf"http://{proxy.host}, which ALL_PROXY names.*{words}.*USER:PASSWORD"
+                ProxyRefused, match=rf"http://{proxy.host} .from ALL_PROXY.*{words}.*USER:PASSWORD"
             ) as caught:
                 store.put("a", payload_of(tmp_path / "f", b"x"))
-            assert not isinstance(caught.value, Transient)
+            assert not isinstance(caught.value, TransientStorageError)
             assert "s3cr3t" not in str(caught.value)
 
 
@@ -177,7 +178,7 @@ def test_no_second_plain_request_is_sent_to_a_proxy_on_a_connection(tmp_path: Pa
 
 def test_no_second_plain_request_of_googles_or_azures_library_is_sent_to_a_proxy_on_a_connection() -> None:
     with one_answer_a_connection() as (proxy, met):
-        session = session_for(Proxies.from_variables({"HTTP_PROXY": proxy}))
+        session = make_session(Proxies.from_variables({"HTTP_PROXY": proxy}))
         for _ in range(2):
             assert session.post("http://store.example/x", data=b"x", timeout=2).content == b"file"
     assert len(met) == 2
@@ -192,7 +193,7 @@ def test_googles_tokens_go_by_the_proxy_too(tmp_path: Path) -> None:
     with connect_proxy(login="u:p") as proxy, answering_by(answer) as url:
         key_file = service_account(tmp_path / "key.json", token_uri=f"{url}/token")
         environ = {"GCS_BUCKET": "b", "GOOGLE_APPLICATION_CREDENTIALS": str(key_file), "HTTP_PROXY": proxy.url}
-        GoogleCredentials(GcsSettings.from_variables(environ)).session(url).get(f"{url}/object")
+        GoogleCredentials(GcsSettings.from_variables(environ)).open_session(url).get(f"{url}/object")
         assert proxy.asked == [f"POST {url}/token", f"GET {url}/object"]
 
 
@@ -202,7 +203,7 @@ def test_googles_tokens_that_the_proxy_refuses_are_said_to_be(tmp_path: Path, lo
         url = f"http://{proxy.host}"
         key_file = service_account(tmp_path / "key.json", token_uri="https://127.0.0.1:1/token")
         environ = {"GCS_BUCKET": "b", "GOOGLE_APPLICATION_CREDENTIALS": str(key_file), "HTTPS_PROXY": url}
-        session = GoogleCredentials(GcsSettings.from_variables(environ)).session("https://127.0.0.1:1")
+        session = GoogleCredentials(GcsSettings.from_variables(environ)).open_session("https://127.0.0.1:1")
         with pytest.raises((ProxyRefused, StoreUnreachable), match=f"Google's token service.*{words}"):
             session.get("https://127.0.0.1:1/object")
 

@@ -9,7 +9,15 @@ from comfypin.errors import UsageError
 from comfypin.storage import registry
 from comfypin.storage.errors import SdkMissing
 from comfypin.storage.interface import BucketSettings
-from comfypin.storage.registry import KINDS, SCHEMES, Address, StoreKind, configured_bucket, kind_of, open_bucket
+from comfypin.storage.registry import (
+    KINDS,
+    SCHEMES,
+    StoreAddress,
+    StoreKind,
+    find_kind,
+    first_configured_kind,
+    open_bucket,
+)
 
 ROOT = Path(__file__).parents[3]
 PACKAGE = ROOT / "src" / "comfypin"
@@ -17,7 +25,7 @@ PACKAGE = ROOT / "src" / "comfypin"
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=lambda kind: kind.name)
 def test_every_kind_reads_its_settings_from_variables(kind: StoreKind) -> None:
-    settings = kind.settings({})
+    settings = kind.read_settings({})
     assert isinstance(settings, BucketSettings)
     assert settings.bucket is None
     assert not kind.is_configured({})
@@ -39,29 +47,29 @@ def test_a_client_library_that_is_not_installed_names_the_extra(monkeypatch: pyt
 
     monkeypatch.setattr(registry, "import_module", lambda _name: WithoutSdk())
     with pytest.raises(SdkMissing, match=r"S3 needs its client library: install comfypin\[s3\]"):
-        KINDS["s3"].open(BucketSettings(bucket="b"))
+        KINDS["s3"].open_store(BucketSettings(bucket="b"))
 
 
 def test_r2_addresses_are_s3s() -> None:
-    assert kind_of("R2") is KINDS["s3"] is SCHEMES["s3"]
+    assert find_kind("R2") is KINDS["s3"] is SCHEMES["s3"]
 
 
 def test_gcs_is_looked_at_before_s3() -> None:
-    assert configured_bucket({"S3_BUCKET": "a", "GCS_BUCKET": "b"}) == "gcs"
-    assert configured_bucket({"S3_BUCKET": "a"}) == "s3"
-    assert configured_bucket({"AZURE_CONTAINER": "a"}) == "azure"
-    assert configured_bucket({}) is None
+    assert first_configured_kind({"S3_BUCKET": "a", "GCS_BUCKET": "b"}) == "gcs"
+    assert first_configured_kind({"S3_BUCKET": "a"}) == "s3"
+    assert first_configured_kind({"AZURE_CONTAINER": "a"}) == "azure"
+    assert first_configured_kind({}) is None
 
 
 def test_an_address_is_a_bucket_or_a_folder() -> None:
-    assert Address.parse("s3://b/a/c/") == Address(scheme="s3", bucket="b", prefix="a/c")
-    assert Address.parse("file:///srv/x").folder == Address.parse("/srv/x").folder == Path("/srv/x")
+    assert StoreAddress.parse("s3://b/a/c/") == StoreAddress(scheme="s3", bucket="b", prefix="a/c")
+    assert StoreAddress.parse("file:///srv/x").folder == StoreAddress.parse("/srv/x").folder == Path("/srv/x")
 
 
 @pytest.mark.parametrize("text", ["ftp://host/x", "s3://", "gs:///key"])
 def test_an_address_of_no_store_lists_those_that_there_are(text: str) -> None:
     with pytest.raises(UsageError) as caught:
-        Address.parse(text)
+        StoreAddress.parse(text)
     assert all(f" {kind.scheme}://bucket/prefix" in str(caught.value) for kind in KINDS.values())
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from comfypin.storage.errors import ClockSkewed, StoreBusy
-from comfypin.storage.retry import Retry
+from comfypin.storage.retry import StoreRetry
 
 
 def busy() -> StoreBusy:
@@ -27,21 +27,21 @@ class Flaky:
 @pytest.mark.parametrize(("failures", "retries"), [(0, 0), (3, 3), (2, 5)])
 def test_it_is_tried_until_it_works(failures: int, retries: int) -> None:
     flaky = Flaky(failures)
-    assert Retry(retries=retries, sleep=lambda _: None).call(flaky, what="x") == "done"
+    assert StoreRetry(retries=retries, sleep=lambda _: None).call(flaky, target="x") == "done"
     assert flaky.calls == failures + 1
 
 
 def test_after_the_last_retry_the_failure_goes_up() -> None:
     flaky = Flaky(9)
     with pytest.raises(StoreBusy):
-        Retry(retries=3, sleep=lambda _: None).call(flaky, what="x")
+        StoreRetry(retries=3, sleep=lambda _: None).call(flaky, target="x")
     assert flaky.calls == 4
 
 
 def test_what_cannot_pass_is_not_tried_again() -> None:
     flaky = Flaky(9, ClockSkewed(store="s3://b"))
     with pytest.raises(ClockSkewed):
-        Retry(retries=3).call(flaky, what="x")
+        StoreRetry(retries=3).call(flaky, target="x")
     assert flaky.calls == 1
 
 
@@ -55,4 +55,4 @@ def test_progress_begins_the_counting_anew() -> None:
             raise busy()
         return "done"
 
-    assert Retry(retries=2, sleep=lambda _: None).call(send, what="x", progress=lambda: received) == "done"
+    assert StoreRetry(retries=2, sleep=lambda _: None).call(send, target="x", progress=lambda: received) == "done"

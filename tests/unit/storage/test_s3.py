@@ -19,7 +19,7 @@ from comfypin.atomic_files import FileStamp
 from comfypin.storage.errors import ChecksumMismatch, PayloadUnreadable, PermissionMissing, StoreUnreachable
 from comfypin.storage.interface import Payload
 from comfypin.storage.part_sizes import MIB, MOST_PARTS, PART_BYTES, part_size
-from comfypin.storage.retry import Retry
+from comfypin.storage.retry import StoreRetry
 from comfypin.storage.s3 import S3Store
 from comfypin.storage.s3_settings import S3Settings
 from tests.support.fault_proxy import FaultProxy, fault_proxy
@@ -37,7 +37,7 @@ def proxy(moto: S3Server) -> Iterator[FaultProxy]:
 
 
 def a_store(moto: S3Server, proxy: FaultProxy, bucket: str) -> S3Store:
-    return S3Store(moto.config(moto.new_bucket(bucket), url=proxy.url), retry=Retry(retries=0))
+    return S3Store(moto.config(moto.new_bucket(bucket), url=proxy.url), retry=StoreRetry(retries=0))
 
 
 @pytest.mark.parametrize(("size", "bucket"), [(1000, "plain-small"), (PART_BYTES + 1, "plain-large")])
@@ -235,7 +235,7 @@ def test_a_kept_connection_that_the_server_closed_is_not_used(moto: S3Server, tm
 
 def plain_store(url: str) -> S3Store:
     return S3Store(
-        S3Settings.from_variables({"S3_BUCKET": "b", "S3_ENDPOINT_URL": url, **_KEYS}), retry=Retry(retries=0)
+        S3Settings.from_variables({"S3_BUCKET": "b", "S3_ENDPOINT_URL": url, **_KEYS}), retry=StoreRetry(retries=0)
     )
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from comfypin.storage.errors import ChecksumMismatch, NotAStore, NotStored, StoreBusy, Transient
+from comfypin.storage.errors import ChecksumMismatch, NotAStore, NotStored, StoreBusy, TransientStorageError
 from comfypin.storage.part_sizes import PART_BYTES
-from comfypin.storage.retry import Retry
+from comfypin.storage.retry import StoreRetry
 from comfypin.storage.s3 import S3Store
 from comfypin.storage.s3_settings import S3Settings
 from tests.support.background import QuietHandler, QuietServer, serving
@@ -122,7 +122,7 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[
                 url = stack.enter_context(tls_front(url, certificate))
             keys = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_CA_BUNDLE": str(certificate.path)}
             environ = {"S3_BUCKET": "b", "S3_ENDPOINT_URL": url, "S3_MULTIPART_BYTES": str(PART_BYTES), **keys}
-            return S3Store(S3Settings.from_variables(environ), retry=Retry(retries=1, base_sleep_s=0))
+            return S3Store(S3Settings.from_variables(environ), retry=StoreRetry(retries=1, base_sleep_s=0))
 
         yield open_at
 
@@ -146,7 +146,7 @@ def test_an_object_that_is_not_there_is_never_reported(
     server = LyingServer(lie)
     store = opened(server)
     for key in "abcde":  # a server that is found to have no md5 for ETags is no more believed
-        with pytest.raises((Transient, NotAStore)) as caught:
+        with pytest.raises((TransientStorageError, NotAStore)) as caught:
             store.put(key, payload_of(tmp_path / "f", noise(size)))
         assert isinstance(caught.value, NotStored | StoreBusy | NotAStore | ChecksumMismatch)
         if size > PART_BYTES:
@@ -185,7 +185,7 @@ def test_a_server_whose_etags_never_say_anything_is_asked_for_the_object_alone(
     assert server.asked == ["PUT", "GET"] * 3 + ["PUT", "HEAD", "GET"] * 2
     server.always_stores = False
     server.lie = lambda true: Answer(200, b"", "opaque", stores=False)
-    with pytest.raises(NotStored, match="not there, although the upload was answered with HTTP 200"):
+    with pytest.raises(NotStored, match="is missing, although the upload was confirmed with HTTP 200"):
         store.put("6", payload_of(tmp_path / "f", noise(1000)))
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from comfypin.storage.errors import CertificatesUnusable, ChecksumMismatch, StoreUnreachable
 from comfypin.storage.part_sizes import PART_BYTES
-from comfypin.storage.retry import Retry
+from comfypin.storage.retry import StoreRetry
 from comfypin.storage.s3 import S3Store
 from comfypin.storage.s3_settings import S3Settings
 from tests.support.payloads import noise, payload_of
@@ -91,7 +91,7 @@ def server(tmp_path: Path) -> Iterator[TlsServer]:
 def store_at(server: TlsServer, **environ: str) -> S3Store:
     keys = {"AWS_ACCESS_KEY_ID": "AKID", "AWS_SECRET_ACCESS_KEY": "s3cr3t"}
     config = S3Settings.from_variables({"S3_BUCKET": "b", "S3_ENDPOINT_URL": server.url, **keys, **environ})
-    return S3Store(config, retry=Retry(retries=0))
+    return S3Store(config, retry=StoreRetry(retries=0))
 
 
 def test_a_whole_object_is_signed_with_the_digest_that_is_known(server: TlsServer, tmp_path: Path) -> None:
@@ -122,15 +122,15 @@ def test_only_the_given_addresses_are_dialled(server: TlsServer, tmp_path: Path)
     config = S3Settings.from_variables({**keys, **named})
     payload = payload_of(tmp_path / "f", b"x")
     with pytest.raises(StoreUnreachable):
-        S3Store(replace(config, connect_to=("127.0.0.2",)), retry=Retry(retries=0)).put("a", payload)
-    S3Store(replace(config, connect_to=("127.0.0.2", "127.0.0.1")), retry=Retry(retries=0)).put("a", payload)
+        S3Store(replace(config, connect_to=("127.0.0.2",)), retry=StoreRetry(retries=0)).put("a", payload)
+    S3Store(replace(config, connect_to=("127.0.0.2", "127.0.0.1")), retry=StoreRetry(retries=0)).put("a", payload)
     assert [method for method, _ in server.digests] == ["PUT"]
 
 
 def test_a_file_without_certificates_is_named(server: TlsServer, tmp_path: Path) -> None:
     (tmp_path / "empty.pem").write_text("nothing")
     store = store_at(server, AWS_CA_BUNDLE=str(tmp_path / "empty.pem"))
-    with pytest.raises(CertificatesUnusable, match=r"empty\.pem, which AWS_CA_BUNDLE"):
+    with pytest.raises(CertificatesUnusable, match=r"empty\.pem .from AWS_CA_BUNDLE"):
         store.put("a", payload_of(tmp_path / "f", b"x"))
 
 

@@ -9,9 +9,9 @@ import pytest
 
 from comfypin.storage.errors import StoreUnreachable
 from comfypin.storage.part_sizes import PART_BYTES
-from comfypin.storage.retry import Retry
+from comfypin.storage.retry import StoreRetry
 from comfypin.storage.s3 import S3Store
-from comfypin.storage.upload_notes import Left, UploadNotes
+from comfypin.storage.upload_notes import UnfinishedUpload, UploadNotes
 from tests.support.fault_proxy import FaultProxy, Seen, fault_proxy
 from tests.support.object_servers import S3Server
 from tests.support.payloads import noise, payload_of
@@ -21,53 +21,53 @@ class Aborting:
     """Remembers what it was to abort."""
 
     def __init__(self, *, works: bool = True) -> None:
-        self.told: list[Left] = []
+        self.told: list[UnfinishedUpload] = []
         self._works = works
 
-    def __call__(self, left: Left) -> bool:
+    def __call__(self, left: UnfinishedUpload) -> bool:
         self.told.append(left)
         return self._works
 
 
-def cleared(notes: UploadNotes, store: str = "s3://b", *, works: bool = True) -> list[Left]:
+def cleared(notes: UploadNotes, store: str = "s3://b", *, works: bool = True) -> list[UnfinishedUpload]:
     aborting = Aborting(works=works)
-    notes.clear(store, aborting)
+    notes.abort_unfinished(store, aborting)
     return aborting.told
 
 
 def test_what_was_not_ended_is_left_to_the_next_one(tmp_path: Path) -> None:
     notes = UploadNotes(tmp_path / "state/uploads")
     assert cleared(notes) == []
-    with notes.of("s3://b", "a") as note:
-        note.begun("a-long-id")
-        note.begun("id-1")
-    with notes.of("s3://b", "done") as note:
-        note.begun("id-2")
-        note.ended()
+    with notes.open_note("s3://b", "a") as note:
+        note.note_begun("a-long-id")
+        note.note_begun("id-1")
+    with notes.open_note("s3://b", "done") as note:
+        note.note_begun("id-2")
+        note.note_ended()
     assert cleared(notes, "s3://other") == []
-    assert cleared(notes, works=False) == cleared(notes) == [Left(key="a", upload_id="id-1")]
+    assert cleared(notes, works=False) == cleared(notes) == [UnfinishedUpload(key="a", upload_id="id-1")]
     assert cleared(notes) == []
     assert list((tmp_path / "state/uploads").iterdir()) == []
 
 
 def test_a_note_that_somebody_holds_is_left_alone(tmp_path: Path) -> None:
     notes = UploadNotes(tmp_path)
-    with notes.of("s3://b", "a") as held:
-        held.begun("id")
-        with notes.of("s3://b", "a") as other:
-            other.begun("id-of-other")
+    with notes.open_note("s3://b", "a") as held:
+        held.note_begun("id")
+        with notes.open_note("s3://b", "a") as other:
+            other.note_begun("id-of-other")
         assert cleared(notes) == []
         (path,) = tmp_path.iterdir()
         assert path.stat().st_mode & 0o077 == 0
-    assert cleared(notes) == [Left(key="a", upload_id="id")]
+    assert cleared(notes) == [UnfinishedUpload(key="a", upload_id="id")]
 
 
 @pytest.mark.parametrize("changed", [{"host": "another"}, {"pid": os.getppid()}])
 def test_where_locks_are_nothing_notes_of_other_machines_and_live_processes_are_left_alone(
     tmp_path: Path, changed: dict[str, object]
 ) -> None:
-    with UploadNotes(tmp_path).of("s3://b", "a") as note:
-        note.begun("id")
+    with UploadNotes(tmp_path).open_note("s3://b", "a") as note:
+        note.note_begun("id")
     (path,) = tmp_path.iterdir()
     path.write_text(json.dumps({**json.loads(path.read_text()), **changed}))
     assert cleared(UploadNotes(tmp_path)) == []
@@ -83,13 +83,13 @@ def test_a_note_that_was_not_written_to_its_end_is_thrown_away(tmp_path: Path, t
 
 @pytest.mark.parametrize("folder", [None, Path("/dev/null/uploads")])
 def test_uploads_do_without_notes_where_there_can_be_none(folder: Path | None) -> None:
-    with UploadNotes(folder).of("s3://b", "a") as note:
-        note.begun("id")
+    with UploadNotes(folder).open_note("s3://b", "a") as note:
+        note.note_begun("id")
     assert cleared(UploadNotes(folder)) == []
 
 
 def store_of(moto: S3Server, proxy: FaultProxy, bucket: str, notes: Path) -> S3Store:
-    return S3Store(replace(moto.config(bucket, url=proxy.url), notes=notes), retry=Retry(retries=0))
+    return S3Store(replace(moto.config(bucket, url=proxy.url), notes=notes), retry=StoreRetry(retries=0))
 
 
 def test_an_upload_that_could_not_be_aborted_is_aborted_later(moto: S3Server, tmp_path: Path) -> None:
@@ -113,8 +113,8 @@ def test_an_upload_that_is_gone_already_is_no_hindrance(moto: S3Server, tmp_path
     bucket, payload = moto.new_bucket("gone"), payload_of(tmp_path / "f", noise(PART_BYTES + 1))
     with fault_proxy(moto.url) as proxy:
         store = store_of(moto, proxy, bucket, tmp_path / "notes")
-        with UploadNotes(tmp_path / "notes").of(f"s3://{bucket} at {proxy.url}", "b") as note:
-            note.begun("nobody-knows-it")
+        with UploadNotes(tmp_path / "notes").open_note(f"s3://{bucket} at {proxy.url}", "b") as note:
+            note.note_begun("nobody-knows-it")
         store.put("a", payload)
         assert [seen.method for seen in proxy.seen[:2]] == ["DELETE", "POST"]
     assert set(moto.objects(bucket)) == {"a"}

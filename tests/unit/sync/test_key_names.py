@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from comfypin.storage.keys import checked_key
+from comfypin.storage.keys import require_valid_key
 from comfypin.sync.key_names import FileFilter, object_key, revision_key
 
 
@@ -32,7 +32,7 @@ def test_two_names_that_are_no_text_never_meet_in_one_key(raw: list[bytes]) -> N
 
 @given(st.lists(names.filter(lambda raw: raw not in (b".", b"..")), min_size=1, max_size=60))
 def test_every_path_has_a_key_that_stores_take(parts: list[bytes]) -> None:
-    checked_key(object_key("/".join(map(os.fsdecode, parts))))
+    require_valid_key(object_key("/".join(map(os.fsdecode, parts))))
 
 
 def test_a_path_longer_than_keys_keeps_its_suffix() -> None:

@@ -7,7 +7,7 @@ from comfypin.errors import ConfigError
 from comfypin.jobs.errors import JobInvalid
 from comfypin.jobs.request import OutputWish, S3Wish
 from comfypin.outputs.delivery_settings import OutputConfig
-from comfypin.outputs.image_format import Conversion, ConvertingSink
+from comfypin.outputs.image_format import ConvertingSink, ImageConversion
 from comfypin.settings.environment import Settings
 from comfypin.settings.errors import SettingInvalid
 
@@ -45,8 +45,8 @@ def test_what_a_job_does_not_wish_is_as_the_server_does_it() -> None:
     sink = wiring.open_sinks(BASE64)(OutputWish(quality=20), None)
     assert isinstance(sink, ConvertingSink)
     usual = OutputConfig.from_variables(BASE64.variables)
-    assert usual.with_wishes(quality=20).conversion == Conversion(format="webp", quality=20)
-    assert usual.with_wishes(keep_workflow=False).conversion == Conversion(
+    assert usual.with_wishes(quality=20).conversion == ImageConversion(format="webp", quality=20)
+    assert usual.with_wishes(keep_workflow=False).conversion == ImageConversion(
         format="webp", quality=70, keep_workflow=False
     )
     assert usual.with_wishes() == usual

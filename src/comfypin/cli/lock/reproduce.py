@@ -116,13 +116,13 @@ def _compare(
     first: list[dict[str, object]], second: list[dict[str, object]], tolerance: float
 ) -> "dict[str, Comparison]":
     """Outputs by node and place in its list; one that only one job has differs."""
-    from comfypin.outputs.compare import Comparison, compare
+    from comfypin.outputs.compare import Comparison, compare_outputs
 
     ours, theirs = _by_name(first), _by_name(second)
     found: dict[str, Comparison] = {}
     for name in dict.fromkeys((*ours, *theirs)):
         if name in ours and name in theirs:
-            found[name] = compare(ours[name], theirs[name], tolerance=tolerance)
+            found[name] = compare_outputs(ours[name], theirs[name], tolerance=tolerance)
         else:
             found[name] = Comparison(same=False, detail=f"only the {'first' if name in ours else 'second'} has it")
     if not found:

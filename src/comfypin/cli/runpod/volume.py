@@ -87,7 +87,7 @@ def _push(arguments: argparse.Namespace) -> int:
 
     began = time.monotonic()
     lock = read_named_lock(arguments.lock, arguments.settings)[1].lock
-    settings = arguments.settings.overridden(comfy_home=arguments.home, models_dir=arguments.models_dir)
+    settings = arguments.settings.with_flags(comfy_home=arguments.home, models_dir=arguments.models_dir)
     machine = settings.machine
     places = TargetRoots(models_dir=machine.models_dir.absolute(), comfy_home=machine.comfy_home.absolute())
     owed = owed_models(lock, places)

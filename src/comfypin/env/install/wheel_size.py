@@ -30,7 +30,7 @@ def unpacked_sizes(packages: Sequence[PackagePin], *, offline: bool, proxies: "P
 
     If a server only gives a whole wheel's size, the result is an estimate.
     """
-    from comfypin.http.client import HttpClient, Transport
+    from comfypin.http.client import HttpClient, HttpTransport
     from comfypin.http.errors import HttpError
     from comfypin.http.proxies import Proxies, ProxyInvalid
 
@@ -45,7 +45,7 @@ def unpacked_sizes(packages: Sequence[PackagePin], *, offline: bool, proxies: "P
         except (OSError, ValueError, zipfile.BadZipFile, HttpError, ProxyInvalid):
             return 0
 
-    http_client = HttpClient(transport=Transport(proxies=proxies or Proxies(), timeout_s=_TIMEOUT_S))
+    http_client = HttpClient(transport=HttpTransport(proxies=proxies or Proxies(), timeout_s=_TIMEOUT_S))
     # Dozens of small requests: the time is all latency.
     with closing(http_client), ThreadPoolExecutor(max_workers=16) as threads:
         return list(threads.map(unpacked_size, packages))
@@ -75,7 +75,7 @@ class RemoteWheel(io.RawIOBase):
             self.in_parts = response.status == 206 and total_text.isdigit()
             whole_bytes = (response.size_bytes or 0) if response.status == 200 else 0
             self.size_bytes = int(total_text) if self.in_parts else whole_bytes
-            self._tail = response.body(_TAIL_BYTES) if self.in_parts else b""
+            self._tail = response.read_bytes(_TAIL_BYTES) if self.in_parts else b""
 
     def readable(self) -> bool:
         return True
@@ -112,4 +112,4 @@ class RemoteWheel(io.RawIOBase):
         with self._http_client.get(self._url, {"Range": byte_range}) as response:
             if response.status != 206:
                 raise OSError(f"HTTP {response.status} for a part of a file")
-            return response.body(byte_count)
+            return response.read_bytes(byte_count)

@@ -8,7 +8,7 @@ from comfypin.models.errors import SourceFailed, SourceMissing, SourceUnavailabl
 from comfypin.models.interface import ExpectedFile, RangeReader, SourceFacts
 from comfypin.storage.errors import ObjectMissing
 from comfypin.storage.interface import ObjectStore
-from comfypin.storage.registry import SCHEMES, kind_of
+from comfypin.storage.registry import SCHEMES, find_kind
 
 OpenStore = Callable[[str, str], ObjectStore]
 
@@ -92,7 +92,7 @@ class BucketSource:
     def open(self, address: str, wanted: ExpectedFile, *, start: int = 0, length: int | None = None) -> BucketFile:
         scheme, bucket, key = _parse_address(address)
         try:
-            store = self._open_store(kind_of(scheme).scheme, bucket)
+            store = self._open_store(find_kind(scheme).scheme, bucket)
         except ComfypinError as error:
             raise SourceFailed(uri=address, reason=error.message) from error
         return BucketFile(store, key, address)

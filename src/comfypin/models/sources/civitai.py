@@ -103,7 +103,7 @@ class CivitaiSource:
             error = to_refusal(response, address)
             raise self._explain_refusal(address) if isinstance(error, SourceRefused) else error
         try:
-            response_json = json.loads(response.text(MAX_JSON_BYTES))
+            response_json = json.loads(response.read_text(MAX_JSON_BYTES))
         except ValueError as error:
             raise SourceFailed(uri=address, reason="Civitai's answer is not JSON") from error
         if not isinstance(response_json, dict):
