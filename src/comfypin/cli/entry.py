@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from comfypin.cli.common import read_release, report_failure
 from comfypin.errors import ComfypinError, ConfigError
 
 if TYPE_CHECKING:
@@ -22,12 +23,10 @@ COMFYPIN = (sys.executable, "-m", "comfypin.cli.main")
 
 def main(arguments: Sequence[str]) -> int:
     """Run as process 1, or with `--health` say whether the container is well."""
-    from comfypin.cli.main import report
-
     try:
         return _health() if list(arguments) == ["--health"] else _enter(arguments)
     except ComfypinError as error:
-        report(error, arguments)
+        report_failure(error, arguments)
         return error.exit_code
 
 
@@ -60,8 +59,6 @@ def _services(
         case "worker":
             return (Service(name="worker", argv=(*COMFYPIN, "worker", *jobs_grace(entry)), main=True),)
         case "pod":
-            from comfypin.cli.run import read_release
-
             lock = read_release(None, settings)
             output = _writable(
                 output_folder(entry, settings.machine.comfy_home, mounted), named=entry.output_dir is not None
@@ -89,7 +86,6 @@ def _writable(output: Path, *, named: bool) -> Path:
 
 def _realize(settings: "Settings") -> None:
     """Bring the env where the image has none; what is baked is only looked at."""
-    from comfypin.cli.run import read_release
     from comfypin.wiring import choose_engine, ensure_env
 
     lock = read_release(None, settings)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from comfypin.cli.realize import add_home
+from comfypin.cli.common import add_home_flag, read_named_lock
 from comfypin.errors import EnvError, UsageError
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     gc.add_argument("--yes", action="store_true", help="remove it")
     gc.set_defaults(act=_gc)
     for verb in (status, pack, gc):
-        add_home(verb)
+        add_home_flag(verb)
         verb.add_argument("--json", action="store_true", help="print JSON")
         verb.add_argument("--verbose", action="store_true", help="say more about failures")
 
@@ -118,7 +118,6 @@ def _pack(arguments: argparse.Namespace) -> int:
 
 
 def _gc(arguments: argparse.Namespace) -> int:
-    from comfypin.cli.lock import read_named_lock
     from comfypin.env.gc import collect, find_garbage
     from comfypin.lock.codec import read_lock
     from comfypin.wiring import source_places
@@ -144,7 +143,6 @@ def _gc(arguments: argparse.Namespace) -> int:
 
 def _lock(arguments: argparse.Namespace, home: "Home") -> "Lock | None":
     """The lock that was named, else the one that was realized last."""
-    from comfypin.cli.lock import read_named_lock
     from comfypin.lock.codec import read_lock
 
     if arguments.lock is not None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from comfypin.cli.common import read_named_lock
 from comfypin.errors import UsageError
 from comfypin.temp_folders import temp_folder
 
@@ -230,7 +231,6 @@ def lock_digest_of(lock: "Lock") -> "Digest":
 
 def _lock_of(wanted: str | None, labels: "Mapping[str, str]", settings: "Settings") -> "tuple[Path, Lock]":
     """The lock that an image was built from, by its labels; another one is not written beside."""
-    from comfypin.cli.lock import read_named_lock
     from comfypin.image.errors import NotThisRelease
 
     where, reading = read_named_lock(wanted or labels.get("com.comfypin.release"), settings)
@@ -241,8 +241,6 @@ def _lock_of(wanted: str | None, labels: "Mapping[str, str]", settings: "Setting
 
 
 def _release(wanted: str | None, settings: "Settings") -> "Lock":
-    from comfypin.cli.lock import read_named_lock
-
     _, reading = read_named_lock(wanted, settings)
     for finding in reading.warnings:
         print(f"comfypin: {finding}", file=sys.stderr)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from comfypin import __version__
+from comfypin.cli.common import abandon_stdout, report_failure
 from comfypin.errors import Cancelled, ComfypinError, OutputError, UsageError
 
 # Each noun is a module of this package with `configure(parser)` and `execute(arguments) -> int`;
@@ -57,20 +58,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = _dispatch(arguments)
         sys.stdout.flush()
     except KeyboardInterrupt:
-        report(Cancelled("Stopped."), arguments)
+        report_failure(Cancelled("Stopped."), arguments)
         return Cancelled.exit_code
     except ComfypinError as error:
-        report(error, arguments)
+        report_failure(error, arguments)
         return error.exit_code
     except Exception as error:  # the last line of defence: no traceback reaches a user unasked
         if isinstance(error, BrokenPipeError) and _reader_is_gone():
             # The reader (`| head`) has what it wanted; Python must not complain again when it closes stdout.
-            _abandon_stdout()
+            abandon_stdout()
             return 0
         if isinstance(error, OSError) and error.errno in _DISK_FULL and error.filename is None:
             # The adapters name their own files; without a name it is `> file` that could not take more.
-            _abandon_stdout()
-            report(StdoutUnusable(reason=os.strerror(error.errno).lower()), arguments)
+            abandon_stdout()
+            report_failure(StdoutUnusable(reason=os.strerror(error.errno).lower()), arguments)
             return StdoutUnusable.exit_code
         import traceback
 
@@ -88,25 +89,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 file=sys.stderr,
             )
             return 1
-        report(failure, arguments)
+        report_failure(failure, arguments)
         return failure.exit_code
     return code
-
-
-def report(error: ComfypinError, arguments: Sequence[str]) -> None:
-    """Print a failure: one sentence on stderr, and with --json an object on stdout."""
-    try:
-        if "--json" in arguments:
-            import json
-
-            print(json.dumps({"error": error.to_json()}, default=str), flush=True)
-        print(f"comfypin: {error.message}", file=sys.stderr)
-        if "--verbose" in arguments and error.__cause__ is not None:
-            print(f"  because of {type(error.__cause__).__name__}: {error.__cause__}", file=sys.stderr)
-        sys.stderr.flush()
-    except OSError:
-        # Nobody listens; the exit code still tells.
-        _abandon_stdout()
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -163,13 +148,6 @@ def _reader_is_gone() -> bool:
     poll = select.poll()
     poll.register(1, select.POLLOUT)
     return any(happened & select.POLLERR for _, happened in poll.poll(0))
-
-
-def _abandon_stdout() -> None:
-    """Let whatever is still buffered for stdout go nowhere when Python closes it."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1)
-    os.close(null)
 
 
 if __name__ == "__main__":

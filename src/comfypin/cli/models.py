@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from comfypin.cli.common import read_named_lock
 from comfypin.errors import UsageError
 
 if TYPE_CHECKING:
@@ -97,7 +98,6 @@ class _Work:
 
 
 def _work(arguments: argparse.Namespace) -> _Work:
-    from comfypin.cli.lock import read_named_lock
     from comfypin.models.target_paths import targets
 
     where, reading = read_named_lock(arguments.lock, arguments.settings)
@@ -322,7 +322,6 @@ def _add(arguments: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from comfypin.atomic_files import write_atomically
-    from comfypin.cli.lock import read_named_lock
     from comfypin.lock.codec import model_to_json, render
     from comfypin.lock.model_spec import parse_model_spec, pin_models
     from comfypin.models.file_formats import pickle_by_name

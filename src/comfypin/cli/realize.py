@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from comfypin.cli.common import add_home_flag, read_named_lock
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -21,7 +23,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
     parser.add_argument("lock", nargs="?", metavar="LOCK", help="a lock file, or a release's name (default: LOCK_PATH)")
     parser.add_argument("--lock", dest="lock_flag", metavar="LOCK", help="the same, as a flag")
-    add_home(parser)
+    add_home_flag(parser)
     parser.add_argument("--models-dir", type=Path, metavar="DIR", help="where models lie (default: MODELS_DIR)")
     parser.add_argument("--offline", action="store_true", help="use no network: caches, packs and --vendor only")
     parser.add_argument("--vendor", type=Path, metavar="DIR", help="a folder made by `comfypin lock vendor`")
@@ -35,15 +37,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--verbose", action="store_true", help="say more about failures")
 
 
-def add_home(parser: argparse.ArgumentParser) -> None:
-    """The flag --home, the same for all who need it."""
-    parser.add_argument("--home", type=Path, metavar="DIR", help="where the env goes (default: COMFY_HOME, /opt/comfy)")
-
-
 def execute(arguments: argparse.Namespace) -> int:
     """Realize, or print the plan."""
     from comfypin.cli.console import telling
-    from comfypin.cli.lock import read_named_lock
     from comfypin.env.realize import plan_realize, realize
     from comfypin.errors import UsageError
 

@@ -10,7 +10,6 @@ each, one a line; with --json one JSON object. Progress and logs go to stderr, a
 
 import argparse
 import json
-import logging
 import math
 import re
 import sys
@@ -21,6 +20,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from comfypin.cli.common import read_release, read_workflow
 from comfypin.cli.signals import run_until_stopped
 from comfypin.engine.interface import Warned
 from comfypin.errors import UsageError
@@ -35,9 +35,6 @@ if TYPE_CHECKING:
     from comfypin.lock.model import Lock
     from comfypin.outputs.interface import Output, OutputSink
     from comfypin.wiring import EngineChoice
-    from comfypin.workflow.document import Document
-
-log = logging.getLogger(__name__)
 
 _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _UNDELIVERED = Path("out/undelivered")
@@ -224,18 +221,6 @@ def _mode(arguments: argparse.Namespace, settings: Settings) -> OutputMode:
     return chosen
 
 
-def read_release(wanted: str | None, settings: Settings) -> "Lock":
-    """The lock that a flag or the environment names; what is odd in it is logged. Raises `LockError`."""
-    from comfypin.lock.codec import read_lock
-    from comfypin.lock.lookup import find_lock
-
-    path = find_lock(wanted, lock_path=settings.machine.lock_path, version_name=settings.machine.version_name)
-    reading = read_lock(path)
-    for warning in reading.warnings:
-        log.warning("%s: %s", path, warning)
-    return reading.lock
-
-
 def _request(arguments: argparse.Namespace) -> "Request":
     from comfypin.jobs.prepare import Request, graph_of
     from comfypin.workflow.inputs_file import read_inputs_file
@@ -260,21 +245,6 @@ def _request(arguments: argparse.Namespace) -> "Request":
         randomize_seeds=arguments.randomize_seeds,
         inputs_file=None if arguments.workflow == "-" else read_inputs_file(Path(arguments.workflow)),
     )
-
-
-def read_workflow(path: str) -> "Document":
-    """Read a workflow file of any format, or stdin for `-`. Raises `WorkflowNotFound`, `WorkflowUnreadable`."""
-    from comfypin.workflow.errors import WorkflowNotFound
-    from comfypin.workflow.read_file import MAX_FILE_BYTES, read_workflow_bytes
-
-    try:
-        if path == "-":
-            return read_workflow_bytes(sys.stdin.buffer.read(MAX_FILE_BYTES), source="on stdin")
-        with Path(path).open("rb") as file:
-            return read_workflow_bytes(file.read(MAX_FILE_BYTES), source=path)
-    except (OSError, ValueError) as exc:
-        reason = (exc.strerror or str(exc)).lower() if isinstance(exc, OSError) else str(exc)
-        raise WorkflowNotFound(path=path, reason=reason) from exc
 
 
 def _print_result(result: "JobResult", plan: Plan) -> None:

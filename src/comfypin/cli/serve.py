@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from comfypin.cli.common import read_release
 from comfypin.errors import UsageError
 from comfypin.settings.environment import Settings
 from comfypin.settings.server import ServerSettings
@@ -78,7 +79,6 @@ def execute(arguments: argparse.Namespace) -> int:
     import asyncio
 
     from comfypin.cli import console
-    from comfypin.cli.run import read_release
 
     _require_extra()
     console.configure_service_logging(as_json=arguments.json or not sys.stderr.isatty(), verbose=arguments.verbose)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from comfypin.cli.common import read_release
 from comfypin.errors import UsageError
 
 if TYPE_CHECKING:
@@ -54,7 +55,6 @@ def execute(arguments: argparse.Namespace) -> int:
         raise UsageError("comfypin worker needs its extra: pip install 'comfypin[worker]'.")
     from comfypin import wiring
     from comfypin.cli import console
-    from comfypin.cli.run import read_release
     from comfypin.jobs.handler import Handler
     from comfypin.jobs.warmup import warm
     from comfypin.runpod.loop_thread import LoopThread

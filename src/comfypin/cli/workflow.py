@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from comfypin.cli.common import read_workflow
 from comfypin.errors import UsageError, WorkflowError
 
 if TYPE_CHECKING:
@@ -70,7 +71,6 @@ def _add_engine_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _convert(arguments: argparse.Namespace) -> int:
-    from comfypin.cli.run import read_workflow
     from comfypin.workflow.findings import refuse
     from comfypin.workflow.load import load_workflow
     from comfypin.workflow.seeds import change_seeds
@@ -96,7 +96,6 @@ def _convert(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from comfypin.cli.run import read_workflow
     from comfypin.workflow.input_files import file_inputs, find_files
     from comfypin.workflow.load import load_workflow
     from comfypin.workflow.release_check import survey
@@ -118,7 +117,6 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _inputs(arguments: argparse.Namespace) -> int:
-    from comfypin.cli.run import read_workflow
     from comfypin.workflow.inputs_file import named_inputs, read_inputs_file
     from comfypin.workflow.load import load_workflow
     from comfypin.workflow.settable_inputs import MAIN_KINDS, describe_inputs, input_schema

@@ -8,10 +8,11 @@ import json
 import sys
 from pathlib import Path
 
+from comfypin.cli.common import read_named_lock, report_progress
+from comfypin.cli.lock import capture, create, reproduce, upgrade
+from comfypin.cli.lock.common import places
 from comfypin.errors import UsageError
-from comfypin.lock.codec import Reading, env_digest, lock_digest, read_lock, to_json
-from comfypin.lock.lookup import find_lock
-from comfypin.settings.environment import Settings
+from comfypin.lock.codec import env_digest, lock_digest, to_json
 
 _CHECK = """Say everything that keeps a lock from being realized as it stands: a branch instead of a commit, no
 checksum, no package pins. Exit code 10 when there is anything."""
@@ -24,27 +25,13 @@ _DIFF = "Say what differs between two locks, pin by pin: + came, - went, ~ is an
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the verbs and their flags."""
-    # Other commands only read locks.
-    from comfypin.cli.lock import (
-        capture as lock_capture,
-    )
-    from comfypin.cli.lock import (
-        create as lock_make,
-    )
-    from comfypin.cli.lock import (
-        reproduce as lock_reproduce,
-    )
-    from comfypin.cli.lock import (
-        upgrade as lock_change,
-    )
-
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
     make = {
-        "create": ("make a lock from repositories, requirements and models", lock_make.configure_create),
-        "capture": ("make a lock from a ComfyUI that lives, or a snapshot", lock_capture.configure_capture),
-        "from-workflow": ("say what workflows need, and make a lock of it", lock_capture.configure_from_workflow),
-        "upgrade": ("make a lock from another one, moving only what is named", lock_change.configure_upgrade),
-        "migrate": ("write a lock of schema 1 or 2 as schema 3", lock_change.configure_migrate),
+        "create": ("make a lock from repositories, requirements and models", create.configure_create),
+        "capture": ("make a lock from a ComfyUI that lives, or a snapshot", capture.configure_capture),
+        "from-workflow": ("say what workflows need, and make a lock of it", capture.configure_from_workflow),
+        "upgrade": ("make a lock from another one, moving only what is named", upgrade.configure_upgrade),
+        "migrate": ("write a lock of schema 1 or 2 as schema 3", upgrade.configure_migrate),
     }
     for name, (summary, configure_verb) in make.items():
         configure_verb(verbs.add_parser(name, help=summary))
@@ -70,8 +57,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     for verb in (show, check, export, vendor, difference):
         verb.add_argument("--json", action="store_true", help="print JSON")
         verb.add_argument("--verbose", action="store_true", help="say more about failures")
-    reproduce = verbs.add_parser("reproduce", help="realize and run twice, and compare the pictures")
-    lock_reproduce.configure_reproduce(reproduce)
+    twice = verbs.add_parser("reproduce", help="realize and run twice, and compare the pictures")
+    reproduce.configure_reproduce(twice)
     schema = verbs.add_parser("schema", help="print the JSON Schema of a lock, schema 3")
     schema.set_defaults(act=_schema)
 
@@ -81,12 +68,6 @@ def execute(arguments: argparse.Namespace) -> int:
     if arguments.verb is None:
         raise UsageError("Say what to do with locks; see comfypin lock --help.")
     return int(arguments.act(arguments))
-
-
-def read_named_lock(wanted: str | None, settings: Settings) -> tuple[str, Reading]:
-    """The lock that `--lock` or the environment names, and where it lies; warnings go to stderr."""
-    path = find_lock(wanted, lock_path=settings.machine.lock_path, version_name=settings.machine.version_name)
-    return str(path), read_lock(path)
 
 
 def _show(arguments: argparse.Namespace) -> int:
@@ -179,13 +160,12 @@ def _export(arguments: argparse.Namespace) -> int:
 
 
 def _vendor(arguments: argparse.Namespace) -> int:
-    from comfypin.cli.lock import create as lock_make
     from comfypin.locking.vendor import vendor
     from comfypin.tools.vendor_folder import VendorFolder
 
     _, reading = read_named_lock(arguments.lock, arguments.settings)
     folder = VendorFolder(root=arguments.folder.absolute())
-    gathered = vendor(reading.lock, folder, places=lock_make.places(arguments), tell=lock_make.tell)
+    gathered = vendor(reading.lock, folder, places=places(arguments), tell=report_progress)
     if arguments.json:
         facts = {"files": list(gathered.files), "fetched": gathered.fetched, "size_bytes": gathered.size_bytes}
         _print_json({"folder": str(folder.root), **facts})

@@ -5,14 +5,14 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from comfypin.cli.lock.create import (
+from comfypin.cli.common import report_progress
+from comfypin.cli.lock.common import (
     DEFAULT_PYTHON,
     add_output_flags,
     add_package_flags,
     check_name,
     places,
     question_from,
-    tell,
     write_lock,
 )
 from comfypin.errors import LockError, UsageError
@@ -79,7 +79,7 @@ def _capture_folder(arguments: argparse.Namespace) -> int:
         question=question_from(arguments),
     )
     digests = DigestCache(arguments.settings.env.cache_dir / "digests.json")
-    return write_lock(capture(wishes, places=places(arguments), digests=digests, tell=tell), arguments)
+    return write_lock(capture(wishes, places=places(arguments), digests=digests, tell=report_progress), arguments)
 
 
 def _capture_snapshot(arguments: argparse.Namespace) -> int:
@@ -105,7 +105,9 @@ def _capture_snapshot(arguments: argparse.Namespace) -> int:
         installed=tuple(line for line in snapshot.packages if _package_of(line) not in left_out) or None,
         question=question_from(arguments),
     )
-    made = create(wishes, places=places(arguments), describe_model=model_describer(arguments.settings), tell=tell)
+    made = create(
+        wishes, places=places(arguments), describe_model=model_describer(arguments.settings), tell=report_progress
+    )
     return write_lock(replace(made, notes=(*snapshot.left_out, *made.notes)), arguments)
 
 
@@ -167,7 +169,7 @@ def _from_workflow(arguments: argparse.Namespace) -> int:
         given_models=given_models,
         unneeded=frozenset(arguments.unneeded),
     )
-    answer = settle(wanted, settling, tell=tell)
+    answer = settle(wanted, settling, tell=report_progress)
     if not answer.complete or not arguments.name or comfyui is None:
         if arguments.json:
             print(json.dumps(answer.to_json(), indent=2, sort_keys=True))
@@ -186,7 +188,7 @@ def _from_workflow(arguments: argparse.Namespace) -> int:
         question=question,
     )
     return write_lock(
-        create(wishes, places=here, describe_model=model_describer(arguments.settings), tell=tell), arguments
+        create(wishes, places=here, describe_model=model_describer(arguments.settings), tell=report_progress), arguments
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from comfypin.cli.lock.create import tell
+from comfypin.cli.common import read_named_lock, report_progress
 from comfypin.errors import UsageError
 from comfypin.locking.errors import TrialFailed
 from comfypin.temp_folders import temp_folder
@@ -57,9 +57,9 @@ class Trial:
         write_atomically(path, render(lock), durable=False)
         models = ["--models-dir", str(self.models_dir)]
         if lock.engine.kind == "comfyui":
-            tell(f"realizing {lock.version_name} in {folder}")
+            report_progress(f"realizing {lock.version_name} in {folder}")
             self._comfypin(["realize", str(path), "--home", str(folder / "home"), *models, "--json"])
-        tell(f"running {self.workflow} in {folder}")
+        report_progress(f"running {self.workflow} in {folder}")
         home = ["--comfy-home", str(folder / "home")] if lock.engine.kind == "comfyui" else []
         run = ["run", "--lock", str(path), "--workflow", str(self.workflow), "--output", "file", "--json"]
         result = self._comfypin([*run, "--out-dir", str(folder / "out"), *home, *models])
@@ -82,7 +82,6 @@ class Trial:
 
 
 def _reproduce(arguments: argparse.Namespace) -> int:
-    from comfypin.cli.lock import read_named_lock
     from comfypin.lock.bisect_steps import steps
 
     if not 0 <= arguments.tolerance <= 255:
@@ -103,7 +102,7 @@ def _reproduce(arguments: argparse.Namespace) -> int:
             way = steps(reading.lock, other)
 
             def differs(number: int) -> bool:
-                tell(f"halving: with {way[number].part} of {other.version_name}")
+                report_progress(f"halving: with {way[number].part} of {other.version_name}")
                 again = trial.outputs(way[number].lock, f"step-{number}")
                 return not all(item.same for item in _compare(first, again, arguments.tolerance).values())
 

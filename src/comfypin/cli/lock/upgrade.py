@@ -3,7 +3,8 @@
 import argparse
 import sys
 
-from comfypin.cli.lock.create import (
+from comfypin.cli.common import read_named_lock, report_progress
+from comfypin.cli.lock.common import (
     DEFAULT_PYTHON,
     add_output_flags,
     add_package_flags,
@@ -11,7 +12,6 @@ from comfypin.cli.lock.create import (
     check_name,
     places,
     question_from,
-    tell,
     write_lock,
 )
 
@@ -46,7 +46,6 @@ def configure_upgrade(parser: argparse.ArgumentParser) -> None:
 def _upgrade(arguments: argparse.Namespace) -> int:
     from dataclasses import replace
 
-    from comfypin.cli.lock import read_named_lock
     from comfypin.lock.model_spec import parse_model_spec
     from comfypin.locking.upgrade import Moves, question_of, upgrade
     from comfypin.wiring import model_describer
@@ -72,7 +71,11 @@ def _upgrade(arguments: argparse.Namespace) -> int:
         question=question if question != known else None,
     )
     made = upgrade(
-        reading.lock, moves, places=places(arguments), describe_model=model_describer(arguments.settings), tell=tell
+        reading.lock,
+        moves,
+        places=places(arguments),
+        describe_model=model_describer(arguments.settings),
+        tell=report_progress,
     )
     if not arguments.json:
         from comfypin.lock.diff import diff, lines
@@ -100,7 +103,6 @@ def configure_migrate(parser: argparse.ArgumentParser) -> None:
 def _migrate(arguments: argparse.Namespace) -> int:
     from dataclasses import replace
 
-    from comfypin.cli.lock import read_named_lock
     from comfypin.locking.create import Made
     from comfypin.locking.migrate import complete, migrate
     from comfypin.wiring import model_describer
@@ -122,7 +124,7 @@ def _migrate(arguments: argparse.Namespace) -> int:
             asked,
             places=places(arguments),
             describe_model=model_describer(arguments.settings),
-            tell=tell,
+            tell=report_progress,
         )
         lock, notes = completed.lock, (*notes, *completed.notes)
     return write_lock(Made(lock=lock, notes=notes), arguments)

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from comfypin.cli.common import print_on_stderr
 from comfypin.cli.runpod import run as runpod_run
 from comfypin.cli.runpod import volume as runpod_volume
 from comfypin.errors import Cancelled, UsageError
@@ -131,7 +132,7 @@ def _apply(arguments: argparse.Namespace) -> int:
         api,
         steps,
         variables=arguments.settings.named(names),
-        on_step=lambda step, identifier: _tell(f"{_headline(step)} ({identifier})"),
+        on_step=lambda step, identifier: print_on_stderr(f"{_headline(step)} ({identifier})"),
     )
     endpoints = {item.step.desired.name: item.identifier for item in done if item.step.desired.kind == "endpoint"}
     smoke = _wait_and_smoke(arguments, api, deployment, endpoints) if arguments.wait else {}
@@ -157,10 +158,10 @@ def _wait_and_smoke(
     for config in deployment.endpoint:
         identifier = endpoints[config.name]
         if config.workers.min:
-            _tell(f"waiting for {config.workers.min} workers of {config.name}")
+            print_on_stderr(f"waiting for {config.workers.min} workers of {config.name}")
             wait_for_workers(api, identifier, wanted=config.workers.min, timeout_s=arguments.timeout)
         if config.type == "queue":
-            _tell(f"smoke job through {config.name}")
+            print_on_stderr(f"smoke job through {config.name}")
             job = {"workflow": {}, "output": {"mode": "base64"}}
             run_job(
                 _jobs_api(arguments), identifier, job, timeout_s=arguments.timeout, on_progress=runpod_run.tell_progress
@@ -208,12 +209,12 @@ def _destroy(arguments: argparse.Namespace) -> int:
     doomed = [(kind, item) for kind, item in marked if arguments.volumes or kind != "volume"]
     kept = [str(item["name"]) for kind, item in marked if (kind, item) not in doomed]
     for kind, item in doomed:
-        _tell(f"- {kind} {item['name']} ({item['id']})")
+        print_on_stderr(f"- {kind} {item['name']} ({item['id']})")
     if doomed:
         _confirm(arguments, f"This removes {len(doomed)} resources, for good.")
-    destroy(api, doomed, on_removed=lambda kind, name: _tell(f"removed {kind} {name}"))
+    destroy(api, doomed, on_removed=lambda kind, name: print_on_stderr(f"removed {kind} {name}"))
     if kept:
-        _tell(f"kept, with their data: {', '.join(kept)} (--volumes removes them)")
+        print_on_stderr(f"kept, with their data: {', '.join(kept)} (--volumes removes them)")
     names = [str(item["name"]) for _, item in doomed]
     _say(arguments, {"removed": names, "kept": kept}, f"{len(names)} removed")
     return 0
@@ -326,7 +327,3 @@ def _workers_text(summary: object) -> str:
 
 def _say(arguments: argparse.Namespace, machine: object, people: str) -> None:
     print(json.dumps(machine) if arguments.json else people)
-
-
-def _tell(text: str) -> None:
-    print(text, file=sys.stderr)

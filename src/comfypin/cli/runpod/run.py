@@ -7,6 +7,7 @@ import re
 import sys
 from pathlib import Path
 
+from comfypin.cli.common import print_on_stderr
 from comfypin.errors import UsageError
 
 
@@ -50,7 +51,7 @@ def execute(arguments: argparse.Namespace) -> int:
     client = HttpClient(transport=http_transport(arguments.settings))
     saved = save_outputs(output, arguments.out_dir, client=client)
     for warning in _strings(output.get("warnings")) + _strings(output.get("errors")):
-        _tell(f"warning: {warning}")
+        print_on_stderr(f"warning: {warning}")
     if arguments.json:
         files = [{"filename": s.filename, "path": str(s.path) if s.path else None, "uri": s.uri} for s in saved]
         print(json.dumps({"saved": files}))
@@ -116,12 +117,8 @@ def _override(text: str) -> tuple[str, object]:
 def tell_progress(status: str, progress: object) -> None:
     """One line on stderr."""
     shown = progress if progress is None or isinstance(progress, str) else json.dumps(progress)
-    _tell(status if shown is None else f"{status}: {shown}")
+    print_on_stderr(status if shown is None else f"{status}: {shown}")
 
 
 def _strings(value: object) -> list[str]:
     return [str(item) for item in value] if isinstance(value, list) else []
-
-
-def _tell(text: str) -> None:
-    print(text, file=sys.stderr)

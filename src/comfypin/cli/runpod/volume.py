@@ -8,12 +8,12 @@ comfypin runpod volume gc --volume NAME --keep RELEASE          what no kept rel
 
 import argparse
 import json
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from comfypin.cli.common import print_on_stderr, read_named_lock
 from comfypin.errors import UsageError
 
 if TYPE_CHECKING:
@@ -79,7 +79,6 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def _push(arguments: argparse.Namespace) -> int:
-    from comfypin.cli.lock import read_named_lock
     from comfypin.cli.model_progress import watching
     from comfypin.models.target_paths import Places
     from comfypin.runpod.volume_release import owed_models
@@ -174,7 +173,7 @@ def _local_pack(
         lacking.append(known is None)
     if not any(lacking):
         return [[] for _ in destinations]
-    path = env_pack(lock, settings, tell=_tell)
+    path = env_pack(lock, settings, tell=print_on_stderr)
     pack = LocalFile(
         key=f"{PACKS}/{path.name}",
         path=path,
@@ -360,7 +359,3 @@ def _count(number: int, thing: str) -> str:
 
 def _size(count: int) -> str:
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
-
-
-def _tell(text: str) -> None:
-    print(text, file=sys.stderr)
