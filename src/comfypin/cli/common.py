@@ -27,20 +27,20 @@ def add_home_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--home", type=Path, metavar="DIR", help="where the env goes (default: COMFY_HOME, /opt/comfy)")
 
 
-def read_named_lock(wanted: str | None, settings: "Settings") -> "tuple[str, Reading]":
+def read_named_lock(lock_name: str | None, settings: "Settings") -> "tuple[str, Reading]":
     """Return the path of the lock that `--lock` or the environment names, and the lock. Raises `LockError`."""
     from comfypin.lock.codec import read_lock
     from comfypin.lock.lookup import find_lock
 
-    path = find_lock(wanted, lock_path=settings.machine.lock_path, version_name=settings.machine.version_name)
-    return str(path), read_lock(path)
+    lock_path = find_lock(lock_name, lock_path=settings.machine.lock_path, version_name=settings.machine.version_name)
+    return str(lock_path), read_lock(lock_path)
 
 
-def read_release(wanted: str | None, settings: "Settings") -> "Lock":
+def read_release(lock_name: str | None, settings: "Settings") -> "Lock":
     """Return the lock that a flag or the environment names, and log its warnings. Raises `LockError`."""
-    path, reading = read_named_lock(wanted, settings)
+    lock_path, reading = read_named_lock(lock_name, settings)
     for warning in reading.warnings:
-        log.warning("%s: %s", path, warning)
+        log.warning("%s: %s", lock_path, warning)
     return reading.lock
 
 
@@ -52,8 +52,8 @@ def read_workflow(path: str) -> "Document":
     try:
         if path == "-":
             return read_workflow_bytes(sys.stdin.buffer.read(MAX_FILE_BYTES), source="on stdin")
-        with Path(path).open("rb") as file:
-            return read_workflow_bytes(file.read(MAX_FILE_BYTES), source=path)
+        with Path(path).open("rb") as workflow_file:
+            return read_workflow_bytes(workflow_file.read(MAX_FILE_BYTES), source=path)
     except (OSError, ValueError) as exc:
         reason = (exc.strerror or str(exc)).lower() if isinstance(exc, OSError) else str(exc)
         raise WorkflowNotFound(path=path, reason=reason) from exc
@@ -87,6 +87,6 @@ def report_failure(error: ComfypinError, arguments: Sequence[str]) -> None:
 
 def abandon_stdout() -> None:
     """Discard what is still buffered for stdout, so that Python does not fail when it closes it."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1)
-    os.close(null)
+    null_device = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null_device, 1)
+    os.close(null_device)

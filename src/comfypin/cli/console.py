@@ -29,47 +29,47 @@ _UPLOAD_EVENT_EVERY_S = 1.0
 _PLAIN_RECORD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
-class Teller(Protocol):
+class ProgressReporter(Protocol):
     """Tells of a job's way, and of every piece that goes up at its end."""
 
     @property
-    def hear_upload(self) -> "UploadWatcher":
+    def report_upload(self) -> "UploadWatcher":
         """Something happened to an upload; called from any thread."""
 
-    def say(self, text: str) -> None:
+    def report_step(self, text: str) -> None:
         """One sentence on what happens now."""
 
-    def watch(self, graph: "Graph") -> None:
+    def attach_graph(self, graph: "Graph") -> None:
         """The job's graph is known: from here on its events can be told in its words."""
 
-    def hear(self, event: RunEvent) -> None:
+    def report_event(self, event: RunEvent) -> None:
         """Something happened to the job."""
 
 
 @contextmanager
-def telling(*, as_json: bool) -> Iterator[Teller]:
+def open_reporter(*, as_json: bool) -> Iterator[ProgressReporter]:
     """The teller that fits: JSON where asked for, a bar on a terminal, lines elsewhere."""
     if as_json:
-        yield JsonTeller(sys.stderr.write)
+        yield JsonReporter(sys.stderr.write)
     elif sys.stderr.isatty():
-        with _bar() as bar:
-            yield BarTeller(bar)
+        with _open_progress_bar() as progress_bar:
+            yield BarReporter(progress_bar)
     else:
-        yield LineTeller(sys.stderr.write)
+        yield LineReporter(sys.stderr.write)
 
 
-class _Follower:
+class _JobFollower:
     """What all tellers share: the graph's words, and how far the job is."""
 
     def __init__(self) -> None:
         self._graph: Graph | None = None
         self._progress: Progress | None = None
 
-    def watch(self, graph: "Graph") -> None:
+    def attach_graph(self, graph: "Graph") -> None:
         self._graph = graph
         self._progress = Progress(graph)
 
-    def _follow(self, event: RunEvent) -> float | None:
+    def _follow_event(self, event: RunEvent) -> float | None:
         """The part of the work that is done, 0 to 1."""
         if self._progress is None:
             return None
@@ -81,12 +81,12 @@ class _Follower:
             case _:
                 return self._progress.hear(event)
 
-    def _name(self, node_id: "NodeId") -> str:
+    def _node_name(self, node_id: "NodeId") -> str:
         node = self._graph.nodes.get(node_id) if self._graph else None
         return node_id if node is None else node.title or node.class_type
 
 
-class _Uploads:
+class _UploadProgress:
     """How far each upload is, and whether it is time to say so. Safe for threads."""
 
     def __init__(self, clock: Callable[[], float], *, every_s: float) -> None:
@@ -97,22 +97,22 @@ class _Uploads:
         self._sent: dict[str, int] = {}
         self._quiet_until: dict[str, float] = {}
 
-    def begin(self, key: str, size_bytes: int) -> None:
+    def begin_upload(self, key: str, size_bytes: int) -> None:
         with self._lock:
             self._sizes[key], self._sent[key] = size_bytes, 0
             self._quiet_until[key] = self._clock() + self._every_s
 
-    def move(self, key: str, count: int) -> tuple[int, int] | None:
+    def advance_upload(self, key: str, byte_count: int) -> tuple[int, int] | None:
         """Bytes sent and all bytes, where they are to be told now; what is sent once more does not count."""
         with self._lock:
-            self._sent[key] = min(self._sent[key] + count, self._sizes[key])
+            self._sent[key] = min(self._sent[key] + byte_count, self._sizes[key])
             if self._clock() < self._quiet_until[key]:
                 return None
             self._quiet_until[key] = self._clock() + self._every_s
             return self._sent[key], self._sizes[key]
 
 
-class JsonTeller(_Follower):
+class JsonReporter(_JobFollower):
     """One JSON object a line; steps of one node at most ten times a second, bytes of one upload once."""
 
     def __init__(self, write: Callable[[str], object], clock: Callable[[], float] = time.monotonic) -> None:
@@ -120,42 +120,44 @@ class JsonTeller(_Follower):
         self._write = write
         self._clock = clock
         self._quiet_until = 0.0
-        self._uploads = _Uploads(clock, every_s=_UPLOAD_EVENT_EVERY_S)
+        self._uploads = _UploadProgress(clock, every_s=_UPLOAD_EVENT_EVERY_S)
 
-    def say(self, text: str) -> None:
-        self._line({"event": "note", "message": text})
+    def report_step(self, text: str) -> None:
+        self._write_line({"event": "note", "message": text})
 
-    def hear(self, event: RunEvent) -> None:
-        fraction = self._follow(event)
+    def report_event(self, event: RunEvent) -> None:
+        fraction = self._follow_event(event)
         if isinstance(event, NodeProgress) and event.value < event.maximum:
             if self._clock() < self._quiet_until:
                 return
             self._quiet_until = self._clock() + _EVENT_EVERY_S
         facts = to_json(event)
         if isinstance(node_id := facts.get("node"), str):
-            facts["name"] = self._name(node_id)
+            facts["name"] = self._node_name(node_id)
         if fraction is not None:
             facts["fraction"] = round(fraction, 4)
-        self._line(facts)
+        self._write_line(facts)
 
-    def hear_upload(self, event: "UploadEvent") -> None:
+    def report_upload(self, event: "UploadEvent") -> None:
         from comfypin.outputs.bucket import UploadFinished, UploadMoved, UploadStarted
 
         match event:
             case UploadStarted(key=key, size_bytes=size):
-                self._uploads.begin(key, size)
-                self._line({"event": "upload_started", "key": key, "size_bytes": size})
-            case UploadMoved(key=key, sent_bytes=count):
-                if (told := self._uploads.move(key, count)) is not None:
-                    self._line({"event": "upload_moved", "key": key, "sent_bytes": told[0], "size_bytes": told[1]})
+                self._uploads.begin_upload(key, size)
+                self._write_line({"event": "upload_started", "key": key, "size_bytes": size})
+            case UploadMoved(key=key, sent_bytes=byte_count):
+                if (progress := self._uploads.advance_upload(key, byte_count)) is not None:
+                    self._write_line(
+                        {"event": "upload_moved", "key": key, "sent_bytes": progress[0], "size_bytes": progress[1]}
+                    )
             case UploadFinished(key=key):
-                self._line({"event": "upload_finished", "key": key})
+                self._write_line({"event": "upload_finished", "key": key})
 
-    def _line(self, facts: dict[str, JsonValue]) -> None:
+    def _write_line(self, facts: dict[str, JsonValue]) -> None:
         self._write(json.dumps(facts, ensure_ascii=False) + "\n")
 
 
-class LineTeller(_Follower):
+class LineReporter(_JobFollower):
     """A line where something changes that a reader of a log wants to know, and now and then how far it is."""
 
     def __init__(self, write: Callable[[str], object], clock: Callable[[], float] = time.monotonic) -> None:
@@ -163,72 +165,72 @@ class LineTeller(_Follower):
         self._write = write
         self._clock = clock
         self._quiet_until = clock() + _LINE_EVERY_S
-        self._uploads = _Uploads(clock, every_s=_LINE_EVERY_S)
+        self._uploads = _UploadProgress(clock, every_s=_LINE_EVERY_S)
 
-    def say(self, text: str) -> None:
+    def report_step(self, text: str) -> None:
         self._write(f"{text}\n")
 
-    def hear(self, event: RunEvent) -> None:
-        fraction = self._follow(event)
-        if (told := _sentence(event)) is not None:
+    def report_event(self, event: RunEvent) -> None:
+        fraction = self._follow_event(event)
+        if (sentence := _describe_event(event)) is not None:
             if not isinstance(event, PhaseStarted):
-                self.say(told)
+                self.report_step(sentence)
         elif isinstance(event, NodeStarted | NodeProgress) and self._clock() >= self._quiet_until:
             self._quiet_until = self._clock() + _LINE_EVERY_S
             steps = f" {event.value:g}/{event.maximum:g}" if isinstance(event, NodeProgress) else ""
-            self.say(f"{fraction or 0:4.0%}  {self._name(event.node_id)}{steps}")
+            self.report_step(f"{fraction or 0:4.0%}  {self._node_name(event.node_id)}{steps}")
 
-    def hear_upload(self, event: "UploadEvent") -> None:
+    def report_upload(self, event: "UploadEvent") -> None:
         from comfypin.outputs.bucket import UploadMoved, UploadStarted
 
         match event:
             case UploadStarted(key=key, size_bytes=size):
-                self._uploads.begin(key, size)
-            case UploadMoved(key=key, sent_bytes=count):
-                if (told := self._uploads.move(key, count)) is not None:
-                    self.say(f"Uploading {key}: {told[0] / 1e6:.1f} of {told[1] / 1e6:.1f} MB")
+                self._uploads.begin_upload(key, size)
+            case UploadMoved(key=key, sent_bytes=byte_count):
+                if (progress := self._uploads.advance_upload(key, byte_count)) is not None:
+                    self.report_step(f"Uploading {key}: {progress[0] / 1e6:.1f} of {progress[1] / 1e6:.1f} MB")
 
 
-class BarTeller(_Follower):
+class BarReporter(_JobFollower):
     """A bar with the node that runs and the time that has gone by."""
 
-    def __init__(self, bar: "rich.progress.Progress") -> None:
+    def __init__(self, progress_bar: "rich.progress.Progress") -> None:
         super().__init__()
-        self._bar = bar
-        self._task = bar.add_task("", total=None)
+        self._progress_bar = progress_bar
+        self._task = progress_bar.add_task("", total=None)
         self._uploads: dict[str, rich.progress.TaskID] = {}
 
-    def say(self, text: str) -> None:
-        self._bar.update(self._task, description=text)
+    def report_step(self, text: str) -> None:
+        self._progress_bar.update(self._task, description=text)
 
-    def hear(self, event: RunEvent) -> None:
-        fraction = self._follow(event)
+    def report_event(self, event: RunEvent) -> None:
+        fraction = self._follow_event(event)
         if isinstance(event, Warned | Requeued):
-            self._bar.console.print(_sentence(event), markup=False, highlight=False)
-        elif (told := _sentence(event)) is not None:
-            self._bar.update(self._task, description=told, completed=fraction)
+            self._progress_bar.console.print(_describe_event(event), markup=False, highlight=False)
+        elif (sentence := _describe_event(event)) is not None:
+            self._progress_bar.update(self._task, description=sentence, completed=fraction)
         elif isinstance(event, NodeStarted | NodeProgress):
             steps = f" {event.value:g}/{event.maximum:g}" if isinstance(event, NodeProgress) else ""
-            self._bar.update(
-                self._task, total=1.0, completed=fraction or 0.0, description=self._name(event.node_id) + steps
+            self._progress_bar.update(
+                self._task, total=1.0, completed=fraction or 0.0, description=self._node_name(event.node_id) + steps
             )
 
-    def hear_upload(self, event: "UploadEvent") -> None:
+    def report_upload(self, event: "UploadEvent") -> None:
         from comfypin.outputs.bucket import UploadFinished, UploadMoved, UploadStarted
 
         match event:
             case UploadStarted(key=key, size_bytes=size):
-                self._uploads[key] = self._bar.add_task(key, total=size)
-            case UploadMoved(key=key, sent_bytes=count):
-                self._bar.advance(self._uploads[key], count)
+                self._uploads[key] = self._progress_bar.add_task(key, total=size)
+            case UploadMoved(key=key, sent_bytes=byte_count):
+                self._progress_bar.advance(self._uploads[key], byte_count)
             case UploadFinished(key=key):
-                self._bar.remove_task(self._uploads.pop(key))
+                self._progress_bar.remove_task(self._uploads.pop(key))
 
 
-def _sentence(event: RunEvent) -> str | None:
+def _describe_event(event: RunEvent) -> str | None:
     match event:
-        case Queued(ahead=ahead) if ahead:
-            return f"Waiting behind {ahead} prompts."
+        case Queued(ahead=prompts_ahead) if prompts_ahead:
+            return f"Waiting behind {prompts_ahead} prompts."
         case Warned(message=message):
             return f"Warning: {message}"
         case Requeued(reason=reason):
@@ -242,23 +244,23 @@ def _sentence(event: RunEvent) -> str | None:
 
 
 @contextmanager
-def _bar() -> "Iterator[rich.progress.Progress]":
+def _open_progress_bar() -> "Iterator[rich.progress.Progress]":
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
     # Titles may hold brackets, which rich would read as styles.
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        yield progress
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress_bar:
+        yield progress_bar
 
 
 def configure_logging(*, as_json: bool, verbose: bool) -> None:
     """Send logs to stderr: warnings, and with `verbose` all that our own modules and the engine say."""
     handler = _StderrHandler()
     handler.setFormatter(JsonFormatter() if as_json else PlainFormatter())
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(logging.WARNING)
+    root_logger = logging.getLogger()
+    root_logger.handlers[:] = [handler]
+    root_logger.setLevel(logging.WARNING)
     logging.getLogger("comfypin").setLevel(logging.INFO if verbose else logging.WARNING)
 
 
@@ -276,7 +278,7 @@ class _StderrHandler(logging.StreamHandler):  # type: ignore[type-arg]
         super().emit(record)
 
 
-def _facts(record: logging.LogRecord) -> dict[str, object]:
+def _extra_fields(record: logging.LogRecord) -> dict[str, object]:
     return {name: value for name, value in vars(record).items() if name not in _PLAIN_RECORD}
 
 
@@ -286,9 +288,9 @@ class PlainFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         if record.name == "comfypin.engine.log":
             return f"engine | {record.getMessage()}"
-        when = time.strftime("%H:%M:%S", time.localtime(record.created))
-        facts = "".join(f" {name}={value}" for name, value in _facts(record).items() if name != "action")
-        text = f"{when} {record.levelname.lower()} {record.getMessage()}{facts}"
+        time_of_day = time.strftime("%H:%M:%S", time.localtime(record.created))
+        facts = "".join(f" {name}={value}" for name, value in _extra_fields(record).items() if name != "action")
+        text = f"{time_of_day} {record.levelname.lower()} {record.getMessage()}{facts}"
         return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
 
 
@@ -296,7 +298,12 @@ class JsonFormatter(logging.Formatter):
     """One JSON object a line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        facts = {"event": "log", "level": record.levelname.lower(), "message": record.getMessage(), **_facts(record)}
+        facts = {
+            "event": "log",
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+            **_extra_fields(record),
+        }
         if record.exc_info:
             facts["exception"] = self.formatException(record.exc_info)
         return json.dumps(facts, ensure_ascii=False, default=str)

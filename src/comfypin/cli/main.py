@@ -33,11 +33,11 @@ NOUNS = {
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-class Parser(argparse.ArgumentParser):
+class CommandParser(argparse.ArgumentParser):
     """An argument parser whose mistakes are UsageErrors (one sentence, exit code 64) and that guesses no flags."""
 
-    def __init__(self, **settings: object) -> None:
-        super().__init__(**{"allow_abbrev": False, **settings})  # type: ignore[arg-type]
+    def __init__(self, **options: object) -> None:
+        super().__init__(**{"allow_abbrev": False, **options})  # type: ignore[arg-type]
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message[:1].upper()}{message[1:]}; see {self.prog} --help.")
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else list(argv)
     _open_missing_streams()
     try:
-        code = _dispatch(arguments)
+        exit_code = _run_command(arguments)
         sys.stdout.flush()
     except KeyboardInterrupt:
         report_failure(Cancelled("Stopped."), arguments)
@@ -91,39 +91,41 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 1
         report_failure(failure, arguments)
         return failure.exit_code
-    return code
+    return exit_code
 
 
-def _dispatch(arguments: list[str]) -> int:
-    parser = Parser(prog="comfypin", description=_description(), formatter_class=argparse.RawDescriptionHelpFormatter)
+def _run_command(arguments: list[str]) -> int:
+    parser = CommandParser(
+        prog="comfypin", description=_describe_commands(), formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--version", action="version", version=f"comfypin {__version__}")
     parser.add_argument("noun", nargs="?", metavar="COMMAND", help="one of the commands above")
     try:
-        head = parser.parse_args(arguments[:1])
-        if head.noun is None:
+        first_word = parser.parse_args(arguments[:1])
+        if first_word.noun is None:
             parser.print_help()
             return 0
-        if head.noun not in NOUNS:
-            raise UsageError(f"There is no command {head.noun!r}; there are {', '.join(NOUNS)}.")
-        module = importlib.import_module(f"comfypin.cli.{head.noun}")
-        noun_parser = Parser(
-            prog=f"comfypin {head.noun}",
-            description=module.__doc__,
+        if first_word.noun not in NOUNS:
+            raise UsageError(f"There is no command {first_word.noun!r}; there are {', '.join(NOUNS)}.")
+        noun_module = importlib.import_module(f"comfypin.cli.{first_word.noun}")
+        noun_parser = CommandParser(
+            prog=f"comfypin {first_word.noun}",
+            description=noun_module.__doc__,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        module.configure(noun_parser)
-        parsed = noun_parser.parse_args(arguments[1:])
-    except SystemExit as leaving:
+        noun_module.configure(noun_parser)
+        noun_arguments = noun_parser.parse_args(arguments[1:])
+    except SystemExit as parser_exit:
         # --help and --version were printed.
-        return int(leaving.code or 0)
+        return int(parser_exit.code or 0)
     from comfypin.settings.environment import Settings
 
     # Nothing below the command line looks at the environment again: it is handed on, parsed.
-    parsed.settings = Settings(os.environ)
-    return int(module.execute(parsed))
+    noun_arguments.settings = Settings(os.environ)
+    return int(noun_module.execute(noun_arguments))
 
 
-def _description() -> str:
+def _describe_commands() -> str:
     width = max(map(len, NOUNS))
     lines = "\n".join(f"  {noun:<{width}}  {summary}" for noun, summary in NOUNS.items())
     return f"Pin a ComfyUI release, run workflows headless, deliver every output.\n\ncommands:\n{lines}"
@@ -145,9 +147,9 @@ def _reader_is_gone() -> bool:
     """Whether stdout is a pipe that nobody reads any more; a broken socket elsewhere is another failure."""
     import select
 
-    poll = select.poll()
-    poll.register(1, select.POLLOUT)
-    return any(happened & select.POLLERR for _, happened in poll.poll(0))
+    poller = select.poll()
+    poller.register(1, select.POLLOUT)
+    return any(events & select.POLLERR for _, events in poller.poll(0))
 
 
 if __name__ == "__main__":

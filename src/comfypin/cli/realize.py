@@ -39,47 +39,47 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     """Realize, or print the plan."""
-    from comfypin.cli.console import telling
+    from comfypin.cli.console import open_reporter
     from comfypin.env.realize import plan_realize, realize
     from comfypin.errors import UsageError
 
     if arguments.lock is not None and arguments.lock_flag is not None:
         raise UsageError("Name the lock once, as LOCK or with --lock.")
-    where, reading = read_named_lock(arguments.lock or arguments.lock_flag, arguments.settings)
+    lock_path, reading = read_named_lock(arguments.lock or arguments.lock_flag, arguments.settings)
     for finding in reading.warnings:
         print(f"comfypin: {finding}", file=sys.stderr)
     if arguments.dry_run:
-        _print_plan(plan_realize(reading.lock, _options(arguments), where=where), as_json=arguments.json)
+        _print_plan(plan_realize(reading.lock, _make_options(arguments), where=lock_path), as_json=arguments.json)
         return 0
-    with telling(as_json=arguments.json) as teller:
-        options = _options(arguments, teller.say)
-        realized = realize(reading.lock, options, where=where)
+    with open_reporter(as_json=arguments.json) as reporter:
+        options = _make_options(arguments, reporter.report_step)
+        realized = realize(reading.lock, options, where=lock_path)
     if not arguments.no_models:
         _bring_models(arguments, reading.lock, offline=options.places.offline)
-    _print_done(realized, as_json=arguments.json)
+    _print_realized(realized, as_json=arguments.json)
     return 0
 
 
 def _bring_models(arguments: argparse.Namespace, lock: "Lock", *, offline: bool) -> None:
-    from comfypin.cli.model_progress import watching
+    from comfypin.cli.model_progress import open_watcher
     from comfypin.wiring import bring_models
 
     settings = arguments.settings.overridden(comfy_home=arguments.home, models_dir=arguments.models_dir)
-    with watching(as_json=arguments.json, quiet=not lock.models) as watcher:
+    with open_watcher(as_json=arguments.json, quiet=not lock.models) as watcher:
         bring_models(lock, settings, offline=offline, watcher=watcher)
 
 
-def _options(arguments: argparse.Namespace, tell: "Callable[[str], None] | None" = None) -> "RealizeOptions":
-    from comfypin.wiring import realize_options
+def _make_options(arguments: argparse.Namespace, report: "Callable[[str], None] | None" = None) -> "RealizeOptions":
+    from comfypin.wiring import make_realize_options
 
     settings = arguments.settings.overridden(comfy_home=arguments.home, models_dir=arguments.models_dir)
-    return realize_options(
+    return make_realize_options(
         settings,
-        env=settings.env.overridden(packs=arguments.packs, vendor=arguments.vendor, offline=arguments.offline),
+        env_settings=settings.env.overridden(packs=arguments.packs, vendor=arguments.vendor, offline=arguments.offline),
         publish=arguments.publish,
         rebuild=arguments.rebuild,
         target=arguments.target,
-        tell=tell,
+        report=report,
     )
 
 
@@ -92,7 +92,7 @@ def _print_plan(plan: "Plan", *, as_json: bool) -> None:
         print(f"  {step.name:9} {step.subject}: {step.text}")
 
 
-def _print_done(realized: "Realized", *, as_json: bool) -> None:
+def _print_realized(realized: "Realized", *, as_json: bool) -> None:
     receipt = realized.receipt
     if as_json:
         facts = {
@@ -104,9 +104,9 @@ def _print_done(realized: "Realized", *, as_json: bool) -> None:
         }
         print(json.dumps(facts, indent=2, sort_keys=True))
         return
-    done = {"keep": "was whole already", "rewire": "was whole, and has its Python again"}
-    done |= {"unpack": "was unpacked", "build": "was built"}
+    what_happened = {"keep": "was whole already", "rewire": "was whole, and has its Python again"}
+    what_happened |= {"unpack": "was unpacked", "build": "was built"}
     size = f"{receipt.files} files, {receipt.size_bytes / 1e6:.0f} MB"
-    print(f"{realized.folder}: {done[realized.action]} in {realized.seconds:.1f} s ({size})")
+    print(f"{realized.folder}: {what_happened[realized.action]} in {realized.seconds:.1f} s ({size})")
     if realized.published:
         print(f"published as {realized.published}")

@@ -62,19 +62,19 @@ def execute(arguments: argparse.Namespace) -> int:
 
     console.configure_service_logging(as_json=arguments.json or not sys.stderr.isatty(), verbose=arguments.verbose)
     settings = arguments.settings
-    port = arguments.metrics_port or settings.server.metrics_port
+    metrics_port = arguments.metrics_port or settings.server.metrics_port
     lock = read_release(arguments.lock, settings)
     sink_for = wiring.open_sinks(settings, private_buckets=arguments.allow_private_inputs)
-    choice = wiring.choose_engine(lock.engine, settings, keep_temp=arguments.keep_temp)
-    choice = wiring.ensure_env(lock, choice, tell=log.info)
+    engine_choice = wiring.choose_engine(lock.engine, settings, keep_temp=arguments.keep_temp)
+    engine_choice = wiring.ensure_env(lock, engine_choice, report=log.info)
     began_s = time.monotonic()
-    with LoopThread() as thread:
-        engine = thread.enter(wiring.open_engine(choice))
+    with LoopThread() as loop_thread:
+        engine = loop_thread.enter(wiring.open_engine(engine_choice))
         service = wiring.open_service(
             lock, engine, sink_for, settings=settings, private_inputs=arguments.allow_private_inputs
         )
         handler = Handler(service)
-        thread.run(warm(handler, lock))
+        loop_thread.run(warm(handler, lock))
         log.info(
             "worker ready",
             extra={
@@ -83,16 +83,16 @@ def execute(arguments: argparse.Namespace) -> int:
                 "seconds": round(time.monotonic() - began_s, 2),
             },
         )
-        with _counted(handler, port) as handle:
-            worker = RunpodWorker(handle, thread.loop, grace_s=arguments.grace, concurrency=arguments.concurrency)
-            worker.serve(fitness=wiring.fitness_checks(lock, choice.settings))
+        with _count_jobs(handler, metrics_port) as handle:
+            worker = RunpodWorker(handle, loop_thread.loop, grace_s=arguments.grace, concurrency=arguments.concurrency)
+            worker.serve(fitness=wiring.make_fitness_checks(lock, engine_choice.settings))
     return 0
 
 
 @contextmanager
-def _counted(handler: "Handler", port: int | None) -> Iterator["Handle"]:
+def _count_jobs(handler: "Handler", metrics_port: int | None) -> Iterator["Handle"]:
     """The handler, with a page of metrics on a port as long as the block lasts; the handler itself without a port."""
-    if port is None:
+    if metrics_port is None:
         yield handler
         return
     from comfypin.jobs.metrics import CountedJobs, Live, Metrics
@@ -100,12 +100,12 @@ def _counted(handler: "Handler", port: int | None) -> Iterator["Handle"]:
     metrics = Metrics()
     jobs = CountedJobs(handler, metrics)
     metrics.watch(lambda: Live(running=jobs.running, engine_restarts=handler.crashes))
-    stop = metrics.serve(port)
-    log.info("metrics", extra={"action": "metrics_served", "port": port})
+    stop_metrics = metrics.serve(metrics_port)
+    log.info("metrics", extra={"action": "metrics_served", "port": metrics_port})
     try:
         yield jobs
     finally:
-        stop()
+        stop_metrics()
 
 
 def _print_schema() -> int:

@@ -104,29 +104,29 @@ class CachedSource(Protocol):
 class Watcher(Protocol):
     """Who is told how a pull goes; called from many threads."""
 
-    def planned(self, sizes: Mapping[str, int | None]) -> None:
+    def plan_files(self, sizes: Mapping[str, int | None]) -> None:
         """The files that will be looked at, with their sizes where those are known, before the first is started."""
 
-    def started(self, name: str, total_bytes: int | None, resumed_bytes: int) -> None: ...
+    def start_file(self, name: str, total_bytes: int | None, resumed_bytes: int) -> None: ...
 
-    def advanced(self, name: str, count: int) -> None: ...
+    def advance_file(self, name: str, count: int) -> None: ...
 
-    def ended(self, name: str, outcome: str) -> None: ...
+    def end_file(self, name: str, outcome: str) -> None: ...
 
 
 class Unwatched:
     """A watcher for when nobody looks."""
 
-    def planned(self, sizes: Mapping[str, int | None]) -> None:
+    def plan_files(self, sizes: Mapping[str, int | None]) -> None:
         """Nothing to do."""
 
-    def started(self, name: str, total_bytes: int | None, resumed_bytes: int) -> None:
+    def start_file(self, name: str, total_bytes: int | None, resumed_bytes: int) -> None:
         """Nothing to do."""
 
-    def advanced(self, name: str, count: int) -> None:
+    def advance_file(self, name: str, count: int) -> None:
         """Nothing to do."""
 
-    def ended(self, name: str, outcome: str) -> None:
+    def end_file(self, name: str, outcome: str) -> None:
         """Nothing to do."""
 
 

@@ -115,7 +115,7 @@ class Puller:
     def pull(self, models: Sequence[tuple[ModelPin, Path]]) -> PullReport:
         """Bring every model; one that fails does not keep the others. Raises `DiskTooSmall` before it fetches."""
         self._require_space(models)
-        self._watcher.planned({pin.target_path: pin.size_bytes for pin, _ in models})
+        self._watcher.plan_files({pin.target_path: pin.size_bytes for pin, _ in models})
         outcomes: list[Outcome] = []
         failures: list[ModelError] = []
         try:
@@ -152,7 +152,7 @@ class Puller:
                 except _Busy:
                     busy.append((pin, path))
                 except ModelError as error:
-                    self._watcher.ended(pin.target_path, "failed")
+                    self._watcher.end_file(pin.target_path, "failed")
                     failures.append(error)
         return busy
 
@@ -305,7 +305,7 @@ class Puller:
                     effort=self._options.effort,
                     stop=self._stop,
                     begun=lambda size, resumed: self._begun(pin, partial, size, resumed),
-                    advanced=lambda count: self._watcher.advanced(pin.target_path, count),
+                    advanced=lambda count: self._watcher.advance_file(pin.target_path, count),
                 )
             except (SourceFailed, ComfypinError) as error:
                 if isinstance(error, DiskTooSmall):
@@ -334,7 +334,7 @@ class Puller:
     def _begun(self, pin: ModelPin, partial: Partial, size: int | None, resumed: int) -> None:
         if size is not None:
             self._store.require_space(max(0, size - partial.allocated_bytes()))
-        self._watcher.started(pin.target_path, size, resumed)
+        self._watcher.start_file(pin.target_path, size, resumed)
 
     def _put(self, digest: Digest, path: Path) -> Path | None:
         """Place the blob; a file with other bytes that is in the way is kept aside, or overwritten where asked."""
@@ -370,7 +370,7 @@ class Puller:
         failed_sources: tuple[str, ...] = (),
         aside: Path | None = None,
     ) -> Outcome:
-        self._watcher.ended(pin.target_path, state)
+        self._watcher.end_file(pin.target_path, state)
         return Outcome(
             pin=pin,
             path=path,

@@ -144,7 +144,7 @@ class Pusher:
             RecordedFile(key=file.key, sha256=sha256, size_bytes=file.size_bytes, etag=found.etag, kind=file.kind)
         )
         self._write_record()
-        self._watcher.ended(self._label(file), "present" if outcome in ("present", "recognized") else outcome)
+        self._watcher.end_file(self._label(file), "present" if outcome in ("present", "recognized") else outcome)
         return Pushed(key=file.key, outcome=outcome, sha256=sha256, size_bytes=file.size_bytes, sent_bytes=sent)
 
     def finish(self) -> Record:
@@ -189,9 +189,9 @@ class Pusher:
 
     def _upload(self, file: LocalFile) -> tuple[Outcome, int]:
         if file.size_bytes <= self._options.part_bytes:
-            self._watcher.started(self._label(file), file.size_bytes, 0)
+            self._watcher.start_file(self._label(file), file.size_bytes, 0)
             self._bucket.put(file.key, _slice(file, 0, file.size_bytes))
-            self._watcher.advanced(self._label(file), file.size_bytes)
+            self._watcher.advance_file(self._label(file), file.size_bytes)
             return "pushed", file.size_bytes
         try:
             return self._upload_parts(file)
@@ -211,7 +211,7 @@ class Pusher:
         size = part_size(file.size_bytes, self._options.part_bytes)
         offsets = dict(enumerate(range(0, file.size_bytes, size), start=1))
         kept = sum(part.size_bytes for number, part in there.items() if number in offsets)
-        self._watcher.started(self._label(file), file.size_bytes, min(kept, file.size_bytes))
+        self._watcher.start_file(self._label(file), file.size_bytes, min(kept, file.size_bytes))
         etags: dict[int, str] = {}
         sent = _Count()
 
@@ -224,7 +224,7 @@ class Pusher:
                 return
             etags[number] = self._bucket.put_part(file.key, upload_id, number, body)
             sent.add(len(body))
-            self._watcher.advanced(self._label(file), len(body))
+            self._watcher.advance_file(self._label(file), len(body))
 
         _all_or_first_failure(carry, offsets)
         self._join(file, upload_id, etags)

@@ -8,7 +8,7 @@ from comfypin.errors import UsageError
 from comfypin.wiring.engines import EngineChoice
 from comfypin.wiring.models import bring_models
 from comfypin.wiring.network import http_proxies
-from comfypin.wiring.stores import open_shelf
+from comfypin.wiring.stores import open_pack_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,63 +21,65 @@ if TYPE_CHECKING:
     from comfypin.settings.environment import Settings
     from comfypin.tools.vendor_folder import VendorFolder
 
-_FOREIGN = ("ComfyUI/main.py", "main.py")
+_FOREIGN_FILES = ("ComfyUI/main.py", "main.py")
 
 
-def realize_options(
+def make_realize_options(
     settings: "Settings",
     *,
-    env: "EnvSettings | None" = None,
+    env_settings: "EnvSettings | None" = None,
     publish: bool = False,
     rebuild: bool = False,
     target: str | None = None,
-    tell: "Callable[[str], None] | None" = None,
+    report: "Callable[[str], None] | None" = None,
 ) -> "RealizeOptions":
     """How this machine realizes locks. Raises `UsageError` for flags that do not fit together."""
     from comfypin.env.layout import Home
     from comfypin.env.realize import RealizeOptions, silent
     from comfypin.tools.vendor_folder import VendorFolder
 
-    env, machine = env or settings.env, settings.machine
-    if publish and env.packs is None:
+    env_settings, machine = env_settings or settings.env, settings.machine
+    if publish and env_settings.packs is None:
         raise UsageError("--publish needs a place for packs: --packs DIR|BUCKET or COMFYPIN_PACKS.")
-    if env.vendor is not None and not env.vendor.is_dir():
-        raise UsageError(f"The vendor folder {env.vendor} does not exist.")
-    vendor = VendorFolder(root=env.vendor.absolute()) if env.vendor else None
+    if env_settings.vendor is not None and not env_settings.vendor.is_dir():
+        raise UsageError(f"The vendor folder {env_settings.vendor} does not exist.")
+    vendor = VendorFolder(root=env_settings.vendor.absolute()) if env_settings.vendor else None
     return RealizeOptions(
         home=Home(root=machine.comfy_home.absolute()),
         models_dir=machine.models_dir.absolute(),
-        places=source_places(settings, env, vendor=vendor),
-        shelf=open_shelf(env.packs, settings) if env.packs else None,
+        places=make_source_places(settings, env_settings, vendor=vendor),
+        shelf=open_pack_store(env_settings.packs, settings) if env_settings.packs else None,
         publish=publish,
         rebuild=rebuild,
         target=target,
-        tell=tell or silent,
+        tell=report or silent,
     )
 
 
-def ensure_env(lock: "Lock", choice: EngineChoice, *, tell: "Callable[[str], None]") -> EngineChoice:
+def ensure_env(lock: "Lock", engine_choice: EngineChoice, *, report: "Callable[[str], None]") -> EngineChoice:
     """The choice with the home that holds the lock's env, realized and its models brought where that was needed.
 
     Other engines than `comfyui` need none. A ComfyUI in the home that somebody else made is used as it is, and said so.
     Raises `EnvError`, `LockError`, `ModelError`.
     """
-    settings = choice.settings
-    if choice.kind != "comfyui" or lock.engine.kind != "comfyui":
-        return choice
-    home = settings.machine.comfy_home
-    if not (home / "current").is_symlink() and any((home / path).is_file() for path in _FOREIGN):
-        tell(f"{home} holds a ComfyUI that was not realized from this lock: it is used as it is.")
-        return choice
+    settings = engine_choice.settings
+    if engine_choice.kind != "comfyui" or lock.engine.kind != "comfyui":
+        return engine_choice
+    comfy_home = settings.machine.comfy_home
+    if not (comfy_home / "current").is_symlink() and any((comfy_home / path).is_file() for path in _FOREIGN_FILES):
+        report(f"{comfy_home} holds a ComfyUI that was not realized from this lock: it is used as it is.")
+        return engine_choice
     from comfypin.env.realize import realize
 
-    realized = realize(lock, realize_options(settings, tell=tell))
+    realized = realize(lock, make_realize_options(settings, report=report))
     bring_models(lock, settings, offline=settings.env.offline)
-    moved = settings.overridden(comfy_home=realized.folder, models_dir=settings.machine.models_dir.absolute())
-    return replace(choice, settings=moved)
+    realized_settings = settings.overridden(
+        comfy_home=realized.folder, models_dir=settings.machine.models_dir.absolute()
+    )
+    return replace(engine_choice, settings=realized_settings)
 
 
-def env_pack(lock: "Lock", settings: "Settings", *, tell: "Callable[[str], None]") -> Path:
+def ensure_env_pack(lock: "Lock", settings: "Settings", *, report: "Callable[[str], None]") -> Path:
     """The pack of the lock's env as a file of this machine, realized and packed where that was not done before.
 
     Raises `EnvError`, `LockError`.
@@ -86,47 +88,47 @@ def env_pack(lock: "Lock", settings: "Settings", *, tell: "Callable[[str], None]
     from comfypin.env.realize import realize
     from comfypin.env.realize_plan import pack_name
 
-    realized = realize(lock, realize_options(settings, tell=tell))
-    name = pack_name(realized.receipt.key, realized.receipt.platform)
-    shelves = [FolderShelf(settings.env.cache_dir.absolute() / "packs")]
-    packs = settings.env.packs
-    if packs is not None and isinstance(named := open_shelf(packs, settings), FolderShelf):
-        shelves.insert(0, named)
-    found = next((path for shelf in shelves if (path := shelf.find(name)) is not None), None)
-    if found is None:
-        tell("Packing the env.")
-        shelves[-1].root.mkdir(parents=True, exist_ok=True)
-        found = shelves[-1].publish(realized.folder, name)
-    return Path(found)
+    realized = realize(lock, make_realize_options(settings, report=report))
+    pack_filename = pack_name(realized.receipt.key, realized.receipt.platform)
+    pack_stores = [FolderShelf(settings.env.cache_dir.absolute() / "packs")]
+    packs_address = settings.env.packs
+    if packs_address is not None and isinstance(named_store := open_pack_store(packs_address, settings), FolderShelf):
+        pack_stores.insert(0, named_store)
+    pack_path = next((path for pack_store in pack_stores if (path := pack_store.find(pack_filename)) is not None), None)
+    if pack_path is None:
+        report("Packing the env.")
+        pack_stores[-1].root.mkdir(parents=True, exist_ok=True)
+        pack_path = pack_stores[-1].publish(realized.folder, pack_filename)
+    return Path(pack_path)
 
 
-def source_places(
-    settings: "Settings", env: "EnvSettings | None" = None, *, vendor: "VendorFolder | None" = None
+def make_source_places(
+    settings: "Settings", env_settings: "EnvSettings | None" = None, *, vendor: "VendorFolder | None" = None
 ) -> "SourcePlaces":
     """Where the sources of an env come from, with the caches of this machine."""
     from comfypin.env.install.sources import SourcePlaces
 
-    env = env or settings.env
+    env_settings = env_settings or settings.env
     return SourcePlaces(
-        cache=env.cache_dir.absolute(),
+        cache=env_settings.cache_dir.absolute(),
         vendor=vendor,
-        offline=env.offline,
-        named_uv_cache=env.uv_cache,
+        offline=env_settings.offline,
+        named_uv_cache=env_settings.uv_cache,
         proxies=http_proxies(settings),
     )
 
 
-def lock_places(settings: "Settings") -> "Places":
+def make_lock_places(settings: "Settings") -> "Places":
     """Where the parts of a lock come from, with the caches that realizing uses too."""
     from comfypin.locking.node_registry import Registry
     from comfypin.locking.sources import Places
     from comfypin.tools.git import Commits
 
-    env = settings.env
-    cache = env.cache_dir.absolute()
+    env_settings = settings.env
+    cache_folder = env_settings.cache_dir.absolute()
     return Places(
-        commits=Commits(cache=cache / "git", offline=env.offline),
-        registry=Registry(url=env.registry_url, proxies=http_proxies(settings)),
-        archives=cache / "archives",
+        commits=Commits(cache=cache_folder / "git", offline=env_settings.offline),
+        registry=Registry(url=env_settings.registry_url, proxies=http_proxies(settings)),
+        archives=cache_folder / "archives",
         proxies=http_proxies(settings),
     )

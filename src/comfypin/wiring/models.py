@@ -30,39 +30,39 @@ def bring_models(lock: "Lock", settings: "Settings", *, offline: bool, watcher: 
     from comfypin.models.verify import Present, failure, inspect_all
 
     models_dir = settings.machine.models_dir.absolute()
-    models = targets(lock, Places(models_dir=models_dir, comfy_home=settings.machine.comfy_home.absolute()))
-    store = model_store(models_dir, settings)
-    findings = list(zip(models, inspect_all(models, store), strict=True))
-    wrong = [(model, finding) for model, finding in findings if not isinstance(finding, Present)]
-    if wrong and offline:
-        problems = [problem for (pin, _), finding in wrong if (problem := failure(pin, finding)) is not None]
-        raise ModelsFailed(failures=problems, total=len(models))
-    if wrong:
+    target_models = targets(lock, Places(models_dir=models_dir, comfy_home=settings.machine.comfy_home.absolute()))
+    store = open_model_store(models_dir, settings)
+    findings = list(zip(target_models, inspect_all(target_models, store), strict=True))
+    wrong_models = [(model, finding) for model, finding in findings if not isinstance(finding, Present)]
+    if wrong_models and offline:
+        problems = [problem for (pin, _), finding in wrong_models if (problem := failure(pin, finding)) is not None]
+        raise ModelsFailed(failures=problems, total=len(target_models))
+    if wrong_models:
         store.remember_release(lock.version_name, lock.models)
-        puller = Puller(store, model_sources(settings), Budget(settings.models.connections), watcher=watcher)
-        puller.pull([model for model, _ in wrong]).raise_failures()
-    return len(wrong)
+        puller = Puller(store, open_model_sources(settings), Budget(settings.models.connections), watcher=watcher)
+        puller.pull([model for model, _ in wrong_models]).raise_failures()
+    return len(wrong_models)
 
 
-def model_findings(lock: "Lock", settings: "Settings") -> "list[tuple[ModelPin, ModelFinding]]":
+def inspect_models(lock: "Lock", settings: "Settings") -> "list[tuple[ModelPin, ModelFinding]]":
     """Each of the lock's models and what is in its place, every byte read where anything changed."""
     from comfypin.models.target_paths import Places, targets
     from comfypin.models.verify import inspect_all
 
     models_dir = settings.machine.models_dir.absolute()
-    models = targets(lock, Places(models_dir=models_dir, comfy_home=settings.machine.comfy_home.absolute()))
-    store = model_store(models_dir, settings)
-    return [(pin, finding) for (pin, _), finding in zip(models, inspect_all(models, store), strict=True)]
+    target_models = targets(lock, Places(models_dir=models_dir, comfy_home=settings.machine.comfy_home.absolute()))
+    store = open_model_store(models_dir, settings)
+    return [(pin, finding) for (pin, _), finding in zip(target_models, inspect_all(target_models, store), strict=True)]
 
 
-def model_describer(settings: "Settings") -> "DescribeModel":
+def make_model_describer(settings: "Settings") -> "DescribeModel":
     """How `lock create` learns a model's digest and size: from the source's own words, else by reading it once."""
     from comfypin.lock.model_spec import ModelFacts
     from comfypin.models.describe import describe
 
-    sources = model_sources(settings)
+    sources = open_model_sources(settings)
 
-    def facts_of(source: str) -> ModelFacts:
+    def describe_source(source: str) -> ModelFacts:
         described = describe(source, sources)
         facts = described.facts
         return ModelFacts(
@@ -73,10 +73,10 @@ def model_describer(settings: "Settings") -> "DescribeModel":
             folder=facts.folder,
         )
 
-    return facts_of
+    return describe_source
 
 
-def model_sources(settings: "Settings", *, timeout_s: float = 30.0) -> "list[ModelSource]":
+def open_model_sources(settings: "Settings", *, timeout_s: float = 30.0) -> "list[ModelSource]":
     """The kinds of places that models come from, with the environment's tokens, each for its own host only."""
     from comfypin.http.client import Credentials
     from comfypin.models.http_file import HttpSource
@@ -86,22 +86,25 @@ def model_sources(settings: "Settings", *, timeout_s: float = 30.0) -> "list[Mod
     from comfypin.models.sources.huggingface import HubSource
     from comfypin.models.sources.local import LocalSource
 
-    models = settings.models
-    owners = ((models.hub_endpoint, models.hub_token), (models.civitai_endpoint, models.civitai_token))
-    tokens = {endpoint: token for endpoint, token in owners if token}
+    model_settings = settings.models
+    token_owners = (
+        (model_settings.hub_endpoint, model_settings.hub_token),
+        (model_settings.civitai_endpoint, model_settings.civitai_token),
+    )
+    tokens = {endpoint: token for endpoint, token in token_owners if token}
     client = model_client(
         credentials=Credentials(tokens=tokens), transport=http_transport(settings, timeout_s=timeout_s)
     )
     return [
         HttpSource(client),
-        HubSource(client, endpoint=models.hub_endpoint, caches=models.hub_caches),
-        CivitaiSource(client, endpoint=models.civitai_endpoint),
+        HubSource(client, endpoint=model_settings.hub_endpoint, caches=model_settings.hub_caches),
+        CivitaiSource(client, endpoint=model_settings.civitai_endpoint),
         BucketSource(partial(open_bucket, settings)),
         LocalSource(),
     ]
 
 
-def model_store(models_dir: Path, settings: "Settings", *, store: Path | None = None) -> "BlobStore":
+def open_model_store(models_dir: Path, settings: "Settings", *, store: Path | None = None) -> "BlobStore":
     """The store of a models' folder: the one that is named, else the environment's, else the folder's own."""
     from comfypin.models.store import BlobStore, Durability
     from comfypin.models.target_paths import STORE_FOLDER

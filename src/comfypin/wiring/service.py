@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from comfypin.errors import ConfigError
 from comfypin.temp_folders import temp_root
-from comfypin.wiring.models import model_findings
+from comfypin.wiring.models import inspect_models
 from comfypin.wiring.network import http_proxies
 from comfypin.wiring.sinks import make_job_sink, make_sink
 from comfypin.wiring.stores import open_bucket
@@ -54,7 +54,9 @@ def open_service(
     )
 
 
-def open_sinks(settings: "Settings", *, folder: "OutputSink | None" = None, private_buckets: bool = False) -> "SinkFor":
+def open_sinks(
+    settings: "Settings", *, folder_sink: "OutputSink | None" = None, private_buckets: bool = False
+) -> "SinkFor":
     """The sinks that jobs wish for; that of jobs without a wish is opened now, so that a wrong bucket costs no engine.
 
     `folder` takes outputs on this machine's disk, where it stays: on a server, not on a worker. `private_buckets` lets
@@ -66,11 +68,11 @@ def open_sinks(settings: "Settings", *, folder: "OutputSink | None" = None, priv
     from comfypin.storage.errors import Transient
     from comfypin.storage.registry import configured_bucket
 
-    sink_for = _sink_for(settings, folder, private_buckets=private_buckets)
+    sink_for = _make_sink_opener(settings, folder_sink, private_buckets=private_buckets)
     try:
         sink_for(OutputWish(), None)
-        if _job_mode(settings, folder) == "base64" and (overflow := configured_bucket(settings.variables)):
-            _open_overflow(sink_for, overflow)
+        if _job_mode(settings, folder_sink) == "base64" and (overflow_mode := configured_bucket(settings.variables)):
+            _open_overflow(sink_for, overflow_mode)
     except SettingMissing as exc:
         log.error("jobs that bring no s3Config will fail", extra={"action": "bucket_not_named", "reason": exc.message})
     except Transient as exc:
@@ -93,51 +95,51 @@ def _open_overflow(sink_for: "SinkFor", mode: "OutputMode") -> None:
         )
 
 
-def _sink_for(settings: "Settings", folder: "OutputSink | None", *, private_buckets: bool) -> "SinkFor":
+def _make_sink_opener(settings: "Settings", folder_sink: "OutputSink | None", *, private_buckets: bool) -> "SinkFor":
     """The sink a job wishes for; those that jobs share are opened once (a bucket is asked then)."""
     from comfypin.jobs.errors import JobInvalid
     from comfypin.outputs.delivery_settings import RUNPOD_RESULT_BYTES, SERVER_RESULT_BYTES, OutputConfig
 
-    result_max_bytes = RUNPOD_RESULT_BYTES if folder is None else SERVER_RESULT_BYTES
+    result_max_bytes = RUNPOD_RESULT_BYTES if folder_sink is None else SERVER_RESULT_BYTES
 
-    usual = OutputConfig.from_variables(settings.variables)
+    usual_config = OutputConfig.from_variables(settings.variables)
 
     @lru_cache(maxsize=32)
-    def shared(mode: "OutputMode", outputs: "OutputConfig") -> "OutputSink":
+    def open_shared_sink(mode: "OutputMode", outputs: "OutputConfig") -> "OutputSink":
         if mode == "file":
-            return _folder_sink(outputs, folder)
-        return make_sink(mode, settings, result_max_bytes=result_max_bytes, outputs=outputs)
+            return _folder_sink(outputs, folder_sink)
+        return make_sink(mode, settings, result_max_bytes=result_max_bytes, output_config=outputs)
 
     def sink_for(wish: "OutputWish", s3: "S3Wish | None", deadline: "Deadline | None" = None) -> "OutputSink":
-        outputs = _wished(wish, usual)
+        outputs = _apply_wish(wish, usual_config)
         if s3 is not None and wish.mode in (None, "s3"):
             return make_job_sink(
-                settings, s3.model_dump(), outputs=outputs, private_buckets=private_buckets, deadline=deadline
+                settings, s3.model_dump(), output_config=outputs, private_buckets=private_buckets, deadline=deadline
             )
-        if wish.mode == "file" and folder is None:
+        if wish.mode == "file" and folder_sink is None:
             raise JobInvalid(
                 findings=[
                     "output.mode is file, but outputs on a worker's own disk go with the worker; use base64 or a bucket"
                 ]
             )
-        return shared(wish.mode or _job_mode(settings, folder), outputs)
+        return open_shared_sink(wish.mode or _job_mode(settings, folder_sink), outputs)
 
     return sink_for
 
 
-def _folder_sink(outputs: "OutputConfig", folder: "OutputSink | None") -> "OutputSink":
+def _folder_sink(outputs: "OutputConfig", folder_sink: "OutputSink | None") -> "OutputSink":
     from comfypin.outputs.image_format import ConvertingSink
 
-    if folder is None:
+    if folder_sink is None:
         raise ConfigError(
             "Outputs on a worker's own disk go with the worker; deliver them as base64 or to a bucket "
             "(output.mode, OUTPUT_MODE).",
             variable="OUTPUT_MODE",
         )
-    return folder if outputs.conversion.is_nothing else ConvertingSink(folder, outputs.conversion)
+    return folder_sink if outputs.conversion.is_nothing else ConvertingSink(folder_sink, outputs.conversion)
 
 
-def _job_mode(settings: "Settings", folder: "OutputSink | None") -> "OutputMode":
+def _job_mode(settings: "Settings", folder_sink: "OutputSink | None") -> "OutputMode":
     """Where jobs' outputs go when neither they nor OUTPUT_MODE say: the bucket that is configured, else what is here.
 
     That is the server's folder, or a worker's result.
@@ -146,36 +148,36 @@ def _job_mode(settings: "Settings", folder: "OutputSink | None") -> "OutputMode"
     from comfypin.storage.registry import configured_bucket
 
     named = named_mode(settings.variables)
-    return named or configured_bucket(settings.variables) or ("base64" if folder is None else "file")
+    return named or configured_bucket(settings.variables) or ("base64" if folder_sink is None else "file")
 
 
-def _wished(wish: "OutputWish", usual: "OutputConfig") -> "OutputConfig":
+def _apply_wish(wish: "OutputWish", usual_config: "OutputConfig") -> "OutputConfig":
     """How a job's outputs are named and converted: as usual, but for what it wishes. Raises `JobInvalid`."""
     from comfypin.jobs.errors import JobInvalid
     from comfypin.outputs.key_template import TemplateInvalid
 
     try:
-        return usual.with_wishes(
+        return usual_config.with_wishes(
             template=wish.template, picture_format=wish.format, quality=wish.quality, keep_workflow=wish.keep_workflow
         )
     except TemplateInvalid as exc:
         raise JobInvalid(findings=[f"output.template is {wish.template!r}, which is not {exc.expected}"]) from exc
 
 
-def fitness_checks(lock: "Lock", settings: "Settings") -> "Mapping[str, Callable[[], None]]":
+def make_fitness_checks(lock: "Lock", settings: "Settings") -> "Mapping[str, Callable[[], None]]":
     """Why this machine could not do the lock's jobs."""
     from comfypin.lock.torch import cuda_floor
     from comfypin.models.verify import Present
     from comfypin.runpod.fitness import checks
 
-    def missing() -> list[str]:
+    def missing_models() -> list[str]:
         if lock.engine.kind != "comfyui":
             return []
-        return [pin.name for pin, finding in model_findings(lock, settings) if not isinstance(finding, Present)]
+        return [pin.name for pin, finding in inspect_models(lock, settings) if not isinstance(finding, Present)]
 
     return checks(
         lock,
         cuda_needed=cuda_floor(lock.python.packages),
-        models_missing=missing,
+        models_missing=missing_models,
         scratch=temp_root(),
     )

@@ -27,7 +27,7 @@ def make_sink(
     prefix: str | None = None,
     result_max_bytes: int | None = None,
     keep_in: Path | None = None,
-    outputs: "OutputConfig | None" = None,
+    output_config: "OutputConfig | None" = None,
 ) -> "OutputSink":
     """Where outputs go, checked as far as it can be before a job runs.
 
@@ -41,7 +41,7 @@ def make_sink(
     from comfypin.outputs.fallback_folder import KeepingSink
     from comfypin.outputs.image_format import ConvertingSink
 
-    outputs = outputs or OutputConfig.from_variables(settings.variables)
+    output_config = output_config or OutputConfig.from_variables(settings.variables)
     sink: OutputSink
     if mode == "base64" and out_file is not None:
         from comfypin.outputs.folder import FileSink
@@ -50,16 +50,16 @@ def make_sink(
     elif mode == "base64":
         from comfypin.outputs.inline import InlineSink
 
-        limit = result_max_bytes if outputs.inline_max_bytes is None else outputs.inline_max_bytes
-        sink = InlineSink(max_bytes=limit, overflow=_overflow(settings, outputs))
+        inline_limit = result_max_bytes if output_config.inline_max_bytes is None else output_config.inline_max_bytes
+        sink = InlineSink(max_bytes=inline_limit, overflow=_make_overflow(settings, output_config))
     elif mode == "file":
         from comfypin.outputs.folder import FolderSink
 
         sink = FolderSink.usable(out_dir or Path("out"))
     else:
-        sink = _bucket_sink(mode, settings, outputs, bucket=bucket, prefix=prefix)
-    if not outputs.conversion.is_nothing:
-        sink = ConvertingSink(sink, outputs.conversion)
+        sink = _bucket_sink(mode, settings, output_config, bucket=bucket, prefix=prefix)
+    if not output_config.conversion.is_nothing:
+        sink = ConvertingSink(sink, output_config.conversion)
     return sink if keep_in is None or mode == "file" or out_file is not None else KeepingSink(sink, keep_in)
 
 
@@ -69,18 +69,18 @@ def watch_uploads(sink: "OutputSink", watcher: "UploadWatcher") -> None:
     from comfypin.outputs.fallback_folder import KeepingSink
     from comfypin.outputs.image_format import ConvertingSink
 
-    inner = sink
-    while isinstance(inner, KeepingSink | ConvertingSink):
-        inner = inner.sink
-    if isinstance(inner, BucketSink):
-        inner.watcher = watcher
+    inner_sink = sink
+    while isinstance(inner_sink, KeepingSink | ConvertingSink):
+        inner_sink = inner_sink.sink
+    if isinstance(inner_sink, BucketSink):
+        inner_sink.watcher = watcher
 
 
 def make_job_sink(
     settings: "Settings",
     s3_config: "Mapping[str, object]",
     *,
-    outputs: "OutputConfig | None" = None,
+    output_config: "OutputConfig | None" = None,
     private_buckets: bool = False,
     deadline: "Deadline | None" = None,
 ) -> "OutputSink":
@@ -97,37 +97,37 @@ def make_job_sink(
     from comfypin.storage.registry import KINDS
     from comfypin.storage.s3_settings import S3Settings
 
-    outputs = outputs or OutputConfig.from_variables(settings.variables)
-    usual = S3Settings.from_variables(settings.variables)
+    output_config = output_config or OutputConfig.from_variables(settings.variables)
+    usual_settings = S3Settings.from_variables(settings.variables)
     try:
-        config = replace(usual.for_job(s3_config), deadline=deadline)
+        job_settings = replace(usual_settings.for_job(s3_config), deadline=deadline)
     except ConfigError as exc:
         # The client wrote it, in its job.
         raise JobInvalid(findings=[exc.message]) from exc
     if not private_buckets:
-        config = require_public(config)
+        job_settings = require_public(job_settings)
     try:
-        sink = _open_sink(KINDS["s3"], config, outputs)
+        sink = _open_sink(KINDS["s3"], job_settings, output_config)
     except WrongRegion as exc:
         # `s3Config` has no field for the region, so the server's word is all there is.
         if exc.expected is None:
             raise
-        sink = _open_sink(KINDS["s3"], replace(config, region=exc.expected), outputs)
-    return sink if outputs.conversion.is_nothing else ConvertingSink(sink, outputs.conversion)
+        sink = _open_sink(KINDS["s3"], replace(job_settings, region=exc.expected), output_config)
+    return sink if output_config.conversion.is_nothing else ConvertingSink(sink, output_config.conversion)
 
 
-def _overflow(settings: "Settings", outputs: "OutputConfig") -> "Callable[[], OutputSink] | None":
+def _make_overflow(settings: "Settings", output_config: "OutputConfig") -> "Callable[[], OutputSink] | None":
     """What takes outputs that are too big for a result: the bucket that is configured, opened when it is needed."""
     from comfypin.storage.registry import configured_bucket
 
     mode = configured_bucket(settings.variables)
-    return None if mode is None else lambda: _bucket_sink(mode, settings, outputs)
+    return None if mode is None else lambda: _bucket_sink(mode, settings, output_config)
 
 
 def _bucket_sink(
     mode: "OutputMode",
     settings: "Settings",
-    outputs: "OutputConfig",
+    output_config: "OutputConfig",
     *,
     bucket: str | None = None,
     prefix: str | None = None,
@@ -136,20 +136,24 @@ def _bucket_sink(
     from comfypin.storage.registry import KINDS
     from comfypin.storage.variables import bucket_name
 
-    kind = KINDS[mode]
-    chosen = kind.settings(settings.variables)
+    store_kind = KINDS[mode]
+    bucket_settings = store_kind.settings(settings.variables)
     if bucket:
-        chosen = replace(chosen, bucket=bucket_name(bucket, variable=f"--{mode}-bucket", scheme=kind.scheme))
+        bucket_settings = replace(
+            bucket_settings, bucket=bucket_name(bucket, variable=f"--{mode}-bucket", scheme=store_kind.scheme)
+        )
     if prefix is not None:
-        chosen = replace(chosen, prefix=clean_prefix(prefix))
-    return _open_sink(kind, chosen, outputs)
+        bucket_settings = replace(bucket_settings, prefix=clean_prefix(prefix))
+    return _open_sink(store_kind, bucket_settings, output_config)
 
 
-def _open_sink(kind: "StoreKind", settings: "BucketSettings", outputs: "OutputConfig") -> "BucketSink":
+def _open_sink(
+    store_kind: "StoreKind", bucket_settings: "BucketSettings", output_config: "OutputConfig"
+) -> "BucketSink":
     from comfypin.outputs.bucket import BucketSink, Links, Naming
 
-    store = kind.open(settings)
-    links = Links(signed_ttl_s=settings.signed_url_ttl_s, public_base_url=settings.public_base)
+    store = store_kind.open(bucket_settings)
+    links = Links(signed_ttl_s=bucket_settings.signed_url_ttl_s, public_base_url=bucket_settings.public_base)
     links.require_signing(store)
-    store.check(below=settings.prefix)
-    return BucketSink(store, Naming(prefix=settings.prefix, template=outputs.template), links=links)
+    store.check(below=bucket_settings.prefix)
+    return BucketSink(store, Naming(prefix=bucket_settings.prefix, template=output_config.template), links=links)

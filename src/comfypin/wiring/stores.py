@@ -22,13 +22,13 @@ def open_store(address: str, settings: "Settings") -> "ObjectStore":
     from comfypin.storage.local import LocalStore
     from comfypin.storage.registry import Address
 
-    parsed = Address.parse(address)
-    if parsed.folder is not None:
-        return LocalStore(parsed.folder, sidecars=False)
-    return open_bucket(settings, parsed.scheme, parsed.bucket, parsed.prefix)
+    parsed_address = Address.parse(address)
+    if parsed_address.folder is not None:
+        return LocalStore(parsed_address.folder, sidecars=False)
+    return open_bucket(settings, parsed_address.scheme, parsed_address.bucket, parsed_address.prefix)
 
 
-def open_shelf(address: str, settings: "Settings") -> "Shelf":
+def open_pack_store(address: str, settings: "Settings") -> "Shelf":
     """Where env packs are kept: a folder, or a bucket by its address. Raises `UsageError`."""
     from comfypin.env.pack.store import BucketShelf, FolderShelf
     from comfypin.storage.registry import Address

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from comfypin.cli.common import report_progress
 from comfypin.cli.lock.common import (
     DEFAULT_PYTHON,
-    add_output_flags,
+    add_lock_output_flags,
     add_package_flags,
-    check_name,
-    places,
-    question_from,
+    make_lock_places,
+    read_question,
+    require_release_name,
     write_lock,
 )
 from comfypin.errors import LockError, UsageError
@@ -47,14 +47,14 @@ def configure_capture(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--index", metavar="URL", action="append", default=[], help="another package index, asked first"
     )
-    add_output_flags(parser)
-    parser.set_defaults(act=_capture, torch=None)
+    add_lock_output_flags(parser)
+    parser.set_defaults(act=_capture_release, torch=None)
 
 
-def _capture(arguments: argparse.Namespace) -> int:
+def _capture_release(arguments: argparse.Namespace) -> int:
     from comfypin.locking.errors import NotComfyUI
 
-    check_name(arguments.name)
+    require_release_name(arguments.name)
     if arguments.origin.is_dir():
         return _capture_folder(arguments)
     if arguments.origin.is_file():
@@ -66,20 +66,22 @@ def _capture_folder(arguments: argparse.Namespace) -> int:
     from comfypin.digest_cache import DigestCache
     from comfypin.locking.capture import CaptureWishes, capture
 
-    venv = arguments.venv
+    venv_path = arguments.venv
     wishes = CaptureWishes(
         name=arguments.name,
         folder=arguments.origin.absolute(),
-        interpreter=None if venv is None else venv / "bin" / "python" if venv.is_dir() else venv,
+        interpreter=None if venv_path is None else venv_path / "bin" / "python" if venv_path.is_dir() else venv_path,
         models_dir=arguments.models_dir.absolute() if arguments.models_dir else None,
         allow_dirty=arguments.allow_dirty,
         verify=not arguments.no_verify,
         with_models=not arguments.no_models,
         left_out=frozenset(arguments.leave_out),
-        question=question_from(arguments),
+        question=read_question(arguments),
     )
-    digests = DigestCache(arguments.settings.env.cache_dir / "digests.json")
-    return write_lock(capture(wishes, places=places(arguments), digests=digests, tell=report_progress), arguments)
+    digest_cache = DigestCache(arguments.settings.env.cache_dir / "digests.json")
+    return write_lock(
+        capture(wishes, places=make_lock_places(arguments), digests=digest_cache, tell=report_progress), arguments
+    )
 
 
 def _capture_snapshot(arguments: argparse.Namespace) -> int:
@@ -89,11 +91,13 @@ def _capture_snapshot(arguments: argparse.Namespace) -> int:
     from comfypin.locking.errors import CaptureRefused
     from comfypin.locking.manager_snapshot import read_snapshot
     from comfypin.locking.repository_refs import parse_repo_spec
-    from comfypin.wiring import model_describer
+    from comfypin.wiring import make_model_describer
 
     comfyui = parse_repo_spec(arguments.comfyui).repo if arguments.comfyui else None
     snapshot = read_snapshot(arguments.origin, comfyui)
-    unpinnable = [reason for reason in snapshot.unpinnable if not any(f" {n}" in reason for n in arguments.leave_out)]
+    unpinnable = [
+        reason for reason in snapshot.unpinnable if not any(f" {name}" in reason for name in arguments.leave_out)
+    ]
     if unpinnable:
         raise CaptureRefused(where=str(arguments.origin), reasons=unpinnable)
     left_out = frozenset(arguments.leave_out)
@@ -102,16 +106,19 @@ def _capture_snapshot(arguments: argparse.Namespace) -> int:
         comfyui=snapshot.comfyui,
         nodes=tuple(node for node in snapshot.nodes if node.name not in left_out),
         models=() if arguments.no_models else snapshot.models,
-        installed=tuple(line for line in snapshot.packages if _package_of(line) not in left_out) or None,
-        question=question_from(arguments),
+        installed=tuple(line for line in snapshot.packages if _package_name(line) not in left_out) or None,
+        question=read_question(arguments),
     )
-    made = create(
-        wishes, places=places(arguments), describe_model=model_describer(arguments.settings), tell=report_progress
+    made_lock = create(
+        wishes,
+        places=make_lock_places(arguments),
+        describe_model=make_model_describer(arguments.settings),
+        tell=report_progress,
     )
-    return write_lock(replace(made, notes=(*snapshot.left_out, *made.notes)), arguments)
+    return write_lock(replace(made_lock, notes=(*snapshot.left_out, *made_lock.notes)), arguments)
 
 
-def _package_of(line: str) -> str:
+def _package_name(line: str) -> str:
     import re
 
     return re.split(r"[\s=@<>!~;\[]", line, maxsplit=1)[0]
@@ -142,53 +149,56 @@ def configure_from_workflow(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--offline", action="store_true", help="do not ask the node registry")
     parser.add_argument("--install-script", metavar="FOLDER|all", action="append", default=[], help="as in lock create")
     add_package_flags(parser)
-    add_output_flags(parser)
-    parser.set_defaults(act=_from_workflow)
+    add_lock_output_flags(parser)
+    parser.set_defaults(act=_lock_from_workflows)
 
 
-def _from_workflow(arguments: argparse.Namespace) -> int:
+def _lock_from_workflows(arguments: argparse.Namespace) -> int:
     from comfypin.lock.model_spec import parse_model_spec
     from comfypin.locking.create import Wishes, create
     from comfypin.locking.from_workflow import Settling, known_classes, settle
     from comfypin.locking.repository_refs import parse_repo_spec
     from comfypin.locking.workflow_needs import gather
-    from comfypin.wiring import model_describer
+    from comfypin.wiring import make_model_describer
 
     if arguments.name and not arguments.comfyui:
         raise UsageError("--name needs --comfyui URL@REF: no workflow says which ComfyUI it means, by commit.")
-    question = question_from(arguments)
-    here = places(arguments)
+    question = read_question(arguments)
+    lock_places = make_lock_places(arguments)
     comfyui = parse_repo_spec(arguments.comfyui) if arguments.comfyui else None
-    given = [parse_repo_spec(text) for text in arguments.node]
+    given_nodes = [parse_repo_spec(text) for text in arguments.node]
     given_models = [parse_model_spec(text) for text in arguments.model]
-    wanted = gather([_read_workflow(path) for path in arguments.workflows])
+    workflow_needs = gather([_read_workflow(path) for path in arguments.workflows])
     settling = Settling(
-        registry=None if arguments.offline else here.registry,
-        builtin=known_classes(comfyui, given, here) if wanted.classes else frozenset(),
-        given=given,
+        registry=None if arguments.offline else lock_places.registry,
+        builtin=known_classes(comfyui, given_nodes, lock_places) if workflow_needs.classes else frozenset(),
+        given=given_nodes,
         given_models=given_models,
         unneeded=frozenset(arguments.unneeded),
     )
-    answer = settle(wanted, settling, tell=report_progress)
-    if not answer.complete or not arguments.name or comfyui is None:
+    settled = settle(workflow_needs, settling, tell=report_progress)
+    if not settled.complete or not arguments.name or comfyui is None:
         if arguments.json:
-            print(json.dumps(answer.to_json(), indent=2, sort_keys=True))
+            print(json.dumps(settled.to_json(), indent=2, sort_keys=True))
         else:
-            print("\n".join(_answer_lines(answer)))
-        return 0 if answer.complete else LockError.exit_code
+            print("\n".join(_format_answer(settled)))
+        return 0 if settled.complete else LockError.exit_code
     wishes = Wishes(
-        name=check_name(arguments.name),
+        name=require_release_name(arguments.name),
         comfyui=comfyui,
-        nodes=answer.nodes,
+        nodes=settled.nodes,
         packages=tuple(arguments.package),
         requirement_files=tuple(arguments.requirements),
-        models=answer.models,
+        models=settled.models,
         install_scripts=frozenset(arguments.install_script),
         dropped=frozenset(arguments.drop_requirement),
         question=question,
     )
     return write_lock(
-        create(wishes, places=here, describe_model=model_describer(arguments.settings), tell=report_progress), arguments
+        create(
+            wishes, places=lock_places, describe_model=make_model_describer(arguments.settings), tell=report_progress
+        ),
+        arguments,
     )
 
 
@@ -205,14 +215,14 @@ def _read_workflow(path: Path) -> "tuple[str, Mapping[str, object]]":
     return document.format, document.content
 
 
-def _answer_lines(answer: "Answer") -> "Iterator[str]":
-    if answer.core_versions:
-        yield f"ComfyUI   saved with {', '.join(answer.core_versions)}"
-    for node in answer.nodes:
+def _format_answer(settled: "Answer") -> "Iterator[str]":
+    if settled.core_versions:
+        yield f"ComfyUI   saved with {', '.join(settled.core_versions)}"
+    for node in settled.nodes:
         yield f"node      {node.name}  {node.repo}{f'@{node.ref}' if node.ref else ''}"
-    for model in answer.models:
+    for model in settled.models:
         yield f"model     {model.target or ''}  {model.sources[0]}"
-    yield from (f"ambiguous {text}" for text in answer.ambiguous)
-    yield from (f"unknown   {text}" for text in answer.unknown)
-    if answer.complete:
+    yield from (f"ambiguous {text}" for text in settled.ambiguous)
+    yield from (f"unknown   {text}" for text in settled.unknown)
+    if settled.complete:
         yield "Everything is known; --name NAME --comfyui URL@REF makes a lock of it."

@@ -53,7 +53,7 @@ def add_resolve_flags(group: argparse._ActionsContainer) -> None:
     group.add_argument("--exclude-newer", metavar="DATE", help="take no package that was uploaded after this date")
 
 
-def add_output_flags(parser: argparse.ArgumentParser) -> None:
+def add_lock_output_flags(parser: argparse.ArgumentParser) -> None:
     """Where the lock goes, and how the command talks."""
     parser.add_argument("--out", metavar="FILE", help="where to write the lock; - is stdout (default: lockfiles/)")
     parser.add_argument("--force", action="store_true", help="replace a release of this name that pins something else")
@@ -61,7 +61,7 @@ def add_output_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--verbose", action="store_true", help="say more about failures")
 
 
-def question_from(arguments: argparse.Namespace) -> "Question":
+def read_question(arguments: argparse.Namespace) -> "Question":
     """How packages are to be resolved. Raises `UsageError`."""
     import re
 
@@ -70,105 +70,107 @@ def question_from(arguments: argparse.Namespace) -> "Question":
     from comfypin.locking.pylock import PLATFORMS
     from comfypin.locking.resolve import Question
 
-    flags = {"platform": [], "override": [], "index": [], "exclude_newer": None, **vars(arguments)}
-    python = arguments.python or DEFAULT_PYTHON
-    if not re.fullmatch(r"3\.\d{1,2}(\.\d{1,3})?", python):
-        raise UsageError(f"--python {python!r} is not a Python version, such as 3.12.")
+    flag_values = {"platform": [], "override": [], "index": [], "exclude_newer": None, **vars(arguments)}
+    python_version = arguments.python or DEFAULT_PYTHON
+    if not re.fullmatch(r"3\.\d{1,2}(\.\d{1,3})?", python_version):
+        raise UsageError(f"--python {python_version!r} is not a Python version, such as 3.12.")
     if arguments.torch is not None and not TORCH.fullmatch(arguments.torch):
         raise UsageError(
             f"--torch {arguments.torch!r} is no build of torch; there are cpu, cu126, cu128, rocm6.3, xpu."
         )
-    for platform in flags["platform"]:
+    for platform in flag_values["platform"]:
         if platform not in PLATFORMS:
             raise UsageError(f"--platform {platform!r} is not known; there are {', '.join(PLATFORMS)}.")
-    for override in flags["override"]:
+    for override in flag_values["override"]:
         if parse_need(override, "--override") is None:
             raise UsageError(f"--override {override!r} is not a requirement, such as 'numpy<2'.")
-    newer = flags["exclude_newer"]
-    if newer and not re.fullmatch(r"\d{4}-\d\d-\d\d(T\d\d:\d\d:\d\dZ)?", newer):
-        raise UsageError(f"--exclude-newer {newer!r} is not a date, such as 2026-01-31.")
+    exclude_newer = flag_values["exclude_newer"]
+    if exclude_newer and not re.fullmatch(r"\d{4}-\d\d-\d\d(T\d\d:\d\d:\d\dZ)?", exclude_newer):
+        raise UsageError(f"--exclude-newer {exclude_newer!r} is not a date, such as 2026-01-31.")
     return Question(
         needs=Needs(),
-        python=python,
-        platforms=tuple(dict.fromkeys(flags["platform"])) or ("linux-x86_64",),
+        python=python_version,
+        platforms=tuple(dict.fromkeys(flag_values["platform"])) or ("linux-x86_64",),
         torch=arguments.torch,
-        overrides=tuple(flags["override"]),
-        indexes=tuple(flags["index"]),
-        exclude_newer=newer,
+        overrides=tuple(flag_values["override"]),
+        indexes=tuple(flag_values["index"]),
+        exclude_newer=exclude_newer,
     )
 
 
-def places(arguments: argparse.Namespace) -> "Places":
+def make_lock_places(arguments: argparse.Namespace) -> "Places":
     """Where repositories and archives come from; the caches are those of realize."""
-    from comfypin.wiring import lock_places
+    from comfypin.wiring import make_lock_places
 
-    return lock_places(arguments.settings)
+    return make_lock_places(arguments.settings)
 
 
-def check_name(name: str) -> str:
+def require_release_name(release_name: str) -> str:
     """A release's name, checked. Raises `UsageError`."""
     import re
 
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", name):
-        raise UsageError(f"{name[:80]!r} is not a release's name: letters, digits, '.', '_' and '-', no '.' first.")
-    return name
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", release_name):
+        raise UsageError(
+            f"{release_name[:80]!r} is not a release's name: letters, digits, '.', '_' and '-', no '.' first."
+        )
+    return release_name
 
 
-def write_lock(made: "Made", arguments: argparse.Namespace) -> int:
+def write_lock(made_lock: "Made", arguments: argparse.Namespace) -> int:
     """Check the lock by reading it back, write it where it belongs, and say what it is."""
     from comfypin.atomic_files import write_atomically
     from comfypin.lock.check import check
     from comfypin.lock.codec import lock_digest, parse_lock, render
 
-    data = render(made.lock)
-    lock = parse_lock(data, where="that was made").lock
-    findings = check(lock)
+    lock_bytes = render(made_lock.lock)
+    checked_lock = parse_lock(lock_bytes, where="that was made").lock
+    findings = check(checked_lock)
     if secrets := [finding for finding in findings if finding.rule == "secret"]:
         raise LockInvalid(where="that was made", findings=secrets)
-    name = f"lockfiles/comfy-{lock.version_name}.lock.json"
-    path = None if arguments.out == "-" else Path(arguments.out or name)
+    default_path = f"lockfiles/comfy-{checked_lock.version_name}.lock.json"
+    lock_path = None if arguments.out == "-" else Path(arguments.out or default_path)
     state = "printed"
-    if path is None:
+    if lock_path is None:
         if not arguments.json:
-            sys.stdout.write(data.decode())
+            sys.stdout.write(lock_bytes.decode())
     else:
-        there = path.read_bytes() if path.is_file() else None
-        if there is not None and there != data and not arguments.force:
-            raise ReleaseExists(path=str(path))
-        state = "unchanged" if there == data else "replaced" if there is not None else "written"
-        if there != data:
-            write_atomically(path, data)
-    for note in made.notes:
+        present_bytes = lock_path.read_bytes() if lock_path.is_file() else None
+        if present_bytes is not None and present_bytes != lock_bytes and not arguments.force:
+            raise ReleaseExists(path=str(lock_path))
+        state = "unchanged" if present_bytes == lock_bytes else "replaced" if present_bytes is not None else "written"
+        if present_bytes != lock_bytes:
+            write_atomically(lock_path, lock_bytes)
+    for note in made_lock.notes:
         report_progress(note)
-    _say(lock_digest(lock).hex, path, state, made, findings, as_json=arguments.json)
+    _print_made_lock(lock_digest(checked_lock).hex, lock_path, state, made_lock, findings, as_json=arguments.json)
     return 0
 
 
-def _say(
-    digest: str, path: Path | None, state: str, made: "Made", findings: Sequence[object], *, as_json: bool
+def _print_made_lock(
+    digest: str, lock_path: Path | None, state: str, made_lock: "Made", findings: Sequence[object], *, as_json: bool
 ) -> None:
     from comfypin.lock.codec import to_json
     from comfypin.lock.errors import Finding
     from comfypin.lock.show import finding_lines
 
-    known = [finding for finding in findings if isinstance(finding, Finding)]
+    lock_findings = [finding for finding in findings if isinstance(finding, Finding)]
     if as_json:
         facts = {
-            "path": None if path is None else str(path),
+            "path": None if lock_path is None else str(lock_path),
             "state": state,
-            "release": made.lock.version_name,
+            "release": made_lock.lock.version_name,
             "lock_digest": f"sha256:{digest}",
-            "lock": to_json(made.lock),
-            "notes": list(made.notes),
-            "findings": [finding.to_json() for finding in known],
+            "lock": to_json(made_lock.lock),
+            "notes": list(made_lock.notes),
+            "findings": [finding.to_json() for finding in lock_findings],
         }
         print(json.dumps(facts, indent=2, sort_keys=True))
         return
-    for line in finding_lines(known):
+    for line in finding_lines(lock_findings):
         report_progress(line)
-    if path is not None:
-        lock = made.lock
+    if lock_path is not None:
+        lock = made_lock.lock
         print(
-            f"{path} {state}: {len(lock.custom_nodes)} nodes, {len(lock.python.packages)} packages, "
+            f"{lock_path} {state}: {len(lock.custom_nodes)} nodes, {len(lock.python.packages)} packages, "
             f"{len(lock.models)} models, sha256:{digest[:12]}"
         )

@@ -4,7 +4,14 @@ import argparse
 from pathlib import Path
 
 from comfypin.cli.common import report_progress
-from comfypin.cli.lock.common import add_output_flags, add_package_flags, check_name, places, question_from, write_lock
+from comfypin.cli.lock.common import (
+    add_lock_output_flags,
+    add_package_flags,
+    make_lock_places,
+    read_question,
+    require_release_name,
+    write_lock,
+)
 
 _CREATE = """Make a lock: every ref becomes a commit, one resolve of all requirements becomes wheels with their sha256,
 every model gets its sha256 and size. Nothing is installed. The lock is written to lockfiles/comfy-NAME.lock.json."""
@@ -42,20 +49,20 @@ def configure_create(parser: argparse.ArgumentParser) -> None:
         "--system-package", metavar="P", action="append", default=[], help="a Debian package; repeatable"
     )
     parser.add_argument("--engine-arg", metavar="ARG", action="append", default=[], help="an argument of ComfyUI")
-    add_output_flags(parser)
-    parser.set_defaults(act=_create)
+    add_lock_output_flags(parser)
+    parser.set_defaults(act=_create_lock)
 
 
-def _create(arguments: argparse.Namespace) -> int:
+def _create_lock(arguments: argparse.Namespace) -> int:
     from comfypin.lock.model import EngineSpec
     from comfypin.lock.model_spec import parse_model_spec, read_model_file
     from comfypin.locking.create import Wishes, create
     from comfypin.locking.repository_refs import parse_repo_spec
-    from comfypin.wiring import model_describer
+    from comfypin.wiring import make_model_describer
 
     models = [parse_model_spec(text) for text in arguments.model]
     wishes = Wishes(
-        name=check_name(arguments.name),
+        name=require_release_name(arguments.name),
         comfyui=parse_repo_spec(arguments.comfyui),
         nodes=tuple(parse_repo_spec(text) for text in arguments.node),
         packages=tuple(arguments.package),
@@ -65,11 +72,14 @@ def _create(arguments: argparse.Namespace) -> int:
         install_scripts=frozenset(arguments.install_script),
         dropped=frozenset(arguments.drop_requirement),
         engine=EngineSpec(args=tuple(arguments.engine_arg)),
-        question=question_from(arguments),
+        question=read_question(arguments),
     )
     return write_lock(
         create(
-            wishes, places=places(arguments), describe_model=model_describer(arguments.settings), tell=report_progress
+            wishes,
+            places=make_lock_places(arguments),
+            describe_model=make_model_describer(arguments.settings),
+            tell=report_progress,
         ),
         arguments,
     )

@@ -6,12 +6,12 @@ import sys
 from comfypin.cli.common import read_named_lock, report_progress
 from comfypin.cli.lock.common import (
     DEFAULT_PYTHON,
-    add_output_flags,
+    add_lock_output_flags,
     add_package_flags,
     add_resolve_flags,
-    check_name,
-    places,
-    question_from,
+    make_lock_places,
+    read_question,
+    require_release_name,
     write_lock,
 )
 
@@ -39,49 +39,49 @@ def configure_upgrade(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--torch", metavar="BUILD", help="another build of torch")
     parser.add_argument("--python", metavar="X.Y", help="another Python")
     add_resolve_flags(parser)
-    add_output_flags(parser)
-    parser.set_defaults(act=_upgrade)
+    add_lock_output_flags(parser)
+    parser.set_defaults(act=_upgrade_lock)
 
 
-def _upgrade(arguments: argparse.Namespace) -> int:
+def _upgrade_lock(arguments: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from comfypin.lock.model_spec import parse_model_spec
     from comfypin.locking.upgrade import Moves, question_of, upgrade
-    from comfypin.wiring import model_describer
+    from comfypin.wiring import make_model_describer
 
     _, reading = read_named_lock(arguments.lock, arguments.settings)
-    asked, known = question_from(arguments), question_of(reading.lock)
+    asked_question, known_question = read_question(arguments), question_of(reading.lock)
     question = replace(
-        known,
-        torch=arguments.torch or known.torch,
-        python=arguments.python or known.python,
-        overrides=(*known.overrides, *asked.overrides),
-        indexes=tuple(dict.fromkeys((*asked.indexes, *known.indexes))),
-        exclude_newer=asked.exclude_newer,
+        known_question,
+        torch=arguments.torch or known_question.torch,
+        python=arguments.python or known_question.python,
+        overrides=(*known_question.overrides, *asked_question.overrides),
+        indexes=tuple(dict.fromkeys((*asked_question.indexes, *known_question.indexes))),
+        exclude_newer=asked_question.exclude_newer,
     )
     moves = Moves(
-        name=check_name(arguments.name),
+        name=require_release_name(arguments.name),
         comfyui=arguments.comfyui or None,
         move_comfyui=arguments.comfyui is not None,
-        nodes={folder: ref or None for folder, _, ref in (text.partition("@") for text in arguments.node)},
+        nodes={folder: new_ref or None for folder, _, new_ref in (text.partition("@") for text in arguments.node)},
         packages=tuple(arguments.package),
         models=tuple(parse_model_spec(text) for text in arguments.model),
         dropped=frozenset(arguments.drop_requirement),
-        question=question if question != known else None,
+        question=question if question != known_question else None,
     )
-    made = upgrade(
+    upgraded = upgrade(
         reading.lock,
         moves,
-        places=places(arguments),
-        describe_model=model_describer(arguments.settings),
+        places=make_lock_places(arguments),
+        describe_model=make_model_describer(arguments.settings),
         tell=report_progress,
     )
     if not arguments.json:
         from comfypin.lock.diff import diff, lines
 
-        print("\n".join(lines(diff(reading.lock, made.lock))), file=sys.stderr)
-    return write_lock(made, arguments)
+        print("\n".join(lines(diff(reading.lock, upgraded.lock))), file=sys.stderr)
+    return write_lock(upgraded, arguments)
 
 
 _MIGRATE = """Write a lock of schema 1 or 2 as schema 3. Without --complete nothing is learned anew and no network is
@@ -96,41 +96,41 @@ def configure_migrate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", metavar="NAME", help="the release's name (default: the file's)")
     parser.add_argument("--complete", action="store_true", help="also pin what is not pinned; needs the network")
     add_package_flags(parser)
-    add_output_flags(parser)
-    parser.set_defaults(act=_migrate)
+    add_lock_output_flags(parser)
+    parser.set_defaults(act=_migrate_lock)
 
 
-def _migrate(arguments: argparse.Namespace) -> int:
+def _migrate_lock(arguments: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from comfypin.locking.create import Made
     from comfypin.locking.migrate import complete, migrate
-    from comfypin.wiring import model_describer
+    from comfypin.wiring import make_model_describer
 
     _, reading = read_named_lock(arguments.lock, arguments.settings)
-    made = migrate(reading.lock)
-    notes = (*(str(warning) for warning in reading.warnings), *made.notes)
-    lock = made.lock
+    migrated = migrate(reading.lock)
+    notes = (*(str(warning) for warning in reading.warnings), *migrated.notes)
+    new_lock = migrated.lock
     if arguments.name:
-        lock = replace(lock, version_name=check_name(arguments.name))
+        new_lock = replace(new_lock, version_name=require_release_name(arguments.name))
     if arguments.complete:
-        version = arguments.python or ".".join((lock.python.version or DEFAULT_PYTHON).split(".")[:2])
-        requirements = (*lock.python.requirements, *_requirement_lines(arguments))
-        dropped = (*lock.python.dropped, *arguments.drop_requirement)
-        python = replace(lock.python, requirements=requirements, version=version, dropped=dropped)
-        asked = replace(question_from(arguments), python=version)
+        version = arguments.python or ".".join((new_lock.python.version or DEFAULT_PYTHON).split(".")[:2])
+        requirements = (*new_lock.python.requirements, *_own_requirements(arguments))
+        dropped = (*new_lock.python.dropped, *arguments.drop_requirement)
+        python_pins = replace(new_lock.python, requirements=requirements, version=version, dropped=dropped)
+        asked_question = replace(read_question(arguments), python=version)
         completed = complete(
-            replace(lock, python=python),
-            asked,
-            places=places(arguments),
-            describe_model=model_describer(arguments.settings),
+            replace(new_lock, python=python_pins),
+            asked_question,
+            places=make_lock_places(arguments),
+            describe_model=make_model_describer(arguments.settings),
             tell=report_progress,
         )
-        lock, notes = completed.lock, (*notes, *completed.notes)
-    return write_lock(Made(lock=lock, notes=notes), arguments)
+        new_lock, notes = completed.lock, (*notes, *completed.notes)
+    return write_lock(Made(lock=new_lock, notes=notes), arguments)
 
 
-def _requirement_lines(arguments: argparse.Namespace) -> tuple[str, ...]:
+def _own_requirements(arguments: argparse.Namespace) -> tuple[str, ...]:
     from comfypin.locking.create import own_needs
 
     needs = own_needs(arguments.package, arguments.requirements, frozenset(arguments.drop_requirement))

@@ -30,44 +30,60 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the verbs and their flags."""
     parser.description = __doc__
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    push = _verb(verbs, "push", _push, "bring a release's models and env pack to volumes")
-    push.add_argument("lock", metavar="LOCK", help="a lock file, or a release's name")
-    push.add_argument("--models-dir", type=Path, metavar="DIR", help="where models lie here (default: MODELS_DIR)")
-    push.add_argument("--home", type=Path, metavar="DIR", help="where the env is made here (default: COMFY_HOME)")
-    push.add_argument("--no-env", action="store_true", help="models only")
-    push.add_argument("--overwrite", action="store_true", help="replace files of others that are in the way")
-    push.add_argument(
-        "--part-size", type=_part_bytes, metavar="MB", help="the size of parts, 5 to 450 (32); small for slow lines"
+    verb_parsers = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    push_parser = _add_verb(verb_parsers, "push", _push_release, "bring a release's models and env pack to volumes")
+    push_parser.add_argument("lock", metavar="LOCK", help="a lock file, or a release's name")
+    push_parser.add_argument(
+        "--models-dir", type=Path, metavar="DIR", help="where models lie here (default: MODELS_DIR)"
     )
-    _verb(verbs, "ls", _ls, "list the releases on volumes, their files and sizes")
-    verify = _verb(verbs, "verify", _verify, "compare volumes with what was pushed there; exit code 70 on a difference")
-    verify.add_argument("--deep", action="store_true", help="read every byte back")
-    gc = _verb(verbs, "gc", _gc, "remove what was pushed and no kept release needs")
-    gc.add_argument(
+    push_parser.add_argument(
+        "--home", type=Path, metavar="DIR", help="where the env is made here (default: COMFY_HOME)"
+    )
+    push_parser.add_argument("--no-env", action="store_true", help="models only")
+    push_parser.add_argument("--overwrite", action="store_true", help="replace files of others that are in the way")
+    push_parser.add_argument(
+        "--part-size",
+        type=_parse_part_size,
+        metavar="MB",
+        help="the size of parts, 5 to 450 (32); small for slow lines",
+    )
+    _add_verb(verb_parsers, "ls", _list_releases, "list the releases on volumes, their files and sizes")
+    verify_parser = _add_verb(
+        verb_parsers,
+        "verify",
+        _verify_volumes,
+        "compare volumes with what was pushed there; exit code 70 on a difference",
+    )
+    verify_parser.add_argument("--deep", action="store_true", help="read every byte back")
+    gc_parser = _add_verb(verb_parsers, "gc", _collect_garbage, "remove what was pushed and no kept release needs")
+    gc_parser.add_argument(
         "--keep", action="append", default=[], metavar="RELEASE", help="a release that stays; repeatable (all, if none)"
     )
-    gc.add_argument("--remove", action="append", default=[], metavar="RELEASE", help="a release that goes; repeatable")
-    gc.add_argument("--yes", action="store_true", help="remove it; without, it is only listed")
-
-
-def _verb(  # type: ignore[no-untyped-def]
-    verbs, name: str, act: object, summary: str
-) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = verbs.add_parser(
-        name, help=summary, description=f"{summary[0].upper()}{summary[1:]}."
+    gc_parser.add_argument(
+        "--remove", action="append", default=[], metavar="RELEASE", help="a release that goes; repeatable"
     )
-    parser.add_argument(
+    gc_parser.add_argument("--yes", action="store_true", help="remove it; without, it is only listed")
+
+
+def _add_verb(  # type: ignore[no-untyped-def]
+    verb_parsers, verb_name: str, run_verb: object, summary: str
+) -> argparse.ArgumentParser:
+    verb_parser: argparse.ArgumentParser = verb_parsers.add_parser(
+        verb_name, help=summary, description=f"{summary[0].upper()}{summary[1:]}."
+    )
+    verb_parser.add_argument(
         "--volume", action="append", required=True, metavar="NAME", help="its name or id; repeatable for several"
     )
-    parser.add_argument("--dc", action="append", default=[], metavar="DC", help="only in this data centre; repeatable")
-    parser.add_argument(
+    verb_parser.add_argument(
+        "--dc", action="append", default=[], metavar="DC", help="only in this data centre; repeatable"
+    )
+    verb_parser.add_argument(
         "--file", type=Path, default=Path("runpod.toml"), help="where volumes of that name may be named (runpod.toml)"
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
-    parser.add_argument("--verbose", action="store_true", help="say more, with tracebacks")
-    parser.set_defaults(act=act)
-    return parser
+    verb_parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+    verb_parser.add_argument("--verbose", action="store_true", help="say more, with tracebacks")
+    verb_parser.set_defaults(act=run_verb)
+    return verb_parser
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -78,34 +94,36 @@ def execute(arguments: argparse.Namespace) -> int:
 # -- push
 
 
-def _push(arguments: argparse.Namespace) -> int:
-    from comfypin.cli.model_progress import watching
+def _push_release(arguments: argparse.Namespace) -> int:
+    from comfypin.cli.model_progress import open_watcher
     from comfypin.models.target_paths import Places
     from comfypin.runpod.volume_release import owed_models
     from comfypin.runpod.volumes import send_all
 
-    began = time.monotonic()
+    began_s = time.monotonic()
     lock = read_named_lock(arguments.lock, arguments.settings)[1].lock
     settings = arguments.settings.overridden(comfy_home=arguments.home, models_dir=arguments.models_dir)
     machine = settings.machine
-    places = Places(models_dir=machine.models_dir.absolute(), comfy_home=machine.comfy_home.absolute())
-    owed = owed_models(lock, places)
-    volumes = _volumes(arguments)
-    with watching(as_json=arguments.json) as watcher:
-        destinations = [_destination(arguments, lock, volume, watcher) for volume in volumes]
-        missing = [destination.pusher.missing(owed) for destination in destinations]
-        models = _local_models(lock, settings, [item for items in missing for item in items], watcher)
-        packs = _local_pack(arguments, lock, settings, destinations)
-        work = [
-            (destination, [*(models[item.key] for item in items), *pack])
-            for destination, items, pack in zip(destinations, missing, packs, strict=True)
+    target_places = Places(models_dir=machine.models_dir.absolute(), comfy_home=machine.comfy_home.absolute())
+    owed_files = owed_models(lock, target_places)
+    volumes = _find_volumes(arguments)
+    with open_watcher(as_json=arguments.json) as watcher:
+        destinations = [_make_destination(arguments, lock, volume, watcher) for volume in volumes]
+        missing_models = [destination.pusher.missing(owed_files) for destination in destinations]
+        local_models = _bring_models_here(lock, settings, [item for items in missing_models for item in items], watcher)
+        local_packs = _pack_env_here(arguments, lock, settings, destinations)
+        uploads = [
+            (destination, [*(local_models[item.key] for item in items), *pack_files])
+            for destination, items, pack_files in zip(destinations, missing_models, local_packs, strict=True)
         ]
-        pushed = send_all(work, finish=lambda destination: _finish(lock, owed, destination))
-    _print_pushed(destinations, pushed, len(owed), time.monotonic() - began, as_json=arguments.json)
+        pushed = send_all(uploads, finish=lambda destination: _finish_volume(lock, owed_files, destination))
+    _print_push_report(destinations, pushed, len(owed_files), time.monotonic() - began_s, as_json=arguments.json)
     return 0
 
 
-def _destination(arguments: argparse.Namespace, lock: "Lock", volume: "Volume", watcher: "Watcher") -> "Destination":
+def _make_destination(
+    arguments: argparse.Namespace, lock: "Lock", volume: "Volume", watcher: "Watcher"
+) -> "Destination":
     from comfypin.lock.codec import lock_digest
     from comfypin.runpod.volume_push import PART_BYTES, Pusher, PushOptions
     from comfypin.runpod.volume_release import Record
@@ -118,34 +136,36 @@ def _destination(arguments: argparse.Namespace, lock: "Lock", volume: "Volume", 
         notes=arguments.settings.state_dir / "volumes",
     )
     pusher = Pusher(
-        _bucket(volume, arguments.settings), record, label=volume.data_center, options=options, watcher=watcher
+        _open_bucket(volume, arguments.settings), record, label=volume.data_center, options=options, watcher=watcher
     )
     return Destination(volume=volume, pusher=pusher)
 
 
-def _local_models(
+def _bring_models_here(
     lock: "Lock", settings: "Settings", missing: "list[Owed]", watcher: "Watcher"
 ) -> "dict[str, LocalFile]":
     """The models that some volume lacks, brought here where they are not, verified; by key."""
     from comfypin.runpod.volume_release import LocalFile
-    from comfypin.wiring import bring_models, model_store
+    from comfypin.wiring import bring_models, open_model_store
 
-    wanted = {item.key: item for item in missing}
-    needed = replace(lock, models=tuple(item.pin for item in wanted.values()))
-    bring_models(needed, settings, offline=settings.env.offline, watcher=watcher)
-    store = model_store(settings.machine.models_dir.absolute(), settings)
-    if wanted:
+    wanted_models = {item.key: item for item in missing}
+    needed_lock = replace(lock, models=tuple(item.pin for item in wanted_models.values()))
+    bring_models(needed_lock, settings, offline=settings.env.offline, watcher=watcher)
+    store = open_model_store(settings.machine.models_dir.absolute(), settings)
+    if wanted_models:
         # Bringing a part of the release has noted that part alone.
         store.remember_release(lock.version_name, lock.models, create=False)
-    files = {}
-    for key, item in wanted.items():
-        path = item.path.resolve()
-        digest = item.sha256 or store.digest_of(path)
-        files[key] = LocalFile(key=key, path=path, sha256=digest, size_bytes=path.stat().st_size)
-    return files
+    local_files = {}
+    for object_key, owed_model in wanted_models.items():
+        local_path = owed_model.path.resolve()
+        digest = owed_model.sha256 or store.digest_of(local_path)
+        local_files[object_key] = LocalFile(
+            key=object_key, path=local_path, sha256=digest, size_bytes=local_path.stat().st_size
+        )
+    return local_files
 
 
-def _local_pack(
+def _pack_env_here(
     arguments: argparse.Namespace, lock: "Lock", settings: "Settings", destinations: "list[Destination]"
 ) -> "list[list[LocalFile]]":
     """For each destination the env pack, where the release has one and the volume does not."""
@@ -156,7 +176,7 @@ def _local_pack(
     from comfypin.env.realize_plan import key_of
     from comfypin.runpod.errors import PlatformUnfit
     from comfypin.runpod.volume_release import PACKS, LocalFile
-    from comfypin.wiring import env_pack
+    from comfypin.wiring import ensure_env_pack
 
     if arguments.no_env or lock.engine.kind != "comfyui":
         return [[] for _ in destinations]
@@ -166,46 +186,51 @@ def _local_pack(
     prefix = f"{PACKS}/{key_of(lock, machine)}."
     lacking = []
     for destination in destinations:
-        key = destination.pusher.recorded_key(prefix)
-        known = destination.pusher.there(key, None) if key else None
-        if known is not None:
-            destination.pusher.note(known)
-        lacking.append(known is None)
+        object_key = destination.pusher.recorded_key(prefix)
+        known_object = destination.pusher.there(object_key, None) if object_key else None
+        if known_object is not None:
+            destination.pusher.note(known_object)
+        lacking.append(known_object is None)
     if not any(lacking):
         return [[] for _ in destinations]
-    path = env_pack(lock, settings, tell=print_on_stderr)
-    pack = LocalFile(
-        key=f"{PACKS}/{path.name}",
-        path=path,
-        sha256=Digest.of_file(path),
-        size_bytes=path.stat().st_size,
+    pack_path = ensure_env_pack(lock, settings, report=print_on_stderr)
+    pack_file = LocalFile(
+        key=f"{PACKS}/{pack_path.name}",
+        path=pack_path,
+        sha256=Digest.of_file(pack_path),
+        size_bytes=pack_path.stat().st_size,
         kind="env",
     )
-    return [[pack] if lacks else [] for lacks in lacking]
+    return [[pack_file] if lacks_pack else [] for lacks_pack in lacking]
 
 
-def _finish(lock: "Lock", owed: "list[Owed]", destination: "Destination") -> None:
+def _finish_volume(lock: "Lock", owed_models: "list[Owed]", destination: "Destination") -> None:
     """Tell the models' store on the volume of the release, then write that all is there."""
     from comfypin.digest import Digest
     from comfypin.runpod.volume_release import store_record
 
     pusher = destination.pusher
-    files = pusher.recorded_files
-    if owed:
-        digests = {item.pin.target_path: item.sha256 or Digest(files[item.key].sha256) for item in owed}
-        key, data = store_record(replace(lock, models=tuple(item.pin for item in owed)), digests)
-        if pusher.bucket.get(key) != data:
-            pusher.bucket.put(key, data)
+    recorded_files = pusher.recorded_files
+    if owed_models:
+        digests = {item.pin.target_path: item.sha256 or Digest(recorded_files[item.key].sha256) for item in owed_models}
+        record_key, record_bytes = store_record(replace(lock, models=tuple(item.pin for item in owed_models)), digests)
+        if pusher.bucket.get(record_key) != record_bytes:
+            pusher.bucket.put(record_key, record_bytes)
     pusher.finish()
 
 
-def _print_pushed(
-    destinations: "list[Destination]", pushed: "dict[str, list[Pushed]]", models: int, seconds: float, *, as_json: bool
+def _print_push_report(
+    destinations: "list[Destination]",
+    pushed: "dict[str, list[Pushed]]",
+    models: int,
+    elapsed_s: float,
+    *,
+    as_json: bool,
 ) -> None:
-    rows = []
+    volume_rows = []
     for destination in destinations:
-        done = pushed[destination.volume.identifier]
-        files = [
+        pushed_files = pushed[destination.volume.identifier]
+        file_rows = [
             {
                 "key": item.key,
                 "state": item.outcome,
@@ -213,74 +238,88 @@ def _print_pushed(
                 "size_bytes": item.size_bytes,
                 "sent_bytes": item.sent_bytes,
             }
-            for item in done
+            for item in pushed_files
         ]
-        sent = sum(item.sent_bytes for item in done)
-        total = len(destination.pusher.recorded_files)
+        sent_bytes = sum(item.sent_bytes for item in pushed_files)
+        file_count = len(destination.pusher.recorded_files)
         volume = destination.volume
-        rows.append(
-            {"volume": volume.identifier, "data_center": volume.data_center, "sent_bytes": sent, "pushed": files}
+        volume_rows.append(
+            {
+                "volume": volume.identifier,
+                "data_center": volume.data_center,
+                "sent_bytes": sent_bytes,
+                "pushed": file_rows,
+            }
         )
         if not as_json:
-            there = f"{_count(total, 'file')} there ({_count(models, 'model')})"
-            print(f"{volume}: {there}, {_size(sent)} sent in {seconds:.1f} s")
+            present_text = f"{_count_things(file_count, 'file')} there ({_count_things(models, 'model')})"
+            print(f"{volume}: {present_text}, {_format_size(sent_bytes)} sent in {elapsed_s:.1f} s")
     if as_json:
-        print(json.dumps({"volumes": rows, "seconds": round(seconds, 3)}, indent=2, sort_keys=True))
+        print(json.dumps({"volumes": volume_rows, "seconds": round(elapsed_s, 3)}, indent=2, sort_keys=True))
 
 
 # -- ls, verify, gc
 
 
-def _ls(arguments: argparse.Namespace) -> int:
-    rows = [(volume, record) for volume, _bucket, records in _recorded(arguments) for record in records]
+def _list_releases(arguments: argparse.Namespace) -> int:
+    volume_records = [
+        (volume, record) for volume, _bucket, records in _read_volume_records(arguments) for record in records
+    ]
     if arguments.json:
-        print(json.dumps({"releases": [_record_to_json(volume, record) for volume, record in rows]}, indent=2))
+        print(
+            json.dumps({"releases": [_record_to_json(volume, record) for volume, record in volume_records]}, indent=2)
+        )
         return 0
-    for volume, record in rows:
+    for volume, record in volume_records:
         state = "" if record.complete else "  (push not ended)"
-        total = sum(item.size_bytes for item in record.files.values())
-        print(f"{volume}: {record.release}, {_size(total)}{state}")
-        for item in sorted(record.files.values(), key=lambda item: item.key):
-            print(f"  {_size(item.size_bytes):>10}  {item.key}")
-    if not rows:
+        total_bytes = sum(item.size_bytes for item in record.files.values())
+        print(f"{volume}: {record.release}, {_format_size(total_bytes)}{state}")
+        for recorded_file in sorted(record.files.values(), key=lambda item: item.key):
+            print(f"  {_format_size(recorded_file.size_bytes):>10}  {recorded_file.key}")
+    if not volume_records:
         print("No release was pushed there yet: comfypin runpod volume push LOCK --volume NAME")
     return 0
 
 
-def _verify(arguments: argparse.Namespace) -> int:
+def _verify_volumes(arguments: argparse.Namespace) -> int:
     from comfypin.runpod.errors import VolumeDiffers
     from comfypin.runpod.volume_care import verify
 
-    checked = 0
-    for volume, bucket, records in _recorded(arguments):
-        found = verify(bucket, records, deep=arguments.deep)
-        if found:
+    checked_files = 0
+    for volume, bucket, records in _read_volume_records(arguments):
+        differences = verify(bucket, records, deep=arguments.deep)
+        if differences:
             raise VolumeDiffers(
-                volume=str(volume), findings=[f"{item.release}: {item.key} {item.problem}" for item in found]
+                volume=str(volume),
+                findings=[f"{difference.release}: {difference.key} {difference.problem}" for difference in differences],
             )
-        checked += sum(len(record.files) for record in records)
-    how = "every byte read" if arguments.deep else "by size and etag; --deep reads every byte"
-    people = f"{_count(checked, 'file')} as pushed ({how})" if checked else "No release was pushed there yet."
-    print(json.dumps({"files": checked, "deep": arguments.deep}) if arguments.json else people)
+        checked_files += sum(len(record.files) for record in records)
+    method = "every byte read" if arguments.deep else "by size and etag; --deep reads every byte"
+    sentence = (
+        f"{_count_things(checked_files, 'file')} as pushed ({method})"
+        if checked_files
+        else "No release was pushed there yet."
+    )
+    print(json.dumps({"files": checked_files, "deep": arguments.deep}) if arguments.json else sentence)
     return 0
 
 
-def _gc(arguments: argparse.Namespace) -> int:
+def _collect_garbage(arguments: argparse.Namespace) -> int:
     from comfypin.runpod.volume_care import collect, find_garbage
 
     if arguments.keep and arguments.remove:
         raise UsageError("Say which releases stay (--keep) or which go (--remove), not both.")
-    rows = []
-    for volume, bucket, records in _recorded(arguments):
-        names = {record.release for record in records}
-        if unknown := sorted(set(arguments.keep + arguments.remove) - names):
-            there = ", ".join(sorted(names)) or "none"
-            raise UsageError(f"{volume} has no release {', '.join(unknown)}; it has {there}.")
-        keep = set(arguments.keep) or names - set(arguments.remove)
-        garbage = find_garbage(bucket, keep=keep)
+    volume_garbage = []
+    for volume, bucket, records in _read_volume_records(arguments):
+        release_names = {record.release for record in records}
+        if unknown := sorted(set(arguments.keep + arguments.remove) - release_names):
+            present_names = ", ".join(sorted(release_names)) or "none"
+            raise UsageError(f"{volume} has no release {', '.join(unknown)}; it has {present_names}.")
+        kept_releases = set(arguments.keep) or release_names - set(arguments.remove)
+        garbage = find_garbage(bucket, keep=kept_releases)
         if arguments.yes:
             collect(bucket, garbage)
-        rows.append((volume, garbage))
+        volume_garbage.append((volume, garbage))
     if arguments.json:
         facts = [
             {
@@ -290,18 +329,20 @@ def _gc(arguments: argparse.Namespace) -> int:
                 "releases": [record.release for record in garbage.records],
                 "size_bytes": garbage.size_bytes,
             }
-            for volume, garbage in rows
+            for volume, garbage in volume_garbage
         ]
         print(json.dumps({"garbage": facts, "removed": arguments.yes}, indent=2))
         return 0
-    for volume, garbage in rows:
-        for item in garbage.objects:
-            print(f"{_size(item.size_bytes):>10}  {item.key}")
+    for volume, garbage in volume_garbage:
+        for object_entry in garbage.objects:
+            print(f"{_format_size(object_entry.size_bytes):>10}  {object_entry.key}")
         for upload in garbage.uploads:
             print(f"unfinished  {upload.key} (begun {upload.begun})")
         done = "removed" if arguments.yes else "would go; --yes removes it"
         count = len(garbage.objects) + len(garbage.uploads) + len(garbage.records)
-        print(f"{volume}: {_size(garbage.size_bytes)} {done}" if count else f"{volume}: nothing is to be removed")
+        print(
+            f"{volume}: {_format_size(garbage.size_bytes)} {done}" if count else f"{volume}: nothing is to be removed"
+        )
     return 0
 
 
@@ -319,32 +360,34 @@ def _record_to_json(volume: "Volume", record: "Record") -> dict[str, object]:
     }
 
 
-def _recorded(arguments: argparse.Namespace) -> "list[tuple[Volume, VolumeBucket, list[Record]]]":
+def _read_volume_records(arguments: argparse.Namespace) -> "list[tuple[Volume, VolumeBucket, list[Record]]]":
     from comfypin.runpod.volume_release import read_records
 
-    found = []
-    for volume in _volumes(arguments):
-        bucket = _bucket(volume, arguments.settings)
-        found.append((volume, bucket, read_records(bucket)))
-    return found
+    volume_records = []
+    for volume in _find_volumes(arguments):
+        bucket = _open_bucket(volume, arguments.settings)
+        volume_records.append((volume, bucket, read_records(bucket)))
+    return volume_records
 
 
-def _volumes(arguments: argparse.Namespace) -> "list[Volume]":
+def _find_volumes(arguments: argparse.Namespace) -> "list[Volume]":
     from comfypin.runpod.deployment_file import read_deployment
     from comfypin.runpod.volumes import find_volumes
-    from comfypin.wiring import runpod_api
+    from comfypin.wiring import open_runpod_api
 
     deployment = read_deployment(arguments.file).deployment.name if arguments.file.exists() else None
-    return find_volumes(runpod_api(arguments.settings), arguments.volume, centers=arguments.dc, deployment=deployment)
+    return find_volumes(
+        open_runpod_api(arguments.settings), arguments.volume, centers=arguments.dc, deployment=deployment
+    )
 
 
-def _bucket(volume: "Volume", settings: "Settings") -> "VolumeBucket":
-    from comfypin.wiring import volume_bucket
+def _open_bucket(volume: "Volume", settings: "Settings") -> "VolumeBucket":
+    from comfypin.wiring import open_volume_bucket
 
-    return volume_bucket(volume.identifier, volume.data_center, settings)
+    return open_volume_bucket(volume.identifier, volume.data_center, settings)
 
 
-def _part_bytes(text: str) -> int:
+def _parse_part_size(text: str) -> int:
     from comfypin.runpod.volume_push import LARGEST_PART_BYTES, MIB, SMALLEST_PART_BYTES
 
     size = int(text) * MIB if text.isdigit() else 0
@@ -353,9 +396,9 @@ def _part_bytes(text: str) -> int:
     return size
 
 
-def _count(number: int, thing: str) -> str:
+def _count_things(number: int, thing: str) -> str:
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
-def _size(count: int) -> str:
+def _format_size(count: int) -> str:
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
