@@ -361,7 +361,7 @@ def test_gc_takes_what_no_kept_release_names_and_nothing_else(desk: Desk) -> Non
     code, out, _err = desk.run("gc", "--volume", "models", "--keep", "new")
     assert code == 0
     assert "models/vae/x.safetensors" in out
-    assert "would go" in out
+    assert "would be removed" in out
     assert "models/vae/x.safetensors" in files_of(desk.s3, bucket)
     assert desk.run("gc", "--volume", "models", "--keep", "new", "--yes")[0] == 0
     assert set(files_of(desk.s3, bucket)) == {"models/vae/shared.safetensors", "models/mine.safetensors"}

@@ -306,7 +306,7 @@ def test_a_bucket_that_is_away_for_a_while_does_not_end_the_worker(moto: S3Serve
             proxy.rule = no_faults
             own.put("later", {"workflow": {}})
             assert own.wait("later")["output"]["images"][0]["type"] == "s3_url"
-            assert "the bucket cannot be asked now" in process.log.read_text()  # type: ignore[attr-defined]
+            assert "the bucket could not be checked" in process.log.read_text()  # type: ignore[attr-defined]
     assert "comfy/outputs/later/manifest.json" in moto.objects(bucket)
 
 
@@ -321,7 +321,7 @@ def test_jobs_bring_their_own_bucket_to_a_worker_that_has_none(moto: S3Server) -
         assert "S3_BUCKET is not set" in own.wait("without")["error"]
         own.put("with", {"workflow": {}, "s3Config": job})
         assert own.wait("with")["output"]["images"][0]["type"] == "s3_url"
-        assert "jobs that bring no s3Config will fail" in process.log.read_text()  # type: ignore[attr-defined]
+        assert "jobs without an s3Config will fail" in process.log.read_text()  # type: ignore[attr-defined]
 
 
 def test_a_wrong_bucket_for_what_is_too_big_is_told_of_and_no_more(moto: S3Server) -> None:

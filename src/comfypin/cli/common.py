@@ -24,7 +24,9 @@ log = logging.getLogger(__name__)
 
 def add_home_flag(parser: argparse.ArgumentParser) -> None:
     """Add the flag --home, the same for every command that needs it."""
-    parser.add_argument("--home", type=Path, metavar="DIR", help="where the env goes (default: COMFY_HOME, /opt/comfy)")
+    parser.add_argument(
+        "--home", type=Path, metavar="DIR", help="the folder of the env (default: COMFY_HOME, /opt/comfy)"
+    )
 
 
 def read_named_lock(lock_name: str | None, settings: "Settings") -> "tuple[str, Reading]":

@@ -1,4 +1,4 @@
-"""What a person or a machine is told while a command works: a bar on a terminal, lines in a log, JSON where asked.
+"""Progress and logs while a command works: a bar on a terminal, plain lines in a log, JSON lines with --json.
 
 Everything here goes to stderr; stdout belongs to results.
 """
@@ -30,25 +30,25 @@ _PLAIN_RECORD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctim
 
 
 class ProgressReporter(Protocol):
-    """Tells of a job's way, and of every piece that goes up at its end."""
+    """Shows how far a job is, and then its uploads."""
 
     @property
     def report_upload(self) -> "UploadWatcher":
-        """Something happened to an upload; called from any thread."""
+        """Return the callback that shows what happens to uploads; it may be called from any thread."""
 
     def report_step(self, text: str) -> None:
-        """One sentence on what happens now."""
+        """Show one sentence about what happens now."""
 
     def attach_graph(self, graph: "Graph") -> None:
-        """The job's graph is known: from here on its events can be told in its words."""
+        """Take the job's graph, so that later events can name its nodes by their titles."""
 
     def report_event(self, event: RunEvent) -> None:
-        """Something happened to the job."""
+        """Show what happened to the job."""
 
 
 @contextmanager
 def open_reporter(*, as_json: bool) -> Iterator[ProgressReporter]:
-    """The teller that fits: JSON where asked for, a bar on a terminal, lines elsewhere."""
+    """Yield the reporter that fits: JSON lines if asked for, a bar on a terminal, else plain lines."""
     if as_json:
         yield JsonReporter(sys.stderr.write)
     elif sys.stderr.isatty():
@@ -59,7 +59,7 @@ def open_reporter(*, as_json: bool) -> Iterator[ProgressReporter]:
 
 
 class _JobFollower:
-    """What all tellers share: the graph's words, and how far the job is."""
+    """Knows the graph's titles and how far the job is; every reporter extends it."""
 
     def __init__(self) -> None:
         self._graph: Graph | None = None
@@ -70,7 +70,7 @@ class _JobFollower:
         self._progress = Progress(graph)
 
     def _follow_event(self, event: RunEvent) -> float | None:
-        """The part of the work that is done, 0 to 1."""
+        """Return the part of the work that is done, 0 to 1, or None before the graph is known."""
         if self._progress is None:
             return None
         match event:
@@ -87,7 +87,7 @@ class _JobFollower:
 
 
 class _UploadProgress:
-    """How far each upload is, and whether it is time to say so. Safe for threads."""
+    """Counts the bytes of each upload, and limits how often they are reported. Thread-safe."""
 
     def __init__(self, clock: Callable[[], float], *, every_s: float) -> None:
         self._clock = clock
@@ -103,7 +103,7 @@ class _UploadProgress:
             self._quiet_until[key] = self._clock() + self._every_s
 
     def advance_upload(self, key: str, byte_count: int) -> tuple[int, int] | None:
-        """Bytes sent and all bytes, where they are to be told now; what is sent once more does not count."""
+        """Return the bytes sent and the total if it is time to report them, else None; resent bytes do not count."""
         with self._lock:
             self._sent[key] = min(self._sent[key] + byte_count, self._sizes[key])
             if self._clock() < self._quiet_until[key]:
@@ -113,7 +113,7 @@ class _UploadProgress:
 
 
 class JsonReporter(_JobFollower):
-    """One JSON object a line; steps of one node at most ten times a second, bytes of one upload once."""
+    """Writes one JSON object a line: a node's steps ten times a second at most, an upload's bytes once a second."""
 
     def __init__(self, write: Callable[[str], object], clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
@@ -158,7 +158,7 @@ class JsonReporter(_JobFollower):
 
 
 class LineReporter(_JobFollower):
-    """A line where something changes that a reader of a log wants to know, and now and then how far it is."""
+    """Writes a line when something changes that a reader of logs wants to know, and the progress every few seconds."""
 
     def __init__(self, write: Callable[[str], object], clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
@@ -192,7 +192,7 @@ class LineReporter(_JobFollower):
 
 
 class BarReporter(_JobFollower):
-    """A bar with the node that runs and the time that has gone by."""
+    """Draws a bar with the running node and the elapsed time."""
 
     def __init__(self, progress_bar: "rich.progress.Progress") -> None:
         super().__init__()
@@ -255,7 +255,7 @@ def _open_progress_bar() -> "Iterator[rich.progress.Progress]":
 
 
 def configure_logging(*, as_json: bool, verbose: bool) -> None:
-    """Send logs to stderr: warnings, and with `verbose` all that our own modules and the engine say."""
+    """Send logs to stderr: warnings only, or with `verbose` everything that our modules and the engine log."""
     handler = _StderrHandler()
     handler.setFormatter(JsonFormatter() if as_json else PlainFormatter())
     root_logger = logging.getLogger()
@@ -265,13 +265,13 @@ def configure_logging(*, as_json: bool, verbose: bool) -> None:
 
 
 def configure_service_logging(*, as_json: bool, verbose: bool) -> None:
-    """As `configure_logging`, for what runs for days: it tells what it does; `verbose` adds the engine's log."""
+    """Send logs to stderr for a command that runs for days: its own events always, the engine's log if `verbose`."""
     configure_logging(as_json=as_json, verbose=True)
     logging.getLogger("comfypin.engine.log").setLevel(logging.INFO if verbose else logging.WARNING)
 
 
 class _StderrHandler(logging.StreamHandler):  # type: ignore[type-arg]
-    """Writes to whatever stderr is now, so that lines appear above a bar."""
+    """Writes to what stderr is at that moment: rich replaces it while a bar is drawn, and puts lines above the bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
         self.stream = sys.stderr
@@ -283,7 +283,7 @@ def _extra_fields(record: logging.LogRecord) -> dict[str, object]:
 
 
 class PlainFormatter(logging.Formatter):
-    """`12:00:00 warning model fetched path=vae/x.safetensors`."""
+    """Formats a record as `12:00:00 warning model fetched path=vae/x.safetensors`."""
 
     def format(self, record: logging.LogRecord) -> str:
         if record.name == "comfypin.engine.log":
@@ -295,7 +295,7 @@ class PlainFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line."""
+    """Formats a record as one JSON object on a line."""
 
     def format(self, record: logging.LogRecord) -> str:
         facts = {

@@ -1,4 +1,4 @@
-"""Run the built-in demo: a picture that comes with the package becomes a sheet of prints, on the embedded engine."""
+"""Run the built-in demo: the embedded engine turns a picture from the package into a sheet of prints."""
 
 import argparse
 from pathlib import Path
@@ -42,7 +42,7 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def _find_demo_data() -> Path:
-    """The data in the installed package, or in the checkout that the package is imported from."""
+    """Return the folder of demo data: in the installed package, or in the checkout that it is imported from."""
     package_folder = Path(comfypin.__file__).parent
     for folder in (package_folder / "data", package_folder.parents[1]):
         if (folder / "workflows" / "demo.json").is_file():

@@ -33,7 +33,7 @@ _EXTRAS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MachineCheck:
-    """One thing looked at: `absent` one may do without, `bad` is in the way, `remedy` says what to do."""
+    """One finding: `absent` is optional, `bad` prevents runs, and `remedy` says what to do."""
 
     name: str
     verdict: Verdict
@@ -47,7 +47,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    """Look, print, and return 1 where something is in the way."""
+    """Print the findings; return 1 if something prevents runs."""
     checks = list(examine_machine(arguments.settings))
     if arguments.json:
         print(json.dumps({"checks": [asdict(check) for check in checks]}))
@@ -61,7 +61,7 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def examine_machine(settings: Settings) -> Iterator[MachineCheck]:
-    """Everything that is looked at, in order; settings that cannot be read are a finding like any other."""
+    """Yield every finding in order; settings that cannot be read are a finding too."""
     yield MachineCheck(name="comfypin", verdict="good", found=__version__)
     version = platform.python_version()
     yield MachineCheck(name="python", verdict="good", found=f"{version} at {sys.executable}")

@@ -1,4 +1,4 @@
-"""The entry of the image: a RunPod Serverless worker, a pod's services, or the command given.
+"""The entrypoint of the image: a RunPod Serverless worker, a pod's services, or the given command.
 
 Not a command of its own: the image starts it as process 1 (`python -m comfypin.cli.entry [COMMAND...]`).
 """
@@ -22,7 +22,7 @@ COMFYPIN = (sys.executable, "-m", "comfypin.cli.main")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run as process 1, or with `--health` say whether the container is well."""
+    """Run as process 1, or with `--health` check the running container."""
     try:
         return _check_health() if list(arguments) == ["--health"] else _start_services(arguments)
     except ComfypinError as error:
@@ -73,7 +73,7 @@ def _choose_services(
 
 
 def _ensure_writable(output: Path, *, is_named: bool) -> Path:
-    """The folder of outputs, made with those beside it; in a read-only container the temporary folder takes them."""
+    """Create the output folder and those beside it; a read-only container gets the temporary folder instead."""
     try:
         for folder in (output, output.with_name("input"), output.with_name("user")):
             folder.mkdir(parents=True, exist_ok=True)
@@ -88,7 +88,7 @@ def _ensure_writable(output: Path, *, is_named: bool) -> Path:
 
 
 def _realize_release(settings: "Settings") -> None:
-    """Bring the env where the image has none; what is baked is only looked at."""
+    """Realize the env if the image has none; a baked env is only checked."""
     from comfypin.wiring import choose_engine, ensure_env
 
     lock = read_release(None, settings)
@@ -100,13 +100,13 @@ def _print_message(text: str) -> None:
 
 
 def _child_environment(settings: "Settings") -> dict[str, str]:
-    """The children's environment: their home is that of whom they run as."""
+    """Return the services' environment, with HOME set for the user they run as."""
     home_folder = "/root" if os.geteuid() == 0 else "/home/comfy"
     return {**settings.variables, "HOME": home_folder if os.access(home_folder, os.W_OK) else "/tmp"}  # noqa: S108
 
 
 def _check_health() -> int:
-    """Whether a pod's HTTP API answers; a worker or a command is well while it runs."""
+    """Return 0 if the pod's HTTP API responds, else 1; a worker or a command is healthy while it runs."""
     import http.client
 
     from comfypin.image.container_command import choose_mode

@@ -1,4 +1,4 @@
-"""Look after realized envs: is one still what its lock says, pack it for other machines, throw old ones away."""
+"""Check realized envs against their locks, pack them for other machines, and remove old ones."""
 
 import argparse
 import json
@@ -27,7 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     status_parser.add_argument(
         "--lock", metavar="FILE|NAME", help="compare with this lock (default: the one realized last)"
     )
-    status_parser.add_argument("--models-dir", type=Path, metavar="DIR", help="where models lie (default: MODELS_DIR)")
+    status_parser.add_argument("--models-dir", type=Path, metavar="DIR", help="the models folder (default: MODELS_DIR)")
     status_parser.add_argument("--no-models", action="store_true", help="do not look at models")
     status_parser.set_defaults(act=_show_status)
     pack_parser = verbs.add_parser(
@@ -61,7 +61,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     """Run the verb."""
     if arguments.verb is None:
-        raise UsageError("Say what to do with envs; see comfypin env --help.")
+        raise UsageError("comfypin env needs a verb: status, pack or gc; see comfypin env --help.")
     return int(arguments.act(arguments))
 
 
@@ -144,15 +144,17 @@ def _collect_garbage(arguments: argparse.Namespace) -> int:
         return 0
     for garbage_item in garbage:
         print(f"{garbage_item.size_bytes / 1e6:10.1f} MB  {garbage_item.path}: {garbage_item.what}")
-    consequence = "removed" if arguments.yes else "would go; --yes removes it"
+    consequence = "removed" if arguments.yes else "would be removed; --yes removes it"
     print(
-        f"{total_bytes / 1e6:10.1f} MB  {len(garbage)} things {consequence}" if garbage else "Nothing is to be removed."
+        f"{total_bytes / 1e6:10.1f} MB  {len(garbage)} things {consequence}"
+        if garbage
+        else "There is nothing to remove."
     )
     return 0
 
 
 def _choose_lock(arguments: argparse.Namespace, home: "Home") -> "Lock | None":
-    """The lock that was named, else the one that was realized last."""
+    """Return the lock named by --lock, else the one realized last, or None if nothing was realized."""
     from comfypin.lock.codec import read_lock
 
     if arguments.lock is not None:

@@ -40,6 +40,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="build the image of a release",
         description="Build the image of a release. Prints the plan first: layers, sizes, the disk needed.",
     )
+    push_parser = verbs.add_parser(
+        "push",
+        help="push an image, and write its digest beside the lock",
+        description="Push an image and print its reference by digest, which is also written beside the lock. Logs in "
+        "with the variables that docs/images.md lists, else as docker is configured.",
+    )
+    _add_build_flags(build_parser)
+    _add_push_flags(push_parser)
+    for verb_parser in (build_parser, push_parser):
+        verb_parser.add_argument("--builder", choices=_BUILDERS, default="auto", help="what builds (what is here)")
+        verb_parser.add_argument("--json", action="store_true", help="print JSON")
+        verb_parser.add_argument("--verbose", action="store_true", help="show all that the builder says")
+
+
+def _add_build_flags(build_parser: argparse.ArgumentParser) -> None:
     build_parser.add_argument(
         "--release", metavar="NAME|FILE", help="the release, or its lock file (default: LOCK_PATH)"
     )
@@ -72,12 +87,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--context-dir", type=Path, metavar="DIR", help="write the build context here and keep it"
     )
     build_parser.set_defaults(act=_build_image)
-    push_parser = verbs.add_parser(
-        "push",
-        help="push an image, and write its digest beside the lock",
-        description="Push an image and print its reference by digest, which is also written beside the lock. Logs in "
-        "with the variables that docs/images.md lists, else as docker is configured.",
-    )
+
+
+def _add_push_flags(push_parser: argparse.ArgumentParser) -> None:
     push_parser.add_argument("tag", metavar="TAG", help="the image, as it was built")
     push_parser.add_argument(
         "--registry", metavar="HOST/PATH", help="push it there, such as ghcr.io/you (default: as in TAG)"
@@ -90,16 +102,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     push_parser.add_argument("--sign", action="store_true", help="then sign it, and its list of contents, with cosign")
     push_parser.set_defaults(act=_push_image)
-    for verb_parser in (build_parser, push_parser):
-        verb_parser.add_argument("--builder", choices=_BUILDERS, default="auto", help="what builds (what is here)")
-        verb_parser.add_argument("--json", action="store_true", help="print JSON")
-        verb_parser.add_argument("--verbose", action="store_true", help="show all that the builder says")
 
 
 def execute(arguments: argparse.Namespace) -> int:
     """Run the verb."""
     if arguments.verb is None:
-        raise UsageError("Say what to do with images; see comfypin image --help.")
+        raise UsageError("comfypin image needs a verb: build or push; see comfypin image --help.")
     return int(arguments.act(arguments))
 
 
@@ -238,7 +246,7 @@ def _push_image(arguments: argparse.Namespace) -> int:
 def _attach_contents(
     pushed_image: "Pushed", lock: "Lock", credential: "Credential | None", settings: "Settings"
 ) -> str:
-    """Put the list of contents beside the image in its registry; its digest there."""
+    """Attach the SBOM to the image in its registry, and return the SBOM's digest."""
     from comfypin.image.attachments import CYCLONEDX, attach
     from comfypin.image.image_names import registry_of
     from comfypin.image.logins import VARIABLES, stored_credential
@@ -254,7 +262,7 @@ def _attach_contents(
 
 
 def digest_of_lock(lock: "Lock") -> "Digest":
-    """The lock's digest, imported only where it is needed."""
+    """Return the lock's digest, importing the codec only when it is needed."""
     from comfypin.lock.codec import lock_digest
 
     return lock_digest(lock)
@@ -263,7 +271,7 @@ def digest_of_lock(lock: "Lock") -> "Digest":
 def _find_image_lock(
     lock_name: str | None, image_labels: "Mapping[str, str]", settings: "Settings"
 ) -> "tuple[Path, Lock]":
-    """The lock that an image was built from, by its labels; another one is not written beside."""
+    """Return the lock that the image was built from. Raises `NotThisRelease` if its label names another digest."""
     from comfypin.image.errors import NotThisRelease
 
     lock_path, reading = read_named_lock(lock_name or image_labels.get("com.comfypin.release"), settings)
@@ -284,7 +292,7 @@ def _read_workflows(folder: Path | None) -> dict[str, bytes]:
     if folder is None:
         folder = Path("workflows")
     elif not folder.is_dir():
-        raise UsageError(f"The folder of workflows {folder} does not exist.")
+        raise UsageError(f"--workflows {folder} is not a folder.")
     if not folder.is_dir():
         return {}
     workflow_files = (path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith("."))
@@ -293,7 +301,7 @@ def _read_workflows(folder: Path | None) -> dict[str, bytes]:
 
 @contextlib.contextmanager
 def _show_builder_lines(*, verbose: bool, description: str) -> "Iterator[Hear]":
-    """Tell a builder's lines: all of them, or the last one on a terminal, or only that it begins."""
+    """Yield a callback for the builder's lines: shows all if `verbose`, the last one on a terminal, else none."""
     if verbose:
         yield lambda line: print(line, file=sys.stderr, flush=True)
     elif sys.stderr.isatty():

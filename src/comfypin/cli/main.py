@@ -1,4 +1,4 @@
-"""The command `comfypin`: finds the noun, imports only its module, and turns failures into one sentence and a code."""
+"""The command `comfypin`: imports the module of the noun, and turns failures into one sentence and an exit code."""
 
 import argparse
 import errno
@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from comfypin import __version__
 from comfypin.cli.common import abandon_stdout, report_failure
-from comfypin.errors import Cancelled, ComfypinError, OutputError, UsageError
+from comfypin.errors import Cancelled, ComfypinError, OutputError, UsageError, declare
 
 # Each noun is a module of this package with `configure(parser)` and `execute(arguments) -> int`;
 # `arguments.settings` is what the environment says. Only the one that is called is imported, so that --help stays
@@ -34,7 +34,7 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class CommandParser(argparse.ArgumentParser):
-    """An argument parser whose mistakes are UsageErrors (one sentence, exit code 64) and that guesses no flags."""
+    """Raises `UsageError` (one sentence, exit code 64) for mistakes, and expands no abbreviated flags."""
 
     def __init__(self, **options: object) -> None:
         super().__init__(**{"allow_abbrev": False, **options})  # type: ignore[arg-type]
@@ -43,11 +43,12 @@ class CommandParser(argparse.ArgumentParser):
         raise UsageError(f"{message[:1].upper()}{message[1:]}; see {self.prog} --help.")
 
 
+@declare
 class StdoutUnusable(OutputError):
-    """The result could not be printed."""
+    """Raised if stdout takes no more, because its disk is full."""
 
-    def __init__(self, *, reason: str) -> None:
-        super().__init__(f"The result could not be printed on stdout: {reason}. Free some space there.", reason=reason)
+    template = "The result could not be printed on stdout: {reason}; free space on the disk that stdout goes to."
+    reason: str
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,35 +64,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ComfypinError as error:
         report_failure(error, arguments)
         return error.exit_code
-    except Exception as error:  # the last line of defence: no traceback reaches a user unasked
-        if isinstance(error, BrokenPipeError) and _reader_is_gone():
-            # The reader (`| head`) has what it wanted; Python must not complain again when it closes stdout.
-            abandon_stdout()
-            return 0
-        if isinstance(error, OSError) and error.errno in _DISK_FULL and error.filename is None:
-            # The adapters name their own files; without a name it is `> file` that could not take more.
-            abandon_stdout()
-            report_failure(StdoutUnusable(reason=os.strerror(error.errno).lower()), arguments)
-            return StdoutUnusable.exit_code
-        import traceback
-
-        from comfypin.machine_errors import machine_failure
-
-        failure = machine_failure(error, os.environ)
-        if "--verbose" in arguments:
-            if failure is None:
-                raise
-            traceback.print_exc()
-        if failure is None:
-            print(
-                f"comfypin: internal error: {type(error).__name__}: {error}; "
-                "run again with --verbose for the traceback.",
-                file=sys.stderr,
-            )
-            return 1
-        report_failure(failure, arguments)
-        return failure.exit_code
+    except Exception as error:  # noqa: BLE001 - the last line of defence: no traceback reaches a user unasked
+        return _handle_unexpected(error, arguments)
     return exit_code
+
+
+def _handle_unexpected(error: Exception, arguments: Sequence[str]) -> int:
+    """Report an exception that is not ours, and return the exit code; raise it again if --verbose asks for it."""
+    if isinstance(error, BrokenPipeError) and _reader_is_gone():
+        # The reader (`| head`) has what it wanted; Python must not complain again when it closes stdout.
+        abandon_stdout()
+        return 0
+    if isinstance(error, OSError) and error.errno in _DISK_FULL and error.filename is None:
+        # The adapters name their own files; without a name it is `> file` that could not take more.
+        abandon_stdout()
+        report_failure(StdoutUnusable(reason=os.strerror(error.errno).lower()), arguments)
+        return StdoutUnusable.exit_code
+    import traceback
+
+    from comfypin.machine_errors import machine_failure
+
+    failure = machine_failure(error, os.environ)
+    if "--verbose" in arguments:
+        if failure is None:
+            raise error
+        traceback.print_exc()
+    if failure is None:
+        sentence = f"internal error: {type(error).__name__}: {error}; run again with --verbose for the traceback."
+        print(f"comfypin: {sentence}", file=sys.stderr)
+        return 1
+    report_failure(failure, arguments)
+    return failure.exit_code
 
 
 def _run_command(arguments: list[str]) -> int:
@@ -132,7 +135,7 @@ def _describe_commands() -> str:
 
 
 def _open_missing_streams() -> None:
-    """Give a process that was started with closed streams (`>&-`) ones that swallow what is written."""
+    """Open /dev/null for streams that were closed when the process started (`>&-`)."""
     if sys.stdout is None:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
     if sys.stderr is None:
@@ -144,7 +147,7 @@ def _open_missing_streams() -> None:
 
 
 def _reader_is_gone() -> bool:
-    """Whether stdout is a pipe that nobody reads any more; a broken socket elsewhere is another failure."""
+    """Return whether stdout is a pipe that nobody reads any more; a broken socket elsewhere is another failure."""
     import select
 
     poller = select.poll()

@@ -1,4 +1,4 @@
-"""How a pull looks while it goes: bars with rate and time left on a terminal, lines in a log, JSON where asked."""
+"""Progress of model downloads: bars with rate and time left on a terminal, else lines, JSON lines with --json."""
 
 import contextlib
 import json
@@ -18,7 +18,7 @@ LINE_EVERY_S = 10.0
 
 @contextlib.contextmanager
 def open_watcher(*, as_json: bool, quiet: bool = False) -> Iterator[Watcher]:
-    """The watcher that fits where stderr goes."""
+    """Yield the watcher that fits: none if `quiet`, JSON lines if asked for, bars on a terminal, else lines."""
     if quiet:
         yield Unwatched()
     elif as_json:
@@ -31,7 +31,7 @@ def open_watcher(*, as_json: bool, quiet: bool = False) -> Iterator[Watcher]:
 
 
 class PullProgress:
-    """What is known of each file: its size, how much is there, how much of that came now, and when it began."""
+    """Keeps each file's size, the bytes present, the bytes fetched now, and the time it began."""
 
     def __init__(self) -> None:
         self._sizes: dict[str, int] = {}
@@ -40,43 +40,43 @@ class PullProgress:
         self._began: dict[str, float] = {}
 
     def plan_files(self, sizes: Mapping[str, int | None]) -> None:
-        """Files that will be looked at: they belong to the whole before they begin."""
+        """Add files to the total before any of them begins."""
         self._sizes.update({file_name: size or 0 for file_name, size in sizes.items()})
 
     def start_file(self, file_name: str, total_bytes: int | None, resumed_bytes: int, now_s: float) -> None:
-        """A file begins, or begins again."""
+        """Begin a file, or begin it again."""
         self._sizes[file_name], self._done[file_name] = total_bytes or 0, resumed_bytes
         self._fetched.setdefault(file_name, 0)
         self._began.setdefault(file_name, now_s)
 
     def advance_file(self, file_name: str, byte_count: int) -> None:
-        """Bytes came."""
+        """Add bytes that arrived."""
         self._done[file_name] = self._done.get(file_name, 0) + byte_count
         self._fetched[file_name] = self._fetched.get(file_name, 0) + byte_count
 
     def end_file(self, file_name: str) -> None:
-        """A file is in its place. What needed no fetching is no part of the whole."""
+        """End a file; one that was present already does not count in the total."""
         if self._began.pop(file_name, None) is None:
             self._sizes.pop(file_name, None)
 
     @property
     def files_in_progress(self) -> list[str]:
-        """The files that are on their way."""
+        """Return the files that are being fetched."""
         return list(self._began)
 
     @property
     def file_count(self) -> int:
-        """How many files the whole is made of."""
+        """Return the number of files in the total."""
         return len(self._sizes)
 
     def file_progress(self, file_name: str, now_s: float) -> tuple[int, int, float, float]:
-        """Bytes that are there, all bytes, bytes a second, seconds left: of one file."""
+        """Return one file's present bytes, total bytes, bytes a second, and seconds left."""
         return _measure_progress(
             self._done[file_name], self._sizes[file_name], self._fetched[file_name], now_s - self._began[file_name]
         )
 
     def total_progress(self, began_s: float, now_s: float) -> tuple[int, int, float, float]:
-        """The same of all files."""
+        """Return the same four figures for all files together."""
         return _measure_progress(
             sum(self._done.values()), sum(self._sizes.values()), sum(self._fetched.values()), now_s - began_s
         )
@@ -90,7 +90,7 @@ def _measure_progress(
 
 
 class LineWatcher:
-    """One line when a file is in its place; now and then how far each is and the whole, with rate and time left."""
+    """Writes a line for each finished file, and every ten seconds the progress, with rate and time left."""
 
     def __init__(
         self, write: Callable[[str], object], *, as_json: bool, clock: Callable[[], float] = time.monotonic
@@ -159,7 +159,7 @@ class LineWatcher:
 
 
 class BarWatcher:
-    """A bar for each file that is on its way, and one for the whole."""
+    """Draws a bar for each file that is being fetched, and one for the total."""
 
     def __init__(self, bars: "rich.progress.Progress") -> None:
         self._bars = bars

@@ -1,4 +1,4 @@
-"""Bring models to their places, verify, list, stage and collect them.
+"""Pull the models of a lock, verify, list, stage and collect them.
 
 Models lie once in a store (MODELS_DIR/.comfypin, or --store), named by sha256, with links from ComfyUI's folders.
 docs/models.md says more.
@@ -41,7 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         verb_parsers,
         "verify",
         _verify_models,
-        "compare the models with their pins (exit code 50 where one differs)",
+        "compare the models with their pins (exit code 50 if one differs)",
         takes_lock=True,
     )
     verify_parser.add_argument("--deep", action="store_true", help="read every byte, whatever is known from earlier")
@@ -84,7 +84,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     """Run the verb."""
     if arguments.verb is None:
-        raise UsageError("Say what to do with models; see comfypin models --help.")
+        raise UsageError("comfypin models needs a verb, such as pull, verify or ls; see comfypin models --help.")
     return int(arguments.act(arguments))
 
 
@@ -98,8 +98,8 @@ def _add_verb(  # type: ignore[no-untyped-def]
         verb_parser.add_argument(
             "--lock", metavar="FILE|NAME", help="a lock file, or a release's name (default: LOCK_PATH)"
         )
-    verb_parser.add_argument("--models-dir", type=Path, metavar="DIR", help="where models lie (default: MODELS_DIR)")
-    verb_parser.add_argument("--store", type=Path, metavar="DIR", help="where blobs lie (default: DIR/.comfypin)")
+    verb_parser.add_argument("--models-dir", type=Path, metavar="DIR", help="the models folder (default: MODELS_DIR)")
+    verb_parser.add_argument("--store", type=Path, metavar="DIR", help="the blob store (default: DIR/.comfypin)")
     verb_parser.add_argument("--json", action="store_true", help="print JSON")
     verb_parser.add_argument("--verbose", action="store_true", help="say more about failures")
     verb_parser.set_defaults(act=run_verb)
@@ -110,14 +110,14 @@ def _add_pull_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--link", choices=_LINKS, default="symlink", help="how a file gets to its place (symlink)")
     parser.add_argument("--overwrite", action="store_true", help="do not keep wrong files aside")
     parser.add_argument(
-        "--timeout", type=_parse_seconds, default=30.0, metavar="S", help="how long silence is borne (30)"
+        "--timeout", type=_parse_seconds, default=30.0, metavar="S", help="the stall timeout of a download (30)"
     )
     parser.add_argument("--connections", type=_parse_count, metavar="N", help="at once, for all files together (16)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _LockModels:
-    """What most verbs work on: the lock, its models with their paths, and the store."""
+    """Holds what most verbs need: the lock, its models with their paths, and the store."""
 
     lock: "Lock"
     places: "Places"
@@ -282,7 +282,9 @@ def _stage_to_folder(arguments: argparse.Namespace, lock_models: _LockModels, st
 
     stage_folder = stage_folder.absolute()
     if stage_folder.is_relative_to(lock_models.places.models_dir):
-        raise UsageError(f"{stage_folder} lies in MODELS_DIR; stage to another disk.")
+        raise UsageError(
+            f"{stage_folder} is inside the models folder {lock_models.places.models_dir}; stage to another disk."
+        )
     models = stageable(
         lock_models.models, models_dir=lock_models.places.models_dir, to=stage_folder, budget_bytes=arguments.budget
     )
@@ -328,7 +330,7 @@ def _collect_garbage(arguments: argparse.Namespace) -> int:
     if not kept_releases and arguments.budget is None:
         raise UsageError("Say what to keep: --keep-releases NAME,... or --budget SIZE; see comfypin models gc --help.")
     if arguments.even_kept and arguments.budget is None:
-        raise UsageError("--even-kept goes with --budget.")
+        raise UsageError("--even-kept needs --budget SIZE: it removes kept models only until the store fits.")
     blob_uses = survey(blob_store)
     known_releases = {release.name for release in blob_store.releases.all()}
     if kept_releases - known_releases:
@@ -336,7 +338,7 @@ def _collect_garbage(arguments: argparse.Namespace) -> int:
             ", ".join(sorted(kept_releases - known_releases)),
             ", ".join(sorted(known_releases)) or "none",
         )
-        raise UsageError(f"The store knows no release {unknown_text}; it knows {known_text}.")
+        raise UsageError(f"--keep-releases names {unknown_text}, but the store only knows {known_text}.")
     chosen_blobs = choose(blob_uses, keep=kept_releases, budget_bytes=arguments.budget, even_kept=arguments.even_kept)
     if arguments.dry_run:
         _print_removed(chosen_blobs, "would be removed", as_json=arguments.json)
@@ -414,7 +416,7 @@ def _add_model(arguments: argparse.Namespace) -> int:
 def _parse_size(text: str) -> int:
     size_match = _SIZE.fullmatch(text.strip())
     if size_match is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size; write 200GB, 1.5TB or 80GiB")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size, such as 200GB, 1.5TB or 80GiB")
     unit_step = 1024 if size_match[3] else 1000
     return int(float(size_match[1]) * unit_step ** " KMGT".index(size_match[2].upper() or " "))
 
@@ -425,11 +427,11 @@ def _parse_seconds(text: str) -> float:
     except ValueError:
         seconds = 0.0
     if not 0 < seconds < 86_400:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0 and below 86400")
     return seconds
 
 
 def _parse_count(text: str) -> int:
     if not text.isdigit() or not 1 <= int(text) <= 128:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to 128")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 128")
     return int(text)

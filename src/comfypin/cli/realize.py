@@ -24,14 +24,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("lock", nargs="?", metavar="LOCK", help="a lock file, or a release's name (default: LOCK_PATH)")
     parser.add_argument("--lock", dest="lock_flag", metavar="LOCK", help="the same, as a flag")
     add_home_flag(parser)
-    parser.add_argument("--models-dir", type=Path, metavar="DIR", help="where models lie (default: MODELS_DIR)")
+    parser.add_argument("--models-dir", type=Path, metavar="DIR", help="the models folder (default: MODELS_DIR)")
     parser.add_argument("--offline", action="store_true", help="use no network: caches, packs and --vendor only")
     parser.add_argument("--vendor", type=Path, metavar="DIR", help="a folder made by `comfypin lock vendor`")
-    parser.add_argument("--packs", metavar="DIR|BUCKET", help="where env packs are (default: COMFYPIN_PACKS)")
+    parser.add_argument("--packs", metavar="DIR|BUCKET", help="the store of env packs (default: COMFYPIN_PACKS)")
     parser.add_argument("--publish", action="store_true", help="store an env that had to be built in --packs")
     parser.add_argument("--no-models", action="store_true", help="leave the lock's models alone")
-    parser.add_argument("--rebuild", action="store_true", help="build anew even where a whole env is")
-    parser.add_argument("--target", metavar="NAME", help="one of the lock's targets, where several fit this machine")
+    parser.add_argument("--rebuild", action="store_true", help="build again even if the env is complete")
+    parser.add_argument("--target", metavar="NAME", help="one of the lock's targets, if several fit this machine")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and change nothing")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--verbose", action="store_true", help="say more about failures")
@@ -44,7 +44,7 @@ def execute(arguments: argparse.Namespace) -> int:
     from comfypin.errors import UsageError
 
     if arguments.lock is not None and arguments.lock_flag is not None:
-        raise UsageError("Name the lock once, as LOCK or with --lock.")
+        raise UsageError("The lock is named twice, as LOCK and with --lock; drop one of them.")
     lock_path, reading = read_named_lock(arguments.lock or arguments.lock_flag, arguments.settings)
     for finding in reading.warnings:
         print(f"comfypin: {finding}", file=sys.stderr)
@@ -104,7 +104,7 @@ def _print_realized(realized: "Realized", *, as_json: bool) -> None:
         }
         print(json.dumps(facts, indent=2, sort_keys=True))
         return
-    what_happened = {"keep": "was whole already", "rewire": "was whole, and has its Python again"}
+    what_happened = {"keep": "was complete already", "rewire": "was complete, and is linked to its Python again"}
     what_happened |= {"unpack": "was unpacked", "build": "was built"}
     size = f"{receipt.files} files, {receipt.size_bytes / 1e6:.0f} MB"
     print(f"{realized.folder}: {what_happened[realized.action]} in {realized.seconds:.1f} s ({size})")

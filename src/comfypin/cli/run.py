@@ -60,7 +60,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="change the seeds as ComfyUI's page does between runs (fixed ones stay; --set has the last word)",
     )
     request_flags.add_argument(
-        "--input-dir", metavar="DIR", type=Path, help="where input files lie (default: beside the workflow)"
+        "--input-dir", metavar="DIR", type=Path, help="the folder of input files (default: the workflow's folder)"
     )
     request_flags.add_argument(
         "--input", metavar="NODE=FILE", action="append", default=[], help="point a load node at a file; repeatable"
@@ -78,26 +78,28 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def add_engine_flags(parser: argparse.ArgumentParser) -> None:
-    """Flags that say which engine runs the workflow."""
+    """Add the flags that say which engine runs the workflow."""
     engine_flags = parser.add_argument_group("engine")
     engine_flags.add_argument(
         "--engine",
         choices=("embedded", "comfyui", "remote"),
         help="the built-in CPU engine for nodes without models, a ComfyUI that is started, or one that runs already "
-        "(default: what the lock says; remote where --engine-url is given)",
+        "(default: the lock's; remote if --engine-url is given)",
     )
-    engine_flags.add_argument("--engine-url", metavar="URL", help="where a running ComfyUI answers")
+    engine_flags.add_argument("--engine-url", metavar="URL", help="the address of a running ComfyUI")
     engine_flags.add_argument(
         "--comfy-home", metavar="DIR", type=Path, help="the ComfyUI to start (default: COMFY_HOME)"
     )
-    engine_flags.add_argument("--models-dir", metavar="DIR", type=Path, help="where models lie (default: MODELS_DIR)")
+    engine_flags.add_argument("--models-dir", metavar="DIR", type=Path, help="the models folder (default: MODELS_DIR)")
 
 
 def add_output_flags(parser: argparse.ArgumentParser) -> None:
-    """Flags that say where outputs go."""
+    """Add the flags that choose the destination of outputs."""
     output_flags = parser.add_argument_group("outputs")
     output_flags.add_argument(
-        "--output", choices=OUTPUT_MODES, help="where outputs go (default: OUTPUT_MODE, else gcs; file with --out-dir)"
+        "--output",
+        choices=OUTPUT_MODES,
+        help="how outputs are delivered (default: OUTPUT_MODE, else gcs; file with --out-dir)",
     )
     output_flags.add_argument(
         "--out-file",
@@ -116,8 +118,8 @@ def add_output_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def add_report_flags(parser: argparse.ArgumentParser) -> None:
-    """Flags that say what is told, and how."""
-    report_flags = parser.add_argument_group("telling")
+    """Add the flags that say how results and progress are printed."""
+    report_flags = parser.add_argument_group("reports")
     report_flags.add_argument(
         "--json", action="store_true", help="print the result as JSON; progress as JSON lines on stderr"
     )
@@ -126,7 +128,7 @@ def add_report_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    """Run the workflow and print where its outputs are."""
+    """Run the workflow and print the addresses of its outputs."""
     from comfypin.cli import console
 
     console.configure_logging(as_json=arguments.json, verbose=arguments.verbose)
@@ -140,7 +142,7 @@ def execute(arguments: argparse.Namespace) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunPlan:
-    """The command line, parsed: all that can be checked without an engine was."""
+    """Holds the parsed command line; everything that needs no engine has been checked."""
 
     request: "Request"
     lock: "Lock"
@@ -184,7 +186,7 @@ def _make_plan(arguments: argparse.Namespace, settings: Settings) -> RunPlan:
 
 
 def _ensure_env(run_plan: RunPlan, reporter: "ProgressReporter") -> RunPlan:
-    """The plan with an engine whose env is what the lock says; made now, where it is not there yet."""
+    """Return the plan with an engine whose env matches the lock; the env is realized if it is missing."""
     from comfypin import wiring
 
     engine = wiring.ensure_env(run_plan.lock, run_plan.engine, report=reporter.report_step)
@@ -216,22 +218,21 @@ async def _run_job(run_plan: RunPlan, reporter: "ProgressReporter") -> "JobResul
 
 
 def _choose_mode(arguments: argparse.Namespace, settings: Settings) -> OutputMode:
-    """Where outputs go; flags that only fit one place choose it, and contradict any other that is named."""
+    """Return the output mode. A flag that fits one mode implies it. Raises `UsageError` if --output names another."""
     implied_modes: dict[OutputMode, bool] = {
         "file": arguments.out_dir is not None,
         "base64": arguments.out_file is not None,
         "gcs": arguments.gcs_bucket is not None or arguments.gcs_prefix is not None,
     }
-    mode_flags = {"file": "--out-dir", "base64": "--out-file", "gcs": "--gcs-bucket and --gcs-prefix"}
+    mode_flags = {"file": "--out-dir", "base64": "--out-file", "gcs": "--gcs-bucket or --gcs-prefix"}
     named_modes: list[OutputMode] = [mode for mode, given in implied_modes.items() if given]
     chosen_mode: OutputMode = arguments.output or (
         named_modes[0] if named_modes else named_mode(settings.variables) or DEFAULT_MODE
     )
     for mode in named_modes:
         if mode != chosen_mode:
-            raise UsageError(
-                f"With --output {chosen_mode} there is no use for {mode_flags[mode]} (meant for {mode}); see --help."
-            )
+            flags = mode_flags[mode]
+            raise UsageError(f"{flags} only works with --output {mode}, not with --output {chosen_mode}; drop one.")
     return chosen_mode
 
 

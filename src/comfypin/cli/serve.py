@@ -35,7 +35,7 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
-    address_flags = parser.add_argument_group("where")
+    address_flags = parser.add_argument_group("address")
     address_flags.add_argument("--host", metavar="ADDRESS", help="listen here (default: 127.0.0.1; on a pod 0.0.0.0)")
     address_flags.add_argument(
         "--port", type=int, metavar="N", help=f"listen on this port (default: PORT, else {DEFAULT_PORT})"
@@ -78,7 +78,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     limit_flags.add_argument(
         "--grace", type=_parse_count, default=20, metavar="S", help="seconds for running jobs at the end (20)"
     )
-    parser.add_argument("--state-dir", type=Path, metavar="DIR", help="where jobs are kept, on a local disk")
+    parser.add_argument("--state-dir", type=Path, metavar="DIR", help="the folder that keeps jobs, on a local disk")
     parser.add_argument("--json", action="store_true", help="logs as JSON lines (the default but on a terminal)")
     parser.add_argument("--keep-temp", action="store_true", help="keep what the engine wrote, for debugging")
     parser.add_argument("--verbose", action="store_true", help="add the engine's log")
@@ -117,12 +117,7 @@ async def _run_server(arguments: argparse.Namespace, lock: "Lock", settings: Set
     state_folder = _ensure_state_folder(arguments.state_dir or settings.state_dir / "serve")
     token = _choose_token(arguments, server_settings, state_folder, address)
     outputs = _ensure_output_folder(arguments.output_dir)
-    port = server_settings.mapped(
-        DEFAULT_PORT if (named_port := arguments.port or server_settings.port) is None else named_port
-    )
-    sockets = listen(
-        address, [port, *([server_settings.mapped(server_settings.health_port)] if server_settings.health_port else [])]
-    )
+    sockets = listen(address, _choose_ports(arguments, server_settings))
     bound_port = sockets[0].getsockname()[1]
     lease = try_acquire(state_folder / "jobs.lease", purpose="serve")
     if not isinstance(lease, Lease):
@@ -149,6 +144,16 @@ async def _run_server(arguments: argparse.Namespace, lock: "Lock", settings: Set
             await host(app, site, queue, _make_service_opener(arguments, lock, settings, folder), hosting)
         finally:
             store.close()
+
+
+def _choose_ports(arguments: argparse.Namespace, server_settings: ServerSettings) -> list[int]:
+    """Return the port of the API, and the one for health checks if the platform names another."""
+    api_port = arguments.port or server_settings.port
+    ports = [DEFAULT_PORT if api_port is None else api_port]
+    if server_settings.health_port:
+        ports.append(server_settings.health_port)
+    # Numbers above 65535 stand for symmetrical ports: RunPod chooses the real ones when the pod starts.
+    return [server_settings.mapped(port) for port in ports]
 
 
 def _make_service_opener(
@@ -206,7 +211,7 @@ def _ensure_output_folder(named_folder: Path) -> Path:
 def _choose_token(
     arguments: argparse.Namespace, server_settings: ServerSettings, state_folder: Path, address: str
 ) -> str | None:
-    """The token that clients must show: COMFYPIN_TOKEN, else the one that was made at the first start."""
+    """Return the token that clients must send: COMFYPIN_TOKEN, else the one generated at the first start."""
     from comfypin.atomic_files import write_atomically
     from comfypin.queue.errors import JobsUnusable
     from comfypin.server.errors import ServerUnsafe
@@ -246,7 +251,9 @@ def _read_kept_token(token_path: Path) -> str | None:
     except FileNotFoundError:
         return None
     if not kept_token:
-        raise ServerUnsafe(f"{token_path} holds no token; remove it to have one made, or set COMFYPIN_TOKEN.")
+        raise ServerUnsafe(
+            f"{token_path} is empty; remove it, and the next start makes a new token, or set COMFYPIN_TOKEN."
+        )
     return kept_token
 
 
@@ -265,7 +272,7 @@ def _parse_count(text: str) -> int:
 
 
 def _require_extra() -> None:
-    """Say which extra is missing. Raises `UsageError`."""
+    """Raise `UsageError` if the extra is not installed."""
     try:
         import fastapi  # noqa: F401
         import uvicorn  # noqa: F401

@@ -11,13 +11,13 @@ Result = TypeVar("Result")
 
 
 class Terminated(Cancelled):
-    """SIGTERM or SIGHUP asked for the work to stop."""
+    """Raised if SIGTERM or SIGHUP stopped the work."""
 
     exit_code = 143
 
 
 def run_until_stopped(work: Coroutine[Any, Any, Result]) -> Result:
-    """Run to the end. Raises `Cancelled` (Ctrl-C) or `Terminated` once the work has cleaned up after itself.
+    """Run the coroutine. Raises `Cancelled` (Ctrl-C) or `Terminated` after the work has cleaned up.
 
     A second signal cancels the cleaning up too.
     """
@@ -48,6 +48,6 @@ async def _run_cancellable(work: Coroutine[Any, Any, Result]) -> Result:
 
 
 def _stop_signals() -> list[signal.Signals]:
-    # A hang-up that `nohup` ignores stays ignored; an interrupt is heeded even where a shell script's `&` ignores it.
+    # A hang-up that `nohup` ignores stays ignored; an interrupt is obeyed even if a shell script's `&` ignores it.
     is_heeded = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
     return [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if is_heeded else [])]

@@ -31,7 +31,7 @@ _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
-    parser.add_argument("words", nargs="+", metavar="[status] DIR DESTINATION", help="the folder, and where it goes")
+    parser.add_argument("words", nargs="+", metavar="[status] DIR DESTINATION", help="the folder, and its destination")
     parser.add_argument("--include", action="append", default=[], metavar="GLOB", help="take only these names")
     parser.add_argument("--exclude", action="append", default=[], metavar="GLOB", help="never take these names")
     parser.add_argument("--once", action="store_true", help="deliver what is there now, then end")
@@ -64,13 +64,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    """Sync, or tell the status."""
+    """Sync the folder, or print the status."""
     if arguments.words[0] == "status" and len(arguments.words) == 3:
         return _show_status(arguments, *arguments.words[1:])
     if len(arguments.words) != 2 or arguments.words[0] == "status":
-        raise UsageError("sync takes a folder and a destination: comfypin sync DIR s3://bucket/prefix.")
+        raise UsageError("comfypin sync takes a folder and a destination: comfypin sync DIR s3://bucket/prefix.")
     if not 1 <= arguments.workers <= 64:
-        raise UsageError(f"--workers is {arguments.workers}; it must be from 1 to 64.")
+        raise UsageError(f"--workers {arguments.workers} is not a number from 1 to 64.")
     return _sync_folder(arguments, Path(arguments.words[0]), arguments.words[1])
 
 
@@ -117,12 +117,14 @@ def _sync_folder(arguments: argparse.Namespace, folder: Path, destination: str) 
 
 
 def _refuse_nested(folder: Path, destination: str) -> None:
-    """A folder synced into itself would be copied deeper and deeper without end."""
+    """Raise `UsageError` if the destination is inside the folder: it would be copied into itself without end."""
     scheme, separator, folder_text = destination.partition("://")
     if separator and scheme != "file":
         return
     if Path(folder_text if separator else destination).resolve().is_relative_to(folder.resolve()):
-        raise UsageError(f"{destination} lies in {folder}, which would be synced into itself; name a place outside it.")
+        raise UsageError(
+            f"{destination} is inside {folder}, which would be synced into itself; name a destination outside it."
+        )
 
 
 def _show_status(arguments: argparse.Namespace, folder: str, destination: str) -> int:
@@ -207,7 +209,7 @@ def _open_outbox(outbox_path: Path, outbox_copy: Path | None, folder: Path, dest
 
 @contextlib.contextmanager
 def _open_event_reporter(arguments: argparse.Namespace, outbox: "Outbox") -> "Iterator[Callable[[SyncEvent], None]]":
-    """JSON lines, a live line on a terminal, or plain lines; all but JSON go to stderr."""
+    """Yield a callback that prints events: JSON on stdout, or on stderr a live line or plain lines."""
     if arguments.json:
         yield lambda event: print(json.dumps(_event_to_json(event)), flush=True)
     elif sys.stderr.isatty() and not arguments.verbose:
@@ -328,20 +330,23 @@ def _oldest_age_s(tally: "Tally") -> float | None:
 
 
 def _escape_name(path: str) -> str:
-    """A name as a line of text: what is no text, or would break the line, is escaped."""
+    """Return the name on one line, with bytes that are not text and control characters escaped."""
     return path.encode("unicode_escape", "surrogatepass").decode() if not path.isprintable() else path
 
 
 def _parse_seconds(text: str) -> float:
-    seconds = float(text)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
     if not 0 <= seconds < 1e6:
-        raise argparse.ArgumentTypeError(f"{text} is no number of seconds")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0 to 1000000")
     return seconds
 
 
 def _parse_rate(text: str) -> float:
-    """`20MB/s`, `500K`, `1.5G` as bytes a second."""
+    """Parse `20MB/s`, `500K` or `1.5G` as bytes a second."""
     rate_match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]?)i?B?(?:/s)?", text.strip(), re.IGNORECASE)
     if rate_match is None or float(rate_match[1]) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no rate; write it like 20MB/s")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a rate, such as 20MB/s")
     return float(rate_match[1]) * _UNITS[rate_match[2].upper()]

@@ -1,4 +1,4 @@
-"""Serve the jobs of a RunPod Serverless endpoint: the bucket is asked, the env realized, the engine started and warmed.
+"""Serve the jobs of a RunPod Serverless endpoint: check the bucket, realize the env, start and warm the engine.
 
 The release is LOCK_PATH or COMFY_VERSION_NAME (in /app/lockfiles), or --lock. Outputs go where OUTPUT_MODE says, else
 to the bucket that is configured, else into the result as base64, as far as RunPod lets a result grow.
@@ -91,7 +91,7 @@ def execute(arguments: argparse.Namespace) -> int:
 
 @contextmanager
 def _count_jobs(handler: "Handler", metrics_port: int | None) -> Iterator["Handle"]:
-    """The handler, with a page of metrics on a port as long as the block lasts; the handler itself without a port."""
+    """Yield the handler, with its metrics served on the port while the block runs, if a port is given."""
     if metrics_port is None:
         yield handler
         return

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _CONVERT = """Convert a workflow into the API format, exactly as ComfyUI's page does it when it queues a prompt, and
 print it. What cannot be converted is named, all at once; nothing is printed then (exit code 11)."""
 _CHECK = """Say whether a workflow would run: its classes, values, wires, model files (with the pin of the lock that
-brings each) and input files. Exit code 11 where it would not."""
+brings each) and input files. Exit code 11 if it would not."""
 _INPUTS = """List what can be set in a workflow (prompts, seeds, sizes, files, models) by the names that --set takes,
 with types, ranges and the present values. A NAME.inputs.toml beside the workflow names and limits them."""
 
@@ -44,7 +44,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     convert_parser.set_defaults(act=_convert_workflow)
     check_parser = verbs.add_parser("check", help="say whether a workflow would run", description=_CHECK)
     check_parser.add_argument(
-        "--input-dir", metavar="DIR", type=Path, help="where input files lie (default: beside it)"
+        "--input-dir", metavar="DIR", type=Path, help="the folder of input files (default: the workflow's folder)"
     )
     check_parser.set_defaults(act=_check_workflow)
     inputs_parser = verbs.add_parser("inputs", help="list what can be set in a workflow", description=_INPUTS)
@@ -61,14 +61,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     """Run the verb."""
     if arguments.verb is None:
-        raise UsageError("Say what to do with workflows; see comfypin workflow --help.")
+        raise UsageError("comfypin workflow needs a verb: convert, check or inputs; see comfypin workflow --help.")
     return int(arguments.act(arguments))
 
 
 def _add_engine_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("what the engine knows")
-    group.add_argument("--object-info", metavar="FILE", type=Path, help="an answer of ComfyUI's /object_info, as JSON")
-    group.add_argument("--engine", "--engine-url", dest="engine_url", metavar="URL", help="where a ComfyUI answers")
+    group.add_argument("--object-info", metavar="FILE", type=Path, help="a saved response of ComfyUI's /object_info")
+    group.add_argument(
+        "--engine", "--engine-url", dest="engine_url", metavar="URL", help="the address of a running ComfyUI"
+    )
     group.add_argument(
         "--lock", metavar="FILE|NAME", help="the release whose engine is asked, and whose pins are named"
     )
@@ -148,7 +150,7 @@ def _list_inputs(arguments: argparse.Namespace) -> int:
 
 
 def _choose_lock(arguments: argparse.Namespace) -> "Lock | None":
-    """The release: the one that is named; where nothing else says what the engine knows, the environment's."""
+    """Return the lock that --lock or the environment names; None if --object-info or --engine replaces it."""
     from comfypin.lock.codec import read_lock
     from comfypin.lock.lookup import find_lock
 
@@ -166,7 +168,7 @@ def _load_catalogue(arguments: argparse.Namespace, lock: "Lock | None") -> "Cata
 
     if arguments.object_info is not None:
         if arguments.engine_url is not None:
-            raise UsageError("--object-info and --engine both say what the engine knows; give one of them.")
+            raise UsageError("--object-info and --engine both describe the engine; give only one of them.")
         return _read_object_info(arguments.object_info)
     engine_spec = lock.engine if lock is not None else EngineSpec(kind="remote")
     choice = wiring.choose_engine(engine_spec, arguments.settings, engine_url=arguments.engine_url)
@@ -190,7 +192,10 @@ def _read_object_info(path: Path) -> "Catalogue":
     if not isinstance(object_info, dict) or not all(
         isinstance(node_class, dict) and "input" in node_class for node_class in object_info.values()
     ):
-        raise UsageError(f"--object-info {path} is not an answer of /object_info: an object of node classes by name.")
+        raise UsageError(
+            f"--object-info {path} is not a response of ComfyUI's /object_info, "
+            "which is a JSON object of node classes by name."
+        )
     return to_catalogue(object_info)
 
 

@@ -1,4 +1,4 @@
-"""The only place that names adapters; settings and locks in, engines, stores and sinks out; SDKs imported lazily."""
+"""The one place that chooses adapters: from settings and locks to engines, stores and sinks; SDKs stay lazy."""
 
 from comfypin.wiring.engines import EngineChoice, choose_engine, open_engine
 from comfypin.wiring.envs import ensure_env, ensure_env_pack, make_lock_places, make_realize_options, make_source_places

@@ -1,4 +1,4 @@
-"""Engines: which one a lock and the flags name, and how it is opened."""
+"""Engines: choose the one that a lock and the flags name, and open it."""
 
 import asyncio
 import logging
@@ -22,9 +22,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineChoice:
-    """Which engine runs, as the lock and the flags say, and the settings of this machine.
+    """Holds which engine runs, by the lock and the flags, and the settings of this machine.
 
-    `keep_temp` leaves everything that the engine wrote where it is, for debugging.
+    `keep_temp` keeps all files of the engine, for debugging.
     """
 
     spec: "EngineSpec"
@@ -33,7 +33,7 @@ class EngineChoice:
 
     @property
     def kind(self) -> "EngineKind":
-        """The engine's kind."""
+        """Return the engine's kind."""
         return self.spec.kind
 
 
@@ -45,22 +45,24 @@ def choose_engine(
     engine_url: str | None = None,
     keep_temp: bool = False,
 ) -> EngineChoice:
-    """The lock's engine, or the one that flags name; an engine that nobody named is never fallen back to.
+    """Return the lock's engine, or the one that the flags name; never fall back to another.
 
     Raises `UsageError` for flags that contradict each other, `ConfigError` for a remote engine without an address.
     """
     if engine_url is not None and kind not in (None, "remote"):
-        raise UsageError(f"--engine-url goes with --engine remote, not with --engine {kind}.")
+        raise UsageError(f"--engine-url only works with --engine remote, not with --engine {kind}; drop one of them.")
     chosen_kind = kind or ("remote" if engine_url is not None else spec.kind)
     engine_url = engine_url or spec.url
     if chosen_kind == "remote" and engine_url is None:
-        raise ConfigError("The engine is remote, and neither --engine-url nor the lock's engine.url says where it is.")
+        raise ConfigError(
+            "The engine is remote, but neither --engine-url nor engine.url in the lock gives its address."
+        )
     return EngineChoice(spec=replace(spec, kind=chosen_kind, url=engine_url), settings=settings, keep_temp=keep_temp)
 
 
 @asynccontextmanager
 async def open_engine(engine_choice: EngineChoice) -> AsyncIterator["Engine"]:
-    """The engine, started where it is ours to start; stopped, with all that it left, when the block ends.
+    """Yield the engine, started unless it is remote; stop it and remove its files when the block ends.
 
     Raises `EngineNotFound`, `EngineUrlInvalid`, `EngineStartFailed`.
     """
@@ -104,7 +106,7 @@ def _make_child(engine_choice: EngineChoice) -> "ChildSpec":
 
 
 def _embedded_version(machine: "MachineSettings") -> str | None:
-    """Return which ComfyUI the embedded engine is to be, if that is said. Raises `ConfigError`."""
+    """Return the ComfyUI version that the embedded engine imitates, if one is set. Raises `ConfigError`."""
     from comfypin.engine.embedded.releases import RELEASES
 
     version = machine.embedded_version

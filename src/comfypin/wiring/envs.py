@@ -1,4 +1,4 @@
-"""Envs: how a lock is realized and packed, and where its parts come from."""
+"""Envs: realize and pack a lock, with the sources of its parts."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -33,16 +33,18 @@ def make_realize_options(
     target: str | None = None,
     report: "Callable[[str], None] | None" = None,
 ) -> "RealizeOptions":
-    """How this machine realizes locks. Raises `UsageError` for flags that do not fit together."""
+    """Return how this machine realizes locks. Raises `UsageError` for flags that do not fit together."""
     from comfypin.env.layout import Home
     from comfypin.env.realize import RealizeOptions, silent
     from comfypin.tools.vendor_folder import VendorFolder
 
     env_settings, machine = env_settings or settings.env, settings.machine
     if publish and env_settings.packs is None:
-        raise UsageError("--publish needs a place for packs: --packs DIR|BUCKET or COMFYPIN_PACKS.")
+        raise UsageError("--publish needs a store for the pack: add --packs DIR|BUCKET, or set COMFYPIN_PACKS.")
     if env_settings.vendor is not None and not env_settings.vendor.is_dir():
-        raise UsageError(f"The vendor folder {env_settings.vendor} does not exist.")
+        raise UsageError(
+            f"The vendor folder {env_settings.vendor} does not exist; make it with comfypin lock vendor DIR."
+        )
     vendor = VendorFolder(root=env_settings.vendor.absolute()) if env_settings.vendor else None
     return RealizeOptions(
         home=Home(root=machine.comfy_home.absolute()),
@@ -57,9 +59,9 @@ def make_realize_options(
 
 
 def ensure_env(lock: "Lock", engine_choice: EngineChoice, *, report: "Callable[[str], None]") -> EngineChoice:
-    """The choice with the home that holds the lock's env, realized and its models brought where that was needed.
+    """Return the choice with the home of the lock's env; realize it and pull its models if needed.
 
-    Other engines than `comfyui` need none. A ComfyUI in the home that somebody else made is used as it is, and said so.
+    Only the engine `comfyui` has an env. A ComfyUI that comfypin did not install is used as it is, and reported.
     Raises `EnvError`, `LockError`, `ModelError`.
     """
     settings = engine_choice.settings
@@ -67,7 +69,7 @@ def ensure_env(lock: "Lock", engine_choice: EngineChoice, *, report: "Callable[[
         return engine_choice
     comfy_home = settings.machine.comfy_home
     if not (comfy_home / "current").is_symlink() and any((comfy_home / path).is_file() for path in _FOREIGN_FILES):
-        report(f"{comfy_home} holds a ComfyUI that was not realized from this lock: it is used as it is.")
+        report(f"{comfy_home} holds a ComfyUI that comfypin did not install; it is used as it is.")
         return engine_choice
     from comfypin.env.realize import realize
 
@@ -80,7 +82,7 @@ def ensure_env(lock: "Lock", engine_choice: EngineChoice, *, report: "Callable[[
 
 
 def ensure_env_pack(lock: "Lock", settings: "Settings", *, report: "Callable[[str], None]") -> Path:
-    """The pack of the lock's env as a file of this machine, realized and packed where that was not done before.
+    """Return the env pack of the lock as a local file; realize and pack the env if that was not done before.
 
     Raises `EnvError`, `LockError`.
     """
@@ -105,7 +107,7 @@ def ensure_env_pack(lock: "Lock", settings: "Settings", *, report: "Callable[[st
 def make_source_places(
     settings: "Settings", env_settings: "EnvSettings | None" = None, *, vendor: "VendorFolder | None" = None
 ) -> "SourcePlaces":
-    """Where the sources of an env come from, with the caches of this machine."""
+    """Return the places that an env's sources come from, with the caches of this machine."""
     from comfypin.env.install.sources import SourcePlaces
 
     env_settings = env_settings or settings.env
@@ -119,7 +121,7 @@ def make_source_places(
 
 
 def make_lock_places(settings: "Settings") -> "Places":
-    """Where the parts of a lock come from, with the caches that realizing uses too."""
+    """Return the places that a lock's parts come from; `realize` uses the same caches."""
     from comfypin.locking.node_registry import Registry
     from comfypin.locking.sources import Places
     from comfypin.tools.git import Commits

@@ -1,4 +1,4 @@
-"""Model files: their sources, their store, what is missing of a lock."""
+"""Model files: their sources, their store, and which of a lock are missing."""
 
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def bring_models(lock: "Lock", settings: "Settings", *, offline: bool, watcher: "Watcher | None" = None) -> int:
-    """Bring those of the lock's models that are not in their places as pinned, and say how many they were.
+    """Pull the lock's models that are missing or do not match their pins, and return how many they were.
 
     Raises `ModelError`; offline, for the first one that would have to be fetched.
     """
@@ -45,7 +45,7 @@ def bring_models(lock: "Lock", settings: "Settings", *, offline: bool, watcher: 
 
 
 def inspect_models(lock: "Lock", settings: "Settings") -> "list[tuple[ModelPin, ModelFinding]]":
-    """Each of the lock's models and what is in its place, every byte read where anything changed."""
+    """Return each model pin with what is at its path; files that changed since the last check are read in full."""
     from comfypin.models.target_paths import Places, targets
     from comfypin.models.verify import inspect_all
 
@@ -56,7 +56,7 @@ def inspect_models(lock: "Lock", settings: "Settings") -> "list[tuple[ModelPin, 
 
 
 def make_model_describer(settings: "Settings") -> "DescribeModel":
-    """How `lock create` learns a model's digest and size: from the source's own words, else by reading it once."""
+    """Return how `lock create` finds a model's digest and size: from the source's metadata, else by reading it once."""
     from comfypin.lock.model_spec import ModelFacts
     from comfypin.models.describe import describe
 
@@ -77,7 +77,7 @@ def make_model_describer(settings: "Settings") -> "DescribeModel":
 
 
 def open_model_sources(settings: "Settings", *, timeout_s: float = 30.0) -> "list[ModelSource]":
-    """The kinds of places that models come from, with the environment's tokens, each for its own host only."""
+    """Return every kind of model source, with the environment's tokens, each for its own host only."""
     from comfypin.http.client import Credentials
     from comfypin.models.http_file import HttpSource
     from comfypin.models.http_responses import model_client
@@ -105,7 +105,7 @@ def open_model_sources(settings: "Settings", *, timeout_s: float = 30.0) -> "lis
 
 
 def open_model_store(models_dir: Path, settings: "Settings", *, store: Path | None = None) -> "BlobStore":
-    """The store of a models' folder: the one that is named, else the environment's, else the folder's own."""
+    """Return the model store: the given one, else the environment's, else the one inside the models folder."""
     from comfypin.models.store import BlobStore, Durability
     from comfypin.models.target_paths import STORE_FOLDER
 

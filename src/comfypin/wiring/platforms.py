@@ -1,4 +1,4 @@
-"""Container builders and RunPod: its API, its jobs, its volumes."""
+"""Container builders, and RunPod's API, jobs and volumes."""
 
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def open_builder(builder_name: str) -> "ContainerBuilder":
-    """What builds images here: the one that is named, or with `auto` the first that works. Raises `NoBuilder`."""
+    """Return the named image builder, or with `auto` the first one that works. Raises `NoBuilder`."""
     from comfypin.image.buildah import Buildah, store_answers
     from comfypin.image.docker import Docker, docker_answers
     from comfypin.image.errors import NoBuilder
@@ -34,12 +34,12 @@ def open_builder(builder_name: str) -> "ContainerBuilder":
 
 
 def open_runpod_api(settings: "Settings") -> "Api":
-    """RunPod's management API with the environment's key. Raises `ApiKeyMissing`."""
+    """Return RunPod's management API with the environment's key. Raises `ApiKeyMissing`."""
     return _open_runpod_api(settings, settings.runpod.api_url)
 
 
 def open_runpod_jobs_api(settings: "Settings") -> "Api":
-    """The job API of RunPod's endpoints, or of the server that RUNPOD_ENDPOINT_BASE_URL names."""
+    """Return the job API of RunPod's endpoints, or of the server that RUNPOD_ENDPOINT_BASE_URL names."""
     return _open_runpod_api(settings, settings.runpod.jobs_url)
 
 
@@ -55,7 +55,7 @@ def _open_runpod_api(settings: "Settings", base_url: str) -> "Api":
 
 
 def open_volume_bucket(volume_id: str, data_center: str, settings: "Settings") -> "VolumeBucket":
-    """A network volume through its S3 API, with the environment's keys for it. Raises `VolumeKeysMissing`."""
+    """Return a network volume through its S3 API, with the environment's keys. Raises `VolumeKeysMissing`."""
     from comfypin.http.proxies import Proxies
     from comfypin.runpod.errors import VolumeKeysMissing
     from comfypin.runpod.volume_bucket import VolumeBucket

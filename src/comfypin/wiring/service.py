@@ -1,4 +1,4 @@
-"""What the jobs of a worker or server share, and what makes a machine unfit for them."""
+"""The service that jobs of a worker or server share, and the checks that a machine can do them."""
 
 import logging
 from functools import cache, lru_cache, partial
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 def open_service(
     lock: "Lock", engine: "Engine", sink_for: "SinkFor", *, settings: "Settings", private_inputs: bool = False
 ) -> "Service":
-    """What the jobs of a worker or server share. `private_inputs` lets jobs name private addresses."""
+    """Return what the jobs of a worker or server share. `private_inputs` lets jobs name private addresses."""
     from comfypin.http.client import HttpClient, Transport
     from comfypin.http.sockets import tls_context
     from comfypin.jobs.handler import Service
@@ -57,11 +57,11 @@ def open_service(
 def open_sinks(
     settings: "Settings", *, folder_sink: "OutputSink | None" = None, private_buckets: bool = False
 ) -> "SinkFor":
-    """The sinks that jobs wish for; that of jobs without a wish is opened now, so that a wrong bucket costs no engine.
+    """Return a function that opens the sink of a job; open the default one now, before an engine is started.
 
-    `folder` takes outputs on this machine's disk, where it stays: on a server, not on a worker. `private_buckets` lets
-    jobs name private addresses. Raises `ConfigError`, `StorageError` where no such job could ever be delivered. What
-    may pass is only a warning, and so is that no bucket is named: jobs may bring their own.
+    `folder_sink` keeps outputs on this machine's disk; only a server has one, since a worker's disk is temporary.
+    `private_buckets` lets jobs name private addresses. A transient failure is only logged, and so is an unset bucket:
+    jobs may bring their own. Raises `ConfigError`, `StorageError` if the outputs of such a job can never be delivered.
     """
     from comfypin.jobs.request import OutputWish
     from comfypin.settings.errors import SettingMissing
@@ -74,16 +74,20 @@ def open_sinks(
         if _job_mode(settings, folder_sink) == "base64" and (overflow_mode := configured_bucket(settings.variables)):
             _open_overflow(sink_for, overflow_mode)
     except SettingMissing as exc:
-        log.error("jobs that bring no s3Config will fail", extra={"action": "bucket_not_named", "reason": exc.message})
+        log.error(
+            "jobs without an s3Config will fail: no bucket is configured",
+            extra={"action": "bucket_not_named", "reason": exc.message},
+        )
     except Transient as exc:
         log.warning(
-            "the bucket cannot be asked now; jobs will ask it", extra={"action": "bucket_away", "reason": exc.message}
+            "the bucket could not be checked; each job will try it again",
+            extra={"action": "bucket_away", "reason": exc.message},
         )
     return sink_for
 
 
 def _open_overflow(sink_for: "SinkFor", mode: "OutputMode") -> None:
-    """Open the bucket that takes what is too big for results; most jobs can do without it, so it may be wrong."""
+    """Open the bucket for outputs that are too big for results; only log its errors, since most jobs do not need it."""
     from comfypin.errors import StorageError
     from comfypin.jobs.request import OutputWish
 
@@ -91,12 +95,13 @@ def _open_overflow(sink_for: "SinkFor", mode: "OutputMode") -> None:
         sink_for(OutputWish(mode=mode), None)
     except (ConfigError, StorageError) as exc:
         log.error(
-            "outputs that are too big for a result will fail", extra={"action": "overflow_wrong", "reason": exc.message}
+            "outputs that are too big for a result cannot be delivered",
+            extra={"action": "overflow_wrong", "reason": exc.message},
         )
 
 
 def _make_sink_opener(settings: "Settings", folder_sink: "OutputSink | None", *, private_buckets: bool) -> "SinkFor":
-    """The sink a job wishes for; those that jobs share are opened once (a bucket is asked then)."""
+    """Return a function that opens the sink of a job; shared sinks are opened and checked once."""
     from comfypin.jobs.errors import JobInvalid
     from comfypin.outputs.delivery_settings import RUNPOD_RESULT_BYTES, SERVER_RESULT_BYTES, OutputConfig
 
@@ -118,9 +123,7 @@ def _make_sink_opener(settings: "Settings", folder_sink: "OutputSink | None", *,
             )
         if wish.mode == "file" and folder_sink is None:
             raise JobInvalid(
-                findings=[
-                    "output.mode is file, but outputs on a worker's own disk go with the worker; use base64 or a bucket"
-                ]
+                findings=["output.mode is file, but a worker's disk is lost with the worker; use base64 or a bucket"]
             )
         return open_shared_sink(wish.mode or _job_mode(settings, folder_sink), outputs)
 
@@ -132,15 +135,14 @@ def _folder_sink(outputs: "OutputConfig", folder_sink: "OutputSink | None") -> "
 
     if folder_sink is None:
         raise ConfigError(
-            "Outputs on a worker's own disk go with the worker; deliver them as base64 or to a bucket "
-            "(output.mode, OUTPUT_MODE).",
+            "OUTPUT_MODE is file, but a worker's disk is lost with the worker; set it to base64 or to a bucket's mode.",
             variable="OUTPUT_MODE",
         )
     return folder_sink if outputs.conversion.is_nothing else ConvertingSink(folder_sink, outputs.conversion)
 
 
 def _job_mode(settings: "Settings", folder_sink: "OutputSink | None") -> "OutputMode":
-    """Where jobs' outputs go when neither they nor OUTPUT_MODE say: the bucket that is configured, else what is here.
+    """Return the default output mode of jobs: OUTPUT_MODE, else the configured bucket, else what this machine has.
 
     That is the server's folder, or a worker's result.
     """
@@ -152,7 +154,7 @@ def _job_mode(settings: "Settings", folder_sink: "OutputSink | None") -> "Output
 
 
 def _apply_wish(wish: "OutputWish", usual_config: "OutputConfig") -> "OutputConfig":
-    """How a job's outputs are named and converted: as usual, but for what it wishes. Raises `JobInvalid`."""
+    """Return how a job's outputs are named and converted: the usual config with its wishes. Raises `JobInvalid`."""
     from comfypin.jobs.errors import JobInvalid
     from comfypin.outputs.key_template import TemplateInvalid
 
@@ -165,7 +167,7 @@ def _apply_wish(wish: "OutputWish", usual_config: "OutputConfig") -> "OutputConf
 
 
 def make_fitness_checks(lock: "Lock", settings: "Settings") -> "Mapping[str, Callable[[], None]]":
-    """Why this machine could not do the lock's jobs."""
+    """Return the checks that this machine can do the lock's jobs, by name."""
     from comfypin.lock.torch import cuda_floor
     from comfypin.models.verify import Present
     from comfypin.runpod.fitness import checks

@@ -1,4 +1,4 @@
-"""Where outputs go: inline, a folder, a bucket."""
+"""Sinks for outputs: inline, a folder, or a bucket."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -29,11 +29,11 @@ def make_sink(
     keep_in: Path | None = None,
     output_config: "OutputConfig | None" = None,
 ) -> "OutputSink":
-    """Where outputs go, checked as far as it can be before a job runs.
+    """Return the sink for an output mode, checked as far as possible before a job runs.
 
-    `outputs` says how they are named and converted, if not as the environment does.
-    `result_max_bytes` is what the platform that takes the result can hold, where INLINE_MAX_BYTES does not say.
-    Outputs that cannot be delivered to where they leave this machine are kept below `keep_in`.
+    `output_config` says how outputs are named and converted, if not as the environment does.
+    `result_max_bytes` is the platform's limit for a result, used if INLINE_MAX_BYTES is not set.
+    Outputs that cannot be delivered are kept below `keep_in`.
     Raises `ConfigError`, `FolderUnusable`; for buckets also `StorageError`: they are asked, unless GCS_VALIDATE or
     S3_VALIDATE is false.
     """
@@ -48,10 +48,7 @@ def make_sink(
 
         sink = FileSink.usable(out_file)
     elif mode == "base64":
-        from comfypin.outputs.inline import InlineSink
-
-        inline_limit = result_max_bytes if output_config.inline_max_bytes is None else output_config.inline_max_bytes
-        sink = InlineSink(max_bytes=inline_limit, overflow=_make_overflow(settings, output_config))
+        sink = _inline_sink(settings, output_config, result_max_bytes)
     elif mode == "file":
         from comfypin.outputs.folder import FolderSink
 
@@ -63,8 +60,15 @@ def make_sink(
     return sink if keep_in is None or mode == "file" or out_file is not None else KeepingSink(sink, keep_in)
 
 
+def _inline_sink(settings: "Settings", output_config: "OutputConfig", result_max_bytes: int | None) -> "OutputSink":
+    from comfypin.outputs.inline import InlineSink
+
+    limit = result_max_bytes if output_config.inline_max_bytes is None else output_config.inline_max_bytes
+    return InlineSink(max_bytes=limit, overflow=_make_overflow(settings, output_config))
+
+
 def watch_uploads(sink: "OutputSink", watcher: "UploadWatcher") -> None:
-    """Have the watcher told of all that goes up to a bucket, where the sink delivers into one."""
+    """Report uploads to the watcher if the sink delivers into a bucket."""
     from comfypin.outputs.bucket import BucketSink
     from comfypin.outputs.fallback_folder import KeepingSink
     from comfypin.outputs.image_format import ConvertingSink
@@ -84,9 +88,9 @@ def make_job_sink(
     private_buckets: bool = False,
     deadline: "Deadline | None" = None,
 ) -> "OutputSink":
-    """The sink of one RunPod job that brought its own `s3Config`. Raises `JobInvalid`, `ConfigError`, `StorageError`.
+    """Return the sink of one job that brought its own `s3Config`. Raises `JobInvalid`, `ConfigError`, `StorageError`.
 
-    `private_buckets` lets the job name a bucket at a private address. `deadline` is for all that is asked of it.
+    `private_buckets` lets the job name a bucket at a private address. `deadline` limits every request to the bucket.
     """
     from comfypin.errors import ConfigError
     from comfypin.jobs.bucket_addresses import require_public
@@ -117,7 +121,7 @@ def make_job_sink(
 
 
 def _make_overflow(settings: "Settings", output_config: "OutputConfig") -> "Callable[[], OutputSink] | None":
-    """What takes outputs that are too big for a result: the bucket that is configured, opened when it is needed."""
+    """Return an opener of the configured bucket, for outputs that are too big for a result, or None without one."""
     from comfypin.storage.registry import configured_bucket
 
     mode = configured_bucket(settings.variables)

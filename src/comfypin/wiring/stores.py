@@ -1,4 +1,4 @@
-"""Bytes by key: buckets and folders by their addresses, shelves of env packs."""
+"""Object stores: buckets and folders by their addresses, and stores of env packs."""
 
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
 @lru_cache
 def open_bucket(settings: "Settings", scheme: str, bucket: str, prefix: str = "") -> "ObjectStore":
-    """A bucket by its name, or the part of it below a prefix, with the environment's endpoint and keys."""
+    """Return a bucket, or the part of it below a prefix, with the environment's endpoint and keys."""
     from comfypin.storage import registry
 
     return registry.open_bucket(scheme, bucket, prefix, settings.variables)
 
 
 def open_store(address: str, settings: "Settings") -> "ObjectStore":
-    """A store by its address: `scheme://bucket/prefix`, or a folder. Raises `UsageError`."""
+    """Return the store at an address: `scheme://bucket/prefix`, or a folder. Raises `UsageError`."""
     from comfypin.storage.local import LocalStore
     from comfypin.storage.registry import Address
 
@@ -29,7 +29,7 @@ def open_store(address: str, settings: "Settings") -> "ObjectStore":
 
 
 def open_pack_store(address: str, settings: "Settings") -> "Shelf":
-    """Where env packs are kept: a folder, or a bucket by its address. Raises `UsageError`."""
+    """Return the store of env packs at an address: a bucket or a folder. Raises `UsageError`."""
     from comfypin.env.pack.store import BucketShelf, FolderShelf
     from comfypin.storage.registry import Address
 

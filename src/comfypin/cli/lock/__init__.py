@@ -43,7 +43,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     export_parser.add_argument(
         "--format", required=True, choices=("requirements", "pylock", "cyclonedx"), help="the format"
     )
-    export_parser.add_argument("--target", metavar="T", help="whose packages, where the lock has several targets")
+    export_parser.add_argument(
+        "--target", metavar="T", help="the target whose packages are printed, if the lock has several"
+    )
     export_parser.add_argument("--out", metavar="FILE", type=Path, help="write a file instead of stdout")
     export_parser.set_defaults(act=_export_lock)
     vendor_parser = verbs.add_parser("vendor", help="gather all that a lock needs in a folder", description=_VENDOR)
@@ -56,7 +58,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     diff_parser = verbs.add_parser("diff", help="say what differs between two locks", description=_DIFF)
     diff_parser.add_argument("before", metavar="A", help="a lock file, or a release's name")
     diff_parser.add_argument("after", metavar="B", help="the other one")
-    diff_parser.add_argument("--exit-code", action="store_true", help="exit with 1 where they differ")
+    diff_parser.add_argument("--exit-code", action="store_true", help="exit with 1 if they differ")
     diff_parser.set_defaults(act=_compare_locks)
     for verb_parser in (show_parser, check_parser, export_parser, vendor_parser, diff_parser):
         verb_parser.add_argument("--json", action="store_true", help="print JSON")
@@ -70,7 +72,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     """Run the verb."""
     if arguments.verb is None:
-        raise UsageError("Say what to do with locks; see comfypin lock --help.")
+        raise UsageError("comfypin lock needs a verb, such as create, show or check; see comfypin lock --help.")
     return int(arguments.act(arguments))
 
 

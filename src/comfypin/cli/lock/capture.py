@@ -1,4 +1,4 @@
-"""`comfypin lock capture` and `comfypin lock from-workflow`: locks from what is there."""
+"""`comfypin lock capture` and `comfypin lock from-workflow`: locks from an installation or from workflows."""
 
 import argparse
 import json
@@ -21,13 +21,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from comfypin.locking.from_workflow import Answer
+    from comfypin.locking.repository_refs import RepoSpec
+    from comfypin.locking.sources import Places
 
 _CAPTURE = """Make a lock of what is there: a ComfyUI that lives (its commit, its nodes, the packages of its venv, its
 models with their sha256), a ComfyUI-Manager snapshot, or a comfy-lock.yaml of comfy-cli. Nothing there is changed."""
 
 
 def configure_capture(parser: argparse.ArgumentParser) -> None:
-    """The flags of `lock capture`."""
+    """Add the flags of `lock capture`."""
     parser.description = _CAPTURE
     parser.add_argument("name", metavar="NAME", help="the release's name")
     parser.add_argument("--from", dest="origin", metavar="DIR|FILE", type=Path, required=True, help="what to capture")
@@ -37,7 +39,7 @@ def configure_capture(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--no-verify", action="store_true", help="do not ask the remotes whether they have the commits")
     parser.add_argument("--venv", metavar="DIR", type=Path, help="the venv (default: .venv or venv in or beside DIR)")
-    parser.add_argument("--models-dir", metavar="DIR", type=Path, help="where the models are (default: DIR/models)")
+    parser.add_argument("--models-dir", metavar="DIR", type=Path, help="the models folder (default: DIR/models)")
     parser.add_argument("--no-models", action="store_true", help="leave the models out")
     parser.add_argument(
         "--comfyui", metavar="URL", help="ComfyUI's repository, for a snapshot (default: the one on GitHub)"
@@ -130,7 +132,7 @@ is asked of the node registry; what is ambiguous or unknown is listed, never gue
 
 
 def configure_from_workflow(parser: argparse.ArgumentParser) -> None:
-    """The flags of `lock from-workflow`."""
+    """Add the flags of `lock from-workflow`."""
     parser.description = _FROM_WORKFLOW
     parser.add_argument(
         "workflows", metavar="WORKFLOW", type=Path, nargs="+", help="in UI or API format, or a file that ComfyUI saved"
@@ -154,11 +156,8 @@ def configure_from_workflow(parser: argparse.ArgumentParser) -> None:
 
 
 def _lock_from_workflows(arguments: argparse.Namespace) -> int:
-    from comfypin.lock.model_spec import parse_model_spec
     from comfypin.locking.create import Wishes, create
-    from comfypin.locking.from_workflow import Settling, known_classes, settle
     from comfypin.locking.repository_refs import parse_repo_spec
-    from comfypin.locking.workflow_needs import gather
     from comfypin.wiring import make_model_describer
 
     if arguments.name and not arguments.comfyui:
@@ -166,17 +165,7 @@ def _lock_from_workflows(arguments: argparse.Namespace) -> int:
     question = read_question(arguments)
     lock_places = make_lock_places(arguments)
     comfyui = parse_repo_spec(arguments.comfyui) if arguments.comfyui else None
-    given_nodes = [parse_repo_spec(text) for text in arguments.node]
-    given_models = [parse_model_spec(text) for text in arguments.model]
-    workflow_needs = gather([_read_workflow(path) for path in arguments.workflows])
-    settling = Settling(
-        registry=None if arguments.offline else lock_places.registry,
-        builtin=known_classes(comfyui, given_nodes, lock_places) if workflow_needs.classes else frozenset(),
-        given=given_nodes,
-        given_models=given_models,
-        unneeded=frozenset(arguments.unneeded),
-    )
-    settled = settle(workflow_needs, settling, tell=report_progress)
+    settled = _settle_needs(arguments, comfyui, lock_places)
     if not settled.complete or not arguments.name or comfyui is None:
         if arguments.json:
             print(json.dumps(settled.to_json(), indent=2, sort_keys=True))
@@ -200,6 +189,27 @@ def _lock_from_workflows(arguments: argparse.Namespace) -> int:
         ),
         arguments,
     )
+
+
+def _settle_needs(arguments: argparse.Namespace, comfyui: "RepoSpec | None", lock_places: "Places") -> "Answer":
+    """Find the packs and models that the workflows need, with the help of the flags."""
+    from comfypin.lock.model_spec import parse_model_spec
+    from comfypin.locking.from_workflow import Settling, known_classes, settle
+    from comfypin.locking.repository_refs import parse_repo_spec
+    from comfypin.locking.workflow_needs import gather
+
+    given_nodes = [parse_repo_spec(text) for text in arguments.node]
+    workflow_needs = gather([_read_workflow(path) for path in arguments.workflows])
+    # Cloning ComfyUI and the packs to read their classes takes long; models alone do not need it.
+    builtin = known_classes(comfyui, given_nodes, lock_places) if workflow_needs.classes else frozenset()
+    settling = Settling(
+        registry=None if arguments.offline else lock_places.registry,
+        builtin=builtin,
+        given=given_nodes,
+        given_models=[parse_model_spec(text) for text in arguments.model],
+        unneeded=frozenset(arguments.unneeded),
+    )
+    return settle(workflow_needs, settling, tell=report_progress)
 
 
 def _read_workflow(path: Path) -> "tuple[str, Mapping[str, object]]":

@@ -1,4 +1,4 @@
-"""What all verbs that make a lock share: their flags, how packages are resolved, and writing the lock."""
+"""The parts that verbs which make a lock share: flags, the question to the resolver, and writing the lock."""
 
 import argparse
 import json
@@ -21,7 +21,7 @@ DEFAULT_PYTHON = "3.12"
 
 
 def add_package_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags that say how Python packages are resolved."""
+    """Add the flags that say how Python packages are resolved."""
     group = parser.add_argument_group("Python packages")
     group.add_argument(
         "--requirements", metavar="F", type=Path, action="append", default=[], help="a requirements file"
@@ -44,7 +44,7 @@ def add_package_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def add_resolve_flags(group: argparse._ActionsContainer) -> None:
-    """The flags that overrule what is asked for, and where packages come from."""
+    """Add the flags that overrule requirements, and name package indexes."""
     group.add_argument("--override", metavar="P", action="append", default=[], help="overrule what anybody asks of P")
     group.add_argument(
         "--drop-requirement", metavar="LINE|NAME", action="append", default=[], help="leave a requirement out"
@@ -54,15 +54,15 @@ def add_resolve_flags(group: argparse._ActionsContainer) -> None:
 
 
 def add_lock_output_flags(parser: argparse.ArgumentParser) -> None:
-    """Where the lock goes, and how the command talks."""
-    parser.add_argument("--out", metavar="FILE", help="where to write the lock; - is stdout (default: lockfiles/)")
+    """Add the flags for writing the lock to a file and reporting it."""
+    parser.add_argument("--out", metavar="FILE", help="the file to write; - is stdout (default: in lockfiles/)")
     parser.add_argument("--force", action="store_true", help="replace a release of this name that pins something else")
     parser.add_argument("--json", action="store_true", help="print what was made as JSON")
     parser.add_argument("--verbose", action="store_true", help="say more about failures")
 
 
 def read_question(arguments: argparse.Namespace) -> "Question":
-    """How packages are to be resolved. Raises `UsageError`."""
+    """Read from the flags how packages are resolved. Raises `UsageError`."""
     import re
 
     from comfypin.lock.requirements import Needs, parse_need
@@ -76,11 +76,11 @@ def read_question(arguments: argparse.Namespace) -> "Question":
         raise UsageError(f"--python {python_version!r} is not a Python version, such as 3.12.")
     if arguments.torch is not None and not TORCH.fullmatch(arguments.torch):
         raise UsageError(
-            f"--torch {arguments.torch!r} is no build of torch; there are cpu, cu126, cu128, rocm6.3, xpu."
+            f"--torch {arguments.torch!r} is not a build of torch, such as cpu, cu126, cu128, rocm6.3 or xpu."
         )
     for platform in flag_values["platform"]:
         if platform not in PLATFORMS:
-            raise UsageError(f"--platform {platform!r} is not known; there are {', '.join(PLATFORMS)}.")
+            raise UsageError(f"--platform {platform!r} is unknown; use {' or '.join(PLATFORMS)}.")
     for override in flag_values["override"]:
         if parse_need(override, "--override") is None:
             raise UsageError(f"--override {override!r} is not a requirement, such as 'numpy<2'.")
@@ -99,25 +99,26 @@ def read_question(arguments: argparse.Namespace) -> "Question":
 
 
 def make_lock_places(arguments: argparse.Namespace) -> "Places":
-    """Where repositories and archives come from; the caches are those of realize."""
+    """Return the sources of repositories and archives; `realize` uses the same caches."""
     from comfypin.wiring import make_lock_places
 
     return make_lock_places(arguments.settings)
 
 
 def require_release_name(release_name: str) -> str:
-    """A release's name, checked. Raises `UsageError`."""
+    """Return the name if a release can have it. Raises `UsageError`."""
     import re
 
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", release_name):
         raise UsageError(
-            f"{release_name[:80]!r} is not a release's name: letters, digits, '.', '_' and '-', no '.' first."
+            f"{release_name[:80]!r} cannot name a release: use letters, digits, '.', '_' and '-', "
+            "and begin with a letter or a digit."
         )
     return release_name
 
 
 def write_lock(made_lock: "Made", arguments: argparse.Namespace) -> int:
-    """Check the lock by reading it back, write it where it belongs, and say what it is."""
+    """Check the lock by reading it back, write it to its file, and print a summary."""
     from comfypin.atomic_files import write_atomically
     from comfypin.lock.check import check
     from comfypin.lock.codec import lock_digest, parse_lock, render

@@ -18,7 +18,7 @@ every model gets its sha256 and size. Nothing is installed. The lock is written 
 
 
 def configure_create(parser: argparse.ArgumentParser) -> None:
-    """The flags of `lock create`."""
+    """Add the flags of `lock create`."""
     parser.description = _CREATE
     parser.add_argument("name", metavar="NAME", help="the release's name")
     parser.add_argument(

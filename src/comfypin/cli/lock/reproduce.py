@@ -1,4 +1,4 @@
-"""`comfypin lock reproduce`: does a lock give the same picture twice, and if another lock does not, since which pin."""
+"""`comfypin lock reproduce`: check that a lock gives the same picture twice, or find the pin that changes it."""
 
 import argparse
 import json
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 TIMEOUT_S = 6 * 3600.0
 EXIT_DIFFERENT = 1
 _REPRODUCE = """Realize a lock in two places, run a workflow on each, and compare the outputs as decoded pixels. Exit
-code 1 when they differ. With --against the second place gets another lock; where the outputs differ, the pins between
-the two locks are halved until the one is found since which they do."""
+code 1 when they differ. With --against the second place gets another lock; if the outputs differ, the pins between
+the two locks are bisected to find the first one that changes them."""
 
 
 def configure_reproduce(parser: argparse.ArgumentParser) -> None:
-    """The flags of `lock reproduce`."""
+    """Add the flags of `lock reproduce`."""
     parser.description = _REPRODUCE
     parser.add_argument("--lock", metavar="FILE|NAME", help="a lock file, or a release's name (default: LOCK_PATH)")
     parser.add_argument("--workflow", metavar="FILE", type=Path, required=True, help="the workflow, with fixed seeds")
@@ -41,14 +41,14 @@ def configure_reproduce(parser: argparse.ArgumentParser) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """Where things are tried: a folder for places, the workflow, and the models that all places share."""
+    """Runs one workflow on several locks, each in a folder below `work`; they share the models."""
 
     work: Path
     workflow: Path
     models_dir: Path
 
     def run_workflow(self, lock: "Lock", place_name: str) -> list[dict[str, object]]:
-        """Realize a lock in a place of its own, run the workflow there, and give the outputs of the job."""
+        """Realize the lock in its own folder, run the workflow there, and return the job's outputs."""
         from comfypin.atomic_files import write_atomically
         from comfypin.lock.codec import render
 
@@ -119,7 +119,7 @@ def _reproduce_lock(arguments: argparse.Namespace) -> int:
 def _compare_outputs(
     first_outputs: list[dict[str, object]], second_outputs: list[dict[str, object]], tolerance: float
 ) -> "dict[str, Comparison]":
-    """Outputs by node and place in its list; one that only one job has differs."""
+    """Compare outputs by node and number; an output that only one job has counts as different."""
     from comfypin.outputs.compare import Comparison, compare
 
     first_named, second_named = _name_outputs(first_outputs), _name_outputs(second_outputs)
@@ -147,7 +147,7 @@ def _name_outputs(outputs: list[dict[str, object]]) -> dict[str, Path]:
 
 
 def find_first_different(count: int, is_different: Callable[[int], bool]) -> int:
-    """The first of `count` steps that differs, found by halving; the last one is known to."""
+    """Return the first of `count` steps that differs, by bisection; the last one is known to differ."""
     low, high = 0, count - 1
     while low < high:
         middle = (low + high) // 2

@@ -20,7 +20,7 @@ models. Other packages stay at their versions unless the new requirements forbid
 
 
 def configure_upgrade(parser: argparse.ArgumentParser) -> None:
-    """The flags of `lock upgrade`."""
+    """Add the flags of `lock upgrade`."""
     parser.description = _UPGRADE
     parser.add_argument("--lock", metavar="FILE|NAME", help="the release to start from (default: LOCK_PATH)")
     parser.add_argument("--name", metavar="NEW", required=True, help="the new release's name")
@@ -90,7 +90,7 @@ resolved again within the versions that the file names, and every model gets its
 
 
 def configure_migrate(parser: argparse.ArgumentParser) -> None:
-    """The flags of `lock migrate`."""
+    """Add the flags of `lock migrate`."""
     parser.description = _MIGRATE
     parser.add_argument("--lock", metavar="FILE|NAME", help="the lock to convert (default: LOCK_PATH)")
     parser.add_argument("--name", metavar="NAME", help="the release's name (default: the file's)")

@@ -1,4 +1,4 @@
-"""Put a release on RunPod: one file says what should exist, `plan` says what would be done, `apply` does it.
+"""Deploy a release on RunPod: a file says what should exist, `plan` shows the changes, `apply` makes them.
 
 comfypin runpod init                     write a commented runpod.toml
 comfypin runpod plan                     show the difference; exit code 2 when there is one
@@ -42,7 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     file_parser.add_argument("--lock", help="the release's lock, when it is not found by the name in the file")
     action_parsers = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     init_parser = action_parsers.add_parser("init", parents=[common_parser], help="write a commented runpod.toml")
-    init_parser.add_argument("--file", type=Path, default=Path("runpod.toml"), help="where to write it (runpod.toml)")
+    init_parser.add_argument("--file", type=Path, default=Path("runpod.toml"), help="the file to write (runpod.toml)")
     init_parser.add_argument("--release", default="demo", help="the release it deploys (demo)")
     init_parser.add_argument("--image", help="its image, NAME@sha256:..., as `comfypin image push` prints it")
     action_parsers.add_parser("schema", parents=[common_parser], help="print the JSON Schema of runpod.toml")
@@ -84,7 +84,7 @@ def _write_deployment(arguments: argparse.Namespace) -> int:
     from comfypin.runpod.deployment_template import commented_file
 
     if arguments.file.exists():
-        raise UsageError(f"{arguments.file} exists; remove it first, or name another with --file.")
+        raise UsageError(f"{arguments.file} exists already; remove it, or name another file with --file.")
     write_atomically(arguments.file, commented_file(arguments.release, arguments.image).encode())
     print(json.dumps({"file": str(arguments.file)}) if arguments.json else arguments.file)
     return 0
@@ -220,7 +220,7 @@ def _show_status(arguments: argparse.Namespace) -> int:
             identity = f"{resource_row['kind']:<9} {resource_row['name']:<32} {resource_row['id']:<16}"
             print(f"{identity} {' '.join(filter(None, details))}".rstrip())
         if not resource_rows:
-            print(f"nothing of {deployment.name!r} exists; `comfypin runpod apply` makes it")
+            print(f"nothing of {deployment.name!r} exists; `comfypin runpod apply` creates it")
     return 0
 
 
@@ -246,14 +246,14 @@ def _destroy_resources(arguments: argparse.Namespace) -> int:
 
 
 def _read_deployment(arguments: argparse.Namespace) -> "Deployment":
-    """The file alone: what exists can be looked at and removed though its lock is gone or a rule is broken."""
+    """Read the file without its lock or rules, so that `status` and `destroy` work even if those are broken."""
     from comfypin.runpod.deployment_file import read_deployment
 
     return read_deployment(arguments.file).deployment
 
 
 def _read_and_check(arguments: argparse.Namespace) -> "tuple[Deployment, ReleaseFacts]":
-    """The file and its release's facts, checked by every rule that needs no network."""
+    """Read the file and its release's facts, and check every rule that needs no network."""
     from comfypin.lock.codec import lock_digest, read_lock
     from comfypin.lock.lookup import find_lock
     from comfypin.runpod.deployment_file import read_deployment
@@ -305,7 +305,7 @@ def _require_consent(arguments: argparse.Namespace, question: str) -> None:
     if arguments.yes:
         return
     if not sys.stdin.isatty():
-        raise UsageError(f"{question} Nobody can be asked here: add --yes.")
+        raise UsageError(f"{question} Nobody can confirm it here, since stdin is not a terminal; add --yes.")
     print(f"{question} Go on? [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise Cancelled("Nothing was changed.")

@@ -1,4 +1,4 @@
-"""Send a workflow to an endpoint, follow the job, save its outputs: RunPod as easily as local."""
+"""Run a workflow on a RunPod endpoint: send the job, follow it, and save its outputs."""
 
 import argparse
 import base64
@@ -17,7 +17,7 @@ def configure(run_parser: argparse.ArgumentParser) -> None:
     run_parser.add_argument("workflow", help="a workflow of any kind (a picture with one too), or - for JSON on stdin")
     run_parser.add_argument("--endpoint", required=True, help="its name in runpod.toml, or its id on RunPod")
     run_parser.add_argument(
-        "--file", type=Path, default=Path("runpod.toml"), help="where the name is looked up (runpod.toml)"
+        "--file", type=Path, default=Path("runpod.toml"), help="the deployment that names the endpoint (runpod.toml)"
     )
     run_parser.add_argument("--set", action="append", default=[], metavar="NODE.INPUT=VALUE", help="override an input")
     run_parser.add_argument(
@@ -28,7 +28,7 @@ def configure(run_parser: argparse.ArgumentParser) -> None:
         help="give a load node a file of this machine, or an address to fetch from; repeatable",
     )
     run_parser.add_argument("--randomize-seeds", action="store_true", help="change the seeds as ComfyUI's page does")
-    run_parser.add_argument("--out-dir", type=Path, default=Path("out"), help="where outputs are saved (out)")
+    run_parser.add_argument("--out-dir", type=Path, default=Path("out"), help="the folder for outputs (out)")
     run_parser.add_argument("--timeout", type=float, default=600, metavar="S", help="cancel after S seconds (600)")
     run_parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     run_parser.add_argument("--verbose", action="store_true", help="say more, with tracebacks")
@@ -70,7 +70,7 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def _find_endpoint_id(arguments: argparse.Namespace) -> str:
-    """The endpoint's id: looked up by its name in runpod.toml when there is such a file, else taken as it is."""
+    """Return the endpoint's id, looked up if runpod.toml names such an endpoint, else the argument itself."""
     from comfypin.runpod.deployment_file import read_deployment
     from comfypin.runpod.desired_state import plain_name, remote_name
     from comfypin.wiring import open_runpod_api
@@ -94,29 +94,29 @@ def _read_workflow(source: str) -> object:
     try:
         data = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
     except OSError as exc:
-        raise UsageError(f"The workflow {source} cannot be read: {exc.strerror or exc}.") from exc
+        raise UsageError(f"The workflow {source} cannot be read: {(exc.strerror or str(exc)).lower()}.") from exc
     return read_workflow_bytes(data, source=source).content
 
 
 def _parse_input(text: str) -> dict[str, str]:
-    """A load node's file as a job carries it: its bytes, or the address that the worker fetches it from."""
+    """Return a load node's file as a job carries it: its bytes, or the address that the worker fetches it from."""
     node_name, separator, source = text.partition("=")
     if not separator or not node_name or not source:
-        raise UsageError(f"--input takes NODE=FILE, not {text!r}.")
+        raise UsageError(f"--input {text!r} is not NODE=FILE, such as 12=cat.png.")
     file_name = re.sub(r"[^A-Za-z0-9._-]", "_", source.partition("?")[0].rpartition("/")[2]).lstrip(".") or "input"
     if re.match(r"(https?|s3|gs)://", source):
         return {"node": node_name, "name": file_name, "url": source}
     try:
         data = Path(source).read_bytes()
     except OSError as exc:
-        raise UsageError(f"The input {source} cannot be read: {exc.strerror or exc}.") from exc
+        raise UsageError(f"--input {text}: the file cannot be read: {(exc.strerror or str(exc)).lower()}.") from exc
     return {"node": node_name, "name": file_name, "data": base64.b64encode(data).decode()}
 
 
 def _parse_override(text: str) -> tuple[str, object]:
     name, separator, value = text.partition("=")
     if not separator:
-        raise UsageError(f"--set takes NODE.INPUT=VALUE, not {text!r}.")
+        raise UsageError(f"--set {text!r} is not NODE.INPUT=VALUE, such as 6.text=cat.")
     try:
         return name, json.loads(value)
     except ValueError:
@@ -124,7 +124,7 @@ def _parse_override(text: str) -> tuple[str, object]:
 
 
 def print_job_progress(status: str, progress: object) -> None:
-    """One line on stderr."""
+    """Print the job's status and progress on one line."""
     progress_text = progress if progress is None or isinstance(progress, str) else json.dumps(progress)
     print_on_stderr(status if progress_text is None else f"{status}: {progress_text}")
 

@@ -34,10 +34,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     push_parser = _add_verb(verb_parsers, "push", _push_release, "bring a release's models and env pack to volumes")
     push_parser.add_argument("lock", metavar="LOCK", help="a lock file, or a release's name")
     push_parser.add_argument(
-        "--models-dir", type=Path, metavar="DIR", help="where models lie here (default: MODELS_DIR)"
+        "--models-dir", type=Path, metavar="DIR", help="the models folder of this machine (default: MODELS_DIR)"
     )
     push_parser.add_argument(
-        "--home", type=Path, metavar="DIR", help="where the env is made here (default: COMFY_HOME)"
+        "--home", type=Path, metavar="DIR", help="the folder of this machine's env (default: COMFY_HOME)"
     )
     push_parser.add_argument("--no-env", action="store_true", help="models only")
     push_parser.add_argument("--overwrite", action="store_true", help="replace files of others that are in the way")
@@ -78,7 +78,7 @@ def _add_verb(  # type: ignore[no-untyped-def]
         "--dc", action="append", default=[], metavar="DC", help="only in this data centre; repeatable"
     )
     verb_parser.add_argument(
-        "--file", type=Path, default=Path("runpod.toml"), help="where volumes of that name may be named (runpod.toml)"
+        "--file", type=Path, default=Path("runpod.toml"), help="the deployment that may name the volume (runpod.toml)"
     )
     verb_parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     verb_parser.add_argument("--verbose", action="store_true", help="say more, with tracebacks")
@@ -144,7 +144,7 @@ def _make_destination(
 def _bring_models_here(
     lock: "Lock", settings: "Settings", missing: "list[Owed]", watcher: "Watcher"
 ) -> "dict[str, LocalFile]":
-    """The models that some volume lacks, brought here where they are not, verified; by key."""
+    """Pull the models that some volume lacks to this machine, and return them by object key."""
     from comfypin.runpod.volume_release import LocalFile
     from comfypin.wiring import bring_models, open_model_store
 
@@ -168,7 +168,7 @@ def _bring_models_here(
 def _pack_env_here(
     arguments: argparse.Namespace, lock: "Lock", settings: "Settings", destinations: "list[Destination]"
 ) -> "list[list[LocalFile]]":
-    """For each destination the env pack, where the release has one and the volume does not."""
+    """Return for each destination the env pack if its volume lacks it, else no file."""
     import platform
 
     from comfypin.digest import Digest
@@ -205,7 +205,7 @@ def _pack_env_here(
 
 
 def _finish_volume(lock: "Lock", owed_models: "list[Owed]", destination: "Destination") -> None:
-    """Tell the models' store on the volume of the release, then write that all is there."""
+    """Record the release in the volume's model store, then mark the push as complete."""
     from comfypin.digest import Digest
     from comfypin.runpod.volume_release import store_record
 
@@ -308,7 +308,7 @@ def _collect_garbage(arguments: argparse.Namespace) -> int:
     from comfypin.runpod.volume_care import collect, find_garbage
 
     if arguments.keep and arguments.remove:
-        raise UsageError("Say which releases stay (--keep) or which go (--remove), not both.")
+        raise UsageError("--keep and --remove contradict each other; say which releases stay, or which go.")
     volume_garbage = []
     for volume, bucket, records in _read_volume_records(arguments):
         release_names = {record.release for record in records}
@@ -338,10 +338,10 @@ def _collect_garbage(arguments: argparse.Namespace) -> int:
             print(f"{_format_size(object_entry.size_bytes):>10}  {object_entry.key}")
         for upload in garbage.uploads:
             print(f"unfinished  {upload.key} (begun {upload.begun})")
-        done = "removed" if arguments.yes else "would go; --yes removes it"
+        done = "removed" if arguments.yes else "would be removed; --yes removes it"
         count = len(garbage.objects) + len(garbage.uploads) + len(garbage.records)
         print(
-            f"{volume}: {_format_size(garbage.size_bytes)} {done}" if count else f"{volume}: nothing is to be removed"
+            f"{volume}: {_format_size(garbage.size_bytes)} {done}" if count else f"{volume}: there is nothing to remove"
         )
     return 0
 
@@ -392,7 +392,7 @@ def _parse_part_size(text: str) -> int:
 
     size = int(text) * MIB if text.isdigit() else 0
     if not SMALLEST_PART_BYTES <= size <= LARGEST_PART_BYTES:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size of parts; give MB from 5 to 450")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a part size in MB from 5 to 450")
     return size
 
 
