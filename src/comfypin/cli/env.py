@@ -24,11 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         description="Check every file of the current env by sha256, and name what differs: a moved commit, an edited "
         "file, a package changed by hand, a model. Exit code 40 when anything does.",
     )
-    status_parser.add_argument(
-        "--lock", metavar="FILE|NAME", help="compare with this lock (default: the one realized last)"
-    )
-    status_parser.add_argument("--models-dir", type=Path, metavar="DIR", help="the models folder (default: MODELS_DIR)")
-    status_parser.add_argument("--no-models", action="store_true", help="do not look at models")
+    _add_status_flags(status_parser)
     status_parser.set_defaults(act=_show_status)
     pack_parser = verbs.add_parser(
         "pack",
@@ -56,6 +52,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         add_home_flag(verb_parser)
         verb_parser.add_argument("--json", action="store_true", help="print JSON")
         verb_parser.add_argument("--verbose", action="store_true", help="say more about failures")
+
+
+def _add_status_flags(status_parser: argparse.ArgumentParser) -> None:
+    status_parser.add_argument(
+        "--lock", metavar="FILE|NAME", help="compare with this lock (default: the one realized last)"
+    )
+    status_parser.add_argument("--models-dir", type=Path, metavar="DIR", help="the models folder (default: MODELS_DIR)")
+    status_parser.add_argument("--no-models", action="store_true", help="do not look at models")
 
 
 def execute(arguments: argparse.Namespace) -> int:

@@ -17,14 +17,14 @@ from comfypin.errors import UsageError
 from comfypin.temp_folders import temp_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from comfypin.digest import Digest
     from comfypin.http.proxies import Proxies
     from comfypin.image.build_plan import ImagePlan
     from comfypin.image.context import Context, Wish
     from comfypin.image.image_record import Pushed
-    from comfypin.image.interface import ContainerBuilder, Hear
+    from comfypin.image.interface import Built, ContainerBuilder, Hear
     from comfypin.image.registry_login import Credential
     from comfypin.lock.model import Lock
     from comfypin.settings.environment import Settings
@@ -150,18 +150,22 @@ def _build_image(arguments: argparse.Namespace) -> int:
         )
         with _show_builder_lines(verbose=arguments.verbose, description=f"Building {image_tags[0]}") as report_line:
             built_image = builder.build(request, report_line)
+    _print_built(built_image, image_tags, plan, as_json=arguments.json)
+    return 0
+
+
+def _print_built(built_image: "Built", image_tags: "Sequence[str]", plan: "ImagePlan", *, as_json: bool) -> None:
     image_facts = {
         "image": built_image.image_id,
         "tags": list(image_tags),
         "size_bytes": built_image.size_bytes,
         "layers": list(built_image.layers),
     }
-    if arguments.json:
+    if as_json:
         print(json.dumps({**image_facts, "plan": plan.to_json()}, indent=2))
     else:
         layers = f"{built_image.size_bytes / 1e6:.0f} MB in {len(built_image.layers)} layers"
         print(f"{image_tags[0]}  {built_image.image_id}  {layers}")
-    return 0
 
 
 def _make_image_plan(

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from comfypin.cli.flag_values import format_size
 from comfypin.models.interface import Unwatched, Watcher
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ class LineWatcher:
         with self._lock:
             self._tally.start_file(name, total_bytes, resumed_bytes, self._clock())
         if resumed_bytes:
-            self._write_line("resumed", name, f"goes on after {_format_size(resumed_bytes)}", bytes=resumed_bytes)
+            self._write_line("resumed", name, f"goes on after {format_size(resumed_bytes)}", bytes=resumed_bytes)
 
     def advance_file(self, name: str, count: int) -> None:
         with self._lock:
@@ -139,7 +140,7 @@ class LineWatcher:
     def _write_progress(
         self, file_name: str, done_bytes: int, total_bytes: int, bytes_per_s: float, left_s: float
     ) -> None:
-        amount = f"{_format_size(done_bytes)} of {_format_size(total_bytes)}"
+        amount = f"{format_size(done_bytes)} of {format_size(total_bytes)}"
         text = f"{amount}, {bytes_per_s / 1e6:.1f} MB/s, {left_s:.0f} s left"
         self._write_line(
             "progress",
@@ -216,7 +217,3 @@ def _open_bars() -> "rich.progress.Progress":
         TimeRemainingColumn(),
     )
     return Progress(*columns, console=Console(stderr=True), transient=True, refresh_per_second=5)
-
-
-def _format_size(byte_count: int) -> str:
-    return f"{byte_count / 1e9:.2f} GB" if byte_count >= 1e9 else f"{byte_count / 1e6:.1f} MB"

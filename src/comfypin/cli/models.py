@@ -6,7 +6,6 @@ docs/models.md says more.
 
 import argparse
 import json
-import re
 import sys
 import time
 from dataclasses import dataclass
@@ -14,17 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from comfypin.cli.common import read_named_lock
+from comfypin.cli.flag_values import parse_size, seconds_below, whole_number
+from comfypin.cli.model_reports import blob_to_json, format_blob, print_findings, print_pull_report, print_removed
 from comfypin.errors import UsageError
 
 if TYPE_CHECKING:
     from comfypin.lock.model import Lock, ModelPin
-    from comfypin.models.gc import BlobUse
     from comfypin.models.pull import PullReport
     from comfypin.models.store import BlobStore
     from comfypin.models.target_paths import Places
-    from comfypin.models.verify import Finding
 
-_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?)(I?)B?", re.IGNORECASE)
 _LINKS = ("symlink", "hardlink", "reflink", "copy")
 
 
@@ -36,7 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     _add_pull_flags(pull_parser)
     pull_parser.add_argument("--stage", type=Path, metavar="DIR", help="then copy them to DIR, a fast local disk")
-    pull_parser.add_argument("--budget", type=_parse_size, metavar="SIZE", help="how much may be staged, such as 80GB")
+    pull_parser.add_argument("--budget", type=parse_size, metavar="SIZE", help="how much may be staged, such as 80GB")
     verify_parser = _add_verb(
         verb_parsers,
         "verify",
@@ -57,21 +55,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         takes_lock=True,
     )
     stage_parser.add_argument("--to", type=Path, metavar="DIR", required=True, help="the folder on the fast disk")
-    stage_parser.add_argument("--budget", type=_parse_size, metavar="SIZE", help="how much may be copied, such as 80GB")
+    stage_parser.add_argument("--budget", type=parse_size, metavar="SIZE", help="how much may be copied, such as 80GB")
     _add_verb(verb_parsers, "ls", _list_blobs, "list what is in the store: size, releases that use it, last use")
     gc_parser = _add_verb(
         verb_parsers, "gc", _collect_garbage, "remove models that no kept release names, the least recently used first"
     )
-    gc_parser.add_argument(
-        "--keep-releases", metavar="NAME,...", action="append", default=[], help="releases to keep; repeatable"
-    )
-    gc_parser.add_argument(
-        "--budget", type=_parse_size, metavar="SIZE", help="remove only until the store fits, such as 200GB"
-    )
-    gc_parser.add_argument(
-        "--even-kept", action="store_true", help="with --budget: after all others, remove kept ones too"
-    )
-    gc_parser.add_argument("--dry-run", action="store_true", help="print what would be removed and remove nothing")
+    _add_gc_flags(gc_parser)
     add_parser = _add_verb(
         verb_parsers, "add", _add_model, "pin a model in a lock, with its sha256 and size", takes_lock=True
     )
@@ -88,8 +77,13 @@ def execute(arguments: argparse.Namespace) -> int:
     return int(arguments.act(arguments))
 
 
-def _add_verb(  # type: ignore[no-untyped-def]
-    verb_parsers, verb_name: str, run_verb: object, summary: str, *, takes_lock: bool = False
+def _add_verb(
+    verb_parsers: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    verb_name: str,
+    run_verb: object,
+    summary: str,
+    *,
+    takes_lock: bool = False,
 ) -> argparse.ArgumentParser:
     verb_parser: argparse.ArgumentParser = verb_parsers.add_parser(
         verb_name, help=summary, description=f"{summary[0].upper()}{summary[1:]}."
@@ -110,9 +104,24 @@ def _add_pull_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--link", choices=_LINKS, default="symlink", help="how a file gets to its place (symlink)")
     parser.add_argument("--overwrite", action="store_true", help="do not keep wrong files aside")
     parser.add_argument(
-        "--timeout", type=_parse_seconds, default=30.0, metavar="S", help="the stall timeout of a download (30)"
+        "--timeout", type=seconds_below(86_400), default=30.0, metavar="S", help="the stall timeout of a download (30)"
     )
-    parser.add_argument("--connections", type=_parse_count, metavar="N", help="at once, for all files together (16)")
+    parser.add_argument(
+        "--connections", type=whole_number(1, 128), metavar="N", help="at once, for all files together (16)"
+    )
+
+
+def _add_gc_flags(gc_parser: argparse.ArgumentParser) -> None:
+    gc_parser.add_argument(
+        "--keep-releases", metavar="NAME,...", action="append", default=[], help="releases to keep; repeatable"
+    )
+    gc_parser.add_argument(
+        "--budget", type=parse_size, metavar="SIZE", help="remove only until the store fits, such as 200GB"
+    )
+    gc_parser.add_argument(
+        "--even-kept", action="store_true", help="with --budget: after all others, remove kept ones too"
+    )
+    gc_parser.add_argument("--dry-run", action="store_true", help="print what would be removed and remove nothing")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +167,7 @@ def _pull_models(arguments: argparse.Namespace) -> int:
     if arguments.stage is not None and not pull_report.failures:
         stage_report = _stage_to_folder(arguments, lock_models, arguments.stage)
     if not arguments.json or stage_report is None or not stage_report.failures:  # a failure is an object of its own
-        _print_pull_report(pull_report, time.monotonic() - began_s, as_json=arguments.json)
+        print_pull_report(pull_report, time.monotonic() - began_s, as_json=arguments.json)
     pull_report.raise_failures()
     if stage_report is not None:
         if not arguments.json:
@@ -192,32 +201,6 @@ def _bring_models(
         return Puller(lock_models.store, sources, budget, options=pull_options, watcher=watcher).pull(models)
 
 
-def _print_pull_report(pull_report: "PullReport", elapsed_s: float, *, as_json: bool) -> None:
-    if as_json:
-        if not pull_report.failures:
-            models = [outcome.to_json() for outcome in pull_report.outcomes]
-            print(json.dumps({"models": models, "seconds": round(elapsed_s, 3)}, indent=2, sort_keys=True))
-        return
-    for outcome in pull_report.outcomes:
-        origin = f" from {outcome.source}" if outcome.source else ""
-        print(f"{outcome.path}: {outcome.state}{origin}")
-        for reason in outcome.failed_sources:
-            print(f"comfypin: {outcome.pin.name}: a source failed: {reason}", file=sys.stderr)
-        if outcome.aside is not None:
-            print(f"comfypin: the file that was at {outcome.path} is kept as {outcome.aside}", file=sys.stderr)
-        if outcome.pin.sha256 is None:
-            print(
-                f"comfypin: {outcome.pin.name} has no sha256 in the lock, so nothing proves its bytes; "
-                f"they have sha256 {outcome.digest.hex}, {outcome.size_bytes} bytes",
-                file=sys.stderr,
-            )
-    fetched_bytes = sum(outcome.size_bytes for outcome in pull_report.outcomes if outcome.state == "fetched")
-    print(
-        f"{len(pull_report.outcomes)} models in {elapsed_s:.1f} s, {fetched_bytes / 1e9:.2f} GB fetched",
-        file=sys.stderr,
-    )
-
-
 def _verify_models(arguments: argparse.Namespace) -> int:
     from comfypin.models.errors import ModelsFailed
     from comfypin.models.verify import Present, failure, inspect_all
@@ -239,28 +222,10 @@ def _verify_models(arguments: argparse.Namespace) -> int:
         for (pin, _), finding in zip(lock_models.models, findings, strict=True)
         if (problem := failure(pin, finding)) is not None
     ]
-    _print_findings(lock_models.models, findings, time.monotonic() - began_s, as_json=arguments.json and not problems)
+    print_findings(lock_models.models, findings, time.monotonic() - began_s, as_json=arguments.json and not problems)
     if problems:
         raise ModelsFailed(failures=problems, total=len(findings))
     return 0
-
-
-def _print_findings(
-    models: "list[tuple[ModelPin, Path]]", findings: "list[Finding]", elapsed_s: float, *, as_json: bool
-) -> None:
-    from comfypin.models.verify import Present, describe
-
-    if as_json:
-        found_facts = [
-            {"model": pin.name, "path": str(path), "finding": type(finding).__name__, "says": describe(finding)}
-            for (pin, path), finding in zip(models, findings, strict=True)
-        ]
-        print(json.dumps({"models": found_facts, "seconds": round(elapsed_s, 3)}, indent=2, sort_keys=True))
-        return
-    for (_, path), finding in zip(models, findings, strict=True):
-        if isinstance(finding, Present):
-            print(f"{path}: {'verified' if finding.proven else describe(finding)}")
-    print(f"{len(findings)} models in {elapsed_s:.2f} s", file=sys.stderr)
 
 
 # -- stage
@@ -268,7 +233,7 @@ def _print_findings(
 
 def _stage_models(arguments: argparse.Namespace) -> int:
     stage_report = _stage_to_folder(arguments, _read_lock_models(arguments), arguments.to)
-    _print_pull_report(stage_report, 0.0, as_json=arguments.json)
+    print_pull_report(stage_report, 0.0, as_json=arguments.json)
     stage_report.raise_failures()
     return 0
 
@@ -304,12 +269,12 @@ def _list_blobs(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(
             json.dumps(
-                {"store": str(blob_store.root), "blobs": list(map(_blob_to_json, blob_uses))}, indent=2, sort_keys=True
+                {"store": str(blob_store.root), "blobs": list(map(blob_to_json, blob_uses))}, indent=2, sort_keys=True
             )
         )
         return 0
     for blob_use in sorted(blob_uses, key=lambda blob: -blob.size_bytes):
-        print(_format_blob(blob_use))
+        print(format_blob(blob_use))
     print(
         f"{len(blob_uses)} blobs, {sum(blob.size_bytes for blob in blob_uses) / 1e9:.2f} GB in {blob_store.root}",
         file=sys.stderr,
@@ -341,10 +306,10 @@ def _collect_garbage(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--keep-releases names {unknown_text}, but the store only knows {known_text}.")
     chosen_blobs = choose(blob_uses, keep=kept_releases, budget_bytes=arguments.budget, even_kept=arguments.even_kept)
     if arguments.dry_run:
-        _print_removed(chosen_blobs, "would be removed", as_json=arguments.json)
+        print_removed(chosen_blobs, "would be removed", as_json=arguments.json)
         return 0
     gc_report = collect(blob_store, target_places, chosen_blobs, keep=set() if arguments.even_kept else kept_releases)
-    _print_removed(list(gc_report.removed), "removed", as_json=arguments.json)
+    print_removed(list(gc_report.removed), "removed", as_json=arguments.json)
     for blob_use in gc_report.busy:
         print(f"comfypin: {blob_use.digest.hex[:16]} is in use and stays", file=sys.stderr)
     if not arguments.json:
@@ -352,34 +317,6 @@ def _collect_garbage(arguments: argparse.Namespace) -> int:
             f"{gc_report.freed_bytes / 1e9:.2f} GB freed, {gc_report.kept_bytes / 1e9:.2f} GB remain", file=sys.stderr
         )
     return 0
-
-
-def _print_removed(blob_uses: "list[BlobUse]", what_happened: str, *, as_json: bool) -> None:
-    if as_json:
-        print(
-            json.dumps({what_happened.replace(" ", "_"): list(map(_blob_to_json, blob_uses))}, indent=2, sort_keys=True)
-        )
-        return
-    for blob_use in blob_uses:
-        print(f"{what_happened}: {_format_blob(blob_use)}")
-
-
-def _format_blob(blob_use: "BlobUse") -> str:
-    used_day = time.strftime("%Y-%m-%d %H:%M", time.localtime(blob_use.used_at))
-    target_names = ", ".join(blob_use.targets) or "-"
-    release_names = ", ".join(blob_use.releases) or "-"
-    size = f"{blob_use.size_bytes / 1e9:9.3f} GB"
-    return f"{size}  {blob_use.digest.hex[:16]}  {used_day}  {release_names}  {target_names}"
-
-
-def _blob_to_json(blob_use: "BlobUse") -> dict[str, object]:
-    return {
-        "sha256": blob_use.digest.hex,
-        "size_bytes": blob_use.size_bytes,
-        "used_at": int(blob_use.used_at),
-        "releases": list(blob_use.releases),
-        "targets": list(blob_use.targets),
-    }
 
 
 def _add_model(arguments: argparse.Namespace) -> int:
@@ -408,30 +345,3 @@ def _add_model(arguments: argparse.Namespace) -> int:
     else:
         print(f"{lock_path}: {model_pin.target_path}, {model_pin.size_bytes} bytes, {model_pin.sha256}")
     return 0
-
-
-# -- values of flags
-
-
-def _parse_size(text: str) -> int:
-    size_match = _SIZE.fullmatch(text.strip())
-    if size_match is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size, such as 200GB, 1.5TB or 80GiB")
-    unit_step = 1024 if size_match[3] else 1000
-    return int(float(size_match[1]) * unit_step ** " KMGT".index(size_match[2].upper() or " "))
-
-
-def _parse_seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < 86_400:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0 and below 86400")
-    return seconds
-
-
-def _parse_count(text: str) -> int:
-    if not text.isdigit() or not 1 <= int(text) <= 128:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 128")
-    return int(text)

@@ -10,7 +10,6 @@ each, one a line; with --json one JSON object. Progress and logs go to stderr, a
 
 import argparse
 import json
-import math
 import re
 import sys
 import time
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from comfypin.cli.common import read_release, read_workflow
+from comfypin.cli.flag_values import parse_seconds
 from comfypin.cli.signals import run_until_stopped
 from comfypin.engine.interface import Warned
 from comfypin.errors import UsageError
@@ -69,7 +69,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_output_flags(parser)
     job_flags = parser.add_argument_group("how to run")
     job_flags.add_argument(
-        "--timeout", metavar="S", type=_parse_seconds, help="give up, and cancel the prompt, after S seconds"
+        "--timeout", metavar="S", type=parse_seconds, help="give up, and cancel the prompt, after S seconds"
     )
     job_flags.add_argument(
         "--job-id", metavar="ID", type=_parse_job_id, help="the job's name in results and keys (default: random)"
@@ -285,16 +285,6 @@ def _describe_output(output: "Output") -> str:
     size_text = f"{output.size_bytes:,} bytes"
     dimensions = f"{output.width}x{output.height} " if output.width else ""
     return f"{dimensions}{output.media_type}, {size_text}, from node {output.node_id}"
-
-
-def _parse_seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not (0 < seconds < math.inf):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
-    return seconds
 
 
 def _parse_job_id(text: str) -> str:

@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from comfypin.cli.common import read_release
+from comfypin.cli.flag_values import whole_number
 from comfypin.errors import UsageError
 from comfypin.settings.environment import Settings
 from comfypin.settings.server import ServerSettings
 
 if TYPE_CHECKING:
     from comfypin.jobs.handler import Service
+    from comfypin.lease import Lease
     from comfypin.lock.model import Lock
     from comfypin.outputs.interface import OutputSink
     from comfypin.queue.scheduler import QueueLimits
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DEFAULT_PORT = 8000
+_COUNT = whole_number(1, 1_000_000)
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -55,33 +58,35 @@ def configure(parser: argparse.ArgumentParser) -> None:
     service_flags.add_argument(
         "--allow-private-inputs", action="store_true", help="let inputs, webhooks and s3Config name private addresses"
     )
-    limit_flags = parser.add_argument_group("limits")
-    limit_flags.add_argument(
-        "--concurrency", type=_parse_count, default=2, metavar="N", help="jobs at once, one in the engine (2)"
-    )
-    limit_flags.add_argument("--queue", type=_parse_count, default=1000, metavar="N", help="jobs that may wait (1000)")
-    limit_flags.add_argument(
-        "--max-body-mb", type=_parse_count, default=64, metavar="N", help="the largest request (64)"
-    )
-    limit_flags.add_argument(
-        "--keep-hours", type=_parse_count, default=24, metavar="N", help="how long results are kept (24)"
-    )
-    limit_flags.add_argument(
-        "--keep-mb", type=_parse_count, default=1024, metavar="N", help="how much results may take (1024)"
-    )
-    limit_flags.add_argument(
-        "--connections",
-        type=_parse_count,
-        metavar="N",
-        help="connections at once, half of them for one address (default: a third of the descriptors, 1000 at most)",
-    )
-    limit_flags.add_argument(
-        "--grace", type=_parse_count, default=20, metavar="S", help="seconds for running jobs at the end (20)"
-    )
+    _add_limit_flags(parser)
     parser.add_argument("--state-dir", type=Path, metavar="DIR", help="the folder that keeps jobs, on a local disk")
     parser.add_argument("--json", action="store_true", help="logs as JSON lines (the default but on a terminal)")
     parser.add_argument("--keep-temp", action="store_true", help="keep what the engine wrote, for debugging")
     parser.add_argument("--verbose", action="store_true", help="add the engine's log")
+
+
+def _add_limit_flags(parser: argparse.ArgumentParser) -> None:
+    limit_flags = parser.add_argument_group("limits")
+    limit_flags.add_argument(
+        "--concurrency", type=_COUNT, default=2, metavar="N", help="jobs at once, one in the engine (2)"
+    )
+    limit_flags.add_argument("--queue", type=_COUNT, default=1000, metavar="N", help="jobs that may wait (1000)")
+    limit_flags.add_argument("--max-body-mb", type=_COUNT, default=64, metavar="N", help="the largest request (64)")
+    limit_flags.add_argument(
+        "--keep-hours", type=_COUNT, default=24, metavar="N", help="how long results are kept (24)"
+    )
+    limit_flags.add_argument(
+        "--keep-mb", type=_COUNT, default=1024, metavar="N", help="how much results may take (1024)"
+    )
+    limit_flags.add_argument(
+        "--connections",
+        type=_COUNT,
+        metavar="N",
+        help="connections at once, half of them for one address (default: a third of the descriptors, 1000 at most)",
+    )
+    limit_flags.add_argument(
+        "--grace", type=_COUNT, default=20, metavar="S", help="seconds for running jobs at the end (20)"
+    )
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -100,8 +105,6 @@ def execute(arguments: argparse.Namespace) -> int:
 
 async def _run_server(arguments: argparse.Namespace, lock: "Lock", settings: Settings) -> None:
     from comfypin import wiring
-    from comfypin.lease import Lease, try_acquire
-    from comfypin.queue.errors import AlreadyServing
     from comfypin.queue.scheduler import JobQueue
     from comfypin.queue.sqlite import JobStore
     from comfypin.queue.webhook import Webhooks
@@ -119,10 +122,7 @@ async def _run_server(arguments: argparse.Namespace, lock: "Lock", settings: Set
     outputs = _ensure_output_folder(arguments.output_dir)
     sockets = listen(address, _choose_ports(arguments, server_settings))
     bound_port = sockets[0].getsockname()[1]
-    lease = try_acquire(state_folder / "jobs.lease", purpose="serve")
-    if not isinstance(lease, Lease):
-        raise AlreadyServing(path=str(state_folder), holder=str(lease))
-    with lease:
+    with _lease_state(state_folder):
         store = JobStore(state_folder / "jobs.sqlite")
         webhooks = Webhooks(
             secret=server_settings.webhook_secret,
@@ -144,6 +144,17 @@ async def _run_server(arguments: argparse.Namespace, lock: "Lock", settings: Set
             await host(app, site, queue, _make_service_opener(arguments, lock, settings, folder), hosting)
         finally:
             store.close()
+
+
+def _lease_state(state_folder: Path) -> "Lease":
+    """Return the lease of the state folder, since two servers would run each job twice. Raises `AlreadyServing`."""
+    from comfypin.lease import Lease, try_acquire
+    from comfypin.queue.errors import AlreadyServing
+
+    lease = try_acquire(state_folder / "jobs.lease", purpose="serve")
+    if not isinstance(lease, Lease):
+        raise AlreadyServing(path=str(state_folder), holder=str(lease))
+    return lease
 
 
 def _choose_ports(arguments: argparse.Namespace, server_settings: ServerSettings) -> list[int]:
@@ -263,12 +274,6 @@ def _choose_base_url(server_settings: ServerSettings, address: str, port: int) -
     if server_settings.pod_id:
         return f"https://{server_settings.pod_id}-{port}.proxy.runpod.net"
     return f"http://{f'[{address}]' if ':' in address else address}:{port}"
-
-
-def _parse_count(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 1_000_000:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 1000000")
-    return int(text)
 
 
 def _require_extra() -> None:

@@ -11,7 +11,6 @@ import argparse
 import contextlib
 import json
 import os
-import re
 import signal
 import sys
 import time
@@ -19,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from comfypin.cli.flag_values import parse_rate, seconds_below
 from comfypin.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from comfypin.sync.outbox_row import Row, Tally
     from comfypin.sync.syncer import Options, SyncEvent
 
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
+_SECONDS = seconds_below(1e6, or_zero=True)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -43,16 +43,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="a file that is rewritten: replace the object, add a.r2.png, or leave the first (overwrite)",
     )
     parser.add_argument(
-        "--settle", type=_parse_seconds, default=2.0, metavar="S", help="unchanged for S seconds is complete (2)"
+        "--settle", type=_SECONDS, default=2.0, metavar="S", help="unchanged for S seconds is complete (2)"
     )
-    parser.add_argument(
-        "--poll", type=_parse_seconds, default=5.0, metavar="S", help="scan every S s without events (5)"
-    )
-    parser.add_argument("--limit", type=_parse_rate, metavar="RATE", help="bytes a second for all uploads, like 20MB/s")
+    parser.add_argument("--poll", type=_SECONDS, default=5.0, metavar="S", help="scan every S s without events (5)")
+    parser.add_argument("--limit", type=parse_rate, metavar="RATE", help="bytes a second for all uploads, like 20MB/s")
     parser.add_argument("--workers", type=int, default=8, metavar="N", help="uploads at once (8)")
-    parser.add_argument(
-        "--grace", type=_parse_seconds, default=10.0, metavar="S", help="on SIGTERM go on for S seconds (10)"
-    )
+    parser.add_argument("--grace", type=_SECONDS, default=10.0, metavar="S", help="on SIGTERM go on for S seconds (10)")
     parser.add_argument("--outbox", type=Path, metavar="FILE", help="the outbox, on a local disk")
     parser.add_argument("--outbox-copy", type=Path, metavar="FILE", help="a copy of it on a volume, for the next pod")
     parser.add_argument(
@@ -332,21 +328,3 @@ def _oldest_age_s(tally: "Tally") -> float | None:
 def _escape_name(path: str) -> str:
     """Return the name on one line, with bytes that are not text and control characters escaped."""
     return path.encode("unicode_escape", "surrogatepass").decode() if not path.isprintable() else path
-
-
-def _parse_seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds < 1e6:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0 to 1000000")
-    return seconds
-
-
-def _parse_rate(text: str) -> float:
-    """Parse `20MB/s`, `500K` or `1.5G` as bytes a second."""
-    rate_match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]?)i?B?(?:/s)?", text.strip(), re.IGNORECASE)
-    if rate_match is None or float(rate_match[1]) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a rate, such as 20MB/s")
-    return float(rate_match[1]) * _UNITS[rate_match[2].upper()]

@@ -137,13 +137,13 @@ def _list_inputs(arguments: argparse.Namespace) -> int:
         inputs: Sequence[WorkflowInput] = named_inputs(graph, catalogue, inputs_file)
     else:
         everything = describe_inputs(graph, catalogue)
-        inputs = [one for one in everything if arguments.all or one.kind in MAIN_KINDS]
+        inputs = [settable for settable in everything if arguments.all or settable.kind in MAIN_KINDS]
     if arguments.schema:
         title = (inputs_file.title if inputs_file else None) or Path(arguments.workflow).stem
         schema = input_schema(inputs, title=title, description=inputs_file.description if inputs_file else None)
         print(json.dumps(schema, indent=2, ensure_ascii=False))
     elif arguments.json:
-        print(json.dumps({"inputs": [one.to_json() for one in inputs]}, indent=2, ensure_ascii=False))
+        print(json.dumps({"inputs": [settable.to_json() for settable in inputs]}, indent=2, ensure_ascii=False))
     else:
         _print_inputs(inputs)
     return 0

@@ -29,7 +29,7 @@ def make_sink(
     keep_in: Path | None = None,
     output_config: "OutputConfig | None" = None,
 ) -> "OutputSink":
-    """Return the sink for an output mode, checked as far as possible before a job runs.
+    """Return the sink for an output mode, checked before a job runs as well as it can be.
 
     `output_config` says how outputs are named and converted, if not as the environment does.
     `result_max_bytes` is the platform's limit for a result, used if INLINE_MAX_BYTES is not set.

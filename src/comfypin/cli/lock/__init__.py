@@ -35,6 +35,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     }
     for name, (summary, configure_verb) in making_verbs.items():
         configure_verb(verbs.add_parser(name, help=summary))
+    _add_reading_verbs(verbs)
+    reproduce_parser = verbs.add_parser("reproduce", help="realize and run twice, and compare the pictures")
+    reproduce.configure_reproduce(reproduce_parser)
+    schema_parser = verbs.add_parser("schema", help="print the JSON Schema of a lock, schema 3")
+    schema_parser.set_defaults(act=_print_schema)
+
+
+def _add_reading_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the verbs that only read locks."""
     show_parser = verbs.add_parser("show", help="print what a lock pins", description="Print what a lock pins.")
     show_parser.set_defaults(act=_show_lock)
     check_parser = verbs.add_parser("check", help="say what keeps a lock from being realized", description=_CHECK)
@@ -63,10 +72,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     for verb_parser in (show_parser, check_parser, export_parser, vendor_parser, diff_parser):
         verb_parser.add_argument("--json", action="store_true", help="print JSON")
         verb_parser.add_argument("--verbose", action="store_true", help="say more about failures")
-    reproduce_parser = verbs.add_parser("reproduce", help="realize and run twice, and compare the pictures")
-    reproduce.configure_reproduce(reproduce_parser)
-    schema_parser = verbs.add_parser("schema", help="print the JSON Schema of a lock, schema 3")
-    schema_parser.set_defaults(act=_print_schema)
 
 
 def execute(arguments: argparse.Namespace) -> int:

@@ -110,13 +110,16 @@ def _show_plan(arguments: argparse.Namespace) -> int:
     if arguments.json:
         document = {
             "steps": [_step_to_json(step) for step in plan_steps],
-            "left_over": [{"kind": kind, "remote_name": item["name"], "id": item["id"]} for kind, item in left_overs],
+            "left_over": [
+                {"kind": kind, "remote_name": resource["name"], "id": resource["id"]} for kind, resource in left_overs
+            ],
             "cost_per_hour": _costs_to_json(costs),
         }
         print(json.dumps(document))
     else:
         lines = [
-            f"? {kind} {item['name']} ({item['id']}): not in the file any more, left alone" for kind, item in left_overs
+            f"? {kind} {resource['name']} ({resource['id']}): not in the file any more, left alone"
+            for kind, resource in left_overs
         ]
         print("\n".join([*_format_plan(plan_steps), *lines, *_format_costs(costs)]))
     return EXIT_DIFFERENT if any(step.verb != "unchanged" for step in plan_steps) else 0
@@ -131,7 +134,7 @@ def _apply_plan(arguments: argparse.Namespace) -> int:
     replaced_names = [f"{step.desired.kind} {step.desired.name}" for step in plan_steps if step.verb == "replace"]
     if replaced_names:
         _require_consent(arguments, f"This deletes and makes again: {', '.join(replaced_names)}.")
-    variable_names = [name for item in deployment.registry for name in (item.username_env, item.password_env)]
+    variable_names = [name for login in deployment.registry for name in (login.username_env, login.password_env)]
     applied_steps = apply(
         management_api,
         plan_steps,
@@ -139,17 +142,23 @@ def _apply_plan(arguments: argparse.Namespace) -> int:
         on_step=lambda step, identifier: print_on_stderr(f"{_describe_step(step)} ({identifier})"),
     )
     endpoints = {
-        item.step.desired.name: item.identifier for item in applied_steps if item.step.desired.kind == "endpoint"
+        applied_step.step.desired.name: applied_step.identifier
+        for applied_step in applied_steps
+        if applied_step.step.desired.kind == "endpoint"
     }
     smoke_results = _wait_and_smoke(arguments, management_api, deployment, endpoints) if arguments.wait else {}
     if arguments.json:
         resources = [
-            {**_step_to_json(item.step), "id": item.identifier, "smoke": smoke_results.get(item.step.desired.name)}
-            for item in applied_steps
+            {
+                **_step_to_json(applied_step.step),
+                "id": applied_step.identifier,
+                "smoke": smoke_results.get(applied_step.step.desired.name),
+            }
+            for applied_step in applied_steps
         ]
         print(json.dumps({"applied": resources}))
     else:
-        changed = sum(item.step.verb != "unchanged" for item in applied_steps)
+        changed = sum(applied_step.step.verb != "unchanged" for applied_step in applied_steps)
         print(f"{changed} changed, {len(applied_steps) - changed} unchanged")
     return 0
 

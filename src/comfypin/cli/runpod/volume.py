@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from comfypin.cli.common import print_on_stderr, read_named_lock
+from comfypin.cli.flag_values import format_count, format_size
+from comfypin.cli.runpod.volume_reports import print_push_report, record_to_json
 from comfypin.errors import UsageError
 
 if TYPE_CHECKING:
     from comfypin.lock.model import Lock
     from comfypin.models.interface import Watcher
     from comfypin.runpod.volume_bucket import VolumeBucket
-    from comfypin.runpod.volume_push import Pushed
     from comfypin.runpod.volume_release import LocalFile, Owed, Record
     from comfypin.runpod.volumes import Destination, Volume
     from comfypin.settings.environment import Settings
@@ -65,8 +66,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     gc_parser.add_argument("--yes", action="store_true", help="remove it; without, it is only listed")
 
 
-def _add_verb(  # type: ignore[no-untyped-def]
-    verb_parsers, verb_name: str, run_verb: object, summary: str
+def _add_verb(
+    verb_parsers: "argparse._SubParsersAction[argparse.ArgumentParser]", verb_name: str, run_verb: object, summary: str
 ) -> argparse.ArgumentParser:
     verb_parser: argparse.ArgumentParser = verb_parsers.add_parser(
         verb_name, help=summary, description=f"{summary[0].upper()}{summary[1:]}."
@@ -110,14 +111,16 @@ def _push_release(arguments: argparse.Namespace) -> int:
     with open_watcher(as_json=arguments.json) as watcher:
         destinations = [_make_destination(arguments, lock, volume, watcher) for volume in volumes]
         missing_models = [destination.pusher.missing(owed_files) for destination in destinations]
-        local_models = _bring_models_here(lock, settings, [item for items in missing_models for item in items], watcher)
+        local_models = _bring_models_here(
+            lock, settings, [owed_model for lacking in missing_models for owed_model in lacking], watcher
+        )
         local_packs = _pack_env_here(arguments, lock, settings, destinations)
         uploads = [
-            (destination, [*(local_models[item.key] for item in items), *pack_files])
-            for destination, items, pack_files in zip(destinations, missing_models, local_packs, strict=True)
+            (destination, [*(local_models[owed_model.key] for owed_model in lacking), *pack_files])
+            for destination, lacking, pack_files in zip(destinations, missing_models, local_packs, strict=True)
         ]
         pushed = send_all(uploads, finish=lambda destination: _finish_volume(lock, owed_files, destination))
-    _print_push_report(destinations, pushed, len(owed_files), time.monotonic() - began_s, as_json=arguments.json)
+    print_push_report(destinations, pushed, len(owed_files), time.monotonic() - began_s, as_json=arguments.json)
     return 0
 
 
@@ -212,50 +215,16 @@ def _finish_volume(lock: "Lock", owed_models: "list[Owed]", destination: "Destin
     pusher = destination.pusher
     recorded_files = pusher.recorded_files
     if owed_models:
-        digests = {item.pin.target_path: item.sha256 or Digest(recorded_files[item.key].sha256) for item in owed_models}
-        record_key, record_bytes = store_record(replace(lock, models=tuple(item.pin for item in owed_models)), digests)
+        digests = {
+            owed_model.pin.target_path: owed_model.sha256 or Digest(recorded_files[owed_model.key].sha256)
+            for owed_model in owed_models
+        }
+        record_key, record_bytes = store_record(
+            replace(lock, models=tuple(owed_model.pin for owed_model in owed_models)), digests
+        )
         if pusher.bucket.get(record_key) != record_bytes:
             pusher.bucket.put(record_key, record_bytes)
     pusher.finish()
-
-
-def _print_push_report(
-    destinations: "list[Destination]",
-    pushed: "dict[str, list[Pushed]]",
-    models: int,
-    elapsed_s: float,
-    *,
-    as_json: bool,
-) -> None:
-    volume_rows = []
-    for destination in destinations:
-        pushed_files = pushed[destination.volume.identifier]
-        file_rows = [
-            {
-                "key": item.key,
-                "state": item.outcome,
-                "sha256": item.sha256,
-                "size_bytes": item.size_bytes,
-                "sent_bytes": item.sent_bytes,
-            }
-            for item in pushed_files
-        ]
-        sent_bytes = sum(item.sent_bytes for item in pushed_files)
-        file_count = len(destination.pusher.recorded_files)
-        volume = destination.volume
-        volume_rows.append(
-            {
-                "volume": volume.identifier,
-                "data_center": volume.data_center,
-                "sent_bytes": sent_bytes,
-                "pushed": file_rows,
-            }
-        )
-        if not as_json:
-            present_text = f"{_count_things(file_count, 'file')} there ({_count_things(models, 'model')})"
-            print(f"{volume}: {present_text}, {_format_size(sent_bytes)} sent in {elapsed_s:.1f} s")
-    if as_json:
-        print(json.dumps({"volumes": volume_rows, "seconds": round(elapsed_s, 3)}, indent=2, sort_keys=True))
 
 
 # -- ls, verify, gc
@@ -266,16 +235,14 @@ def _list_releases(arguments: argparse.Namespace) -> int:
         (volume, record) for volume, _bucket, records in _read_volume_records(arguments) for record in records
     ]
     if arguments.json:
-        print(
-            json.dumps({"releases": [_record_to_json(volume, record) for volume, record in volume_records]}, indent=2)
-        )
+        print(json.dumps({"releases": [record_to_json(volume, record) for volume, record in volume_records]}, indent=2))
         return 0
     for volume, record in volume_records:
         state = "" if record.complete else "  (push not ended)"
         total_bytes = sum(item.size_bytes for item in record.files.values())
-        print(f"{volume}: {record.release}, {_format_size(total_bytes)}{state}")
+        print(f"{volume}: {record.release}, {format_size(total_bytes)}{state}")
         for recorded_file in sorted(record.files.values(), key=lambda item: item.key):
-            print(f"  {_format_size(recorded_file.size_bytes):>10}  {recorded_file.key}")
+            print(f"  {format_size(recorded_file.size_bytes):>10}  {recorded_file.key}")
     if not volume_records:
         print("No release was pushed there yet: comfypin runpod volume push LOCK --volume NAME")
     return 0
@@ -296,7 +263,7 @@ def _verify_volumes(arguments: argparse.Namespace) -> int:
         checked_files += sum(len(record.files) for record in records)
     method = "every byte read" if arguments.deep else "by size and etag; --deep reads every byte"
     sentence = (
-        f"{_count_things(checked_files, 'file')} as pushed ({method})"
+        f"{format_count(checked_files, 'file')} as pushed ({method})"
         if checked_files
         else "No release was pushed there yet."
     )
@@ -335,29 +302,15 @@ def _collect_garbage(arguments: argparse.Namespace) -> int:
         return 0
     for volume, garbage in volume_garbage:
         for object_entry in garbage.objects:
-            print(f"{_format_size(object_entry.size_bytes):>10}  {object_entry.key}")
+            print(f"{format_size(object_entry.size_bytes):>10}  {object_entry.key}")
         for upload in garbage.uploads:
             print(f"unfinished  {upload.key} (begun {upload.begun})")
         done = "removed" if arguments.yes else "would be removed; --yes removes it"
         count = len(garbage.objects) + len(garbage.uploads) + len(garbage.records)
         print(
-            f"{volume}: {_format_size(garbage.size_bytes)} {done}" if count else f"{volume}: there is nothing to remove"
+            f"{volume}: {format_size(garbage.size_bytes)} {done}" if count else f"{volume}: there is nothing to remove"
         )
     return 0
-
-
-def _record_to_json(volume: "Volume", record: "Record") -> dict[str, object]:
-    return {
-        "volume": volume.identifier,
-        "data_center": volume.data_center,
-        "release": record.release,
-        "lock_digest": record.lock_digest,
-        "complete": record.complete,
-        "files": [
-            {"key": item.key, "sha256": item.sha256, "size_bytes": item.size_bytes, "kind": item.kind}
-            for item in sorted(record.files.values(), key=lambda item: item.key)
-        ],
-    }
 
 
 def _read_volume_records(arguments: argparse.Namespace) -> "list[tuple[Volume, VolumeBucket, list[Record]]]":
@@ -394,11 +347,3 @@ def _parse_part_size(text: str) -> int:
     if not SMALLEST_PART_BYTES <= size <= LARGEST_PART_BYTES:
         raise argparse.ArgumentTypeError(f"{text!r} is not a part size in MB from 5 to 450")
     return size
-
-
-def _count_things(number: int, thing: str) -> str:
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
-
-
-def _format_size(count: int) -> str:
-    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
