@@ -31,6 +31,7 @@ def add_home_flag(parser: argparse.ArgumentParser) -> None:
 
 def read_named_lock(lock_name: str | None, settings: "Settings") -> "tuple[str, Reading]":
     """Return the path of the lock that `--lock` or the environment names, and the lock. Raises `LockError`."""
+    # Imported here, so that --help does not pay for it.
     from comfypin.lock.codec import read_lock
     from comfypin.lock.lookup import find_lock
 
@@ -53,9 +54,11 @@ def read_workflow(path: str) -> "Document":
 
     try:
         if path == "-":
+            # A limit, since stdin may never end.
             return read_workflow_bytes(sys.stdin.buffer.read(MAX_FILE_BYTES), source="on stdin")
         with Path(path).open("rb") as workflow_file:
             return read_workflow_bytes(workflow_file.read(MAX_FILE_BYTES), source=path)
+    # `open` raises ValueError for a path with a NUL byte.
     except (OSError, ValueError) as exc:
         reason = (exc.strerror or str(exc)).lower() if isinstance(exc, OSError) else str(exc)
         raise WorkflowNotFound(path=path, reason=reason) from exc
@@ -81,6 +84,7 @@ def report_failure(error: ComfypinError, arguments: Sequence[str]) -> None:
         print(f"comfypin: {error.message}", file=sys.stderr)
         if "--verbose" in arguments and error.__cause__ is not None:
             print(f"  because of {type(error.__cause__).__name__}: {error.__cause__}", file=sys.stderr)
+        # A closed pipe only fails when it is flushed.
         sys.stderr.flush()
     except OSError:
         # Nobody listens; the exit code still tells.

@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from comfypin.workflow.graph import Graph, NodeId
 
 _LINE_EVERY_S = 5.0
+# Fast nodes report hundreds of steps a second, which nobody reads.
 _EVENT_EVERY_S = 0.1
 _UPLOAD_EVENT_EVERY_S = 1.0
+# What every record has; the rest came with `extra`.
 _PLAIN_RECORD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -92,6 +94,7 @@ class _UploadProgress:
     def __init__(self, clock: Callable[[], float], *, every_s: float) -> None:
         self._clock = clock
         self._every_s = every_s
+        # Uploads report from several threads.
         self._lock = threading.Lock()
         self._sizes: dict[str, int] = {}
         self._sent: dict[str, int] = {}
@@ -105,6 +108,7 @@ class _UploadProgress:
     def advance_upload(self, key: str, byte_count: int) -> tuple[int, int] | None:
         """Return the bytes sent and the total if it is time to report them, else None; resent bytes do not count."""
         with self._lock:
+            # A retry sends a part again, so the sum may exceed the size.
             self._sent[key] = min(self._sent[key] + byte_count, self._sizes[key])
             if self._clock() < self._quiet_until[key]:
                 return None
@@ -127,6 +131,7 @@ class JsonReporter(_JobFollower):
 
     def report_event(self, event: RunEvent) -> None:
         fraction = self._follow_event(event)
+        # The last step is always written, so that each node is seen to reach its end.
         if isinstance(event, NodeProgress) and event.value < event.maximum:
             if self._clock() < self._quiet_until:
                 return
@@ -164,6 +169,7 @@ class LineReporter(_JobFollower):
         super().__init__()
         self._write = write
         self._clock = clock
+        # Quiet at first: a short job needs no progress lines.
         self._quiet_until = clock() + _LINE_EVERY_S
         self._uploads = _UploadProgress(clock, every_s=_LINE_EVERY_S)
 
@@ -197,6 +203,7 @@ class BarReporter(_JobFollower):
     def __init__(self, progress_bar: "rich.progress.Progress") -> None:
         super().__init__()
         self._progress_bar = progress_bar
+        # Without a total, rich shows that work goes on, but not how far it is.
         self._task = progress_bar.add_task("", total=None)
         self._uploads: dict[str, rich.progress.TaskID] = {}
 
@@ -259,8 +266,10 @@ def configure_logging(*, as_json: bool, verbose: bool) -> None:
     handler = _StderrHandler()
     handler.setFormatter(JsonFormatter() if as_json else PlainFormatter())
     root_logger = logging.getLogger()
+    # Replaces what an SDK or an earlier call may have added: two handlers print every line twice.
     root_logger.handlers[:] = [handler]
     root_logger.setLevel(logging.WARNING)
+    # Only our own loggers become verbose; SDKs log every request.
     logging.getLogger("comfypin").setLevel(logging.INFO if verbose else logging.WARNING)
 
 
@@ -306,4 +315,5 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             facts["exception"] = self.formatException(record.exc_info)
+        # `extra` may hold paths and other objects.
         return json.dumps(facts, ensure_ascii=False, default=str)

@@ -30,6 +30,7 @@ def execute(arguments: argparse.Namespace) -> int:
         str(data_folder / "workflows" / "demo.json"),
     ]
     run_words += ["--output", "base64", "--out-file", str(arguments.out_file)]
+    # Through the parser of `run`, so that its defaults apply.
     run_parser = argparse.ArgumentParser()
     run.configure(run_parser)
     run_arguments = run_parser.parse_args(run_words)
@@ -48,5 +49,5 @@ def _find_demo_data() -> Path:
         if (folder / "workflows" / "demo.json").is_file():
             return folder
     raise UsageError(
-        f"This installation of comfypin has no demo: there is no workflows/demo.json in {package_folder / 'data'}."
+        f"This installation of comfypin has no demo: workflows/demo.json is missing in {package_folder / 'data'}; install it again."
     )

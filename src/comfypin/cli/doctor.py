@@ -23,6 +23,7 @@ from comfypin.storage.registry import KINDS
 Verdict = Literal["good", "absent", "bad"]
 _SIGNS: dict[Verdict, str] = {"good": "+", "absent": "-", "bad": "!"}
 _ENOUGH_FREE_BYTES = 1 << 30
+# nvidia-smi hangs if the driver is broken.
 _PROGRAM_TIMEOUT_S = 10
 _EXTRAS = {
     **{kind.name: (kind.sdk, f"delivery to {kind.title}") for kind in KINDS.values()},
@@ -81,6 +82,7 @@ def examine_machine(settings: Settings) -> Iterator[MachineCheck]:
 
 def _check_programs() -> Iterator[MachineCheck]:
     for program_name, bundled, purpose in (
+        # uv is installed with comfypin, beside its Python, which need not be on PATH.
         ("uv", Path(sys.executable).with_name("uv"), "installing Python packages"),
         ("git", None, "fetching ComfyUI and nodes"),
         ("docker", None, "building images"),
@@ -104,6 +106,7 @@ def _check_gpu(settings: Settings) -> MachineCheck:
         gpu_names = _output_of(program, query, "--format=csv,noheader")
         if gpu_names:
             return MachineCheck(name="gpu", verdict="good", found=gpu_names)
+    # There are accelerators without nvidia-smi.
     from comfypin.engine.command import has_gpu
 
     if has_gpu(settings.variables):
@@ -151,6 +154,7 @@ def _check_extra(extra: str, module: str, purpose: str) -> MachineCheck:
 def _is_installed(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
+    # `find_spec` of a dotted name imports its parent, which may be missing.
     except ImportError:
         return False
 
@@ -162,6 +166,7 @@ def _check_buckets(settings: Settings, chosen_mode: OutputMode | None) -> Iterat
     for mode in KINDS:
         try:
             wiring.make_sink(mode, settings)
+        # Most machines need one bucket: an unset one is only bad if OUTPUT_MODE names it.
         except SettingMissing as error:
             verdict: Verdict = "bad" if chosen_mode == mode else "absent"
             yield MachineCheck(name=mode, verdict=verdict, found=error.message)

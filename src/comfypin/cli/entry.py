@@ -67,6 +67,7 @@ def _choose_services(
             services = pod_services(
                 lock, entry_settings, comfypin=COMFYPIN, home=settings.machine.comfy_home, output=output
             )
+            # A pod without ComfyUI among its services serves other engines, which need no env.
             if any(service.name == "comfyui" for service in services):
                 _realize_release(settings)
             return services
@@ -78,6 +79,7 @@ def _ensure_writable(output: Path, *, is_named: bool) -> Path:
         for folder in (output, output.with_name("input"), output.with_name("user")):
             folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        # Only the default folder may be replaced; outputs must not go elsewhere than the user said.
         if is_named:
             raise ConfigError(
                 f"COMFYPIN_OUTPUT_DIR is {output}, which cannot be made ({error.strerror}); name a folder on a volume.",
@@ -112,6 +114,7 @@ def _check_health() -> int:
     from comfypin.image.container_command import choose_mode
     from comfypin.settings.environment import Settings
 
+    # The check is a process of its own; only process 1 knows which command was given.
     command = Path("/proc/1/cmdline").read_bytes().split(b"\0")[:-1]
     given_words = [word.decode(errors="replace") for word in command[command.index(b"comfypin.cli.entry") + 1 :]]
     settings = Settings(os.environ)

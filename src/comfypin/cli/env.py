@@ -82,6 +82,7 @@ def _show_status(arguments: argparse.Namespace) -> int:
     home = _make_home(arguments)
     lock = _choose_lock(arguments, home)
     status = env_status(home, lock)
+    # The receipt does not list models: several envs share them.
     if lock is not None and not arguments.no_models:
         status = replace(status, drifts=(*status.drifts, *_find_model_drifts(lock, arguments)))
     if arguments.json:
@@ -137,6 +138,7 @@ def _collect_garbage(arguments: argparse.Namespace) -> int:
     home = _make_home(arguments)
     source_places = make_source_places(arguments.settings)
     kept_locks = [read_named_lock(name, arguments.settings)[1].lock for name in arguments.keep]
+    # The current env is kept, whether or not --keep names its lock.
     if home.lock_copy.is_file():
         kept_locks.append(read_lock(home.lock_copy).lock)
     garbage = find_garbage(home, kept_locks, source_places)

@@ -179,10 +179,12 @@ def _make_image_plan(
     try:
         known_layers = read_label(builder.inspect(tag).labels.get(LABEL, ""))
     except NoSuchImage:
+        # The first build of this tag: no layer can be reused.
         known_layers = {}
     packages = lock.python.packages if bakes_an_env(lock, image_wish.bake) else ()
     unpacked_bytes = unpacked_sizes(packages, offline=image_wish.vendor is not None, proxies=proxies)
     sizes = dict(zip(packages, unpacked_bytes, strict=True))
+    # An image is Linux, whatever this machine is.
     target_name = next((name for name in sorted(lock.python.targets) if name.startswith("linux-")), None)
     return make_plan(lock, image_wish, context, target=target_name, size_of=lambda pin: sizes[pin], known=known_layers)
 
@@ -192,6 +194,7 @@ def _show_plan(plan: "ImagePlan", arguments: argparse.Namespace) -> None:
         if arguments.dry_run:
             print(json.dumps(plan.to_json(), indent=2))
         return
+    # The plan is the result of a dry run; otherwise it is progress.
     stream = sys.stdout if arguments.dry_run else sys.stderr
     print(f"{plan.release} on {plan.base}, about {_format_size(plan.size_bytes)} over it:", file=stream)
     for layer in plan.layers:
@@ -219,6 +222,7 @@ def _push_image(arguments: argparse.Namespace) -> int:
     from comfypin.image.supply_chain import require_tools, scan, sign
     from comfypin.wiring import open_builder
 
+    # First of all: a missing tool should not be noticed after a push of gigabytes.
     require_tools(wants_scan=arguments.scan, wants_sign=arguments.sign)
     (tag,) = require_tags([arguments.tag])
     reference = on_registry(tag, arguments.registry)
@@ -258,6 +262,7 @@ def _attach_contents(
     from comfypin.lock.export import export
     from comfypin.wiring import http_proxies
 
+    # The push used the login that docker stores; the attachment goes through the registry's API and needs it too.
     if credential is None:
         credential = stored_credential(registry_of(pushed_image.reference), settings.named(VARIABLES))
     repository = Repository(reference=pushed_image.reference, credential=credential, proxies=http_proxies(settings))
@@ -280,6 +285,7 @@ def _find_image_lock(
 
     lock_path, reading = read_named_lock(lock_name or image_labels.get("com.comfypin.release"), settings)
     labelled_digest = image_labels.get("com.comfypin.lock")
+    # The lock may have changed since the build.
     if labelled_digest != str(digest_of_lock(reading.lock)):
         raise NotThisRelease(lock=str(lock_path), said=labelled_digest)
     return Path(lock_path), reading.lock
@@ -294,6 +300,7 @@ def _read_release_lock(lock_name: str | None, settings: "Settings") -> "Lock":
 
 def _read_workflows(folder: Path | None) -> dict[str, bytes]:
     if folder is None:
+        # The default folder may be missing, a named one may not.
         folder = Path("workflows")
     elif not folder.is_dir():
         raise UsageError(f"--workflows {folder} is not a folder.")
@@ -321,4 +328,5 @@ def _show_builder_lines(*, verbose: bool, description: str) -> "Iterator[Hear]":
 def _escape_markup(line: str) -> str:
     from rich.markup import escape
 
+    # A longer line would wrap and leave remains on the terminal.
     return escape(line[:100])

@@ -86,6 +86,7 @@ class PullProgress:
 def _measure_progress(
     done_bytes: int, total_bytes: int, fetched_bytes: int, elapsed_s: float
 ) -> tuple[int, int, float, float]:
+    # No time may have passed yet.
     bytes_per_s = fetched_bytes / max(1e-9, elapsed_s)
     return done_bytes, total_bytes, bytes_per_s, max(0, total_bytes - done_bytes) / max(1.0, bytes_per_s)
 
@@ -127,6 +128,7 @@ class LineWatcher:
                 if self._tally.file_count > 1
                 else {}
             )
+        # Outside the lock: a slow terminal must not hold up downloads.
         for file_name, progress in file_progresses.items():
             self._write_progress(file_name, *progress)
         self._write_progress("", *total_progress)
@@ -178,6 +180,7 @@ class BarWatcher:
         with self._lock:
             if name in self._tasks:
                 self._bars.remove_task(self._tasks[name])
+            # The end of a path says more than its beginning.
             label = name.replace("$MODELS_DIR/", "")[-48:]
             self._tasks[name] = self._bars.add_task(label, total=total_bytes, completed=resumed_bytes)
             self._tally.start_file(name, total_bytes, resumed_bytes, time.monotonic())
@@ -201,6 +204,7 @@ class BarWatcher:
             self._bars.console.print(f"{name}: {outcome}", highlight=False, markup=False)
 
     def _update_total(self) -> None:
+        # Only the bytes are used, so the times do not matter.
         done_bytes, total_bytes, _, _ = self._tally.total_progress(0.0, 0.0)
         self._bars.update(self._total_task, total=total_bytes, completed=done_bytes)
 

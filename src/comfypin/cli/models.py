@@ -151,6 +151,7 @@ def _open_store(arguments: argparse.Namespace) -> "tuple[Places, BlobStore]":
     from comfypin.wiring import open_model_store
 
     settings = arguments.settings.overridden(models_dir=arguments.models_dir)
+    # Links to blobs must hold whatever the working directory is.
     models_dir = settings.machine.models_dir.absolute()
     target_places = Places(models_dir=models_dir, comfy_home=settings.machine.comfy_home.absolute())
     return target_places, open_model_store(models_dir, settings, store=arguments.store)
@@ -195,6 +196,7 @@ def _bring_models(
         overwrite=arguments.overwrite or overwrite,
         effort=Effort(stall_s=arguments.timeout),
     )
+    # Before the download, so that a gc meanwhile keeps these blobs.
     lock_models.store.remember_release(lock_models.lock.version_name, lock_models.lock.models)
     with open_watcher(as_json=arguments.json) as watcher:
         sources = open_model_sources(settings, timeout_s=arguments.timeout)
@@ -216,6 +218,7 @@ def _verify_models(arguments: argparse.Namespace) -> int:
         pull_report.raise_failures()
         findings = inspect_all(lock_models.models, lock_models.store)
     else:
+        # A check must not create a store.
         lock_models.store.remember_release(lock_models.lock.version_name, lock_models.lock.models, create=False)
     problems = [
         problem
@@ -246,6 +249,7 @@ def _stage_to_folder(arguments: argparse.Namespace, lock_models: _LockModels, st
     from comfypin.wiring import open_model_sources, open_model_store
 
     stage_folder = stage_folder.absolute()
+    # Staging is only of use on another, faster disk.
     if stage_folder.is_relative_to(lock_models.places.models_dir):
         raise UsageError(
             f"{stage_folder} is inside the models folder {lock_models.places.models_dir}; stage to another disk."
@@ -292,12 +296,14 @@ def _collect_garbage(arguments: argparse.Namespace) -> int:
         for release_name in text.split(",")
         if release_name.strip()
     }
+    # Without a rule, everything would go.
     if not kept_releases and arguments.budget is None:
         raise UsageError("Say what to keep: --keep-releases NAME,... or --budget SIZE; see comfypin models gc --help.")
     if arguments.even_kept and arguments.budget is None:
         raise UsageError("--even-kept needs --budget SIZE: it removes kept models only until the store fits.")
     blob_uses = survey(blob_store)
     known_releases = {release.name for release in blob_store.releases.all()}
+    # A misspelt name would remove the very release that should stay.
     if kept_releases - known_releases:
         unknown_text, known_text = (
             ", ".join(sorted(kept_releases - known_releases)),

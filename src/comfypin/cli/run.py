@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from comfypin.outputs.interface import Output, OutputSink
     from comfypin.wiring import EngineChoice
 
+# The id becomes part of keys and file names.
 _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _UNDELIVERED = Path("out/undelivered")
 
@@ -213,6 +214,7 @@ async def _run_job(run_plan: RunPlan, reporter: "ProgressReporter") -> "JobResul
             reporter.report_event(Warned(message=warning))
         wiring.watch_uploads(run_plan.sink, reporter.report_upload)
         result = await run(prepared_job, engine=engine, sink=run_plan.sink, on_event=reporter.report_event)
+    # `run` measures from here on; these phases came before.
     earlier_phases = {"start": ready_s - began_s, "prepare": prepared_s - ready_s}
     return replace(result, phase_s={**earlier_phases, **result.phase_s})
 
@@ -244,6 +246,7 @@ def _make_request(arguments: argparse.Namespace) -> "Request":
     document = read_workflow(arguments.workflow)
     if document.format != "ui":
         graph_of(document)  # what is wrong with it by itself is said before an engine is started
+    # --job-id may repeat, but each attempt must find its own files in the engine.
     submission = str(uuid.uuid4())
     workflow_folder = Path() if arguments.workflow == "-" else Path(arguments.workflow).parent
     if arguments.input_dir is not None and not arguments.input_dir.is_dir():
@@ -264,6 +267,7 @@ def _make_request(arguments: argparse.Namespace) -> "Request":
 
 def _print_result(job_result: "JobResult", run_plan: RunPlan) -> None:
     if run_plan.out_file is not None and not job_result.deliveries:
+        # A script would otherwise read an old file.
         raise NothingToWrite(path=run_plan.out_file, temporary=job_result.held_back)
     if run_plan.as_json:
         print(json.dumps(job_result.to_json(), ensure_ascii=False))

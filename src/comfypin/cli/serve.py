@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 DEFAULT_PORT = 8000
 _COUNT = whole_number(1, 1_000_000)
+# Only these cannot be reached from elsewhere.
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -177,6 +178,7 @@ def _make_service_opener(
         from comfypin import wiring
 
         allows_private = arguments.allow_private_inputs
+        # Opening a bucket blocks, and the API must respond meanwhile.
         sink_for = await asyncio.to_thread(
             wiring.open_sinks, settings, folder_sink=folder, private_buckets=allows_private
         )
@@ -206,6 +208,7 @@ def _ensure_state_folder(named_folder: Path) -> Path:
 
     folder = named_folder.absolute()
     try:
+        # Jobs and the token are nobody else's business.
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as exc:
         raise JobsUnusable(path=str(folder), reason=(exc.strerror or str(exc)).lower()) from exc
@@ -243,6 +246,7 @@ def _choose_token(
     try:
         # Whole or absent: a token that met a full disk must not be an empty one at the next start.
         write_atomically(new_file, f"{token}\n".encode(), mode=0o600)
+        # Unlike a rename, a link fails if the file exists, so two servers agree on one token.
         os.link(new_file, token_path)
     except FileExistsError:
         return _choose_token(arguments, server_settings, state_folder, address)  # another server was first
@@ -272,6 +276,7 @@ def _choose_base_url(server_settings: ServerSettings, address: str, port: int) -
     if server_settings.public_url:
         return server_settings.public_url
     if server_settings.pod_id:
+        # RunPod's proxy gives each port of a pod a host name.
         return f"https://{server_settings.pod_id}-{port}.proxy.runpod.net"
     return f"http://{f'[{address}]' if ':' in address else address}:{port}"
 

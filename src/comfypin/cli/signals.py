@@ -37,9 +37,11 @@ async def _run_cancellable(work: Coroutine[Any, Any, Result]) -> Result:
         loop.add_signal_handler(number, cancel_task, number)
     try:
         return await task
+    # Cancelled work may fail in its own way while it cleans up; the signal is still the reason.
     except (asyncio.CancelledError, Exception) as exc:
         if not received:
             raise
+        # The first signal says why; later ones only hurry.
         if received[0] is signal.SIGINT:
             raise Cancelled("Stopped; the prompt was cancelled and nothing is left running.") from exc
         raise Terminated(

@@ -92,6 +92,7 @@ def _sync_folder(arguments: argparse.Namespace, folder: Path, destination: str) 
             media_type=lambda path: identify(path, b"").media_type,
             on_event=report_event,
         )
+        # The syncer is synchronous, so that a plain handler is enough.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: syncer.stop())
         owed_rows = syncer.run()
@@ -129,7 +130,7 @@ def _show_status(arguments: argparse.Namespace, folder: str, destination: str) -
     outbox_path = _choose_outbox_path(arguments, Path(folder), destination)
     if not outbox_path.exists():
         raise UsageError(
-            f"Nothing was synced from {folder} to {destination} on this machine (no outbox {outbox_path})."
+            f"Nothing was synced from {folder} to {destination} on this machine: the outbox {outbox_path} is missing; name another with --outbox."
         )
     outbox = Outbox(outbox_path, read_only=True)
     tally, failing_rows = outbox.tally(), outbox.failing(10)
@@ -172,6 +173,7 @@ def _choose_outbox_path(arguments: argparse.Namespace, folder: Path, destination
 
     if arguments.outbox is not None:
         return Path(arguments.outbox)
+    # File names on Linux are bytes, not always UTF-8.
     pair_digest = Digest.of(f"{folder.resolve()}\0{destination}".encode(errors="surrogateescape"))
     state: Path = arguments.settings.state_dir
     return state / "sync" / f"{pair_digest.hex[:16]}.sqlite"
@@ -187,12 +189,14 @@ def _open_outbox(outbox_path: Path, outbox_copy: Path | None, folder: Path, dest
         outbox_path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
         raise OutboxUnusable(path=str(outbox_path), reason=(exc.strerror or str(exc)).lower()) from exc
+    # Two syncers with one outbox would upload every file twice.
     lease = try_acquire(outbox_path.with_name(f"{outbox_path.name}.lease"), purpose="sync")
     if not isinstance(lease, Lease):
         raise AlreadySyncing(path=str(outbox_path), holder=str(lease))
     with lease:
         outbox = Outbox(outbox_path, copy=outbox_copy)
         folder_pair = f"{os.fsencode(folder.resolve())!r} -> {destination}"
+        # An outbox of another pair would call files delivered that never were.
         recorded = outbox.fact("pair")
         if recorded not in (None, folder_pair):
             raise OutboxOfAnother(path=str(outbox_path), wanted=folder_pair, recorded=str(recorded))
@@ -229,6 +233,7 @@ def _open_live_line(outbox: "Outbox") -> "Iterator[Callable[[SyncEvent], None]]"
             nonlocal last_update
             if (line := _describe_event(event, verbose=False)) is not None:
                 console.print(Text(line))
+            # Redrawing more often only makes the line flicker.
             if time.monotonic() - last_update > 0.2:
                 last_update = time.monotonic()
                 live.update(Text("  ".join(_format_status(outbox.tally(), []))), refresh=True)

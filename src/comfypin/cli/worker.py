@@ -51,6 +51,7 @@ def execute(arguments: argparse.Namespace) -> int:
     """Serve until SIGTERM."""
     if arguments.schema:
         return _print_schema()
+    # Asked before anything is started, without importing it.
     if importlib.util.find_spec("runpod") is None:
         raise UsageError("comfypin worker needs its extra: pip install 'comfypin[worker]'.")
     from comfypin import wiring
@@ -83,6 +84,7 @@ def execute(arguments: argparse.Namespace) -> int:
                 "seconds": round(time.monotonic() - began_s, 2),
             },
         )
+        # From here on the worker takes jobs, so the engine must be warm.
         with _count_jobs(handler, metrics_port) as handle:
             worker = RunpodWorker(handle, loop_thread.loop, grace_s=arguments.grace, concurrency=arguments.concurrency)
             worker.serve(fitness=wiring.make_fitness_checks(lock, engine_choice.settings))

@@ -249,6 +249,7 @@ def _print_inputs(inputs: "Sequence[WorkflowInput]") -> None:
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     for row in rows:
         cells = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False))
+        # Prompts may be pages long.
         shown_value = row[4] if len(row[4]) <= 60 else f"{row[4][:59]}…"
         print(f"{cells}  {shown_value}")
 

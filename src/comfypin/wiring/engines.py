@@ -66,6 +66,7 @@ async def open_engine(engine_choice: EngineChoice) -> AsyncIterator["Engine"]:
 
     Raises `EngineNotFound`, `EngineUrlInvalid`, `EngineStartFailed`.
     """
+    # Killed runs leave their folders; in a thread, since it walks the disk.
     await asyncio.to_thread(sweep_temp_folders)
     if engine_choice.spec.kind == "remote":
         from comfypin.engine.remote import open_remote

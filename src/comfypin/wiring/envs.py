@@ -68,6 +68,7 @@ def ensure_env(lock: "Lock", engine_choice: EngineChoice, *, report: "Callable[[
     if engine_choice.kind != "comfyui" or lock.engine.kind != "comfyui":
         return engine_choice
     comfy_home = settings.machine.comfy_home
+    # An env of ours has the link `current`; a ComfyUI without it was installed by hand.
     if not (comfy_home / "current").is_symlink() and any((comfy_home / path).is_file() for path in _FOREIGN_FILES):
         report(f"{comfy_home} holds a ComfyUI that comfypin did not install; it is used as it is.")
         return engine_choice
@@ -75,6 +76,7 @@ def ensure_env(lock: "Lock", engine_choice: EngineChoice, *, report: "Callable[[
 
     realized = realize(lock, make_realize_options(settings, report=report))
     bring_models(lock, settings, offline=settings.env.offline)
+    # With a new home, the default models folder would move too.
     realized_settings = settings.overridden(
         comfy_home=realized.folder, models_dir=settings.machine.models_dir.absolute()
     )
@@ -95,6 +97,7 @@ def ensure_env_pack(lock: "Lock", settings: "Settings", *, report: "Callable[[st
     pack_stores = [FolderShelf(settings.env.cache_dir.absolute() / "packs")]
     packs_address = settings.env.packs
     if packs_address is not None and isinstance(named_store := open_pack_store(packs_address, settings), FolderShelf):
+        # Only a folder: a pack in a bucket is no file of this machine.
         pack_stores.insert(0, named_store)
     pack_path = next((path for pack_store in pack_stores if (path := pack_store.find(pack_filename)) is not None), None)
     if pack_path is None:

@@ -38,6 +38,7 @@ def bring_models(lock: "Lock", settings: "Settings", *, offline: bool, watcher: 
         problems = [problem for (pin, _), finding in wrong_models if (problem := failure(pin, finding)) is not None]
         raise ModelsFailed(failures=problems, total=len(target_models))
     if wrong_models:
+        # Before the download, so that a gc meanwhile keeps these blobs.
         store.remember_release(lock.version_name, lock.models)
         puller = Puller(store, open_model_sources(settings), Budget(settings.models.connections), watcher=watcher)
         puller.pull([model for model, _ in wrong_models]).raise_failures()
@@ -91,6 +92,7 @@ def open_model_sources(settings: "Settings", *, timeout_s: float = 30.0) -> "lis
         (model_settings.hub_endpoint, model_settings.hub_token),
         (model_settings.civitai_endpoint, model_settings.civitai_token),
     )
+    # A token must never go to another host.
     tokens = {endpoint: token for endpoint, token in token_owners if token}
     client = model_client(
         credentials=Credentials(tokens=tokens), transport=http_transport(settings, timeout_s=timeout_s)

@@ -72,6 +72,7 @@ def open_volume_bucket(volume_id: str, data_center: str, settings: "Settings") -
         region=data_center,
         credentials=keys,
         proxies=Proxies.from_variables(settings.variables),
+        # The keys are of this volume alone: the S3 variables of the environment do not apply.
         is_jobs_own=True,
     )
     return VolumeBucket(bucket_settings)

@@ -73,6 +73,7 @@ def open_sinks(
         sink_for(OutputWish(), None)
         if _job_mode(settings, folder_sink) == "base64" and (overflow_mode := configured_bucket(settings.variables)):
             _open_overflow(sink_for, overflow_mode)
+    # Not fatal, since every job may bring an s3Config.
     except SettingMissing as exc:
         log.error(
             "jobs without an s3Config will fail: no bucket is configured",
@@ -109,6 +110,7 @@ def _make_sink_opener(settings: "Settings", folder_sink: "OutputSink | None", *,
 
     usual_config = OutputConfig.from_variables(settings.variables)
 
+    # Jobs choose the template, so that there may be any number of sinks.
     @lru_cache(maxsize=32)
     def open_shared_sink(mode: "OutputMode", outputs: "OutputConfig") -> "OutputSink":
         if mode == "file":

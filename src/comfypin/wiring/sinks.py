@@ -74,6 +74,7 @@ def watch_uploads(sink: "OutputSink", watcher: "UploadWatcher") -> None:
     from comfypin.outputs.image_format import ConvertingSink
 
     inner_sink = sink
+    # Wrappers pass outputs on; only the innermost sink uploads.
     while isinstance(inner_sink, KeepingSink | ConvertingSink):
         inner_sink = inner_sink.sink
     if isinstance(inner_sink, BucketSink):

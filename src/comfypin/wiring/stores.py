@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from comfypin.storage.interface import ObjectStore
 
 
+# A client is costly to make, and holds the connections of its bucket.
 @lru_cache
 def open_bucket(settings: "Settings", scheme: str, bucket: str, prefix: str = "") -> "ObjectStore":
     """Return a bucket, or the part of it below a prefix, with the environment's endpoint and keys."""

@@ -126,6 +126,7 @@ def _check_lock(arguments: argparse.Namespace) -> int:
             print(line)
         summary = f"{error_count} errors, {len(findings) - error_count} warnings" if findings else "complete"
         print(f"{lock_path}: {reading.lock.version_name}: {summary}")
+    # Warnings alone leave the lock usable.
     return LockError.exit_code if error_count else 0
 
 
@@ -150,6 +151,7 @@ def _compare_locks(arguments: argparse.Namespace) -> int:
         print("\n".join(lines(changes)))
     else:
         print("No pin differs.", file=sys.stderr)
+    # As `git diff --exit-code`.
     return 1 if changes and arguments.exit_code else 0
 
 

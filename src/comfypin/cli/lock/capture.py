@@ -72,6 +72,7 @@ def _capture_folder(arguments: argparse.Namespace) -> int:
     wishes = CaptureWishes(
         name=arguments.name,
         folder=arguments.origin.absolute(),
+        # --venv may name the interpreter itself.
         interpreter=None if venv_path is None else venv_path / "bin" / "python" if venv_path.is_dir() else venv_path,
         models_dir=arguments.models_dir.absolute() if arguments.models_dir else None,
         allow_dirty=arguments.allow_dirty,
@@ -100,6 +101,7 @@ def _capture_snapshot(arguments: argparse.Namespace) -> int:
     unpinnable = [
         reason for reason in snapshot.unpinnable if not any(f" {name}" in reason for name in arguments.leave_out)
     ]
+    # All at once, so that one run shows everything that --leave-out must name.
     if unpinnable:
         raise CaptureRefused(where=str(arguments.origin), reasons=unpinnable)
     left_out = frozenset(arguments.leave_out)
@@ -123,6 +125,7 @@ def _capture_snapshot(arguments: argparse.Namespace) -> int:
 def _package_name(line: str) -> str:
     import re
 
+    # `name==1.0`, `name @ url`, `name[extra]` or a bare name.
     return re.split(r"[\s=@<>!~;\[]", line, maxsplit=1)[0]
 
 
@@ -166,6 +169,7 @@ def _lock_from_workflows(arguments: argparse.Namespace) -> int:
     lock_places = make_lock_places(arguments)
     comfyui = parse_repo_spec(arguments.comfyui) if arguments.comfyui else None
     settled = _settle_needs(arguments, comfyui, lock_places)
+    # Nothing is guessed: an open question means no lock.
     if not settled.complete or not arguments.name or comfyui is None:
         if arguments.json:
             print(json.dumps(settled.to_json(), indent=2, sort_keys=True))

@@ -70,6 +70,7 @@ def read_question(arguments: argparse.Namespace) -> "Question":
     from comfypin.locking.pylock import PLATFORMS
     from comfypin.locking.resolve import Question
 
+    # Not every verb has all of these flags.
     flag_values = {"platform": [], "override": [], "index": [], "exclude_newer": None, **vars(arguments)}
     python_version = arguments.python or DEFAULT_PYTHON
     if not re.fullmatch(r"3\.\d{1,2}(\.\d{1,3})?", python_version):
@@ -124,8 +125,10 @@ def write_lock(made_lock: "Made", arguments: argparse.Namespace) -> int:
     from comfypin.lock.codec import lock_digest, parse_lock, render
 
     lock_bytes = render(made_lock.lock)
+    # What we write must pass the checks of everything that reads it.
     checked_lock = parse_lock(lock_bytes, where="that was made").lock
     findings = check(checked_lock)
+    # Locks are published; a token in an address would be too.
     if secrets := [finding for finding in findings if finding.rule == "secret"]:
         raise LockInvalid(where="that was made", findings=secrets)
     default_path = f"lockfiles/comfy-{checked_lock.version_name}.lock.json"
@@ -136,6 +139,7 @@ def write_lock(made_lock: "Made", arguments: argparse.Namespace) -> int:
             sys.stdout.write(lock_bytes.decode())
     else:
         present_bytes = lock_path.read_bytes() if lock_path.is_file() else None
+        # A release does not change: other pins need another name, or --force.
         if present_bytes is not None and present_bytes != lock_bytes and not arguments.force:
             raise ReleaseExists(path=str(lock_path))
         state = "unchanged" if present_bytes == lock_bytes else "replaced" if present_bytes is not None else "written"

@@ -54,6 +54,7 @@ class Trial:
 
         folder = self.work / place_name
         lock_path = folder / "lock.json"
+        # The file is temporary, so a crash may lose it.
         write_atomically(lock_path, render(lock), durable=False)
         models_flags = ["--models-dir", str(self.models_dir)]
         if lock.engine.kind == "comfyui":
@@ -70,9 +71,11 @@ class Trial:
     def _run_comfypin(self, arguments: list[str]) -> dict[str, object]:
         from comfypin.tools.process import run
 
+        # A process of its own: nothing that the other run loaded or cached can make the pictures equal.
         completed = run([sys.executable, "-m", "comfypin.cli.main", *arguments], timeout_s=TIMEOUT_S)
         try:
             result_json = json.loads(completed.text)
+        # It was killed before it printed its result.
         except ValueError:
             result_json = {}
         if completed.exit_code or "error" in result_json:
@@ -148,6 +151,7 @@ def _name_outputs(outputs: list[dict[str, object]]) -> dict[str, Path]:
 
 def find_first_different(count: int, is_different: Callable[[int], bool]) -> int:
     """Return the first of `count` steps that differs, by bisection; the last one is known to differ."""
+    # Each step costs a realize and a run, so there should be few.
     low, high = 0, count - 1
     while low < high:
         middle = (low + high) // 2

@@ -58,11 +58,13 @@ def _upgrade_lock(arguments: argparse.Namespace) -> int:
         python=arguments.python or known_question.python,
         overrides=(*known_question.overrides, *asked_question.overrides),
         indexes=tuple(dict.fromkeys((*asked_question.indexes, *known_question.indexes))),
+        # Not inherited: an upgrade without the flag wants the newest.
         exclude_newer=asked_question.exclude_newer,
     )
     moves = Moves(
         name=require_release_name(arguments.name),
         comfyui=arguments.comfyui or None,
+        # The flag without REF is an empty text: move to where the lock's ref points now.
         move_comfyui=arguments.comfyui is not None,
         nodes={folder: new_ref or None for folder, _, new_ref in (text.partition("@") for text in arguments.node)},
         packages=tuple(arguments.package),
@@ -114,6 +116,7 @@ def _migrate_lock(arguments: argparse.Namespace) -> int:
     if arguments.name:
         new_lock = replace(new_lock, version_name=require_release_name(arguments.name))
     if arguments.complete:
+        # X.Y without the patch release: they share wheels.
         version = arguments.python or ".".join((new_lock.python.version or DEFAULT_PYTHON).split(".")[:2])
         requirements = (*new_lock.python.requirements, *_own_requirements(arguments))
         dropped = (*new_lock.python.dropped, *arguments.drop_requirement)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from comfypin.runpod.management_api import Api
     from comfypin.runpod.release_facts import ReleaseFacts
 
+# As `terraform plan -detailed-exitcode`: 2 says that there are changes.
 EXIT_DIFFERENT = 2
 _VERB_SIGNS = {"create": "+", "change": "~", "replace": "!", "unchanged": "="}
 
@@ -83,6 +84,7 @@ def _write_deployment(arguments: argparse.Namespace) -> int:
     from comfypin.atomic_files import write_atomically
     from comfypin.runpod.deployment_template import commented_file
 
+    # The file may have been edited by hand.
     if arguments.file.exists():
         raise UsageError(f"{arguments.file} exists already; remove it, or name another file with --file.")
     write_atomically(arguments.file, commented_file(arguments.release, arguments.image).encode())
@@ -179,6 +181,7 @@ def _wait_and_smoke(
             )
         if endpoint_config.type == "queue":
             print_on_stderr(f"smoke job through {endpoint_config.name}")
+            # An empty workflow is a smoke test of the engine.
             job = {"workflow": {}, "output": {"mode": "base64"}}
             run_job(
                 _open_jobs_api(arguments),
@@ -313,6 +316,7 @@ def _open_jobs_api(arguments: argparse.Namespace) -> "Api":
 def _require_consent(arguments: argparse.Namespace, question: str) -> None:
     if arguments.yes:
         return
+    # In a script, nobody could answer.
     if not sys.stdin.isatty():
         raise UsageError(f"{question} Nobody can confirm it here, since stdin is not a terminal; add --yes.")
     print(f"{question} Go on? [y/N] ", end="", file=sys.stderr, flush=True)

@@ -76,6 +76,7 @@ def _find_endpoint_id(arguments: argparse.Namespace) -> str:
     from comfypin.wiring import open_runpod_api
 
     endpoint_name = str(arguments.endpoint)
+    # Without a deployment, the argument must be an id.
     if not arguments.file.exists():
         return endpoint_name
     deployment = read_deployment(arguments.file).deployment
@@ -104,6 +105,7 @@ def _parse_input(text: str) -> dict[str, str]:
     if not separator or not node_name or not source:
         raise UsageError(f"--input {text!r} is not NODE=FILE, such as 12=cat.png.")
     file_name = re.sub(r"[^A-Za-z0-9._-]", "_", source.partition("?")[0].rpartition("/")[2]).lstrip(".") or "input"
+    # The worker fetches an address itself, so large files need not fit into a job.
     if re.match(r"(https?|s3|gs)://", source):
         return {"node": node_name, "name": file_name, "url": source}
     try:
@@ -119,6 +121,7 @@ def _parse_override(text: str) -> tuple[str, object]:
         raise UsageError(f"--set {text!r} is not NODE.INPUT=VALUE, such as 6.text=cat.")
     try:
         return name, json.loads(value)
+    # Not JSON, so it is plain text: a prompt needs no quotes.
     except ValueError:
         return name, value
 

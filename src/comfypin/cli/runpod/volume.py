@@ -184,8 +184,10 @@ def _pack_env_here(
     if arguments.no_env or lock.engine.kind != "comfyui":
         return [[] for _ in destinations]
     machine = machine_name(platform.system(), platform.machine())
+    # RunPod's workers are, and an env pack fits one platform.
     if machine != "linux-x86_64":
         raise PlatformUnfit(platform=machine)
+    # The pack's name ends with its digest, which is not known before it is made.
     prefix = f"{PACKS}/{key_of(lock, machine)}."
     lacking = []
     for destination in destinations:
@@ -282,6 +284,7 @@ def _collect_garbage(arguments: argparse.Namespace) -> int:
         if unknown := sorted(set(arguments.keep + arguments.remove) - release_names):
             present_names = ", ".join(sorted(release_names)) or "none"
             raise UsageError(f"{volume} has no release {', '.join(unknown)}; it has {present_names}.")
+        # Without --keep every release stays, but for those of --remove.
         kept_releases = set(arguments.keep) or release_names - set(arguments.remove)
         garbage = find_garbage(bucket, keep=kept_releases)
         if arguments.yes:
