@@ -49,5 +49,6 @@ def _find_demo_data() -> Path:
         if (folder / "workflows" / "demo.json").is_file():
             return folder
     raise UsageError(
-        f"This installation of comfypin has no demo: workflows/demo.json is missing in {package_folder / 'data'}; install it again."
+        f"This installation of comfypin has no demo: workflows/demo.json is missing in {package_folder / 'data'}; "
+        "install it again."
     )

@@ -130,7 +130,8 @@ def _show_status(arguments: argparse.Namespace, folder: str, destination: str) -
     outbox_path = _choose_outbox_path(arguments, Path(folder), destination)
     if not outbox_path.exists():
         raise UsageError(
-            f"Nothing was synced from {folder} to {destination} on this machine: the outbox {outbox_path} is missing; name another with --outbox."
+            f"Nothing was synced from {folder} to {destination} on this machine: "
+            f"the outbox {outbox_path} is missing; name another with --outbox."
         )
     outbox = Outbox(outbox_path, read_only=True)
     tally, failing_rows = outbox.tally(), outbox.failing(10)
