@@ -80,6 +80,7 @@ def report_failure(error: ComfypinError, arguments: Sequence[str]) -> None:
         if "--json" in arguments:
             import json
 
+            # On stdout like a result: a script that asked for JSON reads one stream.
             print(json.dumps({"error": error.to_json()}, default=str), flush=True)
         print(f"comfypin: {error.message}", file=sys.stderr)
         if "--verbose" in arguments and error.__cause__ is not None:

@@ -179,6 +179,7 @@ class LineReporter(_JobFollower):
     def report_event(self, event: RunEvent) -> None:
         fraction = self._follow_event(event)
         if (sentence := _describe_event(event)) is not None:
+            # Phases are short, so a log need not name them.
             if not isinstance(event, PhaseStarted):
                 self.report_step(sentence)
         elif isinstance(event, NodeStarted | NodeProgress) and self._clock() >= self._quiet_until:
@@ -212,6 +213,7 @@ class BarReporter(_JobFollower):
 
     def report_event(self, event: RunEvent) -> None:
         fraction = self._follow_event(event)
+        # Printed above the bar: its own text is overwritten by the next event.
         if isinstance(event, Warned | Requeued):
             self._progress_bar.console.print(_describe_event(event), markup=False, highlight=False)
         elif (sentence := _describe_event(event)) is not None:
@@ -257,6 +259,7 @@ def _open_progress_bar() -> "Iterator[rich.progress.Progress]":
 
     # Titles may hold brackets, which rich would read as styles.
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    # Transient: when the bar is gone, only results stay.
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress_bar:
         yield progress_bar
 
@@ -295,9 +298,11 @@ class PlainFormatter(logging.Formatter):
     """Formats a record as `12:00:00 warning model fetched path=vae/x.safetensors`."""
 
     def format(self, record: logging.LogRecord) -> str:
+        # The engine's lines carry their own time and level.
         if record.name == "comfypin.engine.log":
             return f"engine | {record.getMessage()}"
         time_of_day = time.strftime("%H:%M:%S", time.localtime(record.created))
+        # `action` is for machines; the message says the same.
         facts = "".join(f" {name}={value}" for name, value in _extra_fields(record).items() if name != "action")
         text = f"{time_of_day} {record.levelname.lower()} {record.getMessage()}{facts}"
         return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text

@@ -49,6 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     """Print the findings; return 1 if something prevents runs."""
+    # All of them first: the longest name sets the column's width.
     checks = list(examine_machine(arguments.settings))
     if arguments.json:
         print(json.dumps({"checks": [asdict(check) for check in checks]}))
@@ -165,6 +166,7 @@ def _check_buckets(settings: Settings, chosen_mode: OutputMode | None) -> Iterat
 
     for mode in KINDS:
         try:
+            # Opening a bucket asks it, so a wrong key shows here.
             wiring.make_sink(mode, settings)
         # Most machines need one bucket: an unset one is only bad if OUTPUT_MODE names it.
         except SettingMissing as error:

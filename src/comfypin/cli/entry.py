@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from comfypin.settings.environment import Settings
 
 TEMPORARY_OUTPUT = Path("/tmp/comfy/output")  # noqa: S108 - a container's own
+# Not the script `comfypin`, which need not be on PATH in a container.
 COMFYPIN = (sys.executable, "-m", "comfypin.cli.main")
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run as process 1, or with `--health` check the running container."""
     try:
+        # HEALTHCHECK of the image calls it with --health.
         return _check_health() if list(arguments) == ["--health"] else _start_services(arguments)
     except ComfypinError as error:
         report_failure(error, arguments)
@@ -104,6 +106,7 @@ def _print_message(text: str) -> None:
 def _child_environment(settings: "Settings") -> dict[str, str]:
     """Return the services' environment, with HOME set for the user they run as."""
     home_folder = "/root" if os.geteuid() == 0 else "/home/comfy"
+    # A read-only container has no home that can be written.
     return {**settings.variables, "HOME": home_folder if os.access(home_folder, os.W_OK) else "/tmp"}  # noqa: S108
 
 

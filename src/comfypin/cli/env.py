@@ -143,6 +143,7 @@ def _collect_garbage(arguments: argparse.Namespace) -> int:
         kept_locks.append(read_lock(home.lock_copy).lock)
     garbage = find_garbage(home, kept_locks, source_places)
     total_bytes = sum(item.size_bytes for item in garbage)
+    # Without --yes it is only listed.
     freed_bytes = collect(home, garbage, source_places) if arguments.yes else None
     if arguments.json:
         facts = {"garbage": [item.to_json() for item in garbage], "size_bytes": total_bytes, "freed_bytes": freed_bytes}

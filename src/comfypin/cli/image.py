@@ -134,6 +134,7 @@ def _build_image(arguments: argparse.Namespace) -> int:
             lock, image_wish, context, builder, image_tags[0], proxies=http_proxies(arguments.settings)
         )
         _show_plan(plan, arguments)
+        # With --json a build prints one object, at its end.
         if arguments.dry_run:
             return 0
         _require_disk_space(plan, builder)
@@ -142,6 +143,7 @@ def _build_image(arguments: argparse.Namespace) -> int:
         request = BuildRequest(
             context=folder,
             tags=image_tags,
+            # A label keeps what the layers were made of, for the next plan.
             arguments={**context.arguments, "INPUTS": inputs_label(plan)},
             secrets=tuple(arguments.secret),
             platform=arguments.platform,
@@ -239,6 +241,7 @@ def _push_image(arguments: argparse.Namespace) -> int:
         )
         record_files = record_beside(lock_path, pushed_image, lock)
         contents_digest = _attach_contents(pushed_image, lock, credential, arguments.settings)
+        # Last: a signature is made for the digest, which the push returns.
         if arguments.sign:
             sign(pushed_image.by_digest, lock, report_line)
     if arguments.json:

@@ -37,6 +37,7 @@ class CommandParser(argparse.ArgumentParser):
     """Raises `UsageError` (one sentence, exit code 64) for mistakes, and expands no abbreviated flags."""
 
     def __init__(self, **options: object) -> None:
+        # An abbreviation in a script breaks when another flag begins alike.
         super().__init__(**{"allow_abbrev": False, **options})  # type: ignore[arg-type]
 
     def error(self, message: str) -> NoReturn:
@@ -104,6 +105,7 @@ def _run_command(arguments: list[str]) -> int:
     parser.add_argument("--version", action="version", version=f"comfypin {__version__}")
     parser.add_argument("noun", nargs="?", metavar="COMMAND", help="one of the commands above")
     try:
+        # Only the first word: the rest is for the noun's own parser.
         first_word = parser.parse_args(arguments[:1])
         if first_word.noun is None:
             parser.print_help()

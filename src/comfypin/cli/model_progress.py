@@ -14,6 +14,7 @@ from comfypin.models.interface import Unwatched, Watcher
 if TYPE_CHECKING:
     import rich.progress
 
+# A log of a pull that takes an hour should still be readable.
 LINE_EVERY_S = 10.0
 
 
@@ -101,6 +102,7 @@ class LineWatcher:
         self._as_json = as_json
         self._clock = clock
         self._began = self._told = clock()
+        # Files are downloaded in several threads.
         self._lock = threading.Lock()
         self._tally = PullProgress()
 

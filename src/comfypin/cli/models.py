@@ -216,6 +216,7 @@ def _verify_models(arguments: argparse.Namespace) -> int:
     if wrong_models and arguments.repair:
         pull_report = _bring_models(arguments, lock_models, wrong_models)
         pull_report.raise_failures()
+        # Not deep: what was just fetched was hashed on the way.
         findings = inspect_all(lock_models.models, lock_models.store)
     else:
         # A check must not create a store.
@@ -341,9 +342,11 @@ def _add_model(arguments: argparse.Namespace) -> int:
         make_model_describer(arguments.settings),
         tell=lambda text: print(f"comfypin: {text}", file=sys.stderr),
     )
+    # A pickle runs code when it is loaded.
     refusal = pickle_by_name(model_pin)
     if refusal is not None:
         raise refusal
+    # A model at the same path is replaced.
     other_models = [model for model in reading.lock.models if model.target_path != model_pin.target_path]
     write_atomically(Path(lock_path), render(replace(reading.lock, models=(*other_models, model_pin))))
     if arguments.json:

@@ -54,6 +54,7 @@ def execute(arguments: argparse.Namespace) -> int:
     with open_reporter(as_json=arguments.json) as reporter:
         options = _make_options(arguments, reporter.report_step)
         realized = realize(reading.lock, options, where=lock_path)
+    # After the block: downloads have bars of their own.
     if not arguments.no_models:
         _bring_models(arguments, reading.lock, offline=options.places.offline)
     _print_realized(realized, as_json=arguments.json)

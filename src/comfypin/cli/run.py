@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 # The id becomes part of keys and file names.
 _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+# Outputs cost GPU time, so those that a bucket refuses are kept here.
 _UNDELIVERED = Path("out/undelivered")
 
 
@@ -261,6 +262,7 @@ def _make_request(arguments: argparse.Namespace) -> "Request":
         timeout_s=arguments.timeout,
         with_previews=arguments.previews,
         randomize_seeds=arguments.randomize_seeds,
+        # stdin has no file beside it.
         inputs_file=None if arguments.workflow == "-" else read_inputs_file(Path(arguments.workflow)),
     )
 

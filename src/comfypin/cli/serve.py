@@ -97,6 +97,7 @@ def execute(arguments: argparse.Namespace) -> int:
     from comfypin.cli import console
 
     _require_extra()
+    # Collectors of logs parse JSON; a person at a terminal reads lines.
     console.configure_service_logging(as_json=arguments.json or not sys.stderr.isatty(), verbose=arguments.verbose)
     settings: Settings = arguments.settings
     lock = read_release(arguments.lock, settings)
@@ -122,6 +123,7 @@ async def _run_server(arguments: argparse.Namespace, lock: "Lock", settings: Set
     token = _choose_token(arguments, server_settings, state_folder, address)
     outputs = _ensure_output_folder(arguments.output_dir)
     sockets = listen(address, _choose_ports(arguments, server_settings))
+    # With --port 0 the system chose it.
     bound_port = sockets[0].getsockname()[1]
     with _lease_state(state_folder):
         store = JobStore(state_folder / "jobs.sqlite")
@@ -254,6 +256,7 @@ def _choose_token(
         raise JobsUnusable(path=str(state_folder), reason=(exc.strerror or str(exc)).lower()) from exc
     finally:
         new_file.unlink(missing_ok=True)
+    # Printed, not logged: logs are often sent elsewhere.
     print(f"Token (made now, kept in {token_path}): {token}", file=sys.stderr, flush=True)
     return token
 
@@ -278,6 +281,7 @@ def _choose_base_url(server_settings: ServerSettings, address: str, port: int) -
     if server_settings.pod_id:
         # RunPod's proxy gives each port of a pod a host name.
         return f"https://{server_settings.pod_id}-{port}.proxy.runpod.net"
+    # An IPv6 address needs brackets in a URL.
     return f"http://{f'[{address}]' if ':' in address else address}:{port}"
 
 

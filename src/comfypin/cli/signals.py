@@ -34,6 +34,7 @@ async def _run_cancellable(work: Coroutine[Any, Any, Result]) -> Result:
         task.cancel()
 
     for number in _stop_signals():
+        # Through the loop: a plain handler must not cancel a task.
         loop.add_signal_handler(number, cancel_task, number)
     try:
         return await task

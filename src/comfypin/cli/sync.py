@@ -118,6 +118,7 @@ def _refuse_nested(folder: Path, destination: str) -> None:
     scheme, separator, folder_text = destination.partition("://")
     if separator and scheme != "file":
         return
+    # Resolved, since a link may lead back into the folder.
     if Path(folder_text if separator else destination).resolve().is_relative_to(folder.resolve()):
         raise UsageError(
             f"{destination} is inside {folder}, which would be synced into itself; name a destination outside it."
@@ -133,6 +134,7 @@ def _show_status(arguments: argparse.Namespace, folder: str, destination: str) -
             f"Nothing was synced from {folder} to {destination} on this machine: "
             f"the outbox {outbox_path} is missing; name another with --outbox."
         )
+    # A syncer may be writing to it meanwhile.
     outbox = Outbox(outbox_path, read_only=True)
     tally, failing_rows = outbox.tally(), outbox.failing(10)
     if arguments.metrics:
@@ -175,6 +177,7 @@ def _choose_outbox_path(arguments: argparse.Namespace, folder: Path, destination
     if arguments.outbox is not None:
         return Path(arguments.outbox)
     # File names on Linux are bytes, not always UTF-8.
+    # One outbox for each pair, which every later run finds again.
     pair_digest = Digest.of(f"{folder.resolve()}\0{destination}".encode(errors="surrogateescape"))
     state: Path = arguments.settings.state_dir
     return state / "sync" / f"{pair_digest.hex[:16]}.sqlite"
@@ -294,6 +297,7 @@ def _tally_to_json(tally: "Tally") -> dict[str, object]:
         "done": tally.done,
         "gone": tally.gone,
         "oldest_debt_s": _oldest_age_s(tally),
+        # The outbox counts the last 300 seconds.
         "files_per_s": round(tally.recent_files / 300, 3),
         "bytes_per_s": round(tally.recent_bytes / 300),
     }

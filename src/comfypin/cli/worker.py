@@ -61,6 +61,7 @@ def execute(arguments: argparse.Namespace) -> int:
     from comfypin.runpod.loop_thread import LoopThread
     from comfypin.runpod.serverless import RunpodWorker
 
+    # Collectors of logs parse JSON; a person at a terminal reads lines.
     console.configure_service_logging(as_json=arguments.json or not sys.stderr.isatty(), verbose=arguments.verbose)
     settings = arguments.settings
     metrics_port = arguments.metrics_port or settings.server.metrics_port
@@ -97,6 +98,7 @@ def _count_jobs(handler: "Handler", metrics_port: int | None) -> Iterator["Handl
     if metrics_port is None:
         yield handler
         return
+    # prometheus_client is loaded only if somebody asks for metrics.
     from comfypin.jobs.metrics import CountedJobs, Live, Metrics
 
     metrics = Metrics()

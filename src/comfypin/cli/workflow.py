@@ -87,6 +87,7 @@ def _convert_workflow(arguments: argparse.Namespace) -> int:
     catalogue = {} if needs_no_engine else _load_catalogue(arguments, _choose_lock(arguments))
     workflow = load_workflow(document, catalogue)
     if workflow.conversion is not None:
+        # A node of an unknown class cannot be converted, and the rest without it is another workflow.
         refuse(workflow.source, workflow.conversion.unknown)
     for warning in workflow.warnings:
         print(f"warning: {warning}", file=sys.stderr)
@@ -112,6 +113,7 @@ def _check_workflow(arguments: argparse.Namespace) -> int:
     workflow = load_workflow(document, catalogue)
     graph = workflow.graph
     folder = arguments.input_dir or _folder_beside(arguments.workflow)
+    # Only named here, not uploaded: a check must work without an engine's disk.
     found_files = find_files(file_inputs(graph, catalogue), folder)
     report = survey(
         workflow, catalogue, lock, brought=frozenset((file.node_id, file.input_name) for file in found_files)
@@ -137,6 +139,7 @@ def _list_inputs(arguments: argparse.Namespace) -> int:
         inputs: Sequence[WorkflowInput] = named_inputs(graph, catalogue, inputs_file)
     else:
         everything = describe_inputs(graph, catalogue)
+        # Most values of most nodes are never changed.
         inputs = [settable for settable in everything if arguments.all or settable.kind in MAIN_KINDS]
     if arguments.schema:
         title = (inputs_file.title if inputs_file else None) or Path(arguments.workflow).stem
@@ -248,6 +251,7 @@ def _print_inputs(inputs: "Sequence[WorkflowInput]") -> None:
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     for row in rows:
+        # Not strict: the last cell, the value, is not padded.
         cells = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False))
         # Prompts may be pages long.
         shown_value = row[4] if len(row[4]) <= 60 else f"{row[4][:59]}…"

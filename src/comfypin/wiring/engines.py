@@ -51,6 +51,7 @@ def choose_engine(
     """
     if engine_url is not None and kind not in (None, "remote"):
         raise UsageError(f"--engine-url only works with --engine remote, not with --engine {kind}; drop one of them.")
+    # An address alone means a remote engine.
     chosen_kind = kind or ("remote" if engine_url is not None else spec.kind)
     engine_url = engine_url or spec.url
     if chosen_kind == "remote" and engine_url is None:
@@ -78,6 +79,7 @@ async def open_engine(engine_choice: EngineChoice) -> AsyncIterator["Engine"]:
 
     child_spec = _make_child(engine_choice)
     with temp_folder("engine", keep=engine_choice.keep_temp) as temp_path:
+        # Nobody finds a temporary folder again without its path.
         if engine_choice.keep_temp:
             log.warning(
                 "the engine's files stay in %s",

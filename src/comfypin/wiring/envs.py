@@ -39,6 +39,7 @@ def make_realize_options(
     from comfypin.tools.vendor_folder import VendorFolder
 
     env_settings, machine = env_settings or settings.env, settings.machine
+    # Said now, not after the env was built.
     if publish and env_settings.packs is None:
         raise UsageError("--publish needs a store for the pack: add --packs DIR|BUCKET, or set COMFYPIN_PACKS.")
     if env_settings.vendor is not None and not env_settings.vendor.is_dir():
@@ -94,6 +95,7 @@ def ensure_env_pack(lock: "Lock", settings: "Settings", *, report: "Callable[[st
 
     realized = realize(lock, make_realize_options(settings, report=report))
     pack_filename = pack_name(realized.receipt.key, realized.receipt.platform)
+    # Ours comes last: it is the one that may be written to.
     pack_stores = [FolderShelf(settings.env.cache_dir.absolute() / "packs")]
     packs_address = settings.env.packs
     if packs_address is not None and isinstance(named_store := open_pack_store(packs_address, settings), FolderShelf):

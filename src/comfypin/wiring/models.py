@@ -21,6 +21,7 @@ def bring_models(lock: "Lock", settings: "Settings", *, offline: bool, watcher: 
 
     Raises `ModelError`; offline, for the first one that would have to be fetched.
     """
+    # A lock without models imports none of the code for them.
     if not lock.models:
         return 0
     from comfypin.models.errors import ModelsFailed
@@ -34,6 +35,7 @@ def bring_models(lock: "Lock", settings: "Settings", *, offline: bool, watcher: 
     store = open_model_store(models_dir, settings)
     findings = list(zip(target_models, inspect_all(target_models, store), strict=True))
     wrong_models = [(model, finding) for model, finding in findings if not isinstance(finding, Present)]
+    # All at once, instead of one a run.
     if wrong_models and offline:
         problems = [problem for (pin, _), finding in wrong_models if (problem := failure(pin, finding)) is not None]
         raise ModelsFailed(failures=problems, total=len(target_models))
@@ -67,6 +69,7 @@ def make_model_describer(settings: "Settings") -> "DescribeModel":
         described = describe(source, sources)
         facts = described.facts
         return ModelFacts(
+            # A file keeps its address; other sources resolve theirs to a fixed revision.
             source=source if source.startswith("file:") else facts.uri,
             filename=facts.filename,
             sha256=described.sha256,

@@ -20,6 +20,7 @@ def open_builder(builder_name: str) -> "ContainerBuilder":
     from comfypin.image.errors import NoBuilder
     from comfypin.image.podman import Podman
 
+    # In the order that `auto` tries them.
     builders: dict[str, tuple[Callable[[], str | None], Callable[[], ContainerBuilder]]] = {
         "docker": (docker_answers, Docker),
         "buildah": (lambda: store_answers("buildah"), Buildah),
@@ -65,6 +66,7 @@ def open_volume_bucket(volume_id: str, data_center: str, settings: "Settings") -
     if runpod_settings.s3_access_key is None or runpod_settings.s3_secret_key is None:
         raise VolumeKeysMissing
     keys = S3Credentials(access_key_id=runpod_settings.s3_access_key, secret_access_key=runpod_settings.s3_secret_key)
+    # Host names have the data centre in lower case.
     endpoint = runpod_settings.volumes_url.replace("{dc}", data_center.lower())
     bucket_settings = S3Settings(
         bucket=volume_id,

@@ -71,6 +71,7 @@ def open_sinks(
     sink_for = _make_sink_opener(settings, folder_sink, private_buckets=private_buckets)
     try:
         sink_for(OutputWish(), None)
+        # A result has a limit; what exceeds it goes to the bucket.
         if _job_mode(settings, folder_sink) == "base64" and (overflow_mode := configured_bucket(settings.variables)):
             _open_overflow(sink_for, overflow_mode)
     # Not fatal, since every job may bring an s3Config.
@@ -119,6 +120,7 @@ def _make_sink_opener(settings: "Settings", folder_sink: "OutputSink | None", *,
 
     def sink_for(wish: "OutputWish", s3: "S3Wish | None", deadline: "Deadline | None" = None) -> "OutputSink":
         outputs = _apply_wish(wish, usual_config)
+        # An s3Config only says where S3 outputs go; a job may ask for base64 nevertheless.
         if s3 is not None and wish.mode in (None, "s3"):
             return make_job_sink(
                 settings, s3.model_dump(), output_config=outputs, private_buckets=private_buckets, deadline=deadline
@@ -127,6 +129,7 @@ def _make_sink_opener(settings: "Settings", folder_sink: "OutputSink | None", *,
             raise JobInvalid(
                 findings=["output.mode is file, but a worker's disk is lost with the worker; use base64 or a bucket"]
             )
+        # Without the deadline: a shared sink outlives the job.
         return open_shared_sink(wish.mode or _job_mode(settings, folder_sink), outputs)
 
     return sink_for

@@ -57,6 +57,7 @@ def make_sink(
         sink = _bucket_sink(mode, settings, output_config, bucket=bucket, prefix=prefix)
     if not output_config.conversion.is_nothing:
         sink = ConvertingSink(sink, output_config.conversion)
+    # What is written to this machine's disk needs no fallback on it.
     return sink if keep_in is None or mode == "file" or out_file is not None else KeepingSink(sink, keep_in)
 
 
@@ -159,6 +160,8 @@ def _open_sink(
 
     store = store_kind.open(bucket_settings)
     links = Links(signed_ttl_s=bucket_settings.signed_url_ttl_s, public_base_url=bucket_settings.public_base)
+    # Before the job: a store without a private key cannot sign links.
     links.require_signing(store)
+    # Before the job too, so that a wrong key costs no GPU time.
     store.check(below=bucket_settings.prefix)
     return BucketSink(store, Naming(prefix=bucket_settings.prefix, template=output_config.template), links=links)

@@ -25,6 +25,7 @@ def open_store(address: str, settings: "Settings") -> "ObjectStore":
 
     parsed_address = Address.parse(address)
     if parsed_address.folder is not None:
+        # The folder belongs to the user: no files of metadata beside theirs.
         return LocalStore(parsed_address.folder, sidecars=False)
     return open_bucket(settings, parsed_address.scheme, parsed_address.bucket, parsed_address.prefix)
 

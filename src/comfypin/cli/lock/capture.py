@@ -98,6 +98,7 @@ def _capture_snapshot(arguments: argparse.Namespace) -> int:
 
     comfyui = parse_repo_spec(arguments.comfyui).repo if arguments.comfyui else None
     snapshot = read_snapshot(arguments.origin, comfyui)
+    # A reason names its node or package after a space.
     unpinnable = [
         reason for reason in snapshot.unpinnable if not any(f" {name}" in reason for name in arguments.leave_out)
     ]

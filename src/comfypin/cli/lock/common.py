@@ -143,6 +143,7 @@ def write_lock(made_lock: "Made", arguments: argparse.Namespace) -> int:
         if present_bytes is not None and present_bytes != lock_bytes and not arguments.force:
             raise ReleaseExists(path=str(lock_path))
         state = "unchanged" if present_bytes == lock_bytes else "replaced" if present_bytes is not None else "written"
+        # An unchanged file keeps its time of change, for `make` and the like.
         if present_bytes != lock_bytes:
             write_atomically(lock_path, lock_bytes)
     for note in made_lock.notes:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from comfypin.lock.model import Lock
     from comfypin.outputs.compare import Comparison
 
+# A first realize may fetch gigabytes.
 TIMEOUT_S = 6 * 3600.0
 EXIT_DIFFERENT = 1
 _REPRODUCE = """Realize a lock in two places, run a workflow on each, and compare the outputs as decoded pixels. Exit
@@ -103,6 +104,7 @@ def _reproduce_lock(arguments: argparse.Namespace) -> int:
         comparisons = _compare_outputs(first_outputs, trial.run_workflow(other_lock, "second"), arguments.tolerance)
         differing = [name for name, comparison in comparisons.items() if not comparison.same]
         culprit = None
+        # With one lock there is no pin to blame.
         if differing and arguments.against:
             bisect_steps = steps(reading.lock, other_lock)
 
@@ -134,6 +136,7 @@ def _compare_outputs(
             comparisons[name] = Comparison(
                 same=False, detail=f"only the {'first' if name in first_named else 'second'} has it"
             )
+    # Two jobs without outputs must not count as the same.
     if not comparisons:
         comparisons["outputs"] = Comparison(same=False, detail="neither job produced an output")
     return comparisons
@@ -144,6 +147,7 @@ def _name_outputs(outputs: list[dict[str, object]]) -> dict[str, Path]:
     named_outputs: dict[str, Path] = {}
     for output in outputs:
         node = str(output["node"])
+        # A node may have several outputs, so its id alone does not name one.
         output_counts[node] = output_counts.get(node, 0) + 1
         named_outputs[f"node {node}, output {output_counts[node]}"] = Path(str(output["uri"]))
     return named_outputs

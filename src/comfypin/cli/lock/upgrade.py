@@ -79,6 +79,7 @@ def _upgrade_lock(arguments: argparse.Namespace) -> int:
         describe_model=make_model_describer(arguments.settings),
         tell=report_progress,
     )
+    # On stderr: the result is the lock, and what moved is for people.
     if not arguments.json:
         from comfypin.lock.diff import diff, lines
 

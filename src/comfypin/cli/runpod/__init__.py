@@ -107,7 +107,7 @@ def _show_plan(arguments: argparse.Namespace) -> int:
         _print_result(arguments, {"checked": str(arguments.file)}, f"{arguments.file}: nothing RunPod's rules forbid")
         return 0
     management_api = _open_api(arguments)
-    live_state, plan_steps, costs = _survey_and_plan(management_api, deployment, release)
+    live_state, plan_steps, costs = _survey_and_plan(management_api, deployment, release, path=str(arguments.file))
     left_overs = left_over(deployment.name, plan_steps, live_state)
     if arguments.json:
         document = {
@@ -132,10 +132,10 @@ def _apply_plan(arguments: argparse.Namespace) -> int:
 
     deployment, release = _read_and_check(arguments)
     management_api = _open_api(arguments)
-    _live, plan_steps, _costs = _survey_and_plan(management_api, deployment, release)
+    _live, plan_steps, _costs = _survey_and_plan(management_api, deployment, release, path=str(arguments.file))
     replaced_names = [f"{step.desired.kind} {step.desired.name}" for step in plan_steps if step.verb == "replace"]
     if replaced_names:
-        _require_consent(arguments, f"This deletes and makes again: {', '.join(replaced_names)}.")
+        _require_consent(arguments, f"This deletes and recreates: {', '.join(replaced_names)}.")
     variable_names = [name for login in deployment.registry for name in (login.username_env, login.password_env)]
     applied_steps = apply(
         management_api,
@@ -201,6 +201,7 @@ def _show_status(arguments: argparse.Namespace) -> int:
     deployment = _read_deployment(arguments)
     management_api = _open_api(arguments)
     resource_rows = []
+    # `owned` is in the order of removal; people think the other way round.
     for kind, resource in reversed(owned(deployment.name, survey(management_api))):
         resource_row: dict[str, object] = {
             "kind": kind,
@@ -243,6 +244,7 @@ def _destroy_resources(arguments: argparse.Namespace) -> int:
     deployment = _read_deployment(arguments)
     management_api = _open_api(arguments)
     marked_resources = owned(deployment.name, survey(management_api))
+    # A volume holds data that takes hours to push again.
     doomed_resources = [(kind, item) for kind, item in marked_resources if arguments.volumes or kind != "volume"]
     kept_names = [str(item["name"]) for kind, item in marked_resources if (kind, item) not in doomed_resources]
     for kind, resource in doomed_resources:
@@ -282,7 +284,7 @@ def _read_and_check(arguments: argparse.Namespace) -> "tuple[Deployment, Release
 
 
 def _survey_and_plan(
-    management_api: "Api", deployment: "Deployment", release: "ReleaseFacts"
+    management_api: "Api", deployment: "Deployment", release: "ReleaseFacts", *, path: str
 ) -> "tuple[Live, tuple[Step, ...], tuple[HourlyCost, ...]]":
     from comfypin.runpod.apply import survey
     from comfypin.runpod.cost import hourly_costs
@@ -293,7 +295,7 @@ def _survey_and_plan(
 
     live_state, gpu_types = survey(management_api), management_api.gpus()
     if found := gpu_findings(deployment, release, gpu_types):
-        raise DeploymentInvalid(path="runpod.toml", findings=found)
+        raise DeploymentInvalid(path=path, findings=found)
     return (
         live_state,
         plan(deployment.name, desired_state(deployment, release), live_state),

@@ -52,6 +52,7 @@ def execute(arguments: argparse.Namespace) -> int:
     output = run_job(jobs_api, identifier, job_input, timeout_s=arguments.timeout, on_progress=print_job_progress)
     client = HttpClient(transport=http_transport(arguments.settings))
     saved_files = save_outputs(output, arguments.out_dir, client=client)
+    # `errors` are those of single outputs; the job itself succeeded.
     for warning in _list_strings(output.get("warnings")) + _list_strings(output.get("errors")):
         print_on_stderr(f"warning: {warning}")
     if arguments.json:
@@ -104,6 +105,7 @@ def _parse_input(text: str) -> dict[str, str]:
     node_name, separator, source = text.partition("=")
     if not separator or not node_name or not source:
         raise UsageError(f"--input {text!r} is not NODE=FILE, such as 12=cat.png.")
+    # The name becomes a file on the worker, so it must be a plain one.
     file_name = re.sub(r"[^A-Za-z0-9._-]", "_", source.partition("?")[0].rpartition("/")[2]).lstrip(".") or "input"
     # The worker fetches an address itself, so large files need not fit into a job.
     if re.match(r"(https?|s3|gs)://", source):

@@ -151,6 +151,7 @@ def _bring_models_here(
     from comfypin.runpod.volume_release import LocalFile
     from comfypin.wiring import bring_models, open_model_store
 
+    # By key: several volumes may lack a model, but it is pulled once.
     wanted_models = {item.key: item for item in missing}
     needed_lock = replace(lock, models=tuple(item.pin for item in wanted_models.values()))
     bring_models(needed_lock, settings, offline=settings.env.offline, watcher=watcher)
@@ -160,7 +161,9 @@ def _bring_models_here(
         store.remember_release(lock.version_name, lock.models, create=False)
     local_files = {}
     for object_key, owed_model in wanted_models.items():
+        # The link in the models folder leads to a blob.
         local_path = owed_model.path.resolve()
+        # A pin may lack its sha256; the store has hashed the file.
         digest = owed_model.sha256 or store.digest_of(local_path)
         local_files[object_key] = LocalFile(
             key=object_key, path=local_path, sha256=digest, size_bytes=local_path.stat().st_size
@@ -184,7 +187,7 @@ def _pack_env_here(
     if arguments.no_env or lock.engine.kind != "comfyui":
         return [[] for _ in destinations]
     machine = machine_name(platform.system(), platform.machine())
-    # RunPod's workers are, and an env pack fits one platform.
+    # RunPod's workers are linux-x86_64, and an env pack fits one platform only.
     if machine != "linux-x86_64":
         raise PlatformUnfit(platform=machine)
     # The pack's name ends with its digest, which is not known before it is made.
@@ -281,6 +284,7 @@ def _collect_garbage(arguments: argparse.Namespace) -> int:
     volume_garbage = []
     for volume, bucket, records in _read_volume_records(arguments):
         release_names = {record.release for record in records}
+        # A misspelt name would remove what should stay.
         if unknown := sorted(set(arguments.keep + arguments.remove) - release_names):
             present_names = ", ".join(sorted(release_names)) or "none"
             raise UsageError(f"{volume} has no release {', '.join(unknown)}; it has {present_names}.")
