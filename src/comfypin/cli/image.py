@@ -134,7 +134,6 @@ def _build_image(arguments: argparse.Namespace) -> int:
             lock, image_wish, context, builder, image_tags[0], proxies=http_proxies(arguments.settings)
         )
         _show_plan(plan, arguments)
-        # With --json a build prints one object, at its end.
         if arguments.dry_run:
             return 0
         _require_disk_space(plan, builder)
@@ -193,6 +192,7 @@ def _make_image_plan(
 
 def _show_plan(plan: "ImagePlan", arguments: argparse.Namespace) -> None:
     if arguments.json:
+        # A build prints one object at its end; a dry run has nothing else to print.
         if arguments.dry_run:
             print(json.dumps(plan.to_json(), indent=2))
         return

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 def print_pull_report(pull_report: "PullReport", elapsed_s: float, *, as_json: bool) -> None:
     """Print where each model came from, and warn of failed sources and of models without a sha256."""
     if as_json:
+        # Failures are raised later, and printed as an object of their own.
         if not pull_report.failures:
             models = [outcome.to_json() for outcome in pull_report.outcomes]
             print(json.dumps({"models": models, "seconds": round(elapsed_s, 3)}, indent=2, sort_keys=True))
