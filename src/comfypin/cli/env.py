@@ -20,7 +20,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
     status_parser = verbs.add_parser(
         "status",
-        help="say what differs from the lock",
+        help="list the differences from the lock",
         description="Check every file of the current env by sha256, and name what differs: a moved commit, an edited "
         "file, a package changed by hand, a model. Exit code 40 when anything does.",
     )
@@ -46,12 +46,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     gc_parser.add_argument(
         "--keep", metavar="LOCK", action="append", default=[], help="a lock whose env stays; repeatable"
     )
-    gc_parser.add_argument("--yes", action="store_true", help="remove it")
+    gc_parser.add_argument("--yes", action="store_true", help="remove it; without --yes it is only listed")
     gc_parser.set_defaults(act=_collect_garbage)
     for verb_parser in (status_parser, pack_parser, gc_parser):
         add_home_flag(verb_parser)
         verb_parser.add_argument("--json", action="store_true", help="print JSON")
-        verb_parser.add_argument("--verbose", action="store_true", help="say more about failures")
+        verb_parser.add_argument("--verbose", action="store_true", help="show the cause of failures")
 
 
 def _add_status_flags(status_parser: argparse.ArgumentParser) -> None:
@@ -59,7 +59,7 @@ def _add_status_flags(status_parser: argparse.ArgumentParser) -> None:
         "--lock", metavar="FILE|NAME", help="compare with this lock (default: the one realized last)"
     )
     status_parser.add_argument("--models-dir", type=Path, metavar="DIR", help="the models folder (default: MODELS_DIR)")
-    status_parser.add_argument("--no-models", action="store_true", help="do not look at models")
+    status_parser.add_argument("--no-models", action="store_true", help="do not check models")
 
 
 def execute(arguments: argparse.Namespace) -> int:

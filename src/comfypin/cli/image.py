@@ -49,9 +49,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     _add_build_flags(build_parser)
     _add_push_flags(push_parser)
     for verb_parser in (build_parser, push_parser):
-        verb_parser.add_argument("--builder", choices=_BUILDERS, default="auto", help="what builds (what is here)")
+        verb_parser.add_argument(
+            "--builder", choices=_BUILDERS, default="auto", help="the program that builds (auto: the first that works)"
+        )
         verb_parser.add_argument("--json", action="store_true", help="print JSON")
-        verb_parser.add_argument("--verbose", action="store_true", help="show all that the builder says")
+        verb_parser.add_argument("--verbose", action="store_true", help="show all output of the builder")
 
 
 def _add_build_flags(build_parser: argparse.ArgumentParser) -> None:
@@ -67,9 +69,7 @@ def _add_build_flags(build_parser: argparse.ArgumentParser) -> None:
         default="env",
         help="what is put into the image; the rest is realized when a container starts (env)",
     )
-    build_parser.add_argument(
-        "--base", metavar="IMAGE", help="what it stands on (default: python:<lock's>-slim-bookworm)"
-    )
+    build_parser.add_argument("--base", metavar="IMAGE", help="the base image (default: python:<lock's>-slim-bookworm)")
     build_parser.add_argument("--platform", metavar="P", help="such as linux/amd64 (default: this machine's)")
     build_parser.add_argument(
         "--vendor", type=Path, metavar="DIR", help="build from a folder of `comfypin lock vendor`"
@@ -78,10 +78,14 @@ def _add_build_flags(build_parser: argparse.ArgumentParser) -> None:
         "--workflows", type=Path, metavar="DIR", help="the image's /app/workflows (default: ./workflows)"
     )
     build_parser.add_argument(
-        "--secret", action="append", default=[], metavar="id=ID,src=FILE", help="for the build only"
+        "--secret",
+        action="append",
+        default=[],
+        metavar="id=ID,src=FILE",
+        help="a secret for the build only; repeatable",
     )
     build_parser.add_argument("--network", metavar="MODE", help="the network of build steps, such as host")
-    build_parser.add_argument("--no-cache", action="store_true", help="build every layer anew")
+    build_parser.add_argument("--no-cache", action="store_true", help="build every layer again")
     build_parser.add_argument("--dry-run", action="store_true", help="print the plan and build nothing")
     build_parser.add_argument(
         "--context-dir", type=Path, metavar="DIR", help="write the build context here and keep it"
@@ -90,17 +94,17 @@ def _add_build_flags(build_parser: argparse.ArgumentParser) -> None:
 
 
 def _add_push_flags(push_parser: argparse.ArgumentParser) -> None:
-    push_parser.add_argument("tag", metavar="TAG", help="the image, as it was built")
+    push_parser.add_argument("tag", metavar="TAG", help="the tag that the image was built with")
     push_parser.add_argument(
         "--registry", metavar="HOST/PATH", help="push it there, such as ghcr.io/you (default: as in TAG)"
     )
     push_parser.add_argument(
-        "--release", metavar="NAME|FILE", help="the lock it is written beside (default: as in the image)"
+        "--release", metavar="NAME|FILE", help="the lock that the digest is written beside (default: the image's)"
     )
     push_parser.add_argument(
-        "--scan", action="store_true", help="first look for known holes with trivy, and stop at grave ones"
+        "--scan", action="store_true", help="first scan for known vulnerabilities with trivy, and stop if any is severe"
     )
-    push_parser.add_argument("--sign", action="store_true", help="then sign it, and its list of contents, with cosign")
+    push_parser.add_argument("--sign", action="store_true", help="then sign the image and its SBOM with cosign")
     push_parser.set_defaults(act=_push_image)
 
 

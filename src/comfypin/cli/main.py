@@ -18,17 +18,17 @@ from comfypin.errors import Cancelled, ComfypinError, OutputError, UsageError, d
 NOUNS = {
     "run": "run a workflow on a release, and deliver its outputs",
     "demo": "run the built-in demo, from the package's own data",
-    "workflow": "convert and check workflows, list what can be set in them",
+    "workflow": "convert and check workflows, and list their inputs",
     "lock": "make, check, compare and export locks",
     "realize": "make this machine match a lock: ComfyUI, nodes, packages and models",
     "env": "check, pack and clean up realized environments",
-    "models": "bring models to their places, verify, list, stage and collect them",
+    "models": "pull, verify, list, stage and collect models",
     "serve": "serve jobs over HTTP, as RunPod's endpoints do, on this machine",
     "worker": "serve the jobs of a RunPod Serverless endpoint",
-    "sync": "sync a folder to a bucket, losing nothing",
+    "sync": "sync a folder to a bucket without losing a file",
     "image": "build a release's container image, and push it",
     "runpod": "plan, apply and destroy RunPod templates, endpoints, pods and volumes",
-    "doctor": "say what this machine has and lacks",
+    "doctor": "check what this machine has and lacks",
 }
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 

@@ -42,9 +42,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "compare the models with their pins (exit code 50 if one differs)",
         takes_lock=True,
     )
-    verify_parser.add_argument("--deep", action="store_true", help="read every byte, whatever is known from earlier")
+    verify_parser.add_argument("--deep", action="store_true", help="read every byte, even of files that did not change")
     verify_parser.add_argument(
-        "--repair", action="store_true", help="bring what is missing or corrupt, then verify again"
+        "--repair", action="store_true", help="pull what is missing or corrupt, then verify again"
     )
     _add_pull_flags(verify_parser)
     stage_parser = _add_verb(
@@ -95,16 +95,25 @@ def _add_verb(
     verb_parser.add_argument("--models-dir", type=Path, metavar="DIR", help="the models folder (default: MODELS_DIR)")
     verb_parser.add_argument("--store", type=Path, metavar="DIR", help="the blob store (default: DIR/.comfypin)")
     verb_parser.add_argument("--json", action="store_true", help="print JSON")
-    verb_parser.add_argument("--verbose", action="store_true", help="say more about failures")
+    verb_parser.add_argument("--verbose", action="store_true", help="show the cause of failures")
     verb_parser.set_defaults(act=run_verb)
     return verb_parser
 
 
 def _add_pull_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--link", choices=_LINKS, default="symlink", help="how a file gets to its place (symlink)")
-    parser.add_argument("--overwrite", action="store_true", help="do not keep wrong files aside")
     parser.add_argument(
-        "--timeout", type=seconds_below(86_400), default=30.0, metavar="S", help="the stall timeout of a download (30)"
+        "--link",
+        choices=_LINKS,
+        default="symlink",
+        help="how a file in ComfyUI's folders refers to the store (symlink)",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace wrong files instead of moving them aside")
+    parser.add_argument(
+        "--timeout",
+        type=seconds_below(86_400),
+        default=30.0,
+        metavar="S",
+        help="the stall timeout of a download, in seconds (30)",
     )
     parser.add_argument(
         "--connections", type=whole_number(1, 128), metavar="N", help="at once, for all files together (16)"
@@ -118,9 +127,7 @@ def _add_gc_flags(gc_parser: argparse.ArgumentParser) -> None:
     gc_parser.add_argument(
         "--budget", type=parse_size, metavar="SIZE", help="remove only until the store fits, such as 200GB"
     )
-    gc_parser.add_argument(
-        "--even-kept", action="store_true", help="with --budget: after all others, remove kept ones too"
-    )
+    gc_parser.add_argument("--even-kept", action="store_true", help="with --budget: if needed, remove kept models too")
     gc_parser.add_argument("--dry-run", action="store_true", help="print what would be removed and remove nothing")
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
     parser.add_argument("lock", nargs="?", metavar="LOCK", help="a lock file, or a release's name (default: LOCK_PATH)")
-    parser.add_argument("--lock", dest="lock_flag", metavar="LOCK", help="the same, as a flag")
+    parser.add_argument("--lock", dest="lock_flag", metavar="LOCK", help="the lock, as a flag")
     add_home_flag(parser)
     parser.add_argument("--models-dir", type=Path, metavar="DIR", help="the models folder (default: MODELS_DIR)")
     parser.add_argument("--offline", action="store_true", help="use no network: caches, packs and --vendor only")
@@ -34,7 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", metavar="NAME", help="one of the lock's targets, if several fit this machine")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and change nothing")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--verbose", action="store_true", help="say more about failures")
+    parser.add_argument("--verbose", action="store_true", help="show the cause of failures")
 
 
 def execute(arguments: argparse.Namespace) -> int:

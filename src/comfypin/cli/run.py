@@ -70,9 +70,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_engine_flags(parser)
     add_output_flags(parser)
     job_flags = parser.add_argument_group("how to run")
-    job_flags.add_argument(
-        "--timeout", metavar="S", type=parse_seconds, help="give up, and cancel the prompt, after S seconds"
-    )
+    job_flags.add_argument("--timeout", metavar="S", type=parse_seconds, help="cancel the prompt after S seconds")
     job_flags.add_argument(
         "--job-id", metavar="ID", type=_parse_job_id, help="the job's name in results and keys (default: random)"
     )
@@ -114,7 +112,7 @@ def add_output_flags(parser: argparse.ArgumentParser) -> None:
     )
     output_flags.add_argument("--gcs-bucket", metavar="BUCKET", help="with gcs: the bucket (default: GCS_BUCKET)")
     output_flags.add_argument(
-        "--gcs-prefix", metavar="PREFIX", help="with gcs: the keys' beginning (default: GCS_PREFIX)"
+        "--gcs-prefix", metavar="PREFIX", help="with gcs: the prefix of keys (default: GCS_PREFIX)"
     )
     output_flags.add_argument("--previews", action="store_true", help="deliver temporary outputs (PreviewImage) too")
 

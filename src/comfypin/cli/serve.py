@@ -44,14 +44,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     address_flags.add_argument(
         "--port", type=int, metavar="N", help=f"listen on this port (default: PORT, else {DEFAULT_PORT})"
     )
-    address_flags.add_argument("--no-auth", action="store_true", help="ask for no token; on loopback addresses only")
+    address_flags.add_argument("--no-auth", action="store_true", help="require no token; only on loopback addresses")
     service_flags = parser.add_argument_group("what")
     service_flags.add_argument(
         "--lock", metavar="FILE|NAME", help="the release (default: LOCK_PATH, COMFY_VERSION_NAME)"
     )
-    service_flags.add_argument("--engine-url", metavar="URL", help="use a ComfyUI that is running already")
+    service_flags.add_argument("--engine-url", metavar="URL", help="the address of a running ComfyUI to use")
     service_flags.add_argument(
-        "--output-dir", type=Path, default=Path("outputs"), metavar="DIR", help="(default: outputs)"
+        "--output-dir",
+        type=Path,
+        default=Path("outputs"),
+        metavar="DIR",
+        help="the folder of outputs (default: outputs)",
     )
     service_flags.add_argument(
         "--sync", metavar="DEST", help="sync the output folder there: a bucket such as s3://..., or a folder"
@@ -61,7 +65,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     _add_limit_flags(parser)
     parser.add_argument("--state-dir", type=Path, metavar="DIR", help="the folder that keeps jobs, on a local disk")
-    parser.add_argument("--json", action="store_true", help="logs as JSON lines (the default but on a terminal)")
+    parser.add_argument(
+        "--json", action="store_true", help="write logs as JSON lines (the default unless on a terminal)"
+    )
     parser.add_argument("--keep-temp", action="store_true", help="keep what the engine wrote, for debugging")
     parser.add_argument("--verbose", action="store_true", help="add the engine's log")
 
@@ -69,15 +75,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def _add_limit_flags(parser: argparse.ArgumentParser) -> None:
     limit_flags = parser.add_argument_group("limits")
     limit_flags.add_argument(
-        "--concurrency", type=_COUNT, default=2, metavar="N", help="jobs at once, one in the engine (2)"
+        "--concurrency",
+        type=_COUNT,
+        default=2,
+        metavar="N",
+        help="jobs that run at once; one of them is in the engine (2)",
     )
     limit_flags.add_argument("--queue", type=_COUNT, default=1000, metavar="N", help="jobs that may wait (1000)")
-    limit_flags.add_argument("--max-body-mb", type=_COUNT, default=64, metavar="N", help="the largest request (64)")
     limit_flags.add_argument(
-        "--keep-hours", type=_COUNT, default=24, metavar="N", help="how long results are kept (24)"
+        "--max-body-mb", type=_COUNT, default=64, metavar="N", help="the largest request, in MB (64)"
     )
     limit_flags.add_argument(
-        "--keep-mb", type=_COUNT, default=1024, metavar="N", help="how much results may take (1024)"
+        "--keep-hours", type=_COUNT, default=24, metavar="N", help="the hours that results are kept (24)"
+    )
+    limit_flags.add_argument(
+        "--keep-mb", type=_COUNT, default=1024, metavar="N", help="the disk space for results, in MB (1024)"
     )
     limit_flags.add_argument(
         "--connections",
@@ -86,7 +98,7 @@ def _add_limit_flags(parser: argparse.ArgumentParser) -> None:
         help="connections at once, half of them for one address (default: a third of the descriptors, 1000 at most)",
     )
     limit_flags.add_argument(
-        "--grace", type=_COUNT, default=20, metavar="S", help="seconds for running jobs at the end (20)"
+        "--grace", type=_COUNT, default=20, metavar="S", help="seconds that running jobs get after SIGTERM (20)"
     )
 
 

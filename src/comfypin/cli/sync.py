@@ -34,7 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("words", nargs="+", metavar="[status] DIR DESTINATION", help="the folder, and its destination")
     parser.add_argument("--include", action="append", default=[], metavar="GLOB", help="take only these names")
     parser.add_argument("--exclude", action="append", default=[], metavar="GLOB", help="never take these names")
-    parser.add_argument("--once", action="store_true", help="deliver what is there now, then end")
+    parser.add_argument("--once", action="store_true", help="deliver the present files, then exit")
     parser.add_argument("--delete-after", action="store_true", help="remove each file here once it is confirmed there")
     parser.add_argument(
         "--on-change",
@@ -43,20 +43,30 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="a file that is rewritten: replace the object, add a.r2.png, or leave the first (overwrite)",
     )
     parser.add_argument(
-        "--settle", type=_SECONDS, default=2.0, metavar="S", help="unchanged for S seconds is complete (2)"
+        "--settle", type=_SECONDS, default=2.0, metavar="S", help="a file is complete if unchanged for S seconds (2)"
     )
-    parser.add_argument("--poll", type=_SECONDS, default=5.0, metavar="S", help="scan every S s without events (5)")
-    parser.add_argument("--limit", type=parse_rate, metavar="RATE", help="bytes a second for all uploads, like 20MB/s")
+    parser.add_argument(
+        "--poll",
+        type=_SECONDS,
+        default=5.0,
+        metavar="S",
+        help="scan every S seconds if the file system sends no events (5)",
+    )
+    parser.add_argument(
+        "--limit", type=parse_rate, metavar="RATE", help="the rate limit of all uploads together, such as 20MB/s"
+    )
     parser.add_argument("--workers", type=int, default=8, metavar="N", help="uploads at once (8)")
-    parser.add_argument("--grace", type=_SECONDS, default=10.0, metavar="S", help="on SIGTERM go on for S seconds (10)")
+    parser.add_argument(
+        "--grace", type=_SECONDS, default=10.0, metavar="S", help="after SIGTERM, deliver for S more seconds (10)"
+    )
     parser.add_argument("--outbox", type=Path, metavar="FILE", help="the outbox, on a local disk")
     parser.add_argument("--outbox-copy", type=Path, metavar="FILE", help="a copy of it on a volume, for the next pod")
     parser.add_argument(
-        "--manifest", action="store_true", help="keep a list of what was delivered at the destination (.comfypin/)"
+        "--manifest", action="store_true", help="keep a list of delivered files at the destination (.comfypin/)"
     )
     parser.add_argument("--metrics", action="store_true", help="with status: print Prometheus text")
     parser.add_argument("--json", action="store_true", help="events and results as JSON lines")
-    parser.add_argument("--verbose", action="store_true", help="say every file")
+    parser.add_argument("--verbose", action="store_true", help="print a line for every file")
 
 
 def execute(arguments: argparse.Namespace) -> int:

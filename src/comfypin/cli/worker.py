@@ -26,7 +26,13 @@ log = logging.getLogger(__name__)
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the flags; on RunPod the variables say everything."""
     parser.add_argument("--lock", metavar="FILE|NAME", help="the release (default: LOCK_PATH, COMFY_VERSION_NAME)")
-    parser.add_argument("--concurrency", type=int, default=2, metavar="N", help="jobs at once, one in the engine (2)")
+    parser.add_argument(
+        "--concurrency",
+        type=int,
+        default=2,
+        metavar="N",
+        help="jobs that run at once; one of them is in the engine (2)",
+    )
     parser.add_argument(
         "--grace",
         type=int,
@@ -39,10 +45,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--metrics-port",
         type=int,
         metavar="N",
-        help="serve metrics for Prometheus on this port (default: COMFYPIN_METRICS_PORT, else not)",
+        help="serve metrics for Prometheus on this port (default: COMFYPIN_METRICS_PORT, else none)",
     )
-    parser.add_argument("--json", action="store_true", help="logs as JSON lines")
-    parser.add_argument("--schema", action="store_true", help="print the JSON Schema of a job's input, and end")
+    parser.add_argument("--json", action="store_true", help="write logs as JSON lines")
+    parser.add_argument("--schema", action="store_true", help="print the JSON Schema of a job's input, and exit")
     parser.add_argument("--keep-temp", action="store_true", help="keep what the engine wrote, for debugging")
     parser.add_argument("--verbose", action="store_true", help="add the engine's log")
 

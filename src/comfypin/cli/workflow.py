@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from comfypin.workflow.settable_inputs import WorkflowInput
 
 _CONVERT = """Convert a workflow into the API format, exactly as ComfyUI's page does it when it queues a prompt, and
-print it. What cannot be converted is named, all at once; nothing is printed then (exit code 11)."""
-_CHECK = """Say whether a workflow would run: its classes, values, wires, model files (with the pin of the lock that
-brings each) and input files. Exit code 11 if it would not."""
+print it. If something cannot be converted, everything of that kind is named, and no workflow is printed (exit code 11)."""
+_CHECK = """Check whether a workflow would run: its classes, values, links, model files (with the pin of the lock that
+provides each) and input files. Exit code 11 if it would not."""
 _INPUTS = """List what can be set in a workflow (prompts, seeds, sizes, files, models) by the names that --set takes,
-with types, ranges and the present values. A NAME.inputs.toml beside the workflow names and limits them."""
+with types, ranges and current values. A NAME.inputs.toml beside the workflow can rename and limit them."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--randomize-seeds", action="store_true", help="change the seeds as the page does after a run"
     )
     convert_parser.set_defaults(act=_convert_workflow)
-    check_parser = verbs.add_parser("check", help="say whether a workflow would run", description=_CHECK)
+    check_parser = verbs.add_parser("check", help="check whether a workflow would run", description=_CHECK)
     check_parser.add_argument(
         "--input-dir", metavar="DIR", type=Path, help="the folder of input files (default: the workflow's folder)"
     )
@@ -55,7 +55,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         verb_parser.add_argument("workflow", metavar="WORKFLOW", help="the workflow's file; - is stdin")
         _add_engine_flags(verb_parser)
         verb_parser.add_argument("--json", action="store_true", help="print JSON, failures too")
-        verb_parser.add_argument("--verbose", action="store_true", help="say more about failures")
+        verb_parser.add_argument("--verbose", action="store_true", help="show the cause of failures")
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -71,9 +71,7 @@ def _add_engine_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--engine", "--engine-url", dest="engine_url", metavar="URL", help="the address of a running ComfyUI"
     )
-    group.add_argument(
-        "--lock", metavar="FILE|NAME", help="the release whose engine is asked, and whose pins are named"
-    )
+    group.add_argument("--lock", metavar="FILE|NAME", help="the release, for its engine and its model pins")
 
 
 def _convert_workflow(arguments: argparse.Namespace) -> int:

@@ -14,13 +14,13 @@ from comfypin.cli.lock.common import make_lock_places
 from comfypin.errors import UsageError
 from comfypin.lock.codec import env_digest, lock_digest, to_json
 
-_CHECK = """Say everything that keeps a lock from being realized as it stands: a branch instead of a commit, no
-checksum, no package pins. Exit code 10 when there is anything."""
+_CHECK = """List everything that keeps a lock from being realized: a branch instead of a commit, a missing
+checksum, missing package pins. Exit code 10 if there is any error."""
 _EXPORT = """Print a lock in another tool's format: a requirements file with hashes (pip, uv), a pylock.toml (PEP 751),
 or a CycloneDX bill of materials of ComfyUI, nodes, packages, models and system packages."""
-_VENDOR = """Gather everything that a lock needs beside its models in one folder: wheels, git bundles (submodules too)
-and archives of nodes. `comfypin realize --offline --vendor DIR` needs nothing else, whatever becomes of upstreams."""
-_DIFF = "Say what differs between two locks, pin by pin: + came, - went, ~ is another one."
+_VENDOR = """Gather everything that a lock needs, except its models, in one folder: wheels, git bundles (with submodules)
+and archives of nodes. `comfypin realize --offline --vendor DIR` needs nothing else, even if the upstreams disappear."""
+_DIFF = "List the differences between two locks, pin by pin: + added, - removed, ~ changed."
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -28,15 +28,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
     making_verbs = {
         "create": ("make a lock from repositories, requirements and models", create.configure_create),
-        "capture": ("make a lock from a ComfyUI that lives, or a snapshot", capture.configure_capture),
-        "from-workflow": ("say what workflows need, and make a lock of it", capture.configure_from_workflow),
+        "capture": ("make a lock from an installed ComfyUI, or a snapshot", capture.configure_capture),
+        "from-workflow": ("list what workflows need, and make a lock of it", capture.configure_from_workflow),
         "upgrade": ("make a lock from another one, moving only what is named", upgrade.configure_upgrade),
         "migrate": ("write a lock of schema 1 or 2 as schema 3", upgrade.configure_migrate),
     }
     for name, (summary, configure_verb) in making_verbs.items():
         configure_verb(verbs.add_parser(name, help=summary))
     _add_reading_verbs(verbs)
-    reproduce_parser = verbs.add_parser("reproduce", help="realize and run twice, and compare the pictures")
+    reproduce_parser = verbs.add_parser(
+        "reproduce", help="run a workflow twice, each on a new env, and compare the pictures"
+    )
     reproduce.configure_reproduce(reproduce_parser)
     schema_parser = verbs.add_parser("schema", help="print the JSON Schema of a lock, schema 3")
     schema_parser.set_defaults(act=_print_schema)
@@ -46,7 +48,7 @@ def _add_reading_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParse
     """Add the verbs that only read locks."""
     show_parser = verbs.add_parser("show", help="print what a lock pins", description="Print what a lock pins.")
     show_parser.set_defaults(act=_show_lock)
-    check_parser = verbs.add_parser("check", help="say what keeps a lock from being realized", description=_CHECK)
+    check_parser = verbs.add_parser("check", help="list what keeps a lock from being realized", description=_CHECK)
     check_parser.set_defaults(act=_check_lock)
     export_parser = verbs.add_parser("export", help="print a lock in another tool's format", description=_EXPORT)
     export_parser.add_argument(
@@ -64,14 +66,14 @@ def _add_reading_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParse
         verb_parser.add_argument(
             "--lock", metavar="FILE|NAME", help="a lock file, or a release's name (default: LOCK_PATH)"
         )
-    diff_parser = verbs.add_parser("diff", help="say what differs between two locks", description=_DIFF)
+    diff_parser = verbs.add_parser("diff", help="list the differences between two locks", description=_DIFF)
     diff_parser.add_argument("before", metavar="A", help="a lock file, or a release's name")
-    diff_parser.add_argument("after", metavar="B", help="the other one")
+    diff_parser.add_argument("after", metavar="B", help="the lock to compare with")
     diff_parser.add_argument("--exit-code", action="store_true", help="exit with 1 if they differ")
     diff_parser.set_defaults(act=_compare_locks)
     for verb_parser in (show_parser, check_parser, export_parser, vendor_parser, diff_parser):
         verb_parser.add_argument("--json", action="store_true", help="print JSON")
-        verb_parser.add_argument("--verbose", action="store_true", help="say more about failures")
+        verb_parser.add_argument("--verbose", action="store_true", help="show the cause of failures")
 
 
 def execute(arguments: argparse.Namespace) -> int:

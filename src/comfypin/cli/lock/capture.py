@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from comfypin.locking.repository_refs import RepoSpec
     from comfypin.locking.sources import Places
 
-_CAPTURE = """Make a lock of what is there: a ComfyUI that lives (its commit, its nodes, the packages of its venv, its
-models with their sha256), a ComfyUI-Manager snapshot, or a comfy-lock.yaml of comfy-cli. Nothing there is changed."""
+_CAPTURE = """Make a lock of an installed ComfyUI (its commit, its nodes, the packages of its venv, its models with
+their sha256), a ComfyUI-Manager snapshot, or a comfy-lock.yaml of comfy-cli. The original is not changed."""
 
 
 def configure_capture(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +37,7 @@ def configure_capture(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--leave-out", metavar="NAME", action="append", default=[], help="a node's folder or a package; repeatable"
     )
-    parser.add_argument("--no-verify", action="store_true", help="do not ask the remotes whether they have the commits")
+    parser.add_argument("--no-verify", action="store_true", help="do not check that the remotes have the commits")
     parser.add_argument("--venv", metavar="DIR", type=Path, help="the venv (default: .venv or venv in or beside DIR)")
     parser.add_argument("--models-dir", metavar="DIR", type=Path, help="the models folder (default: DIR/models)")
     parser.add_argument("--no-models", action="store_true", help="leave the models out")
@@ -47,7 +47,7 @@ def configure_capture(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--python", metavar="X.Y", help=f"the Python of a snapshot (default: {DEFAULT_PYTHON})")
     parser.add_argument("--platform", metavar="OS-MACHINE", action="append", default=[], help="default: linux-x86_64")
     parser.add_argument(
-        "--index", metavar="URL", action="append", default=[], help="another package index, asked first"
+        "--index", metavar="URL", action="append", default=[], help="another package index, searched first"
     )
     add_lock_output_flags(parser)
     parser.set_defaults(act=_capture_release, torch=None)
@@ -130,9 +130,9 @@ def _package_name(line: str) -> str:
     return re.split(r"[\s=@<>!~;\[]", line, maxsplit=1)[0]
 
 
-_FROM_WORKFLOW = """Say what workflows need (node packs, models), and with --name make a lock of it. What is not said
-is asked of the node registry; what is ambiguous or unknown is listed, never guessed: settle it with
---node, --model or --unneeded. Exit code 10 while anything is open."""
+_FROM_WORKFLOW = """List what workflows need (node packs, models), and with --name make a lock of it. The node registry
+helps to find packs. What is ambiguous or unknown is listed, never guessed: choose with --node, --model or
+--unneeded. Exit code 10 while anything is open."""
 
 
 def configure_from_workflow(parser: argparse.ArgumentParser) -> None:
@@ -142,17 +142,23 @@ def configure_from_workflow(parser: argparse.ArgumentParser) -> None:
         "workflows", metavar="WORKFLOW", type=Path, nargs="+", help="in UI or API format, or a file that ComfyUI saved"
     )
     parser.add_argument("--name", metavar="NAME", help="make a release of this name (needs --comfyui)")
-    parser.add_argument("--comfyui", metavar="URL[@REF]", help="ComfyUI: says which classes are its own")
     parser.add_argument(
-        "--node", metavar="[FOLDER=]URL[@REF]", action="append", default=[], help="settle a pack; repeatable"
+        "--comfyui", metavar="URL[@REF]", help="ComfyUI's repository, which names the classes that need no pack"
     )
     parser.add_argument(
-        "--model", metavar="[TARGET=]SOURCE", action="append", default=[], help="settle a model; repeatable"
+        "--node", metavar="[FOLDER=]URL[@REF]", action="append", default=[], help="choose a node pack; repeatable"
+    )
+    parser.add_argument(
+        "--model",
+        metavar="[TARGET=]SOURCE",
+        action="append",
+        default=[],
+        help="choose the source of a model; repeatable",
     )
     parser.add_argument(
         "--unneeded", metavar="NAME", action="append", default=[], help="a class, pack or model that is not needed"
     )
-    parser.add_argument("--offline", action="store_true", help="do not ask the node registry")
+    parser.add_argument("--offline", action="store_true", help="do not query the node registry")
     parser.add_argument("--install-script", metavar="FOLDER|all", action="append", default=[], help="as in lock create")
     add_package_flags(parser)
     add_lock_output_flags(parser)

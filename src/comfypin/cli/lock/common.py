@@ -45,12 +45,14 @@ def add_package_flags(parser: argparse.ArgumentParser) -> None:
 
 def add_resolve_flags(group: argparse._ActionsContainer) -> None:
     """Add the flags that overrule requirements, and name package indexes."""
-    group.add_argument("--override", metavar="P", action="append", default=[], help="overrule what anybody asks of P")
+    group.add_argument("--override", metavar="P", action="append", default=[], help="override every requirement of P")
     group.add_argument(
         "--drop-requirement", metavar="LINE|NAME", action="append", default=[], help="leave a requirement out"
     )
-    group.add_argument("--index", metavar="URL", action="append", default=[], help="another package index, asked first")
-    group.add_argument("--exclude-newer", metavar="DATE", help="take no package that was uploaded after this date")
+    group.add_argument(
+        "--index", metavar="URL", action="append", default=[], help="another package index, searched first"
+    )
+    group.add_argument("--exclude-newer", metavar="DATE", help="ignore packages uploaded after this date")
 
 
 def add_lock_output_flags(parser: argparse.ArgumentParser) -> None:
@@ -58,7 +60,7 @@ def add_lock_output_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="FILE", help="the file to write; - is stdout (default: in lockfiles/)")
     parser.add_argument("--force", action="store_true", help="replace a release of this name that pins something else")
     parser.add_argument("--json", action="store_true", help="print what was made as JSON")
-    parser.add_argument("--verbose", action="store_true", help="say more about failures")
+    parser.add_argument("--verbose", action="store_true", help="show the cause of failures")
 
 
 def read_question(arguments: argparse.Namespace) -> "Question":

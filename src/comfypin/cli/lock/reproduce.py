@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 # A first realize may fetch gigabytes.
 TIMEOUT_S = 6 * 3600.0
 EXIT_DIFFERENT = 1
-_REPRODUCE = """Realize a lock in two places, run a workflow on each, and compare the outputs as decoded pixels. Exit
-code 1 when they differ. With --against the second place gets another lock; if the outputs differ, the pins between
+_REPRODUCE = """Realize a lock in two folders, run a workflow on each, and compare the outputs as decoded pixels. Exit
+code 1 if they differ. With --against the second folder gets another lock; if the outputs differ, the pins between
 the two locks are bisected to find the first one that changes them."""
 
 
@@ -31,12 +31,25 @@ def configure_reproduce(parser: argparse.ArgumentParser) -> None:
     parser.description = _REPRODUCE
     parser.add_argument("--lock", metavar="FILE|NAME", help="a lock file, or a release's name (default: LOCK_PATH)")
     parser.add_argument("--workflow", metavar="FILE", type=Path, required=True, help="the workflow, with fixed seeds")
-    parser.add_argument("--against", metavar="FILE|NAME", help="the lock of the second place (default: the same)")
-    parser.add_argument("--tolerance", metavar="LEVELS", type=float, default=0.0, help="of 0 to 255 (default: 0)")
-    parser.add_argument("--work", metavar="DIR", type=Path, help="keep both places here (default: a temporary folder)")
-    parser.add_argument("--models-dir", metavar="DIR", type=Path, help="models of both places (default: MODELS_DIR)")
+    parser.add_argument("--against", metavar="FILE|NAME", help="the lock of the second run (default: the same)")
+    parser.add_argument(
+        "--tolerance",
+        metavar="LEVELS",
+        type=float,
+        default=0.0,
+        help="the largest difference of a colour value, of 255 (default: 0)",
+    )
+    parser.add_argument(
+        "--work",
+        metavar="DIR",
+        type=Path,
+        help="keep the envs and outputs of both runs here (default: a temporary folder)",
+    )
+    parser.add_argument(
+        "--models-dir", metavar="DIR", type=Path, help="the models folder of both runs (default: MODELS_DIR)"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--verbose", action="store_true", help="say more about failures")
+    parser.add_argument("--verbose", action="store_true", help="show the cause of failures")
     parser.set_defaults(act=_reproduce_lock)
 
 

@@ -15,8 +15,8 @@ from comfypin.cli.lock.common import (
     write_lock,
 )
 
-_UPGRADE = """Make a new release from another one, in which only what is named here moves: ComfyUI, nodes, packages,
-models. Other packages stay at their versions unless the new requirements forbid it."""
+_UPGRADE = """Make a new release from another one, and move only what the flags name: ComfyUI, nodes, packages,
+models. Other packages keep their versions unless the new requirements forbid it."""
 
 
 def configure_upgrade(parser: argparse.ArgumentParser) -> None:
@@ -36,8 +36,8 @@ def configure_upgrade(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", metavar="[TARGET=]SOURCE", action="append", default=[], help="add or replace a model"
     )
-    parser.add_argument("--torch", metavar="BUILD", help="another build of torch")
-    parser.add_argument("--python", metavar="X.Y", help="another Python")
+    parser.add_argument("--torch", metavar="BUILD", help="move to another build of torch")
+    parser.add_argument("--python", metavar="X.Y", help="move to another Python")
     add_resolve_flags(parser)
     add_lock_output_flags(parser)
     parser.set_defaults(act=_upgrade_lock)
@@ -87,8 +87,8 @@ def _upgrade_lock(arguments: argparse.Namespace) -> int:
     return write_lock(upgraded, arguments)
 
 
-_MIGRATE = """Write a lock of schema 1 or 2 as schema 3. Without --complete nothing is learned anew and no network is
-needed: what was not pinned stays so, and `lock check` says it. With --complete branches become commits, packages are
+_MIGRATE = """Write a lock of schema 1 or 2 as schema 3. Without --complete no network is needed: what is not pinned
+stays so, and `lock check` lists it. With --complete branches become commits, packages are
 resolved again within the versions that the file names, and every model gets its sha256 and size."""
 
 
@@ -97,7 +97,7 @@ def configure_migrate(parser: argparse.ArgumentParser) -> None:
     parser.description = _MIGRATE
     parser.add_argument("--lock", metavar="FILE|NAME", help="the lock to convert (default: LOCK_PATH)")
     parser.add_argument("--name", metavar="NAME", help="the release's name (default: the file's)")
-    parser.add_argument("--complete", action="store_true", help="also pin what is not pinned; needs the network")
+    parser.add_argument("--complete", action="store_true", help="also pin what is not pinned yet; needs the network")
     add_package_flags(parser)
     add_lock_output_flags(parser)
     parser.set_defaults(act=_migrate_lock)

@@ -37,10 +37,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the actions and their flags."""
     common_parser = argparse.ArgumentParser(add_help=False)
     common_parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
-    common_parser.add_argument("--verbose", action="store_true", help="say more, with tracebacks")
+    common_parser.add_argument("--verbose", action="store_true", help="show the cause of failures")
     file_parser = argparse.ArgumentParser(add_help=False, parents=[common_parser])
     file_parser.add_argument("--file", type=Path, default=Path("runpod.toml"), help="the deployment (runpod.toml)")
-    file_parser.add_argument("--lock", help="the release's lock, when it is not found by the name in the file")
+    file_parser.add_argument("--lock", help="the release's lock, if it is not found by the name in the file")
     action_parsers = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     init_parser = action_parsers.add_parser("init", parents=[common_parser], help="write a commented runpod.toml")
     init_parser.add_argument("--file", type=Path, default=Path("runpod.toml"), help="the file to write (runpod.toml)")
@@ -48,21 +48,25 @@ def configure(parser: argparse.ArgumentParser) -> None:
     init_parser.add_argument("--image", help="its image, NAME@sha256:..., as `comfypin image push` prints it")
     action_parsers.add_parser("schema", parents=[common_parser], help="print the JSON Schema of runpod.toml")
     plan_parser = action_parsers.add_parser(
-        "plan", parents=[file_parser], help="show what apply would do; exit code 2 if anything"
+        "plan", parents=[file_parser], help="show what apply would do; exit code 2 if it would change anything"
     )
-    plan_parser.add_argument("--offline", action="store_true", help="only check the file, ask RunPod nothing")
-    apply_parser = action_parsers.add_parser("apply", parents=[file_parser], help="make it so")
+    plan_parser.add_argument("--offline", action="store_true", help="only check the file; send no request to RunPod")
+    apply_parser = action_parsers.add_parser(
+        "apply", parents=[file_parser], help="create and change resources as the file says"
+    )
     apply_parser.add_argument("--wait", action="store_true", help="wait for workers, then run the smoke job")
-    apply_parser.add_argument("--timeout", type=float, default=900, metavar="S", help="how long --wait waits (900)")
+    apply_parser.add_argument("--timeout", type=float, default=900, metavar="S", help="the time limit of --wait (900)")
     apply_parser.add_argument("--yes", action="store_true", help="replace resources without asking")
-    action_parsers.add_parser("status", parents=[file_parser], help="what exists, and its workers")
+    action_parsers.add_parser("status", parents=[file_parser], help="list what exists, and its workers")
     destroy_parser = action_parsers.add_parser(
-        "destroy", parents=[file_parser], help="remove what carries this deployment's mark"
+        "destroy", parents=[file_parser], help="remove every resource of this deployment"
     )
     destroy_parser.add_argument("--volumes", action="store_true", help="remove its network volumes and their data too")
     destroy_parser.add_argument("--yes", action="store_true", help="do not ask")
     runpod_run.configure(action_parsers.add_parser("run", help="run a workflow on an endpoint and save its outputs"))
-    runpod_volume.configure(action_parsers.add_parser("volume", help="a release's models and env on network volumes"))
+    runpod_volume.configure(
+        action_parsers.add_parser("volume", help="manage a release's models and env on network volumes")
+    )
 
 
 def execute(arguments: argparse.Namespace) -> int:

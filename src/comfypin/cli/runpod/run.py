@@ -15,7 +15,7 @@ def configure(run_parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
     run_parser.description = __doc__
     run_parser.add_argument("workflow", help="a workflow of any kind (a picture with one too), or - for JSON on stdin")
-    run_parser.add_argument("--endpoint", required=True, help="its name in runpod.toml, or its id on RunPod")
+    run_parser.add_argument("--endpoint", required=True, help="the endpoint's name in runpod.toml, or its id on RunPod")
     run_parser.add_argument(
         "--file", type=Path, default=Path("runpod.toml"), help="the deployment that names the endpoint (runpod.toml)"
     )
@@ -31,7 +31,7 @@ def configure(run_parser: argparse.ArgumentParser) -> None:
     run_parser.add_argument("--out-dir", type=Path, default=Path("out"), help="the folder for outputs (out)")
     run_parser.add_argument("--timeout", type=float, default=600, metavar="S", help="cancel after S seconds (600)")
     run_parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
-    run_parser.add_argument("--verbose", action="store_true", help="say more, with tracebacks")
+    run_parser.add_argument("--verbose", action="store_true", help="show the cause of failures")
 
 
 def execute(arguments: argparse.Namespace) -> int:

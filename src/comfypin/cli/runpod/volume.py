@@ -40,13 +40,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     push_parser.add_argument(
         "--home", type=Path, metavar="DIR", help="the folder of this machine's env (default: COMFY_HOME)"
     )
-    push_parser.add_argument("--no-env", action="store_true", help="models only")
-    push_parser.add_argument("--overwrite", action="store_true", help="replace files of others that are in the way")
+    push_parser.add_argument("--no-env", action="store_true", help="push only the models")
+    push_parser.add_argument("--overwrite", action="store_true", help="replace files that comfypin did not push")
     push_parser.add_argument(
         "--part-size",
         type=_parse_part_size,
         metavar="MB",
-        help="the size of parts, 5 to 450 (32); small for slow lines",
+        help="the part size, 5 to 450 (32); use small parts on slow lines",
     )
     _add_verb(verb_parsers, "ls", _list_releases, "list the releases on volumes, their files and sizes")
     verify_parser = _add_verb(
@@ -55,15 +55,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
         _verify_volumes,
         "compare volumes with what was pushed there; exit code 70 on a difference",
     )
-    verify_parser.add_argument("--deep", action="store_true", help="read every byte back")
+    verify_parser.add_argument("--deep", action="store_true", help="download and hash every byte")
     gc_parser = _add_verb(verb_parsers, "gc", _collect_garbage, "remove what was pushed and no kept release needs")
     gc_parser.add_argument(
-        "--keep", action="append", default=[], metavar="RELEASE", help="a release that stays; repeatable (all, if none)"
+        "--keep", action="append", default=[], metavar="RELEASE", help="a release to keep (default: all); repeatable"
     )
     gc_parser.add_argument(
-        "--remove", action="append", default=[], metavar="RELEASE", help="a release that goes; repeatable"
+        "--remove", action="append", default=[], metavar="RELEASE", help="a release to remove; repeatable"
     )
-    gc_parser.add_argument("--yes", action="store_true", help="remove it; without, it is only listed")
+    gc_parser.add_argument("--yes", action="store_true", help="remove it; without --yes it is only listed")
 
 
 def _add_verb(
@@ -73,7 +73,7 @@ def _add_verb(
         verb_name, help=summary, description=f"{summary[0].upper()}{summary[1:]}."
     )
     verb_parser.add_argument(
-        "--volume", action="append", required=True, metavar="NAME", help="its name or id; repeatable for several"
+        "--volume", action="append", required=True, metavar="NAME", help="the volume's name or id; repeatable"
     )
     verb_parser.add_argument(
         "--dc", action="append", default=[], metavar="DC", help="only in this data centre; repeatable"
@@ -82,7 +82,7 @@ def _add_verb(
         "--file", type=Path, default=Path("runpod.toml"), help="the deployment that may name the volume (runpod.toml)"
     )
     verb_parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
-    verb_parser.add_argument("--verbose", action="store_true", help="say more, with tracebacks")
+    verb_parser.add_argument("--verbose", action="store_true", help="show the cause of failures")
     verb_parser.set_defaults(act=run_verb)
     return verb_parser
 
