@@ -1,4 +1,4 @@
-"""What several commands share: reading a release or a workflow, flags, and the lines on stderr.
+"""The code that commands share: reading a release or a workflow, common flags, and lines on stderr.
 
 Imported by every command, so nothing heavy is imported at the top.
 """

@@ -1,4 +1,4 @@
-"""What `comfypin models` prints about pulls, checks and the store, for people or as JSON."""
+"""Reports of `comfypin models` on pulls, checks and the store, for people or as JSON."""
 
 import json
 import sys

@@ -1,6 +1,6 @@
 """Pull the models of a lock, verify, list, stage and collect them.
 
-Models lie once in a store (MODELS_DIR/.comfypin, or --store), named by sha256, with links from ComfyUI's folders.
+Each model is stored once, in a store (MODELS_DIR/.comfypin, or --store), named by sha256, with links from ComfyUI's folders.
 docs/models.md says more.
 """
 

@@ -1,6 +1,6 @@
 """Make this machine match a lock: ComfyUI, nodes and packages, proved by a receipt.
 
-A second run changes nothing. Killed anywhere, the next run finishes the job.
+A second run changes nothing. If a run is killed, the next one finishes the work.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """Serve jobs over HTTP: RunPod's endpoint API on this machine, and every workflow of the release as an endpoint.
 
-Jobs are on the disk before they are accepted, and survive restarts. On a pod the server listens on all addresses and
-wants a token (COMFYPIN_TOKEN, else one is made and printed at the first start). Outputs go where OUTPUT_MODE says, else
-to the bucket that is configured, else into --output-dir, served at /outputs/.
+Jobs are written to disk before they are accepted, so they survive restarts. On a pod the server listens on all
+addresses and requires a token (COMFYPIN_TOKEN, else one that is made and printed at the first start). Outputs go to the
+destination of OUTPUT_MODE, else to the configured bucket, else into --output-dir, which is served at /outputs/.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""Sync a folder to a bucket, losing nothing: every finished file is owed on disk first, then delivered and confirmed.
+"""Sync a folder to a bucket without losing a file: each one is recorded on disk, then delivered and confirmed.
 
 comfypin sync DIR gs://bucket/prefix          keys are the paths under DIR
 comfypin sync DIR az://container/prefix       Azure Blob Storage
-comfypin sync DIR s3://bucket/prefix --once   deliver what is there, then end
+comfypin sync DIR s3://bucket/prefix --once   deliver the present files, then exit
 comfypin sync DIR /mnt/backup                 a folder is a destination too
-comfypin sync status DIR DESTINATION          what is owed, what fails and why
+comfypin sync status DIR DESTINATION          what is pending, what fails and why
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Serve the jobs of a RunPod Serverless endpoint: check the bucket, realize the env, start and warm the engine.
 
-The release is LOCK_PATH or COMFY_VERSION_NAME (in /app/lockfiles), or --lock. Outputs go where OUTPUT_MODE says, else
-to the bucket that is configured, else into the result as base64, as far as RunPod lets a result grow.
+The release is LOCK_PATH or COMFY_VERSION_NAME (in /app/lockfiles), or --lock. Outputs go to the
+destination of OUTPUT_MODE, else to the configured bucket, else into the result as base64, up to RunPod's limit.
 """
 
 import argparse

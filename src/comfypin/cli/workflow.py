@@ -1,8 +1,8 @@
 """Convert workflows into the API format, check them against a release, and list what can be set in them.
 
 A workflow is a file as ComfyUI saves it (UI format), exports it (API format), or a picture that ComfyUI saved; `-` is
-stdin. What an engine knows comes from --object-info FILE, from a running ComfyUI (--engine URL), or from the engine of
-a lock, which is started for it. docs/workflows.md says more.
+stdin. The engine's node classes come from --object-info FILE, from a running ComfyUI (--engine URL), or from the engine
+of a lock, which is started to ask it. docs/workflows.md says more.
 """
 
 import argparse
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from comfypin.workflow.settable_inputs import WorkflowInput
 
 _CONVERT = """Convert a workflow into the API format, exactly as ComfyUI's page does it when it queues a prompt, and
-print it. If something cannot be converted, everything of that kind is named, and no workflow is printed (exit code 11)."""
+print it. If something cannot be converted, all of it is named and nothing is printed (exit code 11)."""
 _CHECK = """Check whether a workflow would run: its classes, values, links, model files (with the pin of the lock that
 provides each) and input files. Exit code 11 if it would not."""
 _INPUTS = """List what can be set in a workflow (prompts, seeds, sizes, files, models) by the names that --set takes,

@@ -18,8 +18,9 @@ _CHECK = """List everything that keeps a lock from being realized: a branch inst
 checksum, missing package pins. Exit code 10 if there is any error."""
 _EXPORT = """Print a lock in another tool's format: a requirements file with hashes (pip, uv), a pylock.toml (PEP 751),
 or a CycloneDX bill of materials of ComfyUI, nodes, packages, models and system packages."""
-_VENDOR = """Gather everything that a lock needs, except its models, in one folder: wheels, git bundles (with submodules)
-and archives of nodes. `comfypin realize --offline --vendor DIR` needs nothing else, even if the upstreams disappear."""
+_VENDOR = """Gather everything that a lock needs, except its models, in one folder: wheels, git bundles with
+submodules, and archives of nodes. `comfypin realize --offline --vendor DIR` needs nothing else, even if
+the upstreams disappear."""
 _DIFF = "List the differences between two locks, pin by pin: + added, - removed, ~ changed."
 
 

@@ -1,4 +1,4 @@
-"""What `comfypin runpod volume` prints about pushes and releases, for people or as JSON."""
+"""Reports of `comfypin runpod volume` on pushes and releases, for people or as JSON."""
 
 import json
 from typing import TYPE_CHECKING
