@@ -1,7 +1,7 @@
 """Pull the models of a lock, verify, list, stage and collect them.
 
-Each model is stored once, in a store (MODELS_DIR/.comfypin, or --store), named by sha256, with links from ComfyUI's folders.
-docs/models.md says more.
+Each model is stored once, in a store (MODELS_DIR/.comfypin, or --store), named by sha256, with links from ComfyUI's
+folders. docs/models.md says more.
 """
 
 import argparse

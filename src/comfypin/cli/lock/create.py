@@ -14,7 +14,8 @@ from comfypin.cli.lock.common import (
 )
 
 _CREATE = """Make a lock: every ref becomes a commit, all requirements are resolved together to wheels with their
-sha256, every model gets its sha256 and size. Nothing is installed. The lock is written to lockfiles/comfy-NAME.lock.json."""
+sha256, every model gets its sha256 and size. Nothing is installed. The lock is written to
+lockfiles/comfy-NAME.lock.json."""
 
 
 def configure_create(parser: argparse.ArgumentParser) -> None:
