@@ -25,6 +25,7 @@ _SIGNS: dict[Verdict, str] = {"good": "+", "absent": "-", "bad": "!"}
 _ENOUGH_FREE_BYTES = 1 << 30
 # nvidia-smi hangs if the driver is broken.
 _PROGRAM_TIMEOUT_S = 10
+_CHOOSE_RELEASE = "Set COMFY_VERSION_NAME or LOCK_PATH, or give --lock to each command."
 _EXTRAS = {
     **{kind.name: (kind.sdk, f"delivery to {kind.title}") for kind in KINDS.values()},
     "serve": ("fastapi", "the HTTP API"),
@@ -111,7 +112,7 @@ def _check_gpu(settings: Settings) -> MachineCheck:
     from comfypin.engine.command import has_gpu
 
     if has_gpu(settings.variables):
-        return MachineCheck(name="gpu", verdict="good", found="there is an accelerator (nvidia-smi says nothing of it)")
+        return MachineCheck(name="gpu", verdict="good", found="an accelerator that nvidia-smi does not list")
     return MachineCheck(name="gpu", verdict="absent", found="none; ComfyUI will be started with --cpu")
 
 
@@ -123,7 +124,7 @@ def _check_comfyui(machine: MachineSettings) -> MachineCheck:
     try:
         child = comfyui_child(comfy_home, EngineSpec(), {}, gpu=False)
     except ComfypinError:
-        remedy = "Set COMFY_HOME, or make one with comfypin realize; the embedded engine needs none."
+        remedy = "Set COMFY_HOME, or install one with comfypin realize; the embedded engine needs none."
         return MachineCheck(name="comfyui", verdict="absent", found=f"none in {comfy_home}", remedy=remedy)
     return MachineCheck(name="comfyui", verdict="good", found=f"{child.argv[1]} with {child.argv[0]}")
 
@@ -134,7 +135,9 @@ def _check_release(machine: MachineSettings) -> MachineCheck:
 
     if machine.lock_path is None and machine.version_name is None:
         known_names = ", ".join(dict.fromkeys(releases(release_folders()))) or "none"
-        return MachineCheck(name="release", verdict="absent", found=f"none chosen; found by name: {known_names}")
+        return MachineCheck(
+            name="release", verdict="absent", found=f"none chosen; found by name: {known_names}", remedy=_CHOOSE_RELEASE
+        )
     try:
         lock_path = find_lock(None, lock_path=machine.lock_path, version_name=machine.version_name)
         lock = read_lock(lock_path).lock
@@ -175,7 +178,7 @@ def _check_buckets(settings: Settings, chosen_mode: OutputMode | None) -> Iterat
         except ComfypinError as error:
             yield MachineCheck(name=mode, verdict="bad", found=error.message)
         else:
-            yield MachineCheck(name=mode, verdict="good", found="configured; the bucket answers")
+            yield MachineCheck(name=mode, verdict="good", found="configured; the bucket responds")
 
 
 def _check_disk(disk_name: str, path: Path) -> MachineCheck:

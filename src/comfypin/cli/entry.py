@@ -129,7 +129,7 @@ def _check_health() -> int:
         connection.request("GET", "/ping")
         return 0 if connection.getresponse().status < 300 else 1
     except OSError as error:
-        print(f"comfypin: the HTTP API does not answer on port {port}: {error}.", file=sys.stderr)
+        print(f"comfypin: the HTTP API does not respond on port {port}: {error}.", file=sys.stderr)
         return 1
 
 

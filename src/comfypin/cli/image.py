@@ -202,10 +202,10 @@ def _show_plan(plan: "ImagePlan", arguments: argparse.Namespace) -> None:
         return
     # The plan is the result of a dry run; otherwise it is progress.
     stream = sys.stdout if arguments.dry_run else sys.stderr
-    print(f"{plan.release} on {plan.base}, about {_format_size(plan.size_bytes)} over it:", file=stream)
+    print(f"{plan.release} on {plan.base}, about {_format_size(plan.size_bytes)} on top:", file=stream)
     for layer in plan.layers:
         size_text = _format_size(layer.size_bytes) if layer.size_bytes else ""
-        print(f"  {layer.name:<10} {size_text:>9}  {'(as it is) ' if layer.cached else ''}{layer.text}", file=stream)
+        print(f"  {layer.name:<10} {size_text:>9}  {'(cached) ' if layer.cached else ''}{layer.text}", file=stream)
     print(f"The build takes about {_format_size(plan.disk_bytes)} of disk.", *plan.remarks, sep="\n", file=stream)
 
 
@@ -254,7 +254,7 @@ def _push_image(arguments: argparse.Namespace) -> int:
     else:
         print(pushed_image.by_digest)
         print(f"Written: {', '.join(str(file) for file in record_files)}", file=sys.stderr)
-        print(f"Attached: its list of contents, {contents_digest}", file=sys.stderr)
+        print(f"Attached: its SBOM, {contents_digest}", file=sys.stderr)
     return 0
 
 

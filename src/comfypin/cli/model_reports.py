@@ -27,7 +27,7 @@ def print_pull_report(pull_report: "PullReport", elapsed_s: float, *, as_json: b
         for reason in outcome.failed_sources:
             print(f"comfypin: {outcome.pin.name}: a source failed: {reason}", file=sys.stderr)
         if outcome.aside is not None:
-            print(f"comfypin: the file that was at {outcome.path} is kept as {outcome.aside}", file=sys.stderr)
+            print(f"comfypin: the file that was at {outcome.path} was moved to {outcome.aside}", file=sys.stderr)
         # Printed in full, so that it can be copied into the lock.
         if outcome.pin.sha256 is None:
             print(

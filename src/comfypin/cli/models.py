@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from comfypin.cli.common import read_named_lock
+from comfypin.cli.common import read_named_lock, report_progress
 from comfypin.cli.flag_values import parse_size, seconds_below, whole_number
 from comfypin.cli.model_reports import blob_to_json, format_blob, print_findings, print_pull_report, print_removed
 from comfypin.errors import UsageError
@@ -325,7 +325,7 @@ def _collect_garbage(arguments: argparse.Namespace) -> int:
     gc_report = collect(blob_store, target_places, chosen_blobs, keep=set() if arguments.even_kept else kept_releases)
     print_removed(list(gc_report.removed), "removed", as_json=arguments.json)
     for blob_use in gc_report.busy:
-        print(f"comfypin: {blob_use.digest.hex[:16]} is in use and stays", file=sys.stderr)
+        print(f"comfypin: {blob_use.digest.hex[:16]} is in use, so it was kept", file=sys.stderr)
     if not arguments.json:
         print(
             f"{gc_report.freed_bytes / 1e9:.2f} GB freed, {gc_report.kept_bytes / 1e9:.2f} GB remain", file=sys.stderr
@@ -347,7 +347,7 @@ def _add_model(arguments: argparse.Namespace) -> int:
     (model_pin,) = pin_models(
         [model_spec],
         make_model_describer(arguments.settings),
-        tell=lambda text: print(f"comfypin: {text}", file=sys.stderr),
+        tell=report_progress,
     )
     # A pickle runs code when it is loaded.
     refusal = pickle_by_name(model_pin)

@@ -235,7 +235,7 @@ def _print_survey(survey: "Survey", workflow_source: str, graph: "Graph") -> Non
 
 def _print_inputs(inputs: "Sequence[WorkflowInput]") -> None:
     if not inputs:
-        print("Nothing of the main kinds can be set; see --all.", file=sys.stderr)
+        print("No input of the main kinds can be set; --all lists every value.", file=sys.stderr)
         return
     rows = [
         (

@@ -153,7 +153,7 @@ def _compare_locks(arguments: argparse.Namespace) -> int:
     elif changes:
         print("\n".join(lines(changes)))
     else:
-        print("No pin differs.", file=sys.stderr)
+        print("The locks pin the same.", file=sys.stderr)
     # As `git diff --exit-code`.
     return 1 if changes and arguments.exit_code else 0
 
