@@ -100,11 +100,11 @@ def _show_status(arguments: argparse.Namespace) -> int:
 def _find_model_drifts(lock: "Lock", arguments: argparse.Namespace) -> "list[Drift]":
     from comfypin.env.status import Drift
     from comfypin.models.verify import Missing, Present, describe
-    from comfypin.wiring import inspect_models
+    from comfypin.wiring import inspect_lock_models
 
     settings = arguments.settings.overridden(comfy_home=arguments.home, models_dir=arguments.models_dir)
     drifts = []
-    for pin, finding in inspect_models(lock, settings):
+    for pin, finding in inspect_lock_models(lock, settings):
         if not isinstance(finding, Present):
             kind = "model-missing" if isinstance(finding, Missing) else "model-changed"
             sentence = f"Model {pin.name} ({pin.target_path}) {describe(finding)}."

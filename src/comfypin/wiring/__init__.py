@@ -4,7 +4,7 @@ from comfypin.wiring.engines import EngineChoice, choose_engine, open_engine
 from comfypin.wiring.envs import ensure_env, ensure_env_pack, make_lock_places, make_realize_options, make_source_places
 from comfypin.wiring.models import (
     bring_models,
-    inspect_models,
+    inspect_lock_models,
     make_model_describer,
     open_model_sources,
     open_model_store,
@@ -23,7 +23,7 @@ __all__ = [
     "ensure_env_pack",
     "http_proxies",
     "http_transport",
-    "inspect_models",
+    "inspect_lock_models",
     "make_fitness_checks",
     "make_job_sink",
     "make_lock_places",

@@ -47,7 +47,7 @@ def bring_models(lock: "Lock", settings: "Settings", *, offline: bool, watcher: 
     return len(wrong_models)
 
 
-def inspect_models(lock: "Lock", settings: "Settings") -> "list[tuple[ModelPin, ModelFinding]]":
+def inspect_lock_models(lock: "Lock", settings: "Settings") -> "list[tuple[ModelPin, ModelFinding]]":
     """Return each model pin with what is at its path; files that changed since the last check are read in full."""
     from comfypin.models.target_paths import Places, targets
     from comfypin.models.verify import inspect_all

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from comfypin.errors import ConfigError
 from comfypin.temp_folders import temp_root
-from comfypin.wiring.models import inspect_models
+from comfypin.wiring.models import inspect_lock_models
 from comfypin.wiring.network import http_proxies
 from comfypin.wiring.sinks import make_job_sink, make_sink
 from comfypin.wiring.stores import open_bucket
@@ -180,7 +180,7 @@ def make_fitness_checks(lock: "Lock", settings: "Settings") -> "Mapping[str, Cal
     def missing_models() -> list[str]:
         if lock.engine.kind != "comfyui":
             return []
-        return [pin.name for pin, finding in inspect_models(lock, settings) if not isinstance(finding, Present)]
+        return [pin.name for pin, finding in inspect_lock_models(lock, settings) if not isinstance(finding, Present)]
 
     return checks(
         lock,
