@@ -119,17 +119,17 @@ def _reproduce_lock(arguments: argparse.Namespace) -> int:
         culprit = None
         # With one lock there is no pin to blame.
         if differing and arguments.against:
-            bisect_steps = steps(reading.lock, other_lock)
+            pin_steps = steps(reading.lock, other_lock)
 
             def is_different(step_number: int) -> bool:
-                report_progress(f"halving: with {bisect_steps[step_number].part} of {other_lock.version_name}")
-                step_outputs = trial.run_workflow(bisect_steps[step_number].lock, f"step-{step_number}")
+                report_progress(f"halving: with {pin_steps[step_number].part} of {other_lock.version_name}")
+                step_outputs = trial.run_workflow(pin_steps[step_number].lock, f"step-{step_number}")
                 return not all(
                     comparison.same
                     for comparison in _compare_outputs(first_outputs, step_outputs, arguments.tolerance).values()
                 )
 
-            culprit = bisect_steps[find_first_different(len(bisect_steps), is_different)] if bisect_steps else None
+            culprit = pin_steps[find_first_different(len(pin_steps), is_different)] if pin_steps else None
     _print_comparison(comparisons, culprit, as_json=arguments.json)
     return EXIT_DIFFERENT if differing else 0
 
