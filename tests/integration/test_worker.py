@@ -284,7 +284,7 @@ def test_a_worker_whose_bucket_is_wrong_ends_before_the_engine_starts(moto: S3Se
     for environ, code, words in (
         (place, 31, "s3://no-such-bucket at http://.* does not exist.*S3_BUCKET"),
         ({**place, "OUTPUT_FORMAT": "bmp"}, 3, "OUTPUT_FORMAT"),
-        ({"OUTPUT_MODE": "file"}, 3, "worker's own disk"),
+        ({"OUTPUT_MODE": "file"}, 3, "a worker's disk is lost"),
     ):
         with RunpodQueue().running() as own, worker(own, environ=environ) as process:
             assert process.wait(30) == code
@@ -330,7 +330,7 @@ def test_a_wrong_bucket_for_what_is_too_big_is_told_of_and_no_more(moto: S3Serve
         own.put("small", {"workflow": {}})
         assert own.wait("small")["output"]["images"][0]["type"] == "base64"
         log = process.log.read_text()  # type: ignore[attr-defined]
-        assert re.search("too big for a result will fail.*no-such-bucket", log), log
+        assert re.search("too big for a result cannot be delivered.*no-such-bucket", log), log
 
 
 def test_a_worker_serves_metrics_where_it_is_given_a_port() -> None:
