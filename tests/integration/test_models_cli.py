@@ -202,7 +202,11 @@ def test_gc_removes_copies_and_leaves_what_has_changed(tmp_path: Path, two_relea
 
 @pytest.mark.parametrize(
     ("flags", "says"),
-    [((), "Say what to keep"), (("--keep-releases", "nwe"), "knows no release nwe"), (("--budget", "lots"), "no size")],
+    [
+        ((), "Say what to keep"),
+        (("--keep-releases", "nwe"), "names nwe, but the store only knows"),
+        (("--budget", "lots"), "is not a size"),
+    ],
 )
 def test_gc_does_not_guess(two_releases: Path, flags: tuple[str, ...], says: str) -> None:
     done = comfypin("models", "gc", "--models-dir", two_releases, *flags)

@@ -71,16 +71,16 @@ def test_a_file_that_is_replaced_on_the_server_meanwhile_is_noticed(home: Home, 
     first = threading.Event()
 
     class Watching:
-        def planned(self, sizes: Mapping[str, int | None]) -> None: ...
+        def plan_files(self, sizes: Mapping[str, int | None]) -> None: ...
 
-        def started(self, name: str, total_bytes: int | None, resumed_bytes: int) -> None: ...
+        def start_file(self, name: str, total_bytes: int | None, resumed_bytes: int) -> None: ...
 
-        def advanced(self, name: str, count: int) -> None:
+        def advance_file(self, name: str, count: int) -> None:
             if not first.is_set():
                 first.set()
                 (tmp_path / "new").replace(served / "x.gguf")
 
-        def ended(self, name: str, outcome: str) -> None: ...
+        def end_file(self, name: str, outcome: str) -> None: ...
 
     with nginx(served, tmp_path / "nginx", server="limit_rate 20m;") as running:
         pin = weights(f"{running.url}/x.gguf")

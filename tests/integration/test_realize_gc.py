@@ -227,7 +227,7 @@ def test_the_command_only_says_until_it_is_told_to(
     assert main(["env", "gc", "--home", str(home.root)]) == 0
     said = capsys.readouterr().out
     assert "gamma, which uv downloaded for no kept lock" in said
-    assert "would go; --yes removes it" in said
+    assert "would be removed; --yes removes it" in said
     assert len(list(home.builds_folder.iterdir())) == 2
     assert cached(places) == PACKAGES
     assert main(["env", "gc", "--home", str(home.root), "--yes", "--json"]) == 0

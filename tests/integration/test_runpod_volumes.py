@@ -27,7 +27,7 @@ from comfypin.runpod.volume_release import FileToPush, PushRecord
 from comfypin.runpod.volumes import NetworkVolume, PushDestination, require_space
 from comfypin.settings.environment import Settings
 from comfypin.storage.s3_settings import S3Credentials, S3Settings
-from comfypin.wiring import volume_bucket
+from comfypin.wiring import open_volume_bucket
 from tests.conftest import shared_path
 from tests.support.models import pin_of, safetensors, some_bytes
 from tests.support.object_servers import ACCESS_KEY, SECRET_KEY, S3Server, boto_client
@@ -287,7 +287,7 @@ def test_a_volume_that_fails_does_not_keep_the_others(desk: Desk) -> None:
 
 
 def test_what_does_not_fit_is_refused_before_it_is_sent(desk: Desk) -> None:
-    bucket = volume_bucket(desk.volume(), "EU-RO-1", Settings(os.environ))
+    bucket = open_volume_bucket(desk.volume(), "EU-RO-1", Settings(os.environ))
     pusher = VolumePusher(bucket, PushRecord(release="wan22", lock_digest="", complete=False, files={}))
     volume = NetworkVolume(identifier="v", name="models", data_center="EU-RO-1", size_gb=10)
     huge = FileToPush(key="models/x", path=desk.folder, sha256=Digest.of(b""), size_bytes=11 << 30)
@@ -361,7 +361,7 @@ def test_gc_takes_what_no_kept_release_names_and_nothing_else(desk: Desk) -> Non
     code, out, _err = desk.run("gc", "--volume", "models", "--keep", "new")
     assert code == 0
     assert "models/vae/x.safetensors" in out
-    assert "would go" in out
+    assert "would be removed" in out
     assert "models/vae/x.safetensors" in files_of(desk.s3, bucket)
     assert desk.run("gc", "--volume", "models", "--keep", "new", "--yes")[0] == 0
     assert set(files_of(desk.s3, bucket)) == {"models/vae/shared.safetensors", "models/mine.safetensors"}

@@ -164,7 +164,7 @@ def test_an_overflow_of_the_kernels_queue_loses_nothing(tmp_path: Path) -> None:
         ([".", "s3://"], 64, "is not the address of a store"),
         ([".", "./backup"], 64, "synced into itself"),
         ([".", "."], 64, "synced into itself"),
-        ([".", "s3://b", "--limit", "fast"], 64, "is no rate"),
+        ([".", "s3://b", "--limit", "fast"], 64, "is not a rate"),
         ([".", "s3://b", "--workers", "0"], 64, "from 1 to 64"),
         (["status", ".", "s3://never-synced"], 64, "Nothing was synced"),
     ],

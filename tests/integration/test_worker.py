@@ -284,7 +284,7 @@ def test_a_worker_whose_bucket_is_wrong_ends_before_the_engine_starts(moto: S3Se
     for environ, code, words in (
         (place, 31, "s3://no-such-bucket at http://.* does not exist.*S3_BUCKET"),
         ({**place, "OUTPUT_FORMAT": "bmp"}, 3, "OUTPUT_FORMAT"),
-        ({"OUTPUT_MODE": "file"}, 3, "worker's own disk"),
+        ({"OUTPUT_MODE": "file"}, 3, "a worker's disk is lost"),
     ):
         with RunpodQueue().running() as own, worker(own, environ=environ) as process:
             assert process.wait(30) == code
@@ -306,7 +306,7 @@ def test_a_bucket_that_is_away_for_a_while_does_not_end_the_worker(moto: S3Serve
             proxy.rule = no_faults
             own.put("later", {"workflow": {}})
             assert own.wait("later")["output"]["images"][0]["type"] == "s3_url"
-            assert "the bucket cannot be asked now" in process.log.read_text()  # type: ignore[attr-defined]
+            assert "the bucket could not be checked" in process.log.read_text()  # type: ignore[attr-defined]
     assert "comfy/outputs/later/manifest.json" in moto.objects(bucket)
 
 
@@ -321,7 +321,7 @@ def test_jobs_bring_their_own_bucket_to_a_worker_that_has_none(moto: S3Server) -
         assert "S3_BUCKET is not set" in own.wait("without")["error"]
         own.put("with", {"workflow": {}, "s3Config": job})
         assert own.wait("with")["output"]["images"][0]["type"] == "s3_url"
-        assert "jobs that bring no s3Config will fail" in process.log.read_text()  # type: ignore[attr-defined]
+        assert "jobs without an s3Config will fail" in process.log.read_text()  # type: ignore[attr-defined]
 
 
 def test_a_wrong_bucket_for_what_is_too_big_is_told_of_and_no_more(moto: S3Server) -> None:
@@ -330,7 +330,7 @@ def test_a_wrong_bucket_for_what_is_too_big_is_told_of_and_no_more(moto: S3Serve
         own.put("small", {"workflow": {}})
         assert own.wait("small")["output"]["images"][0]["type"] == "base64"
         log = process.log.read_text()  # type: ignore[attr-defined]
-        assert re.search("too big for a result will fail.*no-such-bucket", log), log
+        assert re.search("too big for a result cannot be delivered.*no-such-bucket", log), log
 
 
 def test_a_worker_serves_metrics_where_it_is_given_a_port() -> None:

@@ -1,4 +1,4 @@
-"""What a person or a machine is told while a command works: a bar on a terminal, lines in a log, JSON where asked.
+"""Progress and logs while a command works: a bar on a terminal, plain lines in a log, JSON lines with --json.
 
 Everything here goes to stderr; stdout belongs to results.
 """
@@ -24,53 +24,55 @@ if TYPE_CHECKING:
     from comfypin.workflow.graph import ApiGraph, NodeId
 
 _LINE_EVERY_S = 5.0
+# Fast nodes report hundreds of steps a second, which nobody reads.
 _EVENT_EVERY_S = 0.1
 _UPLOAD_EVENT_EVERY_S = 1.0
+# What every record has; the rest came with `extra`.
 _PLAIN_RECORD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
-class Teller(Protocol):
-    """Tells of a job's way, and of every piece that goes up at its end."""
+class ProgressReporter(Protocol):
+    """Shows how far a job is, and then its uploads."""
 
     @property
-    def hear_upload(self) -> "UploadWatcher":
-        """Something happened to an upload; called from any thread."""
+    def report_upload(self) -> "UploadWatcher":
+        """Return the callback that shows what happens to uploads; it may be called from any thread."""
 
-    def say(self, text: str) -> None:
-        """One sentence on what happens now."""
+    def report_step(self, text: str) -> None:
+        """Show one sentence about what happens now."""
 
-    def watch(self, graph: "ApiGraph") -> None:
-        """The job's graph is known: from here on its events can be told in its words."""
+    def attach_graph(self, graph: "ApiGraph") -> None:
+        """Take the job's graph, so that later events can name its nodes by their titles."""
 
-    def hear(self, event: RunEvent) -> None:
-        """Something happened to the job."""
+    def report_event(self, event: RunEvent) -> None:
+        """Show what happened to the job."""
 
 
 @contextmanager
-def telling(*, as_json: bool) -> Iterator[Teller]:
-    """The teller that fits: JSON where asked for, a bar on a terminal, lines elsewhere."""
+def open_reporter(*, as_json: bool) -> Iterator[ProgressReporter]:
+    """Yield the reporter that fits: JSON lines if asked for, a bar on a terminal, else plain lines."""
     if as_json:
-        yield JsonTeller(sys.stderr.write)
+        yield JsonReporter(sys.stderr.write)
     elif sys.stderr.isatty():
-        with _bar() as bar:
-            yield BarTeller(bar)
+        with _open_progress_bar() as progress_bar:
+            yield BarReporter(progress_bar)
     else:
-        yield LineTeller(sys.stderr.write)
+        yield LineReporter(sys.stderr.write)
 
 
-class _Follower:
-    """What all tellers share: the graph's words, and how far the job is."""
+class _JobFollower:
+    """Knows the graph's titles and how far the job is; every reporter extends it."""
 
     def __init__(self) -> None:
         self._graph: ApiGraph | None = None
         self._progress: PromptProgress | None = None
 
-    def watch(self, graph: "ApiGraph") -> None:
+    def attach_graph(self, graph: "ApiGraph") -> None:
         self._graph = graph
         self._progress = PromptProgress(graph)
 
-    def _follow(self, event: RunEvent) -> float | None:
-        """The part of the work that is done, 0 to 1."""
+    def _follow_event(self, event: RunEvent) -> float | None:
+        """Return the part of the work that is done, 0 to 1, or None before the graph is known."""
         if self._progress is None:
             return None
         match event:
@@ -81,154 +83,163 @@ class _Follower:
             case _:
                 return self._progress.apply_event(event)
 
-    def _name(self, node_id: "NodeId") -> str:
+    def _node_name(self, node_id: "NodeId") -> str:
         node = self._graph.nodes.get(node_id) if self._graph else None
         return node_id if node is None else node.title or node.class_type
 
 
-class _Uploads:
-    """How far each upload is, and whether it is time to say so. Safe for threads."""
+class _UploadProgress:
+    """Counts the bytes of each upload, and limits how often they are reported. Thread-safe."""
 
     def __init__(self, clock: Callable[[], float], *, every_s: float) -> None:
         self._clock = clock
         self._every_s = every_s
+        # Uploads report from several threads.
         self._lock = threading.Lock()
         self._sizes: dict[str, int] = {}
         self._sent: dict[str, int] = {}
         self._quiet_until: dict[str, float] = {}
 
-    def begin(self, key: str, size_bytes: int) -> None:
+    def begin_upload(self, key: str, size_bytes: int) -> None:
         with self._lock:
             self._sizes[key], self._sent[key] = size_bytes, 0
             self._quiet_until[key] = self._clock() + self._every_s
 
-    def move(self, key: str, count: int) -> tuple[int, int] | None:
-        """Bytes sent and all bytes, where they are to be told now; what is sent once more does not count."""
+    def advance_upload(self, key: str, byte_count: int) -> tuple[int, int] | None:
+        """Return the bytes sent and the total if it is time to report them, else None; resent bytes do not count."""
         with self._lock:
-            self._sent[key] = min(self._sent[key] + count, self._sizes[key])
+            # A retry sends a part again, so the sum may exceed the size.
+            self._sent[key] = min(self._sent[key] + byte_count, self._sizes[key])
             if self._clock() < self._quiet_until[key]:
                 return None
             self._quiet_until[key] = self._clock() + self._every_s
             return self._sent[key], self._sizes[key]
 
 
-class JsonTeller(_Follower):
-    """One JSON object a line; steps of one node at most ten times a second, bytes of one upload once."""
+class JsonReporter(_JobFollower):
+    """Writes one JSON object a line: a node's steps ten times a second at most, an upload's bytes once a second."""
 
     def __init__(self, write: Callable[[str], object], clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._write = write
         self._clock = clock
         self._quiet_until = 0.0
-        self._uploads = _Uploads(clock, every_s=_UPLOAD_EVENT_EVERY_S)
+        self._uploads = _UploadProgress(clock, every_s=_UPLOAD_EVENT_EVERY_S)
 
-    def say(self, text: str) -> None:
-        self._line({"event": "note", "message": text})
+    def report_step(self, text: str) -> None:
+        self._write_line({"event": "note", "message": text})
 
-    def hear(self, event: RunEvent) -> None:
-        fraction = self._follow(event)
+    def report_event(self, event: RunEvent) -> None:
+        fraction = self._follow_event(event)
+        # The last step is always written, so that each node is seen to reach its end.
         if isinstance(event, NodeProgress) and event.value < event.maximum:
             if self._clock() < self._quiet_until:
                 return
             self._quiet_until = self._clock() + _EVENT_EVERY_S
         facts = event_to_json(event)
         if isinstance(node_id := facts.get("node"), str):
-            facts["name"] = self._name(node_id)
+            facts["name"] = self._node_name(node_id)
         if fraction is not None:
             facts["fraction"] = round(fraction, 4)
-        self._line(facts)
+        self._write_line(facts)
 
-    def hear_upload(self, event: "UploadEvent") -> None:
+    def report_upload(self, event: "UploadEvent") -> None:
         from comfypin.outputs.bucket import UploadFinished, UploadMoved, UploadStarted
 
         match event:
             case UploadStarted(key=key, size_bytes=size):
-                self._uploads.begin(key, size)
-                self._line({"event": "upload_started", "key": key, "size_bytes": size})
-            case UploadMoved(key=key, sent_bytes=count):
-                if (told := self._uploads.move(key, count)) is not None:
-                    self._line({"event": "upload_moved", "key": key, "sent_bytes": told[0], "size_bytes": told[1]})
+                self._uploads.begin_upload(key, size)
+                self._write_line({"event": "upload_started", "key": key, "size_bytes": size})
+            case UploadMoved(key=key, sent_bytes=byte_count):
+                if (progress := self._uploads.advance_upload(key, byte_count)) is not None:
+                    self._write_line(
+                        {"event": "upload_moved", "key": key, "sent_bytes": progress[0], "size_bytes": progress[1]}
+                    )
             case UploadFinished(key=key):
-                self._line({"event": "upload_finished", "key": key})
+                self._write_line({"event": "upload_finished", "key": key})
 
-    def _line(self, facts: dict[str, JsonValue]) -> None:
+    def _write_line(self, facts: dict[str, JsonValue]) -> None:
         self._write(json.dumps(facts, ensure_ascii=False) + "\n")
 
 
-class LineTeller(_Follower):
-    """A line where something changes that a reader of a log wants to know, and now and then how far it is."""
+class LineReporter(_JobFollower):
+    """Writes a line when something changes that a reader of logs wants to know, and the progress every few seconds."""
 
     def __init__(self, write: Callable[[str], object], clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._write = write
         self._clock = clock
+        # Quiet at first: a short job needs no progress lines.
         self._quiet_until = clock() + _LINE_EVERY_S
-        self._uploads = _Uploads(clock, every_s=_LINE_EVERY_S)
+        self._uploads = _UploadProgress(clock, every_s=_LINE_EVERY_S)
 
-    def say(self, text: str) -> None:
+    def report_step(self, text: str) -> None:
         self._write(f"{text}\n")
 
-    def hear(self, event: RunEvent) -> None:
-        fraction = self._follow(event)
-        if (told := _sentence(event)) is not None:
+    def report_event(self, event: RunEvent) -> None:
+        fraction = self._follow_event(event)
+        if (sentence := _describe_event(event)) is not None:
+            # Phases are short, so a log need not name them.
             if not isinstance(event, PhaseStarted):
-                self.say(told)
+                self.report_step(sentence)
         elif isinstance(event, NodeStarted | NodeProgress) and self._clock() >= self._quiet_until:
             self._quiet_until = self._clock() + _LINE_EVERY_S
             steps = f" {event.value:g}/{event.maximum:g}" if isinstance(event, NodeProgress) else ""
-            self.say(f"{fraction or 0:4.0%}  {self._name(event.node_id)}{steps}")
+            self.report_step(f"{fraction or 0:4.0%}  {self._node_name(event.node_id)}{steps}")
 
-    def hear_upload(self, event: "UploadEvent") -> None:
+    def report_upload(self, event: "UploadEvent") -> None:
         from comfypin.outputs.bucket import UploadMoved, UploadStarted
 
         match event:
             case UploadStarted(key=key, size_bytes=size):
-                self._uploads.begin(key, size)
-            case UploadMoved(key=key, sent_bytes=count):
-                if (told := self._uploads.move(key, count)) is not None:
-                    self.say(f"Uploading {key}: {told[0] / 1e6:.1f} of {told[1] / 1e6:.1f} MB")
+                self._uploads.begin_upload(key, size)
+            case UploadMoved(key=key, sent_bytes=byte_count):
+                if (progress := self._uploads.advance_upload(key, byte_count)) is not None:
+                    self.report_step(f"Uploading {key}: {progress[0] / 1e6:.1f} of {progress[1] / 1e6:.1f} MB")
 
 
-class BarTeller(_Follower):
-    """A bar with the node that runs and the time that has gone by."""
+class BarReporter(_JobFollower):
+    """Draws a bar with the running node and the elapsed time."""
 
-    def __init__(self, bar: "rich.progress.Progress") -> None:
+    def __init__(self, progress_bar: "rich.progress.Progress") -> None:
         super().__init__()
-        self._bar = bar
-        self._task = bar.add_task("", total=None)
+        self._progress_bar = progress_bar
+        # Without a total, rich shows that work goes on, but not how far it is.
+        self._task = progress_bar.add_task("", total=None)
         self._uploads: dict[str, rich.progress.TaskID] = {}
 
-    def say(self, text: str) -> None:
-        self._bar.update(self._task, description=text)
+    def report_step(self, text: str) -> None:
+        self._progress_bar.update(self._task, description=text)
 
-    def hear(self, event: RunEvent) -> None:
-        fraction = self._follow(event)
+    def report_event(self, event: RunEvent) -> None:
+        fraction = self._follow_event(event)
+        # Printed above the bar: its own text is overwritten by the next event.
         if isinstance(event, Warned | Requeued):
-            self._bar.console.print(_sentence(event), markup=False, highlight=False)
-        elif (told := _sentence(event)) is not None:
-            self._bar.update(self._task, description=told, completed=fraction)
+            self._progress_bar.console.print(_describe_event(event), markup=False, highlight=False)
+        elif (sentence := _describe_event(event)) is not None:
+            self._progress_bar.update(self._task, description=sentence, completed=fraction)
         elif isinstance(event, NodeStarted | NodeProgress):
             steps = f" {event.value:g}/{event.maximum:g}" if isinstance(event, NodeProgress) else ""
-            self._bar.update(
-                self._task, total=1.0, completed=fraction or 0.0, description=self._name(event.node_id) + steps
+            self._progress_bar.update(
+                self._task, total=1.0, completed=fraction or 0.0, description=self._node_name(event.node_id) + steps
             )
 
-    def hear_upload(self, event: "UploadEvent") -> None:
+    def report_upload(self, event: "UploadEvent") -> None:
         from comfypin.outputs.bucket import UploadFinished, UploadMoved, UploadStarted
 
         match event:
             case UploadStarted(key=key, size_bytes=size):
-                self._uploads[key] = self._bar.add_task(key, total=size)
-            case UploadMoved(key=key, sent_bytes=count):
-                self._bar.advance(self._uploads[key], count)
+                self._uploads[key] = self._progress_bar.add_task(key, total=size)
+            case UploadMoved(key=key, sent_bytes=byte_count):
+                self._progress_bar.advance(self._uploads[key], byte_count)
             case UploadFinished(key=key):
-                self._bar.remove_task(self._uploads.pop(key))
+                self._progress_bar.remove_task(self._uploads.pop(key))
 
 
-def _sentence(event: RunEvent) -> str | None:
+def _describe_event(event: RunEvent) -> str | None:
     match event:
-        case Queued(ahead=ahead) if ahead:
-            return f"Waiting behind {ahead} prompts."
+        case Queued(ahead=prompts_ahead) if prompts_ahead:
+            return f"Waiting behind {prompts_ahead} prompts."
         case Warned(message=message):
             return f"Warning: {message}"
         case Requeued(reason=reason):
@@ -242,61 +253,72 @@ def _sentence(event: RunEvent) -> str | None:
 
 
 @contextmanager
-def _bar() -> "Iterator[rich.progress.Progress]":
+def _open_progress_bar() -> "Iterator[rich.progress.Progress]":
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
     # Titles may hold brackets, which rich would read as styles.
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        yield progress
+    # Transient: when the bar is gone, only results stay.
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress_bar:
+        yield progress_bar
 
 
 def configure_logging(*, as_json: bool, verbose: bool) -> None:
-    """Send logs to stderr: warnings, and with `verbose` all that our own modules and the engine say."""
+    """Send logs to stderr: warnings only, or with `verbose` everything that our modules and the engine log."""
     handler = _StderrHandler()
     handler.setFormatter(JsonFormatter() if as_json else PlainFormatter())
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(logging.WARNING)
+    root_logger = logging.getLogger()
+    # Replaces what an SDK or an earlier call may have added: two handlers print every line twice.
+    root_logger.handlers[:] = [handler]
+    root_logger.setLevel(logging.WARNING)
+    # Only our own loggers become verbose; SDKs log every request.
     logging.getLogger("comfypin").setLevel(logging.INFO if verbose else logging.WARNING)
 
 
 def configure_service_logging(*, as_json: bool, verbose: bool) -> None:
-    """As `configure_logging`, for what runs for days: it tells what it does; `verbose` adds the engine's log."""
+    """Send logs to stderr for a command that runs for days: its own events always, the engine's log if `verbose`."""
     configure_logging(as_json=as_json, verbose=True)
     logging.getLogger("comfypin.engine.log").setLevel(logging.INFO if verbose else logging.WARNING)
 
 
 class _StderrHandler(logging.StreamHandler):  # type: ignore[type-arg]
-    """Writes to whatever stderr is now, so that lines appear above a bar."""
+    """Writes to what stderr is at that moment: rich replaces it while a bar is drawn, and puts lines above the bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
         self.stream = sys.stderr
         super().emit(record)
 
 
-def _facts(record: logging.LogRecord) -> dict[str, object]:
+def _extra_fields(record: logging.LogRecord) -> dict[str, object]:
     return {name: value for name, value in vars(record).items() if name not in _PLAIN_RECORD}
 
 
 class PlainFormatter(logging.Formatter):
-    """`12:00:00 warning model fetched path=vae/x.safetensors`."""
+    """Formats a record as `12:00:00 warning model fetched path=vae/x.safetensors`."""
 
     def format(self, record: logging.LogRecord) -> str:
+        # The engine's lines carry their own time and level.
         if record.name == "comfypin.engine.log":
             return f"engine | {record.getMessage()}"
-        when = time.strftime("%H:%M:%S", time.localtime(record.created))
-        facts = "".join(f" {name}={value}" for name, value in _facts(record).items() if name != "action")
-        text = f"{when} {record.levelname.lower()} {record.getMessage()}{facts}"
+        time_of_day = time.strftime("%H:%M:%S", time.localtime(record.created))
+        # `action` is for machines; the message says the same.
+        facts = "".join(f" {name}={value}" for name, value in _extra_fields(record).items() if name != "action")
+        text = f"{time_of_day} {record.levelname.lower()} {record.getMessage()}{facts}"
         return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line."""
+    """Formats a record as one JSON object on a line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        facts = {"event": "log", "level": record.levelname.lower(), "message": record.getMessage(), **_facts(record)}
+        facts = {
+            "event": "log",
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+            **_extra_fields(record),
+        }
         if record.exc_info:
             facts["exception"] = self.formatException(record.exc_info)
+        # `extra` may hold paths and other objects.
         return json.dumps(facts, ensure_ascii=False, default=str)

@@ -1,4 +1,4 @@
-"""Run the built-in demo: a picture that comes with the package becomes a sheet of prints, on the embedded engine."""
+"""Run the built-in demo: the embedded engine turns a picture from the package into a sheet of prints."""
 
 import argparse
 from pathlib import Path
@@ -17,32 +17,38 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=Path("comfypin-demo.png"),
         help="the picture (default: %(default)s)",
     )
-    run.add_telling_flags(parser)
+    run.add_report_flags(parser)
 
 
 def execute(arguments: argparse.Namespace) -> int:
     """Run the demo as `comfypin run` does, from the package's own data."""
-    data = _data_folder()
-    words = [
+    data_folder = _find_demo_data()
+    run_words = [
         "--lock",
-        str(data / "lockfiles" / "comfy-demo.lock.json"),
+        str(data_folder / "lockfiles" / "comfy-demo.lock.json"),
         "--workflow",
-        str(data / "workflows" / "demo.json"),
+        str(data_folder / "workflows" / "demo.json"),
     ]
-    words += ["--output", "base64", "--out-file", str(arguments.out_file)]
-    parser = argparse.ArgumentParser()
-    run.configure(parser)
-    wanted = parser.parse_args(words)
-    wanted.json, wanted.verbose, wanted.settings = arguments.json, arguments.verbose, arguments.settings
-    return run.execute(wanted)
+    run_words += ["--output", "base64", "--out-file", str(arguments.out_file)]
+    # Through the parser of `run`, so that its defaults apply.
+    run_parser = argparse.ArgumentParser()
+    run.configure(run_parser)
+    run_arguments = run_parser.parse_args(run_words)
+    run_arguments.json, run_arguments.verbose, run_arguments.settings = (
+        arguments.json,
+        arguments.verbose,
+        arguments.settings,
+    )
+    return run.execute(run_arguments)
 
 
-def _data_folder() -> Path:
-    """The data in the installed package, or in the checkout that the package is imported from."""
-    package = Path(comfypin.__file__).parent
-    for folder in (package / "data", package.parents[1]):
+def _find_demo_data() -> Path:
+    """Return the folder of demo data: in the installed package, or in the checkout that it is imported from."""
+    package_folder = Path(comfypin.__file__).parent
+    for folder in (package_folder / "data", package_folder.parents[1]):
         if (folder / "workflows" / "demo.json").is_file():
             return folder
     raise UsageError(
-        f"This installation of comfypin has no demo: there is no workflows/demo.json in {package / 'data'}."
+        f"This installation of comfypin has no demo: workflows/demo.json is missing in {package_folder / 'data'}; "
+        "install it again."
     )

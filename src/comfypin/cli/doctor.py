@@ -23,7 +23,9 @@ from comfypin.storage.registry import KINDS
 Verdict = Literal["good", "absent", "bad"]
 _SIGNS: dict[Verdict, str] = {"good": "+", "absent": "-", "bad": "!"}
 _ENOUGH_FREE_BYTES = 1 << 30
+# nvidia-smi hangs if the driver is broken.
 _PROGRAM_TIMEOUT_S = 10
+_CHOOSE_RELEASE = "Set COMFY_VERSION_NAME or LOCK_PATH, or give --lock to each command."
 _EXTRAS = {
     **{kind.name: (kind.sdk, f"delivery to {kind.title}") for kind in KINDS.values()},
     "serve": ("fastapi", "the HTTP API"),
@@ -32,8 +34,8 @@ _EXTRAS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
-    """One thing looked at: `absent` one may do without, `bad` is in the way, `remedy` says what to do."""
+class MachineCheck:
+    """One finding: `absent` is optional, `bad` prevents runs, and `remedy` says what to do."""
 
     name: str
     verdict: Verdict
@@ -47,8 +49,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    """Look, print, and return 1 where something is in the way."""
-    checks = list(examine(arguments.settings))
+    """Print the findings; return 1 if something prevents runs."""
+    # All of them first: the longest name sets the column's width.
+    checks = list(examine_machine(arguments.settings))
     if arguments.json:
         print(json.dumps({"checks": [asdict(check) for check in checks]}))
     else:
@@ -60,122 +63,136 @@ def execute(arguments: argparse.Namespace) -> int:
     return 1 if any(check.verdict == "bad" for check in checks) else 0
 
 
-def examine(settings: Settings) -> Iterator[Check]:
-    """Everything that is looked at, in order; settings that cannot be read are a finding like any other."""
-    yield Check(name="comfypin", verdict="good", found=__version__)
+def examine_machine(settings: Settings) -> Iterator[MachineCheck]:
+    """Yield every finding in order; settings that cannot be read are a finding too."""
+    yield MachineCheck(name="comfypin", verdict="good", found=__version__)
     version = platform.python_version()
-    yield Check(name="python", verdict="good", found=f"{version} at {sys.executable}")
-    yield from _programs()
-    yield _gpu(settings)
+    yield MachineCheck(name="python", verdict="good", found=f"{version} at {sys.executable}")
+    yield from _check_programs()
+    yield _check_gpu(settings)
     try:
         machine, mode = settings.machine, named_mode(settings.variables)
     except ComfypinError as error:
-        yield Check(name="settings", verdict="bad", found=error.message, remedy="Correct or unset the variable.")
+        yield MachineCheck(name="settings", verdict="bad", found=error.message, remedy="Correct or unset the variable.")
         return
-    yield _engine(machine)
-    yield _release(machine)
-    yield from (_extra(extra, module, purpose) for extra, (module, purpose) in _EXTRAS.items())
-    yield from _outputs(settings, mode)
-    yield from (_disk(name, path) for name, path in (("models", machine.models_dir), ("here", Path.cwd())))
+    yield _check_comfyui(machine)
+    yield _check_release(machine)
+    yield from (_check_extra(extra, module, purpose) for extra, (module, purpose) in _EXTRAS.items())
+    yield from _check_buckets(settings, mode)
+    yield from (_check_disk(name, path) for name, path in (("models", machine.models_dir), ("here", Path.cwd())))
 
 
-def _programs() -> Iterator[Check]:
-    for name, beside, purpose in (
+def _check_programs() -> Iterator[MachineCheck]:
+    for program_name, bundled, purpose in (
+        # uv is installed with comfypin, beside its Python, which need not be on PATH.
         ("uv", Path(sys.executable).with_name("uv"), "installing Python packages"),
         ("git", None, "fetching ComfyUI and nodes"),
         ("docker", None, "building images"),
     ):
-        program = str(beside) if beside is not None and beside.exists() else shutil.which(name)
+        program = str(bundled) if bundled is not None and bundled.exists() else shutil.which(program_name)
         if program is None:
-            yield Check(
-                name=name, verdict="absent", found=f"not found; needed for {purpose}", remedy=f"Install {name}."
+            yield MachineCheck(
+                name=program_name,
+                verdict="absent",
+                found=f"not found; needed for {purpose}",
+                remedy=f"Install {program_name}.",
             )
         else:
-            yield Check(name=name, verdict="good", found=_said(program, "--version") or program)
+            yield MachineCheck(name=program_name, verdict="good", found=_output_of(program, "--version") or program)
 
 
-def _gpu(settings: Settings) -> Check:
+def _check_gpu(settings: Settings) -> MachineCheck:
     program = shutil.which("nvidia-smi")
     if program is not None:
         query = "--query-gpu=name,memory.total,driver_version"
-        said = _said(program, query, "--format=csv,noheader")
-        if said:
-            return Check(name="gpu", verdict="good", found=said)
+        gpu_names = _output_of(program, query, "--format=csv,noheader")
+        if gpu_names:
+            return MachineCheck(name="gpu", verdict="good", found=gpu_names)
+    # There are accelerators without nvidia-smi.
     from comfypin.engine.command import has_gpu
 
     if has_gpu(settings.variables):
-        return Check(name="gpu", verdict="good", found="there is an accelerator (nvidia-smi says nothing of it)")
-    return Check(name="gpu", verdict="absent", found="none; ComfyUI will be started with --cpu")
+        return MachineCheck(name="gpu", verdict="good", found="an accelerator that nvidia-smi does not list")
+    return MachineCheck(name="gpu", verdict="absent", found="none; ComfyUI will be started with --cpu")
 
 
-def _engine(machine: MachineSettings) -> Check:
+def _check_comfyui(machine: MachineSettings) -> MachineCheck:
     from comfypin.engine.command import comfyui_child
     from comfypin.lock.model import EngineSpec
 
-    home = machine.comfy_home
+    comfy_home = machine.comfy_home
     try:
-        child = comfyui_child(home, EngineSpec(), {}, gpu=False)
+        child = comfyui_child(comfy_home, EngineSpec(), {}, gpu=False)
     except ComfypinError:
-        remedy = "Set COMFY_HOME, or make one with comfypin realize; the embedded engine needs none."
-        return Check(name="comfyui", verdict="absent", found=f"none in {home}", remedy=remedy)
-    return Check(name="comfyui", verdict="good", found=f"{child.argv[1]} with {child.argv[0]}")
+        remedy = "Set COMFY_HOME, or install one with comfypin realize; the embedded engine needs none."
+        return MachineCheck(name="comfyui", verdict="absent", found=f"none in {comfy_home}", remedy=remedy)
+    return MachineCheck(name="comfyui", verdict="good", found=f"{child.argv[1]} with {child.argv[0]}")
 
 
-def _release(machine: MachineSettings) -> Check:
+def _check_release(machine: MachineSettings) -> MachineCheck:
     from comfypin.lock.codec import read_lock
     from comfypin.lock.lookup import find_lock, list_releases, release_folders
 
     if machine.lock_path is None and machine.version_name is None:
-        known = ", ".join(dict.fromkeys(list_releases(release_folders()))) or "none"
-        return Check(name="release", verdict="absent", found=f"none chosen; found by name: {known}")
+        known_names = ", ".join(dict.fromkeys(list_releases(release_folders()))) or "none"
+        return MachineCheck(
+            name="release", verdict="absent", found=f"none chosen; found by name: {known_names}", remedy=_CHOOSE_RELEASE
+        )
     try:
-        path = find_lock(None, lock_path=machine.lock_path, version_name=machine.version_name)
-        lock = read_lock(path).lock
+        lock_path = find_lock(None, lock_path=machine.lock_path, version_name=machine.version_name)
+        lock = read_lock(lock_path).lock
     except ComfypinError as error:
-        return Check(name="release", verdict="bad", found=error.message)
-    return Check(name="release", verdict="good", found=f"{lock.version_name} ({lock.engine.kind}) from {path}")
+        return MachineCheck(name="release", verdict="bad", found=error.message)
+    return MachineCheck(
+        name="release", verdict="good", found=f"{lock.version_name} ({lock.engine.kind}) from {lock_path}"
+    )
 
 
-def _extra(extra: str, module: str, purpose: str) -> Check:
+def _check_extra(extra: str, module: str, purpose: str) -> MachineCheck:
     if _is_installed(module):
-        return Check(name=f"[{extra}]", verdict="good", found=f"installed: {purpose}")
+        return MachineCheck(name=f"[{extra}]", verdict="good", found=f"installed: {purpose}")
     remedy = f"pip install 'comfypin[{extra}]'"
-    return Check(name=f"[{extra}]", verdict="absent", found=f"not installed: {purpose}", remedy=remedy)
+    return MachineCheck(name=f"[{extra}]", verdict="absent", found=f"not installed: {purpose}", remedy=remedy)
 
 
 def _is_installed(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
+    # `find_spec` of a dotted name imports its parent, which may be missing.
     except ImportError:
         return False
 
 
-def _outputs(settings: Settings, named: OutputMode | None) -> Iterator[Check]:
+def _check_buckets(settings: Settings, chosen_mode: OutputMode | None) -> Iterator[MachineCheck]:
     from comfypin import wiring
     from comfypin.settings.errors import SettingMissing
 
     for mode in KINDS:
         try:
+            # Opening a bucket asks it, so a wrong key shows here.
             wiring.make_sink(mode, settings)
+        # Most machines need one bucket: an unset one is only bad if OUTPUT_MODE names it.
         except SettingMissing as error:
-            verdict: Verdict = "bad" if named == mode else "absent"
-            yield Check(name=mode, verdict=verdict, found=error.message)
+            verdict: Verdict = "bad" if chosen_mode == mode else "absent"
+            yield MachineCheck(name=mode, verdict=verdict, found=error.message)
         except ComfypinError as error:
-            yield Check(name=mode, verdict="bad", found=error.message)
+            yield MachineCheck(name=mode, verdict="bad", found=error.message)
         else:
-            yield Check(name=mode, verdict="good", found="configured; the bucket answers")
+            yield MachineCheck(name=mode, verdict="good", found="configured; the bucket responds")
 
 
-def _disk(name: str, path: Path) -> Check:
+def _check_disk(disk_name: str, path: Path) -> MachineCheck:
     free = free_bytes(path)
     verdict: Verdict = "good" if free >= _ENOUGH_FREE_BYTES else "bad"
     remedy = None if verdict == "good" else "Free some space: less than 1 GB is left."
-    return Check(name=f"disk ({name})", verdict=verdict, found=f"{free / 1e9:.1f} GB free at {path}", remedy=remedy)
+    return MachineCheck(
+        name=f"disk ({disk_name})", verdict=verdict, found=f"{free / 1e9:.1f} GB free at {path}", remedy=remedy
+    )
 
 
-def _said(*command: str) -> str | None:
+def _output_of(*command: str) -> str | None:
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=_PROGRAM_TIMEOUT_S, check=True)
+        completed = subprocess.run(command, capture_output=True, text=True, timeout=_PROGRAM_TIMEOUT_S, check=True)
     except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
         return None
-    return "; ".join(answer.stdout.split("\n")).strip("; ") or None
+    return "; ".join(completed.stdout.split("\n")).strip("; ") or None

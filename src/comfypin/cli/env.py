@@ -1,4 +1,4 @@
-"""Look after realized envs: is one still what its lock says, pack it for other machines, throw old ones away."""
+"""Check realized envs against their locks, pack them for other machines, and remove old ones."""
 
 import argparse
 import json
@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from comfypin.cli.realize import add_home
+from comfypin.cli.common import add_home_flag, read_named_lock
 from comfypin.errors import EnvError, UsageError
 
 if TYPE_CHECKING:
@@ -21,142 +21,159 @@ if TYPE_CHECKING:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the verbs and their flags."""
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
-    status = verbs.add_parser(
+    status_parser = verbs.add_parser(
         "status",
-        help="say what differs from the lock",
+        help="list the differences from the lock",
         description="Check every file of the current env by sha256, and name what differs: a moved commit, an edited "
         "file, a package changed by hand, a model. Exit code 40 when anything does.",
     )
-    status.add_argument("--lock", metavar="FILE|NAME", help="compare with this lock (default: the one realized last)")
-    status.add_argument("--models-dir", type=Path, metavar="DIR", help="where models lie (default: MODELS_DIR)")
-    status.add_argument("--no-models", action="store_true", help="do not look at models")
-    status.set_defaults(act=_status)
-    pack = verbs.add_parser(
+    _add_status_flags(status_parser)
+    status_parser.set_defaults(act=_show_status)
+    pack_parser = verbs.add_parser(
         "pack",
         help="write the env as one file",
         description="Write the current env, with byte-code, as one file that is named by what is in it, for other "
         "machines to unpack in seconds: comfypin realize --packs PLACE finds it.",
     )
-    pack.add_argument("place", metavar="DIR|BUCKET", help="a folder, a volume's folder, or a bucket such as s3://...")
-    pack.set_defaults(act=_pack)
-    gc = verbs.add_parser(
+    pack_parser.add_argument(
+        "place", metavar="DIR|BUCKET", help="a folder, a volume's folder, or a bucket such as s3://..."
+    )
+    pack_parser.set_defaults(act=_pack_env)
+    gc_parser = verbs.add_parser(
         "gc",
         help="remove envs and cached packages that no kept lock needs",
         description="Print what no kept lock needs and how much becomes free; remove it with --yes. The current env "
         "and what it needs are always kept, and so are cached packages that any env on this disk shares. Models are "
         "`comfypin models gc`.",
     )
-    gc.add_argument("--keep", metavar="LOCK", action="append", default=[], help="a lock whose env stays; repeatable")
-    gc.add_argument("--yes", action="store_true", help="remove it")
-    gc.set_defaults(act=_gc)
-    for verb in (status, pack, gc):
-        add_home(verb)
-        verb.add_argument("--json", action="store_true", help="print JSON")
-        verb.add_argument("--verbose", action="store_true", help="say more about failures")
+    gc_parser.add_argument(
+        "--keep", metavar="LOCK", action="append", default=[], help="a lock whose env stays; repeatable"
+    )
+    gc_parser.add_argument("--yes", action="store_true", help="remove it; without --yes it is only listed")
+    gc_parser.set_defaults(act=_collect_garbage)
+    for verb_parser in (status_parser, pack_parser, gc_parser):
+        add_home_flag(verb_parser)
+        verb_parser.add_argument("--json", action="store_true", help="print JSON")
+        verb_parser.add_argument("--verbose", action="store_true", help="show the cause of failures")
+
+
+def _add_status_flags(status_parser: argparse.ArgumentParser) -> None:
+    status_parser.add_argument(
+        "--lock", metavar="FILE|NAME", help="compare with this lock (default: the one realized last)"
+    )
+    status_parser.add_argument("--models-dir", type=Path, metavar="DIR", help="the models folder (default: MODELS_DIR)")
+    status_parser.add_argument("--no-models", action="store_true", help="do not check models")
 
 
 def execute(arguments: argparse.Namespace) -> int:
     """Run the verb."""
     if arguments.verb is None:
-        raise UsageError("Say what to do with envs; see comfypin env --help.")
+        raise UsageError("comfypin env needs a verb: status, pack or gc; see comfypin env --help.")
     return int(arguments.act(arguments))
 
 
-def _home(arguments: argparse.Namespace) -> "Home":
+def _make_home(arguments: argparse.Namespace) -> "Home":
     from comfypin.env.layout import Home
 
     settings = arguments.settings.machine.with_flags(comfy_home=arguments.home)
     return Home(root=settings.comfy_home.absolute())
 
 
-def _status(arguments: argparse.Namespace) -> int:
+def _show_status(arguments: argparse.Namespace) -> int:
     from comfypin.env.status import check_env
 
-    home = _home(arguments)
-    lock = _lock(arguments, home)
+    home = _make_home(arguments)
+    lock = _choose_lock(arguments, home)
     status = check_env(home, lock)
+    # The receipt does not list models: several envs share them.
     if lock is not None and not arguments.no_models:
-        status = replace(status, drifts=(*status.drifts, *_model_drifts(lock, arguments)))
+        status = replace(status, drifts=(*status.drifts, *_find_model_drifts(lock, arguments)))
     if arguments.json:
         print(json.dumps(status.to_json(), indent=2, sort_keys=True))
     else:
         for drift in status.drifts:
             print(f"{drift.kind:18} {drift.text}")
-        files = f"{status.receipt.files} files" if status.receipt else "no receipt"
+        file_count = f"{status.receipt.files} files" if status.receipt else "no receipt"
         count = len(status.drifts)
-        found = f"{count} difference{'s' if count > 1 else ''}" if count else "what its lock says"
-        print(f"{status.folder}: {found} ({files})")
+        summary = f"{count} difference{'s' if count > 1 else ''}" if count else "what its lock says"
+        print(f"{status.folder}: {summary} ({file_count})")
     return EnvError.exit_code if status.drifts else 0
 
 
-def _model_drifts(lock: "Lock", arguments: argparse.Namespace) -> "list[Drift]":
+def _find_model_drifts(lock: "Lock", arguments: argparse.Namespace) -> "list[Drift]":
     from comfypin.env.drift import Drift
     from comfypin.models.verify import Missing, Present, describe_finding
-    from comfypin.wiring import model_findings
+    from comfypin.wiring import inspect_lock_models
 
     settings = arguments.settings.with_flags(comfy_home=arguments.home, models_dir=arguments.models_dir)
-    found = []
-    for pin, finding in model_findings(lock, settings):
+    drifts = []
+    for pin, finding in inspect_lock_models(lock, settings):
         if not isinstance(finding, Present):
             kind = "model-missing" if isinstance(finding, Missing) else "model-changed"
-            text = f"Model {pin.name} ({pin.target_path}) {describe_finding(finding)}."
-            found.append(Drift(kind=kind, subject=f"model {pin.name}", text=text, paths=(pin.target_path,)))
-    return found
+            sentence = f"Model {pin.name} ({pin.target_path}) {describe_finding(finding)}."
+            drifts.append(Drift(kind=kind, subject=f"model {pin.name}", text=sentence, paths=(pin.target_path,)))
+    return drifts
 
 
-def _pack(arguments: argparse.Namespace) -> int:
+def _pack_env(arguments: argparse.Namespace) -> int:
     from comfypin.env.errors import NothingRealized
     from comfypin.env.realize_plan import pack_name
     from comfypin.env.receipt import read_receipt
     from comfypin.lease import acquire_lease
-    from comfypin.wiring import open_shelf
+    from comfypin.wiring import open_pack_store
 
-    home = _home(arguments)
+    home = _make_home(arguments)
     receipt = read_receipt(home.current_link)
     if receipt is None:
         raise NothingRealized(home=home.root)
-    build = home.build_folder(receipt.key)
-    shelf = open_shelf(arguments.place, arguments.settings)
+    env_folder = home.build_folder(receipt.key)
+    pack_address = open_pack_store(arguments.place, arguments.settings)
     # Whoever builds it anew, or removes it, waits; on a volume that is read only there is nobody.
     writable = os.access(home.root, os.W_OK)
     with acquire_lease(home.lease_path(receipt.key), purpose="pack an env") if writable else nullcontext():
-        address = shelf.publish_env(build, pack_name(receipt.key, receipt.platform))
-    print(json.dumps({"pack": address}) if arguments.json else address)
+        pack_address = shelf.publish_env(
+        env_folder, pack_name(receipt.key, receipt.platform)
+    )
+    print(json.dumps({"pack": pack_address}) if arguments.json else pack_address)
     return 0
 
 
-def _gc(arguments: argparse.Namespace) -> int:
-    from comfypin.cli.lock import read_named_lock
+def _collect_garbage(arguments: argparse.Namespace) -> int:
     from comfypin.env.gc import collect_garbage, find_garbage
     from comfypin.folder_use import alone_with
     from comfypin.lock.codec import read_lock
-    from comfypin.wiring import source_places
+    from comfypin.wiring import make_source_places
 
-    home = _home(arguments)
-    places = source_places(arguments.settings)
-    kept = [read_named_lock(name, arguments.settings)[1].lock for name in arguments.keep]
+    home = _make_home(arguments)
+    source_places = make_source_places(arguments.settings)
+    kept_locks = [read_named_lock(name, arguments.settings)[1].lock for name in arguments.keep]
     with alone_with(places.cache) as is_alone:
         if not is_alone:
             print("comfypin: an env is made from the caches just now; they are left as they are.", file=sys.stderr)
+    # The current env is kept, whether or not --keep names its lock.
         if home.lock_copy.is_file():
-            kept.append(read_lock(home.lock_copy).lock)
-        garbage = find_garbage(home, kept, places, with_caches=is_alone)
-        total = sum(item.size_bytes for item in garbage)
-        freed = collect_garbage(home, garbage, places) if arguments.yes else None
+        kept_locks.append(read_lock(home.lock_copy).lock)
+        garbage = find_garbage(home, kept_locks, source_places, with_caches=is_alone)
+    total_bytes = sum(item.size_bytes for item in garbage)
+    # Without --yes it is only listed.
+    freed_bytes = collect_garbage(home, garbage, source_places) if arguments.yes else None
     if arguments.json:
-        facts = {"garbage": [item.to_json() for item in garbage], "size_bytes": total, "freed_bytes": freed}
+        facts = {"garbage": [item.to_json() for item in garbage], "size_bytes": total_bytes, "freed_bytes": freed_bytes}
         print(json.dumps(facts, indent=2, sort_keys=True))
         return 0
-    for item in garbage:
-        print(f"{item.size_bytes / 1e6:10.1f} MB  {item.path}: {item.what}")
-    done = "removed" if arguments.yes else "would go; --yes removes it"
-    print(f"{total / 1e6:10.1f} MB  {len(garbage)} things {done}" if garbage else "Nothing is to be removed.")
+    for garbage_item in garbage:
+        print(f"{garbage_item.size_bytes / 1e6:10.1f} MB  {garbage_item.path}: {garbage_item.what}")
+    consequence = "removed" if arguments.yes else "would be removed; --yes removes it"
+    print(
+        f"{total_bytes / 1e6:10.1f} MB  {len(garbage)} things {consequence}"
+        if garbage
+        else "There is nothing to remove."
+    )
     return 0
 
 
-def _lock(arguments: argparse.Namespace, home: "Home") -> "Lock | None":
-    """The lock that was named, else the one that was realized last."""
-    from comfypin.cli.lock import read_named_lock
+def _choose_lock(arguments: argparse.Namespace, home: "Home") -> "Lock | None":
+    """Return the lock named by --lock, else the one realized last, or None if nothing was realized."""
     from comfypin.lock.codec import read_lock
 
     if arguments.lock is not None:

@@ -12,18 +12,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from comfypin.cli.common import read_named_lock
 from comfypin.errors import UsageError
 from comfypin.temp_folders import temp_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from comfypin.digest import Digest
     from comfypin.http.proxies import Proxies
     from comfypin.image.build_plan import ImagePlan
     from comfypin.image.context import BuildContext, ImageOptions
     from comfypin.image.image_record import PushedImage
-    from comfypin.image.interface import ContainerBuilder, Report
+    from comfypin.image.interface import Built, ContainerBuilder, Report
     from comfypin.image.registry_login import Credential
     from comfypin.lock.model import Lock
     from comfypin.settings.environment import Settings
@@ -34,59 +35,87 @@ _BUILDERS = ("auto", "docker", "buildah", "podman")
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the verbs and their flags."""
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
-    build = verbs.add_parser(
+    build_parser = verbs.add_parser(
         "build",
         help="build the image of a release",
         description="Build the image of a release. Prints the plan first: layers, sizes, the disk needed.",
     )
-    build.add_argument("--release", metavar="NAME|FILE", help="the release, or its lock file (default: LOCK_PATH)")
-    build.add_argument("--tag", action="append", required=True, metavar="TAG", help="the image's name; repeatable")
-    build.add_argument(
-        "--bake",
-        choices=["env", "env+models", "nothing"],
-        default="env",
-        help="what is put into the image; the rest is realized when a container starts (env)",
-    )
-    build.add_argument("--base", metavar="IMAGE", help="what it stands on (default: python:<lock's>-slim-bookworm)")
-    build.add_argument("--platform", metavar="P", help="such as linux/amd64 (default: this machine's)")
-    build.add_argument("--vendor", type=Path, metavar="DIR", help="build from a folder of `comfypin lock vendor`")
-    build.add_argument(
-        "--workflows", type=Path, metavar="DIR", help="the image's /app/workflows (default: ./workflows)"
-    )
-    build.add_argument("--secret", action="append", default=[], metavar="id=ID,src=FILE", help="for the build only")
-    build.add_argument("--network", metavar="MODE", help="the network of build steps, such as host")
-    build.add_argument("--no-cache", action="store_true", help="build every layer anew")
-    build.add_argument("--dry-run", action="store_true", help="print the plan and build nothing")
-    build.add_argument("--context-dir", type=Path, metavar="DIR", help="write the build context here and keep it")
-    build.set_defaults(act=_build)
-    push = verbs.add_parser(
+    push_parser = verbs.add_parser(
         "push",
         help="push an image, and write its digest beside the lock",
         description="Push an image and print its reference by digest, which is also written beside the lock. Logs in "
         "with the variables that docs/images.md lists, else as docker is configured.",
     )
-    push.add_argument("tag", metavar="TAG", help="the image, as it was built")
-    push.add_argument("--registry", metavar="HOST/PATH", help="push it there, such as ghcr.io/you (default: as in TAG)")
-    push.add_argument("--release", metavar="NAME|FILE", help="the lock it is written beside (default: as in the image)")
-    push.add_argument(
-        "--scan", action="store_true", help="first look for known holes with trivy, and stop at grave ones"
+    _add_build_flags(build_parser)
+    _add_push_flags(push_parser)
+    for verb_parser in (build_parser, push_parser):
+        verb_parser.add_argument(
+            "--builder", choices=_BUILDERS, default="auto", help="the program that builds (auto: the first that works)"
+        )
+        verb_parser.add_argument("--json", action="store_true", help="print JSON")
+        verb_parser.add_argument("--verbose", action="store_true", help="show all output of the builder")
+
+
+def _add_build_flags(build_parser: argparse.ArgumentParser) -> None:
+    build_parser.add_argument(
+        "--release", metavar="NAME|FILE", help="the release, or its lock file (default: LOCK_PATH)"
     )
-    push.add_argument("--sign", action="store_true", help="then sign it, and its list of contents, with cosign")
-    push.set_defaults(act=_push)
-    for verb in (build, push):
-        verb.add_argument("--builder", choices=_BUILDERS, default="auto", help="what builds (what is here)")
-        verb.add_argument("--json", action="store_true", help="print JSON")
-        verb.add_argument("--verbose", action="store_true", help="show all that the builder says")
+    build_parser.add_argument(
+        "--tag", action="append", required=True, metavar="TAG", help="the image's name; repeatable"
+    )
+    build_parser.add_argument(
+        "--bake",
+        choices=["env", "env+models", "nothing"],
+        default="env",
+        help="what is put into the image; the rest is realized when a container starts (env)",
+    )
+    build_parser.add_argument("--base", metavar="IMAGE", help="the base image (default: python:<lock's>-slim-bookworm)")
+    build_parser.add_argument("--platform", metavar="P", help="such as linux/amd64 (default: this machine's)")
+    build_parser.add_argument(
+        "--vendor", type=Path, metavar="DIR", help="build from a folder of `comfypin lock vendor`"
+    )
+    build_parser.add_argument(
+        "--workflows", type=Path, metavar="DIR", help="the image's /app/workflows (default: ./workflows)"
+    )
+    build_parser.add_argument(
+        "--secret",
+        action="append",
+        default=[],
+        metavar="id=ID,src=FILE",
+        help="a secret for the build only; repeatable",
+    )
+    build_parser.add_argument("--network", metavar="MODE", help="the network of build steps, such as host")
+    build_parser.add_argument("--no-cache", action="store_true", help="build every layer again")
+    build_parser.add_argument("--dry-run", action="store_true", help="print the plan and build nothing")
+    build_parser.add_argument(
+        "--context-dir", type=Path, metavar="DIR", help="write the build context here and keep it"
+    )
+    build_parser.set_defaults(act=_build_image)
+
+
+def _add_push_flags(push_parser: argparse.ArgumentParser) -> None:
+    push_parser.add_argument("tag", metavar="TAG", help="the tag that the image was built with")
+    push_parser.add_argument(
+        "--registry", metavar="HOST/PATH", help="push it there, such as ghcr.io/you (default: as in TAG)"
+    )
+    push_parser.add_argument(
+        "--release", metavar="NAME|FILE", help="the lock that the digest is written beside (default: the image's)"
+    )
+    push_parser.add_argument(
+        "--scan", action="store_true", help="first scan for known vulnerabilities with trivy, and stop if any is severe"
+    )
+    push_parser.add_argument("--sign", action="store_true", help="then sign the image and its SBOM with cosign")
+    push_parser.set_defaults(act=_push_image)
 
 
 def execute(arguments: argparse.Namespace) -> int:
     """Run the verb."""
     if arguments.verb is None:
-        raise UsageError("Say what to do with images; see comfypin image --help.")
+        raise UsageError("comfypin image needs a verb: build or push; see comfypin image --help.")
     return int(arguments.act(arguments))
 
 
-def _build(arguments: argparse.Namespace) -> int:
+def _build_image(arguments: argparse.Namespace) -> int:
     from comfypin.image.build_plan import render_label
     from comfypin.image.context import ImageOptions, compute_context
     from comfypin.image.image_names import require_tags
@@ -94,43 +123,58 @@ def _build(arguments: argparse.Namespace) -> int:
     from comfypin.image.own_files import collect_own_files, write_context
     from comfypin.wiring import http_proxies, open_builder
 
-    tags = require_tags(arguments.tag)
-    lock = _release(arguments.release, arguments.settings)
-    wish = ImageOptions(
-        bake=arguments.bake, base=arguments.base, vendor=arguments.vendor, workflows=_workflows(arguments.workflows)
+    image_tags = require_tags(arguments.tag)
+    lock = _read_release_lock(arguments.release, arguments.settings)
+    image_wish = ImageOptions(
+        bake=arguments.bake,
+        base=arguments.base,
+        vendor=arguments.vendor,
+        workflows=_read_workflows(arguments.workflows),
     )
-    with temp_folder("image") as scratch:
-        context = compute_context(lock, collect_own_files(Path(scratch)), wish)
+    with temp_folder("image") as temp_path:
+        context = compute_context(lock, collect_own_files(Path(temp_path)), image_wish)
         builder = open_builder(arguments.builder)
-        plan = _plan(lock, wish, context, builder, tags[0], proxies=http_proxies(arguments.settings))
-        _show(plan, arguments)
+        plan = _make_image_plan(
+            lock, image_wish, context, builder, image_tags[0], proxies=http_proxies(arguments.settings)
+        )
+        _show_plan(plan, arguments)
         if arguments.dry_run:
             return 0
-        _require_room(plan, builder)
-        folder = arguments.context_dir or Path(scratch, "context")
+        _require_disk_space(plan, builder)
+        folder = arguments.context_dir or Path(temp_path, "context")
         write_context(context, folder)
         request = BuildRequest(
             context=folder,
-            tags=tags,
+            tags=image_tags,
+            # A label keeps what the layers were made of, for the next plan.
             arguments={**context.arguments, "INPUTS": render_label(plan)},
             secrets=tuple(arguments.secret),
             platform=arguments.platform,
             network=arguments.network,
             fresh=arguments.no_cache,
         )
-        with _hearing(verbose=arguments.verbose, what=f"Building {tags[0]}") as hear:
-            built = builder.build(request, hear)
-    facts = {"image": built.image_id, "tags": list(tags), "size_bytes": built.size_bytes, "layers": list(built.layers)}
-    if arguments.json:
-        print(json.dumps({**facts, "plan": plan.to_json()}, indent=2))
-    else:
-        print(f"{tags[0]}  {built.image_id}  {built.size_bytes / 1e6:.0f} MB in {len(built.layers)} layers")
+        with _show_builder_lines(verbose=arguments.verbose, description=f"Building {image_tags[0]}") as report_line:
+            built_image = builder.build(request, report_line)
+    _print_built(built_image, image_tags, plan, as_json=arguments.json)
     return 0
 
 
-def _plan(
-    lock: "Lock",
-    wish: "ImageOptions",
+def _print_built(built_image: "Built", image_tags: "Sequence[str]", plan: "ImagePlan", *, as_json: bool) -> None:
+    image_facts = {
+        "image": built_image.image_id,
+        "tags": list(image_tags),
+        "size_bytes": built_image.size_bytes,
+        "layers": list(built_image.layers),
+    }
+    if as_json:
+        print(json.dumps({**image_facts, "plan": plan.to_json()}, indent=2))
+    else:
+        layers = f"{built_image.size_bytes / 1e6:.0f} MB in {len(built_image.layers)} layers"
+        print(f"{image_tags[0]}  {built_image.image_id}  {layers}")
+
+
+def _make_image_plan(
+    lock: "Lock", image_wish: "ImageOptions",
     context: "BuildContext",
     builder: "ContainerBuilder",
     tag: str,
@@ -143,78 +187,86 @@ def _plan(
     from comfypin.image.errors import NoSuchImage
 
     try:
-        known = read_label(builder.inspect(tag).labels.get(INPUTS_LABEL, ""))
+        known_layers = read_label(builder.inspect(tag).labels.get(INPUTS_LABEL, ""))
     except NoSuchImage:
-        known = {}
-    packages = lock.python.packages if bakes_an_env(lock, wish.bake) else ()
-    unpacked = unpacked_sizes(packages, offline=wish.vendor is not None, proxies=proxies)
-    sizes = dict(zip(packages, unpacked, strict=True))
-    target = next((name for name in sorted(lock.python.targets) if name.startswith("linux-")), None)
-    return make_image_plan(lock, wish, context, target=target, size_of=lambda pin: sizes[pin], known=known)
+        # The first build of this tag: no layer can be reused.
+        known_layers = {}
+    packages = lock.python.packages if bakes_an_env(lock, image_wish.bake) else ()
+    unpacked_bytes = unpacked_sizes(packages, offline=image_wish.vendor is not None, proxies=proxies)
+    sizes = dict(zip(packages, unpacked_bytes, strict=True))
+    # An image is Linux, whatever this machine is.
+    target_name = next((name for name in sorted(lock.python.targets) if name.startswith("linux-")), None)
+    return make_image_plan(lock, image_wish, context, target=target_name, size_of=lambda pin: sizes[pin], known=known_layers)
 
 
-def _show(plan: "ImagePlan", arguments: argparse.Namespace) -> None:
+def _show_plan(plan: "ImagePlan", arguments: argparse.Namespace) -> None:
     if arguments.json:
+        # A build prints one object at its end; a dry run has nothing else to print.
         if arguments.dry_run:
             print(json.dumps(plan.to_json(), indent=2))
         return
-    out = sys.stdout if arguments.dry_run else sys.stderr
-    print(f"{plan.release} on {plan.base}, about {_megabytes(plan.size_bytes)} over it:", file=out)
+    # The plan is the result of a dry run; otherwise it is progress.
+    stream = sys.stdout if arguments.dry_run else sys.stderr
+    print(f"{plan.release} on {plan.base}, about {_format_size(plan.size_bytes)} on top:", file=stream)
     for layer in plan.layers:
-        size = _megabytes(layer.size_bytes) if layer.size_bytes else ""
-        print(f"  {layer.name:<10} {size:>9}  {'(as it is) ' if layer.cached else ''}{layer.text}", file=out)
-    print(f"The build takes about {_megabytes(plan.disk_bytes)} of disk.", *plan.remarks, sep="\n", file=out)
+        size_text = _format_size(layer.size_bytes) if layer.size_bytes else ""
+        print(f"  {layer.name:<10} {size_text:>9}  {'(cached) ' if layer.cached else ''}{layer.text}", file=stream)
+    print(f"The build takes about {_format_size(plan.disk_bytes)} of disk.", *plan.remarks, sep="\n", file=stream)
 
 
-def _megabytes(size_bytes: int) -> str:
+def _format_size(size_bytes: int) -> str:
     return f"{size_bytes / 1e9:.1f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.0f} MB"
 
 
-def _require_room(plan: "ImagePlan", builder: "ContainerBuilder") -> None:
+def _require_disk_space(plan: "ImagePlan", builder: "ContainerBuilder") -> None:
     from comfypin.image.errors import NoRoomToBuild
 
-    free = builder.free_bytes()
-    if free is not None and free < plan.disk_bytes:
-        raise NoRoomToBuild(builder=builder.name, need_bytes=plan.disk_bytes, free_bytes=free)
+    free_space = builder.free_bytes()
+    if free_space is not None and free_space < plan.disk_bytes:
+        raise NoRoomToBuild(builder=builder.name, need_bytes=plan.disk_bytes, free_bytes=free_space)
 
 
-def _push(arguments: argparse.Namespace) -> int:
+def _push_image(arguments: argparse.Namespace) -> int:
     from comfypin.image.image_names import reference_on_registry, registry_host, require_tags
     from comfypin.image.image_record import PushedImage, write_image_record
     from comfypin.image.registry_login import VARIABLES, find_credential, push_image
     from comfypin.image.supply_chain import require_tools, scan_image, sign_image
     from comfypin.wiring import open_builder
 
+    # First of all: a missing tool should not be noticed after a push of gigabytes.
     require_tools(wants_scan=arguments.scan, wants_sign=arguments.sign)
     (tag,) = require_tags([arguments.tag])
     reference = reference_on_registry(tag, arguments.registry)
     builder = open_builder(arguments.builder)
     labels = builder.inspect(tag).labels
-    path, lock = _lock_of(arguments.release, labels, arguments.settings)
-    with _hearing(verbose=arguments.verbose, what=f"Pushing {reference}") as hear:
+    lock_path, lock = _find_image_lock(arguments.release, labels, arguments.settings)
+    with _show_builder_lines(verbose=arguments.verbose, description=f"Pushing {reference}") as report_line:
         if arguments.scan:
-            scan_image(builder, tag, hear)
+            scan_image(builder, tag, report_line)
         credential = find_credential(registry_host(reference), arguments.settings.named(VARIABLES))
-        digest = push_image(builder, tag, reference, credential=credential, report=hear)
-        pushed = PushedImage(
-            reference=reference, digest=digest, release=lock.version_name, lock=str(lock_digest_of(lock))
+        digest = push_image(builder, tag, reference, credential=credential, report=report_line)
+        pushed_image = PushedImage(
+            reference=reference, digest=digest, release=lock.version_name, lock=str(digest_of_lock(lock))
         )
-        written = write_image_record(path, pushed, lock)
-        contents = _attach_contents(pushed, lock, credential, arguments.settings)
+        record_files = write_image_record(lock_path, pushed_image, lock)
+        contents_digest = _attach_contents(pushed_image, lock, credential, arguments.settings)
+        # Last: a signature is made for the digest, which the push returns.
         if arguments.sign:
-            sign_image(pushed.digest_reference, lock, hear)
+            sign_image(pushed_image.digest_reference, lock, report_line)
     if arguments.json:
-        facts = {**pushed.to_json(), "sbom": contents, "written": [str(file) for file in written]}
+        facts = {**pushed_image.to_json(), "sbom": contents_digest, "written": [str(file) for file in record_files]}
         print(json.dumps(facts, indent=2))
     else:
-        print(pushed.digest_reference)
-        print(f"Written: {', '.join(str(file) for file in written)}", file=sys.stderr)
-        print(f"Attached: its list of contents, {contents}", file=sys.stderr)
+        print(pushed_image.digest_reference)
+        print(f"Written: {', '.join(str(file) for file in record_files)}", file=sys.stderr)
+        print(f"Attached: its SBOM, {contents_digest}", file=sys.stderr)
     return 0
 
 
-def _attach_contents(pushed: "PushedImage", lock: "Lock", credential: "Credential | None", settings: "Settings") -> str:
-    """Put the list of contents beside the image in its registry; its digest there."""
+def _attach_contents(
+    pushed_image: "PushedImage", lock: "Lock", credential: "Credential | None", settings: "Settings"
+) -> str:
+    """Attach the SBOM to the image in its registry, and return the SBOM's digest."""
     from comfypin.image.attachments import CYCLONEDX, attach_document
     from comfypin.image.image_names import registry_host
     from comfypin.image.logins import VARIABLES, stored_credential
@@ -222,68 +274,71 @@ def _attach_contents(pushed: "PushedImage", lock: "Lock", credential: "Credentia
     from comfypin.lock.export import export_lock
     from comfypin.wiring import http_proxies
 
+    # The push used the login that docker stores; the attachment goes through the registry's API and needs it too.
     if credential is None:
-        credential = stored_credential(registry_host(pushed.reference), settings.pick_variables(VARIABLES))
-    repository = ImageRepository(reference=pushed.reference, credential=credential, proxies=http_proxies(settings))
+        credential = stored_credential(registry_host(pushed_image.reference), settings.pick_variables(VARIABLES))
+    repository = ImageRepository(reference=pushed_image.reference, credential=credential, proxies=http_proxies(settings))
     data, title = export_lock(lock, "cyclonedx").encode(), f"comfy-{lock.version_name}.cdx.json"
-    return attach_document(repository, pushed.digest, kind=CYCLONEDX, data=data, title=title)
+    return attach_document(repository, pushed_image.digest, kind=CYCLONEDX, data=data, title=title)
 
 
-def lock_digest_of(lock: "Lock") -> "Digest":
-    """The lock's digest, imported only where it is needed."""
+def digest_of_lock(lock: "Lock") -> "Digest":
+    """Return the lock's digest, importing the codec only when it is needed."""
     from comfypin.lock.codec import lock_digest
 
     return lock_digest(lock)
 
 
-def _lock_of(wanted: str | None, labels: "Mapping[str, str]", settings: "Settings") -> "tuple[Path, Lock]":
-    """The lock that an image was built from, by its labels; another one is not written beside."""
-    from comfypin.cli.lock import read_named_lock
+def _find_image_lock(
+    lock_name: str | None, image_labels: "Mapping[str, str]", settings: "Settings"
+) -> "tuple[Path, Lock]":
+    """Return the lock that the image was built from. Raises `NotThisRelease` if its label names another digest."""
     from comfypin.image.errors import NotThisRelease
 
-    where, reading = read_named_lock(wanted or labels.get("com.comfypin.release"), settings)
-    said = labels.get("com.comfypin.lock")
-    if said != str(lock_digest_of(reading.lock)):
-        raise NotThisRelease(lock=str(where), said=said)
-    return Path(where), reading.lock
+    lock_path, reading = read_named_lock(lock_name or image_labels.get("com.comfypin.release"), settings)
+    labelled_digest = image_labels.get("com.comfypin.lock")
+    # The lock may have changed since the build.
+    if labelled_digest != str(digest_of_lock(reading.lock)):
+        raise NotThisRelease(lock=str(lock_path), said=labelled_digest)
+    return Path(lock_path), reading.lock
 
 
-def _release(wanted: str | None, settings: "Settings") -> "Lock":
-    from comfypin.cli.lock import read_named_lock
-
-    _, reading = read_named_lock(wanted, settings)
+def _read_release_lock(lock_name: str | None, settings: "Settings") -> "Lock":
+    _, reading = read_named_lock(lock_name, settings)
     for finding in reading.warnings:
         print(f"comfypin: {finding}", file=sys.stderr)
     return reading.lock
 
 
-def _workflows(folder: Path | None) -> dict[str, bytes]:
+def _read_workflows(folder: Path | None) -> dict[str, bytes]:
     if folder is None:
+        # The default folder may be missing, a named one may not.
         folder = Path("workflows")
     elif not folder.is_dir():
-        raise UsageError(f"The folder of workflows {folder} does not exist.")
+        raise UsageError(f"--workflows {folder} is not a folder.")
     if not folder.is_dir():
         return {}
-    found = (path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith("."))
-    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
+    workflow_files = (path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith("."))
+    return {str(path.relative_to(folder)): path.read_bytes() for path in workflow_files}
 
 
 @contextlib.contextmanager
-def _hearing(*, verbose: bool, what: str) -> "Iterator[Report]":
-    """Tell a builder's lines: all of them, or the last one on a terminal, or only that it begins."""
+def _show_builder_lines(*, verbose: bool, description: str) -> "Iterator[Report]":
+    """Yield a callback for the builder's lines: shows all if `verbose`, the last one on a terminal, else none."""
     if verbose:
         yield lambda line: print(line, file=sys.stderr, flush=True)
     elif sys.stderr.isatty():
         from rich.console import Console
 
-        with Console(stderr=True).status(what) as status:
-            yield lambda line: status.update(f"{what}: {_plain(line)}")
+        with Console(stderr=True).status(description) as status:
+            yield lambda line: status.update(f"{description}: {_escape_markup(line)}")
     else:
-        print(f"{what}.", file=sys.stderr, flush=True)
+        print(f"{description}.", file=sys.stderr, flush=True)
         yield lambda line: None
 
 
-def _plain(line: str) -> str:
+def _escape_markup(line: str) -> str:
     from rich.markup import escape
 
+    # A longer line would wrap and leave remains on the terminal.
     return escape(line[:100])

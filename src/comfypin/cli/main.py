@@ -1,4 +1,4 @@
-"""The command `comfypin`: finds the noun, imports only its module, and turns failures into one sentence and a code."""
+"""The command `comfypin`: imports the module of the noun, and turns failures into one sentence and an exit code."""
 
 import argparse
 import contextlib
@@ -12,7 +12,8 @@ from typing import NoReturn
 
 from comfypin import __version__
 from comfypin.cli.stopping import Stopped, heeding_signals
-from comfypin.errors import Cancelled, ComfypinError, OutputError, UsageError
+from comfypin.cli.common import abandon_stdout, report_failure
+from comfypin.errors import Cancelled, ComfypinError, OutputError, UsageError, declare
 
 # Each noun is a module of this package with `configure(parser)` and `execute(arguments) -> int`;
 # `arguments.settings` is what the environment says. Only the one that is called is imported, so that --help stays
@@ -20,36 +21,38 @@ from comfypin.errors import Cancelled, ComfypinError, OutputError, UsageError
 NOUNS = {
     "run": "run a workflow on a release, and deliver its outputs",
     "demo": "run the built-in demo, from the package's own data",
-    "workflow": "convert and check workflows, list what can be set in them",
+    "workflow": "convert and check workflows, and list their inputs",
     "lock": "make, check, compare and export locks",
     "realize": "make this machine match a lock: ComfyUI, nodes, packages and models",
     "env": "check, pack and clean up realized environments",
-    "models": "bring models to their places, verify, list, stage and collect them",
+    "models": "pull, verify, list, stage and collect models",
     "serve": "serve jobs over HTTP, as RunPod's endpoints do, on this machine",
     "worker": "serve the jobs of a RunPod Serverless endpoint",
-    "sync": "sync a folder to a bucket, losing nothing",
+    "sync": "sync a folder to a bucket without losing a file",
     "image": "build a release's container image, and push it",
     "runpod": "plan, apply and destroy RunPod templates, endpoints, pods and volumes",
-    "doctor": "say what this machine has and lacks",
+    "doctor": "check what this machine has and lacks",
 }
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose mistakes are UsageErrors (one sentence, exit code 64) and that guesses no flags."""
+class CommandParser(argparse.ArgumentParser):
+    """Raises `UsageError` (one sentence, exit code 64) for mistakes, and expands no abbreviated flags."""
 
-    def __init__(self, **settings: object) -> None:
-        super().__init__(**{"allow_abbrev": False, **settings})  # type: ignore[arg-type]
+    def __init__(self, **options: object) -> None:
+        # An abbreviation in a script breaks when another flag begins alike.
+        super().__init__(**{"allow_abbrev": False, **options})  # type: ignore[arg-type]
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message[:1].upper()}{message[1:]}; see {self.prog} --help.")
 
 
+@declare
 class StdoutUnusable(OutputError):
-    """The result could not be printed."""
+    """Raised if stdout takes no more, because its disk is full."""
 
-    def __init__(self, *, reason: str) -> None:
-        super().__init__(f"The result could not be printed on stdout: {reason}. Free some space there.", reason=reason)
+    template = "The result could not be printed on stdout: {reason}; free space on the disk that stdout goes to."
+    reason: str
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,100 +60,87 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else list(argv)
     _open_missing_streams()
     try:
-        with heeding_signals():
-            code = _dispatch(arguments)
+        exit_code = _run_command(arguments)
             sys.stdout.flush()
     except KeyboardInterrupt as stopped:
-        failure = stopped.failure if isinstance(stopped, Stopped) else Cancelled("Stopped.")
-        report(failure, arguments)
+        report_failure(failure, arguments)
         return failure.exit_code
     except ComfypinError as error:
-        report(error, arguments)
+        report_failure(error, arguments)
         return error.exit_code
-    except Exception as error:  # the last line of defence: no traceback reaches a user unasked
-        if isinstance(error, BrokenPipeError) and _reader_is_gone():
-            # The reader (`| head`) has what it wanted; Python must not complain again when it closes stdout.
-            _abandon_stdout()
-            return 0
-        if isinstance(error, OSError) and error.errno in _DISK_FULL and error.filename is None:
-            # The adapters name their own files; without a name it is `> file` that could not take more.
-            _abandon_stdout()
-            report(StdoutUnusable(reason=os.strerror(error.errno).lower()), arguments)
-            return StdoutUnusable.exit_code
-        import traceback
+    except Exception as error:  # noqa: BLE001 - the last line of defence: no traceback reaches a user unasked
+        return _handle_unexpected(error, arguments)
+    return exit_code
 
-        from comfypin.machine_errors import machine_failure
+
+def _handle_unexpected(error: Exception, arguments: Sequence[str]) -> int:
+    """Report an exception that is not ours, and return the exit code; raise it again if --verbose asks for it."""
+    if isinstance(error, BrokenPipeError) and _reader_is_gone():
+        # The reader (`| head`) has what it wanted; Python must not complain again when it closes stdout.
+        abandon_stdout()
+        return 0
+    if isinstance(error, OSError) and error.errno in _DISK_FULL and error.filename is None:
+        # The adapters name their own files; without a name it is `> file` that could not take more.
+        abandon_stdout()
+        report_failure(StdoutUnusable(reason=os.strerror(error.errno).lower()), arguments)
+        return StdoutUnusable.exit_code
+    import traceback
+
+    from comfypin.machine_errors import machine_failure
 
         lacking = machine_failure(error, os.environ)
-        if "--verbose" in arguments:
-            if lacking is None:
-                raise
-            traceback.print_exc()
+    if "--verbose" in arguments:
         if lacking is None:
-            print(
-                f"comfypin: internal error: {type(error).__name__}: {error}; "
-                "run again with --verbose for the traceback.",
-                file=sys.stderr,
-            )
-            return 1
-        report(lacking, arguments)
-        return lacking.exit_code
-    return code
+            raise error
+        traceback.print_exc()
+    if lacking is None:
+        sentence = f"internal error: {type(error).__name__}: {error}; run again with --verbose for the traceback."
+        print(f"comfypin: {sentence}", file=sys.stderr)
+        return 1
+    report_failure(lacking, arguments)
+    return lacking.exit_code
 
 
-def report(error: ComfypinError, arguments: Sequence[str]) -> None:
-    """Print a failure: one sentence on stderr, and with --json an object on stdout."""
-    if "--json" in arguments:
-        import json
-
-        try:
-            print(json.dumps({"error": error.to_json()}, default=str), flush=True)
-        except OSError:
-            _abandon_stdout()  # nobody listens there; stderr and the exit code still tell
-    with contextlib.suppress(OSError):
-        print(f"comfypin: {error.message}", file=sys.stderr)
-        if "--verbose" in arguments and error.__cause__ is not None:
-            print(f"  because of {type(error.__cause__).__name__}: {error.__cause__}", file=sys.stderr)
-        sys.stderr.flush()
-
-
-def _dispatch(arguments: list[str]) -> int:
-    parser = Parser(prog="comfypin", description=_description(), formatter_class=argparse.RawDescriptionHelpFormatter)
+def _run_command(arguments: list[str]) -> int:
+    parser = CommandParser(
+        prog="comfypin", description=_describe_commands(), formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--version", action="version", version=f"comfypin {__version__}")
     parser.add_argument("noun", nargs="?", metavar="COMMAND", help="one of the commands above")
     try:
-        head = parser.parse_args(arguments[:1])
-        if head.noun is None:
+        # Only the first word: the rest is for the noun's own parser.
+        first_word = parser.parse_args(arguments[:1])
+        if first_word.noun is None:
             parser.print_help()
             return 0
-        if head.noun not in NOUNS:
-            raise UsageError(f"There is no command {head.noun!r}; there are {', '.join(NOUNS)}.")
-        module = importlib.import_module(f"comfypin.cli.{head.noun}")
-        noun_parser = Parser(
-            prog=f"comfypin {head.noun}",
-            description=module.__doc__,
+        if first_word.noun not in NOUNS:
+            raise UsageError(f"There is no command {first_word.noun!r}; there are {', '.join(NOUNS)}.")
+        noun_module = importlib.import_module(f"comfypin.cli.{first_word.noun}")
+        noun_parser = CommandParser(
+            prog=f"comfypin {first_word.noun}",
+            description=noun_module.__doc__,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        module.configure(noun_parser)
-        parsed = noun_parser.parse_args(arguments[1:])
-    except SystemExit as leaving:
+        noun_module.configure(noun_parser)
+        noun_arguments = noun_parser.parse_args(arguments[1:])
+    except SystemExit as parser_exit:
         # --help and --version were printed.
-        return int(leaving.code or 0)
+        return int(parser_exit.code or 0)
     from comfypin.settings.environment import Settings
 
     # Nothing below the command line looks at the environment again: it is handed on, parsed.
-    parsed.settings = Settings(os.environ)
-    return int(module.execute(parsed))
+    noun_arguments.settings = Settings(os.environ)
+    return int(noun_module.execute(noun_arguments))
 
 
-def _description() -> str:
+def _describe_commands() -> str:
     width = max(map(len, NOUNS))
     lines = "\n".join(f"  {noun:<{width}}  {summary}" for noun, summary in NOUNS.items())
     return f"Pin a ComfyUI release, run workflows headless, deliver every output.\n\ncommands:\n{lines}"
 
 
 def _open_missing_streams() -> None:
-    """Give a process that was started with closed streams (`>&-`) ones that swallow what is written."""
+    """Open /dev/null for streams that were closed when the process started (`>&-`)."""
     if sys.stdout is None:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
     if sys.stderr is None:
@@ -177,19 +167,12 @@ class _Notes(io.TextIOWrapper):
 
 
 def _reader_is_gone() -> bool:
-    """Whether stdout is a pipe that nobody reads any more; a broken socket elsewhere is another failure."""
+    """Return whether stdout is a pipe that nobody reads any more; a broken socket elsewhere is another failure."""
     import select
 
-    poll = select.poll()
-    poll.register(1, select.POLLOUT)
-    return any(happened & select.POLLERR for _, happened in poll.poll(0))
-
-
-def _abandon_stdout() -> None:
-    """Let whatever is still buffered for stdout go nowhere when Python closes it."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1)
-    os.close(null)
+    poller = select.poll()
+    poller.register(1, select.POLLOUT)
+    return any(events & select.POLLERR for _, events in poller.poll(0))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How a pull looks while it goes: bars with rate and time left on a terminal, lines in a log, JSON where asked."""
+"""Progress of model downloads: bars with rate and time left on a terminal, else lines, JSON lines with --json."""
 
 import contextlib
 import json
@@ -8,30 +8,32 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from comfypin.cli.flag_values import format_size
 from comfypin.models.interface import NullPullWatcher, PullWatcher
 
 if TYPE_CHECKING:
     import rich.progress
 
+# A log of a pull that takes an hour should still be readable.
 LINE_EVERY_S = 10.0
 
 
 @contextlib.contextmanager
-def watching(*, as_json: bool, quiet: bool = False) -> Iterator[PullWatcher]:
-    """The watcher that fits where stderr goes."""
+def open_watcher(*, as_json: bool, quiet: bool = False) -> Iterator[PullWatcher]:
+    """Yield the watcher that fits: none if `quiet`, JSON lines if asked for, bars on a terminal, else lines."""
     if quiet:
         yield NullPullWatcher()
     elif as_json:
         yield LineWatcher(sys.stderr.write, as_json=True)
     elif sys.stderr.isatty():
-        with _bars() as bars:
+        with _open_bars() as bars:
             yield BarWatcher(bars)
     else:
         yield LineWatcher(sys.stderr.write, as_json=False)
 
 
-class Tally:
-    """What is known of each file: its size, how much is there, how much of that came now, and when it began."""
+class PullProgress:
+    """Keeps each file's size, the bytes present, the bytes fetched now, and the time it began."""
 
     def __init__(self) -> None:
         self._sizes: dict[str, int] = {}
@@ -39,52 +41,59 @@ class Tally:
         self._fetched: dict[str, int] = {}
         self._began: dict[str, float] = {}
 
-    def planned(self, sizes: Mapping[str, int | None]) -> None:
-        """Files that will be looked at: they belong to the whole before they begin."""
-        self._sizes.update({name: size or 0 for name, size in sizes.items()})
+    def plan_files(self, sizes: Mapping[str, int | None]) -> None:
+        """Add files to the total before any of them begins."""
+        self._sizes.update({file_name: size or 0 for file_name, size in sizes.items()})
 
-    def started(self, name: str, size: int | None, resumed: int, now: float) -> None:
-        """A file begins, or begins again."""
-        self._sizes[name], self._done[name] = size or 0, resumed
-        self._fetched.setdefault(name, 0)
-        self._began.setdefault(name, now)
+    def start_file(self, file_name: str, total_bytes: int | None, resumed_bytes: int, now_s: float) -> None:
+        """Begin a file, or begin it again."""
+        self._sizes[file_name], self._done[file_name] = total_bytes or 0, resumed_bytes
+        self._fetched.setdefault(file_name, 0)
+        self._began.setdefault(file_name, now_s)
 
-    def advanced(self, name: str, count: int) -> None:
-        """Bytes came."""
-        self._done[name] = self._done.get(name, 0) + count
-        self._fetched[name] = self._fetched.get(name, 0) + count
+    def advance_file(self, file_name: str, byte_count: int) -> None:
+        """Add bytes that arrived."""
+        self._done[file_name] = self._done.get(file_name, 0) + byte_count
+        self._fetched[file_name] = self._fetched.get(file_name, 0) + byte_count
 
-    def ended(self, name: str) -> None:
-        """A file is in its place. What needed no fetching is no part of the whole."""
-        if self._began.pop(name, None) is None:
-            self._sizes.pop(name, None)
+    def end_file(self, file_name: str) -> None:
+        """End a file; one that was present already does not count in the total."""
+        if self._began.pop(file_name, None) is None:
+            self._sizes.pop(file_name, None)
 
     @property
-    def going(self) -> list[str]:
-        """The files that are on their way."""
+    def files_in_progress(self) -> list[str]:
+        """Return the files that are being fetched."""
         return list(self._began)
 
     @property
-    def files(self) -> int:
-        """How many files the whole is made of."""
+    def file_count(self) -> int:
+        """Return the number of files in the total."""
         return len(self._sizes)
 
-    def one(self, name: str, now: float) -> tuple[int, int, float, float]:
-        """Bytes that are there, all bytes, bytes a second, seconds left: of one file."""
-        return _pace(self._done[name], self._sizes[name], self._fetched[name], now - self._began[name])
+    def file_progress(self, file_name: str, now_s: float) -> tuple[int, int, float, float]:
+        """Return one file's present bytes, total bytes, bytes a second, and seconds left."""
+        return _measure_progress(
+            self._done[file_name], self._sizes[file_name], self._fetched[file_name], now_s - self._began[file_name]
+        )
 
-    def whole(self, began: float, now: float) -> tuple[int, int, float, float]:
-        """The same of all files."""
-        return _pace(sum(self._done.values()), sum(self._sizes.values()), sum(self._fetched.values()), now - began)
+    def total_progress(self, began_s: float, now_s: float) -> tuple[int, int, float, float]:
+        """Return the same four figures for all files together."""
+        return _measure_progress(
+            sum(self._done.values()), sum(self._sizes.values()), sum(self._fetched.values()), now_s - began_s
+        )
 
 
-def _pace(done: int, size: int, fetched: int, seconds: float) -> tuple[int, int, float, float]:
-    rate = fetched / max(1e-9, seconds)
-    return done, size, rate, max(0, size - done) / max(1.0, rate)
+def _measure_progress(
+    done_bytes: int, total_bytes: int, fetched_bytes: int, elapsed_s: float
+) -> tuple[int, int, float, float]:
+    # No time may have passed yet.
+    bytes_per_s = fetched_bytes / max(1e-9, elapsed_s)
+    return done_bytes, total_bytes, bytes_per_s, max(0, total_bytes - done_bytes) / max(1.0, bytes_per_s)
 
 
 class LineWatcher:
-    """One line when a file is in its place; now and then how far each is and the whole, with rate and time left."""
+    """Writes a line for each finished file, and every ten seconds the progress, with rate and time left."""
 
     def __init__(
         self, write: Callable[[str], object], *, as_json: bool, clock: Callable[[], float] = time.monotonic
@@ -93,99 +102,116 @@ class LineWatcher:
         self._as_json = as_json
         self._clock = clock
         self._began = self._told = clock()
+        # Files are downloaded in several threads.
         self._lock = threading.Lock()
-        self._tally = Tally()
+        self._tally = PullProgress()
 
-    def planned(self, sizes: Mapping[str, int | None]) -> None:
+    def plan_files(self, sizes: Mapping[str, int | None]) -> None:
         with self._lock:
-            self._tally.planned(sizes)
+            self._tally.plan_files(sizes)
 
-    def started(self, name: str, total_bytes: int | None, resumed_bytes: int) -> None:
+    def start_file(self, name: str, total_bytes: int | None, resumed_bytes: int) -> None:
         with self._lock:
-            self._tally.started(name, total_bytes, resumed_bytes, self._clock())
+            self._tally.start_file(name, total_bytes, resumed_bytes, self._clock())
         if resumed_bytes:
-            self._line("resumed", name, f"goes on after {_mb(resumed_bytes)}", bytes=resumed_bytes)
+            self._write_line("resumed", name, f"goes on after {format_size(resumed_bytes)}", bytes=resumed_bytes)
 
-    def advanced(self, name: str, count: int) -> None:
+    def advance_file(self, name: str, count: int) -> None:
         with self._lock:
-            self._tally.advanced(name, count)
-            now = self._clock()
-            if now - self._told < LINE_EVERY_S:
+            self._tally.advance_file(name, count)
+            now_s = self._clock()
+            if now_s - self._told < LINE_EVERY_S:
                 return
-            self._told = now
-            whole = self._tally.whole(self._began, now)
+            self._told = now_s
+            total_progress = self._tally.total_progress(self._began, now_s)
             # Of a single file, the whole says all.
-            each = {file: self._tally.one(file, now) for file in self._tally.going} if self._tally.files > 1 else {}
-        for file, progress in each.items():
-            self._progress(file, *progress)
-        self._progress("", *whole)
+            file_progresses = (
+                {file: self._tally.file_progress(file, now_s) for file in self._tally.files_in_progress}
+                if self._tally.file_count > 1
+                else {}
+            )
+        # Outside the lock: a slow terminal must not hold up downloads.
+        for file_name, progress in file_progresses.items():
+            self._write_progress(file_name, *progress)
+        self._write_progress("", *total_progress)
 
-    def ended(self, name: str, outcome: str) -> None:
+    def end_file(self, name: str, outcome: str) -> None:
         with self._lock:
-            self._tally.ended(name)
+            self._tally.end_file(name)
         if outcome != "present":
-            self._line(outcome, name, outcome)
+            self._write_line(outcome, name, outcome)
 
-    def _progress(self, name: str, done: int, size: int, rate: float, left_s: float) -> None:
-        text = f"{_mb(done)} of {_mb(size)}, {rate / 1e6:.1f} MB/s, {left_s:.0f} s left"
-        self._line(
-            "progress", name, text, bytes=done, total_bytes=size, bytes_per_s=int(rate), seconds_left=int(left_s)
+    def _write_progress(
+        self, file_name: str, done_bytes: int, total_bytes: int, bytes_per_s: float, left_s: float
+    ) -> None:
+        amount = f"{format_size(done_bytes)} of {format_size(total_bytes)}"
+        text = f"{amount}, {bytes_per_s / 1e6:.1f} MB/s, {left_s:.0f} s left"
+        self._write_line(
+            "progress",
+            file_name,
+            text,
+            bytes=done_bytes,
+            total_bytes=total_bytes,
+            bytes_per_s=int(bytes_per_s),
+            seconds_left=int(left_s),
         )
 
-    def _line(self, event: str, name: str, text: str, **facts: int) -> None:
+    def _write_line(self, event: str, file_name: str, text: str, **facts: int) -> None:
         if self._as_json:
-            self._write(json.dumps({"event": event, **({"model": name} if name else {}), **facts}) + "\n")
+            self._write(json.dumps({"event": event, **({"model": file_name} if file_name else {}), **facts}) + "\n")
         else:
-            self._write(f"{name}: {text}\n" if name else f"{text}\n")
+            self._write(f"{file_name}: {text}\n" if file_name else f"{text}\n")
 
 
 class BarWatcher:
-    """A bar for each file that is on its way, and one for the whole."""
+    """Draws a bar for each file that is being fetched, and one for the total."""
 
     def __init__(self, bars: "rich.progress.Progress") -> None:
         self._bars = bars
         self._tasks: dict[str, rich.progress.TaskID] = {}
-        self._tally = Tally()
-        self._whole = bars.add_task("all", total=None)
+        self._tally = PullProgress()
+        self._total_task = bars.add_task("all", total=None)
         self._lock = threading.Lock()
 
-    def planned(self, sizes: Mapping[str, int | None]) -> None:
+    def plan_files(self, sizes: Mapping[str, int | None]) -> None:
         with self._lock:
-            self._tally.planned(sizes)
-            self._sum_up()
+            self._tally.plan_files(sizes)
+            self._update_total()
 
-    def started(self, name: str, total_bytes: int | None, resumed_bytes: int) -> None:
+    def start_file(self, name: str, total_bytes: int | None, resumed_bytes: int) -> None:
         with self._lock:
             if name in self._tasks:
                 self._bars.remove_task(self._tasks[name])
+            # The end of a path says more than its beginning.
             label = name.replace("$MODELS_DIR/", "")[-48:]
             self._tasks[name] = self._bars.add_task(label, total=total_bytes, completed=resumed_bytes)
-            self._tally.started(name, total_bytes, resumed_bytes, time.monotonic())
-            self._sum_up()
+            self._tally.start_file(name, total_bytes, resumed_bytes, time.monotonic())
+            self._update_total()
 
-    def advanced(self, name: str, count: int) -> None:
+    def advance_file(self, name: str, count: int) -> None:
         with self._lock:
-            self._tally.advanced(name, count)
+            self._tally.advance_file(name, count)
             if name in self._tasks:
                 self._bars.advance(self._tasks[name], count)
-            self._sum_up()
+            self._update_total()
 
-    def ended(self, name: str, outcome: str) -> None:
+    def end_file(self, name: str, outcome: str) -> None:
         with self._lock:
             task = self._tasks.pop(name, None)
             if task is not None:
                 self._bars.remove_task(task)
-            self._tally.ended(name)
-            self._sum_up()
+            self._tally.end_file(name)
+            self._update_total()
         if outcome != "present":
             self._bars.console.print(f"{name}: {outcome}", highlight=False, markup=False)
 
-    def _sum_up(self) -> None:
-        done, size, _, _ = self._tally.whole(0.0, 0.0)
-        self._bars.update(self._whole, total=size, completed=done)
+    def _update_total(self) -> None:
+        # Only the bytes are used, so the times do not matter.
+        done_bytes, total_bytes, _, _ = self._tally.total_progress(0.0, 0.0)
+        self._bars.update(self._total_task, total=total_bytes, completed=done_bytes)
 
 
-def _bars() -> "rich.progress.Progress":
+def _open_bars() -> "rich.progress.Progress":
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
@@ -197,7 +223,3 @@ def _bars() -> "rich.progress.Progress":
         TimeRemainingColumn(),
     )
     return Progress(*columns, console=Console(stderr=True), transient=True, refresh_per_second=5)
-
-
-def _mb(count: int) -> str:
-    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

@@ -1,94 +1,139 @@
-"""Bring models to their places, verify, list, stage and collect them.
+"""Pull the models of a lock, verify, list, stage and collect them.
 
-Models lie once in a store (MODELS_DIR/.comfypin, or --store), named by sha256, with links from ComfyUI's folders.
-docs/models.md says more.
+Each model is stored once, in a store (MODELS_DIR/.comfypin, or --store), named by sha256, with links from ComfyUI's
+folders. docs/models.md says more.
 """
 
 import argparse
 import json
-import re
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from comfypin.cli.common import read_named_lock, report_progress
+from comfypin.cli.flag_values import parse_size, seconds_below, whole_number
+from comfypin.cli.model_reports import blob_to_json, format_blob, print_findings, print_pull_report, print_removed
 from comfypin.errors import UsageError
 
 if TYPE_CHECKING:
     from comfypin.lock.model import Lock, ModelPin
-    from comfypin.models.gc import BlobUse
     from comfypin.models.pull_report import PullReport
     from comfypin.models.store import BlobStore
     from comfypin.models.target_paths import TargetRoots
-    from comfypin.models.verify import ModelFinding
 
-_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?)(I?)B?", re.IGNORECASE)
 _LINKS = ("symlink", "hardlink", "reflink", "copy")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the verbs and their flags."""
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
-    pull = _verb(verbs, "pull", _pull, "bring every model of a lock to its place", lock=True)
-    _pull_flags(pull)
-    pull.add_argument("--stage", type=Path, metavar="DIR", help="then copy them to DIR, a fast local disk")
-    pull.add_argument("--budget", type=_size, metavar="SIZE", help="how much may be staged, such as 80GB")
-    verify = _verb(
-        verbs, "verify", _verify, "compare the models with their pins (exit code 50 where one differs)", lock=True
+    verb_parsers = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
+    pull_parser = _add_verb(
+        verb_parsers, "pull", _pull_models, "bring every model of a lock to its place", takes_lock=True
     )
-    verify.add_argument("--deep", action="store_true", help="read every byte, whatever is known from earlier")
-    verify.add_argument("--repair", action="store_true", help="bring what is missing or corrupt, then verify again")
-    _pull_flags(verify)
-    stage = _verb(verbs, "stage", _stage, "copy a lock's models to a fast local disk, the largest first", lock=True)
-    stage.add_argument("--to", type=Path, metavar="DIR", required=True, help="the folder on the fast disk")
-    stage.add_argument("--budget", type=_size, metavar="SIZE", help="how much may be copied, such as 80GB")
-    _verb(verbs, "ls", _ls, "list what is in the store: size, releases that use it, last use")
-    gc = _verb(verbs, "gc", _gc, "remove models that no kept release names, the least recently used first")
-    gc.add_argument(
-        "--keep-releases", metavar="NAME,...", action="append", default=[], help="releases to keep; repeatable"
+    _add_pull_flags(pull_parser)
+    pull_parser.add_argument("--stage", type=Path, metavar="DIR", help="then copy them to DIR, a fast local disk")
+    pull_parser.add_argument("--budget", type=parse_size, metavar="SIZE", help="how much may be staged, such as 80GB")
+    verify_parser = _add_verb(
+        verb_parsers,
+        "verify",
+        _verify_models,
+        "compare the models with their pins (exit code 50 if one differs)",
+        takes_lock=True,
     )
-    gc.add_argument("--budget", type=_size, metavar="SIZE", help="remove only until the store fits, such as 200GB")
-    gc.add_argument("--even-kept", action="store_true", help="with --budget: after all others, remove kept ones too")
-    gc.add_argument("--dry-run", action="store_true", help="print what would be removed and remove nothing")
-    add = _verb(verbs, "add", _add, "pin a model in a lock, with its sha256 and size", lock=True)
-    add.add_argument("source", metavar="[TARGET=]SOURCE", help="vae/x.safetensors=hf://org/repo/x.safetensors")
-    add.add_argument("--allow-pickle", action="store_true", help="let this model be a pickle (.ckpt .pt .pth .bin)")
+    verify_parser.add_argument("--deep", action="store_true", help="read every byte, even of files that did not change")
+    verify_parser.add_argument(
+        "--repair", action="store_true", help="pull what is missing or corrupt, then verify again"
+    )
+    _add_pull_flags(verify_parser)
+    stage_parser = _add_verb(
+        verb_parsers,
+        "stage",
+        _stage_models,
+        "copy a lock's models to a fast local disk, the largest first",
+        takes_lock=True,
+    )
+    stage_parser.add_argument("--to", type=Path, metavar="DIR", required=True, help="the folder on the fast disk")
+    stage_parser.add_argument("--budget", type=parse_size, metavar="SIZE", help="how much may be copied, such as 80GB")
+    _add_verb(verb_parsers, "ls", _list_blobs, "list what is in the store: size, releases that use it, last use")
+    gc_parser = _add_verb(
+        verb_parsers, "gc", _collect_garbage, "remove models that no kept release names, the least recently used first"
+    )
+    _add_gc_flags(gc_parser)
+    add_parser = _add_verb(
+        verb_parsers, "add", _add_model, "pin a model in a lock, with its sha256 and size", takes_lock=True
+    )
+    add_parser.add_argument("source", metavar="[TARGET=]SOURCE", help="vae/x.safetensors=hf://org/repo/x.safetensors")
+    add_parser.add_argument(
+        "--allow-pickle", action="store_true", help="let this model be a pickle (.ckpt .pt .pth .bin)"
+    )
 
 
 def execute(arguments: argparse.Namespace) -> int:
     """Run the verb."""
     if arguments.verb is None:
-        raise UsageError("Say what to do with models; see comfypin models --help.")
+        raise UsageError("comfypin models needs a verb, such as pull, verify or ls; see comfypin models --help.")
     return int(arguments.act(arguments))
 
 
-def _verb(  # type: ignore[no-untyped-def]
-    verbs, name: str, act: object, summary: str, *, lock: bool = False
+def _add_verb(
+    verb_parsers: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    verb_name: str,
+    run_verb: object,
+    summary: str,
+    *,
+    takes_lock: bool = False,
 ) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = verbs.add_parser(
-        name, help=summary, description=f"{summary[0].upper()}{summary[1:]}."
+    verb_parser: argparse.ArgumentParser = verb_parsers.add_parser(
+        verb_name, help=summary, description=f"{summary[0].upper()}{summary[1:]}."
     )
-    if lock:
-        parser.add_argument("--lock", metavar="FILE|NAME", help="a lock file, or a release's name (default: LOCK_PATH)")
-    parser.add_argument("--models-dir", type=Path, metavar="DIR", help="where models lie (default: MODELS_DIR)")
-    parser.add_argument("--store", type=Path, metavar="DIR", help="where blobs lie (default: DIR/.comfypin)")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--verbose", action="store_true", help="say more about failures")
-    parser.set_defaults(act=act)
-    return parser
+    if takes_lock:
+        verb_parser.add_argument(
+            "--lock", metavar="FILE|NAME", help="a lock file, or a release's name (default: LOCK_PATH)"
+        )
+    verb_parser.add_argument("--models-dir", type=Path, metavar="DIR", help="the models folder (default: MODELS_DIR)")
+    verb_parser.add_argument("--store", type=Path, metavar="DIR", help="the blob store (default: DIR/.comfypin)")
+    verb_parser.add_argument("--json", action="store_true", help="print JSON")
+    verb_parser.add_argument("--verbose", action="store_true", help="show the cause of failures")
+    verb_parser.set_defaults(act=run_verb)
+    return verb_parser
 
 
-def _pull_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--link", choices=_LINKS, default="symlink", help="how a file gets to its place (symlink)")
-    parser.add_argument("--overwrite", action="store_true", help="do not keep wrong files aside")
-    parser.add_argument("--timeout", type=_seconds, default=30.0, metavar="S", help="how long silence is borne (30)")
-    parser.add_argument("--connections", type=_count, metavar="N", help="at once, for all files together (16)")
+def _add_pull_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--link",
+        choices=_LINKS,
+        default="symlink",
+        help="how a file in ComfyUI's folders refers to the store (symlink)",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace wrong files instead of moving them aside")
+    parser.add_argument(
+        "--timeout",
+        type=seconds_below(86_400),
+        default=30.0,
+        metavar="S",
+        help="the stall timeout of a download, in seconds (30)",
+    )
+    parser.add_argument(
+        "--connections", type=whole_number(1, 128), metavar="N", help="at once, for all files together (16)"
+    )
+
+
+def _add_gc_flags(gc_parser: argparse.ArgumentParser) -> None:
+    gc_parser.add_argument(
+        "--keep-releases", metavar="NAME,...", action="append", default=[], help="releases to keep; repeatable"
+    )
+    gc_parser.add_argument(
+        "--budget", type=parse_size, metavar="SIZE", help="remove only until the store fits, such as 200GB"
+    )
+    gc_parser.add_argument("--even-kept", action="store_true", help="with --budget: if needed, remove kept models too")
+    gc_parser.add_argument("--dry-run", action="store_true", help="print what would be removed and remove nothing")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Work:
-    """What most verbs work on: the lock, its models with their paths, and the store."""
+class _LockModels:
+    """Holds what most verbs need: the lock, its models with their paths, and the store."""
 
     lock: "Lock"
     places: "TargetRoots"
@@ -96,277 +141,222 @@ class _Work:
     models: "list[tuple[ModelPin, Path]]"
 
 
-def _work(arguments: argparse.Namespace) -> _Work:
-    from comfypin.cli.lock import read_named_lock
+def _read_lock_models(arguments: argparse.Namespace) -> _LockModels:
     from comfypin.models.target_paths import list_targets
 
-    where, reading = read_named_lock(arguments.lock, arguments.settings)
+    lock_path, reading = read_named_lock(arguments.lock, arguments.settings)
     for finding in reading.warnings:
-        print(f"comfypin: {where}: {finding}", file=sys.stderr)
-    places, store = _trees(arguments)
-    return _Work(lock=reading.lock, places=places, store=store, models=list_targets(reading.lock, places))
+        print(f"comfypin: {lock_path}: {finding}", file=sys.stderr)
+    target_places, store = _open_store(arguments)
+    return _LockModels(
+        lock=reading.lock, places=target_places, store=store, models=list_targets(reading.lock, target_places)
+    )
 
 
-def _trees(arguments: argparse.Namespace) -> "tuple[TargetRoots, BlobStore]":
+def _open_store(arguments: argparse.Namespace) -> "tuple[TargetRoots, BlobStore]":
     from comfypin.models.target_paths import TargetRoots
-    from comfypin.wiring import model_store
+    from comfypin.wiring import open_model_store
 
     settings = arguments.settings.with_flags(models_dir=arguments.models_dir)
+    # Links to blobs must hold whatever the working directory is.
     models_dir = settings.machine.models_dir.absolute()
-    places = TargetRoots(models_dir=models_dir, comfy_home=settings.machine.comfy_home.absolute())
-    return places, model_store(models_dir, settings, store=arguments.store)
+    target_places = TargetRoots(models_dir=models_dir, comfy_home=settings.machine.comfy_home.absolute())
+    return target_places, open_model_store(models_dir, settings, store=arguments.store)
 
 
 # -- pull and verify
 
 
-def _pull(arguments: argparse.Namespace) -> int:
-    work = _work(arguments)
-    began = time.monotonic()
-    report = _bring(arguments, work, work.models)
-    staged = None
-    if arguments.stage is not None and not report.failures:
-        staged = _copy_to(arguments, work, arguments.stage)
-    if not arguments.json or staged is None or not staged.failures:  # a failure is an object of its own
-        _print_pulled(report, time.monotonic() - began, as_json=arguments.json)
-    report.raise_failures()
-    if staged is not None:
+def _pull_models(arguments: argparse.Namespace) -> int:
+    lock_models = _read_lock_models(arguments)
+    began_s = time.monotonic()
+    pull_report = _bring_models(arguments, lock_models, lock_models.models)
+    stage_report = None
+    if arguments.stage is not None and not pull_report.failures:
+        stage_report = _stage_to_folder(arguments, lock_models, arguments.stage)
+    if not arguments.json or stage_report is None or not stage_report.failures:  # a failure is an object of its own
+        print_pull_report(pull_report, time.monotonic() - began_s, as_json=arguments.json)
+    pull_report.raise_failures()
+    if stage_report is not None:
         if not arguments.json:
-            print(f"{len(staged.outcomes)} of them staged in {arguments.stage}", file=sys.stderr)
-        staged.raise_failures()
+            print(f"{len(stage_report.outcomes)} of them staged in {arguments.stage}", file=sys.stderr)
+        stage_report.raise_failures()
     return 0
 
 
-def _bring(
-    arguments: argparse.Namespace, work: _Work, models: "list[tuple[ModelPin, Path]]", *, overwrite: bool = False
+def _bring_models(
+    arguments: argparse.Namespace,
+    lock_models: _LockModels,
+    models: "list[tuple[ModelPin, Path]]",
+    *,
+    overwrite: bool = False,
 ) -> "PullReport":
-    from comfypin.cli.model_progress import watching
+    from comfypin.cli.model_progress import open_watcher
     from comfypin.models.pull import Puller, PullOptions
     from comfypin.models.pull_limits import FetchPolicy, PullBudget
-    from comfypin.wiring import model_sources
+    from comfypin.wiring import open_model_sources
 
     settings = arguments.settings
     budget = PullBudget(arguments.connections or settings.models.connections)
-    options = PullOptions(
+    pull_options = PullOptions(
         link=arguments.link,
         overwrite=arguments.overwrite or overwrite,
         fetch_policy=FetchPolicy(stall_s=arguments.timeout),
     )
-    work.store.remember_release(work.lock.version_name, work.lock.models)
-    with watching(as_json=arguments.json) as watcher:
-        sources = model_sources(settings, timeout_s=arguments.timeout)
-        return Puller(work.store, sources, budget, options=options, watcher=watcher).pull_models(models)
+    # Before the download, so that a gc meanwhile keeps these blobs.
+    lock_models.store.remember_release(lock_models.lock.version_name, lock_models.lock.models)
+    with open_watcher(as_json=arguments.json) as watcher:
+        sources = open_model_sources(settings, timeout_s=arguments.timeout)
+        return Puller(lock_models.store, sources, budget, options=pull_options, watcher=watcher).pull_models(models)
 
 
-def _print_pulled(report: "PullReport", seconds: float, *, as_json: bool) -> None:
-    if as_json:
-        if not report.failures:
-            models = [outcome.to_json() for outcome in report.outcomes]
-            print(json.dumps({"models": models, "seconds": round(seconds, 3)}, indent=2, sort_keys=True))
-        return
-    for outcome in report.outcomes:
-        came = f" from {outcome.source}" if outcome.source else ""
-        print(f"{outcome.path}: {outcome.state}{came}")
-        for reason in outcome.failed_sources:
-            print(f"comfypin: {outcome.pin.name}: a source failed: {reason}", file=sys.stderr)
-        if outcome.aside is not None:
-            print(f"comfypin: the file that was at {outcome.path} is kept as {outcome.aside}", file=sys.stderr)
-        if outcome.pin.sha256 is None:
-            print(
-                f"comfypin: {outcome.pin.name} has no sha256 in the lock, so nothing proves its bytes; "
-                f"they have sha256 {outcome.digest.hex}, {outcome.size_bytes} bytes",
-                file=sys.stderr,
-            )
-    fetched = sum(outcome.size_bytes for outcome in report.outcomes if outcome.state == "fetched")
-    print(f"{len(report.outcomes)} models in {seconds:.1f} s, {fetched / 1e9:.2f} GB fetched", file=sys.stderr)
-
-
-def _verify(arguments: argparse.Namespace) -> int:
+def _verify_models(arguments: argparse.Namespace) -> int:
     from comfypin.models.errors import ModelsFailed
     from comfypin.models.verify import Present, finding_failure, inspect_models
 
-    work = _work(arguments)
-    began = time.monotonic()
-    findings = inspect_models(work.models, work.store, read_all_bytes=arguments.deep)
-    wrong = [model for model, finding in zip(work.models, findings, strict=True) if not isinstance(finding, Present)]
-    if wrong and arguments.repair:
-        report = _bring(arguments, work, wrong)
-        report.raise_failures()
-        findings = inspect_models(work.models, work.store)
+    lock_models = _read_lock_models(arguments)
+    began_s = time.monotonic()
+    findings = inspect_models(lock_models.models, lock_models.store, read_all_bytes=arguments.deep)
+    wrong_models = [
+        model for model, finding in zip(lock_models.models, findings, strict=True) if not isinstance(finding, Present)
+    ]
+    if wrong_models and arguments.repair:
+        pull_report = _bring_models(arguments, lock_models, wrong_models)
+        pull_report.raise_failures()
+        # Not deep: what was just fetched was hashed on the way.
+        findings = inspect_models(lock_models.models, lock_models.store)
     else:
-        work.store.remember_release(work.lock.version_name, work.lock.models, create=False)
+        # A check must not create a store.
+        lock_models.store.remember_release(lock_models.lock.version_name, lock_models.lock.models, create=False)
     problems = [
         problem
-        for (pin, _), finding in zip(work.models, findings, strict=True)
+        for (pin, _), finding in zip(lock_models.models, findings, strict=True)
         if (problem := finding_failure(pin, finding)) is not None
     ]
-    _print_findings(work.models, findings, time.monotonic() - began, as_json=arguments.json and not problems)
+    print_findings(lock_models.models, findings, time.monotonic() - began_s, as_json=arguments.json and not problems)
     if problems:
         raise ModelsFailed(failures=problems, total=len(findings))
     return 0
 
 
-def _print_findings(
-    models: "list[tuple[ModelPin, Path]]", findings: "list[ModelFinding]", seconds: float, *, as_json: bool
-) -> None:
-    from comfypin.models.verify import Present, describe_finding
-
-    if as_json:
-        found = [
-            {"model": pin.name, "path": str(path), "finding": type(finding).__name__, "says": describe_finding(finding)}
-            for (pin, path), finding in zip(models, findings, strict=True)
-        ]
-        print(json.dumps({"models": found, "seconds": round(seconds, 3)}, indent=2, sort_keys=True))
-        return
-    for (_, path), finding in zip(models, findings, strict=True):
-        if isinstance(finding, Present):
-            print(f"{path}: {'verified' if finding.proven else describe_finding(finding)}")
-    print(f"{len(findings)} models in {seconds:.2f} s", file=sys.stderr)
-
-
 # -- stage
 
 
-def _stage(arguments: argparse.Namespace) -> int:
-    report = _copy_to(arguments, _work(arguments), arguments.to)
-    _print_pulled(report, 0.0, as_json=arguments.json)
-    report.raise_failures()
+def _stage_models(arguments: argparse.Namespace) -> int:
+    stage_report = _stage_to_folder(arguments, _read_lock_models(arguments), arguments.to)
+    print_pull_report(stage_report, 0.0, as_json=arguments.json)
+    stage_report.raise_failures()
     return 0
 
 
-def _copy_to(arguments: argparse.Namespace, work: _Work, to: Path) -> "PullReport":
-    from comfypin.cli.model_progress import watching
+def _stage_to_folder(arguments: argparse.Namespace, lock_models: _LockModels, stage_folder: Path) -> "PullReport":
+    from comfypin.cli.model_progress import open_watcher
     from comfypin.models.pull import Puller
     from comfypin.models.pull_limits import PullBudget
     from comfypin.models.stage import choose_staged
-    from comfypin.wiring import model_sources, model_store
+    from comfypin.wiring import open_model_sources, open_model_store
 
-    to = to.absolute()
-    if to.is_relative_to(work.places.models_dir):
-        raise UsageError(f"{to} lies in MODELS_DIR; stage to another disk.")
-    models = choose_staged(work.models, models_dir=work.places.models_dir, to=to, budget_bytes=arguments.budget)
-    with watching(as_json=arguments.json) as watcher:
-        store = model_store(to, arguments.settings, store=to / ".comfypin")
-        return Puller(store, model_sources(arguments.settings), PullBudget(8), watcher=watcher).pull_models(models)
+    stage_folder = stage_folder.absolute()
+    # Staging is only of use on another, faster disk.
+    if stage_folder.is_relative_to(lock_models.places.models_dir):
+        raise UsageError(
+            f"{stage_folder} is inside the models folder {lock_models.places.models_dir}; stage to another disk."
+        )
+    models = choose_staged(
+        lock_models.models, models_dir=lock_models.places.models_dir, to=stage_folder, budget_bytes=arguments.budget
+    )
+    with open_watcher(as_json=arguments.json) as watcher:
+        store = open_model_store(stage_folder, arguments.settings, store=stage_folder / ".comfypin")
+        return Puller(store, open_model_sources(arguments.settings), PullBudget(8), watcher=watcher).pull_models(models)
 
 
 # -- ls, gc, add
 
 
-def _ls(arguments: argparse.Namespace) -> int:
+def _list_blobs(arguments: argparse.Namespace) -> int:
     from comfypin.models.gc import list_blob_uses
 
-    _, store = _trees(arguments)
-    blobs = list_blob_uses(store)
+    _, blob_store = _open_store(arguments)
+    blob_uses = list_blob_uses(blob_store)
     if arguments.json:
-        print(json.dumps({"store": str(store.root), "blobs": list(map(_blob_json, blobs))}, indent=2, sort_keys=True))
+        print(
+            json.dumps(
+                {"store": str(blob_store.root), "blobs": list(map(blob_to_json, blob_uses))}, indent=2, sort_keys=True
+            )
+        )
         return 0
-    for blob in sorted(blobs, key=lambda blob: -blob.size_bytes):
-        print(_blob_line(blob))
-    print(f"{len(blobs)} blobs, {sum(blob.size_bytes for blob in blobs) / 1e9:.2f} GB in {store.root}", file=sys.stderr)
+    for blob_use in sorted(blob_uses, key=lambda blob: -blob.size_bytes):
+        print(format_blob(blob_use))
+    print(
+        f"{len(blob_uses)} blobs, {sum(blob.size_bytes for blob in blob_uses) / 1e9:.2f} GB in {blob_store.root}",
+        file=sys.stderr,
+    )
     return 0
 
 
-def _gc(arguments: argparse.Namespace) -> int:
+def _collect_garbage(arguments: argparse.Namespace) -> int:
     from comfypin.models.gc import choose_blobs, collect_garbage, list_blob_uses
 
-    places, store = _trees(arguments)
-    keep = {name.strip() for text in arguments.keep_releases for name in text.split(",") if name.strip()}
-    if not keep and arguments.budget is None:
+    target_places, blob_store = _open_store(arguments)
+    kept_releases = {
+        release_name.strip()
+        for text in arguments.keep_releases
+        for release_name in text.split(",")
+        if release_name.strip()
+    }
+    # Without a rule, everything would go.
+    if not kept_releases and arguments.budget is None:
         raise UsageError("Say what to keep: --keep-releases NAME,... or --budget SIZE; see comfypin models gc --help.")
     if arguments.even_kept and arguments.budget is None:
-        raise UsageError("--even-kept goes with --budget.")
-    blobs = list_blob_uses(store)
-    known = {release.name for release in store.releases.list_releases()}
-    if keep - known:
-        unknown, there = ", ".join(sorted(keep - known)), ", ".join(sorted(known)) or "none"
-        raise UsageError(f"The store knows no release {unknown}; it knows {there}.")
-    chosen = choose_blobs(blobs, kept_releases=keep, budget_bytes=arguments.budget, even_kept=arguments.even_kept)
+        raise UsageError("--even-kept needs --budget SIZE: it removes kept models only until the store fits.")
+    blob_uses = list_blob_uses(blob_store)
+    known_releases = {release.name for release in blob_store.releases.list_releases()}
+    # A misspelt name would remove the very release that should stay.
+    if kept_releases - known_releases:
+        unknown_text, known_text = (
+            ", ".join(sorted(kept_releases - known_releases)),
+            ", ".join(sorted(known_releases)) or "none",
+        )
+        raise UsageError(f"--keep-releases names {unknown_text}, but the store only knows {known_text}.")
+    chosen_blobs = choose_blobs(blob_uses, kept_releases=kept_releases, budget_bytes=arguments.budget, even_kept=arguments.even_kept)
     if arguments.dry_run:
-        _print_gone(chosen, "would be removed", as_json=arguments.json)
+        print_removed(chosen_blobs, "would be removed", as_json=arguments.json)
         return 0
-    report = collect_garbage(store, places, chosen, kept_releases=set() if arguments.even_kept else keep)
-    _print_gone(list(report.removed), "removed", as_json=arguments.json)
-    for blob in report.busy:
-        print(f"comfypin: {blob.digest.hex[:16]} is in use and stays", file=sys.stderr)
+    gc_report = collect_garbage(blob_store, target_places, chosen_blobs, kept_releases=set() if arguments.even_kept else kept_releases)
+    print_removed(list(gc_report.removed), "removed", as_json=arguments.json)
+    for blob_use in gc_report.busy:
+        print(f"comfypin: {blob_use.digest.hex[:16]} is in use, so it was kept", file=sys.stderr)
     if not arguments.json:
-        print(f"{report.freed_bytes / 1e9:.2f} GB freed, {report.kept_bytes / 1e9:.2f} GB remain", file=sys.stderr)
+        print(
+            f"{gc_report.freed_bytes / 1e9:.2f} GB freed, {gc_report.kept_bytes / 1e9:.2f} GB remain", file=sys.stderr
+        )
     return 0
 
 
-def _print_gone(blobs: "list[BlobUse]", what: str, *, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps({what.replace(" ", "_"): list(map(_blob_json, blobs))}, indent=2, sort_keys=True))
-        return
-    for blob in blobs:
-        print(f"{what}: {_blob_line(blob)}")
-
-
-def _blob_line(blob: "BlobUse") -> str:
-    day = time.strftime("%Y-%m-%d %H:%M", time.localtime(blob.used_at))
-    names = ", ".join(blob.targets) or "-"
-    return f"{blob.size_bytes / 1e9:9.3f} GB  {blob.digest.hex[:16]}  {day}  {', '.join(blob.releases) or '-'}  {names}"
-
-
-def _blob_json(blob: "BlobUse") -> dict[str, object]:
-    return {
-        "sha256": blob.digest.hex,
-        "size_bytes": blob.size_bytes,
-        "used_at": int(blob.used_at),
-        "releases": list(blob.releases),
-        "targets": list(blob.targets),
-    }
-
-
-def _add(arguments: argparse.Namespace) -> int:
+def _add_model(arguments: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from comfypin.atomic_files import write_atomically
-    from comfypin.cli.lock import read_named_lock
     from comfypin.lock.codec import model_to_json, render_lock
     from comfypin.lock.model_spec import parse_model_spec, pin_models
     from comfypin.models.file_formats import pickle_by_name
-    from comfypin.wiring import model_describer
+    from comfypin.wiring import make_model_describer
 
-    where, reading = read_named_lock(arguments.lock, arguments.settings)
-    spec = replace(parse_model_spec(arguments.source), allow_pickle=arguments.allow_pickle)
-    (pin,) = pin_models(
-        [spec], model_describer(arguments.settings), report=lambda text: print(f"comfypin: {text}", file=sys.stderr)
+    lock_path, reading = read_named_lock(arguments.lock, arguments.settings)
+    model_spec = replace(parse_model_spec(arguments.source), allow_pickle=arguments.allow_pickle)
+    (model_pin,) = pin_models(
+        [model_spec],
+        make_model_describer(arguments.settings), report=report_progress,
     )
-    refusal = pickle_by_name(pin)
+    # A pickle runs code when it is loaded.
+    refusal = pickle_by_name(model_pin)
     if refusal is not None:
         raise refusal
-    others = [model for model in reading.lock.models if model.target_path != pin.target_path]
-    write_atomically(Path(where), render_lock(replace(reading.lock, models=(*others, pin))))
+    # A model at the same path is replaced.
+    other_models = [model for model in reading.lock.models if model.target_path != model_pin.target_path]
+    write_atomically(Path(lock_path), render_lock(replace(reading.lock, models=(*other_models, model_pin))))
     if arguments.json:
-        print(json.dumps({"lock": where, "model": model_to_json(pin)}, indent=2, sort_keys=True))
+        print(json.dumps({"lock": lock_path, "model": model_to_json(model_pin)}, indent=2, sort_keys=True))
     else:
-        print(f"{where}: {pin.target_path}, {pin.size_bytes} bytes, {pin.sha256}")
+        print(f"{lock_path}: {model_pin.target_path}, {model_pin.size_bytes} bytes, {model_pin.sha256}")
     return 0
-
-
-# -- values of flags
-
-
-def _size(text: str) -> int:
-    match = _SIZE.fullmatch(text.strip())
-    if match is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size; write 200GB, 1.5TB or 80GiB")
-    step = 1024 if match[3] else 1000
-    return int(float(match[1]) * step ** " KMGT".index(match[2].upper() or " "))
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < 86_400:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
-    return value
-
-
-def _count(text: str) -> int:
-    if not text.isdigit() or not 1 <= int(text) <= 128:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to 128")
-    return int(text)

@@ -1,6 +1,6 @@
 """Make this machine match a lock: ComfyUI, nodes and packages, proved by a receipt.
 
-A second run changes nothing. Killed anywhere, the next run finishes the job.
+A second run changes nothing. If a run is killed, the next one finishes the work.
 """
 
 import argparse
@@ -8,6 +8,8 @@ import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from comfypin.cli.common import add_home_flag, read_named_lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,70 +22,65 @@ if TYPE_CHECKING:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
     parser.add_argument("lock", nargs="?", metavar="LOCK", help="a lock file, or a release's name (default: LOCK_PATH)")
-    parser.add_argument("--lock", dest="lock_flag", metavar="LOCK", help="the same, as a flag")
-    add_home(parser)
-    parser.add_argument("--models-dir", type=Path, metavar="DIR", help="where models lie (default: MODELS_DIR)")
+    parser.add_argument("--lock", dest="lock_flag", metavar="LOCK", help="the lock, as a flag")
+    add_home_flag(parser)
+    parser.add_argument("--models-dir", type=Path, metavar="DIR", help="the models folder (default: MODELS_DIR)")
     parser.add_argument("--offline", action="store_true", help="use no network: caches, packs and --vendor only")
     parser.add_argument("--vendor", type=Path, metavar="DIR", help="a folder made by `comfypin lock vendor`")
-    parser.add_argument("--packs", metavar="DIR|BUCKET", help="where env packs are (default: COMFYPIN_PACKS)")
+    parser.add_argument("--packs", metavar="DIR|BUCKET", help="the store of env packs (default: COMFYPIN_PACKS)")
     parser.add_argument("--publish", action="store_true", help="store an env that had to be built in --packs")
     parser.add_argument("--no-models", action="store_true", help="leave the lock's models alone")
-    parser.add_argument("--rebuild", action="store_true", help="build anew even where a whole env is")
-    parser.add_argument("--target", metavar="NAME", help="one of the lock's targets, where several fit this machine")
+    parser.add_argument("--rebuild", action="store_true", help="build again even if the env is complete")
+    parser.add_argument("--target", metavar="NAME", help="one of the lock's targets, if several fit this machine")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and change nothing")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--verbose", action="store_true", help="say more about failures")
-
-
-def add_home(parser: argparse.ArgumentParser) -> None:
-    """The flag --home, the same for all who need it."""
-    parser.add_argument("--home", type=Path, metavar="DIR", help="where the env goes (default: COMFY_HOME, /opt/comfy)")
+    parser.add_argument("--verbose", action="store_true", help="show the cause of failures")
 
 
 def execute(arguments: argparse.Namespace) -> int:
     """Realize, or print the plan."""
-    from comfypin.cli.console import telling
-    from comfypin.cli.lock import read_named_lock
+    from comfypin.cli.console import open_reporter
     from comfypin.env.realize import plan_realize, realize_env
     from comfypin.errors import UsageError
 
     if arguments.lock is not None and arguments.lock_flag is not None:
-        raise UsageError("Name the lock once, as LOCK or with --lock.")
-    where, reading = read_named_lock(arguments.lock or arguments.lock_flag, arguments.settings)
+        raise UsageError("The lock is named twice, as LOCK and with --lock; drop one of them.")
+    lock_path, reading = read_named_lock(arguments.lock or arguments.lock_flag, arguments.settings)
     for finding in reading.warnings:
         print(f"comfypin: {finding}", file=sys.stderr)
     if arguments.dry_run:
-        _print_plan(plan_realize(reading.lock, _options(arguments), where=where), as_json=arguments.json)
+        _print_plan(plan_realize(reading.lock, _make_options(arguments), where=lock_path), as_json=arguments.json)
         return 0
-    with telling(as_json=arguments.json) as teller:
-        options = _options(arguments, teller.say)
-        realized = realize_env(reading.lock, options, where=where)
+    with open_reporter(as_json=arguments.json) as reporter:
+        options = _make_options(arguments, reporter.report_step)
+        realized = realize_env(reading.lock, options, where=lock_path)
+    # After the block: downloads have bars of their own.
     if not arguments.no_models:
         _bring_models(arguments, reading.lock, offline=options.locations.offline)
-    _print_done(realized, as_json=arguments.json)
+    _print_realized(realized, as_json=arguments.json)
     return 0
 
 
 def _bring_models(arguments: argparse.Namespace, lock: "Lock", *, offline: bool) -> None:
-    from comfypin.cli.model_progress import watching
+    from comfypin.cli.model_progress import open_watcher
     from comfypin.wiring import bring_models
 
     settings = arguments.settings.with_flags(comfy_home=arguments.home, models_dir=arguments.models_dir)
-    with watching(as_json=arguments.json, quiet=not lock.models) as watcher:
+    with open_watcher(as_json=arguments.json, quiet=not lock.models) as watcher:
         bring_models(lock, settings, offline=offline, watcher=watcher)
 
 
-def _options(arguments: argparse.Namespace, tell: "Callable[[str], None] | None" = None) -> "RealizeOptions":
-    from comfypin.wiring import realize_options
+def _make_options(arguments: argparse.Namespace, report: "Callable[[str], None] | None" = None) -> "RealizeOptions":
+    from comfypin.wiring import make_realize_options
 
     settings = arguments.settings.with_flags(comfy_home=arguments.home, models_dir=arguments.models_dir)
-    return realize_options(
+    return make_realize_options(
         settings,
-        env=settings.env.overridden(packs=arguments.packs, vendor=arguments.vendor, offline=arguments.offline),
+        env_settings=settings.env.overridden(packs=arguments.packs, vendor=arguments.vendor, offline=arguments.offline),
         publish=arguments.publish,
         rebuild=arguments.rebuild,
         target=arguments.target,
-        tell=tell,
+        report=report,
     )
 
 
@@ -96,7 +93,7 @@ def _print_plan(plan: "RealizePlan", *, as_json: bool) -> None:
         print(f"  {step.name:9} {step.subject}: {step.text}")
 
 
-def _print_done(realized: "RealizedEnv", *, as_json: bool) -> None:
+def _print_realized(realized: "RealizedEnv", *, as_json: bool) -> None:
     receipt = realized.receipt
     if as_json:
         facts = {
@@ -108,9 +105,9 @@ def _print_done(realized: "RealizedEnv", *, as_json: bool) -> None:
         }
         print(json.dumps(facts, indent=2, sort_keys=True))
         return
-    done = {"keep": "was whole already", "rewire": "was whole, and has its Python again"}
-    done |= {"unpack": "was unpacked", "build": "was built"}
+    what_happened = {"keep": "was complete already", "rewire": "was complete, and is linked to its Python again"}
+    what_happened |= {"unpack": "was unpacked", "build": "was built"}
     size = f"{receipt.files} files, {receipt.size_bytes / 1e6:.0f} MB"
-    print(f"{realized.folder}: {done[realized.action]} in {realized.seconds:.1f} s ({size})")
+    print(f"{realized.folder}: {what_happened[realized.action]} in {realized.seconds:.1f} s ({size})")
     if realized.published:
         print(f"published as {realized.published}")

@@ -10,8 +10,6 @@ each, one a line; with --json one JSON object. Progress and logs go to stderr, a
 
 import argparse
 import json
-import logging
-import math
 import re
 import sys
 import time
@@ -21,6 +19,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from comfypin.cli.common import read_release, read_workflow
+from comfypin.cli.flag_values import parse_seconds
 from comfypin.cli.signals import run_until_stopped
 from comfypin.engine.interface import Warned
 from comfypin.errors import UsageError
@@ -29,111 +29,120 @@ from comfypin.outputs.modes import DEFAULT_MODE, OUTPUT_MODES, OutputMode, named
 from comfypin.settings.environment import Settings
 
 if TYPE_CHECKING:
-    from comfypin.cli.console import Teller
+    from comfypin.cli.console import ProgressReporter
     from comfypin.jobs.job import JobResult
     from comfypin.jobs.prepare import RunRequest
     from comfypin.lock.model import Lock
     from comfypin.outputs.interface import Output, OutputSink
     from comfypin.wiring import EngineChoice
-    from comfypin.workflow.document import Document
 
-log = logging.getLogger(__name__)
-
+# The id becomes part of keys and file names.
 _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+# Outputs cost GPU time, so those that a bucket refuses are kept here.
 _UNDELIVERED = Path("out/undelivered")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `run_job`; the door `python -m rp_handler.main` has the same."""
-    what = parser.add_argument_group("what to run")
-    what.add_argument("--lock", metavar="FILE|NAME", help="the release: a lock file, or the name of one in ./lockfiles")
-    what.add_argument("--workflow", metavar="FILE", required=True, help="the workflow; - is stdin")
-    what.add_argument(
+    request_flags = parser.add_argument_group("what to run")
+    request_flags.add_argument(
+        "--lock", metavar="FILE|NAME", help="the release: a lock file, or the name of one in ./lockfiles"
+    )
+    request_flags.add_argument("--workflow", metavar="FILE", required=True, help="the workflow; - is stdin")
+    request_flags.add_argument(
         "--set",
         metavar="NODE.INPUT=VALUE",
         action="append",
         default=[],
         help='change an input: 6.text="a cat", KSampler.seed=random (by node id, title or unique class); repeatable',
     )
-    what.add_argument(
+    request_flags.add_argument(
         "--randomize-seeds",
         action="store_true",
         help="change the seeds as ComfyUI's page does between runs (fixed ones stay; --set has the last word)",
     )
-    what.add_argument(
-        "--input-dir", metavar="DIR", type=Path, help="where input files lie (default: beside the workflow)"
+    request_flags.add_argument(
+        "--input-dir", metavar="DIR", type=Path, help="the folder of input files (default: the workflow's folder)"
     )
-    what.add_argument(
+    request_flags.add_argument(
         "--input", metavar="NODE=FILE", action="append", default=[], help="point a load node at a file; repeatable"
     )
     add_engine_flags(parser)
     add_output_flags(parser)
-    how = parser.add_argument_group("how to run")
-    how.add_argument("--timeout", metavar="S", type=_seconds, help="give up, and cancel the prompt, after S seconds")
-    how.add_argument(
-        "--job-id", metavar="ID", type=_job_id, help="the job's name in results and keys (default: random)"
+    job_flags = parser.add_argument_group("how to run")
+    job_flags.add_argument("--timeout", metavar="S", type=parse_seconds, help="cancel the prompt after S seconds")
+    job_flags.add_argument(
+        "--job-id", metavar="ID", type=_parse_job_id, help="the job's name in results and keys (default: random)"
     )
-    add_telling_flags(parser)
+    add_report_flags(parser)
 
 
 def add_engine_flags(parser: argparse.ArgumentParser) -> None:
-    """Flags that say which engine runs the workflow."""
-    group = parser.add_argument_group("engine")
-    group.add_argument(
+    """Add the flags that say which engine runs the workflow."""
+    engine_flags = parser.add_argument_group("engine")
+    engine_flags.add_argument(
         "--engine",
         choices=("embedded", "comfyui", "remote"),
         help="the built-in CPU engine for nodes without models, a ComfyUI that is started, or one that runs already "
-        "(default: what the lock says; remote where --engine-url is given)",
+        "(default: the lock's; remote if --engine-url is given)",
     )
-    group.add_argument("--engine-url", metavar="URL", help="where a running ComfyUI answers")
-    group.add_argument("--comfy-home", metavar="DIR", type=Path, help="the ComfyUI to start (default: COMFY_HOME)")
-    group.add_argument("--models-dir", metavar="DIR", type=Path, help="where models lie (default: MODELS_DIR)")
+    engine_flags.add_argument("--engine-url", metavar="URL", help="the address of a running ComfyUI")
+    engine_flags.add_argument(
+        "--comfy-home", metavar="DIR", type=Path, help="the ComfyUI to start (default: COMFY_HOME)"
+    )
+    engine_flags.add_argument("--models-dir", metavar="DIR", type=Path, help="the models folder (default: MODELS_DIR)")
 
 
 def add_output_flags(parser: argparse.ArgumentParser) -> None:
-    """Flags that say where outputs go."""
-    group = parser.add_argument_group("outputs")
-    group.add_argument(
-        "--output", choices=OUTPUT_MODES, help="where outputs go (default: OUTPUT_MODE, else gcs; file with --out-dir)"
+    """Add the flags that choose the destination of outputs."""
+    output_flags = parser.add_argument_group("outputs")
+    output_flags.add_argument(
+        "--output",
+        choices=OUTPUT_MODES,
+        help="how outputs are delivered (default: OUTPUT_MODE, else gcs; file with --out-dir)",
     )
-    group.add_argument(
+    output_flags.add_argument(
         "--out-file",
         metavar="FILE",
         type=Path,
         help="with base64: write the decoded bytes here instead of printing; further outputs go to FILE-2, FILE-3, ...",
     )
-    group.add_argument(
+    output_flags.add_argument(
         "--out-dir", metavar="DIR", type=Path, help="with file: the folder (default: out); existing files are kept"
     )
-    group.add_argument("--gcs-bucket", metavar="BUCKET", help="with gcs: the bucket (default: GCS_BUCKET)")
-    group.add_argument("--gcs-prefix", metavar="PREFIX", help="with gcs: the keys' beginning (default: GCS_PREFIX)")
-    group.add_argument("--previews", action="store_true", help="deliver temporary outputs (PreviewImage) too")
+    output_flags.add_argument("--gcs-bucket", metavar="BUCKET", help="with gcs: the bucket (default: GCS_BUCKET)")
+    output_flags.add_argument(
+        "--gcs-prefix", metavar="PREFIX", help="with gcs: the prefix of keys (default: GCS_PREFIX)"
+    )
+    output_flags.add_argument("--previews", action="store_true", help="deliver temporary outputs (PreviewImage) too")
 
 
-def add_telling_flags(parser: argparse.ArgumentParser) -> None:
-    """Flags that say what is told, and how."""
-    group = parser.add_argument_group("telling")
-    group.add_argument("--json", action="store_true", help="print the result as JSON; progress as JSON lines on stderr")
-    group.add_argument("--keep-temp", action="store_true", help="keep what the engine wrote, for debugging")
-    group.add_argument("--verbose", action="store_true", help="add the engine's log, and tracebacks")
+def add_report_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say how results and progress are printed."""
+    report_flags = parser.add_argument_group("reports")
+    report_flags.add_argument(
+        "--json", action="store_true", help="print the result as JSON; progress as JSON lines on stderr"
+    )
+    report_flags.add_argument("--keep-temp", action="store_true", help="keep what the engine wrote, for debugging")
+    report_flags.add_argument("--verbose", action="store_true", help="add the engine's log, and tracebacks")
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    """Run the workflow and print where its outputs are."""
+    """Run the workflow and print the addresses of its outputs."""
     from comfypin.cli import console
 
     console.configure_logging(as_json=arguments.json, verbose=arguments.verbose)
-    plan = _plan(arguments, arguments.settings)
-    with console.telling(as_json=arguments.json) as teller:
-        plan = _realized(plan, teller)
-        result = run_until_stopped(_run(plan, teller))
-    _print_result(result, plan)
+    run_plan = _make_plan(arguments, arguments.settings)
+    with console.open_reporter(as_json=arguments.json) as reporter:
+        run_plan = _ensure_env(run_plan, reporter)
+        result = run_until_stopped(_run_job(run_plan, reporter))
+    _print_result(result, run_plan)
     return 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """The command line, parsed: all that can be checked without an engine was."""
+class RunPlan:
+    """Holds the parsed command line; everything that needs no engine has been checked."""
 
     request: "RunRequest"
     lock: "Lock"
@@ -144,10 +153,10 @@ class Plan:
     as_json: bool
 
 
-def _plan(arguments: argparse.Namespace, settings: Settings) -> Plan:
+def _make_plan(arguments: argparse.Namespace, settings: Settings) -> RunPlan:
     from comfypin import wiring
 
-    mode = _mode(arguments, settings)
+    mode = _choose_mode(arguments, settings)
     sink = wiring.make_sink(
         mode,
         settings,
@@ -162,11 +171,11 @@ def _plan(arguments: argparse.Namespace, settings: Settings) -> Plan:
         lock.engine,
         settings.with_flags(comfy_home=arguments.comfy_home, models_dir=arguments.models_dir),
         kind=arguments.engine,
-        url=arguments.engine_url,
+        engine_url=arguments.engine_url,
         keep_temp=arguments.keep_temp,
     )
-    return Plan(
-        request=_request(arguments),
+    return RunPlan(
+        request=_make_request(arguments),
         lock=lock,
         engine=engine,
         sink=sink,
@@ -176,67 +185,59 @@ def _plan(arguments: argparse.Namespace, settings: Settings) -> Plan:
     )
 
 
-def _realized(plan: Plan, teller: "Teller") -> Plan:
-    """The plan with an engine whose env is what the lock says; made now, where it is not there yet."""
+def _ensure_env(run_plan: RunPlan, reporter: "ProgressReporter") -> RunPlan:
+    """Return the plan with an engine whose env matches the lock; the env is realized if it is missing."""
     from comfypin import wiring
 
-    engine = wiring.ensure_env(plan.lock, plan.engine, tell=teller.say)
-    return replace(plan, engine=engine)
+    engine = wiring.ensure_env(run_plan.lock, run_plan.engine, report=reporter.report_step)
+    return replace(run_plan, engine=engine)
 
 
-async def _run(plan: Plan, teller: "Teller") -> "JobResult":
+async def _run_job(run_plan: RunPlan, reporter: "ProgressReporter") -> "JobResult":
     from comfypin import wiring
     from comfypin.jobs.prepare import prepare_job
     from comfypin.jobs.run import run_job
 
     began_s = time.monotonic()
-    remote = plan.engine.kind == "remote"
-    teller.say("Asking the running engine." if remote else f"Starting the {plan.engine.kind} engine.")
-    async with wiring.open_engine(plan.engine) as engine:
+    is_remote = run_plan.engine.kind == "remote"
+    reporter.report_step("Asking the running engine." if is_remote else f"Starting the {run_plan.engine.kind} engine.")
+    async with wiring.open_engine(run_plan.engine) as engine:
         catalogue = await engine.catalogue()
         ready_s = time.monotonic()
-        job = prepare_job(plan.request, lock=plan.lock, catalogue=catalogue, now=datetime.now().astimezone())
+        prepared_job = prepare_job(
+            run_plan.request, lock=run_plan.lock, catalogue=catalogue, now=datetime.now().astimezone()
+        )
         prepared_s = time.monotonic()
-        teller.watch(job.graph)
-        for warning in job.warnings:
-            teller.hear(Warned(message=warning))
-        wiring.watch_uploads(plan.sink, teller.hear_upload)
-        result = await run_job(job, engine=engine, sink=plan.sink, on_event=teller.hear)
-    before = {"start": ready_s - began_s, "prepare": prepared_s - ready_s}
-    return replace(result, phase_s={**before, **result.phase_s})
+        reporter.attach_graph(prepared_job.graph)
+        for warning in prepared_job.warnings:
+            reporter.report_event(Warned(message=warning))
+        wiring.watch_uploads(run_plan.sink, reporter.report_upload)
+        result = await run_job(prepared_job, engine=engine, sink=run_plan.sink, on_event=reporter.report_event)
+    # `run` measures from here on; these phases came before.
+    earlier_phases = {"start": ready_s - began_s, "prepare": prepared_s - ready_s}
+    return replace(result, phase_s={**earlier_phases, **result.phase_s})
 
 
-def _mode(arguments: argparse.Namespace, settings: Settings) -> OutputMode:
-    """Where outputs go; flags that only fit one place choose it, and contradict any other that is named."""
-    implied: dict[OutputMode, bool] = {
+def _choose_mode(arguments: argparse.Namespace, settings: Settings) -> OutputMode:
+    """Return the output mode. A flag that fits one mode implies it. Raises `UsageError` if --output names another."""
+    implied_modes: dict[OutputMode, bool] = {
         "file": arguments.out_dir is not None,
         "base64": arguments.out_file is not None,
         "gcs": arguments.gcs_bucket is not None or arguments.gcs_prefix is not None,
     }
-    flags = {"file": "--out-dir", "base64": "--out-file", "gcs": "--gcs-bucket and --gcs-prefix"}
-    named: list[OutputMode] = [mode for mode, given in implied.items() if given]
-    chosen: OutputMode = arguments.output or (named[0] if named else named_mode(settings.variables) or DEFAULT_MODE)
-    for mode in named:
-        if mode != chosen:
-            raise UsageError(
-                f"With --output {chosen} there is no use for {flags[mode]} (meant for {mode}); see --help."
-            )
-    return chosen
+    mode_flags = {"file": "--out-dir", "base64": "--out-file", "gcs": "--gcs-bucket or --gcs-prefix"}
+    named_modes: list[OutputMode] = [mode for mode, given in implied_modes.items() if given]
+    chosen_mode: OutputMode = arguments.output or (
+        named_modes[0] if named_modes else named_mode(settings.variables) or DEFAULT_MODE
+    )
+    for mode in named_modes:
+        if mode != chosen_mode:
+            flags = mode_flags[mode]
+            raise UsageError(f"{flags} only works with --output {mode}, not with --output {chosen_mode}; drop one.")
+    return chosen_mode
 
 
-def read_release(wanted: str | None, settings: Settings) -> "Lock":
-    """The lock that a flag or the environment names; what is odd in it is logged. Raises `LockError`."""
-    from comfypin.lock.codec import read_lock
-    from comfypin.lock.lookup import find_lock
-
-    path = find_lock(wanted, lock_path=settings.machine.lock_path, version_name=settings.machine.version_name)
-    reading = read_lock(path)
-    for warning in reading.warnings:
-        log.warning("%s: %s", path, warning)
-    return reading.lock
-
-
-def _request(arguments: argparse.Namespace) -> "RunRequest":
+def _make_request(arguments: argparse.Namespace) -> "RunRequest":
     from comfypin.jobs.prepare import RunRequest, graph_of_document
     from comfypin.workflow.inputs_file import read_inputs_file
     from comfypin.workflow.overrides import parse_override
@@ -244,8 +245,9 @@ def _request(arguments: argparse.Namespace) -> "RunRequest":
     document = read_workflow(arguments.workflow)
     if document.format != "ui":
         graph_of_document(document)  # what is wrong with it by itself is said before an engine is started
+    # --job-id may repeat, but each attempt must find its own files in the engine.
     submission = str(uuid.uuid4())
-    beside = Path() if arguments.workflow == "-" else Path(arguments.workflow).parent
+    workflow_folder = Path() if arguments.workflow == "-" else Path(arguments.workflow).parent
     if arguments.input_dir is not None and not arguments.input_dir.is_dir():
         raise UsageError(f"--input-dir {arguments.input_dir} is not a folder.")
     return RunRequest(
@@ -254,67 +256,44 @@ def _request(arguments: argparse.Namespace) -> "RunRequest":
         submission_id=submission,
         overrides=tuple(parse_override(text) for text in arguments.set),
         input_files=tuple(arguments.input),
-        input_folder=arguments.input_dir or beside,
+        input_folder=arguments.input_dir or workflow_folder,
         timeout_s=arguments.timeout,
         with_previews=arguments.previews,
         randomize_seeds=arguments.randomize_seeds,
+        # stdin has no file beside it.
         inputs_file=None if arguments.workflow == "-" else read_inputs_file(Path(arguments.workflow)),
     )
 
 
-def read_workflow(path: str) -> "Document":
-    """Read a workflow file of any format, or stdin for `-`. Raises `WorkflowNotFound`, `WorkflowUnreadable`."""
-    from comfypin.workflow.errors import WorkflowNotFound
-    from comfypin.workflow.read_file import MAX_FILE_BYTES, read_workflow_bytes
-
-    try:
-        if path == "-":
-            return read_workflow_bytes(sys.stdin.buffer.read(MAX_FILE_BYTES), source="on stdin")
-        with Path(path).open("rb") as file:
-            return read_workflow_bytes(file.read(MAX_FILE_BYTES), source=path)
-    except (OSError, ValueError) as exc:
-        reason = (exc.strerror or str(exc)).lower() if isinstance(exc, OSError) else str(exc)
-        raise WorkflowNotFound(path=path, reason=reason) from exc
-
-
-def _print_result(result: "JobResult", plan: Plan) -> None:
-    if plan.out_file is not None and not result.deliveries:
-        raise NothingToWrite(path=plan.out_file, temporary=result.held_back)
-    if plan.as_json:
+def _print_result(job_result: "JobResult", run_plan: RunPlan) -> None:
+    if run_plan.out_file is not None and not job_result.deliveries:
+        # A script would otherwise read an old file.
+        raise NothingToWrite(path=run_plan.out_file, temporary=job_result.held_back)
+    if run_plan.as_json:
         from comfypin.jobs.result_json import report_to_json
 
-        print(json.dumps(report_to_json(result), ensure_ascii=False))
+        print(json.dumps(job_result.to_json(result), ensure_ascii=False))
         return
-    for node_id, texts in result.texts.items():
+    for node_id, texts in job_result.texts.items():
         for text in texts:
             print(f"Node {node_id} says: {text}", file=sys.stderr)
-    for delivery in result.deliveries:
+    for delivery in job_result.deliveries:
         if delivery.data_base64 is not None:
             print(delivery.data_base64)
-        elif plan.mode == "base64":
+        elif run_plan.mode == "base64":
             # A file, or what was too big for INLINE_MAX_BYTES: stdout is for base64 alone.
-            print(f"Wrote {delivery.uri} ({_described(delivery.output)}).", file=sys.stderr)
+            print(f"Wrote {delivery.uri} ({_describe_output(delivery.output)}).", file=sys.stderr)
         else:
             print(delivery.uri)
 
 
-def _described(output: "Output") -> str:
-    size = f"{output.size_bytes:,} bytes"
-    pixels = f"{output.width}x{output.height} " if output.width else ""
-    return f"{pixels}{output.media_type}, {size}, from node {output.node_id}"
+def _describe_output(output: "Output") -> str:
+    size_text = f"{output.size_bytes:,} bytes"
+    dimensions = f"{output.width}x{output.height} " if output.width else ""
+    return f"{dimensions}{output.media_type}, {size_text}, from node {output.node_id}"
 
 
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not (0 < seconds < math.inf):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
-    return seconds
-
-
-def _job_id(text: str) -> str:
+def _parse_job_id(text: str) -> str:
     if not _JOB_ID.fullmatch(text):
         raise argparse.ArgumentTypeError(f"{text!r} is not 1 to 100 letters, digits, '.', '_' or '-'")
     return text

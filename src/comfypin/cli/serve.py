@@ -1,8 +1,8 @@
 """Serve jobs over HTTP: RunPod's endpoint API on this machine, and every workflow of the release as an endpoint.
 
-Jobs are on the disk before they are accepted, and survive restarts. On a pod the server listens on all addresses and
-wants a token (COMFYPIN_TOKEN, else one is made and printed at the first start). Outputs go where OUTPUT_MODE says, else
-to the bucket that is configured, else into --output-dir, served at /outputs/.
+Jobs are written to disk before they are accepted, so they survive restarts. On a pod the server listens on all
+addresses and requires a token (COMFYPIN_TOKEN, else one that is made and printed at the first start). Outputs go to the
+destination of OUTPUT_MODE, else to the configured bucket, else into --output-dir, which is served at /outputs/.
 """
 
 import argparse
@@ -15,12 +15,15 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from comfypin.cli.common import read_release
+from comfypin.cli.flag_values import whole_number
 from comfypin.errors import UsageError
 from comfypin.settings.environment import Settings
 from comfypin.settings.server import ServerSettings
 
 if TYPE_CHECKING:
     from comfypin.jobs.handler import JobService
+    from comfypin.lease import Lease
     from comfypin.lock.model import Lock
     from comfypin.outputs.interface import OutputSink
     from comfypin.queue.job_runner import QueueLimits
@@ -29,48 +32,74 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DEFAULT_PORT = 8000
+_COUNT = whole_number(1, 1_000_000)
+# Only these cannot be reached from elsewhere.
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
-    where = parser.add_argument_group("where")
-    where.add_argument("--host", metavar="ADDRESS", help="listen here (default: 127.0.0.1; on a pod 0.0.0.0)")
-    where.add_argument(
+    address_flags = parser.add_argument_group("address")
+    address_flags.add_argument("--host", metavar="ADDRESS", help="listen here (default: 127.0.0.1; on a pod 0.0.0.0)")
+    address_flags.add_argument(
         "--port", type=int, metavar="N", help=f"listen on this port (default: PORT, else {DEFAULT_PORT})"
     )
-    where.add_argument("--no-auth", action="store_true", help="ask for no token; on loopback addresses only")
-    what = parser.add_argument_group("what")
-    what.add_argument("--lock", metavar="FILE|NAME", help="the release (default: LOCK_PATH, COMFY_VERSION_NAME)")
-    what.add_argument("--engine-url", metavar="URL", help="use a ComfyUI that is running already")
-    what.add_argument("--output-dir", type=Path, default=Path("outputs"), metavar="DIR", help="(default: outputs)")
-    what.add_argument(
+    address_flags.add_argument("--no-auth", action="store_true", help="require no token; only on loopback addresses")
+    service_flags = parser.add_argument_group("what")
+    service_flags.add_argument(
+        "--lock", metavar="FILE|NAME", help="the release (default: LOCK_PATH, COMFY_VERSION_NAME)"
+    )
+    service_flags.add_argument("--engine-url", metavar="URL", help="the address of a running ComfyUI to use")
+    service_flags.add_argument(
+        "--output-dir",
+        type=Path,
+        default=Path("outputs"),
+        metavar="DIR",
+        help="the folder of outputs (default: outputs)",
+    )
+    service_flags.add_argument(
         "--sync", metavar="DEST", help="sync the output folder there: a bucket such as s3://..., or a folder"
     )
-    what.add_argument(
+    service_flags.add_argument(
         "--allow-private-inputs", action="store_true", help="let inputs, webhooks and s3Config name private addresses"
     )
-    limits = parser.add_argument_group("limits")
-    limits.add_argument(
-        "--concurrency", type=_count, default=2, metavar="N", help="jobs at once, one in the engine (2)"
+    _add_limit_flags(parser)
+    parser.add_argument("--state-dir", type=Path, metavar="DIR", help="the folder that keeps jobs, on a local disk")
+    parser.add_argument(
+        "--json", action="store_true", help="write logs as JSON lines (the default unless on a terminal)"
     )
-    limits.add_argument("--queue", type=_count, default=1000, metavar="N", help="jobs that may wait (1000)")
-    limits.add_argument("--max-body-mb", type=_count, default=64, metavar="N", help="the largest request (64)")
-    limits.add_argument("--keep-hours", type=_count, default=24, metavar="N", help="how long results are kept (24)")
-    limits.add_argument("--keep-mb", type=_count, default=1024, metavar="N", help="how much results may take (1024)")
-    limits.add_argument(
+    parser.add_argument("--keep-temp", action="store_true", help="keep what the engine wrote, for debugging")
+    parser.add_argument("--verbose", action="store_true", help="add the engine's log")
+
+
+def _add_limit_flags(parser: argparse.ArgumentParser) -> None:
+    limit_flags = parser.add_argument_group("limits")
+    limit_flags.add_argument(
+        "--concurrency",
+        type=_COUNT,
+        default=2,
+        metavar="N",
+        help="jobs that run at once; one of them is in the engine (2)",
+    )
+    limit_flags.add_argument("--queue", type=_COUNT, default=1000, metavar="N", help="jobs that may wait (1000)")
+    limit_flags.add_argument(
+        "--max-body-mb", type=_COUNT, default=64, metavar="N", help="the largest request, in MB (64)"
+    )
+    limit_flags.add_argument(
+        "--keep-hours", type=_COUNT, default=24, metavar="N", help="the hours that results are kept (24)"
+    )
+    limit_flags.add_argument(
+        "--keep-mb", type=_COUNT, default=1024, metavar="N", help="the disk space for results, in MB (1024)"
+    )
+    limit_flags.add_argument(
         "--connections",
-        type=_count,
+        type=_COUNT,
         metavar="N",
         help="connections at once, half of them for one address (default: a third of the descriptors, 1000 at most)",
     )
-    limits.add_argument(
-        "--grace", type=_count, default=20, metavar="S", help="seconds for running jobs at the end (20)"
+    limit_flags.add_argument(
+        "--grace", type=_COUNT, default=20, metavar="S", help="seconds that running jobs get after SIGTERM (20)"
     )
-    parser.add_argument("--state-dir", type=Path, metavar="DIR", help="where jobs are kept, on a local disk")
-    parser.add_argument("--json", action="store_true", help="logs as JSON lines (the default but on a terminal)")
-    parser.add_argument("--keep-temp", action="store_true", help="keep what the engine wrote, for debugging")
-    parser.add_argument("--verbose", action="store_true", help="add the engine's log")
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -78,20 +107,18 @@ def execute(arguments: argparse.Namespace) -> int:
     import asyncio
 
     from comfypin.cli import console
-    from comfypin.cli.run import read_release
 
     _require_extra()
+    # Collectors of logs parse JSON; a person at a terminal reads lines.
     console.configure_service_logging(as_json=arguments.json or not sys.stderr.isatty(), verbose=arguments.verbose)
     settings: Settings = arguments.settings
     lock = read_release(arguments.lock, settings)
-    asyncio.run(_serve(arguments, lock, settings))
+    asyncio.run(_run_server(arguments, lock, settings))
     return 0
 
 
-async def _serve(arguments: argparse.Namespace, lock: "Lock", settings: Settings) -> None:
+async def _run_server(arguments: argparse.Namespace, lock: "Lock", settings: Settings) -> None:
     from comfypin import wiring
-    from comfypin.lease import Lease, LeaseUnavailable, try_acquire_lease
-    from comfypin.queue.errors import AlreadyServing, JobsUnusable
     from comfypin.queue.scheduler import LocalJobQueue
     from comfypin.queue.sqlite import JobStore
     from comfypin.queue.webhook import Webhooks
@@ -102,32 +129,26 @@ async def _serve(arguments: argparse.Namespace, lock: "Lock", settings: Settings
     from comfypin.server.output_folder import ServedOutputFolder
     from comfypin.server.site import Site
 
-    serving = settings.server
-    address = arguments.host or ("0.0.0.0" if serving.pod_id else "127.0.0.1")  # noqa: S104 - pods are behind a proxy
-    state = _state_folder(arguments.state_dir or settings.state_dir / "serve")
-    token = _token(arguments, serving, state, address)
-    outputs = _output_folder(arguments.output_dir)
-    port = serving.listening_port(DEFAULT_PORT if (given := arguments.port or serving.port) is None else given)
-    sockets = open_sockets(address, [port, *([serving.listening_port(serving.health_port)] if serving.health_port else [])])
-    bound = sockets[0].getsockname()[1]
-    try:
-        lease = try_acquire_lease(state / "jobs.lease", purpose="serve")
-    except LeaseUnavailable as exc:
-        raise JobsUnusable(path=str(state), reason=exc.reason) from exc
-    if not isinstance(lease, Lease):
-        raise AlreadyServing(path=str(state), holder=str(lease))
-    with lease:
-        store = JobStore(state / "jobs.sqlite")
+    server_settings = settings.server
+    address = arguments.host or ("0.0.0.0" if server_settings.pod_id else "127.0.0.1")  # noqa: S104 - pods are behind a proxy
+    state_folder = _ensure_state_folder(arguments.state_dir or settings.state_dir / "serve")
+    token = _choose_token(arguments, server_settings, state_folder, address)
+    outputs = _ensure_output_folder(arguments.output_dir)
+    sockets = open_sockets(address, _choose_ports(arguments, server_settings))
+    # With --port 0 the system chose it.
+    bound_port = sockets[0].getsockname()[1]
+    with _lease_state(state_folder):
+        store = JobStore(state_folder / "jobs.sqlite")
         webhooks = Webhooks(
-            secret=serving.webhook_secret,
+            secret=server_settings.webhook_secret,
             allow_private=arguments.allow_private_inputs,
             proxies=wiring.http_proxies(settings),
         )
-        queue = LocalJobQueue(store, webhooks, _limits(arguments), worker_id=serving.pod_id or "local")
+        queue = LocalJobQueue(store, webhooks, _make_queue_limits(arguments), worker_id=server_settings.pod_id or "local")
         site = Site(queue, outputs)
         app = make_app(site, AccessRules(token=token, max_body_bytes=arguments.max_body_mb * 1_000_000))
-        folder = ServedOutputFolder(outputs, base_url=_base_url(serving, address, bound))
-        log.info("listening", extra={"action": "listening", "address": f"http://{address}:{bound}"})
+        folder = ServedOutputFolder(outputs, base_url=_choose_base_url(server_settings, address, bound_port))
+        log.info("listening", extra={"action": "listening", "address": f"http://{address}:{bound_port}"})
         hosting = HostingOptions(
             sockets=sockets,
             grace_s=arguments.grace,
@@ -135,29 +156,57 @@ async def _serve(arguments: argparse.Namespace, lock: "Lock", settings: Settings
             sync=(outputs, arguments.sync) if arguments.sync else None,
         )
         try:
-            await host_server(app, site, queue, _opener(arguments, lock, settings, folder), hosting)
+            await host_server(app, site, queue, _make_service_opener(arguments, lock, settings, folder), hosting)
         finally:
             store.close()
 
 
-def _opener(arguments: argparse.Namespace, lock: "Lock", settings: Settings, folder: "OutputSink") -> "OpenService":
+def _lease_state(state_folder: Path) -> "Lease":
+    """Return the lease of the state folder, since two servers would run each job twice. Raises `AlreadyServing`."""
+    from comfypin.lease import Lease, try_acquire
+    from comfypin.queue.errors import AlreadyServing
+
+    lease = try_acquire(state_folder / "jobs.lease", purpose="serve")
+    if not isinstance(lease, Lease):
+        raise AlreadyServing(path=str(state_folder), holder=str(lease))
+    return lease
+
+
+def _choose_ports(arguments: argparse.Namespace, server_settings: ServerSettings) -> list[int]:
+    """Return the port of the API, and the one for health checks if the platform names another."""
+    api_port = arguments.port or server_settings.port
+    ports = [DEFAULT_PORT if api_port is None else api_port]
+    if server_settings.health_port:
+        ports.append(server_settings.health_port)
+    # Numbers above 65535 stand for symmetrical ports: RunPod chooses the real ones when the pod starts.
+    return [server_settings.mapped(port) for port in ports]
+
+
+def _make_service_opener(
+    arguments: argparse.Namespace, lock: "Lock", settings: Settings, folder: "OutputSink"
+) -> "OpenService":
     @asynccontextmanager
     async def open_service() -> "AsyncIterator[JobService]":
         import asyncio
 
         from comfypin import wiring
 
-        private = arguments.allow_private_inputs
-        sink_for = await asyncio.to_thread(wiring.open_sinks, settings, folder=folder, private_buckets=private)
-        choice = wiring.choose_engine(lock.engine, settings, url=arguments.engine_url, keep_temp=arguments.keep_temp)
-        choice = await asyncio.to_thread(wiring.ensure_env, lock, choice, tell=log.info)
+        allows_private = arguments.allow_private_inputs
+        # Opening a bucket blocks, and the API must respond meanwhile.
+        sink_for = await asyncio.to_thread(
+            wiring.open_sinks, settings, folder_sink=folder, private_buckets=allows_private
+        )
+        choice = wiring.choose_engine(
+            lock.engine, settings, engine_url=arguments.engine_url, keep_temp=arguments.keep_temp
+        )
+        choice = await asyncio.to_thread(wiring.ensure_env, lock, choice, report=log.info)
         async with wiring.open_engine(choice) as engine:
-            yield wiring.open_service(lock, engine, sink_for, settings=settings, private_inputs=private)
+            yield wiring.open_service(lock, engine, sink_for, settings=settings, private_inputs=allows_private)
 
     return open_service
 
 
-def _limits(arguments: argparse.Namespace) -> "QueueLimits":
+def _make_queue_limits(arguments: argparse.Namespace) -> "QueueLimits":
     from comfypin.queue.job_runner import QueueLimits
 
     return QueueLimits(
@@ -168,27 +217,30 @@ def _limits(arguments: argparse.Namespace) -> "QueueLimits":
     )
 
 
-def _state_folder(named: Path) -> Path:
+def _ensure_state_folder(named_folder: Path) -> Path:
     from comfypin.machine_errors import reason_of
     from comfypin.queue.errors import JobsUnusable
 
-    folder = named.absolute()
+    folder = named_folder.absolute()
     try:
+        # Jobs and the token are nobody else's business.
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as exc:
         raise JobsUnusable(path=str(folder), reason=reason_of(exc)) from exc
     return folder
 
 
-def _output_folder(named: Path) -> Path:
+def _ensure_output_folder(named_folder: Path) -> Path:
     from comfypin.outputs.folder import FolderSink
 
-    FolderSink.open_usable(named)
-    return named.resolve()
+    FolderSink.open_usable(named_folder)
+    return named_folder.resolve()
 
 
-def _token(arguments: argparse.Namespace, serving: ServerSettings, state: Path, address: str) -> str | None:
-    """The token that clients must show: COMFYPIN_TOKEN, else the one that was made at the first start."""
+def _choose_token(
+    arguments: argparse.Namespace, server_settings: ServerSettings, state_folder: Path, address: str
+) -> str | None:
+    """Return the token that clients must send: COMFYPIN_TOKEN, else the one generated at the first start."""
     from comfypin.atomic_files import write_atomically
     from comfypin.machine_errors import reason_of
     from comfypin.queue.errors import JobsUnusable
@@ -200,55 +252,55 @@ def _token(arguments: argparse.Namespace, serving: ServerSettings, state: Path, 
                 f"--no-auth would open {address} to everybody who can reach it; leave it out, or use --host 127.0.0.1."
             )
         return None
-    if serving.token is not None:
-        return serving.token
-    path = state / "token"
-    if (kept := _kept_token(path)) is not None:
-        return kept
+    if server_settings.token is not None:
+        return server_settings.token
+    token_path = state_folder / "token"
+    if (kept_token := _read_kept_token(token_path)) is not None:
+        return kept_token
     token = secrets.token_urlsafe(32)
-    made = path.with_name(f".token.{secrets.token_hex(6)}.tmp")
+    new_file = token_path.with_name(f".token.{secrets.token_hex(6)}.tmp")
     try:
         # Whole or absent: a token that met a full disk must not be an empty one at the next start.
-        write_atomically(made, f"{token}\n".encode(), mode=0o600)
-        os.link(made, path)
+        write_atomically(new_file, f"{token}\n".encode(), mode=0o600)
+        # Unlike a rename, a link fails if the file exists, so two servers agree on one token.
+        os.link(new_file, token_path)
     except FileExistsError:
-        return _token(arguments, serving, state, address)  # another server was first
+        return _choose_token(arguments, server_settings, state_folder, address)  # another server was first
     except OSError as exc:
-        raise JobsUnusable(path=str(state), reason=reason_of(exc)) from exc
+        raise JobsUnusable(path=str(state_folder), reason=reason_of(exc)) from exc
     finally:
-        made.unlink(missing_ok=True)
-    print(f"Token (made now, kept in {path}): {token}", file=sys.stderr, flush=True)
+        new_file.unlink(missing_ok=True)
+    # Printed, not logged: logs are often sent elsewhere.
+    print(f"Token (made now, kept in {token_path}): {token}", file=sys.stderr, flush=True)
     return token
 
 
-def _kept_token(path: Path) -> str | None:
+def _read_kept_token(token_path: Path) -> str | None:
     from comfypin.server.errors import ServerUnsafe
 
     try:
-        kept = path.read_text(encoding="utf-8").strip()
+        kept_token = token_path.read_text(encoding="utf-8").strip()
     except FileNotFoundError:
         return None
-    if not kept:
-        raise ServerUnsafe(f"{path} holds no token; remove it to have one made, or set COMFYPIN_TOKEN.")
-    return kept
+    if not kept_token:
+        raise ServerUnsafe(
+            f"{token_path} is empty; remove it, and the next start makes a new token, or set COMFYPIN_TOKEN."
+        )
+    return kept_token
 
 
-def _base_url(serving: ServerSettings, address: str, port: int) -> str:
-    if serving.public_url:
-        return serving.public_url
-    if serving.pod_id:
-        return f"https://{serving.pod_id}-{port}.proxy.runpod.net"
+def _choose_base_url(server_settings: ServerSettings, address: str, port: int) -> str:
+    if server_settings.public_url:
+        return server_settings.public_url
+    if server_settings.pod_id:
+        # RunPod's proxy gives each port of a pod a host name.
+        return f"https://{server_settings.pod_id}-{port}.proxy.runpod.net"
+    # An IPv6 address needs brackets in a URL.
     return f"http://{f'[{address}]' if ':' in address else address}:{port}"
 
 
-def _count(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 1_000_000:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 1000000")
-    return int(text)
-
-
 def _require_extra() -> None:
-    """Say which extra is missing. Raises `UsageError`."""
+    """Raise `UsageError` if the extra is not installed."""
     try:
         import fastapi  # noqa: F401
         import uvicorn  # noqa: F401

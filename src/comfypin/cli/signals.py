@@ -11,41 +11,46 @@ Result = TypeVar("Result")
 
 
 class Terminated(Cancelled):
-    """SIGTERM or SIGHUP asked for the work to stop."""
+    """Raised if SIGTERM or SIGHUP stopped the work."""
 
     exit_code = 143
 
 
 def run_until_stopped(work: Coroutine[Any, Any, Result]) -> Result:
-    """Run to the end. Raises `Cancelled` (Ctrl-C) or `Terminated` once the work has cleaned up after itself.
+    """Run the coroutine. Raises `Cancelled` (Ctrl-C) or `Terminated` after the work has cleaned up.
 
     A second signal cancels the cleaning up too.
     """
-    return asyncio.run(_guarded(work))
+    return asyncio.run(_run_cancellable(work))
 
 
-async def _guarded(work: Coroutine[Any, Any, Result]) -> Result:
+async def _run_cancellable(work: Coroutine[Any, Any, Result]) -> Result:
     loop = asyncio.get_running_loop()
     task = asyncio.ensure_future(work)
-    heard: list[signal.Signals] = []
+    received: list[signal.Signals] = []
 
-    def stop(number: signal.Signals) -> None:
-        heard.append(number)
+    def cancel_task(number: signal.Signals) -> None:
+        received.append(number)
         task.cancel()
 
-    for number in _heeded():
-        loop.add_signal_handler(number, stop, number)
+    for number in _stop_signals():
+        # Through the loop: a plain handler must not cancel a task.
+        loop.add_signal_handler(number, cancel_task, number)
     try:
         return await task
+    # Cancelled work may fail in its own way while it cleans up; the signal is still the reason.
     except (asyncio.CancelledError, Exception) as exc:
-        if not heard:
+        if not received:
             raise
-        if heard[0] is signal.SIGINT:
+        # The first signal says why; later ones only hurry.
+        if received[0] is signal.SIGINT:
             raise Cancelled("Stopped; the prompt was cancelled and nothing is left running.") from exc
-        raise Terminated(f"Stopped by {heard[0].name}; the prompt was cancelled and nothing is left running.") from exc
+        raise Terminated(
+            f"Stopped by {received[0].name}; the prompt was cancelled and nothing is left running."
+        ) from exc
 
 
-def _heeded() -> list[signal.Signals]:
-    # A hang-up that `nohup` ignores stays ignored; an interrupt is heeded even where a shell script's `&` ignores it.
-    kept = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
-    return [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if kept else [])]
+def _stop_signals() -> list[signal.Signals]:
+    # A hang-up that `nohup` ignores stays ignored; an interrupt is obeyed even if a shell script's `&` ignores it.
+    is_heeded = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+    return [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if is_heeded else [])]

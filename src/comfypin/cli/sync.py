@@ -1,17 +1,16 @@
-"""Sync a folder to a bucket, losing nothing: every finished file is owed on disk first, then delivered and confirmed.
+"""Sync a folder to a bucket without losing a file: each one is recorded on disk, then delivered and confirmed.
 
 comfypin sync DIR gs://bucket/prefix          keys are the paths under DIR
 comfypin sync DIR az://container/prefix       Azure Blob Storage
-comfypin sync DIR s3://bucket/prefix --once   deliver what is there, then end
+comfypin sync DIR s3://bucket/prefix --once   deliver the present files, then exit
 comfypin sync DIR /mnt/backup                 a folder is a destination too
-comfypin sync status DIR DESTINATION          what is owed, what fails and why
+comfypin sync status DIR DESTINATION          what is pending, what fails and why
 """
 
 import argparse
 import contextlib
 import json
 import os
-import re
 import signal
 import sys
 import time
@@ -19,23 +18,23 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from comfypin.cli.flag_values import parse_rate, seconds_below
 from comfypin.errors import UsageError
 
 if TYPE_CHECKING:
     from comfypin.sync.outbox import Outbox
     from comfypin.sync.outbox_row import OutboxCounts, OutboxRow
     from comfypin.sync.sync_events import SyncEvent
-    from comfypin.sync.sync_options import SyncOptions
 
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
+_SECONDS = seconds_below(1e6, or_zero=True)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
-    parser.add_argument("words", nargs="+", metavar="[status] DIR DESTINATION", help="the folder, and where it goes")
+    parser.add_argument("words", nargs="+", metavar="[status] DIR DESTINATION", help="the folder, and its destination")
     parser.add_argument("--include", action="append", default=[], metavar="GLOB", help="take only these names")
     parser.add_argument("--exclude", action="append", default=[], metavar="GLOB", help="never take these names")
-    parser.add_argument("--once", action="store_true", help="deliver what is there now, then end")
+    parser.add_argument("--once", action="store_true", help="deliver the present files, then exit")
     parser.add_argument("--delete-after", action="store_true", help="remove each file here once it is confirmed there")
     parser.add_argument(
         "--on-change",
@@ -44,34 +43,44 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="a file that is rewritten: replace the object, add a.r2.png, or leave the first (overwrite)",
     )
     parser.add_argument(
-        "--settle", type=_seconds, default=2.0, metavar="S", help="unchanged for S seconds is complete (2)"
+        "--settle", type=_SECONDS, default=2.0, metavar="S", help="a file is complete if unchanged for S seconds (2)"
     )
-    parser.add_argument("--poll", type=_seconds, default=5.0, metavar="S", help="scan every S s without events (5)")
-    parser.add_argument("--limit", type=_rate, metavar="RATE", help="bytes a second for all uploads, like 20MB/s")
+    parser.add_argument(
+        "--poll",
+        type=_SECONDS,
+        default=5.0,
+        metavar="S",
+        help="scan every S seconds if the file system sends no events (5)",
+    )
+    parser.add_argument(
+        "--limit", type=parse_rate, metavar="RATE", help="the rate limit of all uploads together, such as 20MB/s"
+    )
     parser.add_argument("--workers", type=int, default=8, metavar="N", help="uploads at once (8)")
-    parser.add_argument("--grace", type=_seconds, default=10.0, metavar="S", help="on SIGTERM go on for S seconds (10)")
+    parser.add_argument(
+        "--grace", type=_SECONDS, default=10.0, metavar="S", help="after SIGTERM, deliver for S more seconds (10)"
+    )
     parser.add_argument("--outbox", type=Path, metavar="FILE", help="the outbox, on a local disk")
     parser.add_argument("--outbox-copy", type=Path, metavar="FILE", help="a copy of it on a volume, for the next pod")
     parser.add_argument(
-        "--manifest", action="store_true", help="keep a list of what was delivered at the destination (.comfypin/)"
+        "--manifest", action="store_true", help="keep a list of delivered files at the destination (.comfypin/)"
     )
     parser.add_argument("--metrics", action="store_true", help="with status: print Prometheus text")
     parser.add_argument("--json", action="store_true", help="events and results as JSON lines")
-    parser.add_argument("--verbose", action="store_true", help="say every file")
+    parser.add_argument("--verbose", action="store_true", help="print a line for every file")
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    """Sync, or tell the status."""
+    """Sync the folder, or print the status."""
     if arguments.words[0] == "status" and len(arguments.words) == 3:
-        return _status(arguments, *arguments.words[1:])
+        return _show_status(arguments, *arguments.words[1:])
     if len(arguments.words) != 2 or arguments.words[0] == "status":
-        raise UsageError("sync takes a folder and a destination: comfypin sync DIR s3://bucket/prefix.")
+        raise UsageError("comfypin sync takes a folder and a destination: comfypin sync DIR s3://bucket/prefix.")
     if not 1 <= arguments.workers <= 64:
-        raise UsageError(f"--workers is {arguments.workers}; it must be from 1 to 64.")
-    return _sync(arguments, Path(arguments.words[0]), arguments.words[1])
+        raise UsageError(f"--workers {arguments.workers} is not a number from 1 to 64.")
+    return _sync_folder(arguments, Path(arguments.words[0]), arguments.words[1])
 
 
-def _sync(arguments: argparse.Namespace, folder: Path, destination: str) -> int:
+def _sync_folder(arguments: argparse.Namespace, folder: Path, destination: str) -> int:
     from comfypin.outputs.media_types import identify_file
     from comfypin.sync.errors import FolderMissing, StillOwed
     from comfypin.sync.syncer import Syncer
@@ -79,61 +88,79 @@ def _sync(arguments: argparse.Namespace, folder: Path, destination: str) -> int:
 
     if not folder.is_dir():
         raise FolderMissing(folder=str(folder))
-    _refuse_itself(folder, destination)
-    path = _outbox_path(arguments, folder, destination)
-    with _open_outbox(path, arguments.outbox_copy, folder, destination) as outbox, _telling(arguments, outbox) as hear:
+    _refuse_nested(folder, destination)
+    outbox_path = _choose_outbox_path(arguments, folder, destination)
+    with (
+        _open_outbox(outbox_path, arguments.outbox_copy, folder, destination) as outbox,
+        _open_event_reporter(arguments, outbox) as report_event,
+    ):
         syncer = Syncer(
             folder,
             open_store(destination, arguments.settings),
             outbox,
-            _options(arguments, path),
+            _make_options(arguments, outbox_path),
             media_type=lambda path: identify_file(path, b"").media_type,
-            on_event=hear,
+            on_event=report_event,
         )
+        # The syncer is synchronous, so that a plain handler is enough.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: syncer.stop())
-        owed = syncer.run_sync()
+        owed_rows = syncer.run_sync()
         tally = outbox.count_rows()
     if arguments.json:
-        print(json.dumps({"event": "ended", "owed": len(owed), **_tally_to_json(tally)}), flush=True)
-    elif not owed:
+        print(json.dumps({"event": "ended", "owed": len(owed_rows), **_tally_to_json(tally)}), flush=True)
+    elif not owed_rows:
         print(f"{tally.done} files are in {destination}", file=sys.stderr)
-    if not owed:
+    if not owed_rows:
         return 0
-    error = StillOwed(files=len(owed), size_bytes=tally.owed_bytes, examples=[_shown(row.path) for row in owed[:3]])
+    error = StillOwed(
+        files=len(owed_rows),
+        size_bytes=tally.owed_bytes,
+        examples=[_escape_name(outbox_row.path) for outbox_row in owed_rows[:3]],
+    )
     print(f"comfypin: {error.message}", file=sys.stderr, flush=True)
     # An upload that hangs would keep the interpreter from ending; its debt is on the disk.
     os._exit(error.exit_code)
 
 
-def _refuse_itself(folder: Path, destination: str) -> None:
-    """A folder synced into itself would be copied deeper and deeper without end."""
-    scheme, separator, rest = destination.partition("://")
+def _refuse_nested(folder: Path, destination: str) -> None:
+    """Raise `UsageError` if the destination is inside the folder: it would be copied into itself without end."""
+    scheme, separator, folder_text = destination.partition("://")
     if separator and scheme != "file":
         return
-    if Path(rest if separator else destination).resolve().is_relative_to(folder.resolve()):
-        raise UsageError(f"{destination} lies in {folder}, which would be synced into itself; name a place outside it.")
+    # Resolved, since a link may lead back into the folder.
+    if Path(folder_text if separator else destination).resolve().is_relative_to(folder.resolve()):
+        raise UsageError(
+            f"{destination} is inside {folder}, which would be synced into itself; name a destination outside it."
+        )
 
 
-def _status(arguments: argparse.Namespace, folder: str, destination: str) -> int:
+def _show_status(arguments: argparse.Namespace, folder: str, destination: str) -> int:
     from comfypin.sync.outbox import Outbox
 
-    path = _outbox_path(arguments, Path(folder), destination)
-    if not path.exists():
-        raise UsageError(f"Nothing was synced from {folder} to {destination} on this machine (no outbox {path}).")
-    outbox = Outbox(path, read_only=True)
-    tally, failing = outbox.count_rows(), outbox.failing_rows(10)
+    outbox_path = _choose_outbox_path(arguments, Path(folder), destination)
+    if not outbox_path.exists():
+        raise UsageError(
+            f"Nothing was synced from {folder} to {destination} on this machine: "
+            f"the outbox {outbox_path} is missing; name another with --outbox."
+        )
+    # A syncer may be writing to it meanwhile.
+    outbox = Outbox(outbox_path, read_only=True)
+    tally, failing_rows = outbox.count_rows(), outbox.failing_rows(10)
     if arguments.metrics:
-        print(_prometheus(tally), end="")
+        print(_format_metrics(tally), end="")
     elif arguments.json:
-        reasons = [{"path": _shown(row.path), "failures": row.failures, "reason": row.reason} for row in failing]
+        reasons = [
+            {"path": _escape_name(outbox_row.path), "failures": outbox_row.failures, "reason": outbox_row.reason}
+            for outbox_row in failing_rows
+        ]
         print(json.dumps({**_tally_to_json(tally), "failing": reasons}))
     else:
-        print("\n".join(_status_lines(tally, failing)))
+        print("\n".join(_format_status(tally, failing_rows)))
     return 0
 
 
-def _options(arguments: argparse.Namespace, outbox: Path) -> "SyncOptions":
+def _make_options(arguments: argparse.Namespace, outbox: Path) -> "SyncOptions":
     from comfypin.sync.delivery_log import DeliveryLog
     from comfypin.sync.key_names import FileFilter
     from comfypin.sync.sync_options import SyncOptions
@@ -154,36 +181,40 @@ def _options(arguments: argparse.Namespace, outbox: Path) -> "SyncOptions":
     )
 
 
-def _outbox_path(arguments: argparse.Namespace, folder: Path, destination: str) -> Path:
+def _choose_outbox_path(arguments: argparse.Namespace, folder: Path, destination: str) -> Path:
     from comfypin.digest import Digest
 
     if arguments.outbox is not None:
         return Path(arguments.outbox)
-    pair = Digest.of(f"{folder.resolve()}\0{destination}".encode(errors="surrogateescape"))
+    # File names on Linux are bytes, not always UTF-8.
+    # One outbox for each pair, which every later run finds again.
+    pair_digest = Digest.of(f"{folder.resolve()}\0{destination}".encode(errors="surrogateescape"))
     state: Path = arguments.settings.state_dir
-    return state / "sync" / f"{pair.hex[:16]}.sqlite"
+    return state / "sync" / f"{pair_digest.hex[:16]}.sqlite"
 
 
 @contextlib.contextmanager
-def _open_outbox(path: Path, copy: Path | None, folder: Path, destination: str) -> "Iterator[Outbox]":
+def _open_outbox(outbox_path: Path, outbox_copy: Path | None, folder: Path, destination: str) -> "Iterator[Outbox]":
     from comfypin.lease import Lease, try_acquire_lease
     from comfypin.sync.errors import AlreadySyncing, OutboxOfAnother, OutboxUnusable
     from comfypin.sync.outbox import Outbox
 
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        outbox_path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
-        raise OutboxUnusable(path=str(path), reason=(exc.strerror or str(exc)).lower()) from exc
-    lease = try_acquire_lease(path.with_name(f"{path.name}.lease"), purpose="sync")
+        raise OutboxUnusable(path=str(outbox_path), reason=(exc.strerror or str(exc)).lower()) from exc
+    # Two syncers with one outbox would upload every file twice.
+    lease = try_acquire_lease(outbox_path.with_name(f"{outbox_path.name}.lease"), purpose="sync")
     if not isinstance(lease, Lease):
-        raise AlreadySyncing(path=str(path), holder=str(lease))
+        raise AlreadySyncing(path=str(outbox_path), holder=str(lease))
     with lease:
-        outbox = Outbox(path, copy=copy)
-        pair = f"{os.fsencode(folder.resolve())!r} -> {destination}"
+        outbox = Outbox(outbox_path, copy=outbox_copy)
+        folder_pair = f"{os.fsencode(folder.resolve())!r} -> {destination}"
+        # An outbox of another pair would call files delivered that never were.
         recorded = outbox.read_fact("pair")
-        if recorded not in (None, pair):
-            raise OutboxOfAnother(path=str(path), wanted=pair, recorded=str(recorded))
-        outbox.record_facts(pair=pair)
+        if recorded not in (None, folder_pair):
+            raise OutboxOfAnother(path=str(outbox_path), wanted=folder_pair, recorded=str(recorded))
+        outbox.record_facts(pair=folder_pair)
         try:
             yield outbox
         finally:
@@ -191,54 +222,56 @@ def _open_outbox(path: Path, copy: Path | None, folder: Path, destination: str) 
 
 
 @contextlib.contextmanager
-def _telling(arguments: argparse.Namespace, outbox: "Outbox") -> "Iterator[Callable[[SyncEvent], None]]":
-    """JSON lines, a live line on a terminal, or plain lines; all but JSON go to stderr."""
+def _open_event_reporter(arguments: argparse.Namespace, outbox: "Outbox") -> "Iterator[Callable[[SyncEvent], None]]":
+    """Yield a callback that prints events: JSON on stdout, or on stderr a live line or plain lines."""
     if arguments.json:
         yield lambda event: print(json.dumps(_event_to_json(event)), flush=True)
     elif sys.stderr.isatty() and not arguments.verbose:
-        with _live(outbox) as hear:
-            yield hear
+        with _open_live_line(outbox) as report_event:
+            yield report_event
     else:
-        yield lambda event: _tell(event, verbose=arguments.verbose)
+        yield lambda event: _print_event(event, verbose=arguments.verbose)
 
 
 @contextlib.contextmanager
-def _live(outbox: "Outbox") -> "Iterator[Callable[[SyncEvent], None]]":
+def _open_live_line(outbox: "Outbox") -> "Iterator[Callable[[SyncEvent], None]]":
     from rich.console import Console
     from rich.live import Live
     from rich.text import Text
 
     console = Console(stderr=True)
-    last = 0.0
+    last_update = 0.0
     with Live(Text("watching"), console=console, auto_refresh=False, transient=True) as live:
 
-        def hear(event: "SyncEvent") -> None:
-            nonlocal last
-            if (line := _line(event, verbose=False)) is not None:
+        def report_event(event: "SyncEvent") -> None:
+            nonlocal last_update
+            if (line := _describe_event(event, verbose=False)) is not None:
                 console.print(Text(line))
-            if time.monotonic() - last > 0.2:
-                last = time.monotonic()
-                live.update(Text("  ".join(_status_lines(outbox.count_rows(), []))), refresh=True)
+            # Redrawing more often only makes the line flicker.
+            if time.monotonic() - last_update > 0.2:
+                last_update = time.monotonic()
+                live.update(Text("  ".join(_format_status(outbox.count_rows(), []))), refresh=True)
 
-        yield hear
+        yield report_event
 
 
-def _tell(event: "SyncEvent", *, verbose: bool) -> None:
-    if (line := _line(event, verbose=verbose)) is not None:
+def _print_event(event: "SyncEvent", *, verbose: bool) -> None:
+    if (line := _describe_event(event, verbose=verbose)) is not None:
         print(line, file=sys.stderr, flush=True)
 
 
-def _line(event: "SyncEvent", *, verbose: bool) -> str | None:
+def _describe_event(event: "SyncEvent", *, verbose: bool) -> str | None:
     from comfypin.sync.sync_events import Delivered, UploadFailed, WatchStarted
     from comfypin.sync.watch import SyncNotice
 
     match event:
-        case WatchStarted(found):
-            return f"watching, {found} files to look at" if verbose else None
-        case Delivered(row, sent):
-            return f"{'delivered' if sent else 'there already'} {_shown(row.path)}" if verbose else None
-        case UploadFailed(row, wait_s):
-            return f"{_shown(row.path)} failed ({row.failures}x): {row.reason}; again in {wait_s:.1f} s"
+        case WatchStarted(file_count):
+            return f"watching, {file_count} files to look at" if verbose else None
+        case Delivered(outbox_row, sent):
+            return f"{'delivered' if sent else 'there already'} {_escape_name(outbox_row.path)}" if verbose else None
+        case UploadFailed(outbox_row, wait_s):
+            what = f"{_escape_name(outbox_row.path)} failed ({outbox_row.failures}x)"
+            return f"{what}: {outbox_row.reason}; again in {wait_s:.1f} s"
         case SyncNotice(text):
             return text
 
@@ -248,14 +281,20 @@ def _event_to_json(event: "SyncEvent") -> dict[str, object]:
     from comfypin.sync.watch import SyncNotice
 
     match event:
-        case WatchStarted(found):
-            return {"event": "watching", "found": found}
-        case Delivered(row, sent):
-            facts = {"key": row.key, "size_bytes": row.fingerprint.size, "sha256": row.sha256.hex}
-            return {"event": "delivered", "path": _shown(row.path), "sent": sent, "revision": row.revision, **facts}
-        case UploadFailed(row, wait_s):
-            facts = {"failures": row.failures, "reason": row.reason, "wait_s": round(wait_s, 2)}
-            return {"event": "failed", "path": _shown(row.path), **facts}
+        case WatchStarted(file_count):
+            return {"event": "watching", "found": file_count}
+        case Delivered(outbox_row, sent):
+            facts = {"key": outbox_row.key, "size_bytes": outbox_row.fingerprint.size, "sha256": outbox_row.sha256.hex}
+            return {
+                "event": "delivered",
+                "path": _escape_name(outbox_row.path),
+                "sent": sent,
+                "revision": outbox_row.revision,
+                **facts,
+            }
+        case UploadFailed(outbox_row, wait_s):
+            facts = {"failures": outbox_row.failures, "reason": outbox_row.reason, "wait_s": round(wait_s, 2)}
+            return {"event": "failed", "path": _escape_name(outbox_row.path), **facts}
         case SyncNotice(text):
             return {"event": "notice", "text": text}
 
@@ -267,52 +306,45 @@ def _tally_to_json(tally: "OutboxCounts") -> dict[str, object]:
         "failed": tally.failing,
         "done": tally.done,
         "gone": tally.gone,
-        "oldest_debt_s": _age_s(tally),
+        "oldest_debt_s": _oldest_age_s(tally),
+        # The outbox counts the last 300 seconds.
         "files_per_s": round(tally.recent_files / 300, 3),
         "bytes_per_s": round(tally.recent_bytes / 300),
     }
 
 
-def _status_lines(tally: "OutboxCounts", failing: "Sequence[OutboxRow]") -> list[str]:
-    age = _age_s(tally)
+def _format_status(tally: "OutboxCounts", failing_rows: "Sequence[OutboxRow]") -> list[str]:
+    oldest_age = _oldest_age_s(tally)
     lines = [
         f"done     {tally.done}" + (f", {tally.gone} deleted before they were delivered" if tally.gone else ""),
-        f"pending  {tally.owed} ({tally.owed_bytes / 1e6:.1f} MB)" + (f", oldest {age:.0f} s" if age else ""),
+        f"pending  {tally.owed} ({tally.owed_bytes / 1e6:.1f} MB)"
+        + (f", oldest {oldest_age:.0f} s" if oldest_age else ""),
         f"rate     {tally.recent_files / 300:.2f} files/s, {tally.recent_bytes / 300 / 1e6:.2f} MB/s (5 minutes)",
     ]
-    return [*lines, *(f"failing  {_shown(row.path)} ({row.failures}x): {row.reason}" for row in failing)]
+    return [
+        *lines,
+        *(
+            f"failing  {_escape_name(outbox_row.path)} ({outbox_row.failures}x): {outbox_row.reason}"
+            for outbox_row in failing_rows
+        ),
+    ]
 
 
-def _prometheus(tally: "OutboxCounts") -> str:
+def _format_metrics(tally: "OutboxCounts") -> str:
     values = {
         "comfypin_sync_pending_files": tally.owed,
         "comfypin_sync_pending_bytes": tally.owed_bytes,
         "comfypin_sync_failing_files": tally.failing,
         "comfypin_sync_done_files": tally.done,
-        "comfypin_sync_oldest_debt_seconds": _age_s(tally) or 0,
+        "comfypin_sync_oldest_debt_seconds": _oldest_age_s(tally) or 0,
     }
     return "".join(f"# TYPE {name} gauge\n{name} {value}\n" for name, value in values.items())
 
 
-def _age_s(tally: "OutboxCounts") -> float | None:
+def _oldest_age_s(tally: "OutboxCounts") -> float | None:
     return None if tally.oldest_owed_at is None else max(0.0, round(time.time() - tally.oldest_owed_at, 1))
 
 
-def _shown(path: str) -> str:
-    """A name as a line of text: what is no text, or would break the line, is escaped."""
+def _escape_name(path: str) -> str:
+    """Return the name on one line, with bytes that are not text and control characters escaped."""
     return path.encode("unicode_escape", "surrogatepass").decode() if not path.isprintable() else path
-
-
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < 1e6:
-        raise argparse.ArgumentTypeError(f"{text} is no number of seconds")
-    return value
-
-
-def _rate(text: str) -> float:
-    """`20MB/s`, `500K`, `1.5G` as bytes a second."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]?)i?B?(?:/s)?", text.strip(), re.IGNORECASE)
-    if match is None or float(match[1]) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no rate; write it like 20MB/s")
-    return float(match[1]) * _UNITS[match[2].upper()]

@@ -1,7 +1,7 @@
-"""Serve the jobs of a RunPod Serverless endpoint: the bucket is asked, the env realized, the engine started and warmed.
+"""Serve the jobs of a RunPod Serverless endpoint: check the bucket, realize the env, start and warm the engine.
 
-The release is LOCK_PATH or COMFY_VERSION_NAME (in /app/lockfiles), or --lock. Outputs go where OUTPUT_MODE says, else
-to the bucket that is configured, else into the result as base64, as far as RunPod lets a result grow.
+The release is LOCK_PATH or COMFY_VERSION_NAME (in /app/lockfiles), or --lock. Outputs go to the
+destination of OUTPUT_MODE, else to the configured bucket, else into the result as base64, up to RunPod's limit.
 """
 
 import argparse
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from comfypin.cli.common import read_release
 from comfypin.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,7 +26,13 @@ log = logging.getLogger(__name__)
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the flags; on RunPod the variables say everything."""
     parser.add_argument("--lock", metavar="FILE|NAME", help="the release (default: LOCK_PATH, COMFY_VERSION_NAME)")
-    parser.add_argument("--concurrency", type=int, default=2, metavar="N", help="jobs at once, one in the engine (2)")
+    parser.add_argument(
+        "--concurrency",
+        type=int,
+        default=2,
+        metavar="N",
+        help="jobs that run at once; one of them is in the engine (2)",
+    )
     parser.add_argument(
         "--grace",
         type=int,
@@ -38,10 +45,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--metrics-port",
         type=int,
         metavar="N",
-        help="serve metrics for Prometheus on this port (default: COMFYPIN_METRICS_PORT, else not)",
+        help="serve metrics for Prometheus on this port (default: COMFYPIN_METRICS_PORT, else none)",
     )
-    parser.add_argument("--json", action="store_true", help="logs as JSON lines")
-    parser.add_argument("--schema", action="store_true", help="print the JSON Schema of a job's input, and end")
+    parser.add_argument("--json", action="store_true", help="write logs as JSON lines")
+    parser.add_argument("--schema", action="store_true", help="print the JSON Schema of a job's input, and exit")
     parser.add_argument("--keep-temp", action="store_true", help="keep what the engine wrote, for debugging")
     parser.add_argument("--verbose", action="store_true", help="add the engine's log")
 
@@ -50,31 +57,32 @@ def execute(arguments: argparse.Namespace) -> int:
     """Serve until SIGTERM."""
     if arguments.schema:
         return _print_schema()
+    # Asked before anything is started, without importing it.
     if importlib.util.find_spec("runpod") is None:
         raise UsageError("comfypin worker needs its extra: pip install 'comfypin[worker]'.")
     from comfypin import wiring
     from comfypin.cli import console
-    from comfypin.cli.run import read_release
     from comfypin.jobs.handler import Handler
     from comfypin.jobs.warmup import warm_engine
     from comfypin.runpod.loop_thread import LoopThread
     from comfypin.runpod.serverless import RunpodWorker
 
+    # Collectors of logs parse JSON; a person at a terminal reads lines.
     console.configure_service_logging(as_json=arguments.json or not sys.stderr.isatty(), verbose=arguments.verbose)
     settings = arguments.settings
-    port = arguments.metrics_port or settings.server.metrics_port
+    metrics_port = arguments.metrics_port or settings.server.metrics_port
     lock = read_release(arguments.lock, settings)
     sink_for = wiring.open_sinks(settings, private_buckets=arguments.allow_private_inputs)
-    choice = wiring.choose_engine(lock.engine, settings, keep_temp=arguments.keep_temp)
-    choice = wiring.ensure_env(lock, choice, tell=log.info)
+    engine_choice = wiring.choose_engine(lock.engine, settings, keep_temp=arguments.keep_temp)
+    engine_choice = wiring.ensure_env(lock, engine_choice, report=log.info)
     began_s = time.monotonic()
-    with LoopThread() as thread:
-        engine = thread.enter_context(wiring.open_engine(choice))
+    with LoopThread() as loop_thread:
+        engine = loop_thread.enter_context(wiring.open_engine(engine_choice))
         service = wiring.open_service(
             lock, engine, sink_for, settings=settings, private_inputs=arguments.allow_private_inputs
         )
         handler = Handler(service)
-        thread.run_coroutine(warm_engine(handler, lock))
+        loop_thread.run_coroutine(warm_engine(handler, lock))
         log.info(
             "worker ready",
             extra={
@@ -83,29 +91,31 @@ def execute(arguments: argparse.Namespace) -> int:
                 "seconds": round(time.monotonic() - began_s, 2),
             },
         )
-        with _counted(handler, port) as handle:
-            worker = RunpodWorker(handle, thread.loop, grace_s=arguments.grace, concurrency=arguments.concurrency)
-            worker.serve(fitness=wiring.fitness_checks(lock, choice.settings))
+        # From here on the worker takes jobs, so the engine must be warm.
+        with _count_jobs(handler, metrics_port) as handle:
+            worker = RunpodWorker(handle, loop_thread.loop, grace_s=arguments.grace, concurrency=arguments.concurrency)
+            worker.serve(fitness=wiring.make_fitness_checks(lock, engine_choice.settings))
     return 0
 
 
 @contextmanager
-def _counted(handler: "Handler", port: int | None) -> Iterator["Handle"]:
-    """The handler, with a page of metrics on a port as long as the block lasts; the handler itself without a port."""
-    if port is None:
+def _count_jobs(handler: "Handler", metrics_port: int | None) -> Iterator["Handle"]:
+    """Yield the handler, with its metrics served on the port while the block runs, if a port is given."""
+    if metrics_port is None:
         yield handler
         return
+    # prometheus_client is loaded only if somebody asks for metrics.
     from comfypin.jobs.metrics import CountedJobs, LiveFigures, Metrics
 
     metrics = Metrics()
     jobs = CountedJobs(handler, metrics)
     metrics.watch_live(lambda: LiveFigures(running=jobs.running, engine_restarts=handler.crashes))
-    stop = metrics.serve_page(port)
-    log.info("metrics", extra={"action": "metrics_served", "port": port})
+    stop_metrics = metrics.serve_page(metrics_port)
+    log.info("metrics", extra={"action": "metrics_served", "port": metrics_port})
     try:
         yield jobs
     finally:
-        stop()
+        stop_metrics()
 
 
 def _print_schema() -> int:

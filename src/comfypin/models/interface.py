@@ -104,29 +104,29 @@ class CachedSource(Protocol):
 class PullWatcher(Protocol):
     """Shows how a pull goes; called from many threads."""
 
-    def planned(self, sizes: Mapping[str, int | None]) -> None:
+    def plan_files(self, sizes: Mapping[str, int | None]) -> None:
         """Show the files that will be looked at, with their sizes if known, before the first one starts."""
 
-    def started(self, name: str, total_bytes: int | None, resumed_bytes: int) -> None: ...
+    def start_file(self, name: str, total_bytes: int | None, resumed_bytes: int) -> None: ...
 
-    def advanced(self, name: str, count: int) -> None: ...
+    def advance_file(self, name: str, count: int) -> None: ...
 
-    def ended(self, name: str, outcome: str) -> None: ...
+    def end_file(self, name: str, outcome: str) -> None: ...
 
 
 class NullPullWatcher:
     """A watcher that shows nothing."""
 
-    def planned(self, sizes: Mapping[str, int | None]) -> None:
+    def plan_files(self, sizes: Mapping[str, int | None]) -> None:
         """Do nothing."""
 
-    def started(self, name: str, total_bytes: int | None, resumed_bytes: int) -> None:
+    def start_file(self, name: str, total_bytes: int | None, resumed_bytes: int) -> None:
         """Do nothing."""
 
-    def advanced(self, name: str, count: int) -> None:
+    def advance_file(self, name: str, count: int) -> None:
         """Do nothing."""
 
-    def ended(self, name: str, outcome: str) -> None:
+    def end_file(self, name: str, outcome: str) -> None:
         """Do nothing."""
 
 

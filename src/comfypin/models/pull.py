@@ -77,7 +77,7 @@ class Puller:
         """Pull every model; one that fails does not hold up the others. Raises `DiskTooSmall` before it fetches."""
         # Before the first byte, because a full disk after an hour helps nobody.
         self._require_space(models)
-        self._watcher.planned({model_pin.target_path: model_pin.size_bytes for model_pin, _ in models})
+        self._watcher.plan_files({model_pin.target_path: model_pin.size_bytes for model_pin, _ in models})
         outcomes: list[PullOutcome] = []
         failures: list[ModelError] = []
         try:
@@ -116,7 +116,7 @@ class Puller:
                 except _BlobBusy:
                     busy_models.append((model_pin, target_path))
                 except ModelError as error:
-                    self._watcher.ended(model_pin.target_path, "failed")
+                    self._watcher.end_file(model_pin.target_path, "failed")
                     failures.append(error)
         return busy_models
 
@@ -296,7 +296,7 @@ class Puller:
                     fetch_policy=self._options.fetch_policy,
                     stop_switch=self._stop,
                     begun=lambda size, resumed: self._begin_fetch(model_pin, partial_file, size, resumed),
-                    advanced=lambda count: self._watcher.advanced(model_pin.target_path, count),
+                    advanced=lambda count: self._watcher.advance_file(model_pin.target_path, count),
                 )
             # Any failure of a source leads to the next one; only a full disk is the same everywhere.
             except (SourceFailed, ComfypinError) as error:
@@ -312,7 +312,7 @@ class Puller:
     def _begin_fetch(self, model_pin: ModelPin, partial: PartialFile, size_bytes: int | None, resumed: int) -> None:
         if size_bytes is not None:
             self._store.require_space(max(0, size_bytes - partial.allocated_bytes()))
-        self._watcher.started(model_pin.target_path, size_bytes, resumed)
+        self._watcher.start_file(model_pin.target_path, size_bytes, resumed)
 
     def _place_blob(self, digest: Digest, target_path: Path) -> Path | None:
         """Place the blob; a different file in the way is kept aside, or overwritten if the options say so."""
@@ -351,7 +351,7 @@ class Puller:
         failed_sources: tuple[str, ...] = (),
         aside: Path | None = None,
     ) -> PullOutcome:
-        self._watcher.ended(model_pin.target_path, state)
+        self._watcher.end_file(model_pin.target_path, state)
         return PullOutcome(
             pin=model_pin,
             path=target_path,

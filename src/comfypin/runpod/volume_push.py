@@ -180,6 +180,8 @@ class VolumePusher:
         )
         # After each file, so that a push that is killed goes on from here.
         self._write_record()
+        self._watcher.end_file(self._label(file), "present" if outcome in ("present", "recognized") else outcome)
+        return Pushed(key=file.key, outcome=outcome, sha256=sha256, size_bytes=file.size_bytes, sent_bytes=sent)
 
     def finish_release(self) -> PushRecord:
         """Write the record that says that everything is there."""
@@ -239,9 +241,9 @@ class VolumePusher:
 
     def _upload_file(self, local_file: FileToPush) -> tuple[PushOutcome, int]:
         if local_file.size_bytes <= self._options.part_bytes:
-            self._watcher.started(self._progress_label(local_file), local_file.size_bytes, 0)
+            self._watcher.start_file(self._progress_label(local_file), local_file.size_bytes, 0)
             self._bucket.put_object(local_file.key, _read_slice(local_file, 0, local_file.size_bytes))
-            self._watcher.advanced(self._progress_label(local_file), local_file.size_bytes)
+            self._watcher.advance_file(self._progress_label(local_file), local_file.size_bytes)
             return "pushed", local_file.size_bytes
         try:
             return self._upload_parts(local_file)
@@ -265,7 +267,7 @@ class VolumePusher:
         kept_bytes = sum(
             stored_part.size_bytes for part_number, stored_part in parts_there.items() if part_number in offsets
         )
-        self._watcher.started(
+        self._watcher.start_file(
             self._progress_label(local_file), local_file.size_bytes, min(kept_bytes, local_file.size_bytes)
         )
         etags: dict[int, str] = {}
@@ -282,7 +284,7 @@ class VolumePusher:
                 return
             etags[part_number] = self._bucket.put_part(local_file.key, upload_id, part_number, part_body)
             sent.add_bytes(len(part_body))
-            self._watcher.advanced(self._progress_label(local_file), len(part_body))
+            self._watcher.advance_file(self._progress_label(local_file), len(part_body))
 
         _run_until_failure(send_part, offsets)
         self._join_parts(local_file, upload_id, etags)

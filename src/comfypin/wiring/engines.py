@@ -1,4 +1,4 @@
-"""Engines: which one a lock and the flags name, and how it is opened."""
+"""Engines: choose the one that a lock and the flags name, and open it."""
 
 import asyncio
 import logging
@@ -23,9 +23,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineChoice:
-    """Which engine runs, as the lock and the flags say, and the settings of this machine.
+    """Holds which engine runs, by the lock and the flags, and the settings of this machine.
 
-    `keep_temp` leaves everything that the engine wrote where it is, for debugging.
+    `keep_temp` keeps all files of the engine, for debugging.
     """
 
     spec: "EngineSpec"
@@ -34,7 +34,7 @@ class EngineChoice:
 
     @property
     def kind(self) -> "EngineKind":
-        """The engine's kind."""
+        """Return the engine's kind."""
         return self.spec.kind
 
 
@@ -43,57 +43,66 @@ def choose_engine(
     settings: "Settings",
     *,
     kind: "EngineKind | None" = None,
-    url: str | None = None,
+    engine_url: str | None = None,
     keep_temp: bool = False,
 ) -> EngineChoice:
-    """The lock's engine, or the one that flags name; an engine that nobody named is never fallen back to.
+    """Return the lock's engine, or the one that the flags name; never fall back to another.
 
     Raises `UsageError` for flags that contradict each other, `ConfigError` for a remote engine without an address.
     """
-    if url is not None and kind not in (None, "remote"):
-        raise UsageError(f"--engine-url goes with --engine remote, not with --engine {kind}.")
-    chosen = kind or ("remote" if url is not None else spec.kind)
-    url = url or spec.url
-    if chosen == "remote" and url is None:
-        raise ConfigError("The engine is remote, and neither --engine-url nor the lock's engine.url says where it is.")
-    return EngineChoice(spec=replace(spec, kind=chosen, url=url), settings=settings, keep_temp=keep_temp)
+    if engine_url is not None and kind not in (None, "remote"):
+        raise UsageError(f"--engine-url only works with --engine remote, not with --engine {kind}; drop one of them.")
+    # An address alone means a remote engine.
+    chosen_kind = kind or ("remote" if engine_url is not None else spec.kind)
+    engine_url = engine_url or spec.url
+    if chosen_kind == "remote" and engine_url is None:
+        raise ConfigError(
+            "The engine is remote, but neither --engine-url nor engine.url in the lock gives its address."
+        )
+    return EngineChoice(spec=replace(spec, kind=chosen_kind, url=engine_url), settings=settings, keep_temp=keep_temp)
 
 
 @asynccontextmanager
-async def open_engine(choice: EngineChoice) -> AsyncIterator["Engine"]:
-    """The engine, started where it is ours to start; stopped, with all that it left, when the block ends.
+async def open_engine(engine_choice: EngineChoice) -> AsyncIterator["Engine"]:
+    """Yield the engine, started unless it is remote; stop it and remove its files when the block ends.
 
     Raises `EngineNotFound`, `EngineUrlInvalid`, `EngineStartFailed`.
     """
+    # Killed runs leave their folders; in a thread, since it walks the disk.
     await asyncio.to_thread(sweep_temp_folders)
-    if choice.spec.kind == "remote":
+    if engine_choice.spec.kind == "remote":
         from comfypin.engine.remote import open_remote
 
-        async with open_remote(choice.spec.url or "") as engine:
+        async with open_remote(engine_choice.spec.url or "") as engine:
             yield engine
         return
     from comfypin.engine.standby import open_child
 
-    child = _child(choice)
+    child_spec = _make_child(engine_choice)
     # Nobody removes the env while its engine runs.
-    env = using(choice.settings.machine.comfy_home) if choice.kind == "comfyui" else nullcontext()
-    with env, temp_folder("engine", keep=choice.keep_temp) as work:
-        if choice.keep_temp:
-            log.warning("the engine's files stay in %s", work, extra={"action": "engine_files_kept", "path": str(work)})
-        standby = choice.settings.machine.engine_standby
-        async with open_child(child, work, keep_temp=choice.keep_temp, standby=standby) as engine:
+    env = using(engine_choice.settings.machine.comfy_home) if engine_choice.kind == "comfyui" else nullcontext()
+    with env, temp_folder("engine", keep=engine_choice.keep_temp) as temp_path:
+        # Nobody finds a temporary folder again without its path.
+        if engine_choice.keep_temp:
+            log.warning(
+                "the engine's files stay in %s",
+                temp_path,
+                extra={"action": "engine_files_kept", "path": str(temp_path)},
+            )
+        standby = engine_choice.settings.machine.engine_standby
+        async with open_child(child_spec, temp_path, keep_temp=engine_choice.keep_temp, standby=standby) as engine:
             yield engine
 
 
-def _child(choice: EngineChoice) -> "ChildSpec":
+def _make_child(engine_choice: EngineChoice) -> "ChildSpec":
     from comfypin.engine.command import comfyui_child, embedded_child, has_gpu
 
-    machine, inherited = choice.settings.machine, choice.settings.variables
-    if choice.spec.kind == "embedded":
-        return embedded_child(choice.spec, inherited, version=_embedded_version(machine))
+    machine, inherited = engine_choice.settings.machine, engine_choice.settings.variables
+    if engine_choice.spec.kind == "embedded":
+        return embedded_child(engine_choice.spec, inherited, version=_embedded_version(machine))
     return comfyui_child(
         machine.comfy_home,
-        choice.spec,
+        engine_choice.spec,
         inherited,
         gpu=has_gpu(inherited),
         # A default that is not there would only be listed in the engine's log, folder by folder.
@@ -103,15 +112,15 @@ def _child(choice: EngineChoice) -> "ChildSpec":
 
 
 def _embedded_version(machine: "MachineSettings") -> str | None:
-    """Return which ComfyUI the embedded engine is to be, if that is said. Raises `ConfigError`."""
+    """Return the ComfyUI version that the embedded engine imitates, if one is set. Raises `ConfigError`."""
     from comfypin.engine.embedded.releases import RELEASES
 
     version = machine.embedded_version
     if version is None or version in RELEASES:
         return version
-    known = " or ".join(RELEASES)
+    known_versions = " or ".join(RELEASES)
     raise ConfigError(
-        f"COMFYPIN_EMBEDDED_VERSION is {version!r}; the embedded engine can be {known}.",
+        f"COMFYPIN_EMBEDDED_VERSION is {version!r}; the embedded engine can be {known_versions}.",
         variable="COMFYPIN_EMBEDDED_VERSION",
         value=version,
     )

@@ -1,4 +1,4 @@
-"""Envs: how a lock is realized and packed, and where its parts come from."""
+"""Envs: realize and pack a lock, with the sources of its parts."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +8,7 @@ from comfypin.errors import UsageError
 from comfypin.wiring.engines import EngineChoice
 from comfypin.wiring.models import bring_models
 from comfypin.wiring.network import http_proxies
-from comfypin.wiring.stores import open_shelf
+from comfypin.wiring.stores import open_pack_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,64 +21,71 @@ if TYPE_CHECKING:
     from comfypin.settings.environment import Settings
     from comfypin.tools.vendor_folder import VendorFolder
 
-_FOREIGN = ("ComfyUI/main.py", "main.py")
+_FOREIGN_FILES = ("ComfyUI/main.py", "main.py")
 
 
-def realize_options(
+def make_realize_options(
     settings: "Settings",
     *,
-    env: "EnvSettings | None" = None,
+    env_settings: "EnvSettings | None" = None,
     publish: bool = False,
     rebuild: bool = False,
     target: str | None = None,
-    tell: "Callable[[str], None] | None" = None,
+    report: "Callable[[str], None] | None" = None,
 ) -> "RealizeOptions":
-    """How this machine realizes locks. Raises `UsageError` for flags that do not fit together."""
+    """Return how this machine realizes locks. Raises `UsageError` for flags that do not fit together."""
     from comfypin.env.layout import Home
     from comfypin.env.realize import RealizeOptions, ignore_report
     from comfypin.tools.vendor_folder import VendorFolder
 
-    env, machine = env or settings.env, settings.machine
-    if publish and env.packs is None:
-        raise UsageError("--publish needs a place for packs: --packs DIR|BUCKET or COMFYPIN_PACKS.")
-    if env.vendor is not None and not env.vendor.is_dir():
-        raise UsageError(f"The vendor folder {env.vendor} does not exist.")
-    vendor = VendorFolder(root=env.vendor.absolute()) if env.vendor else None
+    env_settings, machine = env_settings or settings.env, settings.machine
+    # Said now, not after the env was built.
+    if publish and env_settings.packs is None:
+        raise UsageError("--publish needs a store for the pack: add --packs DIR|BUCKET, or set COMFYPIN_PACKS.")
+    if env_settings.vendor is not None and not env_settings.vendor.is_dir():
+        raise UsageError(
+            f"The vendor folder {env_settings.vendor} does not exist; make it with comfypin lock vendor DIR."
+        )
+    vendor = VendorFolder(root=env_settings.vendor.absolute()) if env_settings.vendor else None
     return RealizeOptions(
         home=Home(root=machine.comfy_home.absolute()),
         models_dir=machine.models_dir.absolute(),
-        locations=source_places(settings, env, vendor=vendor),
-        pack_store=open_shelf(env.packs, settings) if env.packs else None,
+        locations=make_source_places(settings, env_settings, vendor=vendor),
+        pack_store=open_pack_store(env_settings.packs, settings) if env_settings.packs else None,
         publish=publish,
         rebuild=rebuild,
         target=target,
-        report=tell or ignore_report,
+        report=report or ignore_report,
     )
 
 
-def ensure_env(lock: "Lock", choice: EngineChoice, *, tell: "Callable[[str], None]") -> EngineChoice:
-    """The choice with the home that holds the lock's env, realized and its models brought where that was needed.
+def ensure_env(lock: "Lock", engine_choice: EngineChoice, *, report: "Callable[[str], None]") -> EngineChoice:
+    """Return the choice with the home of the lock's env; realize it and pull its models if needed.
 
-    Other engines than `comfyui` need none. A ComfyUI in the home that somebody else made is used as it is, and said so.
+    Only the engine `comfyui` has an env. A ComfyUI that comfypin did not install is used as it is, and reported.
     Raises `EnvError`, `LockError`, `ModelError`.
     """
-    settings = choice.settings
-    if choice.kind != "comfyui" or lock.engine.kind != "comfyui":
-        return choice
-    home = settings.machine.comfy_home
-    if not (home / "current").is_symlink() and any((home / path).is_file() for path in _FOREIGN):
-        tell(f"{home} holds a ComfyUI that was not realized from this lock: it is used as it is.")
-        return choice
+    settings = engine_choice.settings
+    if engine_choice.kind != "comfyui" or lock.engine.kind != "comfyui":
+        return engine_choice
+    comfy_home = settings.machine.comfy_home
+    # An env of ours has the link `current`; a ComfyUI without it was installed by hand.
+    if not (comfy_home / "current").is_symlink() and any((comfy_home / path).is_file() for path in _FOREIGN_FILES):
+        report(f"{comfy_home} holds a ComfyUI that comfypin did not install; it is used as it is.")
+        return engine_choice
     from comfypin.env.realize import realize_env
 
-    realized = realize_env(lock, realize_options(settings, tell=tell))
+    realized = realize_env(lock, make_realize_options(settings, report=report))
     bring_models(lock, settings, offline=settings.env.offline)
-    moved = settings.with_flags(comfy_home=realized.folder, models_dir=settings.machine.models_dir.absolute())
-    return replace(choice, settings=moved)
+    # With a new home, the default models folder would move too.
+    realized_settings = settings.with_flags(
+        comfy_home=realized.folder, models_dir=settings.machine.models_dir.absolute()
+    )
+    return replace(engine_choice, settings=realized_settings)
 
 
-def env_pack(lock: "Lock", settings: "Settings", *, tell: "Callable[[str], None]") -> Path:
-    """The pack of the lock's env as a file of this machine, realized and packed where that was not done before.
+def ensure_env_pack(lock: "Lock", settings: "Settings", *, report: "Callable[[str], None]") -> Path:
+    """Return the env pack of the lock as a local file; realize and pack the env if that was not done before.
 
     Raises `EnvError`, `LockError`.
     """
@@ -86,47 +93,49 @@ def env_pack(lock: "Lock", settings: "Settings", *, tell: "Callable[[str], None]
     from comfypin.env.realize import realize_env
     from comfypin.env.realize_plan import pack_name
 
-    realized = realize_env(lock, realize_options(settings, tell=tell))
-    name = pack_name(realized.receipt.key, realized.receipt.platform)
-    shelves = [FolderPackStore(settings.env.cache_dir.absolute() / "packs")]
-    packs = settings.env.packs
-    if packs is not None and isinstance(named := open_shelf(packs, settings), FolderPackStore):
-        shelves.insert(0, named)
-    found = next((path for shelf in shelves if (path := shelf.find_pack(name)) is not None), None)
-    if found is None:
-        tell("Packing the env.")
-        shelves[-1].root.mkdir(parents=True, exist_ok=True)
-        found = shelves[-1].publish_env(realized.folder, name)
-    return Path(found)
+    realized = realize_env(lock, make_realize_options(settings, report=report))
+    pack_filename = pack_name(realized.receipt.key, realized.receipt.platform)
+    # Ours comes last: it is the one that may be written to.
+    pack_stores = [FolderPackStore(settings.env.cache_dir.absolute() / "packs")]
+    packs_address = settings.env.packs
+    if packs_address is not None and isinstance(named_store := open_pack_store(packs_address, settings), FolderPackStore):
+        # Only a folder: a pack in a bucket is no file of this machine.
+        pack_stores.insert(0, named_store)
+    pack_path = next((path for pack_store in pack_stores if (path := pack_store.find_pack(pack_filename)) is not None), None)
+    if pack_path is None:
+        report("Packing the env.")
+        pack_stores[-1].root.mkdir(parents=True, exist_ok=True)
+        pack_path = pack_stores[-1].publish_env(realized.folder, pack_filename)
+    return Path(pack_path)
 
 
-def source_places(
-    settings: "Settings", env: "EnvSettings | None" = None, *, vendor: "VendorFolder | None" = None
+def make_source_places(
+    settings: "Settings", env_settings: "EnvSettings | None" = None, *, vendor: "VendorFolder | None" = None
 ) -> "SourceLocations":
-    """Where the sources of an env come from, with the caches of this machine."""
+    """Return the places that an env's sources come from, with the caches of this machine."""
     from comfypin.env.install.sources import SourceLocations
 
-    env = env or settings.env
+    env_settings = env_settings or settings.env
     return SourceLocations(
-        cache=env.cache_dir.absolute(),
+        cache=env_settings.cache_dir.absolute(),
         vendor=vendor,
-        offline=env.offline,
-        named_uv_cache=env.uv_cache,
+        offline=env_settings.offline,
+        named_uv_cache=env_settings.uv_cache,
         proxies=http_proxies(settings),
     )
 
 
-def lock_places(settings: "Settings") -> "Upstreams":
-    """Where the parts of a lock come from, with the caches that realizing uses too."""
+def make_lock_places(settings: "Settings") -> "Upstreams":
+    """Return the places that a lock's parts come from; `realize` uses the same caches."""
     from comfypin.locking.node_registry import NodeRegistry
     from comfypin.locking.sources import Upstreams
     from comfypin.tools.git import CommitSource
 
-    env = settings.env
-    cache = env.cache_dir.absolute()
+    env_settings = settings.env
+    cache_folder = env_settings.cache_dir.absolute()
     return Upstreams(
-        commits=CommitSource(cache=cache / "git", offline=env.offline),
-        registry=NodeRegistry(url=env.registry_url, proxies=http_proxies(settings)),
-        archives=cache / "archives",
+        commits=CommitSource(cache=cache_folder / "git", offline=env_settings.offline),
+        registry=NodeRegistry(url=env_settings.registry_url, proxies=http_proxies(settings)),
+        archives=cache_folder / "archives",
         proxies=http_proxies(settings),
     )

@@ -1,4 +1,4 @@
-"""Model files: their sources, their store, what is missing of a lock."""
+"""Model files: their sources, their store, and which of a lock are missing."""
 
 from functools import partial
 from pathlib import Path
@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
 
 def bring_models(lock: "Lock", settings: "Settings", *, offline: bool, watcher: "PullWatcher | None" = None) -> int:
-    """Bring those of the lock's models that are not in their places as pinned, and say how many they were.
+    """Pull the lock's models that are missing or do not match their pins, and return how many they were.
 
     Raises `ModelError`; offline, for the first one that would have to be fetched.
     """
+    # A lock without models imports none of the code for them.
     if not lock.models:
         return 0
     from comfypin.models.errors import ModelsFailed
@@ -30,42 +31,45 @@ def bring_models(lock: "Lock", settings: "Settings", *, offline: bool, watcher: 
     from comfypin.models.verify import Present, finding_failure, inspect_models
 
     models_dir = settings.machine.models_dir.absolute()
-    models = list_targets(lock, TargetRoots(models_dir=models_dir, comfy_home=settings.machine.comfy_home.absolute()))
-    store = model_store(models_dir, settings)
-    findings = list(zip(models, inspect_models(models, store), strict=True))
-    wrong = [(model, finding) for model, finding in findings if not isinstance(finding, Present)]
-    if wrong and offline:
-        problems = [problem for (pin, _), finding in wrong if (problem := finding_failure(pin, finding)) is not None]
-        raise ModelsFailed(failures=problems, total=len(models))
-    if wrong:
+    target_models = list_targets(lock, TargetRoots(models_dir=models_dir, comfy_home=settings.machine.comfy_home.absolute()))
+    store = open_model_store(models_dir, settings)
+    findings = list(zip(target_models, inspect_models(target_models, store), strict=True))
+    wrong_models = [(model, finding) for model, finding in findings if not isinstance(finding, Present)]
+    # All at once, instead of one a run.
+    if wrong_models and offline:
+        problems = [problem for (pin, _), finding in wrong_models if (problem := finding_failure(pin, finding)) is not None]
+        raise ModelsFailed(failures=problems, total=len(target_models))
+    if wrong_models:
+        # Before the download, so that a gc meanwhile keeps these blobs.
         store.remember_release(lock.version_name, lock.models)
-        puller = Puller(store, model_sources(settings), PullBudget(settings.models.connections), watcher=watcher)
-        puller.pull_models([model for model, _ in wrong]).raise_failures()
-    return len(wrong)
+        puller = Puller(store, open_model_sources(settings), PullBudget(settings.models.connections), watcher=watcher)
+        puller.pull_models([model for model, _ in wrong_models]).raise_failures()
+    return len(wrong_models)
 
 
-def model_findings(lock: "Lock", settings: "Settings") -> "list[tuple[ModelPin, ModelFinding]]":
-    """Each of the lock's models and what is in its place, every byte read where anything changed."""
+def inspect_lock_models(lock: "Lock", settings: "Settings") -> "list[tuple[ModelPin, ModelFinding]]":
+    """Return each model pin with what is at its path; files that changed since the last check are read in full."""
     from comfypin.models.target_paths import TargetRoots, list_targets
     from comfypin.models.verify import inspect_models
 
     models_dir = settings.machine.models_dir.absolute()
-    models = list_targets(lock, TargetRoots(models_dir=models_dir, comfy_home=settings.machine.comfy_home.absolute()))
-    store = model_store(models_dir, settings)
-    return [(pin, finding) for (pin, _), finding in zip(models, inspect_models(models, store), strict=True)]
+    target_models = list_targets(lock, TargetRoots(models_dir=models_dir, comfy_home=settings.machine.comfy_home.absolute()))
+    store = open_model_store(models_dir, settings)
+    return [(pin, finding) for (pin, _), finding in zip(target_models, inspect_models(target_models, store), strict=True)]
 
 
-def model_describer(settings: "Settings") -> "DescribeModel":
-    """How `lock create` learns a model's digest and size: from the source's own words, else by reading it once."""
+def make_model_describer(settings: "Settings") -> "DescribeModel":
+    """Return how `lock create` finds a model's digest and size: from the source's metadata, else by reading it once."""
     from comfypin.lock.model_spec import ModelFacts
     from comfypin.models.describe import describe_model
 
-    sources = model_sources(settings)
+    sources = open_model_sources(settings)
 
-    def facts_of(source: str) -> ModelFacts:
+    def describe_source(source: str) -> ModelFacts:
         described = describe_model(source, sources)
         facts = described.facts
         return ModelFacts(
+            # A file keeps its address; other sources resolve theirs to a fixed revision.
             source=source if source.startswith("file:") else facts.uri,
             filename=facts.filename,
             sha256=described.sha256,
@@ -73,11 +77,11 @@ def model_describer(settings: "Settings") -> "DescribeModel":
             folder=facts.folder,
         )
 
-    return facts_of
+    return describe_source
 
 
-def model_sources(settings: "Settings", *, timeout_s: float = 30.0) -> "list[ModelSource]":
-    """The kinds of places that models come from, with the environment's tokens, each for its own host only."""
+def open_model_sources(settings: "Settings", *, timeout_s: float = 30.0) -> "list[ModelSource]":
+    """Return every kind of model source, with the environment's tokens, each for its own host only."""
     from comfypin.http.client import Credentials
     from comfypin.models.http_file import HttpSource
     from comfypin.models.http_responses import make_model_client
@@ -86,23 +90,27 @@ def model_sources(settings: "Settings", *, timeout_s: float = 30.0) -> "list[Mod
     from comfypin.models.sources.huggingface import HubSource
     from comfypin.models.sources.local import LocalSource
 
-    models = settings.models
-    owners = ((models.hub_endpoint, models.hub_token), (models.civitai_endpoint, models.civitai_token))
-    tokens = {endpoint: token for endpoint, token in owners if token}
+    model_settings = settings.models
+    token_owners = (
+        (model_settings.hub_endpoint, model_settings.hub_token),
+        (model_settings.civitai_endpoint, model_settings.civitai_token),
+    )
+    # A token must never go to another host.
+    tokens = {endpoint: token for endpoint, token in token_owners if token}
     client = make_model_client(
         credentials=Credentials(tokens=tokens), transport=http_transport(settings, timeout_s=timeout_s)
     )
     return [
         HttpSource(client),
-        HubSource(client, endpoint=models.hub_endpoint, caches=models.hub_caches),
-        CivitaiSource(client, endpoint=models.civitai_endpoint),
+        HubSource(client, endpoint=model_settings.hub_endpoint, caches=model_settings.hub_caches),
+        CivitaiSource(client, endpoint=model_settings.civitai_endpoint),
         BucketSource(partial(open_bucket, settings)),
         LocalSource(),
     ]
 
 
-def model_store(models_dir: Path, settings: "Settings", *, store: Path | None = None) -> "BlobStore":
-    """The store of a models' folder: the one that is named, else the environment's, else the folder's own."""
+def open_model_store(models_dir: Path, settings: "Settings", *, store: Path | None = None) -> "BlobStore":
+    """Return the model store: the given one, else the environment's, else the one inside the models folder."""
     from comfypin.models.store import BlobStore, Durability
     from comfypin.models.target_paths import STORE_FOLDER
 

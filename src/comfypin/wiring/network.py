@@ -1,4 +1,4 @@
-"""The network, as the environment describes it: the proxies before it."""
+"""The network as the environment describes it: proxies and the HTTP transport."""
 
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ def http_proxies(settings: "Settings") -> "Proxies":
 
 
 def http_transport(settings: "Settings", *, timeout_s: float = 30.0) -> "HttpTransport":
-    """Return how our HTTP clients reach servers from this machine."""
+    """Return the transport of our HTTP clients: the environment's proxies, and a timeout."""
     from comfypin.http.client import HttpTransport
 
     return HttpTransport(proxies=http_proxies(settings), timeout_s=timeout_s)

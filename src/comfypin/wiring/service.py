@@ -1,4 +1,4 @@
-"""What the jobs of a worker or server share, and what makes a machine unfit for them."""
+"""The service that jobs of a worker or server share, and the checks that a machine can do them."""
 
 import logging
 from functools import cache, lru_cache, partial
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from comfypin.errors import ConfigError
 from comfypin.temp_folders import temp_root
-from comfypin.wiring.models import model_findings
+from comfypin.wiring.models import inspect_lock_models
 from comfypin.wiring.network import http_proxies
 from comfypin.wiring.sinks import make_job_sink, make_sink
 from comfypin.wiring.stores import open_bucket
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 def open_service(
     lock: "Lock", engine: "Engine", sink_for: "OpenSink", *, settings: "Settings", private_inputs: bool = False
 ) -> "JobService":
-    """What the jobs of a worker or server share. `private_inputs` lets jobs name private addresses."""
+    """Return what the jobs of a worker or server share. `private_inputs` lets jobs name private addresses."""
     from comfypin.http.client import HttpClient, HttpTransport
     from comfypin.http.sockets import tls_context
     from comfypin.jobs.handler import JobService
@@ -55,35 +55,41 @@ def open_service(
 
 
 def open_sinks(
-    settings: "Settings", *, folder: "OutputSink | None" = None, private_buckets: bool = False
+    settings: "Settings", *, folder_sink: "OutputSink | None" = None, private_buckets: bool = False
 ) -> "OpenSink":
-    """The sinks that jobs wish for; that of jobs without a wish is opened now, so that a wrong bucket costs no engine.
+    """Return a function that opens the sink of a job; open the default one now, before an engine is started.
 
-    `folder` takes outputs on this machine's disk, where it stays: on a server, not on a worker. `private_buckets` lets
-    jobs name private addresses. Raises `ConfigError`, `StorageError` where no such job could ever be delivered. What
-    may pass is only a warning, and so is that no bucket is named: jobs may bring their own.
+    `folder_sink` keeps outputs on this machine's disk; only a server has one, since a worker's disk is temporary.
+    `private_buckets` lets jobs name private addresses. A transient failure is only logged, and so is an unset bucket:
+    jobs may bring their own. Raises `ConfigError`, `StorageError` if the outputs of such a job can never be delivered.
     """
     from comfypin.jobs.request import OutputWish
     from comfypin.settings.errors import SettingMissing
     from comfypin.storage.errors import TransientStorageError
     from comfypin.storage.registry import first_configured_kind
 
-    sink_for = _sink_for(settings, folder, private_buckets=private_buckets)
+    sink_for = _make_sink_opener(settings, folder_sink, private_buckets=private_buckets)
     try:
         sink_for(OutputWish(), None)
-        if _job_mode(settings, folder) == "base64" and (overflow := first_configured_kind(settings.variables)):
-            _open_overflow(sink_for, overflow)
+        # A result has a limit; what exceeds it goes to the bucket.
+        if _job_mode(settings, folder_sink) == "base64" and (overflow_mode := first_configured_kind(settings.variables)):
+            _open_overflow(sink_for, overflow_mode)
+    # Not fatal, since every job may bring an s3Config.
     except SettingMissing as exc:
-        log.error("jobs that bring no s3Config will fail", extra={"action": "bucket_not_named", "reason": exc.message})
+        log.error(
+            "jobs without an s3Config will fail: no bucket is configured",
+            extra={"action": "bucket_not_named", "reason": exc.message},
+        )
     except TransientStorageError as exc:
         log.warning(
-            "the bucket cannot be asked now; jobs will ask it", extra={"action": "bucket_away", "reason": exc.message}
+            "the bucket could not be checked; each job will try it again",
+            extra={"action": "bucket_away", "reason": exc.message},
         )
     return sink_for
 
 
 def _open_overflow(sink_for: "OpenSink", mode: "OutputMode") -> None:
-    """Open the bucket that takes what is too big for results; most jobs can do without it, so it may be wrong."""
+    """Open the bucket for outputs that are too big for results; only log its errors, since most jobs do not need it."""
     from comfypin.errors import StorageError
     from comfypin.jobs.request import OutputWish
 
@@ -91,56 +97,57 @@ def _open_overflow(sink_for: "OpenSink", mode: "OutputMode") -> None:
         sink_for(OutputWish(mode=mode), None)
     except (ConfigError, StorageError) as exc:
         log.error(
-            "outputs that are too big for a result will fail", extra={"action": "overflow_wrong", "reason": exc.message}
+            "outputs that are too big for a result cannot be delivered",
+            extra={"action": "overflow_wrong", "reason": exc.message},
         )
 
 
-def _sink_for(settings: "Settings", folder: "OutputSink | None", *, private_buckets: bool) -> "OpenSink":
-    """The sink a job wishes for; those that jobs share are opened once (a bucket is asked then)."""
+def _make_sink_opener(settings: "Settings", folder_sink: "OutputSink | None", *, private_buckets: bool) -> "OpenSink":
+    """Return a function that opens the sink of a job; shared sinks are opened and checked once."""
     from comfypin.jobs.errors import JobInvalid
     from comfypin.outputs.delivery_settings import RUNPOD_RESULT_BYTES, SERVER_RESULT_BYTES, OutputConfig
 
-    result_max_bytes = RUNPOD_RESULT_BYTES if folder is None else SERVER_RESULT_BYTES
+    result_max_bytes = RUNPOD_RESULT_BYTES if folder_sink is None else SERVER_RESULT_BYTES
 
-    usual = OutputConfig.from_variables(settings.variables)
+    usual_config = OutputConfig.from_variables(settings.variables)
 
+    # Jobs choose the template, so that there may be any number of sinks.
     @lru_cache(maxsize=32)
-    def shared(mode: "OutputMode", outputs: "OutputConfig") -> "OutputSink":
+    def open_shared_sink(mode: "OutputMode", outputs: "OutputConfig") -> "OutputSink":
         if mode == "file":
-            return _folder_sink(outputs, folder)
-        return make_sink(mode, settings, result_max_bytes=result_max_bytes, outputs=outputs)
+            return _folder_sink(outputs, folder_sink)
+        return make_sink(mode, settings, result_max_bytes=result_max_bytes, output_config=outputs)
 
     def sink_for(wish: "OutputWish", s3: "S3Wish | None", deadline: "Deadline | None" = None) -> "OutputSink":
-        outputs = _wished(wish, usual)
+        outputs = _apply_wish(wish, usual_config)
+        # An s3Config only says where S3 outputs go; a job may ask for base64 nevertheless.
         if s3 is not None and wish.mode in (None, "s3"):
             return make_job_sink(
-                settings, s3.model_dump(), outputs=outputs, private_buckets=private_buckets, deadline=deadline
+                settings, s3.model_dump(), output_config=outputs, private_buckets=private_buckets, deadline=deadline
             )
-        if wish.mode == "file" and folder is None:
+        if wish.mode == "file" and folder_sink is None:
             raise JobInvalid(
-                findings=[
-                    "output.mode is file, but outputs on a worker's own disk go with the worker; use base64 or a bucket"
-                ]
+                findings=["output.mode is file, but a worker's disk is lost with the worker; use base64 or a bucket"]
             )
-        return shared(wish.mode or _job_mode(settings, folder), outputs)
+        # Without the deadline: a shared sink outlives the job.
+        return open_shared_sink(wish.mode or _job_mode(settings, folder_sink), outputs)
 
     return sink_for
 
 
-def _folder_sink(outputs: "OutputConfig", folder: "OutputSink | None") -> "OutputSink":
+def _folder_sink(outputs: "OutputConfig", folder_sink: "OutputSink | None") -> "OutputSink":
     from comfypin.outputs.image_format import ConvertingSink
 
-    if folder is None:
+    if folder_sink is None:
         raise ConfigError(
-            "Outputs on a worker's own disk go with the worker; deliver them as base64 or to a bucket "
-            "(output.mode, OUTPUT_MODE).",
+            "OUTPUT_MODE is file, but a worker's disk is lost with the worker; set it to base64 or to a bucket's mode.",
             variable="OUTPUT_MODE",
         )
-    return folder if outputs.conversion.is_identity else ConvertingSink(folder, outputs.conversion)
+    return folder_sink if outputs.conversion.is_identity else ConvertingSink(folder_sink, outputs.conversion)
 
 
-def _job_mode(settings: "Settings", folder: "OutputSink | None") -> "OutputMode":
-    """Where jobs' outputs go when neither they nor OUTPUT_MODE say: the bucket that is configured, else what is here.
+def _job_mode(settings: "Settings", folder_sink: "OutputSink | None") -> "OutputMode":
+    """Return the default output mode of jobs: OUTPUT_MODE, else the configured bucket, else what this machine has.
 
     That is the server's folder, or a worker's result.
     """
@@ -148,36 +155,36 @@ def _job_mode(settings: "Settings", folder: "OutputSink | None") -> "OutputMode"
     from comfypin.storage.registry import first_configured_kind
 
     named = named_mode(settings.variables)
-    return named or first_configured_kind(settings.variables) or ("base64" if folder is None else "file")
+    return named or first_configured_kind(settings.variables) or ("base64" if folder_sink is None else "file")
 
 
-def _wished(wish: "OutputWish", usual: "OutputConfig") -> "OutputConfig":
-    """How a job's outputs are named and converted: as usual, but for what it wishes. Raises `JobInvalid`."""
+def _apply_wish(wish: "OutputWish", usual_config: "OutputConfig") -> "OutputConfig":
+    """Return how a job's outputs are named and converted: the usual config with its wishes. Raises `JobInvalid`."""
     from comfypin.jobs.errors import JobInvalid
     from comfypin.outputs.key_template import TemplateInvalid
 
     try:
-        return usual.with_wishes(
+        return usual_config.with_wishes(
             template=wish.template, picture_format=wish.format, quality=wish.quality, keep_workflow=wish.keep_workflow
         )
     except TemplateInvalid as exc:
         raise JobInvalid(findings=[f"output.template is {wish.template!r}, which is not {exc.expected}"]) from exc
 
 
-def fitness_checks(lock: "Lock", settings: "Settings") -> "Mapping[str, Callable[[], None]]":
-    """Why this machine could not do the lock's jobs."""
+def make_fitness_checks(lock: "Lock", settings: "Settings") -> "Mapping[str, Callable[[], None]]":
+    """Return the checks that this machine can do the lock's jobs, by name."""
     from comfypin.lock.torch import minimum_cuda
     from comfypin.models.verify import Present
-    from comfypin.runpod.fitness import fitness_checks
+    from comfypin.runpod.fitness import make_fitness_checks
 
-    def missing() -> list[str]:
+    def missing_models() -> list[str]:
         if lock.engine.kind != "comfyui":
             return []
-        return [pin.name for pin, finding in model_findings(lock, settings) if not isinstance(finding, Present)]
+        return [pin.name for pin, finding in inspect_lock_models(lock, settings) if not isinstance(finding, Present)]
 
-    return fitness_checks(
+    return make_fitness_checks(
         lock,
         cuda_needed=minimum_cuda(lock.python.packages),
-        models_missing=missing,
+        models_missing=missing_models,
         temp_parent=temp_root(),
     )

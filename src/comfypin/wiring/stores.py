@@ -1,4 +1,4 @@
-"""Bytes by key: buckets and folders by their addresses, shelves of env packs."""
+"""Object stores: buckets and folders by their addresses, and stores of env packs."""
 
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -9,27 +9,29 @@ if TYPE_CHECKING:
     from comfypin.storage.interface import ObjectStore
 
 
+# A client is costly to make, and holds the connections of its bucket.
 @lru_cache
 def open_bucket(settings: "Settings", scheme: str, bucket: str, prefix: str = "") -> "ObjectStore":
-    """A bucket by its name, or the part of it below a prefix, with the environment's endpoint and keys."""
+    """Return a bucket, or the part of it below a prefix, with the environment's endpoint and keys."""
     from comfypin.storage import registry
 
     return registry.open_bucket(scheme, bucket, prefix, settings.variables)
 
 
 def open_store(address: str, settings: "Settings") -> "ObjectStore":
-    """A store by its address: `scheme://bucket/prefix`, or a folder. Raises `UsageError`."""
+    """Return the store at an address: `scheme://bucket/prefix`, or a folder. Raises `UsageError`."""
     from comfypin.storage.local import LocalStore
     from comfypin.storage.registry import StoreAddress
 
-    parsed = StoreAddress.parse(address)
-    if parsed.folder is not None:
-        return LocalStore(parsed.folder, sidecars=False)
-    return open_bucket(settings, parsed.scheme, parsed.bucket, parsed.prefix)
+    parsed_address = StoreAddress.parse(address)
+    if parsed_address.folder is not None:
+        # The folder belongs to the user: no files of metadata beside theirs.
+        return LocalStore(parsed_address.folder, sidecars=False)
+    return open_bucket(settings, parsed_address.scheme, parsed_address.bucket, parsed_address.prefix)
 
 
-def open_shelf(address: str, settings: "Settings") -> "PackStore":
-    """Where env packs are kept: a folder, or a bucket by its address. Raises `UsageError`."""
+def open_pack_store(address: str, settings: "Settings") -> "PackStore":
+    """Return the store of env packs at an address: a bucket or a folder. Raises `UsageError`."""
     from comfypin.env.pack.store import BucketPackStore, FolderPackStore
     from comfypin.storage.registry import StoreAddress
 

@@ -3,7 +3,7 @@
 import json
 import logging
 
-from comfypin.cli.console import JsonFormatter, JsonTeller, LineTeller, PlainFormatter
+from comfypin.cli.console import JsonFormatter, JsonReporter, LineReporter, PlainFormatter
 from comfypin.engine.interface import NodeFinished, NodeProgress, NodeStarted, Queued, Started, Warned
 from comfypin.jobs.events import PhaseStarted, Requeued
 from comfypin.outputs.bucket import UploadFinished, UploadMoved, UploadStarted
@@ -28,15 +28,15 @@ class Clock:
 
 def test_json_events_have_names_and_a_fraction_that_reaches_one() -> None:
     lines: list[str] = []
-    teller = JsonTeller(lines.append, Clock())
-    teller.watch(GRAPH)
+    reporter = JsonReporter(lines.append, Clock())
+    reporter.attach_graph(GRAPH)
     for event in (
         Started(),
         NodeStarted(node_id="1", at_s=0),
         NodeFinished(node_id="1", at_s=1),
         PhaseStarted(phase="collect"),
     ):
-        teller.hear(event)
+        reporter.report_event(event)
     told = [json.loads(line) for line in lines]
     assert told[1] == {"event": "node_started", "node": "1", "name": "Main [red]", "fraction": 0.0}
     fractions = [line["fraction"] for line in told]
@@ -46,24 +46,24 @@ def test_json_events_have_names_and_a_fraction_that_reaches_one() -> None:
 
 def test_json_steps_are_throttled_but_for_the_last() -> None:
     lines: list[str] = []
-    teller = JsonTeller(lines.append, Clock())
+    reporter = JsonReporter(lines.append, Clock())
     for step in range(1, 21):
-        teller.hear(NodeProgress(node_id="1", value=step, maximum=20))
+        reporter.report_event(NodeProgress(node_id="1", value=step, maximum=20))
     assert [json.loads(line)["value"] for line in lines] == [1, 20]
 
 
 def test_plain_lines_tell_what_matters_and_now_and_then_how_far_it_is() -> None:
     lines: list[str] = []
     clock = Clock()
-    teller = LineTeller(lines.append, clock)
-    teller.watch(GRAPH)
-    teller.hear(Queued(ahead=3))
-    teller.hear(NodeStarted(node_id="1", at_s=0))
+    reporter = LineReporter(lines.append, clock)
+    reporter.attach_graph(GRAPH)
+    reporter.report_event(Queued(ahead=3))
+    reporter.report_event(NodeStarted(node_id="1", at_s=0))
     clock.now = 10
-    teller.hear(NodeProgress(node_id="1", value=10, maximum=20))
-    teller.hear(NodeProgress(node_id="1", value=11, maximum=20))
-    teller.hear(Warned(message="careful"))
-    teller.hear(Requeued(reason="exit code 1"))
+    reporter.report_event(NodeProgress(node_id="1", value=10, maximum=20))
+    reporter.report_event(NodeProgress(node_id="1", value=11, maximum=20))
+    reporter.report_event(Warned(message="careful"))
+    reporter.report_event(Requeued(reason="exit code 1"))
     assert lines[0] == "Waiting behind 3 prompts.\n"
     assert "Main [red] 10/20" in lines[1]
     assert lines[2] == "Warning: careful\n"
@@ -74,14 +74,14 @@ def test_plain_lines_tell_what_matters_and_now_and_then_how_far_it_is() -> None:
 def test_json_tells_of_uploads_at_most_once_a_second_each() -> None:
     lines: list[str] = []
     clock = Clock()
-    teller = JsonTeller(lines.append, clock)
-    teller.hear_upload(UploadStarted(key="a.mp4", size_bytes=10))
-    teller.hear_upload(UploadMoved(key="a.mp4", sent_bytes=4))
+    reporter = JsonReporter(lines.append, clock)
+    reporter.report_upload(UploadStarted(key="a.mp4", size_bytes=10))
+    reporter.report_upload(UploadMoved(key="a.mp4", sent_bytes=4))
     clock.now = 1.5
-    teller.hear_upload(UploadMoved(key="a.mp4", sent_bytes=4))
+    reporter.report_upload(UploadMoved(key="a.mp4", sent_bytes=4))
     clock.now = 3
-    teller.hear_upload(UploadMoved(key="a.mp4", sent_bytes=4))  # some of it for the second time
-    teller.hear_upload(UploadFinished(key="a.mp4"))
+    reporter.report_upload(UploadMoved(key="a.mp4", sent_bytes=4))  # some of it for the second time
+    reporter.report_upload(UploadFinished(key="a.mp4"))
     assert [json.loads(line) for line in lines] == [
         {"event": "upload_started", "key": "a.mp4", "size_bytes": 10},
         {"event": "upload_moved", "key": "a.mp4", "sent_bytes": 8, "size_bytes": 10},
@@ -93,12 +93,12 @@ def test_json_tells_of_uploads_at_most_once_a_second_each() -> None:
 def test_plain_lines_tell_of_uploads_that_last() -> None:
     lines: list[str] = []
     clock = Clock()
-    teller = LineTeller(lines.append, clock)
-    teller.hear_upload(UploadStarted(key="a.mp4", size_bytes=4_000_000))
-    teller.hear_upload(UploadMoved(key="a.mp4", sent_bytes=1_000_000))
+    reporter = LineReporter(lines.append, clock)
+    reporter.report_upload(UploadStarted(key="a.mp4", size_bytes=4_000_000))
+    reporter.report_upload(UploadMoved(key="a.mp4", sent_bytes=1_000_000))
     clock.now = 6
-    teller.hear_upload(UploadMoved(key="a.mp4", sent_bytes=1_000_000))
-    teller.hear_upload(UploadFinished(key="a.mp4"))
+    reporter.report_upload(UploadMoved(key="a.mp4", sent_bytes=1_000_000))
+    reporter.report_upload(UploadFinished(key="a.mp4"))
     assert lines == ["Uploading a.mp4: 2.0 of 4.0 MB\n"]
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from comfypin.cli.lock.reproduce import first_that
+from comfypin.cli.lock.reproduce import find_first_different
 from comfypin.lock.bisect_steps import bisect_steps
 from comfypin.lock.diff import diff_locks
 from comfypin.lock.model import EngineSpec, Lock, ModelPin, NodePin, PackagePin, PythonPins, RepoPin
@@ -50,5 +50,5 @@ def test_halving_finds_the_step_since_which_it_differs(culprit: int) -> None:
         asked.append(number)
         return number >= culprit
 
-    assert first_that(7, differs) == culprit
+    assert find_first_different(7, differs) == culprit
     assert len(asked) <= 3

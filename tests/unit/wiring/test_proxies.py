@@ -24,23 +24,23 @@ def of_client(client: HttpClient) -> Proxies:
 
 
 def test_before_what_locks_are_made_of() -> None:
-    places = wiring.lock_places(SETTINGS)
+    places = wiring.make_lock_places(SETTINGS)
     assert stands_before(places.proxies)
     assert stands_before(places.registry.proxies)
 
 
 def test_before_the_sources_of_envs() -> None:
-    assert stands_before(wiring.source_places(SETTINGS).proxies)
+    assert stands_before(wiring.make_source_places(SETTINGS).proxies)
 
 
 def test_before_models() -> None:
-    http, hub, civitai, *_ = wiring.model_sources(SETTINGS)
+    http, hub, civitai, *_ = wiring.open_model_sources(SETTINGS)
     assert all(stands_before(of_client(source._client)) for source in (http, hub, civitai))  # type: ignore[attr-defined]
 
 
 def test_before_runpod() -> None:
-    assert stands_before(of_client(wiring.runpod_api(SETTINGS).client))
-    assert stands_before(of_client(wiring.runpod_jobs_api(SETTINGS).client))
+    assert stands_before(of_client(wiring.open_runpod_api(SETTINGS).client))
+    assert stands_before(of_client(wiring.open_runpod_jobs_api(SETTINGS).client))
 
 
 def test_before_the_inputs_of_jobs() -> None:

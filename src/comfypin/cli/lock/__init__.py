@@ -8,95 +8,90 @@ import json
 import sys
 from pathlib import Path
 
+from comfypin.cli.common import read_named_lock, report_progress
+from comfypin.cli.lock import capture, create, reproduce, upgrade
+from comfypin.cli.lock.common import make_lock_places
 from comfypin.errors import UsageError
-from comfypin.lock.codec import ReadLock, env_digest, lock_digest, lock_to_json, read_lock
-from comfypin.lock.lookup import find_lock
-from comfypin.settings.environment import Settings
+from comfypin.lock.codec import env_digest, lock_digest, to_json
 
-_CHECK = """Say everything that keeps a lock from being realized as it stands: a branch instead of a commit, no
-checksum, no package pins. Exit code 10 when there is anything."""
+_CHECK = """List everything that keeps a lock from being realized: a branch instead of a commit, a missing
+checksum, missing package pins. Exit code 10 if there is any error."""
 _EXPORT = """Print a lock in another tool's format: a requirements file with hashes (pip, uv), a pylock.toml (PEP 751),
 or a CycloneDX bill of materials of ComfyUI, nodes, packages, models and system packages."""
-_VENDOR = """Gather everything that a lock needs beside its models in one folder: wheels, git bundles (submodules too)
-and archives of nodes. `comfypin realize --offline --vendor DIR` needs nothing else, whatever becomes of upstreams."""
-_DIFF = "Say what differs between two locks, pin by pin: + came, - went, ~ is another one."
+_VENDOR = """Gather everything that a lock needs, except its models, in one folder: wheels, git bundles with
+submodules, and archives of nodes. `comfypin realize --offline --vendor DIR` needs nothing else, even if
+the upstreams disappear."""
+_DIFF = "List the differences between two locks, pin by pin: + added, - removed, ~ changed."
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the verbs and their flags."""
-    # Other commands only read locks.
-    from comfypin.cli.lock import (
-        capture as lock_capture,
-    )
-    from comfypin.cli.lock import (
-        create as lock_make,
-    )
-    from comfypin.cli.lock import (
-        reproduce as lock_reproduce,
-    )
-    from comfypin.cli.lock import (
-        upgrade as lock_change,
-    )
-
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
-    make = {
-        "create": ("make a lock from repositories, requirements and models", lock_make.configure_create),
-        "capture": ("make a lock from a ComfyUI that lives, or a snapshot", lock_capture.configure_capture),
-        "from-workflow": ("say what workflows need, and make a lock of it", lock_capture.configure_from_workflow),
-        "upgrade": ("make a lock from another one, moving only what is named", lock_change.configure_upgrade),
-        "migrate": ("write a lock of schema 1 or 2 as schema 3", lock_change.configure_migrate),
+    making_verbs = {
+        "create": ("make a lock from repositories, requirements and models", create.configure_create),
+        "capture": ("make a lock from an installed ComfyUI, or a snapshot", capture.configure_capture),
+        "from-workflow": ("list what workflows need, and make a lock of it", capture.configure_from_workflow),
+        "upgrade": ("make a lock from another one, moving only what is named", upgrade.configure_upgrade),
+        "migrate": ("write a lock of schema 1 or 2 as schema 3", upgrade.configure_migrate),
     }
-    for name, (summary, configure_verb) in make.items():
+    for name, (summary, configure_verb) in making_verbs.items():
         configure_verb(verbs.add_parser(name, help=summary))
-    show = verbs.add_parser("show", help="print what a lock pins", description="Print what a lock pins.")
-    show.set_defaults(act=_show)
-    check = verbs.add_parser("check", help="say what keeps a lock from being realized", description=_CHECK)
-    check.set_defaults(act=_check)
-    export = verbs.add_parser("export", help="print a lock in another tool's format", description=_EXPORT)
-    export.add_argument("--format", required=True, choices=("requirements", "pylock", "cyclonedx"), help="the format")
-    export.add_argument("--target", metavar="T", help="whose packages, where the lock has several targets")
-    export.add_argument("--out", metavar="FILE", type=Path, help="write a file instead of stdout")
-    export.set_defaults(act=_export)
-    vendor = verbs.add_parser("vendor", help="gather all that a lock needs in a folder", description=_VENDOR)
-    vendor.add_argument("folder", metavar="DIR", type=Path, help="the folder; what it has already is kept")
-    vendor.set_defaults(act=_vendor)
-    for verb in (show, check, export, vendor):
-        verb.add_argument("--lock", metavar="FILE|NAME", help="a lock file, or a release's name (default: LOCK_PATH)")
-    difference = verbs.add_parser("diff", help="say what differs between two locks", description=_DIFF)
-    difference.add_argument("before", metavar="A", help="a lock file, or a release's name")
-    difference.add_argument("after", metavar="B", help="the other one")
-    difference.add_argument("--exit-code", action="store_true", help="exit with 1 where they differ")
-    difference.set_defaults(act=_diff)
-    for verb in (show, check, export, vendor, difference):
-        verb.add_argument("--json", action="store_true", help="print JSON")
-        verb.add_argument("--verbose", action="store_true", help="say more about failures")
-    reproduce = verbs.add_parser("reproduce", help="realize and run twice, and compare the pictures")
-    lock_reproduce.configure_reproduce(reproduce)
-    schema = verbs.add_parser("schema", help="print the JSON Schema of a lock, schema 3")
-    schema.set_defaults(act=_schema)
+    _add_reading_verbs(verbs)
+    reproduce_parser = verbs.add_parser(
+        "reproduce", help="run a workflow twice, each on a new env, and compare the pictures"
+    )
+    reproduce.configure_reproduce(reproduce_parser)
+    schema_parser = verbs.add_parser("schema", help="print the JSON Schema of a lock, schema 3")
+    schema_parser.set_defaults(act=_print_schema)
+
+
+def _add_reading_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the verbs that only read locks."""
+    show_parser = verbs.add_parser("show", help="print what a lock pins", description="Print what a lock pins.")
+    show_parser.set_defaults(act=_show_lock)
+    check_parser = verbs.add_parser("check", help="list what keeps a lock from being realized", description=_CHECK)
+    check_parser.set_defaults(act=_check_lock)
+    export_parser = verbs.add_parser("export", help="print a lock in another tool's format", description=_EXPORT)
+    export_parser.add_argument(
+        "--format", required=True, choices=("requirements", "pylock", "cyclonedx"), help="the format"
+    )
+    export_parser.add_argument(
+        "--target", metavar="T", help="the target whose packages are printed, if the lock has several"
+    )
+    export_parser.add_argument("--out", metavar="FILE", type=Path, help="write a file instead of stdout")
+    export_parser.set_defaults(act=_export_lock)
+    vendor_parser = verbs.add_parser("vendor", help="gather all that a lock needs in a folder", description=_VENDOR)
+    vendor_parser.add_argument("folder", metavar="DIR", type=Path, help="the folder; what it has already is kept")
+    vendor_parser.set_defaults(act=_vendor_lock)
+    for verb_parser in (show_parser, check_parser, export_parser, vendor_parser):
+        verb_parser.add_argument(
+            "--lock", metavar="FILE|NAME", help="a lock file, or a release's name (default: LOCK_PATH)"
+        )
+    diff_parser = verbs.add_parser("diff", help="list the differences between two locks", description=_DIFF)
+    diff_parser.add_argument("before", metavar="A", help="a lock file, or a release's name")
+    diff_parser.add_argument("after", metavar="B", help="the lock to compare with")
+    diff_parser.add_argument("--exit-code", action="store_true", help="exit with 1 if they differ")
+    diff_parser.set_defaults(act=_compare_locks)
+    for verb_parser in (show_parser, check_parser, export_parser, vendor_parser, diff_parser):
+        verb_parser.add_argument("--json", action="store_true", help="print JSON")
+        verb_parser.add_argument("--verbose", action="store_true", help="show the cause of failures")
 
 
 def execute(arguments: argparse.Namespace) -> int:
     """Run the verb."""
     if arguments.verb is None:
-        raise UsageError("Say what to do with locks; see comfypin lock --help.")
+        raise UsageError("comfypin lock needs a verb, such as create, show or check; see comfypin lock --help.")
     return int(arguments.act(arguments))
 
 
-def read_named_lock(wanted: str | None, settings: Settings) -> tuple[str, ReadLock]:
-    """The lock that `--lock` or the environment names, and where it lies; warnings go to stderr."""
-    path = find_lock(wanted, lock_path=settings.machine.lock_path, version_name=settings.machine.version_name)
-    return str(path), read_lock(path)
-
-
-def _show(arguments: argparse.Namespace) -> int:
+def _show_lock(arguments: argparse.Namespace) -> int:
     from comfypin.lock.show import describe_lock, finding_lines
 
-    where, reading = read_named_lock(arguments.lock, arguments.settings)
+    lock_path, reading = read_named_lock(arguments.lock, arguments.settings)
     if arguments.json:
         _print_json(
             {
-                "path": where,
+                "path": lock_path,
                 "read_from_schema": reading.lock.read_from_schema,
                 "lock_digest": str(lock_digest(reading.lock)),
                 "env_digest": str(env_digest(reading.lock)),
@@ -111,20 +106,20 @@ def _show(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _check(arguments: argparse.Namespace) -> int:
+def _check_lock(arguments: argparse.Namespace) -> int:
     from comfypin.errors import LockError
     from comfypin.lock.check import check_lock
     from comfypin.lock.show import finding_lines
 
-    where, reading = read_named_lock(arguments.lock, arguments.settings)
+    lock_path, reading = read_named_lock(arguments.lock, arguments.settings)
     findings = (*reading.warnings, *check_lock(reading.lock))
-    errors = sum(1 for finding in findings if finding.severity == "error")
+    error_count = sum(1 for finding in findings if finding.severity == "error")
     if arguments.json:
         _print_json(
             {
-                "path": where,
+                "path": lock_path,
                 "release": reading.lock.version_name,
-                "ok": errors == 0,
+                "ok": error_count == 0,
                 "lock_digest": str(lock_digest(reading.lock)),
                 "findings": [finding.to_json() for finding in findings],
             }
@@ -132,12 +127,13 @@ def _check(arguments: argparse.Namespace) -> int:
     else:
         for line in finding_lines(findings):
             print(line)
-        summary = f"{errors} errors, {len(findings) - errors} warnings" if findings else "complete"
-        print(f"{where}: {reading.lock.version_name}: {summary}")
-    return LockError.exit_code if errors else 0
+        summary = f"{error_count} errors, {len(findings) - error_count} warnings" if findings else "complete"
+        print(f"{lock_path}: {reading.lock.version_name}: {summary}")
+    # Warnings alone leave the lock usable.
+    return LockError.exit_code if error_count else 0
 
 
-def _diff(arguments: argparse.Namespace) -> int:
+def _compare_locks(arguments: argparse.Namespace) -> int:
     from comfypin.lock.diff import change_lines, diff_locks
 
     (_, before), (_, after) = (
@@ -157,11 +153,12 @@ def _diff(arguments: argparse.Namespace) -> int:
     elif changes:
         print("\n".join(change_lines(changes)))
     else:
-        print("No pin differs.", file=sys.stderr)
+        print("The locks pin the same.", file=sys.stderr)
+    # As `git diff --exit-code`.
     return 1 if changes and arguments.exit_code else 0
 
 
-def _export(arguments: argparse.Namespace) -> int:
+def _export_lock(arguments: argparse.Namespace) -> int:
     from comfypin.atomic_files import write_atomically
     from comfypin.lock.export import export_lock
 
@@ -178,24 +175,23 @@ def _export(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _vendor(arguments: argparse.Namespace) -> int:
-    from comfypin.cli.lock import create as lock_make
+def _vendor_lock(arguments: argparse.Namespace) -> int:
     from comfypin.locking.vendor import vendor_lock
     from comfypin.tools.vendor_folder import VendorFolder
 
     _, reading = read_named_lock(arguments.lock, arguments.settings)
-    folder = VendorFolder(root=arguments.folder.absolute())
-    gathered = vendor_lock(reading.lock, folder, upstreams=lock_make.places(arguments), report=lock_make.tell)
+    vendor_folder = VendorFolder(root=arguments.folder.absolute())
+    gathered = vendor_lock(reading.lock, vendor_folder, upstreams=make_lock_places(arguments), report=report_progress)
     if arguments.json:
         facts = {"files": list(gathered.files), "fetched": gathered.fetched, "size_bytes": gathered.size_bytes}
-        _print_json({"folder": str(folder.root), **facts})
+        _print_json({"folder": str(vendor_folder.root), **facts})
     else:
         size = f"{gathered.size_bytes / 1e6:.1f} MB"
-        print(f"{folder.root}: {len(gathered.files)} files, {size}, {gathered.fetched} of them new")
+        print(f"{vendor_folder.root}: {len(gathered.files)} files, {size}, {gathered.fetched} of them new")
     return 0
 
 
-def _schema(arguments: argparse.Namespace) -> int:
+def _print_schema(arguments: argparse.Namespace) -> int:
     from comfypin.lock.schema3 import lock_json_schema
 
     _print_json(lock_json_schema())

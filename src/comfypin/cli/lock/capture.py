@@ -1,18 +1,18 @@
-"""`comfypin lock capture` and `comfypin lock from-workflow`: locks from what is there."""
+"""`comfypin lock capture` and `comfypin lock from-workflow`: locks from an installation or from workflows."""
 
 import argparse
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from comfypin.cli.lock.create import (
+from comfypin.cli.common import report_progress
+from comfypin.cli.lock.common import (
     DEFAULT_PYTHON,
-    add_output_flags,
+    add_lock_output_flags,
     add_package_flags,
-    check_name,
-    places,
-    question_from,
-    tell,
+    make_lock_places,
+    read_question,
+    require_release_name,
     write_lock,
 )
 from comfypin.errors import LockError, UsageError
@@ -21,13 +21,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from comfypin.locking.from_workflow import ResolvedNeeds
+    from comfypin.locking.repository_refs import RepoSpec
+    from comfypin.locking.sources import Places
 
-_CAPTURE = """Make a lock of what is there: a ComfyUI that lives (its commit, its nodes, the packages of its venv, its
-models with their sha256), a ComfyUI-Manager snapshot, or a comfy-lock.yaml of comfy-cli. Nothing there is changed."""
+_CAPTURE = """Make a lock of an installed ComfyUI (its commit, its nodes, the packages of its venv, its models with
+their sha256), a ComfyUI-Manager snapshot, or a comfy-lock.yaml of comfy-cli. The original is not changed."""
 
 
 def configure_capture(parser: argparse.ArgumentParser) -> None:
-    """The flags of `lock capture`."""
+    """Add the flags of `lock capture`."""
     parser.description = _CAPTURE
     parser.add_argument("name", metavar="NAME", help="the release's name")
     parser.add_argument("--from", dest="origin", metavar="DIR|FILE", type=Path, required=True, help="what to capture")
@@ -35,9 +37,9 @@ def configure_capture(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--leave-out", metavar="NAME", action="append", default=[], help="a node's folder or a package; repeatable"
     )
-    parser.add_argument("--no-verify", action="store_true", help="do not ask the remotes whether they have the commits")
+    parser.add_argument("--no-verify", action="store_true", help="do not check that the remotes have the commits")
     parser.add_argument("--venv", metavar="DIR", type=Path, help="the venv (default: .venv or venv in or beside DIR)")
-    parser.add_argument("--models-dir", metavar="DIR", type=Path, help="where the models are (default: DIR/models)")
+    parser.add_argument("--models-dir", metavar="DIR", type=Path, help="the models folder (default: DIR/models)")
     parser.add_argument("--no-models", action="store_true", help="leave the models out")
     parser.add_argument(
         "--comfyui", metavar="URL", help="ComfyUI's repository, for a snapshot (default: the one on GitHub)"
@@ -45,16 +47,16 @@ def configure_capture(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--python", metavar="X.Y", help=f"the Python of a snapshot (default: {DEFAULT_PYTHON})")
     parser.add_argument("--platform", metavar="OS-MACHINE", action="append", default=[], help="default: linux-x86_64")
     parser.add_argument(
-        "--index", metavar="URL", action="append", default=[], help="another package index, asked first"
+        "--index", metavar="URL", action="append", default=[], help="another package index, searched first"
     )
-    add_output_flags(parser)
-    parser.set_defaults(act=_capture, torch=None)
+    add_lock_output_flags(parser)
+    parser.set_defaults(act=_capture_release, torch=None)
 
 
-def _capture(arguments: argparse.Namespace) -> int:
+def _capture_release(arguments: argparse.Namespace) -> int:
     from comfypin.locking.errors import NotComfyUI
 
-    check_name(arguments.name)
+    require_release_name(arguments.name)
     if arguments.origin.is_dir():
         return _capture_folder(arguments)
     if arguments.origin.is_file():
@@ -66,20 +68,22 @@ def _capture_folder(arguments: argparse.Namespace) -> int:
     from comfypin.digest_cache import DigestCache
     from comfypin.locking.capture import CaptureRequest, capture_lock
 
-    venv = arguments.venv
+    venv_path = arguments.venv
     wishes = CaptureRequest(
         name=arguments.name,
         folder=arguments.origin.absolute(),
-        interpreter=None if venv is None else venv / "bin" / "python" if venv.is_dir() else venv,
+        # --venv may name the interpreter itself.
+        interpreter=None if venv_path is None else venv_path / "bin" / "python" if venv_path.is_dir() else venv_path,
         models_dir=arguments.models_dir.absolute() if arguments.models_dir else None,
         allow_dirty=arguments.allow_dirty,
         verify=not arguments.no_verify,
         with_models=not arguments.no_models,
         left_out=frozenset(arguments.leave_out),
-        question=question_from(arguments),
+        question=read_question(arguments),
     )
-    digests = DigestCache(arguments.settings.env.cache_dir / "digests.jsonl")
-    return write_lock(capture_lock(wishes, upstreams=places(arguments), digests=digests, report=tell), arguments)
+    digest_cache = DigestCache(arguments.settings.env.cache_dir / "digests.jsonl")
+    return write_lock(capture_lock(wishes, upstreams=make_lock_places(arguments), digests=digest_cache, report=report_progress), arguments
+    )
 
 
 def _capture_snapshot(arguments: argparse.Namespace) -> int:
@@ -89,11 +93,15 @@ def _capture_snapshot(arguments: argparse.Namespace) -> int:
     from comfypin.locking.errors import CaptureRefused
     from comfypin.locking.manager_snapshot import read_snapshot
     from comfypin.locking.repository_refs import parse_repo_spec
-    from comfypin.wiring import model_describer
+    from comfypin.wiring import make_model_describer
 
     comfyui = parse_repo_spec(arguments.comfyui).repo if arguments.comfyui else None
     snapshot = read_snapshot(arguments.origin, comfyui)
-    unpinnable = [reason for reason in snapshot.unpinnable if not any(f" {n}" in reason for n in arguments.leave_out)]
+    # A reason names its node or package after a space.
+    unpinnable = [
+        reason for reason in snapshot.unpinnable if not any(f" {name}" in reason for name in arguments.leave_out)
+    ]
+    # All at once, so that one run shows everything that --leave-out must name.
     if unpinnable:
         raise CaptureRefused(where=str(arguments.origin), reasons=unpinnable)
     left_out = frozenset(arguments.leave_out)
@@ -102,94 +110,114 @@ def _capture_snapshot(arguments: argparse.Namespace) -> int:
         comfyui=snapshot.comfyui,
         nodes=tuple(node for node in snapshot.nodes if node.name not in left_out),
         models=() if arguments.no_models else snapshot.models,
-        installed=tuple(line for line in snapshot.packages if _package_of(line) not in left_out) or None,
-        question=question_from(arguments),
+        installed=tuple(line for line in snapshot.packages if _package_name(line) not in left_out) or None,
+        question=read_question(arguments),
     )
-    made = create_lock(
-        wishes, upstreams=places(arguments), describe_model=model_describer(arguments.settings), report=tell
+    made_lock = create_lock(
+        wishes, upstreams=make_lock_places(arguments),
+        describe_model=make_model_describer(arguments.settings), report=report_progress,
     )
-    return write_lock(replace(made, notes=(*snapshot.left_out, *made.notes)), arguments)
+    return write_lock(replace(made_lock, notes=(*snapshot.left_out, *made_lock.notes)), arguments)
 
 
-def _package_of(line: str) -> str:
+def _package_name(line: str) -> str:
     import re
 
+    # `name==1.0`, `name @ url`, `name[extra]` or a bare name.
     return re.split(r"[\s=@<>!~;\[]", line, maxsplit=1)[0]
 
 
-_FROM_WORKFLOW = """Say what workflows need (node packs, models), and with --name make a lock of it. What is not said
-is asked of the node registry; what is ambiguous or unknown is listed, never guessed: settle it with
---node, --model or --unneeded. Exit code 10 while anything is open."""
+_FROM_WORKFLOW = """List what workflows need (node packs, models), and with --name make a lock of it. The node registry
+helps to find packs. What is ambiguous or unknown is listed, never guessed: choose with --node, --model or
+--unneeded. Exit code 10 while anything is open."""
 
 
 def configure_from_workflow(parser: argparse.ArgumentParser) -> None:
-    """The flags of `lock from-workflow`."""
+    """Add the flags of `lock from-workflow`."""
     parser.description = _FROM_WORKFLOW
     parser.add_argument(
         "workflows", metavar="WORKFLOW", type=Path, nargs="+", help="in UI or API format, or a file that ComfyUI saved"
     )
     parser.add_argument("--name", metavar="NAME", help="make a release of this name (needs --comfyui)")
-    parser.add_argument("--comfyui", metavar="URL[@REF]", help="ComfyUI: says which classes are its own")
     parser.add_argument(
-        "--node", metavar="[FOLDER=]URL[@REF]", action="append", default=[], help="settle a pack; repeatable"
+        "--comfyui", metavar="URL[@REF]", help="ComfyUI's repository, which names the classes that need no pack"
     )
     parser.add_argument(
-        "--model", metavar="[TARGET=]SOURCE", action="append", default=[], help="settle a model; repeatable"
+        "--node", metavar="[FOLDER=]URL[@REF]", action="append", default=[], help="choose a node pack; repeatable"
+    )
+    parser.add_argument(
+        "--model",
+        metavar="[TARGET=]SOURCE",
+        action="append",
+        default=[],
+        help="choose the source of a model; repeatable",
     )
     parser.add_argument(
         "--unneeded", metavar="NAME", action="append", default=[], help="a class, pack or model that is not needed"
     )
-    parser.add_argument("--offline", action="store_true", help="do not ask the node registry")
+    parser.add_argument("--offline", action="store_true", help="do not query the node registry")
     parser.add_argument("--install-script", metavar="FOLDER|all", action="append", default=[], help="as in lock create")
     add_package_flags(parser)
-    add_output_flags(parser)
-    parser.set_defaults(act=_from_workflow)
+    add_lock_output_flags(parser)
+    parser.set_defaults(act=_lock_from_workflows)
 
 
-def _from_workflow(arguments: argparse.Namespace) -> int:
-    from comfypin.lock.model_spec import parse_model_spec
+def _lock_from_workflows(arguments: argparse.Namespace) -> int:
     from comfypin.locking.create import LockRequest, create_lock
-    from comfypin.locking.from_workflow import NeedsResolver, known_classes, resolve_needs
     from comfypin.locking.repository_refs import parse_repo_spec
-    from comfypin.locking.workflow_needs import collect_needs
-    from comfypin.wiring import model_describer
+    from comfypin.wiring import make_model_describer
 
     if arguments.name and not arguments.comfyui:
         raise UsageError("--name needs --comfyui URL@REF: no workflow says which ComfyUI it means, by commit.")
-    question = question_from(arguments)
-    here = places(arguments)
+    question = read_question(arguments)
+    lock_places = make_lock_places(arguments)
     comfyui = parse_repo_spec(arguments.comfyui) if arguments.comfyui else None
-    given = [parse_repo_spec(text) for text in arguments.node]
-    given_models = [parse_model_spec(text) for text in arguments.model]
-    wanted = collect_needs([_read_workflow(path) for path in arguments.workflows])
-    settling = NeedsResolver(
-        registry=None if arguments.offline else here.registry,
-        builtin=known_classes(comfyui, given, here) if wanted.classes else frozenset(),
-        given=given,
-        given_models=given_models,
-        unneeded=frozenset(arguments.unneeded),
-    )
-    answer = resolve_needs(wanted, settling, report=tell)
-    if not answer.complete or not arguments.name or comfyui is None:
+    settled = _settle_needs(arguments, comfyui, lock_places)
+    # Nothing is guessed: an open question means no lock.
+    if not settled.complete or not arguments.name or comfyui is None:
         if arguments.json:
-            print(json.dumps(answer.to_json(), indent=2, sort_keys=True))
+            print(json.dumps(settled.to_json(), indent=2, sort_keys=True))
         else:
-            print("\n".join(_answer_lines(answer)))
-        return 0 if answer.complete else LockError.exit_code
+            print("\n".join(_format_answer(settled)))
+        return 0 if settled.complete else LockError.exit_code
     wishes = LockRequest(
-        name=check_name(arguments.name),
+        name=require_release_name(arguments.name),
         comfyui=comfyui,
-        nodes=answer.nodes,
+        nodes=settled.nodes,
         packages=tuple(arguments.package),
         requirement_files=tuple(arguments.requirements),
-        models=answer.models,
+        models=settled.models,
         install_scripts=frozenset(arguments.install_script),
         dropped=frozenset(arguments.drop_requirement),
         question=question,
     )
     return write_lock(
-        create_lock(wishes, upstreams=here, describe_model=model_describer(arguments.settings), report=tell), arguments
+        create_lock(
+            wishes, upstreams=lock_places, describe_model=make_model_describer(arguments.settings), report=report_progress
+        ),
+        arguments,
     )
+
+
+def _settle_needs(arguments: argparse.Namespace, comfyui: "RepoSpec | None", lock_places: "Places") -> "Answer":
+    """Find the packs and models that the workflows need, with the help of the flags."""
+    from comfypin.lock.model_spec import parse_model_spec
+    from comfypin.locking.from_workflow import Settling, known_classes, settle
+    from comfypin.locking.repository_refs import parse_repo_spec
+    from comfypin.locking.workflow_needs import gather
+
+    given_nodes = [parse_repo_spec(text) for text in arguments.node]
+    workflow_needs = gather([_read_workflow(path) for path in arguments.workflows])
+    # Cloning ComfyUI and the packs to read their classes takes long; models alone do not need it.
+    builtin = known_classes(comfyui, given_nodes, lock_places) if workflow_needs.classes else frozenset()
+    settling = Settling(
+        registry=None if arguments.offline else lock_places.registry,
+        builtin=builtin,
+        given=given_nodes,
+        given_models=[parse_model_spec(text) for text in arguments.model],
+        unneeded=frozenset(arguments.unneeded),
+    )
+    return settle(workflow_needs, settling, tell=report_progress)
 
 
 def _read_workflow(path: Path) -> "tuple[str, Mapping[str, object]]":
@@ -205,14 +233,14 @@ def _read_workflow(path: Path) -> "tuple[str, Mapping[str, object]]":
     return document.format, document.content
 
 
-def _answer_lines(answer: "ResolvedNeeds") -> "Iterator[str]":
-    if answer.core_versions:
-        yield f"ComfyUI   saved with {', '.join(answer.core_versions)}"
-    for node in answer.nodes:
+def _format_answer(settled: "ResolvedNeeds") -> "Iterator[str]":
+    if settled.core_versions:
+        yield f"ComfyUI   saved with {', '.join(settled.core_versions)}"
+    for node in settled.nodes:
         yield f"node      {node.name}  {node.repo}{f'@{node.ref}' if node.ref else ''}"
-    for model in answer.models:
+    for model in settled.models:
         yield f"model     {model.target or ''}  {model.sources[0]}"
-    yield from (f"ambiguous {text}" for text in answer.ambiguous)
-    yield from (f"unknown   {text}" for text in answer.unknown)
-    if answer.complete:
+    yield from (f"ambiguous {text}" for text in settled.ambiguous)
+    yield from (f"unknown   {text}" for text in settled.unknown)
+    if settled.complete:
         yield "Everything is known; --name NAME --comfyui URL@REF makes a lock of it."

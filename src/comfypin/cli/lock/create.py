@@ -1,28 +1,25 @@
-"""`comfypin lock create`, and what all verbs that make a lock share: flags, progress, and the writing of it."""
+"""`comfypin lock create`: a lock from repositories, requirements and models."""
 
 import argparse
-import json
-import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from comfypin.errors import UsageError
-from comfypin.lock.errors import LockInvalid
-from comfypin.locking.errors import ReleaseExists
+from comfypin.cli.common import report_progress
+from comfypin.cli.lock.common import (
+    add_lock_output_flags,
+    add_package_flags,
+    make_lock_places,
+    read_question,
+    require_release_name,
+    write_lock,
+)
 
-if TYPE_CHECKING:
-    from comfypin.locking.create import MadeLock
-    from comfypin.locking.resolve import ResolveRequest
-    from comfypin.locking.sources import Upstreams
-
-DEFAULT_PYTHON = "3.12"
-_CREATE = """Make a lock: every ref becomes a commit, one resolve of all requirements becomes wheels with their sha256,
-every model gets its sha256 and size. Nothing is installed. The lock is written to lockfiles/comfy-NAME.lock.json."""
+_CREATE = """Make a lock: every ref becomes a commit, all requirements are resolved together to wheels with their
+sha256, every model gets its sha256 and size. Nothing is installed. The lock is written to
+lockfiles/comfy-NAME.lock.json."""
 
 
 def configure_create(parser: argparse.ArgumentParser) -> None:
-    """The flags of `lock create`."""
+    """Add the flags of `lock create`."""
     parser.description = _CREATE
     parser.add_argument("name", metavar="NAME", help="the release's name")
     parser.add_argument(
@@ -53,179 +50,20 @@ def configure_create(parser: argparse.ArgumentParser) -> None:
         "--system-package", metavar="P", action="append", default=[], help="a Debian package; repeatable"
     )
     parser.add_argument("--engine-arg", metavar="ARG", action="append", default=[], help="an argument of ComfyUI")
-    add_output_flags(parser)
-    parser.set_defaults(act=_create)
+    add_lock_output_flags(parser)
+    parser.set_defaults(act=_create_lock)
 
 
-def add_package_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags that say how Python packages are resolved."""
-    group = parser.add_argument_group("Python packages")
-    group.add_argument(
-        "--requirements", metavar="F", type=Path, action="append", default=[], help="a requirements file"
-    )
-    group.add_argument(
-        "--package", metavar="P", action="append", default=[], help="a requirement (PEP 508); repeatable"
-    )
-    group.add_argument("--python", metavar="X.Y", default=None, help=f"the Python version (default: {DEFAULT_PYTHON})")
-    group.add_argument(
-        "--torch", metavar="BUILD", help="the build of torch: cu128, cu126, cpu, ... (default: the one of PyPI)"
-    )
-    group.add_argument(
-        "--platform",
-        metavar="OS-MACHINE",
-        action="append",
-        default=[],
-        help="linux-x86_64 (default), linux-aarch64 or darwin-aarch64; repeatable, for one lock that fits several",
-    )
-    add_resolve_flags(group)
-
-
-def add_resolve_flags(group: argparse._ActionsContainer) -> None:
-    """The flags that overrule what is asked for, and where packages come from."""
-    group.add_argument("--override", metavar="P", action="append", default=[], help="overrule what anybody asks of P")
-    group.add_argument(
-        "--drop-requirement", metavar="LINE|NAME", action="append", default=[], help="leave a requirement out"
-    )
-    group.add_argument("--index", metavar="URL", action="append", default=[], help="another package index, asked first")
-    group.add_argument("--exclude-newer", metavar="DATE", help="take no package that was uploaded after this date")
-
-
-def add_output_flags(parser: argparse.ArgumentParser) -> None:
-    """Where the lock goes, and how the command talks."""
-    parser.add_argument("--out", metavar="FILE", help="where to write the lock; - is stdout (default: lockfiles/)")
-    parser.add_argument("--force", action="store_true", help="replace a release of this name that pins something else")
-    parser.add_argument("--json", action="store_true", help="print what was made as JSON")
-    parser.add_argument("--verbose", action="store_true", help="say more about failures")
-
-
-def question_from(arguments: argparse.Namespace) -> "ResolveRequest":
-    """How packages are to be resolved. Raises `UsageError`."""
-    import re
-
-    from comfypin.lock.requirements import RequirementSet, parse_requirement
-    from comfypin.lock.torch import BUILD_PATTERN
-    from comfypin.locking.pylock import PLATFORMS
-    from comfypin.locking.resolve import ResolveRequest
-
-    flags = {"platform": [], "override": [], "index": [], "exclude_newer": None, **vars(arguments)}
-    python = arguments.python or DEFAULT_PYTHON
-    if not re.fullmatch(r"3\.\d{1,2}(\.\d{1,3})?", python):
-        raise UsageError(f"--python {python!r} is not a Python version, such as 3.12.")
-    if arguments.torch is not None and not BUILD_PATTERN.fullmatch(arguments.torch):
-        raise UsageError(
-            f"--torch {arguments.torch!r} is no build of torch; there are cpu, cu126, cu128, rocm6.3, xpu."
-        )
-    for platform in flags["platform"]:
-        if platform not in PLATFORMS:
-            raise UsageError(f"--platform {platform!r} is not known; there are {', '.join(PLATFORMS)}.")
-    for override in flags["override"]:
-        if parse_requirement(override, "--override") is None:
-            raise UsageError(f"--override {override!r} is not a requirement, such as 'numpy<2'.")
-    newer = flags["exclude_newer"]
-    if newer and not re.fullmatch(r"\d{4}-\d\d-\d\d(T\d\d:\d\d:\d\dZ)?", newer):
-        raise UsageError(f"--exclude-newer {newer!r} is not a date, such as 2026-01-31.")
-    return ResolveRequest(
-        needs=RequirementSet(),
-        python=python,
-        platforms=tuple(dict.fromkeys(flags["platform"])) or ("linux-x86_64",),
-        torch=arguments.torch,
-        overrides=tuple(flags["override"]),
-        indexes=tuple(flags["index"]),
-        exclude_newer=newer,
-    )
-
-
-def places(arguments: argparse.Namespace) -> "Upstreams":
-    """Where repositories and archives come from; the caches are those of realize."""
-    from comfypin.wiring import lock_places
-
-    return lock_places(arguments.settings)
-
-
-def tell(text: str) -> None:
-    """One line of progress, on stderr."""
-    print(f"comfypin: {text}", file=sys.stderr)
-
-
-def check_name(name: str) -> str:
-    """A release's name, checked. Raises `UsageError`."""
-    import re
-
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", name):
-        raise UsageError(f"{name[:80]!r} is not a release's name: letters, digits, '.', '_' and '-', no '.' first.")
-    return name
-
-
-def write_lock(made: "MadeLock", arguments: argparse.Namespace) -> int:
-    """Check the lock by reading it back, write it where it belongs, and say what it is."""
-    from comfypin.atomic_files import write_atomically
-    from comfypin.lock.check import check_lock
-    from comfypin.lock.codec import lock_digest, parse_lock, render_lock
-
-    data = render_lock(made.lock)
-    lock = parse_lock(data, where="that was made").lock
-    findings = check_lock(lock)
-    if secrets := [finding for finding in findings if finding.rule == "secret"]:
-        raise LockInvalid(where="that was made", findings=secrets)
-    name = f"lockfiles/comfy-{lock.version_name}.lock.json"
-    path = None if arguments.out == "-" else Path(arguments.out or name)
-    state = "printed"
-    if path is None:
-        if not arguments.json:
-            sys.stdout.write(data.decode())
-    else:
-        there = path.read_bytes() if path.is_file() else None
-        if there is not None and there != data and not arguments.force:
-            raise ReleaseExists(path=str(path))
-        state = "unchanged" if there == data else "replaced" if there is not None else "written"
-        if there != data:
-            write_atomically(path, data)
-    for note in made.notes:
-        tell(note)
-    _say(lock_digest(lock).hex, path, state, made, findings, as_json=arguments.json)
-    return 0
-
-
-def _say(
-    digest: str, path: Path | None, state: str, made: "MadeLock", findings: Sequence[object], *, as_json: bool
-) -> None:
-    from comfypin.lock.codec import lock_to_json
-    from comfypin.lock.errors import LockFinding
-    from comfypin.lock.show import finding_lines
-
-    known = [finding for finding in findings if isinstance(finding, LockFinding)]
-    if as_json:
-        facts = {
-            "path": None if path is None else str(path),
-            "state": state,
-            "release": made.lock.version_name,
-            "lock_digest": f"sha256:{digest}",
-            "lock": lock_to_json(made.lock),
-            "notes": list(made.notes),
-            "findings": [finding.to_json() for finding in known],
-        }
-        print(json.dumps(facts, indent=2, sort_keys=True))
-        return
-    for line in finding_lines(known):
-        tell(line)
-    if path is not None:
-        lock = made.lock
-        print(
-            f"{path} {state}: {len(lock.custom_nodes)} nodes, {len(lock.python.packages)} packages, "
-            f"{len(lock.models)} models, sha256:{digest[:12]}"
-        )
-
-
-def _create(arguments: argparse.Namespace) -> int:
+def _create_lock(arguments: argparse.Namespace) -> int:
     from comfypin.lock.model import EngineSpec
     from comfypin.lock.model_spec import parse_model_spec, read_model_file
     from comfypin.locking.create import LockRequest, create_lock
     from comfypin.locking.repository_refs import parse_repo_spec
-    from comfypin.wiring import model_describer
+    from comfypin.wiring import make_model_describer
 
     models = [parse_model_spec(text) for text in arguments.model]
     wishes = LockRequest(
-        name=check_name(arguments.name),
+        name=require_release_name(arguments.name),
         comfyui=parse_repo_spec(arguments.comfyui),
         nodes=tuple(parse_repo_spec(text) for text in arguments.node),
         packages=tuple(arguments.package),
@@ -235,11 +73,12 @@ def _create(arguments: argparse.Namespace) -> int:
         install_scripts=frozenset(arguments.install_script),
         dropped=frozenset(arguments.drop_requirement),
         engine=EngineSpec(args=tuple(arguments.engine_arg)),
-        question=question_from(arguments),
+        question=read_question(arguments),
     )
     return write_lock(
         create_lock(
-            wishes, upstreams=places(arguments), describe_model=model_describer(arguments.settings), report=tell
+            wishes, upstreams=make_lock_places(arguments),
+            describe_model=make_model_describer(arguments.settings), report=report_progress,
         ),
         arguments,
     )

@@ -1,4 +1,4 @@
-"""`comfypin lock reproduce`: does a lock give the same picture twice, and if another lock does not, since which pin."""
+"""`comfypin lock reproduce`: check that a lock gives the same picture twice, or find the pin that changes it."""
 
 import argparse
 import json
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from comfypin.cli.lock.create import tell
+from comfypin.cli.common import read_named_lock, report_progress
 from comfypin.errors import UsageError
 from comfypin.locking.errors import TrialFailed
 from comfypin.temp_folders import temp_folder
@@ -18,153 +18,180 @@ if TYPE_CHECKING:
     from comfypin.lock.model import Lock
     from comfypin.outputs.compare import Comparison
 
+# A first realize may fetch gigabytes.
 TIMEOUT_S = 6 * 3600.0
-DIFFERS = 1
-_REPRODUCE = """Realize a lock in two places, run a workflow on each, and compare the outputs as decoded pixels. Exit
-code 1 when they differ. With --against the second place gets another lock; where the outputs differ, the pins between
-the two locks are halved until the one is found since which they do."""
+EXIT_DIFFERENT = 1
+_REPRODUCE = """Realize a lock in two folders, run a workflow on each, and compare the outputs as decoded pixels. Exit
+code 1 if they differ. With --against the second folder gets another lock; if the outputs differ, the pins between
+the two locks are bisected to find the first one that changes them."""
 
 
 def configure_reproduce(parser: argparse.ArgumentParser) -> None:
-    """The flags of `lock reproduce`."""
+    """Add the flags of `lock reproduce`."""
     parser.description = _REPRODUCE
     parser.add_argument("--lock", metavar="FILE|NAME", help="a lock file, or a release's name (default: LOCK_PATH)")
     parser.add_argument("--workflow", metavar="FILE", type=Path, required=True, help="the workflow, with fixed seeds")
-    parser.add_argument("--against", metavar="FILE|NAME", help="the lock of the second place (default: the same)")
-    parser.add_argument("--tolerance", metavar="LEVELS", type=float, default=0.0, help="of 0 to 255 (default: 0)")
-    parser.add_argument("--work", metavar="DIR", type=Path, help="keep both places here (default: a temporary folder)")
-    parser.add_argument("--models-dir", metavar="DIR", type=Path, help="models of both places (default: MODELS_DIR)")
+    parser.add_argument("--against", metavar="FILE|NAME", help="the lock of the second run (default: the same)")
+    parser.add_argument(
+        "--tolerance",
+        metavar="LEVELS",
+        type=float,
+        default=0.0,
+        help="the largest difference of a colour value, of 255 (default: 0)",
+    )
+    parser.add_argument(
+        "--work",
+        metavar="DIR",
+        type=Path,
+        help="keep the envs and outputs of both runs here (default: a temporary folder)",
+    )
+    parser.add_argument(
+        "--models-dir", metavar="DIR", type=Path, help="the models folder of both runs (default: MODELS_DIR)"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--verbose", action="store_true", help="say more about failures")
-    parser.set_defaults(act=_reproduce)
+    parser.add_argument("--verbose", action="store_true", help="show the cause of failures")
+    parser.set_defaults(act=_reproduce_lock)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """Where things are tried: a folder for places, the workflow, and the models that all places share."""
+    """Runs one workflow on several locks, each in a folder below `work`; they share the models."""
 
     work: Path
     workflow: Path
     models_dir: Path
 
-    def outputs(self, lock: "Lock", place: str) -> list[dict[str, object]]:
-        """Realize a lock in a place of its own, run the workflow there, and give the outputs of the job."""
+    def run_workflow(self, lock: "Lock", place_name: str) -> list[dict[str, object]]:
+        """Realize the lock in its own folder, run the workflow there, and return the job's outputs."""
         from comfypin.atomic_files import write_atomically
         from comfypin.lock.codec import render_lock
 
-        folder = self.work / place
-        path = folder / "lock.json"
-        write_atomically(path, render_lock(lock), durable=False)
-        models = ["--models-dir", str(self.models_dir)]
+        folder = self.work / place_name
+        lock_path = folder / "lock.json"
+        # The file is temporary, so a crash may lose it.
+        write_atomically(lock_path, render_lock(lock), durable=False)
+        models_flags = ["--models-dir", str(self.models_dir)]
         if lock.engine.kind == "comfyui":
-            tell(f"realizing {lock.version_name} in {folder}")
-            self._comfypin(["realize", str(path), "--home", str(folder / "home"), *models, "--json"])
-        tell(f"running {self.workflow} in {folder}")
-        home = ["--comfy-home", str(folder / "home")] if lock.engine.kind == "comfyui" else []
-        run = ["run", "--lock", str(path), "--workflow", str(self.workflow), "--output", "file", "--json"]
-        result = self._comfypin([*run, "--out-dir", str(folder / "out"), *home, *models])
+            report_progress(f"realizing {lock.version_name} in {folder}")
+            self._run_comfypin(["realize", str(lock_path), "--home", str(folder / "home"), *models_flags, "--json"])
+        report_progress(f"running {self.workflow} in {folder}")
+        home_flags = ["--comfy-home", str(folder / "home")] if lock.engine.kind == "comfyui" else []
+        run_command = ["run", "--lock", str(lock_path), "--workflow", str(self.workflow), "--output", "file", "--json"]
+        result = self._run_comfypin([*run_command, "--out-dir", str(folder / "out"), *home_flags, *models_flags])
         outputs = result["outputs"]
         assert isinstance(outputs, list)
         return outputs
 
-    def _comfypin(self, arguments: list[str]) -> dict[str, object]:
+    def _run_comfypin(self, arguments: list[str]) -> dict[str, object]:
         from comfypin.tools.process import run_program
 
-        done = run_program([sys.executable, "-m", "comfypin.cli.main", *arguments], timeout_s=TIMEOUT_S)
+        # A process of its own: nothing that the other run loaded or cached can make the pictures equal.
+        completed = run_program([sys.executable, "-m", "comfypin.cli.main", *arguments], timeout_s=TIMEOUT_S)
         try:
-            answer = json.loads(done.stdout_text)
+            result_json = json.loads(completed.stdout_text)
+        # It was killed before it printed its result.
         except ValueError:
-            answer = {}
-        if done.exit_code or "error" in answer:
-            said = answer.get("error", {}).get("message") or done.error_summary
-            raise TrialFailed(command=arguments[0], place=str(self.work), reason=said, exit_code=done.exit_code)
-        return dict(answer)
+            result_json = {}
+        if completed.exit_code or "error" in result_json:
+            complaint = result_json.get("error", {}).get("message") or completed.error_summary
+            raise TrialFailed(
+                command=arguments[0], place=str(self.work), reason=complaint, exit_code=completed.exit_code
+            )
+        return dict(result_json)
 
 
-def _reproduce(arguments: argparse.Namespace) -> int:
-    from comfypin.cli.lock import read_named_lock
+def _reproduce_lock(arguments: argparse.Namespace) -> int:
     from comfypin.lock.bisect_steps import bisect_steps
 
     if not 0 <= arguments.tolerance <= 255:
         raise UsageError(f"--tolerance {arguments.tolerance:g} is not between 0 and 255.")
     _, reading = read_named_lock(arguments.lock, arguments.settings)
-    other = read_named_lock(arguments.against, arguments.settings)[1].lock if arguments.against else reading.lock
-    with temp_folder("reproduce") as scratch:
+    other_lock = read_named_lock(arguments.against, arguments.settings)[1].lock if arguments.against else reading.lock
+    with temp_folder("reproduce") as temp_path:
         trial = Trial(
-            work=(arguments.work or Path(scratch)).absolute(),
+            work=(arguments.work or Path(temp_path)).absolute(),
             workflow=arguments.workflow.absolute(),
             models_dir=(arguments.models_dir or arguments.settings.machine.models_dir).absolute(),
         )
-        first = trial.outputs(reading.lock, "first")
-        found = _compare(first, trial.outputs(other, "second"), arguments.tolerance)
-        differ = [name for name, comparison in found.items() if not comparison.same]
+        first_outputs = trial.run_workflow(reading.lock, "first")
+        comparisons = _compare_outputs(first_outputs, trial.run_workflow(other_lock, "second"), arguments.tolerance)
+        differing = [name for name, comparison in comparisons.items() if not comparison.same]
         culprit = None
-        if differ and arguments.against:
-            way = bisect_steps(reading.lock, other)
+        # With one lock there is no pin to blame.
+        if differing and arguments.against:
+            pin_steps = bisect_steps(reading.lock, other_lock)
 
-            def differs(number: int) -> bool:
-                tell(f"halving: with {way[number].part} of {other.version_name}")
-                again = trial.outputs(way[number].lock, f"step-{number}")
-                return not all(item.same for item in _compare(first, again, arguments.tolerance).values())
+            def is_different(step_number: int) -> bool:
+                report_progress(f"halving: with {pin_steps[step_number].part} of {other_lock.version_name}")
+                step_outputs = trial.run_workflow(pin_steps[step_number].lock, f"step-{step_number}")
+                return not all(
+                    comparison.same
+                    for comparison in _compare_outputs(first_outputs, step_outputs, arguments.tolerance).values()
+                )
 
-            culprit = way[first_that(len(way), differs)] if way else None
-    _say(found, culprit, as_json=arguments.json)
-    return DIFFERS if differ else 0
+            culprit = pin_steps[find_first_different(len(pin_steps), is_different)] if pin_steps else None
+    _print_comparison(comparisons, culprit, as_json=arguments.json)
+    return EXIT_DIFFERENT if differing else 0
 
 
-def _compare(
-    first: list[dict[str, object]], second: list[dict[str, object]], tolerance: float
+def _compare_outputs(
+    first_outputs: list[dict[str, object]], second_outputs: list[dict[str, object]], tolerance: float
 ) -> "dict[str, Comparison]":
-    """Outputs by node and place in its list; one that only one job has differs."""
+    """Compare outputs by node and number; an output that only one job has counts as different."""
     from comfypin.outputs.compare import Comparison, compare_outputs
 
-    ours, theirs = _by_name(first), _by_name(second)
-    found: dict[str, Comparison] = {}
-    for name in dict.fromkeys((*ours, *theirs)):
-        if name in ours and name in theirs:
-            found[name] = compare_outputs(ours[name], theirs[name], tolerance=tolerance)
+    first_named, second_named = _name_outputs(first_outputs), _name_outputs(second_outputs)
+    comparisons: dict[str, Comparison] = {}
+    for name in dict.fromkeys((*first_named, *second_named)):
+        if name in first_named and name in second_named:
+            comparisons[name] = compare_outputs(first_named[name], second_named[name], tolerance=tolerance)
         else:
-            found[name] = Comparison(same=False, detail=f"only the {'first' if name in ours else 'second'} has it")
-    if not found:
-        found["outputs"] = Comparison(same=False, detail="neither job produced an output")
-    return found
+            comparisons[name] = Comparison(
+                same=False, detail=f"only the {'first' if name in first_named else 'second'} has it"
+            )
+    # Two jobs without outputs must not count as the same.
+    if not comparisons:
+        comparisons["outputs"] = Comparison(same=False, detail="neither job produced an output")
+    return comparisons
 
 
-def _by_name(outputs: list[dict[str, object]]) -> dict[str, Path]:
-    counts: dict[str, int] = {}
-    named: dict[str, Path] = {}
+def _name_outputs(outputs: list[dict[str, object]]) -> dict[str, Path]:
+    output_counts: dict[str, int] = {}
+    named_outputs: dict[str, Path] = {}
     for output in outputs:
         node = str(output["node"])
-        counts[node] = counts.get(node, 0) + 1
-        named[f"node {node}, output {counts[node]}"] = Path(str(output["uri"]))
-    return named
+        # A node may have several outputs, so its id alone does not name one.
+        output_counts[node] = output_counts.get(node, 0) + 1
+        named_outputs[f"node {node}, output {output_counts[node]}"] = Path(str(output["uri"]))
+    return named_outputs
 
 
-def first_that(count: int, differs: Callable[[int], bool]) -> int:
-    """The first of `count` steps that differs, found by halving; the last one is known to."""
+def find_first_different(count: int, is_different: Callable[[int], bool]) -> int:
+    """Return the first of `count` steps that differs, by bisection; the last one is known to differ."""
+    # Each step costs a realize and a run, so there should be few.
     low, high = 0, count - 1
     while low < high:
         middle = (low + high) // 2
-        if differs(middle):
+        if is_different(middle):
             high = middle
         else:
             low = middle + 1
     return low
 
 
-def _say(found: "dict[str, Comparison]", culprit: "BisectStep | None", *, as_json: bool) -> None:
+def _print_comparison(comparisons: "dict[str, Comparison]", culprit: "BisectStep | None", *, as_json: bool) -> None:
     from comfypin.lock.diff import change_lines
 
     if as_json:
         facts = {
-            "same": all(comparison.same for comparison in found.values()),
-            "outputs": {name: comparison.to_json() for name, comparison in found.items()},
+            "same": all(comparison.same for comparison in comparisons.values()),
+            "outputs": {name: comparison.to_json() for name, comparison in comparisons.items()},
             "since": None if culprit is None else culprit.part,
             "changes": [] if culprit is None else [change.to_json() for change in culprit.changes],
         }
         print(json.dumps(facts, indent=2, sort_keys=True))
         return
-    for name, comparison in found.items():
+    for name, comparison in comparisons.items():
         print(f"{'same   ' if comparison.same else 'differs'}  {name}: {comparison.detail}")
     if culprit is not None:
         print(f"since    {culprit.part}:")

@@ -3,24 +3,24 @@
 import argparse
 import sys
 
-from comfypin.cli.lock.create import (
+from comfypin.cli.common import read_named_lock, report_progress
+from comfypin.cli.lock.common import (
     DEFAULT_PYTHON,
-    add_output_flags,
+    add_lock_output_flags,
     add_package_flags,
     add_resolve_flags,
-    check_name,
-    places,
-    question_from,
-    tell,
+    make_lock_places,
+    read_question,
+    require_release_name,
     write_lock,
 )
 
-_UPGRADE = """Make a new release from another one, in which only what is named here moves: ComfyUI, nodes, packages,
-models. Other packages stay at their versions unless the new requirements forbid it."""
+_UPGRADE = """Make a new release from another one, and move only what the flags name: ComfyUI, nodes, packages,
+models. Other packages keep their versions unless the new requirements forbid it."""
 
 
 def configure_upgrade(parser: argparse.ArgumentParser) -> None:
-    """The flags of `lock upgrade`."""
+    """Add the flags of `lock upgrade`."""
     parser.description = _UPGRADE
     parser.add_argument("--lock", metavar="FILE|NAME", help="the release to start from (default: LOCK_PATH)")
     parser.add_argument("--name", metavar="NEW", required=True, help="the new release's name")
@@ -36,103 +36,105 @@ def configure_upgrade(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", metavar="[TARGET=]SOURCE", action="append", default=[], help="add or replace a model"
     )
-    parser.add_argument("--torch", metavar="BUILD", help="another build of torch")
-    parser.add_argument("--python", metavar="X.Y", help="another Python")
+    parser.add_argument("--torch", metavar="BUILD", help="move to another build of torch")
+    parser.add_argument("--python", metavar="X.Y", help="move to another Python")
     add_resolve_flags(parser)
-    add_output_flags(parser)
-    parser.set_defaults(act=_upgrade)
+    add_lock_output_flags(parser)
+    parser.set_defaults(act=_upgrade_lock)
 
 
-def _upgrade(arguments: argparse.Namespace) -> int:
+def _upgrade_lock(arguments: argparse.Namespace) -> int:
     from dataclasses import replace
 
-    from comfypin.cli.lock import read_named_lock
     from comfypin.lock.model_spec import parse_model_spec
     from comfypin.locking.upgrade import UpgradeRequest, resolve_request_of, upgrade_lock
-    from comfypin.wiring import model_describer
+    from comfypin.wiring import make_model_describer
 
     _, reading = read_named_lock(arguments.lock, arguments.settings)
-    asked, known = question_from(arguments), resolve_request_of(reading.lock)
+    asked_question, known_question = read_question(arguments), resolve_request_of(reading.lock)
     question = replace(
-        known,
-        torch=arguments.torch or known.torch,
-        python=arguments.python or known.python,
-        overrides=(*known.overrides, *asked.overrides),
-        indexes=tuple(dict.fromkeys((*asked.indexes, *known.indexes))),
-        exclude_newer=asked.exclude_newer,
+        known_question,
+        torch=arguments.torch or known_question.torch,
+        python=arguments.python or known_question.python,
+        overrides=(*known_question.overrides, *asked_question.overrides),
+        indexes=tuple(dict.fromkeys((*asked_question.indexes, *known_question.indexes))),
+        # Not inherited: an upgrade without the flag wants the newest.
+        exclude_newer=asked_question.exclude_newer,
     )
     moves = UpgradeRequest(
-        name=check_name(arguments.name),
+        name=require_release_name(arguments.name),
         comfyui=arguments.comfyui or None,
+        # The flag without REF is an empty text: move to where the lock's ref points now.
         move_comfyui=arguments.comfyui is not None,
-        nodes={folder: ref or None for folder, _, ref in (text.partition("@") for text in arguments.node)},
+        nodes={folder: new_ref or None for folder, _, new_ref in (text.partition("@") for text in arguments.node)},
         packages=tuple(arguments.package),
         models=tuple(parse_model_spec(text) for text in arguments.model),
         dropped=frozenset(arguments.drop_requirement),
-        question=question if question != known else None,
+        question=question if question != known_question else None,
     )
-    made = upgrade_lock(
+    upgraded = upgrade_lock(
         reading.lock,
         moves,
-        upstreams=places(arguments),
-        describe_model=model_describer(arguments.settings),
-        report=tell,
+        upstreams=make_lock_places(arguments),
+        describe_model=make_model_describer(arguments.settings),
+        report=report_progress,,
     )
+    # On stderr: the result is the lock, and what moved is for people.
     if not arguments.json:
         from comfypin.lock.diff import change_lines, diff_locks
 
-        print("\n".join(change_lines(diff_locks(reading.lock, made.lock))), file=sys.stderr)
-    return write_lock(made, arguments)
+        print("\n".join(change_lines(diff_locks(reading.lock, upgraded.lock))), file=sys.stderr)
+    return write_lock(upgraded, arguments)
 
 
-_MIGRATE = """Write a lock of schema 1 or 2 as schema 3. Without --complete nothing is learned anew and no network is
-needed: what was not pinned stays so, and `lock check` says it. With --complete branches become commits, packages are
+_MIGRATE = """Write a lock of schema 1 or 2 as schema 3. Without --complete no network is needed: what is not pinned
+stays so, and `lock check` lists it. With --complete branches become commits, packages are
 resolved again within the versions that the file names, and every model gets its sha256 and size."""
 
 
 def configure_migrate(parser: argparse.ArgumentParser) -> None:
-    """The flags of `lock migrate`."""
+    """Add the flags of `lock migrate`."""
     parser.description = _MIGRATE
     parser.add_argument("--lock", metavar="FILE|NAME", help="the lock to convert (default: LOCK_PATH)")
     parser.add_argument("--name", metavar="NAME", help="the release's name (default: the file's)")
-    parser.add_argument("--complete", action="store_true", help="also pin what is not pinned; needs the network")
+    parser.add_argument("--complete", action="store_true", help="also pin what is not pinned yet; needs the network")
     add_package_flags(parser)
-    add_output_flags(parser)
-    parser.set_defaults(act=_migrate)
+    add_lock_output_flags(parser)
+    parser.set_defaults(act=_migrate_lock)
 
 
-def _migrate(arguments: argparse.Namespace) -> int:
+def _migrate_lock(arguments: argparse.Namespace) -> int:
     from dataclasses import replace
 
-    from comfypin.cli.lock import read_named_lock
     from comfypin.locking.create import MadeLock
     from comfypin.locking.migrate import complete_lock, migrate_lock
-    from comfypin.wiring import model_describer
+    from comfypin.wiring import make_model_describer
 
     _, reading = read_named_lock(arguments.lock, arguments.settings)
-    made = migrate_lock(reading.lock)
-    notes = (*(str(warning) for warning in reading.warnings), *made.notes)
-    lock = made.lock
+    migrated = migrate_lock(reading.lock)
+    notes = (*(str(warning) for warning in reading.warnings), *migrated.notes)
+    new_lock = migrated.lock
     if arguments.name:
-        lock = replace(lock, version_name=check_name(arguments.name))
+        new_lock = replace(new_lock, version_name=require_release_name(arguments.name))
     if arguments.complete:
-        version = arguments.python or ".".join((lock.python.version or DEFAULT_PYTHON).split(".")[:2])
-        requirements = (*lock.python.requirements, *_requirement_lines(arguments))
-        dropped = (*lock.python.dropped, *arguments.drop_requirement)
-        python = replace(lock.python, requirements=requirements, version=version, dropped=dropped)
-        asked = replace(question_from(arguments), python=version)
+        # X.Y without the patch release: they share wheels.
+        version = arguments.python or ".".join((new_lock.python.version or DEFAULT_PYTHON).split(".")[:2])
+        requirements = (*new_lock.python.requirements, *_own_requirements(arguments))
+        dropped = (*new_lock.python.dropped, *arguments.drop_requirement)
+        python_pins = replace(new_lock.python, requirements=requirements, version=version, dropped=dropped)
+        asked_question = replace(read_question(arguments), python=version)
         completed = complete_lock(
-            replace(lock, python=python),
-            asked,
-            upstreams=places(arguments),
-            describe_model=model_describer(arguments.settings),
-            report=tell,
+            replace(new_lock, python=python_pins),
+            asked_question,
+            upstreams=make_lock_places(arguments),
+            describe_model=make_model_describer(arguments.settings),
+            report=report_progress,
         )
-        lock, notes = completed.lock, (*notes, *completed.notes)
-    return write_lock(MadeLock(lock=lock, notes=notes), arguments)
+        new_lock, notes = completed.lock, (*notes, *completed.notes)
+    return write_lock(MadeLock(lock=new_lock, notes=notes), arguments)
 
 
-def _requirement_lines(arguments: argparse.Namespace) -> tuple[str, ...]:
+def _own_requirements(arguments: argparse.Namespace) -> tuple[str, ...]:
     from comfypin.locking.create import read_own_requirements
 
     needs = read_own_requirements(arguments.package, arguments.requirements, frozenset(arguments.drop_requirement))

@@ -1,4 +1,4 @@
-"""Put a release on RunPod: one file says what should exist, `plan` says what would be done, `apply` does it.
+"""Deploy a release on RunPod: a file says what should exist, `plan` shows the changes, `apply` makes them.
 
 comfypin runpod init                     write a commented runpod.toml
 comfypin runpod plan                     show the difference; exit code 2 when there is one
@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from comfypin.cli.common import print_on_stderr
 from comfypin.cli.runpod import run as runpod_run
 from comfypin.cli.runpod import volume as runpod_volume
 from comfypin.errors import Cancelled, UsageError
@@ -27,207 +28,250 @@ if TYPE_CHECKING:
     from comfypin.runpod.management_api import ManagementApi
     from comfypin.runpod.release_facts import ReleaseFacts
 
-DIFFERENT = 2
-_SIGNS = {"create": "+", "change": "~", "replace": "!", "unchanged": "="}
+# As `terraform plan -detailed-exitcode`: 2 says that there are changes.
+EXIT_DIFFERENT = 2
+_VERB_SIGNS = {"create": "+", "change": "~", "replace": "!", "unchanged": "="}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the actions and their flags."""
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--json", action="store_true", help="print one JSON object on stdout")
-    common.add_argument("--verbose", action="store_true", help="say more, with tracebacks")
-    with_file = argparse.ArgumentParser(add_help=False, parents=[common])
-    with_file.add_argument("--file", type=Path, default=Path("runpod.toml"), help="the deployment (runpod.toml)")
-    with_file.add_argument("--lock", help="the release's lock, when it is not found by the name in the file")
-    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    init = actions.add_parser("init", parents=[common], help="write a commented runpod.toml")
-    init.add_argument("--file", type=Path, default=Path("runpod.toml"), help="where to write it (runpod.toml)")
-    init.add_argument("--release", default="demo", help="the release it deploys (demo)")
-    init.add_argument("--image", help="its image, NAME@sha256:..., as `comfypin image push` prints it")
-    actions.add_parser("schema", parents=[common], help="print the JSON Schema of runpod.toml")
-    plan = actions.add_parser("plan", parents=[with_file], help="show what apply would do; exit code 2 if anything")
-    plan.add_argument("--offline", action="store_true", help="only check the file, ask RunPod nothing")
-    apply = actions.add_parser("apply", parents=[with_file], help="make it so")
-    apply.add_argument("--wait", action="store_true", help="wait for workers, then run the smoke job")
-    apply.add_argument("--timeout", type=float, default=900, metavar="S", help="how long --wait waits (900)")
-    apply.add_argument("--yes", action="store_true", help="replace resources without asking")
-    actions.add_parser("status", parents=[with_file], help="what exists, and its workers")
-    destroy = actions.add_parser("destroy", parents=[with_file], help="remove what carries this deployment's mark")
-    destroy.add_argument("--volumes", action="store_true", help="remove its network volumes and their data too")
-    destroy.add_argument("--yes", action="store_true", help="do not ask")
-    runpod_run.configure(actions.add_parser("run", help="run a workflow on an endpoint and save its outputs"))
-    runpod_volume.configure(actions.add_parser("volume", help="a release's models and env on network volumes"))
+    common_parser = argparse.ArgumentParser(add_help=False)
+    common_parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+    common_parser.add_argument("--verbose", action="store_true", help="show the cause of failures")
+    file_parser = argparse.ArgumentParser(add_help=False, parents=[common_parser])
+    file_parser.add_argument("--file", type=Path, default=Path("runpod.toml"), help="the deployment (runpod.toml)")
+    file_parser.add_argument("--lock", help="the release's lock, if it is not found by the name in the file")
+    action_parsers = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    init_parser = action_parsers.add_parser("init", parents=[common_parser], help="write a commented runpod.toml")
+    init_parser.add_argument("--file", type=Path, default=Path("runpod.toml"), help="the file to write (runpod.toml)")
+    init_parser.add_argument("--release", default="demo", help="the release it deploys (demo)")
+    init_parser.add_argument("--image", help="its image, NAME@sha256:..., as `comfypin image push` prints it")
+    action_parsers.add_parser("schema", parents=[common_parser], help="print the JSON Schema of runpod.toml")
+    plan_parser = action_parsers.add_parser(
+        "plan", parents=[file_parser], help="show what apply would do; exit code 2 if it would change anything"
+    )
+    plan_parser.add_argument("--offline", action="store_true", help="only check the file; send no request to RunPod")
+    apply_parser = action_parsers.add_parser(
+        "apply", parents=[file_parser], help="create and change resources as the file says"
+    )
+    apply_parser.add_argument("--wait", action="store_true", help="wait for workers, then run the smoke job")
+    apply_parser.add_argument("--timeout", type=float, default=900, metavar="S", help="the time limit of --wait (900)")
+    apply_parser.add_argument("--yes", action="store_true", help="replace resources without asking")
+    action_parsers.add_parser("status", parents=[file_parser], help="list what exists, and its workers")
+    destroy_parser = action_parsers.add_parser(
+        "destroy", parents=[file_parser], help="remove every resource of this deployment"
+    )
+    destroy_parser.add_argument("--volumes", action="store_true", help="remove its network volumes and their data too")
+    destroy_parser.add_argument("--yes", action="store_true", help="do not ask")
+    runpod_run.configure(action_parsers.add_parser("run", help="run a workflow on an endpoint and save its outputs"))
+    runpod_volume.configure(
+        action_parsers.add_parser("volume", help="manage a release's models and env on network volumes")
+    )
 
 
 def execute(arguments: argparse.Namespace) -> int:
     """Carry out the action; returns its exit code."""
     actions = {
-        "init": _init,
-        "schema": _schema,
-        "plan": _plan,
-        "apply": _apply,
-        "status": _status,
-        "destroy": _destroy,
+        "init": _write_deployment,
+        "schema": _print_schema,
+        "plan": _show_plan,
+        "apply": _apply_plan,
+        "status": _show_status,
+        "destroy": _destroy_resources,
         "run": runpod_run.execute,
         "volume": runpod_volume.execute,
     }
     return actions[arguments.action](arguments)
 
 
-def _init(arguments: argparse.Namespace) -> int:
+def _write_deployment(arguments: argparse.Namespace) -> int:
     from comfypin.atomic_files import write_atomically
     from comfypin.runpod.deployment_template import commented_file
 
+    # The file may have been edited by hand.
     if arguments.file.exists():
-        raise UsageError(f"{arguments.file} exists; remove it first, or name another with --file.")
+        raise UsageError(f"{arguments.file} exists already; remove it, or name another file with --file.")
     write_atomically(arguments.file, commented_file(arguments.release, arguments.image).encode())
     print(json.dumps({"file": str(arguments.file)}) if arguments.json else arguments.file)
     return 0
 
 
-def _schema(_arguments: argparse.Namespace) -> int:
+def _print_schema(_arguments: argparse.Namespace) -> int:
     from comfypin.runpod.deployment_file import deployment_schema
 
     print(json.dumps(deployment_schema(), indent=2, sort_keys=True))
     return 0
 
 
-def _plan(arguments: argparse.Namespace) -> int:
+def _show_plan(arguments: argparse.Namespace) -> int:
     from comfypin.runpod.deployment_plan import leftover_resources
 
-    deployment, release = _read(arguments)
+    deployment, release = _read_and_check(arguments)
     if arguments.offline:
-        _say(arguments, {"checked": str(arguments.file)}, f"{arguments.file}: nothing RunPod's rules forbid")
+        _print_result(arguments, {"checked": str(arguments.file)}, f"{arguments.file}: nothing RunPod's rules forbid")
         return 0
-    api = _api(arguments)
-    live, steps, costs = _survey_and_plan(api, deployment, release)
-    spare = leftover_resources(deployment.name, steps, live)
+    management_api = _open_api(arguments)
+    live_state, plan_steps, costs = _survey_and_plan(management_api, deployment, release, path=str(arguments.file))
+    left_overs = leftover_resources(deployment.name, plan_steps, live_state)
     if arguments.json:
         document = {
-            "steps": [_step_to_json(step) for step in steps],
-            "left_over": [{"kind": kind, "remote_name": item["name"], "id": item["id"]} for kind, item in spare],
+            "steps": [_step_to_json(step) for step in plan_steps],
+            "left_over": [
+                {"kind": kind, "remote_name": resource["name"], "id": resource["id"]} for kind, resource in left_overs
+            ],
             "cost_per_hour": _costs_to_json(costs),
         }
         print(json.dumps(document))
     else:
         lines = [
-            f"? {kind} {item['name']} ({item['id']}): not in the file any more, left alone" for kind, item in spare
+            f"? {kind} {resource['name']} ({resource['id']}): not in the file any more, left alone"
+            for kind, resource in left_overs
         ]
-        print("\n".join([*_plan_lines(steps), *lines, *_cost_lines(costs)]))
-    return DIFFERENT if any(step.verb != "unchanged" for step in steps) else 0
+        print("\n".join([*_format_plan(plan_steps), *lines, *_format_costs(costs)]))
+    return EXIT_DIFFERENT if any(step.verb != "unchanged" for step in plan_steps) else 0
 
 
-def _apply(arguments: argparse.Namespace) -> int:
+def _apply_plan(arguments: argparse.Namespace) -> int:
     from comfypin.runpod.apply import apply_plan
 
-    deployment, release = _read(arguments)
-    api = _api(arguments)
-    _live, steps, _costs = _survey_and_plan(api, deployment, release)
-    replaced = [f"{step.desired.kind} {step.desired.name}" for step in steps if step.verb == "replace"]
-    if replaced:
-        _confirm(arguments, f"This deletes and makes again: {', '.join(replaced)}.")
-    names = [name for item in deployment.registry for name in (item.username_env, item.password_env)]
-    done = apply_plan(
-        api,
-        steps,
-        variables=arguments.settings.named(names),
-        on_step=lambda step, identifier: _tell(f"{_headline(step)} ({identifier})"),
+    deployment, release = _read_and_check(arguments)
+    management_api = _open_api(arguments)
+    _live, plan_steps, _costs = _survey_and_plan(management_api, deployment, release, path=str(arguments.file))
+    replaced_names = [f"{step.desired.kind} {step.desired.name}" for step in plan_steps if step.verb == "replace"]
+    if replaced_names:
+        _require_consent(arguments, f"This deletes and recreates: {', '.join(replaced_names)}.")
+    variable_names = [name for login in deployment.registry for name in (login.username_env, login.password_env)]
+    applied_steps = apply_plan(
+        management_api,
+        plan_steps,
+        variables=arguments.settings.named(variable_names),
+        on_step=lambda step, identifier: print_on_stderr(f"{_describe_step(step)} ({identifier})"),
     )
-    endpoints = {item.step.desired.name: item.identifier for item in done if item.step.desired.kind == "endpoint"}
-    smoke = _wait_and_smoke(arguments, api, deployment, endpoints) if arguments.wait else {}
+    endpoints = {
+        applied_step.step.desired.name: applied_step.identifier
+        for applied_step in applied_steps
+        if applied_step.step.desired.kind == "endpoint"
+    }
+    smoke_results = _wait_and_smoke(arguments, management_api, deployment, endpoints) if arguments.wait else {}
     if arguments.json:
         resources = [
-            {**_step_to_json(item.step), "id": item.identifier, "smoke": smoke.get(item.step.desired.name)}
-            for item in done
+            {
+                **_step_to_json(applied_step.step),
+                "id": applied_step.identifier,
+                "smoke": smoke_results.get(applied_step.step.desired.name),
+            }
+            for applied_step in applied_steps
         ]
         print(json.dumps({"applied": resources}))
     else:
-        changed = sum(item.step.verb != "unchanged" for item in done)
-        print(f"{changed} changed, {len(done) - changed} unchanged")
+        changed = sum(applied_step.step.verb != "unchanged" for applied_step in applied_steps)
+        print(f"{changed} changed, {len(applied_steps) - changed} unchanged")
     return 0
 
 
 def _wait_and_smoke(
-    arguments: argparse.Namespace, api: "ManagementApi", deployment: "Deployment", endpoints: Mapping[str, str]
+    arguments: argparse.Namespace, management_api: "ManagementApi", deployment: "Deployment", endpoints: Mapping[str, str]
 ) -> dict[str, str]:
     from comfypin.runpod.apply import wait_for_workers
     from comfypin.runpod.endpoint_client import run_endpoint_job
 
-    results = {}
-    for config in deployment.endpoint:
-        identifier = endpoints[config.name]
-        if config.workers.min:
-            _tell(f"waiting for {config.workers.min} workers of {config.name}")
-            wait_for_workers(api, identifier, wanted=config.workers.min, timeout_s=arguments.timeout)
-        if config.type == "queue":
-            _tell(f"smoke job through {config.name}")
+    smoke_results = {}
+    for endpoint_config in deployment.endpoint:
+        identifier = endpoints[endpoint_config.name]
+        if endpoint_config.workers.min:
+            print_on_stderr(f"waiting for {endpoint_config.workers.min} workers of {endpoint_config.name}")
+            wait_for_workers(
+                management_api, identifier, wanted=endpoint_config.workers.min, timeout_s=arguments.timeout
+            )
+        if endpoint_config.type == "queue":
+            print_on_stderr(f"smoke job through {endpoint_config.name}")
+            # An empty workflow is a smoke test of the engine.
             job = {"workflow": {}, "output": {"mode": "base64"}}
             run_endpoint_job(
-                _jobs_api(arguments), identifier, job, timeout_s=arguments.timeout, on_progress=runpod_run.tell_progress
+                _open_jobs_api(arguments),
+                identifier,
+                job,
+                timeout_s=arguments.timeout,
+                on_progress=runpod_run.print_job_progress,
             )
-            results[config.name] = "COMPLETED"
-    return results
+            smoke_results[endpoint_config.name] = "COMPLETED"
+    return smoke_results
 
 
-def _status(arguments: argparse.Namespace) -> int:
+def _show_status(arguments: argparse.Namespace) -> int:
     from comfypin.runpod.apply import survey_account
     from comfypin.runpod.deployment_plan import owned_resources
 
-    deployment = _read_file(arguments)
-    api = _api(arguments)
-    rows = []
-    for kind, item in reversed(owned_resources(deployment.name, survey_account(api))):
-        row: dict[str, object] = {"kind": kind, "name": item["name"], "id": item["id"], "image": item.get("image")}
-        env = item.get("env")
-        if isinstance(env, Mapping):
-            row |= {"release": env.get("COMFY_VERSION_NAME"), "lock_digest": env.get("COMFYPIN_LOCK_DIGEST")}
+    deployment = _read_deployment(arguments)
+    management_api = _open_api(arguments)
+    resource_rows = []
+    # `owned` is in the order of removal; people think the other way round.
+    for kind, resource in reversed(owned_resources(deployment.name, survey_account(management_api))):
+        resource_row: dict[str, object] = {
+            "kind": kind,
+            "name": resource["name"],
+            "id": resource["id"],
+            "image": resource.get("image"),
+        }
+        variables = resource.get("env")
+        if isinstance(variables, Mapping):
+            resource_row |= {
+                "release": variables.get("COMFY_VERSION_NAME"),
+                "lock_digest": variables.get("COMFYPIN_LOCK_DIGEST"),
+            }
         if kind == "endpoint":
-            answer = api.send_request("GET", f"/v2/serverless/{item['id']}/workers")
-            row["workers"] = answer.get("summary") if isinstance(answer, dict) else None
+            workers_response = management_api.send_request("GET", f"/v2/serverless/{resource['id']}/workers")
+            resource_row["workers"] = workers_response.get("summary") if isinstance(workers_response, dict) else None
         if kind == "pod":
-            row["status"] = item.get("status")
-        rows.append(row)
+            resource_row["status"] = resource.get("status")
+        resource_rows.append(resource_row)
     if arguments.json:
-        print(json.dumps({"deployment": deployment.name, "resources": rows}))
+        print(json.dumps({"deployment": deployment.name, "resources": resource_rows}))
     else:
-        for row in rows:
-            details = [str(row.get("release") or ""), str(row.get("status") or ""), _workers_text(row.get("workers"))]
-            print(f"{row['kind']:<9} {row['name']:<32} {row['id']:<16} {' '.join(filter(None, details))}".rstrip())
-        if not rows:
-            print(f"nothing of {deployment.name!r} exists; `comfypin runpod apply` makes it")
+        for resource_row in resource_rows:
+            details = [
+                str(resource_row.get("release") or ""),
+                str(resource_row.get("status") or ""),
+                _format_workers(resource_row.get("workers")),
+            ]
+            identity = f"{resource_row['kind']:<9} {resource_row['name']:<32} {resource_row['id']:<16}"
+            print(f"{identity} {' '.join(filter(None, details))}".rstrip())
+        if not resource_rows:
+            print(f"nothing of {deployment.name!r} exists; `comfypin runpod apply` creates it")
     return 0
 
 
-def _destroy(arguments: argparse.Namespace) -> int:
+def _destroy_resources(arguments: argparse.Namespace) -> int:
     from comfypin.runpod.apply import destroy_resources, survey_account
     from comfypin.runpod.deployment_plan import owned_resources
 
-    deployment = _read_file(arguments)
-    api = _api(arguments)
-    marked = owned_resources(deployment.name, survey_account(api))
-    doomed = [(kind, item) for kind, item in marked if arguments.volumes or kind != "volume"]
-    kept = [str(item["name"]) for kind, item in marked if (kind, item) not in doomed]
-    for kind, item in doomed:
-        _tell(f"- {kind} {item['name']} ({item['id']})")
-    if doomed:
-        _confirm(arguments, f"This removes {len(doomed)} resources, for good.")
-    destroy_resources(api, doomed, on_removed=lambda kind, name: _tell(f"removed {kind} {name}"))
-    if kept:
-        _tell(f"kept, with their data: {', '.join(kept)} (--volumes removes them)")
-    names = [str(item["name"]) for _, item in doomed]
-    _say(arguments, {"removed": names, "kept": kept}, f"{len(names)} removed")
+    deployment = _read_deployment(arguments)
+    management_api = _open_api(arguments)
+    marked_resources = owned_resources(deployment.name, survey_account(management_api))
+    # A volume holds data that takes hours to push again.
+    doomed_resources = [(kind, item) for kind, item in marked_resources if arguments.volumes or kind != "volume"]
+    kept_names = [str(item["name"]) for kind, item in marked_resources if (kind, item) not in doomed_resources]
+    for kind, resource in doomed_resources:
+        print_on_stderr(f"- {kind} {resource['name']} ({resource['id']})")
+    if doomed_resources:
+        _require_consent(arguments, f"This removes {len(doomed_resources)} resources, for good.")
+    destroy_resources(management_api, doomed_resources, on_removed=lambda kind, name: print_on_stderr(f"removed {kind} {name}"))
+    if kept_names:
+        print_on_stderr(f"kept, with their data: {', '.join(kept_names)} (--volumes removes them)")
+    removed_names = [str(item["name"]) for _, item in doomed_resources]
+    _print_result(arguments, {"removed": removed_names, "kept": kept_names}, f"{len(removed_names)} removed")
     return 0
 
 
-def _read_file(arguments: argparse.Namespace) -> "Deployment":
-    """The file alone: what exists can be looked at and removed though its lock is gone or a rule is broken."""
+def _read_deployment(arguments: argparse.Namespace) -> "Deployment":
+    """Read the file without its lock or rules, so that `status` and `destroy` work even if those are broken."""
     from comfypin.runpod.deployment_file import read_deployment
 
     return read_deployment(arguments.file).deployment
 
 
-def _read(arguments: argparse.Namespace) -> "tuple[Deployment, ReleaseFacts]":
-    """The file and its release's facts, checked by every rule that needs no network."""
+def _read_and_check(arguments: argparse.Namespace) -> "tuple[Deployment, ReleaseFacts]":
+    """Read the file and its release's facts, and check every rule that needs no network."""
     from comfypin.lock.codec import lock_digest, read_lock
     from comfypin.lock.lookup import find_lock
     from comfypin.runpod.deployment_file import read_deployment
@@ -244,7 +288,7 @@ def _read(arguments: argparse.Namespace) -> "tuple[Deployment, ReleaseFacts]":
 
 
 def _survey_and_plan(
-    api: "ManagementApi", deployment: "Deployment", release: "ReleaseFacts"
+    management_api: "ManagementApi", deployment: "Deployment", release: "ReleaseFacts", *, path: str
 ) -> "tuple[LiveResources, tuple[DeploymentStep, ...], tuple[HourlyCost, ...]]":
     from comfypin.runpod.apply import survey_account
     from comfypin.runpod.cost import hourly_costs
@@ -253,84 +297,90 @@ def _survey_and_plan(
     from comfypin.runpod.errors import DeploymentInvalid
     from comfypin.runpod.platform_rules import gpu_findings
 
-    live, gpus = survey_account(api), api.list_gpus()
-    if found := gpu_findings(deployment, release, gpus):
-        raise DeploymentInvalid(path="runpod.toml", findings=found)
+    live_state, gpu_types = survey_account(management_api), management_api.list_gpus()
+    if found := gpu_findings(deployment, release, gpu_types):
+        raise DeploymentInvalid(path=path, findings=found)
     return (
-        live,
-        plan_deployment(deployment.name, desired_state(deployment, release), live),
-        hourly_costs(deployment, gpus),
+        live_state,
+        plan_deployment(deployment.name, desired_state(deployment, release), live_state),
+        hourly_costs(deployment, gpu_types),
+    ),
     )
 
 
-def _api(arguments: argparse.Namespace) -> "ManagementApi":
-    from comfypin.wiring import runpod_api
+def _open_api(arguments: argparse.Namespace) -> "ManagementApi":
+    from comfypin.wiring import open_runpod_api
 
-    return runpod_api(arguments.settings)
-
-
-def _jobs_api(arguments: argparse.Namespace) -> "ManagementApi":
-    from comfypin.wiring import runpod_jobs_api
-
-    return runpod_jobs_api(arguments.settings)
+    return open_runpod_api(arguments.settings)
 
 
-def _confirm(arguments: argparse.Namespace, question: str) -> None:
+def _open_jobs_api(arguments: argparse.Namespace) -> "ManagementApi":
+    from comfypin.wiring import open_runpod_jobs_api
+
+    return open_runpod_jobs_api(arguments.settings)
+
+
+def _require_consent(arguments: argparse.Namespace, question: str) -> None:
     if arguments.yes:
         return
+    # In a script, nobody could answer.
     if not sys.stdin.isatty():
-        raise UsageError(f"{question} Nobody can be asked here: add --yes.")
+        raise UsageError(f"{question} Nobody can confirm it here, since stdin is not a terminal; add --yes.")
     print(f"{question} Go on? [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise Cancelled("Nothing was changed.")
 
 
-def _plan_lines(steps: "tuple[DeploymentStep, ...]") -> list[str]:
+def _format_plan(plan_steps: "tuple[DeploymentStep, ...]") -> list[str]:
     lines = []
-    for step in steps:
-        lines.append(f"{_SIGNS[step.verb]} {_headline(step)}")
-        lines += [f"      {change.path}: {change.before!r} -> {change.after!r}" for change in step.changes]
-    counts = {verb: sum(step.verb == verb for step in steps) for verb in _SIGNS}
-    return [*lines, "", ", ".join(f"{count} to {verb}" for verb, count in counts.items() if verb != "unchanged")]
+    for plan_step in plan_steps:
+        lines.append(f"{_VERB_SIGNS[plan_step.verb]} {_describe_step(plan_step)}")
+        lines += [f"      {change.path}: {change.before!r} -> {change.after!r}" for change in plan_step.changes]
+    verb_counts = {verb: sum(step.verb == verb for step in plan_steps) for verb in _VERB_SIGNS}
+    return [*lines, "", ", ".join(f"{count} to {verb}" for verb, count in verb_counts.items() if verb != "unchanged")]
 
 
-def _headline(step: "DeploymentStep") -> str:
-    return f"{step.verb} {step.desired.kind} {step.desired.name}"
+def _describe_step(plan_step: "DeploymentStep") -> str:
+    return f"{plan_step.verb} {plan_step.desired.kind} {plan_step.desired.name}"
 
 
-def _cost_lines(costs: "tuple[HourlyCost, ...]") -> list[str]:
+def _format_costs(costs: "tuple[HourlyCost, ...]") -> list[str]:
     lines = []
-    for cost in costs:
-        if cost.least is None or cost.most is None:
-            lines.append(f"{cost.kind} {cost.name}: no price in the catalog")
+    for hourly_cost in costs:
+        if hourly_cost.least is None or hourly_cost.most is None:
+            lines.append(f"{hourly_cost.kind} {hourly_cost.name}: no price in the catalog")
         else:
-            lines.append(f"{cost.kind} {cost.name}: ${cost.least:.2f} to ${cost.most:.2f} an hour")
+            lines.append(
+                f"{hourly_cost.kind} {hourly_cost.name}: ${hourly_cost.least:.2f} to ${hourly_cost.most:.2f} an hour"
+            )
     return lines
 
 
 def _costs_to_json(costs: "tuple[HourlyCost, ...]") -> list[dict[str, object]]:
-    return [{"kind": cost.kind, "name": cost.name, "least": cost.least, "most": cost.most} for cost in costs]
+    return [
+        {"kind": hourly_cost.kind, "name": hourly_cost.name, "least": hourly_cost.least, "most": hourly_cost.most}
+        for hourly_cost in costs
+    ]
 
 
-def _step_to_json(step: "DeploymentStep") -> dict[str, object]:
+def _step_to_json(plan_step: "DeploymentStep") -> dict[str, object]:
     return {
-        "action": step.verb,
-        "kind": step.desired.kind,
-        "name": step.desired.name,
-        "remote_name": step.desired.remote_name,
-        "changes": [{"path": item.path, "before": item.before, "after": item.after} for item in step.changes],
+        "action": plan_step.verb,
+        "kind": plan_step.desired.kind,
+        "name": plan_step.desired.name,
+        "remote_name": plan_step.desired.remote_name,
+        "changes": [
+            {"path": field_change.path, "before": field_change.before, "after": field_change.after}
+            for field_change in plan_step.changes
+        ],
     }
 
 
-def _workers_text(summary: object) -> str:
+def _format_workers(summary: object) -> str:
     if not isinstance(summary, Mapping):
         return ""
     return ", ".join(f"{count} {state}" for state, count in summary.items() if count and state != "total")
 
 
-def _say(arguments: argparse.Namespace, machine: object, people: str) -> None:
-    print(json.dumps(machine) if arguments.json else people)
-
-
-def _tell(text: str) -> None:
-    print(text, file=sys.stderr)
+def _print_result(arguments: argparse.Namespace, document: object, sentence: str) -> None:
+    print(json.dumps(document) if arguments.json else sentence)

@@ -1,4 +1,4 @@
-"""Send a workflow to an endpoint, follow the job, save its outputs: RunPod as easily as local."""
+"""Run a workflow on a RunPod endpoint: send the job, follow it, and save its outputs."""
 
 import argparse
 import base64
@@ -7,121 +7,132 @@ import re
 import sys
 from pathlib import Path
 
+from comfypin.cli.common import print_on_stderr
 from comfypin.errors import UsageError
 
 
-def configure(run: argparse.ArgumentParser) -> None:
+def configure(run_parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
-    run.description = __doc__
-    run.add_argument("workflow", help="a workflow of any kind (a picture with one too), or - for JSON on stdin")
-    run.add_argument("--endpoint", required=True, help="its name in runpod.toml, or its id on RunPod")
-    run.add_argument("--file", type=Path, default=Path("runpod.toml"), help="where the name is looked up (runpod.toml)")
-    run.add_argument("--set", action="append", default=[], metavar="NODE.INPUT=VALUE", help="override an input")
-    run.add_argument(
+    run_parser.description = __doc__
+    run_parser.add_argument("workflow", help="a workflow of any kind (a picture with one too), or - for JSON on stdin")
+    run_parser.add_argument("--endpoint", required=True, help="the endpoint's name in runpod.toml, or its id on RunPod")
+    run_parser.add_argument(
+        "--file", type=Path, default=Path("runpod.toml"), help="the deployment that names the endpoint (runpod.toml)"
+    )
+    run_parser.add_argument("--set", action="append", default=[], metavar="NODE.INPUT=VALUE", help="override an input")
+    run_parser.add_argument(
         "--input",
         action="append",
         default=[],
         metavar="NODE=FILE",
         help="give a load node a file of this machine, or an address to fetch from; repeatable",
     )
-    run.add_argument("--randomize-seeds", action="store_true", help="change the seeds as ComfyUI's page does")
-    run.add_argument("--out-dir", type=Path, default=Path("out"), help="where outputs are saved (out)")
-    run.add_argument("--timeout", type=float, default=600, metavar="S", help="cancel after S seconds (600)")
-    run.add_argument("--json", action="store_true", help="print one JSON object on stdout")
-    run.add_argument("--verbose", action="store_true", help="say more, with tracebacks")
+    run_parser.add_argument("--randomize-seeds", action="store_true", help="change the seeds as ComfyUI's page does")
+    run_parser.add_argument("--out-dir", type=Path, default=Path("out"), help="the folder for outputs (out)")
+    run_parser.add_argument("--timeout", type=float, default=600, metavar="S", help="cancel after S seconds (600)")
+    run_parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+    run_parser.add_argument("--verbose", action="store_true", help="show the cause of failures")
 
 
 def execute(arguments: argparse.Namespace) -> int:
     """Run the job to its end."""
     from comfypin.http.client import HttpClient
     from comfypin.runpod.endpoint_client import run_endpoint_job, save_outputs
-    from comfypin.wiring import http_transport, runpod_jobs_api
+    from comfypin.wiring import http_transport, open_runpod_jobs_api
 
-    job: dict[str, object] = {"workflow": _workflow_document(arguments.workflow)}
+    job_input: dict[str, object] = {"workflow": _read_workflow(arguments.workflow)}
     if arguments.set:
-        job["set"] = dict(_override(text) for text in arguments.set)
+        job_input["set"] = dict(_parse_override(text) for text in arguments.set)
     if arguments.input:
-        job["inputs"] = [_input_file(text) for text in arguments.input]
+        job_input["inputs"] = [_parse_input(text) for text in arguments.input]
     if arguments.randomize_seeds:
-        job["randomize_seeds"] = True
-    identifier = _endpoint_id(arguments)
-    api = runpod_jobs_api(arguments.settings)
-    output = run_endpoint_job(api, identifier, job, timeout_s=arguments.timeout, on_progress=tell_progress)
+        job_input["randomize_seeds"] = True
+    identifier = _find_endpoint_id(arguments)
+    jobs_api = open_runpod_jobs_api(arguments.settings)
+    output = run_endpoint_job(jobs_api, identifier, job_input, timeout_s=arguments.timeout, on_progress=print_job_progress)
     client = HttpClient(transport=http_transport(arguments.settings))
-    saved = save_outputs(output, arguments.out_dir, client=client)
-    for warning in _strings(output.get("warnings")) + _strings(output.get("errors")):
-        _tell(f"warning: {warning}")
+    saved_files = save_outputs(output, arguments.out_dir, client=client)
+    # `errors` are those of single outputs; the job itself succeeded.
+    for warning in _list_strings(output.get("warnings")) + _list_strings(output.get("errors")):
+        print_on_stderr(f"warning: {warning}")
     if arguments.json:
-        files = [{"filename": s.filename, "path": str(s.path) if s.path else None, "uri": s.uri} for s in saved]
+        files = [
+            {
+                "filename": saved_file.filename,
+                "path": str(saved_file.path) if saved_file.path else None,
+                "uri": saved_file.uri,
+            }
+            for saved_file in saved_files
+        ]
         print(json.dumps({"saved": files}))
     else:
-        print("\n".join(str(item.path or item.uri) for item in saved))
+        print("\n".join(str(saved_file.path or saved_file.uri) for saved_file in saved_files))
     return 0
 
 
-def _endpoint_id(arguments: argparse.Namespace) -> str:
-    """The endpoint's id: looked up by its name in runpod.toml when there is such a file, else taken as it is."""
+def _find_endpoint_id(arguments: argparse.Namespace) -> str:
+    """Return the endpoint's id, looked up if runpod.toml names such an endpoint, else the argument itself."""
     from comfypin.runpod.deployment_file import read_deployment
     from comfypin.runpod.desired_state import plain_name, remote_name
-    from comfypin.wiring import runpod_api
+    from comfypin.wiring import open_runpod_api
 
-    name = str(arguments.endpoint)
+    endpoint_name = str(arguments.endpoint)
+    # Without a deployment, the argument must be an id.
     if not arguments.file.exists():
-        return name
+        return endpoint_name
     deployment = read_deployment(arguments.file).deployment
-    if name not in [item.name for item in deployment.endpoint]:
-        return name
-    wanted = remote_name(deployment.name, name)
-    for item in runpod_api(arguments.settings).list_resources("endpoint"):
-        if plain_name(item) == wanted:
+    if endpoint_name not in [item.name for item in deployment.endpoint]:
+        return endpoint_name
+    full_name = remote_name(deployment.name, endpoint_name)
+    for item in open_runpod_api(arguments.settings).list_resources("endpoint"):
+        if plain_name(item) == full_name:
             return str(item["id"])
-    raise UsageError(f"Endpoint {name!r} does not exist on RunPod yet; run `comfypin runpod apply` first.")
+    raise UsageError(f"Endpoint {endpoint_name!r} does not exist on RunPod yet; run `comfypin runpod apply` first.")
 
 
-def _workflow_document(source: str) -> object:
+def _read_workflow(source: str) -> object:
     from comfypin.workflow.read_file import read_workflow_bytes
 
     try:
         data = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
     except OSError as exc:
-        raise UsageError(f"The workflow {source} cannot be read: {exc.strerror or exc}.") from exc
+        raise UsageError(f"The workflow {source} cannot be read: {(exc.strerror or str(exc)).lower()}.") from exc
     return read_workflow_bytes(data, source=source).content
 
 
-def _input_file(text: str) -> dict[str, str]:
-    """A load node's file as a job carries it: its bytes, or the address that the worker fetches it from."""
-    node, separator, source = text.partition("=")
-    if not separator or not node or not source:
-        raise UsageError(f"--input takes NODE=FILE, not {text!r}.")
-    name = re.sub(r"[^A-Za-z0-9._-]", "_", source.partition("?")[0].rpartition("/")[2]).lstrip(".") or "input"
+def _parse_input(text: str) -> dict[str, str]:
+    """Return a load node's file as a job carries it: its bytes, or the address that the worker fetches it from."""
+    node_name, separator, source = text.partition("=")
+    if not separator or not node_name or not source:
+        raise UsageError(f"--input {text!r} is not NODE=FILE, such as 12=cat.png.")
+    # The name becomes a file on the worker, so it must be a plain one.
+    file_name = re.sub(r"[^A-Za-z0-9._-]", "_", source.partition("?")[0].rpartition("/")[2]).lstrip(".") or "input"
+    # The worker fetches an address itself, so large files need not fit into a job.
     if re.match(r"(https?|s3|gs)://", source):
-        return {"node": node, "name": name, "url": source}
+        return {"node": node_name, "name": file_name, "url": source}
     try:
         data = Path(source).read_bytes()
     except OSError as exc:
-        raise UsageError(f"The input {source} cannot be read: {exc.strerror or exc}.") from exc
-    return {"node": node, "name": name, "data": base64.b64encode(data).decode()}
+        raise UsageError(f"--input {text}: the file cannot be read: {(exc.strerror or str(exc)).lower()}.") from exc
+    return {"node": node_name, "name": file_name, "data": base64.b64encode(data).decode()}
 
 
-def _override(text: str) -> tuple[str, object]:
+def _parse_override(text: str) -> tuple[str, object]:
     name, separator, value = text.partition("=")
     if not separator:
-        raise UsageError(f"--set takes NODE.INPUT=VALUE, not {text!r}.")
+        raise UsageError(f"--set {text!r} is not NODE.INPUT=VALUE, such as 6.text=cat.")
     try:
         return name, json.loads(value)
+    # Not JSON, so it is plain text: a prompt needs no quotes.
     except ValueError:
         return name, value
 
 
-def tell_progress(status: str, progress: object) -> None:
-    """One line on stderr."""
-    shown = progress if progress is None or isinstance(progress, str) else json.dumps(progress)
-    _tell(status if shown is None else f"{status}: {shown}")
+def print_job_progress(status: str, progress: object) -> None:
+    """Print the job's status and progress on one line."""
+    progress_text = progress if progress is None or isinstance(progress, str) else json.dumps(progress)
+    print_on_stderr(status if progress_text is None else f"{status}: {progress_text}")
 
 
-def _strings(value: object) -> list[str]:
+def _list_strings(value: object) -> list[str]:
     return [str(item) for item in value] if isinstance(value, list) else []
-
-
-def _tell(text: str) -> None:
-    print(text, file=sys.stderr)

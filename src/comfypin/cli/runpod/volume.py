@@ -8,19 +8,20 @@ comfypin runpod volume gc --volume NAME --keep RELEASE          what no kept rel
 
 import argparse
 import json
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from comfypin.cli.common import print_on_stderr, read_named_lock
+from comfypin.cli.flag_values import format_count, format_size
+from comfypin.cli.runpod.volume_reports import print_push_report, record_to_json
 from comfypin.errors import UsageError
 
 if TYPE_CHECKING:
     from comfypin.lock.model import Lock
     from comfypin.models.interface import PullWatcher
     from comfypin.runpod.volume_bucket import VolumeBucket
-    from comfypin.runpod.volume_push import PushedFile
     from comfypin.runpod.volume_release import FileToPush, OwedModel, PushRecord
     from comfypin.runpod.volumes import NetworkVolume, PushDestination
     from comfypin.settings.environment import Settings
@@ -30,44 +31,60 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the verbs and their flags."""
     parser.description = __doc__
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    push = _verb(verbs, "push", _push, "bring a release's models and env pack to volumes")
-    push.add_argument("lock", metavar="LOCK", help="a lock file, or a release's name")
-    push.add_argument("--models-dir", type=Path, metavar="DIR", help="where models lie here (default: MODELS_DIR)")
-    push.add_argument("--home", type=Path, metavar="DIR", help="where the env is made here (default: COMFY_HOME)")
-    push.add_argument("--no-env", action="store_true", help="models only")
-    push.add_argument("--overwrite", action="store_true", help="replace files of others that are in the way")
-    push.add_argument(
-        "--part-size", type=_part_bytes, metavar="MB", help="the size of parts, 5 to 450 (32); small for slow lines"
+    verb_parsers = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    push_parser = _add_verb(verb_parsers, "push", _push_release, "bring a release's models and env pack to volumes")
+    push_parser.add_argument("lock", metavar="LOCK", help="a lock file, or a release's name")
+    push_parser.add_argument(
+        "--models-dir", type=Path, metavar="DIR", help="the models folder of this machine (default: MODELS_DIR)"
     )
-    _verb(verbs, "ls", _ls, "list the releases on volumes, their files and sizes")
-    verify = _verb(verbs, "verify", _verify, "compare volumes with what was pushed there; exit code 70 on a difference")
-    verify.add_argument("--deep", action="store_true", help="read every byte back")
-    gc = _verb(verbs, "gc", _gc, "remove what was pushed and no kept release needs")
-    gc.add_argument(
-        "--keep", action="append", default=[], metavar="RELEASE", help="a release that stays; repeatable (all, if none)"
+    push_parser.add_argument(
+        "--home", type=Path, metavar="DIR", help="the folder of this machine's env (default: COMFY_HOME)"
     )
-    gc.add_argument("--remove", action="append", default=[], metavar="RELEASE", help="a release that goes; repeatable")
-    gc.add_argument("--yes", action="store_true", help="remove it; without, it is only listed")
+    push_parser.add_argument("--no-env", action="store_true", help="push only the models")
+    push_parser.add_argument("--overwrite", action="store_true", help="replace files that comfypin did not push")
+    push_parser.add_argument(
+        "--part-size",
+        type=_parse_part_size,
+        metavar="MB",
+        help="the part size, 5 to 450 (32); use small parts on slow lines",
+    )
+    _add_verb(verb_parsers, "ls", _list_releases, "list the releases on volumes, their files and sizes")
+    verify_parser = _add_verb(
+        verb_parsers,
+        "verify",
+        _verify_volumes,
+        "compare volumes with what was pushed there; exit code 70 on a difference",
+    )
+    verify_parser.add_argument("--deep", action="store_true", help="download and hash every byte")
+    gc_parser = _add_verb(verb_parsers, "gc", _collect_garbage, "remove what was pushed and no kept release needs")
+    gc_parser.add_argument(
+        "--keep", action="append", default=[], metavar="RELEASE", help="a release to keep (default: all); repeatable"
+    )
+    gc_parser.add_argument(
+        "--remove", action="append", default=[], metavar="RELEASE", help="a release to remove; repeatable"
+    )
+    gc_parser.add_argument("--yes", action="store_true", help="remove it; without --yes it is only listed")
 
 
-def _verb(  # type: ignore[no-untyped-def]
-    verbs, name: str, act: object, summary: str
+def _add_verb(
+    verb_parsers: "argparse._SubParsersAction[argparse.ArgumentParser]", verb_name: str, run_verb: object, summary: str
 ) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = verbs.add_parser(
-        name, help=summary, description=f"{summary[0].upper()}{summary[1:]}."
+    verb_parser: argparse.ArgumentParser = verb_parsers.add_parser(
+        verb_name, help=summary, description=f"{summary[0].upper()}{summary[1:]}."
     )
-    parser.add_argument(
-        "--volume", action="append", required=True, metavar="NAME", help="its name or id; repeatable for several"
+    verb_parser.add_argument(
+        "--volume", action="append", required=True, metavar="NAME", help="the volume's name or id; repeatable"
     )
-    parser.add_argument("--dc", action="append", default=[], metavar="DC", help="only in this data centre; repeatable")
-    parser.add_argument(
-        "--file", type=Path, default=Path("runpod.toml"), help="where volumes of that name may be named (runpod.toml)"
+    verb_parser.add_argument(
+        "--dc", action="append", default=[], metavar="DC", help="only in this data centre; repeatable"
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
-    parser.add_argument("--verbose", action="store_true", help="say more, with tracebacks")
-    parser.set_defaults(act=act)
-    return parser
+    verb_parser.add_argument(
+        "--file", type=Path, default=Path("runpod.toml"), help="the deployment that may name the volume (runpod.toml)"
+    )
+    verb_parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+    verb_parser.add_argument("--verbose", action="store_true", help="show the cause of failures")
+    verb_parser.set_defaults(act=run_verb)
+    return verb_parser
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -78,35 +95,36 @@ def execute(arguments: argparse.Namespace) -> int:
 # -- push
 
 
-def _push(arguments: argparse.Namespace) -> int:
-    from comfypin.cli.lock import read_named_lock
-    from comfypin.cli.model_progress import watching
+def _push_release(arguments: argparse.Namespace) -> int:
+    from comfypin.cli.model_progress import open_watcher
     from comfypin.models.target_paths import TargetRoots
     from comfypin.runpod.volume_release import owed_models
     from comfypin.runpod.volumes import push_to_all
 
-    began = time.monotonic()
+    began_s = time.monotonic()
     lock = read_named_lock(arguments.lock, arguments.settings)[1].lock
     settings = arguments.settings.with_flags(comfy_home=arguments.home, models_dir=arguments.models_dir)
     machine = settings.machine
-    places = TargetRoots(models_dir=machine.models_dir.absolute(), comfy_home=machine.comfy_home.absolute())
-    owed = owed_models(lock, places)
-    volumes = _volumes(arguments)
-    with watching(as_json=arguments.json) as watcher:
-        destinations = [_destination(arguments, lock, volume, watcher) for volume in volumes]
-        missing = [destination.pusher.select_missing(owed) for destination in destinations]
-        models = _local_models(lock, settings, [item for items in missing for item in items], watcher)
-        packs = _local_pack(arguments, lock, settings, destinations)
-        work = [
-            (destination, [*(models[item.key] for item in items), *pack])
-            for destination, items, pack in zip(destinations, missing, packs, strict=True)
+    target_places = TargetRoots(models_dir=machine.models_dir.absolute(), comfy_home=machine.comfy_home.absolute())
+    owed_files = owed_models(lock, target_places)
+    volumes = _find_volumes(arguments)
+    with open_watcher(as_json=arguments.json) as watcher:
+        destinations = [_make_destination(arguments, lock, volume, watcher) for volume in volumes]
+        missing_models = [destination.pusher.select_missing(owed_files) for destination in destinations]
+        local_models = _bring_models_here(
+            lock, settings, [owed_model for lacking in missing_models for owed_model in lacking], watcher
+        )
+        local_packs = _pack_env_here(arguments, lock, settings, destinations)
+        uploads = [
+            (destination, [*(local_models[owed_model.key] for owed_model in lacking), *pack_files])
+            for destination, lacking, pack_files in zip(destinations, missing_models, local_packs, strict=True)
         ]
-        pushed = push_to_all(work, finish=lambda destination: _finish(lock, owed, destination))
-    _print_pushed(destinations, pushed, len(owed), time.monotonic() - began, as_json=arguments.json)
+        pushed = push_to_all(uploads, finish=lambda destination: _finish_volume(lock, owed_files, destination))
+    print_push_report(destinations, pushed, len(owed_files), time.monotonic() - began_s, as_json=arguments.json)
     return 0
 
 
-def _destination(
+def _make_destination(
     arguments: argparse.Namespace, lock: "Lock", volume: "NetworkVolume", watcher: "PullWatcher"
 ) -> "PushDestination":
     from comfypin.lock.codec import lock_digest
@@ -121,37 +139,42 @@ def _destination(
         notes=arguments.settings.state_dir / "volumes",
     )
     pusher = VolumePusher(
-        _bucket(volume, arguments.settings), record, label=volume.data_center, options=options, watcher=watcher
+        _open_bucket(volume, arguments.settings), record, label=volume.data_center, options=options, watcher=watcher
     )
     return PushDestination(volume=volume, pusher=pusher)
 
 
-def _local_models(
+def _bring_models_here(
     lock: "Lock", settings: "Settings", missing: "list[OwedModel]", watcher: "PullWatcher"
 ) -> "dict[str, FileToPush]":
-    """The models that some volume lacks, brought here where they are not, verified; by key."""
+    """Pull the models that some volume lacks to this machine, and return them by object key."""
     from comfypin.runpod.volume_release import FileToPush
-    from comfypin.wiring import bring_models, model_store
+    from comfypin.wiring import bring_models, open_model_store
 
-    wanted = {item.key: item for item in missing}
-    needed = replace(lock, models=tuple(item.pin for item in wanted.values()))
-    bring_models(needed, settings, offline=settings.env.offline, watcher=watcher)
-    store = model_store(settings.machine.models_dir.absolute(), settings)
-    if wanted:
+    # By key: several volumes may lack a model, but it is pulled once.
+    wanted_models = {item.key: item for item in missing}
+    needed_lock = replace(lock, models=tuple(item.pin for item in wanted_models.values()))
+    bring_models(needed_lock, settings, offline=settings.env.offline, watcher=watcher)
+    store = open_model_store(settings.machine.models_dir.absolute(), settings)
+    if wanted_models:
         # Bringing a part of the release has noted that part alone.
         store.remember_release(lock.version_name, lock.models, create=False)
-    files = {}
-    for key, item in wanted.items():
-        path = item.path.resolve()
-        digest = item.sha256 or store.digest_of(path)
-        files[key] = FileToPush(key=key, path=path, sha256=digest, size_bytes=path.stat().st_size)
-    return files
+    local_files = {}
+    for object_key, owed_model in wanted_models.items():
+        # The link in the models folder leads to a blob.
+        local_path = owed_model.path.resolve()
+        # A pin may lack its sha256; the store has hashed the file.
+        digest = owed_model.sha256 or store.digest_of(local_path)
+        local_files[object_key] = FileToPush(
+            key=object_key, path=local_path, sha256=digest, size_bytes=local_path.stat().st_size
+        )
+    return local_files
 
 
-def _local_pack(
+def _pack_env_here(
     arguments: argparse.Namespace, lock: "Lock", settings: "Settings", destinations: "list[PushDestination]"
 ) -> "list[list[FileToPush]]":
-    """For each destination the env pack, where the release has one and the volume does not."""
+    """Return for each destination the env pack if its volume lacks it, else no file."""
     import platform
 
     from comfypin.digest import Digest
@@ -159,136 +182,118 @@ def _local_pack(
     from comfypin.env.realize_plan import build_key
     from comfypin.runpod.errors import PlatformUnfit
     from comfypin.runpod.volume_release import PACKS, FileToPush
-    from comfypin.wiring import env_pack
+    from comfypin.wiring import ensure_env_pack
 
     if arguments.no_env or lock.engine.kind != "comfyui":
         return [[] for _ in destinations]
     machine = machine_name(platform.system(), platform.machine())
+    # RunPod's workers are linux-x86_64, and an env pack fits one platform only.
     if machine != "linux-x86_64":
         raise PlatformUnfit(platform=machine)
+    # The pack's name ends with its digest, which is not known before it is made.
     prefix = f"{PACKS}/{build_key(lock, machine)}."
     lacking = []
     for destination in destinations:
-        key = destination.pusher.recorded_key(prefix)
-        known = destination.pusher.find_pushed(key, None) if key else None
-        if known is not None:
-            destination.pusher.note_file(known)
-        lacking.append(known is None)
+        object_key = destination.pusher.recorded_key(prefix)
+        known_object = destination.pusher.find_pushed(object_key, None) if object_key else None
+        if known_object is not None:
+            destination.pusher.note_file(known_object)
+        lacking.append(known_object is None)
     if not any(lacking):
         return [[] for _ in destinations]
-    path = env_pack(lock, settings, tell=_tell)
-    pack = FileToPush(
-        key=f"{PACKS}/{path.name}",
-        path=path,
-        sha256=Digest.of_file(path),
-        size_bytes=path.stat().st_size,
+    pack_path = ensure_env_pack(lock, settings, report=print_on_stderr)
+    pack_file = FileToPush(
+        key=f"{PACKS}/{pack_path.name}",
+        path=pack_path,
+        sha256=Digest.of_file(pack_path),
+        size_bytes=pack_path.stat().st_size,
         kind="env",
     )
-    return [[pack] if lacks else [] for lacks in lacking]
+    return [[pack_file] if lacks_pack else [] for lacks_pack in lacking]
 
 
-def _finish(lock: "Lock", owed: "list[OwedModel]", destination: "PushDestination") -> None:
-    """Tell the models' store on the volume of the release, then write that all is there."""
+def _finish_volume(lock: "Lock", owed_models: "list[OwedModel]", destination: "PushDestination") -> None:
+    """Record the release in the volume's model store, then mark the push as complete."""
     from comfypin.digest import Digest
     from comfypin.runpod.volume_release import store_record
 
     pusher = destination.pusher
-    files = pusher.recorded_files
-    if owed:
-        digests = {item.pin.target_path: item.sha256 or Digest(files[item.key].sha256) for item in owed}
-        key, data = store_record(replace(lock, models=tuple(item.pin for item in owed)), digests)
-        if pusher.bucket.read_object(key) != data:
-            pusher.bucket.put_object(key, data)
-    pusher.finish_release()
-
-
-def _print_pushed(
-    destinations: "list[PushDestination]",
-    pushed: "dict[str, list[PushedFile]]",
-    models: int,
-    seconds: float,
-    *,
-    as_json: bool,
-) -> None:
-    rows = []
-    for destination in destinations:
-        done = pushed[destination.volume.identifier]
-        files = [
-            {
-                "key": item.key,
-                "state": item.outcome,
-                "sha256": item.sha256,
-                "size_bytes": item.size_bytes,
-                "sent_bytes": item.sent_bytes,
-            }
-            for item in done
-        ]
-        sent = sum(item.sent_bytes for item in done)
-        total = len(destination.pusher.recorded_files)
-        volume = destination.volume
-        rows.append(
-            {"volume": volume.identifier, "data_center": volume.data_center, "sent_bytes": sent, "pushed": files}
+    recorded_files = pusher.recorded_files
+    if owed_models:
+        digests = {
+            owed_model.pin.target_path: owed_model.sha256 or Digest(recorded_files[owed_model.key].sha256)
+            for owed_model in owed_models
+        }
+        record_key, record_bytes = store_record(
+            replace(lock, models=tuple(owed_model.pin for owed_model in owed_models)), digests
         )
-        if not as_json:
-            there = f"{_count(total, 'file')} there ({_count(models, 'model')})"
-            print(f"{volume}: {there}, {_size(sent)} sent in {seconds:.1f} s")
-    if as_json:
-        print(json.dumps({"volumes": rows, "seconds": round(seconds, 3)}, indent=2, sort_keys=True))
+        if pusher.bucket.read_object(record_key) != record_bytes:
+            pusher.bucket.put_object(record_key, record_bytes)
+    pusher.finish_release()
 
 
 # -- ls, verify, gc
 
 
-def _ls(arguments: argparse.Namespace) -> int:
-    rows = [(volume, record) for volume, _bucket, records in _recorded(arguments) for record in records]
+def _list_releases(arguments: argparse.Namespace) -> int:
+    volume_records = [
+        (volume, record) for volume, _bucket, records in _read_volume_records(arguments) for record in records
+    ]
     if arguments.json:
-        print(json.dumps({"releases": [_record_to_json(volume, record) for volume, record in rows]}, indent=2))
+        print(json.dumps({"releases": [record_to_json(volume, record) for volume, record in volume_records]}, indent=2))
         return 0
-    for volume, record in rows:
+    for volume, record in volume_records:
         state = "" if record.complete else "  (push not ended)"
-        total = sum(item.size_bytes for item in record.files.values())
-        print(f"{volume}: {record.release}, {_size(total)}{state}")
-        for item in sorted(record.files.values(), key=lambda item: item.key):
-            print(f"  {_size(item.size_bytes):>10}  {item.key}")
-    if not rows:
+        total_bytes = sum(item.size_bytes for item in record.files.values())
+        print(f"{volume}: {record.release}, {format_size(total_bytes)}{state}")
+        for recorded_file in sorted(record.files.values(), key=lambda item: item.key):
+            print(f"  {format_size(recorded_file.size_bytes):>10}  {recorded_file.key}")
+    if not volume_records:
         print("No release was pushed there yet: comfypin runpod volume push LOCK --volume NAME")
     return 0
 
 
-def _verify(arguments: argparse.Namespace) -> int:
+def _verify_volumes(arguments: argparse.Namespace) -> int:
     from comfypin.runpod.errors import VolumeDiffers
     from comfypin.runpod.volume_care import verify_volume
 
-    checked = 0
-    for volume, bucket, records in _recorded(arguments):
-        found = verify_volume(bucket, records, deep=arguments.deep)
-        if found:
+    checked_files = 0
+    for volume, bucket, records in _read_volume_records(arguments):
+        differences = verify_volume(bucket, records, deep=arguments.deep)
+        if differences:
             raise VolumeDiffers(
-                volume=str(volume), findings=[f"{item.release}: {item.key} {item.problem}" for item in found]
+                volume=str(volume),
+                findings=[f"{difference.release}: {difference.key} {difference.problem}" for difference in differences],
             )
-        checked += sum(len(record.files) for record in records)
-    how = "every byte read" if arguments.deep else "by size and etag; --deep reads every byte"
-    people = f"{_count(checked, 'file')} as pushed ({how})" if checked else "No release was pushed there yet."
-    print(json.dumps({"files": checked, "deep": arguments.deep}) if arguments.json else people)
+        checked_files += sum(len(record.files) for record in records)
+    method = "every byte read" if arguments.deep else "by size and etag; --deep reads every byte"
+    sentence = (
+        f"{format_count(checked_files, 'file')} as pushed ({method})"
+        if checked_files
+        else "No release was pushed there yet."
+    )
+    print(json.dumps({"files": checked_files, "deep": arguments.deep}) if arguments.json else sentence)
     return 0
 
 
-def _gc(arguments: argparse.Namespace) -> int:
+def _collect_garbage(arguments: argparse.Namespace) -> int:
     from comfypin.runpod.volume_care import find_garbage, remove_garbage
 
     if arguments.keep and arguments.remove:
-        raise UsageError("Say which releases stay (--keep) or which go (--remove), not both.")
-    rows = []
-    for volume, bucket, records in _recorded(arguments):
-        names = {record.release for record in records}
-        if unknown := sorted(set(arguments.keep + arguments.remove) - names):
-            there = ", ".join(sorted(names)) or "none"
-            raise UsageError(f"{volume} has no release {', '.join(unknown)}; it has {there}.")
-        keep = set(arguments.keep) or names - set(arguments.remove)
-        garbage = find_garbage(bucket, keep=keep)
+        raise UsageError("--keep and --remove contradict each other; say which releases stay, or which go.")
+    volume_garbage = []
+    for volume, bucket, records in _read_volume_records(arguments):
+        release_names = {record.release for record in records}
+        # A misspelt name would remove what should stay.
+        if unknown := sorted(set(arguments.keep + arguments.remove) - release_names):
+            present_names = ", ".join(sorted(release_names)) or "none"
+            raise UsageError(f"{volume} has no release {', '.join(unknown)}; it has {present_names}.")
+        # Without --keep every release stays, but for those of --remove.
+        kept_releases = set(arguments.keep) or release_names - set(arguments.remove)
+        garbage = find_garbage(bucket, keep=kept_releases)
         if arguments.yes:
             remove_garbage(bucket, garbage)
-        rows.append((volume, garbage))
+        volume_garbage.append((volume, garbage))
     if arguments.json:
         facts = [
             {
@@ -298,76 +303,54 @@ def _gc(arguments: argparse.Namespace) -> int:
                 "releases": [record.release for record in garbage.records],
                 "size_bytes": garbage.size_bytes,
             }
-            for volume, garbage in rows
+            for volume, garbage in volume_garbage
         ]
         print(json.dumps({"garbage": facts, "removed": arguments.yes}, indent=2))
         return 0
-    for volume, garbage in rows:
-        for item in garbage.objects:
-            print(f"{_size(item.size_bytes):>10}  {item.key}")
+    for volume, garbage in volume_garbage:
+        for object_entry in garbage.objects:
+            print(f"{format_size(object_entry.size_bytes):>10}  {object_entry.key}")
         for upload in garbage.uploads:
             print(f"unfinished  {upload.key} (begun {upload.begun})")
-        done = "removed" if arguments.yes else "would go; --yes removes it"
+        done = "removed" if arguments.yes else "would be removed; --yes removes it"
         count = len(garbage.objects) + len(garbage.uploads) + len(garbage.records)
-        print(f"{volume}: {_size(garbage.size_bytes)} {done}" if count else f"{volume}: nothing is to be removed")
+        print(
+            f"{volume}: {format_size(garbage.size_bytes)} {done}" if count else f"{volume}: there is nothing to remove"
+        )
     return 0
 
 
-def _record_to_json(volume: "NetworkVolume", record: "PushRecord") -> dict[str, object]:
-    return {
-        "volume": volume.identifier,
-        "data_center": volume.data_center,
-        "release": record.release,
-        "lock_digest": record.lock_digest,
-        "complete": record.complete,
-        "files": [
-            {"key": item.key, "sha256": item.sha256, "size_bytes": item.size_bytes, "kind": item.kind}
-            for item in sorted(record.files.values(), key=lambda item: item.key)
-        ],
-    }
-
-
-def _recorded(arguments: argparse.Namespace) -> "list[tuple[NetworkVolume, VolumeBucket, list[PushRecord]]]":
+def _read_volume_records(arguments: argparse.Namespace) -> "list[tuple[NetworkVolume, VolumeBucket, list[PushRecord]]]":
     from comfypin.runpod.volume_release import read_records
 
-    found = []
-    for volume in _volumes(arguments):
-        bucket = _bucket(volume, arguments.settings)
-        found.append((volume, bucket, read_records(bucket)))
-    return found
+    volume_records = []
+    for volume in _find_volumes(arguments):
+        bucket = _open_bucket(volume, arguments.settings)
+        volume_records.append((volume, bucket, read_records(bucket)))
+    return volume_records
 
 
-def _volumes(arguments: argparse.Namespace) -> "list[NetworkVolume]":
+def _find_volumes(arguments: argparse.Namespace) -> "list[NetworkVolume]":
     from comfypin.runpod.deployment_file import read_deployment
     from comfypin.runpod.volumes import find_volumes
-    from comfypin.wiring import runpod_api
+    from comfypin.wiring import open_runpod_api
 
     deployment = read_deployment(arguments.file).deployment.name if arguments.file.exists() else None
-    return find_volumes(runpod_api(arguments.settings), arguments.volume, centers=arguments.dc, deployment=deployment)
+    return find_volumes(
+        open_runpod_api(arguments.settings), arguments.volume, centers=arguments.dc, deployment=deployment
+    )
 
 
-def _bucket(volume: "NetworkVolume", settings: "Settings") -> "VolumeBucket":
-    from comfypin.wiring import volume_bucket
+def _open_bucket(volume: "NetworkVolume", settings: "Settings") -> "VolumeBucket":
+    from comfypin.wiring import open_volume_bucket
 
-    return volume_bucket(volume.identifier, volume.data_center, settings)
+    return open_volume_bucket(volume.identifier, volume.data_center, settings)
 
 
-def _part_bytes(text: str) -> int:
+def _parse_part_size(text: str) -> int:
     from comfypin.runpod.volume_push import LARGEST_PART_BYTES, MIB, SMALLEST_PART_BYTES
 
     size = int(text) * MIB if text.isdigit() else 0
     if not SMALLEST_PART_BYTES <= size <= LARGEST_PART_BYTES:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size of parts; give MB from 5 to 450")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a part size in MB from 5 to 450")
     return size
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
-
-
-def _tell(text: str) -> None:
-    print(text, file=sys.stderr)

@@ -1,0 +1,99 @@
+"""The code that commands share: reading a release or a workflow, common flags, and lines on stderr.
+
+Imported by every command, so nothing heavy is imported at the top.
+"""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from comfypin.errors import ComfypinError
+
+if TYPE_CHECKING:
+    from comfypin.lock.codec import Reading
+    from comfypin.lock.model import Lock
+    from comfypin.settings.environment import Settings
+    from comfypin.workflow.document import Document
+
+log = logging.getLogger(__name__)
+
+
+def add_home_flag(parser: argparse.ArgumentParser) -> None:
+    """Add the flag --home, the same for every command that needs it."""
+    parser.add_argument(
+        "--home", type=Path, metavar="DIR", help="the folder of the env (default: COMFY_HOME, /opt/comfy)"
+    )
+
+
+def read_named_lock(lock_name: str | None, settings: "Settings") -> "tuple[str, Reading]":
+    """Return the path of the lock that `--lock` or the environment names, and the lock. Raises `LockError`."""
+    # Imported here, so that --help does not pay for it.
+    from comfypin.lock.codec import read_lock
+    from comfypin.lock.lookup import find_lock
+
+    lock_path = find_lock(lock_name, lock_path=settings.machine.lock_path, version_name=settings.machine.version_name)
+    return str(lock_path), read_lock(lock_path)
+
+
+def read_release(lock_name: str | None, settings: "Settings") -> "Lock":
+    """Return the lock that a flag or the environment names, and log its warnings. Raises `LockError`."""
+    lock_path, reading = read_named_lock(lock_name, settings)
+    for warning in reading.warnings:
+        log.warning("%s: %s", lock_path, warning)
+    return reading.lock
+
+
+def read_workflow(path: str) -> "Document":
+    """Read a workflow file of any format, or stdin for `-`. Raises `WorkflowNotFound`, `WorkflowUnreadable`."""
+    from comfypin.workflow.errors import WorkflowNotFound
+    from comfypin.workflow.read_file import MAX_FILE_BYTES, read_workflow_bytes
+
+    try:
+        if path == "-":
+            # A limit, since stdin may never end.
+            return read_workflow_bytes(sys.stdin.buffer.read(MAX_FILE_BYTES), source="on stdin")
+        with Path(path).open("rb") as workflow_file:
+            return read_workflow_bytes(workflow_file.read(MAX_FILE_BYTES), source=path)
+    # `open` raises ValueError for a path with a NUL byte.
+    except (OSError, ValueError) as exc:
+        reason = (exc.strerror or str(exc)).lower() if isinstance(exc, OSError) else str(exc)
+        raise WorkflowNotFound(path=path, reason=reason) from exc
+
+
+def report_progress(text: str) -> None:
+    """Print one line of progress on stderr."""
+    print(f"comfypin: {text}", file=sys.stderr)
+
+
+def print_on_stderr(text: str) -> None:
+    """Print a line that is meant for people; stdout belongs to results."""
+    print(text, file=sys.stderr)
+
+
+def report_failure(error: ComfypinError, arguments: Sequence[str]) -> None:
+    """Print a failure: one sentence on stderr, and with --json an object on stdout."""
+    try:
+        if "--json" in arguments:
+            import json
+
+            # On stdout like a result: a script that asked for JSON reads one stream.
+            print(json.dumps({"error": error.to_json()}, default=str), flush=True)
+        print(f"comfypin: {error.message}", file=sys.stderr)
+        if "--verbose" in arguments and error.__cause__ is not None:
+            print(f"  because of {type(error.__cause__).__name__}: {error.__cause__}", file=sys.stderr)
+        # A closed pipe only fails when it is flushed.
+        sys.stderr.flush()
+    except OSError:
+        # Nobody listens; the exit code still tells.
+        abandon_stdout()
+
+
+def abandon_stdout() -> None:
+    """Discard what is still buffered for stdout, so that Python does not fail when it closes it."""
+    null_device = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null_device, 1)
+    os.close(null_device)
