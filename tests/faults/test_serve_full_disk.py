@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.serve.test_queue import Work, a_queue, send, state
 
 from comfypin.queue.errors import JobsNotStored, JobsUnusable
 from comfypin.queue.scheduler import LocalJobQueue

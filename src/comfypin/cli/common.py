@@ -4,6 +4,7 @@ Imported by every command, so nothing heavy is imported at the top.
 """
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 from comfypin.errors import ComfypinError
 
 if TYPE_CHECKING:
-    from comfypin.lock.codec import Reading
+    from comfypin.lock.codec import ReadLock
     from comfypin.lock.model import Lock
     from comfypin.settings.environment import Settings
     from comfypin.workflow.document import Document
@@ -29,7 +30,7 @@ def add_home_flag(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def read_named_lock(lock_name: str | None, settings: "Settings") -> "tuple[str, Reading]":
+def read_named_lock(lock_name: str | None, settings: "Settings") -> "tuple[str, ReadLock]":
     """Return the path of the lock that `--lock` or the environment names, and the lock. Raises `LockError`."""
     # Imported here, so that --help does not pay for it.
     from comfypin.lock.codec import read_lock
@@ -76,20 +77,18 @@ def print_on_stderr(text: str) -> None:
 
 def report_failure(error: ComfypinError, arguments: Sequence[str]) -> None:
     """Print a failure: one sentence on stderr, and with --json an object on stdout."""
-    try:
-        if "--json" in arguments:
-            import json
+    if "--json" in arguments:
+        import json
 
-            # On stdout like a result: a script that asked for JSON reads one stream.
+        try:
             print(json.dumps({"error": error.to_json()}, default=str), flush=True)
+        except OSError:
+            abandon_stdout()  # nobody listens there; stderr and the exit code still tell
+    with contextlib.suppress(OSError):
         print(f"comfypin: {error.message}", file=sys.stderr)
         if "--verbose" in arguments and error.__cause__ is not None:
             print(f"  because of {type(error.__cause__).__name__}: {error.__cause__}", file=sys.stderr)
-        # A closed pipe only fails when it is flushed.
         sys.stderr.flush()
-    except OSError:
-        # Nobody listens; the exit code still tells.
-        abandon_stdout()
 
 
 def abandon_stdout() -> None:

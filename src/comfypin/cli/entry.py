@@ -65,7 +65,11 @@ def _choose_services(
         case "command":
             return (ContainerService(name=command[0], argv=tuple(command), main=True),)
         case "worker":
-            return (ContainerService(name="worker", argv=(*COMFYPIN, "worker", *grace_arguments(entry_settings)), main=True),)
+            return (
+                ContainerService(
+                    name="worker", argv=(*COMFYPIN, "worker", *grace_arguments(entry_settings)), main=True
+                ),
+            )
         case "pod":
             lock = read_release(None, settings)
             output = _ensure_writable(

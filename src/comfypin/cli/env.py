@@ -127,13 +127,11 @@ def _pack_env(arguments: argparse.Namespace) -> int:
     if receipt is None:
         raise NothingRealized(home=home.root)
     env_folder = home.build_folder(receipt.key)
-    pack_address = open_pack_store(arguments.place, arguments.settings)
+    pack_store = open_pack_store(arguments.place, arguments.settings)
     # Whoever builds it anew, or removes it, waits; on a volume that is read only there is nobody.
     writable = os.access(home.root, os.W_OK)
     with acquire_lease(home.lease_path(receipt.key), purpose="pack an env") if writable else nullcontext():
-        pack_address = shelf.publish_env(
-        env_folder, pack_name(receipt.key, receipt.platform)
-    )
+        pack_address = pack_store.publish_env(env_folder, pack_name(receipt.key, receipt.platform))
     print(json.dumps({"pack": pack_address}) if arguments.json else pack_address)
     return 0
 
@@ -147,16 +145,16 @@ def _collect_garbage(arguments: argparse.Namespace) -> int:
     home = _make_home(arguments)
     source_places = make_source_places(arguments.settings)
     kept_locks = [read_named_lock(name, arguments.settings)[1].lock for name in arguments.keep]
-    with alone_with(places.cache) as is_alone:
+    with alone_with(source_places.cache) as is_alone:
         if not is_alone:
             print("comfypin: an env is made from the caches just now; they are left as they are.", file=sys.stderr)
-    # The current env is kept, whether or not --keep names its lock.
+        # The current env is kept, whether or not --keep names its lock.
         if home.lock_copy.is_file():
-        kept_locks.append(read_lock(home.lock_copy).lock)
+            kept_locks.append(read_lock(home.lock_copy).lock)
         garbage = find_garbage(home, kept_locks, source_places, with_caches=is_alone)
-    total_bytes = sum(item.size_bytes for item in garbage)
-    # Without --yes it is only listed.
-    freed_bytes = collect_garbage(home, garbage, source_places) if arguments.yes else None
+        total_bytes = sum(item.size_bytes for item in garbage)
+        # Without --yes it is only listed.
+        freed_bytes = collect_garbage(home, garbage, source_places) if arguments.yes else None
     if arguments.json:
         facts = {"garbage": [item.to_json() for item in garbage], "size_bytes": total_bytes, "freed_bytes": freed_bytes}
         print(json.dumps(facts, indent=2, sort_keys=True))

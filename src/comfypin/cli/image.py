@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from comfypin.image.build_plan import ImagePlan
     from comfypin.image.context import BuildContext, ImageOptions
     from comfypin.image.image_record import PushedImage
-    from comfypin.image.interface import Built, ContainerBuilder, Report
+    from comfypin.image.interface import BuiltImage, ContainerBuilder, Report
     from comfypin.image.registry_login import Credential
     from comfypin.lock.model import Lock
     from comfypin.settings.environment import Settings
@@ -159,7 +159,7 @@ def _build_image(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _print_built(built_image: "Built", image_tags: "Sequence[str]", plan: "ImagePlan", *, as_json: bool) -> None:
+def _print_built(built_image: "BuiltImage", image_tags: "Sequence[str]", plan: "ImagePlan", *, as_json: bool) -> None:
     image_facts = {
         "image": built_image.image_id,
         "tags": list(image_tags),
@@ -174,7 +174,8 @@ def _print_built(built_image: "Built", image_tags: "Sequence[str]", plan: "Image
 
 
 def _make_image_plan(
-    lock: "Lock", image_wish: "ImageOptions",
+    lock: "Lock",
+    image_wish: "ImageOptions",
     context: "BuildContext",
     builder: "ContainerBuilder",
     tag: str,
@@ -196,7 +197,9 @@ def _make_image_plan(
     sizes = dict(zip(packages, unpacked_bytes, strict=True))
     # An image is Linux, whatever this machine is.
     target_name = next((name for name in sorted(lock.python.targets) if name.startswith("linux-")), None)
-    return make_image_plan(lock, image_wish, context, target=target_name, size_of=lambda pin: sizes[pin], known=known_layers)
+    return make_image_plan(
+        lock, image_wish, context, target=target_name, size_of=lambda pin: sizes[pin], known=known_layers
+    )
 
 
 def _show_plan(plan: "ImagePlan", arguments: argparse.Namespace) -> None:
@@ -277,7 +280,9 @@ def _attach_contents(
     # The push used the login that docker stores; the attachment goes through the registry's API and needs it too.
     if credential is None:
         credential = stored_credential(registry_host(pushed_image.reference), settings.pick_variables(VARIABLES))
-    repository = ImageRepository(reference=pushed_image.reference, credential=credential, proxies=http_proxies(settings))
+    repository = ImageRepository(
+        reference=pushed_image.reference, credential=credential, proxies=http_proxies(settings)
+    )
     data, title = export_lock(lock, "cyclonedx").encode(), f"comfy-{lock.version_name}.cdx.json"
     return attach_document(repository, pushed_image.digest, kind=CYCLONEDX, data=data, title=title)
 

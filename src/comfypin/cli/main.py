@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from comfypin import __version__
-from comfypin.cli.stopping import Stopped, heeding_signals
 from comfypin.cli.common import abandon_stdout, report_failure
+from comfypin.cli.stopping import Stopped, heeding_signals
 from comfypin.errors import Cancelled, ComfypinError, OutputError, UsageError, declare
 
 # Each noun is a module of this package with `configure(parser)` and `execute(arguments) -> int`;
@@ -60,9 +60,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else list(argv)
     _open_missing_streams()
     try:
-        exit_code = _run_command(arguments)
+        with heeding_signals():
+            exit_code = _run_command(arguments)
             sys.stdout.flush()
     except KeyboardInterrupt as stopped:
+        failure = stopped.failure if isinstance(stopped, Stopped) else Cancelled("Stopped.")
         report_failure(failure, arguments)
         return failure.exit_code
     except ComfypinError as error:
@@ -88,7 +90,7 @@ def _handle_unexpected(error: Exception, arguments: Sequence[str]) -> int:
 
     from comfypin.machine_errors import machine_failure
 
-        lacking = machine_failure(error, os.environ)
+    lacking = machine_failure(error, os.environ)
     if "--verbose" in arguments:
         if lacking is None:
             raise error

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from comfypin.lock.model import ModelPin
     from comfypin.models.gc import BlobUse
-    from comfypin.models.pull import PullReport
-    from comfypin.models.verify import Finding
+    from comfypin.models.pull_report import PullReport
+    from comfypin.models.verify import ModelFinding
 
 
 def print_pull_report(pull_report: "PullReport", elapsed_s: float, *, as_json: bool) -> None:
@@ -43,21 +43,21 @@ def print_pull_report(pull_report: "PullReport", elapsed_s: float, *, as_json: b
 
 
 def print_findings(
-    models: "list[tuple[ModelPin, Path]]", findings: "list[Finding]", elapsed_s: float, *, as_json: bool
+    models: "list[tuple[ModelPin, Path]]", findings: "list[ModelFinding]", elapsed_s: float, *, as_json: bool
 ) -> None:
     """Print what was found at each model's path."""
-    from comfypin.models.verify import Present, describe
+    from comfypin.models.verify import Present, describe_finding
 
     if as_json:
         found_facts = [
-            {"model": pin.name, "path": str(path), "finding": type(finding).__name__, "says": describe(finding)}
+            {"model": pin.name, "path": str(path), "finding": type(finding).__name__, "says": describe_finding(finding)}
             for (pin, path), finding in zip(models, findings, strict=True)
         ]
         print(json.dumps({"models": found_facts, "seconds": round(elapsed_s, 3)}, indent=2, sort_keys=True))
         return
     for (_, path), finding in zip(models, findings, strict=True):
         if isinstance(finding, Present):
-            print(f"{path}: {'verified' if finding.proven else describe(finding)}")
+            print(f"{path}: {'verified' if finding.proven else describe_finding(finding)}")
     print(f"{len(findings)} models in {elapsed_s:.2f} s", file=sys.stderr)
 
 

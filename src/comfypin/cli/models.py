@@ -318,11 +318,15 @@ def _collect_garbage(arguments: argparse.Namespace) -> int:
             ", ".join(sorted(known_releases)) or "none",
         )
         raise UsageError(f"--keep-releases names {unknown_text}, but the store only knows {known_text}.")
-    chosen_blobs = choose_blobs(blob_uses, kept_releases=kept_releases, budget_bytes=arguments.budget, even_kept=arguments.even_kept)
+    chosen_blobs = choose_blobs(
+        blob_uses, kept_releases=kept_releases, budget_bytes=arguments.budget, even_kept=arguments.even_kept
+    )
     if arguments.dry_run:
         print_removed(chosen_blobs, "would be removed", as_json=arguments.json)
         return 0
-    gc_report = collect_garbage(blob_store, target_places, chosen_blobs, kept_releases=set() if arguments.even_kept else kept_releases)
+    gc_report = collect_garbage(
+        blob_store, target_places, chosen_blobs, kept_releases=set() if arguments.even_kept else kept_releases
+    )
     print_removed(list(gc_report.removed), "removed", as_json=arguments.json)
     for blob_use in gc_report.busy:
         print(f"comfypin: {blob_use.digest.hex[:16]} is in use, so it was kept", file=sys.stderr)
@@ -346,7 +350,8 @@ def _add_model(arguments: argparse.Namespace) -> int:
     model_spec = replace(parse_model_spec(arguments.source), allow_pickle=arguments.allow_pickle)
     (model_pin,) = pin_models(
         [model_spec],
-        make_model_describer(arguments.settings), report=report_progress,
+        make_model_describer(arguments.settings),
+        report=report_progress,
     )
     # A pickle runs code when it is loaded.
     refusal = pickle_by_name(model_pin)

@@ -272,7 +272,7 @@ def _print_result(job_result: "JobResult", run_plan: RunPlan) -> None:
     if run_plan.as_json:
         from comfypin.jobs.result_json import report_to_json
 
-        print(json.dumps(job_result.to_json(result), ensure_ascii=False))
+        print(json.dumps(report_to_json(job_result), ensure_ascii=False))
         return
     for node_id, texts in job_result.texts.items():
         for text in texts:

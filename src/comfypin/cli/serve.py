@@ -144,7 +144,9 @@ async def _run_server(arguments: argparse.Namespace, lock: "Lock", settings: Set
             allow_private=arguments.allow_private_inputs,
             proxies=wiring.http_proxies(settings),
         )
-        queue = LocalJobQueue(store, webhooks, _make_queue_limits(arguments), worker_id=server_settings.pod_id or "local")
+        queue = LocalJobQueue(
+            store, webhooks, _make_queue_limits(arguments), worker_id=server_settings.pod_id or "local"
+        )
         site = Site(queue, outputs)
         app = make_app(site, AccessRules(token=token, max_body_bytes=arguments.max_body_mb * 1_000_000))
         folder = ServedOutputFolder(outputs, base_url=_choose_base_url(server_settings, address, bound_port))
@@ -163,10 +165,10 @@ async def _run_server(arguments: argparse.Namespace, lock: "Lock", settings: Set
 
 def _lease_state(state_folder: Path) -> "Lease":
     """Return the lease of the state folder, since two servers would run each job twice. Raises `AlreadyServing`."""
-    from comfypin.lease import Lease, try_acquire
+    from comfypin.lease import Lease, try_acquire_lease
     from comfypin.queue.errors import AlreadyServing
 
-    lease = try_acquire(state_folder / "jobs.lease", purpose="serve")
+    lease = try_acquire_lease(state_folder / "jobs.lease", purpose="serve")
     if not isinstance(lease, Lease):
         raise AlreadyServing(path=str(state_folder), holder=str(lease))
     return lease
@@ -179,7 +181,7 @@ def _choose_ports(arguments: argparse.Namespace, server_settings: ServerSettings
     if server_settings.health_port:
         ports.append(server_settings.health_port)
     # Numbers above 65535 stand for symmetrical ports: RunPod chooses the real ones when the pod starts.
-    return [server_settings.mapped(port) for port in ports]
+    return [server_settings.listening_port(port) for port in ports]
 
 
 def _make_service_opener(

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from comfypin.sync.outbox import Outbox
     from comfypin.sync.outbox_row import OutboxCounts, OutboxRow
     from comfypin.sync.sync_events import SyncEvent
+    from comfypin.sync.sync_options import SyncOptions
 
 _SECONDS = seconds_below(1e6, or_zero=True)
 

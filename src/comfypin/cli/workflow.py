@@ -86,13 +86,15 @@ def _convert_workflow(arguments: argparse.Namespace) -> int:
     workflow = load_workflow(document, catalogue)
     if workflow.conversion is not None:
         # A node of an unknown class cannot be converted, and the rest without it is another workflow.
-        refuse(workflow.source, workflow.conversion.unknown)
+        raise_if_errors(workflow.source, workflow.conversion.unknown)
     for warning in workflow.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     graph = workflow.graph
     if arguments.randomize_seeds:
         graph = change_seeds(graph, workflow.seeds, catalogue)
-    api_json = json.dumps(workflow.fill_texts(graph, datetime.now().astimezone()).to_api(), indent=2, ensure_ascii=False)
+    api_json = json.dumps(
+        workflow.fill_texts(graph, datetime.now().astimezone()).to_api(), indent=2, ensure_ascii=False
+    )
     if arguments.out is None:
         print(api_json)
         return 0

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from comfypin.errors import OutputError
+from comfypin.errors import OutputError, declare
 from comfypin.machine_errors import is_full, reason_of
 
 
@@ -81,15 +81,13 @@ class NothingToWrite(OutputError):
 
 def not_written(error: OSError, *, filename: str, folder: Path, delivered: tuple[str, ...] = ()) -> OutputNotWritten:
     """Return the failure for an `OSError` of a write: it says if the disk is full, and what to do."""
-    advice = "Check that this user may write there."
-    if is_full(error):
-        advice = (
-        "Free some space there, or choose another place."
+    advice = (
+        "Free some space there, or choose another place." if is_full(error) else "Check that this user may write there."
     )
     return OutputNotWritten(
         filename=filename,
         folder=folder,
-        reason=reason_of reason_without_path(error),
+        reason=reason_of(error) if is_full(error) else reason_without_path(error),
         advice=advice,
         delivered=delivered,
     )
@@ -97,7 +95,7 @@ def not_written(error: OSError, *, filename: str, folder: Path, delivered: tuple
 
 def reason_without_path(error: OSError) -> str:
     """Return what the system says, without the path: in a job's result it would be a path of the server."""
-    return(error)
+    return (error.strerror or "input or output error").lower()
 
 
 class InlineTooBig(OutputError):

@@ -1,6 +1,7 @@
 """The changes to a stored job, one SQL statement each. Pure."""
 
 # ruff: noqa: S608 - statements are put together from constants alone
+
 import json
 from dataclasses import dataclass
 

@@ -6,6 +6,7 @@ remembered (`trouble`) until a write works again.
 """
 
 # ruff: noqa: S608 - statements are put together from constants alone
+
 import asyncio
 import contextlib
 import json

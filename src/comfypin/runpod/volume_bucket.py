@@ -81,7 +81,9 @@ class VolumeBucket:
     def read_object(self, object_key: str) -> bytes | None:
         """Return a small object's bytes, or None."""
         try:
-            return self._retry.call(lambda: b"".join(self._read_chunks(object_key)), target=self._client.object_uri(object_key))
+            return self._retry.call(
+                lambda: b"".join(self._read_chunks(object_key)), target=self._client.object_uri(object_key)
+            )
         except ObjectMissing:
             return None
 

@@ -148,7 +148,7 @@ class VolumePusher:
             push_outcome, sent = self._upload_file(local_file)
             stored_object = self._bucket.head_object(local_file.key)
         self._record_file(local_file, stored_object)
-        self._watcher.ended(
+        self._watcher.end_file(
             self._progress_label(local_file), "present" if push_outcome in ("present", "recognized") else push_outcome
         )
         return PushedFile(
@@ -180,8 +180,6 @@ class VolumePusher:
         )
         # After each file, so that a push that is killed goes on from here.
         self._write_record()
-        self._watcher.end_file(self._label(file), "present" if outcome in ("present", "recognized") else outcome)
-        return Pushed(key=file.key, outcome=outcome, sha256=sha256, size_bytes=file.size_bytes, sent_bytes=sent)
 
     def finish_release(self) -> PushRecord:
         """Write the record that says that everything is there."""

@@ -76,7 +76,8 @@ def _consume_url(url: str, consume: Callable[[Iterable[bytes]], T], proxies: "Pr
 
     http_client = HttpClient(transport=HttpTransport(proxies=proxies or Proxies(), timeout_s=TIMEOUT_S))
     try:
-        return read_with_retries(http_client, url, lambda response: consume(iter_unless_stalled(response)), policy=DOWNLOAD_RETRIES
+        return read_with_retries(
+            http_client, url, lambda response: consume(iter_unless_stalled(response)), policy=DOWNLOAD_RETRIES
         )
     except HttpError as error:
         raise DownloadFailed(url=_hide_secrets(url), reason=error.reason) from error

@@ -98,10 +98,14 @@ def ensure_env_pack(lock: "Lock", settings: "Settings", *, report: "Callable[[st
     # Ours comes last: it is the one that may be written to.
     pack_stores = [FolderPackStore(settings.env.cache_dir.absolute() / "packs")]
     packs_address = settings.env.packs
-    if packs_address is not None and isinstance(named_store := open_pack_store(packs_address, settings), FolderPackStore):
+    if packs_address is not None and isinstance(
+        named_store := open_pack_store(packs_address, settings), FolderPackStore
+    ):
         # Only a folder: a pack in a bucket is no file of this machine.
         pack_stores.insert(0, named_store)
-    pack_path = next((path for pack_store in pack_stores if (path := pack_store.find_pack(pack_filename)) is not None), None)
+    pack_path = next(
+        (path for pack_store in pack_stores if (path := pack_store.find_pack(pack_filename)) is not None), None
+    )
     if pack_path is None:
         report("Packing the env.")
         pack_stores[-1].root.mkdir(parents=True, exist_ok=True)

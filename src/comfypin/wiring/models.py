@@ -31,13 +31,17 @@ def bring_models(lock: "Lock", settings: "Settings", *, offline: bool, watcher: 
     from comfypin.models.verify import Present, finding_failure, inspect_models
 
     models_dir = settings.machine.models_dir.absolute()
-    target_models = list_targets(lock, TargetRoots(models_dir=models_dir, comfy_home=settings.machine.comfy_home.absolute()))
+    target_models = list_targets(
+        lock, TargetRoots(models_dir=models_dir, comfy_home=settings.machine.comfy_home.absolute())
+    )
     store = open_model_store(models_dir, settings)
     findings = list(zip(target_models, inspect_models(target_models, store), strict=True))
     wrong_models = [(model, finding) for model, finding in findings if not isinstance(finding, Present)]
     # All at once, instead of one a run.
     if wrong_models and offline:
-        problems = [problem for (pin, _), finding in wrong_models if (problem := finding_failure(pin, finding)) is not None]
+        problems = [
+            problem for (pin, _), finding in wrong_models if (problem := finding_failure(pin, finding)) is not None
+        ]
         raise ModelsFailed(failures=problems, total=len(target_models))
     if wrong_models:
         # Before the download, so that a gc meanwhile keeps these blobs.
@@ -53,9 +57,13 @@ def inspect_lock_models(lock: "Lock", settings: "Settings") -> "list[tuple[Model
     from comfypin.models.verify import inspect_models
 
     models_dir = settings.machine.models_dir.absolute()
-    target_models = list_targets(lock, TargetRoots(models_dir=models_dir, comfy_home=settings.machine.comfy_home.absolute()))
+    target_models = list_targets(
+        lock, TargetRoots(models_dir=models_dir, comfy_home=settings.machine.comfy_home.absolute())
+    )
     store = open_model_store(models_dir, settings)
-    return [(pin, finding) for (pin, _), finding in zip(target_models, inspect_models(target_models, store), strict=True)]
+    return [
+        (pin, finding) for (pin, _), finding in zip(target_models, inspect_models(target_models, store), strict=True)
+    ]
 
 
 def make_model_describer(settings: "Settings") -> "DescribeModel":

@@ -72,7 +72,9 @@ def open_sinks(
     try:
         sink_for(OutputWish(), None)
         # A result has a limit; what exceeds it goes to the bucket.
-        if _job_mode(settings, folder_sink) == "base64" and (overflow_mode := first_configured_kind(settings.variables)):
+        if _job_mode(settings, folder_sink) == "base64" and (
+            overflow_mode := first_configured_kind(settings.variables)
+        ):
             _open_overflow(sink_for, overflow_mode)
     # Not fatal, since every job may bring an s3Config.
     except SettingMissing as exc:
@@ -175,14 +177,14 @@ def make_fitness_checks(lock: "Lock", settings: "Settings") -> "Mapping[str, Cal
     """Return the checks that this machine can do the lock's jobs, by name."""
     from comfypin.lock.torch import minimum_cuda
     from comfypin.models.verify import Present
-    from comfypin.runpod.fitness import make_fitness_checks
+    from comfypin.runpod.fitness import fitness_checks
 
     def missing_models() -> list[str]:
         if lock.engine.kind != "comfyui":
             return []
         return [pin.name for pin, finding in inspect_lock_models(lock, settings) if not isinstance(finding, Present)]
 
-    return make_fitness_checks(
+    return fitness_checks(
         lock,
         cuda_needed=minimum_cuda(lock.python.packages),
         models_missing=missing_models,

@@ -52,13 +52,13 @@ def make_sink(
     elif mode == "file":
         from comfypin.outputs.folder import FolderSink
 
-        sink = FolderSink.usable(out_dir or Path("out"))
+        sink = FolderSink.open_usable(out_dir or Path("out"))
     else:
         sink = _bucket_sink(mode, settings, output_config, bucket=bucket, prefix=prefix)
-    if not output_config.conversion.is_nothing:
+    if not output_config.conversion.is_identity:
         sink = ConvertingSink(sink, output_config.conversion)
     # What is written to this machine's disk needs no fallback on it.
-    return sink if keep_in is None or mode == "file" or out_file is not None else KeepingSink(sink, keep_in)
+    return sink if keep_in is None or mode == "file" or out_file is not None else FallbackFolderSink(sink, keep_in)
 
 
 def _inline_sink(settings: "Settings", output_config: "OutputConfig", result_max_bytes: int | None) -> "OutputSink":

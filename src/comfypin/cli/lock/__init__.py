@@ -12,7 +12,7 @@ from comfypin.cli.common import read_named_lock, report_progress
 from comfypin.cli.lock import capture, create, reproduce, upgrade
 from comfypin.cli.lock.common import make_lock_places
 from comfypin.errors import UsageError
-from comfypin.lock.codec import env_digest, lock_digest, to_json
+from comfypin.lock.codec import env_digest, lock_digest, lock_to_json
 
 _CHECK = """List everything that keeps a lock from being realized: a branch instead of a commit, a missing
 checksum, missing package pins. Exit code 10 if there is any error."""

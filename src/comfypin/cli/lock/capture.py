@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from comfypin.locking.from_workflow import ResolvedNeeds
     from comfypin.locking.repository_refs import RepoSpec
-    from comfypin.locking.sources import Places
+    from comfypin.locking.sources import Upstreams
 
 _CAPTURE = """Make a lock of an installed ComfyUI (its commit, its nodes, the packages of its venv, its models with
 their sha256), a ComfyUI-Manager snapshot, or a comfy-lock.yaml of comfy-cli. The original is not changed."""
@@ -82,7 +82,9 @@ def _capture_folder(arguments: argparse.Namespace) -> int:
         question=read_question(arguments),
     )
     digest_cache = DigestCache(arguments.settings.env.cache_dir / "digests.jsonl")
-    return write_lock(capture_lock(wishes, upstreams=make_lock_places(arguments), digests=digest_cache, report=report_progress), arguments
+    return write_lock(
+        capture_lock(wishes, upstreams=make_lock_places(arguments), digests=digest_cache, report=report_progress),
+        arguments,
     )
 
 
@@ -114,8 +116,10 @@ def _capture_snapshot(arguments: argparse.Namespace) -> int:
         question=read_question(arguments),
     )
     made_lock = create_lock(
-        wishes, upstreams=make_lock_places(arguments),
-        describe_model=make_model_describer(arguments.settings), report=report_progress,
+        wishes,
+        upstreams=make_lock_places(arguments),
+        describe_model=make_model_describer(arguments.settings),
+        report=report_progress,
     )
     return write_lock(replace(made_lock, notes=(*snapshot.left_out, *made_lock.notes)), arguments)
 
@@ -193,31 +197,36 @@ def _lock_from_workflows(arguments: argparse.Namespace) -> int:
     )
     return write_lock(
         create_lock(
-            wishes, upstreams=lock_places, describe_model=make_model_describer(arguments.settings), report=report_progress
+            wishes,
+            upstreams=lock_places,
+            describe_model=make_model_describer(arguments.settings),
+            report=report_progress,
         ),
         arguments,
     )
 
 
-def _settle_needs(arguments: argparse.Namespace, comfyui: "RepoSpec | None", lock_places: "Places") -> "Answer":
+def _settle_needs(
+    arguments: argparse.Namespace, comfyui: "RepoSpec | None", lock_places: "Upstreams"
+) -> "ResolvedNeeds":
     """Find the packs and models that the workflows need, with the help of the flags."""
     from comfypin.lock.model_spec import parse_model_spec
-    from comfypin.locking.from_workflow import Settling, known_classes, settle
+    from comfypin.locking.from_workflow import NeedsResolver, known_classes, resolve_needs
     from comfypin.locking.repository_refs import parse_repo_spec
-    from comfypin.locking.workflow_needs import gather
+    from comfypin.locking.workflow_needs import collect_needs
 
     given_nodes = [parse_repo_spec(text) for text in arguments.node]
-    workflow_needs = gather([_read_workflow(path) for path in arguments.workflows])
+    workflow_needs = collect_needs([_read_workflow(path) for path in arguments.workflows])
     # Cloning ComfyUI and the packs to read their classes takes long; models alone do not need it.
     builtin = known_classes(comfyui, given_nodes, lock_places) if workflow_needs.classes else frozenset()
-    settling = Settling(
+    needs_resolver = NeedsResolver(
         registry=None if arguments.offline else lock_places.registry,
         builtin=builtin,
         given=given_nodes,
         given_models=[parse_model_spec(text) for text in arguments.model],
         unneeded=frozenset(arguments.unneeded),
     )
-    return settle(workflow_needs, settling, tell=report_progress)
+    return resolve_needs(workflow_needs, needs_resolver, report=report_progress)
 
 
 def _read_workflow(path: Path) -> "tuple[str, Mapping[str, object]]":

@@ -13,9 +13,9 @@ from comfypin.lock.errors import LockInvalid
 from comfypin.locking.errors import ReleaseExists
 
 if TYPE_CHECKING:
-    from comfypin.locking.create import Made
-    from comfypin.locking.resolve import Question
-    from comfypin.locking.sources import Places
+    from comfypin.locking.create import MadeLock
+    from comfypin.locking.resolve import ResolveRequest
+    from comfypin.locking.sources import Upstreams
 
 DEFAULT_PYTHON = "3.12"
 
@@ -63,21 +63,21 @@ def add_lock_output_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--verbose", action="store_true", help="show the cause of failures")
 
 
-def read_question(arguments: argparse.Namespace) -> "Question":
+def read_question(arguments: argparse.Namespace) -> "ResolveRequest":
     """Read from the flags how packages are resolved. Raises `UsageError`."""
     import re
 
-    from comfypin.lock.requirements import Needs, parse_need
-    from comfypin.locking.create import TORCH
+    from comfypin.lock.requirements import RequirementSet, parse_requirement
+    from comfypin.lock.torch import BUILD_PATTERN
     from comfypin.locking.pylock import PLATFORMS
-    from comfypin.locking.resolve import Question
+    from comfypin.locking.resolve import ResolveRequest
 
     # Not every verb has all of these flags.
     flag_values = {"platform": [], "override": [], "index": [], "exclude_newer": None, **vars(arguments)}
     python_version = arguments.python or DEFAULT_PYTHON
     if not re.fullmatch(r"3\.\d{1,2}(\.\d{1,3})?", python_version):
         raise UsageError(f"--python {python_version!r} is not a Python version, such as 3.12.")
-    if arguments.torch is not None and not TORCH.fullmatch(arguments.torch):
+    if arguments.torch is not None and not BUILD_PATTERN.fullmatch(arguments.torch):
         raise UsageError(
             f"--torch {arguments.torch!r} is not a build of torch, such as cpu, cu126, cu128, rocm6.3 or xpu."
         )
@@ -85,13 +85,13 @@ def read_question(arguments: argparse.Namespace) -> "Question":
         if platform not in PLATFORMS:
             raise UsageError(f"--platform {platform!r} is unknown; use {' or '.join(PLATFORMS)}.")
     for override in flag_values["override"]:
-        if parse_need(override, "--override") is None:
+        if parse_requirement(override, "--override") is None:
             raise UsageError(f"--override {override!r} is not a requirement, such as 'numpy<2'.")
     exclude_newer = flag_values["exclude_newer"]
     if exclude_newer and not re.fullmatch(r"\d{4}-\d\d-\d\d(T\d\d:\d\d:\d\dZ)?", exclude_newer):
         raise UsageError(f"--exclude-newer {exclude_newer!r} is not a date, such as 2026-01-31.")
-    return Question(
-        needs=Needs(),
+    return ResolveRequest(
+        needs=RequirementSet(),
         python=python_version,
         platforms=tuple(dict.fromkeys(flag_values["platform"])) or ("linux-x86_64",),
         torch=arguments.torch,
@@ -101,7 +101,7 @@ def read_question(arguments: argparse.Namespace) -> "Question":
     )
 
 
-def make_lock_places(arguments: argparse.Namespace) -> "Places":
+def make_lock_places(arguments: argparse.Namespace) -> "Upstreams":
     """Return the sources of repositories and archives; `realize` uses the same caches."""
     from comfypin.wiring import make_lock_places
 
@@ -120,16 +120,16 @@ def require_release_name(release_name: str) -> str:
     return release_name
 
 
-def write_lock(made_lock: "Made", arguments: argparse.Namespace) -> int:
+def write_lock(made_lock: "MadeLock", arguments: argparse.Namespace) -> int:
     """Check the lock by reading it back, write it to its file, and print a summary."""
     from comfypin.atomic_files import write_atomically
-    from comfypin.lock.check import check
-    from comfypin.lock.codec import lock_digest, parse_lock, render
+    from comfypin.lock.check import check_lock
+    from comfypin.lock.codec import lock_digest, parse_lock, render_lock
 
-    lock_bytes = render(made_lock.lock)
+    lock_bytes = render_lock(made_lock.lock)
     # What we write must pass the checks of everything that reads it.
     checked_lock = parse_lock(lock_bytes, where="that was made").lock
-    findings = check(checked_lock)
+    findings = check_lock(checked_lock)
     # Locks are published; a token in an address would be too.
     if secrets := [finding for finding in findings if finding.rule == "secret"]:
         raise LockInvalid(where="that was made", findings=secrets)
@@ -155,20 +155,20 @@ def write_lock(made_lock: "Made", arguments: argparse.Namespace) -> int:
 
 
 def _print_made_lock(
-    digest: str, lock_path: Path | None, state: str, made_lock: "Made", findings: Sequence[object], *, as_json: bool
+    digest: str, lock_path: Path | None, state: str, made_lock: "MadeLock", findings: Sequence[object], *, as_json: bool
 ) -> None:
-    from comfypin.lock.codec import to_json
-    from comfypin.lock.errors import Finding
+    from comfypin.lock.codec import lock_to_json
+    from comfypin.lock.errors import LockFinding
     from comfypin.lock.show import finding_lines
 
-    lock_findings = [finding for finding in findings if isinstance(finding, Finding)]
+    lock_findings = [finding for finding in findings if isinstance(finding, LockFinding)]
     if as_json:
         facts = {
             "path": None if lock_path is None else str(lock_path),
             "state": state,
             "release": made_lock.lock.version_name,
             "lock_digest": f"sha256:{digest}",
-            "lock": to_json(made_lock.lock),
+            "lock": lock_to_json(made_lock.lock),
             "notes": list(made_lock.notes),
             "findings": [finding.to_json() for finding in lock_findings],
         }

@@ -77,8 +77,10 @@ def _create_lock(arguments: argparse.Namespace) -> int:
     )
     return write_lock(
         create_lock(
-            wishes, upstreams=make_lock_places(arguments),
-            describe_model=make_model_describer(arguments.settings), report=report_progress,
+            wishes,
+            upstreams=make_lock_places(arguments),
+            describe_model=make_model_describer(arguments.settings),
+            report=report_progress,
         ),
         arguments,
     )

@@ -77,7 +77,7 @@ def _upgrade_lock(arguments: argparse.Namespace) -> int:
         moves,
         upstreams=make_lock_places(arguments),
         describe_model=make_model_describer(arguments.settings),
-        report=report_progress,,
+        report=report_progress,
     )
     # On stderr: the result is the lock, and what moved is for people.
     if not arguments.json:

@@ -170,7 +170,10 @@ def _apply_plan(arguments: argparse.Namespace) -> int:
 
 
 def _wait_and_smoke(
-    arguments: argparse.Namespace, management_api: "ManagementApi", deployment: "Deployment", endpoints: Mapping[str, str]
+    arguments: argparse.Namespace,
+    management_api: "ManagementApi",
+    deployment: "Deployment",
+    endpoints: Mapping[str, str],
 ) -> dict[str, str]:
     from comfypin.runpod.apply import wait_for_workers
     from comfypin.runpod.endpoint_client import run_endpoint_job
@@ -255,7 +258,9 @@ def _destroy_resources(arguments: argparse.Namespace) -> int:
         print_on_stderr(f"- {kind} {resource['name']} ({resource['id']})")
     if doomed_resources:
         _require_consent(arguments, f"This removes {len(doomed_resources)} resources, for good.")
-    destroy_resources(management_api, doomed_resources, on_removed=lambda kind, name: print_on_stderr(f"removed {kind} {name}"))
+    destroy_resources(
+        management_api, doomed_resources, on_removed=lambda kind, name: print_on_stderr(f"removed {kind} {name}")
+    )
     if kept_names:
         print_on_stderr(f"kept, with their data: {', '.join(kept_names)} (--volumes removes them)")
     removed_names = [str(item["name"]) for _, item in doomed_resources]
@@ -304,7 +309,6 @@ def _survey_and_plan(
         live_state,
         plan_deployment(deployment.name, desired_state(deployment, release), live_state),
         hourly_costs(deployment, gpu_types),
-    ),
     )
 
 

@@ -49,7 +49,9 @@ def execute(arguments: argparse.Namespace) -> int:
         job_input["randomize_seeds"] = True
     identifier = _find_endpoint_id(arguments)
     jobs_api = open_runpod_jobs_api(arguments.settings)
-    output = run_endpoint_job(jobs_api, identifier, job_input, timeout_s=arguments.timeout, on_progress=print_job_progress)
+    output = run_endpoint_job(
+        jobs_api, identifier, job_input, timeout_s=arguments.timeout, on_progress=print_job_progress
+    )
     client = HttpClient(transport=http_transport(arguments.settings))
     saved_files = save_outputs(output, arguments.out_dir, client=client)
     # `errors` are those of single outputs; the job itself succeeded.

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 from comfypin.cli.flag_values import format_count, format_size
 
 if TYPE_CHECKING:
-    from comfypin.runpod.volume_push import Pushed
-    from comfypin.runpod.volume_release import Record
-    from comfypin.runpod.volumes import Destination, Volume
+    from comfypin.runpod.volume_push import PushedFile
+    from comfypin.runpod.volume_release import PushRecord
+    from comfypin.runpod.volumes import NetworkVolume, PushDestination
 
 
 def print_push_report(
-    destinations: "list[Destination]",
-    pushed: "dict[str, list[Pushed]]",
+    destinations: "list[PushDestination]",
+    pushed: "dict[str, list[PushedFile]]",
     models: int,
     elapsed_s: float,
     *,
@@ -51,7 +51,7 @@ def print_push_report(
         print(json.dumps({"volumes": volume_rows, "seconds": round(elapsed_s, 3)}, indent=2, sort_keys=True))
 
 
-def record_to_json(volume: "Volume", record: "Record") -> dict[str, object]:
+def record_to_json(volume: "NetworkVolume", record: "PushRecord") -> dict[str, object]:
     """Return what was pushed of a release to a volume, for JSON."""
     return {
         "volume": volume.identifier,
