@@ -246,7 +246,7 @@ def _push_image(arguments: argparse.Namespace) -> int:
     with _show_builder_lines(verbose=arguments.verbose, description=f"Pushing {reference}") as report_line:
         if arguments.scan:
             scan_image(builder, tag, report_line)
-        credential = find_credential(registry_host(reference), arguments.settings.named(VARIABLES))
+        credential = find_credential(registry_host(reference), arguments.settings.pick_variables(VARIABLES))
         digest = push_image(builder, tag, reference, credential=credential, report=report_line)
         pushed_image = PushedImage(
             reference=reference, digest=digest, release=lock.version_name, lock=str(digest_of_lock(lock))

@@ -76,7 +76,7 @@ def _make_options(arguments: argparse.Namespace, report: "Callable[[str], None] 
     settings = arguments.settings.with_flags(comfy_home=arguments.home, models_dir=arguments.models_dir)
     return make_realize_options(
         settings,
-        env_settings=settings.env.overridden(packs=arguments.packs, vendor=arguments.vendor, offline=arguments.offline),
+        env_settings=settings.env.with_flags(packs=arguments.packs, vendor=arguments.vendor, offline=arguments.offline),
         publish=arguments.publish,
         rebuild=arguments.rebuild,
         target=arguments.target,

@@ -144,7 +144,7 @@ def _apply_plan(arguments: argparse.Namespace) -> int:
     applied_steps = apply_plan(
         management_api,
         plan_steps,
-        variables=arguments.settings.named(variable_names),
+        variables=arguments.settings.pick_variables(variable_names),
         on_step=lambda step, identifier: print_on_stderr(f"{_describe_step(step)} ({identifier})"),
     )
     endpoints = {
