@@ -164,11 +164,18 @@ async def _run_server(arguments: argparse.Namespace, lock: "Lock", settings: Set
 
 
 def _lease_state(state_folder: Path) -> "Lease":
-    """Return the lease of the state folder, since two servers would run each job twice. Raises `AlreadyServing`."""
-    from comfypin.lease import Lease, try_acquire_lease
-    from comfypin.queue.errors import AlreadyServing
+    """Return the lease of the state folder, since two servers would run each job twice.
 
-    lease = try_acquire_lease(state_folder / "jobs.lease", purpose="serve")
+    Raises `AlreadyServing`, `JobsUnusable`.
+    """
+    from comfypin.lease import Lease, LeaseUnavailable, try_acquire_lease
+    from comfypin.queue.errors import AlreadyServing, JobsUnusable
+
+    try:
+        lease = try_acquire_lease(state_folder / "jobs.lease", purpose="serve")
+    except LeaseUnavailable as exc:
+        # The file of jobs lies beside it: what is wrong is the state folder, and --state-dir the way out.
+        raise JobsUnusable(path=str(state_folder), reason=exc.reason) from exc
     if not isinstance(lease, Lease):
         raise AlreadyServing(path=str(state_folder), holder=str(lease))
     return lease
