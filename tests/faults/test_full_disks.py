@@ -95,7 +95,7 @@ def test_a_server_that_starts_on_a_full_disk_ends_with_the_folder_and_the_flag(t
     (said,) = done.stderr.strip().splitlines()
     assert said == (
         f"comfypin: The jobs cannot be kept in {disk.path}/state: the disk is full. Name a local folder that can be "
-        "written: COMFYPIN_STATE_DIR or --state-dir."
+        "written: --state-dir or COMFYPIN_STATE_DIR."
     )
 
 
