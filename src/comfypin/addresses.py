@@ -1,10 +1,11 @@
 """Guards private addresses: decides which hosts strangers may have us connect to, and at which of their addresses.
 
-Jobs name addresses (inputs, webhooks, buckets), models redirect to them. What is checked here has to be what is
-connected to, so a host is first brought into one form (`normalize_host`: IDNA, Unicode's compatibility forms, every way
-to write an IPv4 address), resolved once, and the caller connects to just the addresses that were found public.
+Jobs name addresses (inputs, webhooks, buckets), and models redirect to them. The address that is checked must be the
+one that is connected to, so a host is first brought into one form (`normalize_host`: IDNA, Unicode's compatibility
+forms, every way to write an IPv4 address) and resolved once; the caller connects only to addresses that were found
+public.
 
-What a host is follows https://url.spec.whatwg.org/#host-parsing, because that is how attackers write them.
+Hosts are parsed by https://url.spec.whatwg.org/#host-parsing, because attackers use every notation that it allows.
 """
 
 import ipaddress
@@ -160,7 +161,7 @@ def is_public(host_text: str) -> bool:
 
 
 def is_link_local(text: str) -> bool:
-    """Return whether it is an address like 169.254.169.254, at which clouds serve credentials."""
+    """Return whether an address is link-local, like 169.254.169.254, where clouds serve credentials."""
     return effective_address(text).is_link_local
 
 
@@ -208,7 +209,7 @@ def _ask_resolver(resolver: HostResolver, normalized_host: str, port: int, withi
     if within_s is None:
         ask_resolver()
     else:
-        # The system's resolver cannot be told to stop; a thread of its own waits for it where nobody else does.
+        # The system's resolver cannot be told to stop, so a thread of its own waits for it as long as it takes.
         asking = threading.Thread(target=ask_resolver, name="resolve", daemon=True)
         asking.start()
         asking.join(max(0.0, within_s))
@@ -221,7 +222,7 @@ def _ask_resolver(resolver: HostResolver, normalized_host: str, port: int, withi
 
 def hide_credentials(url: str) -> str:
     """Return a URL without the user name and token that it may carry."""
-    dotted_parts = urlsplit(url)
-    if not dotted_parts.scheme or "@" not in dotted_parts.netloc:
+    url_parts = urlsplit(url)
+    if not url_parts.scheme or "@" not in url_parts.netloc:
         return url
-    return urlunsplit(dotted_parts._replace(netloc=dotted_parts.netloc.rpartition("@")[2]))
+    return urlunsplit(url_parts._replace(netloc=url_parts.netloc.rpartition("@")[2]))

@@ -58,7 +58,7 @@ def thread_buffer() -> memoryview:
     return buffer
 
 
-SETTLED_S = 0.1  # file systems round times, to 10 ms or so where they are local
+SETTLED_S = 0.1  # file systems round times; local ones to 10 ms or so
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Folders that others use now: whoever uses one holds a shared lock on it, whoever removes it needs it alone.
+"""Marks folders as in use: users of a folder share a lock on it, and whoever removes it needs the lock alone.
 
 The kernel gives a lock back when its holder dies, however it dies. File systems without locks (some network ones) let
 everybody through, as if nobody else were there.
@@ -15,14 +15,14 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 @contextlib.contextmanager
 def using(folder: Path) -> Iterator[None]:
-    """Keep others from removing what is in the folder; waits for those who do just that. No folder, no lock."""
+    """Keep others from removing what is in the folder; wait for a removal to end. Without the folder, lock nothing."""
     with _locked(folder, fcntl.LOCK_SH):
         yield
 
 
 @contextlib.contextmanager
 def alone_with(folder: Path) -> Iterator[bool]:
-    """Keep others from using the folder, if nobody does now; yields whether that is so."""
+    """Keep others from using the folder if nobody uses it now; yield whether nobody does."""
     try:
         with _locked(folder, fcntl.LOCK_EX | fcntl.LOCK_NB):
             yield True

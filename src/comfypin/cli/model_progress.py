@@ -124,7 +124,7 @@ class LineWatcher:
                 return
             self._told = now_s
             total_progress = self._tally.total_progress(self._began, now_s)
-            # Of a single file, the whole says all.
+            # For a single file, the total says it all.
             file_progresses = (
                 {file: self._tally.file_progress(file, now_s) for file in self._tally.files_in_progress}
                 if self._tally.file_count > 1

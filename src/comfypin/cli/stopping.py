@@ -1,4 +1,4 @@
-"""Stops a command that is told to end: it cleans up, as after Ctrl-C, within a time, and its programs end with it."""
+"""Stops a command on a signal: it has ten seconds to clean up, as after Ctrl-C, and its child processes end with it."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ CLEAN_UP_WITHIN_S = 10.0
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal asked for the end; it unwinds the command as Ctrl-C does."""
+    """Raised when a signal asks us to stop; unwinds the command as Ctrl-C does."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -22,22 +22,22 @@ class Stopped(KeyboardInterrupt):
 
     @property
     def failure(self) -> Cancelled:
-        """What the user is told."""
+        """Return the error that the user sees."""
         stopped = Cancelled("Stopped." if self.number == signal.SIGINT else f"Stopped by {self.name}.")
         stopped.exit_code = 130 if self.number == signal.SIGINT else 143  # type: ignore[misc]
         return stopped
 
     @property
     def name(self) -> str:
-        """The signal's name."""
+        """Return the signal's name."""
         return signal.Signals(self.number).name
 
 
 @contextlib.contextmanager
 def heeding_signals() -> Iterator[None]:
-    """Raise `Stopped` in the block when SIGINT, SIGTERM or SIGHUP comes; a second one ends the process as it is.
+    """Raise `Stopped` in the block when SIGINT, SIGTERM or SIGHUP comes; a second one ends the process at once.
 
-    A command that serves has handlers of its own, from when it is ready to end in its own way.
+    A command that serves installs its own handlers once it is ready to stop in its own way.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -60,11 +60,11 @@ def _stop(number: int, _frame: FrameType | None) -> None:
         if signal.getsignal(each) == _stop:
             signal.signal(each, signal.SIG_DFL)
     stopped = Stopped(number)
-    # Threads that wait for a server cannot be told; what they leave is swept by the next start.
+    # Threads that wait for a server cannot be stopped; the next start sweeps what they leave.
     late = threading.Timer(CLEAN_UP_WITHIN_S, os._exit, [stopped.failure.exit_code])
     late.daemon = True
     late.start()
-    # Programs are in sessions of their own, where no signal of ours comes; without them, threads end.
+    # Child processes run in their own sessions, so our signal does not reach them; threads wait for them to end.
     # (A module that is being imported has no function yet, and has started none.)
     end_all = getattr(sys.modules.get("comfypin.tools.process"), "end_all", None)
     if end_all is not None:

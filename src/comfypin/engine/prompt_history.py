@@ -1,4 +1,4 @@
-"""Parses what a ComfyUI remembers of a prompt that has ended. Pure; raises nothing."""
+"""Parses what ComfyUI remembers of a prompt that has ended. Pure; raises nothing."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ class ReportedFile:
 
     @property
     def full_name(self) -> str:
-        """Return subfolder and name as one; absolute if the node reported either of them so."""
+        """Return subfolder and name joined; absolute if the node reported either as absolute."""
         is_absolute = self.filename.startswith("/") or PureWindowsPath(self.filename).is_absolute()
         return self.filename if is_absolute or not self.subfolder else f"{self.subfolder}/{self.filename}"
 

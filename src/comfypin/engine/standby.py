@@ -2,7 +2,7 @@
 
 Of the time from a `kill -9` to the next prompt, nearly all is ComfyUI's own start: 11 s of processor time for its
 imports (torch, torch._dynamo, transformers), 22 s on a busy machine with two cores; we notice the death within 0.3 s.
-We cannot make that shorter from outside; a standby has it behind it before it is needed.
+We cannot shorten that from outside; a standby has finished it before it is needed.
 """
 
 import asyncio
@@ -68,7 +68,7 @@ class StandbyHost:
         return next((child_host for child_host in self._hosts if child_host.is_at_address(address)), self._hosts[0])
 
     async def _promote_standby(self) -> None:
-        """Put one in front that is ready, or will be sooner than a new start."""
+        """Put in front a standby that is ready, or will be sooner than a new start."""
         starting = [host for host in self._hosts[1:] if host in self._starts and not self._starts[host].done()]
         ready = [host for host in self._hosts[1:] if host.is_ready]
         # One that fails to start is skipped: the next may do.
@@ -88,7 +88,7 @@ class StandbyHost:
         return task
 
     def _watch_started(self, child_host: ChildHost, done: asyncio.Task[EngineAddress]) -> None:
-        # Asking for the exception keeps asyncio quiet: who waits for an engine gets it, and the next one tries again.
+        # Asking for the exception keeps asyncio quiet: whoever waits for the engine gets it, the next one retries.
         if done.cancelled() or done.exception() is not None or done.result() in self._watchers:
             return
         address = done.result()

@@ -32,8 +32,8 @@ GarbageKind = Literal["left-over", "env", "package", "download", "commit", "arch
 class EnvGarbage:
     """Describes one thing that would go: its path, its kind, a phrase for people, and how many bytes become free.
 
-    The bytes hold in the order of a list: what goes later frees what it shares. `name` is a package's, for a `download`
-    in uv's cache.
+    The bytes hold if a list is removed in order: what items share is freed by the last of them.
+    `name` is a package's, for a `download` in uv's cache.
     """
 
     path: Path
@@ -102,15 +102,15 @@ def _find_source_garbage(
         ("note", "the note that an env of no kept lock has started", find_unneeded_notes(locations, kept_locks)),
     )
     for garbage_kind, description, source_paths in source_groups:
-        for folder_path in source_paths:
+        for source_path in source_paths:
             freed_bytes = (
-                link_counts.count_freed_bytes(folder_path) if folder_path.is_dir() else folder_path.stat().st_size
+                link_counts.count_freed_bytes(source_path) if source_path.is_dir() else source_path.stat().st_size
             )
-            yield EnvGarbage(path=folder_path, kind=garbage_kind, what=description, size_bytes=freed_bytes)
+            yield EnvGarbage(path=source_path, kind=garbage_kind, what=description, size_bytes=freed_bytes)
 
 
 def collect_garbage(home: Home, garbage: Iterable[EnvGarbage], locations: SourceLocations) -> int:
-    """Remove what was found, and say how many bytes went; a build that somebody works on now is left."""
+    """Remove what was found and return how many bytes that freed; a build in use is left."""
     freed_bytes = 0
     downloads = []
     for garbage_item in garbage:
@@ -139,7 +139,7 @@ def _remove_build(home: Home, build_folder: Path) -> bool:
         # Others may have made it the current one since it was found to be garbage.
         if not is_alone or (home.current_link.is_symlink() and home.current_link.readlink().name == build_folder.name):
             return False
-        # The receipt goes first: killed here, what is left is not taken for whole.
+        # The receipt goes first: if we are killed after that, the rest is not mistaken for a complete env.
         (build_folder / RECEIPT_FILE).unlink(missing_ok=True)
         shutil.rmtree(build_folder, ignore_errors=True)
     return True

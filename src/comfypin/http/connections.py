@@ -76,7 +76,7 @@ class _CheckedConnection(HTTPConnection):
         super().connect()
         put_under_deadline(self.sock)
         if self._send_timeout_s is not None and self.sock is not None:
-            # urllib3 gives a body no longer than it gives the connection to be made.
+            # urllib3 applies the connect timeout to sending the body too.
             self.sock.settimeout(self._send_timeout_s)
 
     def request(self, *arguments: Any, **options: Any) -> None:
@@ -158,7 +158,7 @@ class RoutePools:
         self._lock = threading.Lock()
 
     def for_route(self, route: Route) -> urllib3.HTTPConnectionPool:
-        """Return the pool of a route; through a proxy without TLS, always a new one that nothing keeps.
+        """Return the pool of a route; through a proxy without TLS, always a new one that is not kept.
 
         Such a connection must not be reused, whether the proxy closes it in time or not: tinyproxy does not respond to
         a second plain request on a connection, and keeps it open.

@@ -54,13 +54,13 @@ class Deadline:
         return min(seconds, remaining_s)
 
     def lift_limit(self) -> None:
-        """Let it never pass, because what it was for has ended; it can still be cancelled."""
+        """Let it never pass, because what it limited has ended; it can still be cancelled."""
         # The sockets stay watched: whoever reads the body can still cancel.
         self._at = math.inf
         self._is_lifted = True
 
     def renew_limit(self) -> None:
-        """Let one that was lifted pass after its time, counted from now: for a next thing that should not take long."""
+        """If the limit was lifted, start it again from now, for a next step that should not take long."""
         if self._is_lifted:
             self._at = self._clock() + self._seconds
 

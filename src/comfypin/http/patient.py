@@ -1,4 +1,4 @@
-"""Reads a URL as a whole, and all of it again after a transient failure."""
+"""Reads a whole URL, and starts again from its beginning after a transient failure."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -51,7 +51,7 @@ def read_with_retries(
 
 
 def iter_unless_stalled(response: Response) -> Iterator[bytes]:
-    """Yield the body while it arrives at a bearable rate. Raises `HttpError`."""
+    """Yield the body as long as it arrives fast enough. Raises `HttpError`."""
     stall_watch = StallWatch(_STALL_S)
     for piece in response.iter_bytes():
         if stall_watch.is_too_slow(len(piece)):

@@ -34,7 +34,7 @@ VARIABLES = (
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """Holds a user and password; `source` names the variable it came from, for messages, never to log what it holds."""
+    """Holds a user and password; `source` names the variable it came from, so that messages need not show it."""
 
     username: str
     password: str = field(repr=False)
@@ -88,7 +88,7 @@ def _read_google_key(variable_name: str, variable_value: str) -> str:
     try:
         key_kind = json.loads(key_text).get("type", "service_account")
     except (ValueError, AttributeError, RecursionError):
-        # From None: what Python says of JSON that is invalid holds the text.
+        # From None: Python's error for invalid JSON holds the text, which is a secret.
         raise LoginUnreadable(variable=variable_name, path=key_path, reason="is not the JSON of a key") from None
     if key_kind != "service_account":
         raise LoginUnreadable(variable=variable_name, path=key_path, reason="is a credential of another kind")
@@ -110,7 +110,7 @@ def login_advice(registry_name: str) -> str:
 
 @contextmanager
 def write_docker_config(registry_name: str, credential: Credential | None) -> Iterator[Path | None]:
-    """Yield a folder with the credential as docker reads it, for the time of a push; never on a command line."""
+    """Yield a folder with the credential as docker reads it, for as long as a push takes; never on a command line."""
     if credential is None:
         yield None
         return

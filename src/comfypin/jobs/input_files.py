@@ -39,7 +39,7 @@ class InputLimits:
 
 
 class InputFetcher:
-    """Brings inputs. `open_bucket(scheme, name)` gives the store of an address like s3://bucket/key.
+    """Fetches a job's inputs. `open_bucket(scheme, name)` gives the store of an address like s3://bucket/key.
 
     `open_client` makes the client of one job, under its deadline: a client resolves each name once, which must not
     outlive a job.
@@ -55,7 +55,7 @@ class InputFetcher:
         return Deadline(self._limits.seconds)
 
     def fetch_inputs(self, job: JobInput, folder: Path, *, deadline: Deadline | None = None) -> tuple[str, ...]:
-        """Write every input of the job into the folder; returns `NODE=FILE` texts for those that point a node.
+        """Write every input of the job into the folder; return `NODE=FILE` for each input that names its node.
 
         Blocks; meant for a thread, which comes back at once when the deadline is cancelled. Raises `InputUnusable`.
         """
@@ -84,7 +84,7 @@ class InputFetcher:
     def _read_source(
         self, input_name: str, source: str, http_client: HttpClient, input_budget: "_InputBudget"
     ) -> Iterator[bytes]:
-        """Return the bytes of what the job says, by whatever field: an address, base64 or a data URI."""
+        """Return the bytes of an input, whichever field holds it: an address, base64 or a data URI."""
         address = _ADDRESS.fullmatch(source)
         return (
             self._fetch_url(input_name, address[1], http_client)

@@ -13,7 +13,7 @@ from prometheus_client.exposition import choose_encoder
 from comfypin.errors import ConfigError, OutputError, StorageError
 from comfypin.jobs.interface import Handle, JobOutcome, JobState, ProgressCallback, ignore_progress
 
-# Each question starts a process.
+# Each look at the GPUs starts a process.
 _GPU_EVERY_S = 5.0
 _END_STATES: tuple[JobState, ...] = ("COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT")
 # From a small picture's upload to a long video: a phase lasts milliseconds or an hour.
@@ -70,7 +70,7 @@ class Metrics:
         return encode(self.registry), content_type
 
     def serve_page(self, port_number: int) -> Callable[[], None]:
-        """Serve the page at every path of a port, from a thread; returns what ends it. Raises `ConfigError`."""
+        """Serve the page at every path of a port, from a thread; return what stops it. Raises `ConfigError`."""
         try:
             server, thread = start_http_server(port_number, registry=self.registry)
         except (OSError, OverflowError) as error:

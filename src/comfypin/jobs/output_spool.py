@@ -79,7 +79,7 @@ async def collect_outputs(wanted_outputs: Sequence[WantedOutput], spool: Spool) 
 
 
 async def _collect_one(wanted_output: WantedOutput, output_index: int, spool: Spool) -> Output:
-    """Measure an output that is a file of this machine, or write another one as it comes."""
+    """Measure an output that is a file on this machine already, or write it to disk as it arrives."""
     if wanted_output.engine_output.path is not None:
         return await asyncio.to_thread(_measure_local, wanted_output, output_index, wanted_output.engine_output.path)
     try:

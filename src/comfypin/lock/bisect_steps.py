@@ -42,7 +42,7 @@ def _changed_parts(before: Lock, after: Lock, current_lock: Lock) -> Iterator[tu
             nodes_by_folder.pop(folder)
         current_lock = replace(current_lock, custom_nodes=tuple(nodes_by_folder.values()))
         yield f"the node {folder}", current_lock
-    # All packages are one step: half of a resolve is no resolve, and rarely installs.
+    # All packages are one step: half of a resolution was never resolved, and rarely installs.
     current_lock = replace(current_lock, python=after.python)
     yield "the Python packages", current_lock
     models_by_path = {model_pin.target_path: model_pin for model_pin in before.models}

@@ -169,14 +169,14 @@ def _check_secrets(lock: Lock) -> Iterator[LockFinding]:
 
 
 def find_duplicate_pins(lock: Lock) -> Iterator[LockFinding]:
-    """Find pins that claim a folder or path which an earlier pin of the same lock has claimed."""
+    """Find pins that claim what an earlier pin of the lock has claimed, and packages of targets that the lock lacks."""
     yield from _find_repeats("custom_nodes", ((node_pin.folder, "directory") for node_pin in lock.custom_nodes))
     yield from _find_repeats("models", ((model_pin.target_path, "target_path") for model_pin in lock.models))
     known_targets = set(lock.python.targets)
     seen_keys: set[tuple[str, str | None, str | None]] = set()
     for pin_index, package_pin in enumerate(lock.python.packages):
-        package_name = package_pin.name.lower().replace("_", "-").replace(".", "-")
         # PEP 503: an index takes `Foo_Bar`, `foo.bar` and `foo-bar` for the same package.
+        package_name = package_pin.name.lower().replace("_", "-").replace(".", "-")
         pin_key = (package_name, package_pin.target, package_pin.marker)
         if pin_key in seen_keys:
             pin_path = f"$.python.packages[{pin_index}].name"

@@ -106,9 +106,9 @@ class _RequirementReader:
 def read_requirements(
     path: str, *, origin: str, read: Callable[[str], str | None], dropped: frozenset[str] = frozenset()
 ) -> RequirementSet:
-    """Parse a requirement file. `read_text` gives a file's text by its path; `dropped` are lines or names to skip."""
+    """Parse a requirement file. `read` gives a file's text by its path; `dropped` are lines or names to skip."""
     reader = _RequirementReader(
-        origin=origin, read=read, dropped=dropped | {normalize_package_name(encoding) for encoding in dropped}
+        origin=origin, read=read, dropped=dropped | {normalize_package_name(dropped_line) for dropped_line in dropped}
     )
     reader.read_file(path, reader.requirements)
     return RequirementSet(

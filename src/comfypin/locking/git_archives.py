@@ -1,6 +1,6 @@
-"""Pins packages from git as the archive that their host gives of the commit, because an archive has a sha256.
+"""Pins a package from git as its host's archive of the commit, because an archive has a sha256.
 
-An archive has neither submodules nor git's history, so a package that needs one of them stays a git package.
+An archive has neither submodules nor git's history, so a package that needs either stays a git package.
 """
 
 import re
@@ -18,7 +18,7 @@ from comfypin.temp_folders import temp_folder
 from comfypin.tools.download import download_file
 from comfypin.tools.errors import DownloadFailed
 
-# What a host calls the archive of a commit, for those that give the same bytes each time.
+# The URL of a commit's archive, for hosts that give the same bytes each time.
 ARCHIVE_HOSTS: Mapping[str, str] = {
     "github.com": "{scheme}://{host}/{path}/archive/{commit}.tar.gz",
     "codeberg.org": "{scheme}://{host}/{path}/archive/{commit}.tar.gz",
@@ -69,7 +69,7 @@ def replace_requirements(needs: Iterable[RequirementLine], chosen: Mapping[str, 
 
 
 def require_archives(pins: Iterable[PackagePin], needs: Iterable[RequirementLine] = ()) -> None:
-    """Refuse packages that are still git's: realizing could not verify them. Raises `GitPackageUnpinnable`."""
+    """Refuse packages that still come from git: realizing could not verify them. Raises `GitPackageUnpinnable`."""
     git_packages = {
         _plain_address(str(package_pin.url)): package_pin.name
         for package_pin in pins
@@ -95,8 +95,9 @@ def _holds_whole_commit(url: str, proxies: Proxies | None) -> bool:
 def hold_at_pins(
     needs: Iterable[RequirementLine], pins: Iterable[PackagePin], hosts: Mapping[str, str] = ARCHIVE_HOSTS
 ) -> Mapping[str, str]:
-    """Return what keeps git packages at the commits that a lock has, shaped as `find_archives` does: branches move
-    (pure).
+    """Return requirements that keep git packages at the commits of a lock, because branches move (pure).
+
+    They are shaped as those of `find_archives`.
     """
     wanted = {repository for requirement in needs if (repository := repository_of(requirement.text))}
     archive_lines = {}

@@ -1,4 +1,4 @@
-"""Makes schema 3 of older locks, and pins what they leave open."""
+"""Turns older locks into schema 3, and pins what they leave open."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -22,20 +22,20 @@ def migrate_lock(lock: Lock) -> MadeLock:
     """
     notes: list[str] = []
     models_by_path: dict[str, ModelPin] = {}
-    for package_pin in lock.models:
-        earlier = models_by_path.get(package_pin.target_path)
+    for model_pin in lock.models:
+        earlier = models_by_path.get(model_pin.target_path)
         if earlier is None:
-            models_by_path[package_pin.target_path] = package_pin
+            models_by_path[model_pin.target_path] = model_pin
             continue
         notes.append(
-            f"{package_pin.target_path} was there more than once; its entries are one pin with all their sources now"
+            f"{model_pin.target_path} was there more than once; its entries are one pin with all their sources now"
         )
-        sources = tuple(dict.fromkeys((*earlier.sources, *package_pin.sources)))
-        models_by_path[package_pin.target_path] = replace(
+        sources = tuple(dict.fromkeys((*earlier.sources, *model_pin.sources)))
+        models_by_path[model_pin.target_path] = replace(
             earlier,
             sources=sources,
-            sha256=earlier.sha256 or package_pin.sha256,
-            size_bytes=earlier.size_bytes or package_pin.size_bytes,
+            sha256=earlier.sha256 or model_pin.sha256,
+            size_bytes=earlier.size_bytes or model_pin.size_bytes,
         )
     # Reversed, so that the first of several wins, as the note below says.
     nodes_by_folder = {node_pin.folder: node_pin for node_pin in reversed(lock.custom_nodes)}
@@ -43,7 +43,7 @@ def migrate_lock(lock: Lock) -> MadeLock:
         notes.append("nodes that claimed one folder are one node now, the first of them")
     packages: dict[tuple[str, str | None], PackagePin] = {}
     for package in lock.python.packages:
-        # The first wins here too, spelled in any way.
+        # The first wins here too, however its name is spelled.
         packages.setdefault((normalize_package_name(package.name), package.target), package)
     made = replace(
         lock,
@@ -68,7 +68,7 @@ def complete_lock(
 
     Raises `LockIncomplete` if a repository or a source is not even named, and what `create_lock` raises.
     """
-    # Nothing can be looked up for these, so nobody waits for the others in vain.
+    # Nothing can be looked up for these, so fail before the slow look-ups of the rest.
     hopeless = [finding for finding in check_lock(lock) if finding.rule in {"no-repository", "no-source", "no-comfyui"}]
     if hopeless:
         raise LockIncomplete(where=lock.version_name, findings=hopeless)
@@ -79,8 +79,8 @@ def complete_lock(
     python_pins = lock.python
     # Complete packages are left alone: resolving again might move them.
     if any(not package_pin.sha256 for package_pin in python_pins.packages) or not python_pins.packages:
-        asking = replace(question, proxies=upstreams.proxies)
-        python_pins = _complete_packages(python_pins, asking, resolved_sources.values(), report)
+        resolve_request = replace(question, proxies=upstreams.proxies)
+        python_pins = _complete_packages(python_pins, resolve_request, resolved_sources.values(), report)
     nodes = tuple(
         _complete_node(node_pin, resolved_sources[f"the node {node_pin.folder}"]) for node_pin in lock.custom_nodes
     )

@@ -12,7 +12,7 @@ from comfypin.locking.errors import RegistryAnswerInvalid
 from comfypin.tools.download import read_url
 from comfypin.tools.errors import DownloadFailed
 
-# A scheme of ours, so that a pack can stand wherever a repository's URL can.
+# A scheme of ours, so that a pack can be named wherever a repository's URL can.
 REGISTRY_SCHEME = "registry://"
 
 

@@ -11,7 +11,7 @@ from comfypin.models.errors import TargetRefused
 from comfypin.models.store import BlobStore
 from comfypin.models.target_paths import TargetRoots
 
-# An unfinished file that nobody went on with for so long is given up.
+# An unfinished file that no pull has continued for this long is given up.
 STALE_PARTIAL_S = 7 * 24 * 3600
 
 

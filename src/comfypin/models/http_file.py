@@ -88,8 +88,8 @@ class HttpFile:
         """End every read that is in progress."""
         with self._lock:
             reading = list(self._reading)
-        for answer in reading:
-            answer.abort()
+        for response in reading:
+            response.abort()
 
     def close(self) -> None:
         """Drop the first response if nobody read it."""
@@ -138,7 +138,7 @@ class HttpFile:
             response = self._client.get(self._url, {}, referring_url=self._led_by)
         if response.status not in {200, 206}:
             raise to_refusal(response, self._uri)
-        # A packed body has other bytes than the file, and its ranges are ranges of the packed one.
+        # A compressed body has other bytes than the file, and its ranges count compressed bytes.
         encoding = response.headers.get("Content-Encoding", "identity")
         if encoding not in {"identity", ""}:
             response.close()
@@ -151,12 +151,12 @@ class HttpFile:
 def _file_version(response: Response) -> str | None:
     """Return what tells this version of the file from others, or None."""
     etag = response.headers.get("ETag", "")
-    # A weak ETag does not promise the same bytes, and If-Range may not be asked with one (RFC 9110, 13.1.5).
+    # A weak ETag does not promise the same bytes, and If-Range may not carry one (RFC 9110, 13.1.5).
     return etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified")
 
 
-def _total_bytes(answer: Response, start: int, address: str) -> int | None:
-    range_match = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", "").strip())
+def _total_bytes(response: Response, start: int, address: str) -> int | None:
+    range_match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
     if range_match is None or int(range_match[1]) != start:
         raise SourceFailed(uri=address, reason="it answered with another range than requested")
     return None if range_match[3] == "*" else int(range_match[3])
@@ -190,8 +190,8 @@ class HttpSource:
         file = self.open(address, ExpectedFile(), length=1)
         file.close()
         linked = find_linked_digest(file.hops)
-        header_name = PurePosixPath(urllib.parse.unquote(urllib.parse.urlsplit(address).path)).name
-        return SourceFacts(uri=address, filename=header_name or "model", sha256=linked, size_bytes=file.size_bytes)
+        file_name = PurePosixPath(urllib.parse.unquote(urllib.parse.urlsplit(address).path)).name
+        return SourceFacts(uri=address, filename=file_name or "model", sha256=linked, size_bytes=file.size_bytes)
 
 
 def find_linked_digest(hops: Sequence[tuple[int, Mapping[str, str]]]) -> Digest | None:

@@ -78,7 +78,7 @@ class FetchPolicy:
 
 @dataclass(slots=True)
 class FetchFailures:
-    """One fetcher's failures in a row: its own set the delay, those without any progress say when to give up."""
+    """Counts one fetcher's failures in a row; its own set the delay, those without progress decide when to give up."""
 
     policy: RetryPolicy
 
@@ -89,7 +89,7 @@ class FetchFailures:
     def add_failure(self, fetched_bytes: int) -> None:
         """Count a failure; `fetched_bytes` is what the whole file has by now."""
         self.own += 1
-        # A server that serves four connections and refuses the others is slow, not broken: the file gets on.
+        # A server that serves four connections and refuses the others is slow, not broken: the file makes progress.
         # Progress of any fetcher counts for all, since they share the server.
         self.stuck = 1 if fetched_bytes - self._seen >= LEAST_PROGRESS_BYTES else self.stuck + 1
         self._seen = fetched_bytes
@@ -129,7 +129,7 @@ class ConnectionDemand:
         self._since: tuple[float, float] | None = None
 
     def wants_more(self, waited_s: float) -> bool:
-        """Add how long the hasher has just waited, from the first byte on; return True when a window says so."""
+        """Add how long the hasher has just waited, from the first byte on; return True at the end of a slow window."""
         now_s, processor_s_spent = self._clock(), self._processor_s()
         if self._since is None:
             self._since = now_s, processor_s_spent

@@ -42,7 +42,7 @@ class OutputConfig:
                 quality=variables.read_count("OUTPUT_QUALITY", default=90, minimum=1, maximum=100),
                 keep_workflow=variables.read_flag("OUTPUT_KEEP_WORKFLOW", default=True),
             ),
-            # If it is unset, the limit is the caller's: a Runpod result may hold less than a file.
+            # If it is unset, the limit is the caller's: a RunPod result may hold less than a file.
             inline_max_bytes=variables.read_count("INLINE_MAX_BYTES", default=0)
             if variables.read_text("INLINE_MAX_BYTES")
             else None,

@@ -25,7 +25,7 @@ class FallbackFolderSink:
         """Deliver by the other sink; raise what it raises, after the outputs are kept."""
         try:
             return await self.sink.deliver(job, outputs)
-        # Also when the job is cancelled: its outputs are made and paid for.
+        # Also when the job is cancelled: its outputs have been made and paid for.
         except BaseException:
             await self._keep_outputs(job, outputs)
             raise

@@ -26,8 +26,8 @@ from comfypin.outputs.interface import Delivery, JobFacts, Output
 class FolderSink:
     """Writes every output by its name into a folder, replacing nothing that holds other bytes.
 
-    A name that is taken by other bytes counts on as ComfyUI's own names do. The same bytes under the same name are
-    left as they are, so that a delivery can be repeated.
+    If other bytes have the name, the next free number is added, as in ComfyUI's own names. The same bytes under
+    the same name are left as they are, so that a delivery can be repeated.
     """
 
     def __init__(self, root_folder: Path) -> None:
@@ -74,7 +74,7 @@ class FolderSink:
         try:
             return contained_path(self._root, relative_path)
         except ValueError as exception:
-            # A symbolic link in the folder leads elsewhere, and was not made for our file names.
+            # A symbolic link in the folder leads out of it.
             reason = "a symbolic link there leads out of the folder"
             advice = "Remove the link, or choose another --out-dir."
             raise OutputNotWritten(

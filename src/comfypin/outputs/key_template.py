@@ -1,4 +1,4 @@
-"""Makes the keys of delivered outputs, purely: a template filled in for one job, inside its prefix, no key twice."""
+"""Makes the keys of delivered outputs: a template filled in for one job, inside its prefix, no key twice (pure)."""
 
 import re
 import string
@@ -19,12 +19,12 @@ _OF_JOB = {"job_id", "date", "release"}
 _OF_OUTPUT = {"node", "counter", "digest", "filename", "stem", "ext", "subfolder"}
 _FIELDS = _OF_JOB | _OF_OUTPUT
 _PREFIX = "{prefix}/"
-# Such texts are safe already, so that most keys stay readable.
+# Such texts are safe as they are, so most keys stay readable.
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 class TemplateInvalid(ValueError):
-    """Raised if a template does not name keys; the caller adds who wrote it. `expected` is what it is not."""
+    """Raised if a template cannot make keys; the caller adds who wrote it. `expected` says what it should be."""
 
     def __init__(self, expected: str) -> None:
         super().__init__(f"not {expected}")
@@ -98,7 +98,7 @@ def _next_free(wanted_key: str, taken_keys: Set[str]) -> str:
 
 
 def safe_word(original_text: str) -> str:
-    """Return a key's part that says what the text says; different texts never give the same part."""
+    """Return a safe part of a key for a text, as readable as can be; different texts never give the same part."""
     if _PLAIN.fullmatch(original_text):
         return original_text
     kept_text = re.sub(r"[^A-Za-z0-9._-]+", "_", original_text).strip("._")[:60]

@@ -49,7 +49,7 @@ class JobEndings:
         job_output = None if outcome is None else outcome.output
         error = None if job_output is None else job_output.get("error")
         output_text = None if job_output is None else await _dump_output(job_output)
-        # SQLite stores no lone half of a surrogate pair, which a job's text may hold: its number stands for it.
+        # A job's text may hold a lone surrogate, which SQLite cannot store: it is written as an escape.
         stored_error = None if error is None else str(error).encode(errors="backslashreplace").decode()
         end_change = job_changes.job_ended(live_job.row.id, end_state, ended_at, output=output_text, error=stored_error)
         await self._store.write_until_done(end_change)
@@ -73,7 +73,7 @@ class JobEndings:
             self._start_background(self._post_webhook(job_row))
 
     async def stop_background(self) -> None:
-        """Stop the ends and webhooks that a full disk holds up; the disk says what the next server owes."""
+        """Stop the ends and webhooks that a full disk holds up; the next server finds on the disk what is owed."""
         background_tasks = list(self._background_tasks)
         for background_task in background_tasks:
             background_task.cancel()
@@ -86,7 +86,7 @@ class JobEndings:
         background_task.add_done_callback(self._background_tasks.discard)
 
     async def _post_webhook(self, job_row: JobRow) -> None:
-        """Post a job's end to its webhook. If that fails on the disk now, the next server posts it."""
+        """Post a job's end to its webhook. If the disk refuses now, the next server posts it."""
         try:
             record = await self._store.read_record(job_row.id)
         except JobsNotStored as storage_failure:

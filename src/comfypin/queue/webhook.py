@@ -61,7 +61,7 @@ class Webhooks:
         self._proxies = proxies or Proxies()
 
     async def post_status(self, job_id: str, webhook_url: str, status_body: bytes) -> bool:
-        """Post until it is answered with 200, three times at most; returns whether it was. Raises nothing."""
+        """Post until the webhook answers 200 or the retries are used up; return whether it did. Raises nothing."""
 
         def report(retried: Retried) -> None:
             _log_failure(job_id, str(retried.error))
@@ -107,7 +107,7 @@ class Webhooks:
             raise _PostFailed(type(exc).__name__) from exc
 
     async def _make_connector(self, webhook_url: HttpUrl, proxy_server: Proxy | None) -> aiohttp.TCPConnector:
-        """Return what connects to the addresses that were found public, and to no others."""
+        """Return a connector that connects only to addresses that were found public."""
         if self._allow_private:
             return aiohttp.TCPConnector()
         resolve_checked = partial(
@@ -116,7 +116,7 @@ class Webhooks:
         addresses = await asyncio.to_thread(resolve_checked)
         if proxy_server is not None:
             return aiohttp.TCPConnector()  # to the proxy, which the operator named
-        # aiohttp asks no resolver for an address, so the socket has a check of its own, which nothing passes by.
+        # aiohttp asks no resolver if the host is an IP address, so each socket checks its address too.
         return aiohttp.TCPConnector(resolver=_PinnedResolver(addresses), socket_factory=_public_socket)
 
 
@@ -132,7 +132,7 @@ class _PinnedResolver(AbstractResolver):
         return [_resolve_result(host_name, port_number, ip_address) for ip_address in self._addresses]
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: there is nothing to release."""
 
 
 def _resolve_result(host_name: str, port_number: int, ip_address: str) -> ResolveResult:
@@ -142,8 +142,8 @@ def _resolve_result(host_name: str, port_number: int, ip_address: str) -> Resolv
     )
 
 
-def _public_socket(ip_address: "aiohttp.AddrInfoType") -> socket.socket:
-    family, socket_type, protocol, _, socket_address = ip_address
+def _public_socket(address_info: "aiohttp.AddrInfoType") -> socket.socket:
+    family, socket_type, protocol, _, socket_address = address_info
     if not is_public(str(socket_address[0])):
         raise OSError("not a public address")
     return socket.socket(family, socket_type, protocol)

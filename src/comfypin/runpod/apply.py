@@ -13,7 +13,7 @@ from comfypin.runpod.desired_state import CREATION_ORDER, DesiredResource, Resou
 from comfypin.runpod.errors import WaitedTooLong
 from comfypin.runpod.management_api import ManagementApi, Resource
 
-# What PATCH does not take though POST does, by kind (UpdateEndpointRequest, UpdatePodRequest, ...).
+# Fields that POST takes and PATCH does not, by kind (UpdateEndpointRequest, UpdatePodRequest, ...).
 _NOT_PATCHABLE: dict[ResourceKind, frozenset[str]] = {
     "registry": frozenset({"name"}),
     "volume": frozenset({"dataCenter", "type"}),
@@ -137,7 +137,7 @@ def _create_resource(
 
 
 def _changed_fields(plan_step: DeploymentStep, known_ids: Mapping[tuple[ResourceKind, str], str]) -> dict[str, object]:
-    """Only the top-level fields that differ, whole: RunPod replaces `env`, `ports` and the like as one."""
+    """Return the top-level fields that differ, each whole: RunPod replaces `env`, `ports` and the like as one."""
     fixed_fields = _NOT_PATCHABLE[plan_step.desired.kind]
     fields = {change.path.split(".")[0] for change in plan_step.changes} - fixed_fields
     return {

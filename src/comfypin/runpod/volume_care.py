@@ -1,4 +1,4 @@
-"""Verifies what was pushed to a volume, and finds what may be removed."""
+"""Verifies what was pushed to a volume, and finds and removes what is not needed."""
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from comfypin.models.target_paths import STORE_FOLDER
 from comfypin.runpod.volume_bucket import MultipartUpload, VolumeBucket, VolumeObject
 from comfypin.runpod.volume_release import MODELS, PACKS, RECORDS, PushRecord, RecordedFile, blob_key, read_records
 
-# Younger ones may be somebody's push that goes on.
+# A younger upload may belong to a push that is still running.
 GIVEN_UP_AFTER = timedelta(days=1)
 
 
@@ -33,7 +33,7 @@ class VolumeGarbage:
     @property
     def size_bytes(self) -> int:
         """Return the size of all objects."""
-        return sum(recorded_file.size_bytes for recorded_file in self.objects)
+        return sum(volume_object.size_bytes for volume_object in self.objects)
 
 
 def verify_volume(
@@ -63,7 +63,7 @@ def _find_problem(volume_bucket: VolumeBucket, recorded_file: RecordedFile, *, d
         return "is missing"
     if stored_object.size_bytes != recorded_file.size_bytes:
         return f"has {stored_object.size_bytes} bytes instead of {recorded_file.size_bytes}"
-    # An etag that differs is not yet other bytes: a gateway may make it of the file's time.
+    # A different ETag does not prove different bytes: a gateway may make it from the file's time.
     if not deep and (stored_object.etag == recorded_file.etag or key != recorded_file.key):
         return None
     actual = volume_bucket.read_sha256(key)
@@ -118,8 +118,8 @@ def remove_garbage(volume_bucket: VolumeBucket, garbage: VolumeGarbage) -> None:
     # Uploads first: their parts take room and belong to nobody.
     for multipart_upload in garbage.uploads:
         volume_bucket.abort_upload(multipart_upload.key, multipart_upload.upload_id)
-    for recorded_file in garbage.objects:
-        volume_bucket.delete_object(recorded_file.key)
+    for volume_object in garbage.objects:
+        volume_bucket.delete_object(volume_object.key)
     for push_record in garbage.records:
         volume_bucket.delete_object(f"{MODELS}/{STORE_FOLDER}/releases/{record_file_name(push_record.release)}")
         volume_bucket.delete_object(f"{RECORDS}/{record_file_name(push_record.release)}")

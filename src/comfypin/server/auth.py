@@ -15,7 +15,7 @@ from comfypin.server.responses import JsonResponse, failure_response
 OPEN_PATHS = frozenset({"/ping"})
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _HTTP_VERSIONS = frozenset({"1.0", "1.1"})
-_MAX_DRAINED_LIMITS = 4  # so many times the limit
+_MAX_DRAINED_LIMITS = 4  # as a multiple of the body limit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,9 +92,9 @@ class Gate:
             return True  # `http://[`: no site at all
 
     def _is_worth_draining(self, request_headers: Mapping[str, str]) -> bool:
-        """Return whether a body that is too big should arrive, rather than be answered while it is still on its way.
+        """Return whether to let a body that is too big arrive before the response is sent.
 
-        One that waits for our `100 Continue` must not be asked for, and one that is far too big never ends.
+        Not if the client waits for our `100 Continue`, and not if the body is far too big.
         """
         return (
             "expect" not in request_headers
@@ -102,7 +102,7 @@ class Gate:
         )
 
     async def _drain_body(self, receive: Receive) -> None:
-        """Let a body that is a little too big arrive, and drop it: clients read answers last."""
+        """Let a body that is a little too big arrive, and drop it: many clients read the response only then."""
         # Not without end: a client that never stops is cut off.
         left_bytes = _MAX_DRAINED_LIMITS * self._rules.max_body_bytes
         while left_bytes > 0:

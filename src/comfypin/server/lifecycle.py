@@ -52,7 +52,7 @@ class HostingOptions:
 async def host_server(
     application: FastAPI, site: Site, queue: QueueWorker, open_service: OpenService, hosting_options: HostingOptions
 ) -> None:
-    """Serve until SIGTERM or SIGINT. Raises what the engine failed to start with."""
+    """Serve until SIGTERM or SIGINT. Raises the error that kept the engine from starting."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
@@ -133,7 +133,7 @@ async def _keep_syncing(folder: Path, destination: str) -> None:
 
 
 def open_sockets(host_name: str, ports: Sequence[int]) -> list[socket.socket]:
-    """Sockets that listen. Raises `PortUnusable`."""
+    """Return a listening socket for each port. Raises `PortUnusable`."""
     sockets: list[socket.socket] = []
     # The port for health checks may be the same as the other one.
     for port in dict.fromkeys(ports):

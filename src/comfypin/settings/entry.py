@@ -13,7 +13,7 @@ _LONGEST_GRACE_S = 3600
 class EntrySettings:
     """Says what a container does if no command is given; docs/images.md lists the variables.
 
-    `mode` is COMFYPIN_MODE; `serverless` whether Runpod Serverless started the container; `sync_to` COMFYPIN_SYNC_TO;
+    `mode` is COMFYPIN_MODE; `serverless` whether RunPod Serverless started the container; `sync_to` COMFYPIN_SYNC_TO;
     `output_dir` COMFYPIN_OUTPUT_DIR; `page_listen` COMFYPIN_PAGE_LISTEN (`off`: no page); `grace_s` COMFYPIN_GRACE.
     """
 
@@ -30,7 +30,7 @@ class EntrySettings:
         variables = Variables(environment)
         return cls(
             mode=variables.read_word("COMFYPIN_MODE", ("worker", "pod")),
-            # Runpod sets these on Serverless workers, not on pods.
+            # RunPod sets these on Serverless workers, not on pods.
             serverless=variables.read_text("RUNPOD_ENDPOINT_ID", "RUNPOD_WEBHOOK_GET_JOB") is not None,
             sync_to=variables.read_text("COMFYPIN_SYNC_TO"),
             output_dir=variables.read_path("COMFYPIN_OUTPUT_DIR"),

@@ -40,7 +40,7 @@ class Settings:
 
     @cached_property
     def env(self) -> EnvSettings:
-        """Return where realizing finds things beside the lock."""
+        """Return where realizing finds what it needs besides the lock."""
         return EnvSettings.from_variables(self.variables)
 
     @cached_property
@@ -50,7 +50,7 @@ class Settings:
 
     @cached_property
     def runpod(self) -> RunpodSettings:
-        """Return how Runpod is reached."""
+        """Return how RunPod is reached."""
         return RunpodSettings.from_variables(self.variables)
 
     @cached_property

@@ -12,7 +12,7 @@ class MachineSettings:
     """`COMFY_HOME`, `MODELS_DIR`, and the release: `LOCK_PATH`, else `COMFY_VERSION_NAME`.
 
     `fast_models_dir` is COMFYPIN_FAST_MODELS, the folder of staged models; the engine looks there first.
-    `embedded_version` is COMFYPIN_EMBEDDED_VERSION, the ComfyUI release that the embedded engine is.
+    `embedded_version` is COMFYPIN_EMBEDDED_VERSION, the ComfyUI release that the embedded engine imitates.
     `engine_standby` is COMFYPIN_ENGINE_STANDBY: whether a second engine waits to take a dead one's place.
     """
 

@@ -17,7 +17,7 @@ class ModelSettings:
 
     `store` is COMFYPIN_MODEL_STORE (default: `.comfypin` in MODELS_DIR); `connections` COMFYPIN_CONNECTIONS; `durable`
     COMFYPIN_DURABLE; the tokens HF_TOKEN (or HUGGING_FACE_HUB_TOKEN) and CIVITAI_TOKEN (or CIVITAI_API_TOKEN,
-    CIVITAI_API_KEY); `hub_caches` are folders laid out as the hub's cache: Runpod's (COMFYPIN_RUNPOD_CACHE), then the
+    CIVITAI_API_KEY); `hub_caches` are folders laid out as the hub's cache: RunPod's (COMFYPIN_RUNPOD_CACHE), then the
     hub library's own (HF_HUB_CACHE, HF_HOME).
     """
 
@@ -48,7 +48,7 @@ class ModelSettings:
             # The names that Hugging Face's own library reads, the old ones too.
             hub_token=variables.read_header("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_TOKEN"),
             hub_caches=(
-                # Runpod mounts an endpoint's cached models there.
+                # RunPod mounts an endpoint's cached models there.
                 variables.read_path("COMFYPIN_RUNPOD_CACHE") or Path("/runpod-volume/huggingface-cache/hub"),
                 Path(named_cache) if named_cache else hub_home / "hub",
             ),

@@ -15,10 +15,10 @@ _MOST_PORT = 65_535
 class ServerSettings:
     """Says how a server is reached. The token and secret are in no repr.
 
-    `token` is COMFYPIN_TOKEN; `webhook_secret` COMFYPIN_WEBHOOK_SECRET; `public_url` COMFYPIN_PUBLIC_URL, else Runpod's
+    `token` is COMFYPIN_TOKEN; `webhook_secret` COMFYPIN_WEBHOOK_SECRET; `public_url` COMFYPIN_PUBLIC_URL, else RunPod's
     proxy of RUNPOD_POD_ID; `port` PORT, and `health_port` PORT_HEALTH if a load balancer asks another one;
     `metrics_port` is COMFYPIN_METRICS_PORT, for a worker, which has no server of its own. `symmetrical_ports` are the
-    ports that Runpod gave, by the numbers (above 65535) that a pod asked for.
+    ports that RunPod gave, by the numbers (above 65535) that a pod asked for.
     """
 
     token: str | None = field(default=None, repr=False)
@@ -31,11 +31,11 @@ class ServerSettings:
     symmetrical_ports: Mapping[int, int] = field(default_factory=dict)
 
     def listening_port(self, port: int) -> int:
-        """Return the port to listen on: Runpod gives symmetrical ports in RUNPOD_TCP_PORT_<number>.
+        """Return the port to listen on: RunPod gives symmetrical ports in RUNPOD_TCP_PORT_<number>.
 
         Raises `ConfigError`.
         """
-        # The pod asked for 70000, say, and Runpod gave it a real port instead.
+        # The pod asked for 70000, say, and RunPod gave it a real port instead.
         if port > _MOST_PORT and port in self.symmetrical_ports:
             return self.symmetrical_ports[port]
         if not 0 <= port <= _MOST_PORT:

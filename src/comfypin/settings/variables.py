@@ -8,7 +8,7 @@ from comfypin.errors import ConfigError
 from comfypin.settings.errors import SettingInvalid
 
 _LONGEST_PATH = 1024
-_MOST_PORT = 999_999  # above 65535 Runpod's symmetrical ports begin
+_MOST_PORT = 999_999  # above 65535 RunPod's symmetrical ports begin
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 
 
@@ -81,7 +81,7 @@ class Variables(Mapping[str, str]):
         return float(raw_value)
 
     def read_port(self, variable_name: str) -> int | None:
-        """Return the number of a port, or of one of Runpod's symmetrical ports. Raises `SettingInvalid`."""
+        """Return the number of a port, or of one of RunPod's symmetrical ports. Raises `SettingInvalid`."""
         raw_value = self.read_text(variable_name)
         if raw_value is None:
             return None

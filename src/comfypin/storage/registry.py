@@ -68,7 +68,7 @@ class StoreKind:
         return cast("StoreModule", import_module(f"comfypin.storage.{self.name}"))
 
 
-# In this order they are looked at when the variables name several buckets, and no output mode is chosen.
+# If the variables name several buckets and no output mode is chosen, the first in this order is used.
 _ALL = (
     StoreKind(name="gcs", scheme="gs", title="Google Cloud Storage", sdk="google.cloud.storage"),
     StoreKind(name="s3", scheme="s3", title="S3", sdk="boto3", aliases=("r2",)),

@@ -1,4 +1,4 @@
-"""Uploads one file in equal parts, several at once; aborts the upload when it is given up.
+"""Uploads one file in equal parts, several at once; aborts the upload if it fails.
 
 R2 takes only parts of one size: https://developers.cloudflare.com/r2/objects/multipart-objects/
 """
@@ -94,7 +94,7 @@ class S3PartsUpload:
         try:
             self._abort_upload(unfinished.key, unfinished.upload_id)
         except StorageError as exception:
-            # With 4xx the upload is gone, or not ours to abort: asking again would change nothing.
+            # With a 4xx below 429 the upload is gone, or not ours to abort: asking again would change nothing.
             return int(str(exception.facts.get("status") or 500)) < 429
         return True
 

@@ -1,4 +1,4 @@
-"""Notes of the multipart uploads of this machine: the next upload to a bucket aborts those that killed ones left.
+"""Notes this machine's multipart uploads, so that the next upload to a bucket aborts what killed processes left.
 
 Nobody else could tell: listing unfinished uploads costs money, and takes a permission that many keys do not have. A
 note is locked while its process lives.

@@ -58,7 +58,7 @@ class Debouncer:
         )
 
     def wait_longer(self, relative_path: str, fingerprint: Fingerprint, now_s: float) -> None:
-        """Look again when it may have settled: it still changes, or is still open."""
+        """Look at the file again when it may have settled: it is still changing, or still open."""
         known_candidate = self._files[relative_path]
         since_s = known_candidate.since_s if known_candidate.fingerprint == fingerprint else now_s
         # At least 50 ms ahead: a file that is open all the time must not be checked in a loop.
@@ -74,7 +74,7 @@ class Debouncer:
         return list(self._files)
 
     def hurry_all(self, now_s: float) -> None:
-        """Look at every file now, as complete as it is known to be: there is no time to settle."""
+        """Look at every file now, because there is no time left to let it settle."""
         for relative_path, file_candidate in list(self._files.items()):
             self._schedule_path(
                 relative_path,

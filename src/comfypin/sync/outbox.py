@@ -1,9 +1,8 @@
-# The next pod starts from this copy.
-"""The outbox: durable rows of uploads owed, in SQLite on the local disk; committed before anything is sent.
+"""The outbox: durable rows of the uploads owed, in SQLite on the local disk, committed before anything is sent.
 
-One thread owns it. Paths are stored as bytes, because names may not be valid text. WAL with full synchronisation: what
-a commit returned from survives a power cut. (WAL does not work on network file systems: `sync/snapshot.py` carries the
-outbox from pod to pod instead.)
+One thread owns it. Paths are stored as bytes, because names may not be valid text. WAL with full synchronisation:
+once a commit has returned, its rows survive a power cut. (WAL does not work on network file systems:
+`sync/snapshot.py` carries the outbox from pod to pod instead.)
 """
 
 import os
@@ -157,6 +156,7 @@ class Outbox:
 
     def close(self) -> None:
         """Bring the copy up to date, fold the log into the file, close it."""
+        # The next pod starts from this copy.
         self.refresh_copy(now=True)
         self._database.close()
 

@@ -34,7 +34,7 @@ _WATCHED = (
     | flags.DONT_FOLLOW
     | flags.EXCL_UNLINK
 )
-# The sysctl that is used up, by what the kernel answers; inotify(7) calls ENOSPC a limit, not a full disk.
+# The limit that is used up, by the kernel's error; inotify(7) calls ENOSPC a limit, not a full disk.
 _EXHAUSTED = {
     errno.EMFILE: "fs.inotify.max_user_instances",
     errno.ENFILE: "fs.inotify.max_user_instances",

@@ -1,4 +1,4 @@
-"""Asks git without fetching: the refs of a remote repository, and the state of a checkout on this machine."""
+"""Asks git for the refs of a remote repository, and for the state of a checkout on this machine."""
 
 import os
 import re
@@ -205,7 +205,7 @@ def diff_checkout(checkout: Checkout) -> str:
         try:
             return run_git(diff_command, cwd=checkout_folder, extra_variables=git_variables).stdout.decode()
         except UnicodeDecodeError:
-            # A text in another encoding cannot lie in a lock as it is; as binary changes, which are ASCII, it can.
+            # A lock cannot hold text in another encoding as it is, but can as a binary diff, which is ASCII.
             attributes_path = Path(temporary_folder) / "attributes"
             attributes_path.write_text("* -text -diff\n")
             return run_git(
@@ -240,9 +240,9 @@ def _remote_address(checkout_folder: Path, branch_name: str) -> str | None:
 
 
 def _without_filters(checkout_folder: Path) -> dict[str, str]:
-    """Return variables that have git run no filter that the checkout's own settings name: it is a stranger's program.
+    """Return variables that keep git from running filters of the checkout's own settings: they are strangers' programs.
 
-    Those of the user's settings run, and so do Git LFS's own, which `git lfs install --local` writes there.
+    Filters of the user's settings run, and so do Git LFS's own, which `git lfs install --local` writes there.
     """
     finished = run_git(["config", "--show-scope", "-z", "--get-regexp", _FILTER_SETTINGS], cwd=checkout_folder)
     # Scopes alternate with settings, of which each is its key, a newline and its value.

@@ -78,7 +78,7 @@ def run_program(
         if child_process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child_process.pid, signal.SIGKILL)
-            # Reaps the child, which would else stay a zombie as long as we run.
+            # Reaps the child, which would otherwise stay a zombie as long as we run.
             child_process.communicate()
         _running.discard(child_process.pid)
     _require_going_on()

@@ -1,8 +1,8 @@
 """A vendor folder: everything a lock needs, named by what it is, so that no index file can disagree with it.
 
-`wheels/<file name of the URL>`, `git/<commit>.bundle` (submodules too), `archives/<sha256>.zip`, and for a package that
-has no wheel the one that was built of it: `built/<sha256 of its source>-<sha256 of the wheel>/<wheel>`. `comfypin lock
-vendor` writes it, `comfypin realize --vendor` reads it; both check every byte against the lock, or against such a name.
+`wheels/<file name of the URL>`, `git/<commit>.bundle` (submodules too), `archives/<sha256>.zip`, and for a package
+without a wheel the one that was built from it: `built/<sha256 of its source>-<sha256 of the wheel>/<wheel>`. `comfypin
+lock vendor` writes it, `comfypin realize --vendor` reads it; both check every byte against the lock or such a name.
 """
 
 from collections.abc import Iterator

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineChoice:
-    """Holds which engine runs, by the lock and the flags, and the settings of this machine.
+    """Holds the engine that the lock and the flags choose, and the settings of this machine.
 
     `keep_temp` keeps all files of the engine, for debugging.
     """
@@ -82,7 +82,7 @@ async def open_engine(engine_choice: EngineChoice) -> AsyncIterator["Engine"]:
     # Nobody removes the env while its engine runs.
     env = using(engine_choice.settings.machine.comfy_home) if engine_choice.kind == "comfyui" else nullcontext()
     with env, temp_folder("engine", keep=engine_choice.keep_temp) as temp_path:
-        # Nobody finds a temporary folder again without its path.
+        # Without its path nobody would find the temporary folder again.
         if engine_choice.keep_temp:
             log.warning(
                 "the engine's files stay in %s",

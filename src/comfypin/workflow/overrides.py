@@ -156,7 +156,7 @@ def _options_first(overrides: Iterable[Override], names: Mapping[str, tuple[Node
 
 
 def _node_inputs(node: ApiNode, catalogue: Catalogue | None, requested: str) -> Mapping[str, InputSpec]:
-    """Return the node's inputs, with the requested one if a list of the node can grow to it."""
+    """Return the node's inputs, and the requested one if it belongs to a list that can grow to hold it."""
     definition = (catalogue or {}).get(node.class_type, {})
     return open_inputs(definition, {requested: None, **node.inputs}).specs
 

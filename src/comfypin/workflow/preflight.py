@@ -14,7 +14,7 @@ from comfypin.workflow.missing_pins import LockLike, SuspectPins, find_model_pin
 from comfypin.workflow.node_inputs import OpenedInputs, open_inputs
 from comfypin.workflow.object_info import Catalogue, InputSpec, is_core, is_output, names_file, output_types
 
-# Looking for near names costs more than all else; a graph with more wrong names than this gets none for the rest.
+# Looking for similar names is the slowest check; after this many wrong names in a graph, none are suggested.
 _NAMED_CLOSELY = 50
 
 
@@ -120,7 +120,7 @@ class _GraphCheck:
 
     def _checked_links(self, node: ApiNode) -> Iterator[NodeId]:
         opened_specs = self._open_inputs(node).specs
-        # Of a dynamic input of a kind that is not known, whatever is under its name counts.
+        # For a dynamic input of an unknown kind, whatever is below its name counts.
         unopened_names = {input_name for input_name, input_spec in opened_specs.items() if input_spec.is_dynamic}
         return (
             node_link.node_id
@@ -155,7 +155,7 @@ class _GraphCheck:
                 yield self._refusal_finding(node, input_spec, input_value, refusal)
 
     def _check_unexpected(self, node: ApiNode, opened_inputs: OpenedInputs) -> Iterator[WorkflowFinding]:
-        """Check inputs that the class does not have, at which ComfyUI's validation does not look."""
+        """Check inputs that the class does not have; ComfyUI's validation ignores them."""
         for input_name, input_value in node.inputs.items():
             if input_name in opened_inputs.specs:
                 continue

@@ -163,7 +163,7 @@ class _PromptRun:
         missing_inputs = self._class_of(node_id).missing_inputs
         if missing_inputs is None:
             return []
-        values = {name: values_of[0] for name, values_of in self._collect_inputs(node_id).items() if values_of}
+        values = {name: found[0] for name, found in self._collect_inputs(node_id).items() if found}
         given_inputs = self._graph[node_id]["inputs"]
         linked = [given_inputs[name][0] for name in missing_inputs(values) if is_link(given_inputs.get(name))]
         return [source for source in linked if self._cached_result(source) is None]

@@ -18,7 +18,7 @@ from comfypin.tools.uv import clean_environment
 # A first start from a network volume, without byte-code, can take minutes.
 PROBE_TIMEOUT_S = 900.0
 _SCRIPT = Path(__file__).with_name("import_probe_script.py")
-# (switch, value) of main.py; those that this ComfyUI knows are given. `{}` is a scratch folder.
+# Switches of main.py and their values; only those that this ComfyUI knows are passed. `{}` is a scratch folder.
 _SWITCHES = (
     ("--quick-test-for-ci", None),
     ("--cpu", None),
@@ -67,7 +67,7 @@ def probe_env(build_folder: Path, node_names: Sequence[str], markers: Mapping[st
 
 
 def probe_digest() -> Digest:
-    """Return one digest of all code that probes: another probe may find other things."""
+    """Return one digest of all code that probes: a changed probe may find other failures."""
     return Digest.of(_SCRIPT.read_bytes() + Path(__file__).read_bytes())
 
 
@@ -109,7 +109,7 @@ def required_distributions(requirements_path: Path, markers: Mapping[str, str]) 
 
 
 def _probe_environment(build_folder: Path, temporary_folder: str) -> dict[str, str]:
-    """Return an environment without the user's Python settings or GPU work, and with a folder for temporary files."""
+    """Return an environment without the user's Python settings, and with a folder for temporary files."""
     search_path = f"{build_folder / VENV_FOLDER / 'bin'}:{clean_environment().get('PATH', '')}"
     # Nodes may download models or send telemetry when they are imported.
     quiet_variables = {"PYTHONNOUSERSITE": "1", "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}

@@ -59,7 +59,7 @@ class PackFile:
 
 @contextlib.contextmanager
 def open_pack(pack_path: Path) -> Iterator[PackFile]:
-    """Open a pack in a folder."""
+    """Open a pack that is a file."""
     descriptor = os.open(pack_path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         yield PackFile(str(pack_path), os.fstat(descriptor).st_size, descriptor)

@@ -50,13 +50,13 @@ def _next_free(last_id: int, used_ids: set[str]) -> int:
 
 def _renumber_graph(ui_graph: UiGraph, new_ids: Mapping[str, str]) -> UiGraph:
     ui_nodes = {
-        new_ids.get(map_key, map_key): replace(ui_node, id=new_ids.get(map_key, map_key))
-        for map_key, ui_node in ui_graph.nodes.items()
+        new_ids.get(node_id, node_id): replace(ui_node, id=new_ids.get(node_id, node_id))
+        for node_id, ui_node in ui_graph.nodes.items()
     }
     return replace(
         ui_graph,
         nodes=ui_nodes,
-        links={map_key: _renumber_link(ui_link, new_ids) for map_key, ui_link in ui_graph.links.items()},
+        links={link_id: _renumber_link(ui_link, new_ids) for link_id, ui_link in ui_graph.links.items()},
     )
 
 
@@ -72,8 +72,8 @@ def _patch_graph(ui_graph: UiGraph, new_ids_by_graph: Mapping[str, Mapping[str, 
     if not any(new_ids_by_graph.get(ui_node.type) for ui_node in ui_graph.nodes.values()):
         return ui_graph
     ui_nodes = {
-        map_key: _patch_node(ui_node, new_ids_by_graph.get(ui_node.type, {}))
-        for map_key, ui_node in ui_graph.nodes.items()
+        node_id: _patch_node(ui_node, new_ids_by_graph.get(ui_node.type, {}))
+        for node_id, ui_node in ui_graph.nodes.items()
     }
     return replace(ui_graph, nodes=ui_nodes)
 
