@@ -16,7 +16,7 @@ def find_source(sources: Sequence[ModelSource], address: str) -> ModelSource:
             return source
     raise UnknownSource(
         uri=hide_secrets(address),
-        reason="no source understands it; use https, hf, civitai, s3, gs, file or a plain path",
+        reason="no source understands it; docs/models.md lists the kinds of sources",
     )
 
 
