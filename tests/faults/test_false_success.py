@@ -177,7 +177,7 @@ def test_a_block_that_is_said_to_be_stored_in_other_words_is_sent_again(
     with a_liar(azurite, tmp_path) as liar:
         data = noise(AZURE_WHOLE_BYTES + 5)
         liar.proxy.rule = lambda seen: FalseAnswer(status, is_done=False) if "comp=block&" in seen.path else None
-        with pytest.raises(StoreBusy, match="not Azure's"):
+        with pytest.raises(StoreBusy, match="not a response of Azure"):
             liar.store.put("a", payload_of(tmp_path / "f", data))
         left = iter([FalseAnswer(status, is_done=False)])
         liar.proxy.rule = lambda seen: next(left, None) if "comp=block&" in seen.path else None

@@ -99,7 +99,7 @@ async def test_a_job_is_cancelled_on_a_full_disk_as_soon_as_it_can_be_noted(tmp_
 async def test_a_server_that_ends_does_not_wait_for_a_full_disk_and_the_next_one_runs_the_job(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", size_mb=4) as disk:
         work = Work()
-        async with a_queue(disk.path, work, running=2) as queue:
+        async with a_queue(disk.path, work, max_running=2) as queue:
             sent = [await send(queue, "hold") for _ in range(2)]
             await until(lambda: len(work.ran) == 2)
             await fill_until_refused(disk, queue)
