@@ -47,6 +47,7 @@ TOOLS = {
     "chromium": "apt-get install chromium",
     "faketime": "apt-get install faketime",
     "azurite": "npm install --global azurite",
+    "npm": "apt-get install nodejs npm",
 }
 
 

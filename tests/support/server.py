@@ -96,6 +96,11 @@ class Server:
         assert status == 200, (path, status, body)
         return body
 
+    def get_bytes(self, path: str) -> bytes:
+        request = urllib.request.Request(self.url + path, headers={"Authorization": f"Bearer {TOKEN}"})
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return bytes(answer.read())
+
     def post(self, path: str, body: object = None) -> Any:
         status, answer, _ = self.ask("POST", path, body if body is not None else {})
         assert status == 200, (path, status, answer)

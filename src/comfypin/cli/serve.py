@@ -27,7 +27,12 @@ if TYPE_CHECKING:
     from comfypin.lock.model import Lock
     from comfypin.outputs.interface import OutputSink
     from comfypin.queue.job_runner import QueueLimits
+    from comfypin.queue.scheduler import LocalJobQueue
+    from comfypin.queue.sqlite import JobStore
+    from comfypin.server.comfy_api.api import ComfyApi
+    from comfypin.server.comfy_api.output_assets import OutputAssets
     from comfypin.server.lifecycle import OpenService
+    from comfypin.server.site import Site
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +91,13 @@ def _add_limit_flags(parser: argparse.ArgumentParser) -> None:
         "--max-body-mb", type=_COUNT, default=64, metavar="N", help="the largest request, in MB (64)"
     )
     limit_flags.add_argument(
+        "--max-asset-mb",
+        type=_COUNT,
+        default=512,
+        metavar="N",
+        help="the largest upload to /api/v2/assets, in MB (512)",
+    )
+    limit_flags.add_argument(
         "--keep-hours", type=_COUNT, default=24, metavar="N", help="the hours that results are kept (24)"
     )
     limit_flags.add_argument(
@@ -124,6 +136,8 @@ async def _run_server(arguments: argparse.Namespace, lock: "Lock", settings: Set
     from comfypin.queue.webhook import Webhooks
     from comfypin.server.app import make_app
     from comfypin.server.auth import AccessRules
+    from comfypin.server.comfy_api.output_assets import OutputAssets
+    from comfypin.server.comfy_api.uploads import MULTIPART_BYTES
     from comfypin.server.connections import ConnectionLimits
     from comfypin.server.lifecycle import HostingOptions, host_server, open_sockets
     from comfypin.server.output_folder import ServedOutputFolder
@@ -148,8 +162,18 @@ async def _run_server(arguments: argparse.Namespace, lock: "Lock", settings: Set
             store, webhooks, _make_queue_limits(arguments), worker_id=server_settings.pod_id or "local"
         )
         site = Site(queue, outputs)
-        app = make_app(site, AccessRules(token=token, max_body_bytes=arguments.max_body_mb * 1_000_000))
-        folder = ServedOutputFolder(outputs, base_url=_choose_base_url(server_settings, address, bound_port))
+        public_url = _find_public_url(server_settings, bound_port)
+        comfy_api = _make_comfy_api(arguments, site, queue, store, state_folder, public_url=public_url)
+        rules = AccessRules(
+            token=token,
+            max_body_bytes=arguments.max_body_mb * 1_000_000,
+            max_upload_bytes=comfy_api.limits.upload_bytes + MULTIPART_BYTES,
+        )
+        app = make_app(site, rules, comfy_api)
+        base_url = public_url or _local_url(address, bound_port)
+        folder = ServedOutputFolder(outputs, base_url=base_url)
+        output_assets = OutputAssets(comfy_api.assets, comfy_api.records, queue.events, base_url=base_url)
+        site.wrap_handle = lambda handle: comfy_api.secrets.wrap_handle(output_assets.wrap_handle(handle))
         log.info("listening", extra={"action": "listening", "address": f"http://{address}:{bound_port}"})
         hosting = HostingOptions(
             sockets=sockets,
@@ -158,7 +182,8 @@ async def _run_server(arguments: argparse.Namespace, lock: "Lock", settings: Set
             sync=(outputs, arguments.sync) if arguments.sync else None,
         )
         try:
-            await host_server(app, site, queue, _make_service_opener(arguments, lock, settings, folder), hosting)
+            opener = _make_service_opener(arguments, lock, settings, folder, output_assets)
+            await host_server(app, site, queue, opener, hosting)
         finally:
             store.close()
 
@@ -191,8 +216,47 @@ def _choose_ports(arguments: argparse.Namespace, server_settings: ServerSettings
     return [server_settings.listening_port(port) for port in ports]
 
 
+def _make_comfy_api(
+    arguments: argparse.Namespace,
+    site: "Site",
+    queue: "LocalJobQueue",
+    store: "JobStore",
+    state_folder: Path,
+    *,
+    public_url: str | None,
+) -> "ComfyApi":
+    from comfypin.queue.steady_clock import steady_clock
+    from comfypin.server.comfy_api.api import ApiLimits, ComfyApi
+    from comfypin.server.comfy_api.assets import Assets
+    from comfypin.server.comfy_api.idempotency import IdempotencyKeys
+    from comfypin.server.comfy_api.lent_keys import LentKeys
+    from comfypin.server.comfy_api.output_assets import ForeignOutputs
+    from comfypin.server.comfy_api.records import Records
+
+    clock = steady_clock()
+    records = Records(store)
+    keep_s = arguments.keep_hours * 3600.0
+    assets = Assets(records, state_folder / "assets", keep_s=keep_s, clock=clock)
+    return ComfyApi(
+        site=site,
+        queue=queue,
+        records=records,
+        assets=assets,
+        secrets=LentKeys(records),
+        foreign=ForeignOutputs(assets, site.outputs),
+        keys=IdempotencyKeys(records, clock=clock),
+        limits=ApiLimits(upload_bytes=arguments.max_asset_mb * 1_000_000, keep_s=keep_s),
+        clock=clock,
+        public_url=public_url,
+    )
+
+
 def _make_service_opener(
-    arguments: argparse.Namespace, lock: "Lock", settings: Settings, folder: "OutputSink"
+    arguments: argparse.Namespace,
+    lock: "Lock",
+    settings: Settings,
+    folder: "OutputSink",
+    output_assets: "OutputAssets",
 ) -> "OpenService":
     @asynccontextmanager
     async def open_service() -> "AsyncIterator[JobService]":
@@ -205,12 +269,20 @@ def _make_service_opener(
         sink_for = await asyncio.to_thread(
             wiring.open_sinks, settings, folder_sink=folder, private_buckets=allows_private
         )
+        sink_for = output_assets.wrap_opener(sink_for, folder)
         choice = wiring.choose_engine(
             lock.engine, settings, engine_url=arguments.engine_url, keep_temp=arguments.keep_temp
         )
         choice = await asyncio.to_thread(wiring.ensure_env, lock, choice, report=log.info)
         async with wiring.open_engine(choice) as engine:
-            yield wiring.open_service(lock, engine, sink_for, settings=settings, private_inputs=allows_private)
+            yield wiring.open_service(
+                lock,
+                engine,
+                sink_for,
+                settings=settings,
+                private_inputs=allows_private,
+                read_asset=output_assets.assets.read,
+            )
 
     return open_service
 
@@ -298,12 +370,17 @@ def _read_kept_token(token_path: Path) -> str | None:
     return kept_token
 
 
-def _choose_base_url(server_settings: ServerSettings, address: str, port: int) -> str:
+def _find_public_url(server_settings: ServerSettings, port: int) -> str | None:
+    """Return how clients reach the server, if that is known."""
     if server_settings.public_url:
         return server_settings.public_url
     if server_settings.pod_id:
         # RunPod's proxy gives each port of a pod a host name.
         return f"https://{server_settings.pod_id}-{port}.proxy.runpod.net"
+    return None
+
+
+def _local_url(address: str, port: int) -> str:
     # An IPv6 address needs brackets in a URL.
     return f"http://{f'[{address}]' if ':' in address else address}:{port}"
 
@@ -311,7 +388,9 @@ def _choose_base_url(server_settings: ServerSettings, address: str, port: int) -
 def _require_extra() -> None:
     """Raise `UsageError` if the extra is not installed."""
     try:
+        import blake3  # noqa: F401
         import fastapi  # noqa: F401
+        import python_multipart  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError as exc:
         raise UsageError("comfypin serve needs its extra: pip install 'comfypin[serve]'.") from exc

@@ -30,6 +30,7 @@ from comfypin.jobs.events import PhaseStarted, Requeued, RunEvent, event_to_json
 from comfypin.jobs.input_files import InputFetcher
 from comfypin.jobs.interface import JobOutcome, ProgressCallback, ignore_progress
 from comfypin.jobs.job import Job, JobResult
+from comfypin.jobs.node_counts import NodeCounts
 from comfypin.jobs.prepare import RunRequest, prepare_job
 from comfypin.jobs.request import JobInput, OutputWish, S3Wish, parse_job_input
 from comfypin.jobs.result_json import failed_outcome, result_to_json
@@ -223,17 +224,27 @@ def _input_labels(job_input: JobInput) -> Mapping[str, str]:
 
 
 class _ProgressWatcher:
-    """Turns a job's events into what people follow: a fraction that never goes back, and the node at work."""
+    """Turns a job's events into what people follow: a fraction that never goes back, and the node at work.
+
+    Each is a whole snapshot, so that whoever missed some knows as much as whoever heard all.
+    """
 
     def __init__(self, job: Job, progress: ProgressCallback, crashed: Callable[[], None]) -> None:
         self._fraction = Fraction(job.graph)
         self._progress = progress
         self._crashed = crashed
+        self._nodes = NodeCounts(job.graph)
 
     def note_event(self, event: RunEvent) -> None:
         if isinstance(event, Requeued):
             self._crashed()
+            self._nodes.restart()
         elif not isinstance(event, PhaseStarted):
             self._fraction.apply_event(event)
-        shown: Mapping[str, JsonValue] = {**event_to_json(event), "progress": round(self._fraction.fraction, 3)}
+            self._nodes.apply_event(event)
+        shown: Mapping[str, JsonValue] = {
+            **event_to_json(event),
+            "progress": round(self._fraction.fraction, 3),
+            **self._nodes.to_json(),
+        }
         self._progress(shown)

@@ -27,6 +27,8 @@ from comfypin.storage.registry import SCHEMES
 _ADDRESS = re.compile(rf"\s*((?:https?|{'|'.join(map(re.escape, SCHEMES))})://\S+)\s*")
 OpenBucket = Callable[[str, str], ObjectStore]
 OpenClient = Callable[[Deadline], HttpClient]
+ReadAsset = Callable[[str], Iterator[bytes]]
+"""Gives the bytes of an asset by its hash. Raises `OSError`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,10 +44,18 @@ class InputFetcher:
     """Fetches a job's inputs. `open_bucket(scheme, name)` gives the store of an address like s3://bucket/key.
 
     `open_client` makes the client of one job, under its deadline: a client resolves each name once, which must not
-    outlive a job.
+    outlive a job. `read_asset` reads what was uploaded to this server; None: there are no uploads here.
     """
 
-    def __init__(self, *, open_client: OpenClient, open_bucket: OpenBucket, limits: InputLimits) -> None:
+    def __init__(
+        self,
+        *,
+        open_client: OpenClient,
+        open_bucket: OpenBucket,
+        limits: InputLimits,
+        read_asset: ReadAsset | None = None,
+    ) -> None:
+        self._read_asset = read_asset
         self._open_client = open_client
         self._open_bucket = open_bucket
         self._limits = limits
@@ -70,13 +80,12 @@ class InputFetcher:
                     input_budget,
                 )
             for media_input in job.inputs:
-                source = media_input.data if media_input.data is not None else str(media_input.url)
-                path = self._write_input(
-                    folder,
-                    media_input.name,
-                    self._read_source(media_input.name, source, http_client, input_budget),
-                    input_budget,
-                )
+                if media_input.asset is not None:
+                    chunks = self._read_uploaded(media_input.name, media_input.asset)
+                else:
+                    source = media_input.data if media_input.data is not None else str(media_input.url)
+                    chunks = self._read_source(media_input.name, source, http_client, input_budget)
+                path = self._write_input(folder, media_input.name, chunks, input_budget)
                 if media_input.node is not None:
                     node_files.append(f"{media_input.node}={path}")
         return tuple(node_files)
@@ -91,6 +100,18 @@ class InputFetcher:
             if address
             else _decode_inline(input_name, source, input_budget)
         )
+
+    def _read_uploaded(self, input_name: str, asset_hash: str) -> Iterator[bytes]:
+        """Return the bytes of an asset of this server."""
+        if self._read_asset is None:
+            raise InputUnusable(
+                name=input_name, reason="assets can be uploaded to comfypin serve alone; use `url` or `data`"
+            )
+        try:
+            yield from self._read_asset(asset_hash)
+        except FileNotFoundError as exc:
+            reason = "the asset was deleted, or has expired; upload it again"
+            raise InputUnusable(name=input_name, reason=reason) from exc
 
     def _write_input(
         self, folder: Path, input_name: str, chunks: Iterator[bytes], input_budget: "_InputBudget"

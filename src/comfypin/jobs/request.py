@@ -46,6 +46,13 @@ class MediaInput(_JobModel):
             description="https://, or an object's address like s3://bucket/key.",
         ),
     ] = None
+    asset: Annotated[
+        str | None,
+        Field(
+            pattern=r"^blake3:[0-9a-f]{64}$",
+            description="The hash of an asset that was uploaded to the same comfypin serve (/api/v2/assets).",
+        ),
+    ] = None
     node: Annotated[
         str | None, Field(description="Point this load node (id, title or class) at the file, whatever it names.")
     ] = None
@@ -159,8 +166,8 @@ def _find_conflicts(job: JobInput) -> list[str]:
     if (job.workflow is None) == (job.workflow_name is None):
         findings.append("workflow: give either `workflow` or `workflow_name`")
     for index, media_input in enumerate(job.inputs):
-        if (media_input.data is None) == (media_input.url is None):
-            findings.append(f"inputs.{index}: give either `data` or `url`")
+        if sum(source is not None for source in (media_input.data, media_input.url, media_input.asset)) != 1:
+            findings.append(f"inputs.{index}: give one of `data`, `url` and `asset`")
     # Both lists end in one folder, so a name must be unique over both.
     names = [*(image.name for image in job.images), *(media_input.name for media_input in job.inputs)]
     findings += [

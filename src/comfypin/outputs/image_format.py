@@ -51,13 +51,13 @@ class ConvertingSink:
 
     def __init__(self, sink: OutputSink, conversion: ImageConversion) -> None:
         self.sink = sink
-        self._conversion = conversion
+        self.conversion = conversion
 
     async def deliver(self, job: JobFacts, outputs: tuple[Output, ...]) -> tuple[Delivery, ...]:
         """Deliver the converted outputs; they are what the deliveries name. Raises `OutputUnreadable`."""
         with temp_folder("convert") as folder:
             converted = [
-                await asyncio.to_thread(convert_output, output, self._conversion, Path(folder)) for output in outputs
+                await asyncio.to_thread(convert_output, output, self.conversion, Path(folder)) for output in outputs
             ]
             return await self.sink.deliver(job, tuple(converted))
 

@@ -12,6 +12,7 @@ from comfypin.jobs.metrics import Metrics
 from comfypin.queue import job_changes
 from comfypin.queue.errors import JobsNotStored
 from comfypin.queue.interface import JobRow
+from comfypin.queue.job_events import JobEvents
 from comfypin.queue.live_jobs import LiveJob, LiveJobs
 from comfypin.queue.sqlite import JobStore
 from comfypin.queue.status import status_body
@@ -33,6 +34,7 @@ class JobEndings:
         *,
         worker_id: str,
         clock: Clock,
+        events: JobEvents,
     ) -> None:
         self._store = store
         self._jobs = jobs
@@ -40,6 +42,7 @@ class JobEndings:
         self._metrics = metrics
         self._worker_id = worker_id
         self._clock = clock
+        self._events = events
         self._background_tasks: set[asyncio.Task[None]] = set()
 
     async def end_job(self, live_job: LiveJob, end_state: JobState, outcome: JobOutcome | None = None) -> None:
@@ -57,6 +60,7 @@ class JobEndings:
         self._jobs.move_to_ended(live_job)
         self._metrics.count_end(end_state, outcome)
         live_job.wake_followers()
+        self._events.publish("ended", live_job.row.id, {"state": end_state})
         log.info("job ended", extra={"action": "job_ended", "job_id": live_job.row.id, "state": end_state})
         if live_job.row.webhook is not None:
             self._start_background(self._post_webhook(live_job.row))

@@ -5,14 +5,16 @@ import contextlib
 import logging
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 
 from comfypin.jobs.errors import JobBroken
 from comfypin.jobs.interface import Handle
 from comfypin.jobs.result_json import failed_outcome
 from comfypin.queue import job_changes
 from comfypin.queue.errors import JobsNotStored, JobTimedOut
-from comfypin.queue.interface import JobRow
+from comfypin.queue.interface import JobProgress, JobRow
 from comfypin.queue.job_endings import JobEndings
+from comfypin.queue.job_events import JobEvents
 from comfypin.queue.live_jobs import LiveJob, LiveJobs
 from comfypin.queue.sqlite import JobStore
 from comfypin.queue.steady_clock import Clock
@@ -42,13 +44,21 @@ class JobRunner:
     """
 
     def __init__(
-        self, store: JobStore, jobs: LiveJobs, endings: JobEndings, limits: QueueLimits, *, clock: Clock
+        self,
+        store: JobStore,
+        jobs: LiveJobs,
+        endings: JobEndings,
+        limits: QueueLimits,
+        *,
+        clock: Clock,
+        events: JobEvents,
     ) -> None:
         self._store = store
         self._jobs = jobs
         self._endings = endings
         self._limits = limits
         self._clock = clock
+        self._events = events
         self._stopping = False
         self.is_worn_out = False
         """Whether the engine died several times in a row."""
@@ -127,13 +137,15 @@ class JobRunner:
             return False
         live_job.row = replace(live_job.row, state="IN_PROGRESS", started_at=started_at)
         live_job.wake_followers()
+        self._events.publish("started", live_job.row.id)
         return True
 
     async def _execute_job(self, live_job: LiveJob, handle_job: Handle) -> None:
         job_id = live_job.row.id
         try:
             async with asyncio.timeout(_time_left_s(live_job.row, self._clock())):
-                job_outcome = await handle_job(job_id, await self._read_input(job_id), progress=live_job.note_progress)
+                note_progress = partial(self._note_progress, live_job)
+                job_outcome = await handle_job(job_id, await self._read_input(job_id), progress=note_progress)
         except TimeoutError:
             job_failure = JobTimedOut(
                 reason="was stopped: it took longer than its policy (executionTimeout, ttl) allows"
@@ -157,6 +169,10 @@ class JobRunner:
             facts = {"action": "job_broken", "job_id": live_job.row.id}
             log.error("job failed unexpectedly", extra=facts, exc_info=job_failure)
             await self._endings.end_job(live_job, "FAILED", failed_outcome(JobBroken(kind=type(job_failure).__name__)))
+
+    def _note_progress(self, live_job: LiveJob, job_progress: JobProgress) -> None:
+        live_job.note_progress(job_progress)
+        self._events.publish("progress", live_job.row.id, job_progress)
 
     async def _read_input(self, job_id: str) -> object:
         """Read what a job asks for, however long the disk refuses to give it."""

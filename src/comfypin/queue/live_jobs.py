@@ -65,6 +65,15 @@ class LiveJobs:
         """Return the job if it has not ended, or ended a short while ago."""
         return self._pending.get(job_id) or self._recently_ended.get(job_id)
 
+    def waiting_place(self, job_id: str) -> int | None:
+        """Return a waiting job's place in the queue, from 1; None if it does not wait."""
+        waiting_ids = (
+            live_job.row.id
+            for live_job in self._pending.values()
+            if live_job.row.state == "IN_QUEUE" and not live_job.ending
+        )
+        return next((place for place, waiting_id in enumerate(waiting_ids, 1) if waiting_id == job_id), None)
+
     def add_pending(self, live_job: LiveJob) -> None:
         """Count a job among those that wait. It begins only after `let_begin`."""
         self._pending[live_job.row.id] = live_job

@@ -5,7 +5,7 @@ import contextlib
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
 from comfypin.jobs.interface import RETRYABLE_STATES, Handle, JobState
@@ -13,7 +13,9 @@ from comfypin.jobs.metrics import Metrics
 from comfypin.queue import job_changes
 from comfypin.queue.errors import JobUnknown, QueueFull, RetryRefused
 from comfypin.queue.interface import JobCounts, JobProgress, JobRecord, JobRow
+from comfypin.queue.job_changes import JobChange
 from comfypin.queue.job_endings import JobEndings
+from comfypin.queue.job_events import JobEvents
 from comfypin.queue.job_runner import LOOK_AGAIN_S, JobRunner, QueueLimits
 from comfypin.queue.live_jobs import LiveJob, LiveJobs
 from comfypin.queue.sqlite import JobStore
@@ -36,7 +38,9 @@ class LocalJobQueue:
         *,
         worker_id: str,
         clock: Clock | None = None,
+        events: JobEvents | None = None,
     ) -> None:
+        self.events = events or JobEvents()
         # One clock for all times that are compared: those of jobs that were taken, began and ended.
         self._clock = clock or steady_clock()
         self._store = store
@@ -44,18 +48,30 @@ class LocalJobQueue:
         self._worker_id = worker_id
         self.metrics = Metrics()
         self._jobs = LiveJobs()
-        self._endings = JobEndings(store, self._jobs, webhooks, self.metrics, worker_id=worker_id, clock=self._clock)
-        self._runner = JobRunner(store, self._jobs, self._endings, queue_limits, clock=self._clock)
+        self._endings = JobEndings(
+            store, self._jobs, webhooks, self.metrics, worker_id=worker_id, clock=self._clock, events=self.events
+        )
+        self._runner = JobRunner(store, self._jobs, self._endings, queue_limits, clock=self._clock, events=self.events)
 
     # -- JobQueue -------------------------------------------------------------------------------------------------
 
     async def accept_job(
-        self, job_input: object, *, webhook: str | None, timeout_s: float | None, ttl_s: float | None
+        self,
+        job_input: object,
+        *,
+        webhook: str | None,
+        timeout_s: float | None,
+        ttl_s: float | None,
+        job_id: str | None = None,
+        beside: Sequence[JobChange] = (),
     ) -> str:
-        """Take a job and return its id; it is on the disk from here on. Raises `QueueFull`, `JobsNotStored`."""
+        """Take a job and return its id; it is on the disk from here on, together with the changes `beside` it.
+
+        Raises `QueueFull`, `JobsNotStored`.
+        """
         self._require_room()
         job_row = JobRow(
-            id=str(uuid.uuid4()),
+            id=job_id or str(uuid.uuid4()),
             state="IN_QUEUE",
             webhook=webhook,
             timeout_s=timeout_s,
@@ -67,10 +83,12 @@ class LocalJobQueue:
         self._jobs.add_pending(live_job)
         try:
             # In a thread: a large input takes a while to be walked and dumped.
-            await self._store.write_changes(await asyncio.to_thread(job_changes.job_accepted, job_row, job_input))
+            accepted = await asyncio.to_thread(job_changes.job_accepted, job_row, job_input)
+            await self._store.write_changes(accepted, *beside)
         except BaseException:
             self._jobs.drop_pending(live_job)
             raise
+        self.events.publish("accepted", job_row.id)
         self._jobs.let_begin(live_job)
         return job_row.id
 
@@ -135,7 +153,22 @@ class LocalJobQueue:
         except BaseException:
             self._jobs.drop_pending(live_job)
             raise
+        self.events.publish("retried", job_id)
         self._jobs.let_begin(live_job)
+
+    # -- What Comfy API v2 asks beside --------------------------------------------------------------------------------
+
+    def find_live(self, job_id: str) -> LiveJob | None:
+        """Return the job if it has not ended, or ended a short while ago."""
+        return self._jobs.find_recent(job_id)
+
+    def waiting_place(self, job_id: str) -> int | None:
+        """Return a waiting job's place in the queue, from 1; None if it does not wait."""
+        return self._jobs.waiting_place(job_id)
+
+    async def read_input(self, job_id: str) -> object:
+        """Return what a job asked for, as far as it is kept: what has ended well is forgotten."""
+        return await self._store.read_input(job_id)
 
     # -- ProgressFeed ---------------------------------------------------------------------------------------------
 

@@ -98,6 +98,20 @@ class JobStore:
             except JobsNotStored:
                 await asyncio.sleep(WRITE_AGAIN_S)
 
+    def add_tables(self, script: str) -> None:
+        """Make tables of another room's beside those of the jobs, if they are not there. Raises `JobsUnusable`.
+
+        To be called before the store is used.
+        """
+        try:
+            self._connection.executescript(script)
+        except sqlite3.Error as exc:
+            raise JobsUnusable(path=str(self._path), reason=_failure_reason(exc)) from exc
+
+    async def query_rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        """Return the rows of a query over tables that were added. Raises `JobsNotStored`."""
+        return await self._run_query(query, *values)
+
     async def probe_disk(self) -> None:
         """Find out whether writes work again: `trouble` says it then."""
         # A small write may succeed on a disk that is full: it fits into a page that SQLite already has.

@@ -3,12 +3,14 @@
 import asyncio
 import json
 import time
+import uuid
 from collections.abc import AsyncIterator
 from typing import Annotated
 
 from fastapi import APIRouter, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.docs import get_swagger_ui_html
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import FileResponse, Response, StreamingResponse
 
@@ -18,6 +20,12 @@ from comfypin.errors import ComfypinError, EngineError, WorkflowError
 from comfypin.queue.errors import JobUnknown, QueueFull, RetryRefused
 from comfypin.queue.status import health_body, status_body
 from comfypin.server.auth import AccessRules, Gate
+from comfypin.server.comfy_api.api import ComfyApi
+from comfypin.server.comfy_api.blobs import is_hash
+from comfypin.server.comfy_api.envelope import PREFIX
+from comfypin.server.comfy_api.records import asset_used
+from comfypin.server.comfy_api.references import find_hashes
+from comfypin.server.comfy_api.routes import make_comfy_app, run_sweeps, unrouted
 from comfypin.server.errors import BodyTooBig, NotReady, RequestInvalid, RequestTooComplex
 from comfypin.server.openapi import JOB_BODY, openapi_document
 from comfypin.server.requests import longest_wait_s, parse_json_body, read_job_request
@@ -50,11 +58,19 @@ _RETRY_AFTER_S = 5
 WaitMilliseconds = Annotated[int, Query(ge=0, le=300_000, description="Milliseconds to wait for the end.")]
 
 
-def make_app(server_site: Site, rules: AccessRules) -> FastAPI:
+def make_app(server_site: Site, rules: AccessRules, comfy_api: ComfyApi) -> FastAPI:
     """Return the application, with every route behind the gate."""
-    application = FastAPI(title="comfypin", version=__version__, openapi_url=None, docs_url=None, redoc_url=None)
+    application = FastAPI(
+        title="comfypin",
+        version=__version__,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lambda _app: run_sweeps(comfy_api),
+    )
+    application.mount(PREFIX, make_comfy_app(comfy_api))
     # RunPod's own URLs have /v2/ENDPOINT before the route; both work, so that clients need only another host.
-    for family in (_endpoint_routes(server_site), _job_routes(server_site)):
+    for family in (_endpoint_routes(server_site, comfy_api), _job_routes(server_site)):
         application.include_router(family)
         application.include_router(family, prefix="/v2/{endpoint}", include_in_schema=False)
     application.include_router(_workflow_routes(server_site))
@@ -62,17 +78,27 @@ def make_app(server_site: Site, rules: AccessRules) -> FastAPI:
     application.add_exception_handler(ComfypinError, _handle_failure)
     application.add_exception_handler(RequestValidationError, _handle_invalid)
     application.add_exception_handler(ClientDisconnect, _handle_disconnect)
+    application.add_exception_handler(HTTPException, unrouted)
     application.add_middleware(Gate, rules=rules)
     return application
 
 
-def _endpoint_routes(server_site: Site) -> APIRouter:
+def _endpoint_routes(server_site: Site, comfy_api: ComfyApi) -> APIRouter:
     routes, queue = APIRouter(tags=["jobs"]), server_site.queue
 
     async def take_job(http_request: Request) -> str:
         job_request = await asyncio.to_thread(read_job_request, await http_request.body())
-        return await queue.accept_job(
-            job_request.input, webhook=job_request.webhook, timeout_s=job_request.timeout_s, ttl_s=job_request.ttl_s
+        job_id = str(uuid.uuid4())
+        asset_uses = [
+            asset_used(job_id, asset_hash) for asset_hash in find_hashes(job_request.input) if is_hash(asset_hash)
+        ]
+        return await comfy_api.queue.accept_job(
+            job_request.input,
+            webhook=job_request.webhook,
+            timeout_s=job_request.timeout_s,
+            ttl_s=job_request.ttl_s,
+            job_id=job_id,
+            beside=asset_uses,
         )
 
     @routes.post("/run", summary="Take a job", openapi_extra=JOB_BODY)

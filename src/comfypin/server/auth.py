@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from comfypin.server.comfy_api.envelope import UPLOAD_PATH, speaks_envelope, to_envelope
 from comfypin.server.errors import BodyTooBig
 from comfypin.server.responses import JsonResponse, failure_response
 
@@ -20,10 +21,20 @@ _MAX_DRAINED_LIMITS = 4  # as a multiple of the body limit
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccessRules:
-    """Rules for requests: the token (None: open to this machine alone) and the largest body."""
+    """Rules for requests: the token (None: open to this machine alone) and the largest body, and that of an upload.
+
+    None as `max_upload_bytes`: there are no uploads.
+    """
 
     token: str | None
     max_body_bytes: int
+    max_upload_bytes: int | None = None
+
+    def limit_bytes(self, method: str, path: str) -> int:
+        """Return how large the body of a request may be."""
+        if self.max_upload_bytes is not None and method == "POST" and path == UPLOAD_PATH:
+            return self.max_upload_bytes
+        return self.max_body_bytes
 
 
 class Gate:
@@ -48,9 +59,12 @@ class Gate:
             # Many clients send the whole body before they read a response; they would see a reset connection only.
             if refusal.status_code == 413 and self._is_worth_draining(request_headers):
                 await self._drain_body(receive)
+            if speaks_envelope(scope["path"]):
+                refusal = to_envelope(refusal)
             await refusal(scope, receive, send)
             return
-        await self._app(scope, self._limit_body(receive), send)
+        limit_bytes = self._rules.limit_bytes(scope["method"], scope["path"])
+        await self._app(scope, self._limit_body(receive, limit_bytes), send)
 
     def _find_refusal(self, method: str, path: str, request_headers: Mapping[str, str]) -> JsonResponse | None:
         if not self._may_enter(method, path, request_headers):
@@ -60,10 +74,9 @@ class Gate:
         if self._is_foreign_page(request_headers):
             return failure_response(403, "Pages of other sites may not use this server.")
         length = request_headers.get("content-length", "")
-        if length.isdigit() and int(length) > self._rules.max_body_bytes:
-            return failure_response(
-                413, BodyTooBig(limit_bytes=self._rules.max_body_bytes).message, headers={"Connection": "close"}
-            )
+        limit_bytes = self._rules.limit_bytes(method, path)
+        if length.isdigit() and int(length) > limit_bytes:
+            return failure_response(413, BodyTooBig(limit_bytes=limit_bytes).message, headers={"Connection": "close"})
         return None
 
     def _may_enter(self, method: str, path: str, request_headers: Mapping[str, str]) -> bool:
@@ -111,15 +124,15 @@ class Gate:
             if not message.get("more_body"):
                 return
 
-    def _limit_body(self, receive: Receive) -> Receive:
+    def _limit_body(self, receive: Receive, limit_bytes: int) -> Receive:
         taken_bytes = 0
 
         async def receive_limited() -> Message:
             nonlocal taken_bytes
             message = await receive()
             taken_bytes += len(message.get("body", b""))
-            if taken_bytes > self._rules.max_body_bytes:
-                raise BodyTooBig(limit_bytes=self._rules.max_body_bytes)
+            if taken_bytes > limit_bytes:
+                raise BodyTooBig(limit_bytes=limit_bytes)
             return message
 
         return receive_limited

@@ -108,7 +108,7 @@ async def _run_jobs(site: Site, queue: QueueWorker, open_service: OpenService) -
         await warm_engine(handler, lock)
         site.open_for_jobs(service, handler)
         log.info("server ready", extra={"action": "server_ready", "release": lock.version_name})
-        await queue.run_jobs(handler)
+        await queue.run_jobs(site.wrap_handle(handler))
 
 
 async def _keep_syncing(folder: Path, destination: str) -> None:

@@ -1,11 +1,12 @@
 """State that the server's routes share, with the parts that appear when the engine is ready."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from comfypin.digest import JsonValue
 from comfypin.jobs.handler import Handler, JobService
+from comfypin.jobs.interface import Handle
 from comfypin.jobs.metrics import LiveFigures
 from comfypin.queue.interface import ServedQueue
 from comfypin.server.errors import NotReady
@@ -39,6 +40,8 @@ class Site:
         self._service: JobService | None = None
         self._handler: Handler | None = None
         self._stopping = False
+        self.wrap_handle: Callable[[Handle], Handle] = lambda handle: handle
+        """What an API puts around the handler of all jobs."""
         # Before the engine is ready: dashboards should see a server that starts.
         queue.metrics.watch_live(self._live_figures)
 
@@ -65,11 +68,11 @@ class Site:
 
     def workflow_names(self) -> tuple[str, ...]:
         """Return the names of the image's workflows. Raises `NotReady`."""
-        return self._require_service().workflows.list_names()
+        return self.require_service().workflows.list_names()
 
     async def describe_workflow(self, workflow_name: str) -> DescribedWorkflow:
         """Describe a workflow's inputs. Raises `NotReady`, `WorkflowNotFound`, `WorkflowInvalid`, `EngineError`."""
-        job_service = self._require_service()
+        job_service = self.require_service()
         document = job_service.workflows.read_workflow(workflow_name)
         inputs_file = job_service.workflows.inputs_file(workflow_name)
         catalogue = await job_service.engine.catalogue()
@@ -96,7 +99,8 @@ class Site:
             running=self.queue.running_count, engine_restarts=crash_count, waiting=self.queue.waiting_count
         )
 
-    def _require_service(self) -> JobService:
+    def require_service(self) -> JobService:
+        """Return what jobs share, once the engine is ready. Raises `NotReady`."""
         if self._service is None:
             raise NotReady
         return self._service

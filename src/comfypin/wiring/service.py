@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from comfypin.engine.interface import Engine
     from comfypin.http.deadline import Deadline
     from comfypin.jobs.handler import JobService, OpenSink
+    from comfypin.jobs.input_files import ReadAsset
     from comfypin.jobs.request import OutputWish, S3Wish
     from comfypin.lock.model import Lock
     from comfypin.outputs.delivery_settings import OutputConfig
@@ -28,9 +29,18 @@ log = logging.getLogger(__name__)
 
 
 def open_service(
-    lock: "Lock", engine: "Engine", sink_for: "OpenSink", *, settings: "Settings", private_inputs: bool = False
+    lock: "Lock",
+    engine: "Engine",
+    sink_for: "OpenSink",
+    *,
+    settings: "Settings",
+    private_inputs: bool = False,
+    read_asset: "ReadAsset | None" = None,
 ) -> "JobService":
-    """Return what the jobs of a worker or server share. `private_inputs` lets jobs name private addresses."""
+    """Return what the jobs of a worker or server share. `private_inputs` lets jobs name private addresses.
+
+    `read_asset` reads what was uploaded to a server.
+    """
     from comfypin.http.client import HttpClient, HttpTransport
     from comfypin.http.sockets import tls_context
     from comfypin.jobs.handler import JobService
@@ -48,6 +58,7 @@ def open_service(
             ),
             open_bucket=partial(open_bucket, settings),
             limits=InputLimits(),
+            read_asset=read_asset,
         ),
         open_sink=sink_for,
         workflows=WorkflowLibrary(),

@@ -1,0 +1,157 @@
+"""What happens to jobs, told to whoever follows: the newest events are kept for those that come back.
+
+Events are never waited for: a follower that reads too slowly is cut off, and asks the queue where its jobs are.
+"""
+
+import asyncio
+import secrets
+import time
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from comfypin.digest import JsonValue
+
+Kind = Literal["accepted", "started", "progress", "preview", "output", "ended", "retried", "removed"]
+_REPLACED: frozenset[Kind] = frozenset({"progress", "preview"})
+"""Kinds of which only a job's newest event matters: they replace each other and are not kept for resuming."""
+_KEPT_EVENTS = 2000
+_UNREAD_EVENTS = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobEvent:
+    """One thing that happened to a job, at `at` (seconds since 1970). `id` counts up within one life of the server.
+
+    The data of a `preview` are `node_id`, `content_type` and `data_base64`; those of `progress` as `/stream` has them.
+    """
+
+    id: int
+    at: float
+    job_id: str
+    kind: Kind
+    data: Mapping[str, JsonValue] = field(default_factory=dict)
+
+
+class FollowerTooSlow(Exception):
+    """More happened than the follower had read; it was cut off."""
+
+
+class Following(AsyncIterator[JobEvent]):
+    """The events of one job, or of all, from the moment it was made; ends when it is closed.
+
+    Raises `FollowerTooSlow` from its iteration if more events wait than it may keep.
+    """
+
+    def __init__(self, events: "JobEvents", job_id: str | None) -> None:
+        self.job_id = job_id
+        self._events = events
+        self._unread: OrderedDict[object, JobEvent] = OrderedDict()
+        self._arrived = asyncio.Event()
+        self._is_cut_off = self._is_closed = False
+
+    def put(self, event: JobEvent) -> None:
+        """Keep an event until it is read; progress and previews replace older ones of the same job."""
+        key: object = (event.job_id, event.kind) if event.kind in _REPLACED else event.id
+        self._unread.pop(key, None)
+        self._unread[key] = event
+        if len(self._unread) > _UNREAD_EVENTS:
+            self._unread.clear()
+            self._is_cut_off = True
+            self.close()
+        self._arrived.set()
+
+    async def __anext__(self) -> JobEvent:
+        while not self._unread:
+            if self._is_cut_off:
+                raise FollowerTooSlow
+            if self._is_closed:
+                raise StopAsyncIteration
+            self._arrived.clear()
+            await self._arrived.wait()
+        return self._unread.popitem(last=False)[1]
+
+    async def next_within(self, timeout_s: float) -> JobEvent | None:
+        """Return the next event, or None if there is none within `timeout_s` or the following has been closed."""
+        try:
+            return await asyncio.wait_for(self.__anext__(), timeout_s)
+        except (TimeoutError, StopAsyncIteration):
+            return None
+
+    def close(self) -> None:
+        """Follow no more."""
+        self._is_closed = True
+        self._events.forget(self)
+        self._arrived.set()
+
+    def __enter__(self) -> "Following":
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+
+class JobEvents:
+    """The hub: the queue and jobs publish, HTTP follows. To be used on the event loop alone."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.time, kept: int = _KEPT_EVENTS) -> None:
+        self._clock = clock
+        self._boot = secrets.token_hex(4)
+        self._number = 0
+        self._kept: deque[JobEvent] = deque(maxlen=kept)
+        self._followers: dict[Following, None] = {}
+        self._newest_previews: dict[str, JobEvent] = {}
+
+    def publish(self, kind: Kind, job_id: str, data: Mapping[str, JsonValue] | None = None) -> JobEvent:
+        """Tell all followers; returns at once."""
+        self._number += 1
+        event = JobEvent(id=self._number, at=self._clock(), job_id=job_id, kind=kind, data=data or {})
+        if kind not in _REPLACED:
+            self._kept.append(event)
+        if kind == "preview":
+            self._newest_previews[job_id] = event
+        elif kind == "ended":
+            self._newest_previews.pop(job_id, None)
+        for follower in tuple(self._followers):
+            if follower.job_id in (None, job_id):
+                follower.put(event)
+        return event
+
+    def subscribe(self, job_id: str | None, *, after: int | None = None) -> Following:
+        """Follow a job, or all: first what is kept of the events since `after`, then what happens from now on."""
+        following = Following(self, job_id)
+        if after is not None:
+            for event in self._kept:
+                if event.id > after and job_id in (None, event.job_id):
+                    following.put(event)
+        self._followers[following] = None
+        return following
+
+    def forget(self, following: Following) -> None:
+        """Tell a follower no more."""
+        self._followers.pop(following, None)
+
+    def is_followed(self, job_id: str) -> bool:
+        """Return whether somebody follows this job: only then are previews worth their bytes."""
+        return any(follower.job_id in (None, job_id) for follower in self._followers)
+
+    def newest_preview(self, job_id: str) -> JobEvent | None:
+        """Return the newest preview of a job that has not ended."""
+        return self._newest_previews.get(job_id)
+
+    def wire_id(self, event: JobEvent) -> str:
+        """Return the event's id as clients see it: with this life of the server in front."""
+        return f"{self._boot}-{event.id}"
+
+    def after(self, wire_id: str | None) -> int | None:
+        """Return the number to resume after, or None if the id is another life's or its next events are gone.
+
+        Then a follower must begin with a snapshot.
+        """
+        boot, _, number = (wire_id or "").partition("-")
+        if boot != self._boot or not (number.isascii() and number.isdigit()) or len(number) > 18:
+            return None
+        after = int(number)
+        is_complete = not self._kept or after >= self._kept[0].id - 1 or len(self._kept) < (self._kept.maxlen or 0)
+        return after if after <= self._number and is_complete else None

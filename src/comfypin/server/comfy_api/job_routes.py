@@ -1,0 +1,97 @@
+"""The routes of jobs: submit, list, show, workflow, cancel, events."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response, StreamingResponse
+
+from comfypin.server.comfy_api.api import ComfyApi
+from comfypin.server.comfy_api.errors import ApiFailure
+from comfypin.server.comfy_api.job_stream import JobStream
+from comfypin.server.comfy_api.jobs import Jobs
+from comfypin.server.comfy_api.links import Links
+from comfypin.server.comfy_api.submission import MOST_LABELS, read_submission, submit
+from comfypin.server.responses import JsonResponse
+
+_STREAMS_FREE_WITHIN_S = 5
+
+
+def job_routes(api: ComfyApi) -> APIRouter:
+    """Return the routes of jobs."""
+    routes, jobs = APIRouter(), Jobs(api)
+    following = 0
+
+    def links_of(request: Request) -> Links:
+        return Links.of(request, api.public_url)
+
+    @routes.post("/jobs")
+    async def create(request: Request) -> Response:
+        key = request.headers.get("idempotency-key")
+        api.keys.check(key)
+        submission = await asyncio.to_thread(read_submission, await request.body())
+        # A client that goes away does not undo what it has asked for.
+        job_id = await asyncio.shield(submit(api, submission, key))
+        return JsonResponse(await jobs.show(job_id, links_of(request)), 201)
+
+    @routes.get("/jobs")
+    async def listed(request: Request) -> Response:
+        query = request.query_params
+        page = await jobs.page(
+            links_of(request),
+            cursor=query.get("cursor") or None,
+            limit=query.get("limit"),
+            labels=_label_filter(request),
+        )
+        return JsonResponse(page)
+
+    @routes.get("/jobs/{job_id}")
+    async def show(request: Request, job_id: str) -> Response:
+        return JsonResponse(await jobs.show(job_id, links_of(request)))
+
+    @routes.get("/jobs/{job_id}/workflow")
+    async def workflow(job_id: str) -> Response:
+        return JsonResponse(await jobs.workflow(job_id))
+
+    @routes.post("/jobs/{job_id}/cancel")
+    async def cancel(request: Request, job_id: str) -> Response:
+        await jobs.cancel(job_id)
+        return JsonResponse(await jobs.show(job_id, links_of(request)))
+
+    @routes.get("/jobs/{job_id}/events")
+    async def events(request: Request, job_id: str) -> Response:
+        await api.queue.read_record(job_id)
+        if following >= api.limits.streams:
+            message = f"{following} event streams are open, as many as there may be; poll the job, or try again later."
+            raise ApiFailure(429, "too_many_streams", message, retry_after_s=_STREAMS_FREE_WITHIN_S)
+        stream = JobStream(api, jobs, job_id, links_of(request))
+        return StreamingResponse(
+            counted(stream),
+            media_type="text/event-stream",
+            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+        )
+
+    async def counted(stream: JobStream) -> AsyncIterator[bytes]:
+        nonlocal following
+        following += 1
+        try:
+            async for frame in stream.events():
+                yield frame
+        finally:
+            following -= 1
+
+    return routes
+
+
+def _label_filter(request: Request) -> dict[str, str]:
+    """Read `metadata[NAME]=VALUE` of a query. Raises `ApiFailure` (invalid_metadata_filter)."""
+    labels: dict[str, str] = {}
+    for name, value in request.query_params.multi_items():
+        if not name.startswith("metadata"):
+            continue
+        label = name.removeprefix("metadata[").removesuffix("]")
+        if name != f"metadata[{label}]" or not label or label in labels or len(labels) == MOST_LABELS:
+            message = f"A filter is metadata[NAME]=VALUE, each name once, {MOST_LABELS} at most."
+            raise ApiFailure(422, "invalid_metadata_filter", message)
+        labels[label] = value
+    return labels

@@ -1,0 +1,147 @@
+"""The jobs of all APIs as Comfy API v2 sees them: with outputs, their workflow, their cancellation, a list."""
+
+import asyncio
+import base64
+import json
+from collections.abc import Mapping
+
+from comfypin.digest import JsonValue
+from comfypin.queue.interface import JobRecord, JobRow
+from comfypin.queue.live_jobs import LiveJob
+from comfypin.queue.status import is_pending
+from comfypin.server.comfy_api.api import ComfyApi
+from comfypin.server.comfy_api.asset_view import output_to_json, shown_time
+from comfypin.server.comfy_api.errors import ApiFailure, not_found
+from comfypin.server.comfy_api.job_view import all_done, job_to_json, progress_to_json, status_of
+from comfypin.server.comfy_api.links import Links
+from comfypin.server.comfy_api.records import Asset, ComfyJob
+
+_CANCEL_SEEN_WITHIN_S = 0.5
+_PAGE, _LARGEST_PAGE = 50, 100
+
+
+class Jobs:
+    """The jobs of one server."""
+
+    def __init__(self, api: ComfyApi) -> None:
+        self._api = api
+        self._canceling: set[asyncio.Task[object]] = set()
+
+    async def show(self, job_id: str, links: Links) -> dict[str, JsonValue]:
+        """Return a job. Raises `JobUnknown`, `JobsNotStored`."""
+        record = await self._api.queue.read_record(job_id)
+        noted = await self._api.records.job(job_id)
+        status = self.status(record.row)
+        outputs = await self._outputs(record, noted)
+        expires_at = self._api.job_expires_at(record.row)
+        now = self._api.clock()
+        return job_to_json(
+            record,
+            links,
+            status=status,
+            expires_at=expires_at,
+            queue_position=self._api.queue.waiting_place(job_id) if status == "queued" else None,
+            progress=self._progress(job_id, status, noted),
+            outputs=[output_to_json(output, links, now, expires_at=expires_at) for output in outputs],
+            labels={} if noted is None else noted.labels,
+        )
+
+    def status(self, row: JobRow) -> str:
+        """Return a job's status in the API's words."""
+        live = self._api.queue.find_live(row.id)
+        return status_of(row, is_canceling=live is not None and is_canceling(live))
+
+    def _progress(self, job_id: str, status: str, noted: ComfyJob | None) -> dict[str, JsonValue] | None:
+        live = self._api.queue.find_live(job_id)
+        told = progress_to_json(live.progress) if live is not None and status != "queued" else None
+        if status != "succeeded":
+            return told
+        if told is not None and isinstance(total := told["nodes_total"], int):
+            return all_done(total)
+        return all_done(len(noted.workflow)) if noted is not None and noted.workflow is not None else None
+
+    async def _outputs(self, record: JobRecord, noted: ComfyJob | None) -> list[Asset]:
+        outputs = await self._api.records.outputs(record.row.id)
+        if outputs or noted is not None or record.row.state != "COMPLETED":
+            return outputs
+        return await self._api.foreign.bring(record)
+
+    async def workflow(self, job_id: str) -> dict[str, JsonValue]:
+        """Return the workflow that a job ran. Raises `JobUnknown`, `JobsNotStored`, `ApiFailure` if it is not kept."""
+        await self._api.queue.read_record(job_id)
+        noted = await self._api.records.job(job_id)
+        workflow: object = None if noted is None else noted.workflow
+        if workflow is None:
+            job_input = await self._api.queue.read_input(job_id)
+            workflow = job_input.get("workflow") if isinstance(job_input, Mapping) else None
+        if not isinstance(workflow, dict) or (noted is None and not workflow):
+            raise not_found("kept workflow of the job", job_id)
+        is_graph = not isinstance(workflow.get("nodes"), list)
+        return {"workflow": workflow, "format": "api" if is_graph else "save"}
+
+    async def cancel(self, job_id: str) -> None:
+        """Ask a job to end, and wait a moment for it. Raises `JobUnknown`, `JobsNotStored`."""
+        task: asyncio.Task[object] = asyncio.ensure_future(self._api.queue.cancel_job(job_id))
+        self._canceling.add(task)
+        task.add_done_callback(self._forget_cancel)
+        done, _ = await asyncio.wait([task], timeout=_CANCEL_SEEN_WITHIN_S)
+        if done:
+            task.result()
+
+    def _forget_cancel(self, task: "asyncio.Task[object]") -> None:
+        self._canceling.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever asked has been answered; the job ends as soon as the disk takes it
+
+    async def page(
+        self, links: Links, *, cursor: str | None, limit: str | None, labels: Mapping[str, str]
+    ) -> dict[str, JsonValue]:
+        """Return jobs, newest first, those with all of the labels. Raises `ApiFailure`, `JobsNotStored`."""
+        size = _page_size(limit)
+        found = await self._api.records.page(before=_before(cursor), labels=labels, limit=size + 1)
+        shown: list[JsonValue] = []
+        for _, facts, kept_labels in found[:size]:
+            job_id, state, created_at, started_at, ended_at, ttl_s = facts
+            row = JobRow(
+                id=job_id, state=state, created_at=created_at, started_at=started_at, ended_at=ended_at, ttl_s=ttl_s
+            )
+            shown.append(
+                {
+                    "id": job_id,
+                    "status": self.status(row),
+                    "create_time": shown_time(created_at),
+                    "update_time": shown_time(ended_at or started_at or created_at),
+                    "metadata": json.loads(kept_labels or "{}"),
+                    "urls": links.job(job_id),
+                }
+            )
+        page: dict[str, JsonValue] = {"jobs": shown}
+        if len(found) > size:
+            page["next_cursor"] = base64.urlsafe_b64encode(b"before:%d" % found[size - 1][0]).decode()
+        return page
+
+
+def is_canceling(live: LiveJob) -> bool:
+    """Return whether a job was asked to end and has not."""
+    asked = live.task is not None and live.task.cancelling() > 0
+    return asked and is_pending(live.row.state)
+
+
+def _page_size(limit: str | None) -> int:
+    if limit is None:
+        return _PAGE
+    if not (limit.isascii() and limit.isdigit() and 0 < int(limit[:9]) <= _LARGEST_PAGE):
+        raise ApiFailure(422, "invalid_request", f"`limit` must be a number from 1 to {_LARGEST_PAGE}.")
+    return int(limit)
+
+
+def _before(cursor: str | None) -> int | None:
+    if cursor is None:
+        return None
+    try:
+        name, _, number = base64.urlsafe_b64decode(cursor.encode()).decode().partition(":")
+        if name == "before" and number.isascii() and number.isdigit() and len(number) < 19:
+            return int(number)
+    except ValueError:
+        pass
+    raise ApiFailure(422, "invalid_cursor", "`cursor` must be the next_cursor of an earlier page.")

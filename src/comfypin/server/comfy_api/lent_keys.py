@@ -1,0 +1,63 @@
+"""Keys for API nodes, in memory alone: a job's key is never on the disk, and goes when the job has ended."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+from comfypin.errors import WorkflowError
+from comfypin.jobs.interface import Handle, JobOutcome, ProgressCallback, ignore_progress
+from comfypin.jobs.result_json import failed_outcome
+from comfypin.server.comfy_api.records import Records
+
+
+class ApiKeyGone(WorkflowError):
+    """The server ended while the job waited, and keys are not kept."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The job came with a key for API nodes, which is never stored, and the server was restarted since; "
+            "submit the job again."
+        )
+
+
+class LentKeys:
+    """The keys of jobs that have not ended."""
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+        self._keys: dict[str, str] = {}
+
+    @contextlib.contextmanager
+    def lending(self, job_id: str, key: str | None) -> Iterator[None]:
+        """Keep a key for a job that is taken in the block; a failure in it forgets the key."""
+        if key is not None:
+            self._keys[job_id] = key
+        try:
+            yield
+        except BaseException:
+            self._keys.pop(job_id, None)
+            raise
+
+    def wrap_handle(self, handle: Handle) -> Handle:
+        """Return a handle that gives each job the key that it came with."""
+
+        async def handle_with_key(
+            job_id: str, document: object, *, progress: ProgressCallback = ignore_progress
+        ) -> JobOutcome:
+            key = self._keys.get(job_id)
+            if key is None:
+                noted = await self._records.job(job_id)
+                if noted is not None and noted.had_key:
+                    gone = ApiKeyGone()
+                    return failed_outcome(gone)
+            elif isinstance(document, dict):
+                document = {**document, "comfy_org_api_key": key}
+            try:
+                return await handle(job_id, document, progress=progress)
+            finally:
+                self._keys.pop(job_id, None)
+
+        return handle_with_key
+
+    def sweep(self, is_pending: Callable[[str], bool]) -> None:
+        """Forget the keys of jobs that ended before they began."""
+        self._keys = {job_id: key for job_id, key in self._keys.items() if is_pending(job_id)}

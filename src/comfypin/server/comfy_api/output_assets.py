@@ -1,0 +1,235 @@
+"""What jobs leave becomes assets: at once for jobs of this API, and when it is asked for for those of others."""
+
+import asyncio
+import base64
+import binascii
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from comfypin.digest import JsonValue
+from comfypin.errors import ComfypinError
+from comfypin.http.deadline import Deadline
+from comfypin.jobs.handler import OpenSink
+from comfypin.jobs.interface import Handle, JobOutcome, ProgressCallback, ignore_progress
+from comfypin.jobs.request import OutputWish, S3Wish
+from comfypin.machine_errors import reason_of
+from comfypin.outputs.errors import OutputNotWritten
+from comfypin.outputs.image_format import ConvertingSink
+from comfypin.outputs.interface import Delivery, JobFacts, Output, OutputSink
+from comfypin.queue.interface import JobRecord
+from comfypin.queue.job_events import JobEvents
+from comfypin.server.comfy_api.assets import Assets, JobFile
+from comfypin.server.comfy_api.envelope import PREFIX
+from comfypin.server.comfy_api.records import Asset, Records, outputs_forgotten
+from comfypin.temp_folders import temp_folder
+
+log = logging.getLogger(__name__)
+
+_FIRST_TEXT = 1_000_000
+"""Texts come after all files, whose positions count from 0."""
+_LISTS = ("images", "videos", "audio", "files")
+
+
+class OutputAssets:
+    """Makes assets of outputs. `base_url` is the server's own address, for results that other APIs show."""
+
+    def __init__(self, assets: Assets, records: Records, events: JobEvents, *, base_url: str) -> None:
+        self.assets = assets
+        self._records = records
+        self._events = events
+        self._base_url = base_url
+
+    def wrap_opener(self, sink_for: OpenSink, folder: OutputSink) -> OpenSink:
+        """Return sinks that make assets of what jobs of this API leave, before they deliver it.
+
+        What would go to `folder`, on this machine, is an asset only: it need not lie here twice.
+        """
+
+        def open_sink(wish: OutputWish, s3: S3Wish | None, deadline: Deadline | None = None, /) -> OutputSink:
+            return self._wrapped(sink_for(wish, s3, deadline), folder)
+
+        return open_sink
+
+    def _wrapped(self, sink: OutputSink, folder: OutputSink) -> OutputSink:
+        if isinstance(sink, ConvertingSink):
+            return ConvertingSink(self._wrapped(sink.sink, folder), sink.conversion)
+        return _AssetSink(self, sink, is_folder=sink is folder)
+
+    async def store(self, job_id: str, outputs: tuple[Output, ...]) -> list[Asset] | None:
+        """Make assets of what a job left, and tell its followers; None if the job is of another API.
+
+        Raises `OutputNotWritten`, `JobsNotStored`.
+        """
+        if await self._records.job(job_id) is None:
+            return None
+        files = [_job_file(output) for output in outputs]
+        try:
+            made = await self.assets.store_outputs(job_id, files, outputs_forgotten(job_id))
+        except OSError as exc:
+            name = outputs[0].filename if len(outputs) == 1 else f"{len(outputs)} outputs"
+            raise OutputNotWritten(
+                filename=name, folder=Path("assets"), reason=reason_of(exc), advice="", delivered=()
+            ) from exc
+        self._tell(job_id, made)
+        return made
+
+    def _tell(self, job_id: str, made: list[Asset]) -> None:
+        for asset in made:
+            self._events.publish("output", job_id, {"asset_id": asset.id})
+
+    def wrap_handle(self, handle: Handle) -> Handle:
+        """Return a handle that makes assets of the texts that jobs of this API leave: nothing of a job is dropped."""
+
+        async def handle_with_texts(
+            job_id: str, document: object, *, progress: ProgressCallback = ignore_progress
+        ) -> JobOutcome:
+            outcome = await handle(job_id, document, progress=progress)
+            if outcome.failure is None and outcome.output.get("texts"):
+                try:
+                    await self._store_texts(job_id, outcome.output)
+                except (OSError, ComfypinError) as exc:
+                    facts = {"action": "texts_not_stored", "job_id": job_id, "reason": str(exc)}
+                    log.warning("the texts of a job could not be made assets", extra=facts)
+            return outcome
+
+        return handle_with_texts
+
+    async def _store_texts(self, job_id: str, result: Mapping[str, JsonValue]) -> None:
+        if await self._records.job(job_id) is None:
+            return
+        with temp_folder("texts") as folder:
+            files = await asyncio.to_thread(_text_files, result, folder)
+            self._tell(job_id, await self.assets.store_outputs(job_id, files))
+
+    def url(self, asset: Asset) -> str:
+        """Return the address of an asset's bytes."""
+        return f"{self._base_url}{PREFIX}/assets/{asset.id}/content"
+
+
+class _AssetSink:
+    def __init__(self, makes: OutputAssets, sink: OutputSink, *, is_folder: bool) -> None:
+        self._makes = makes
+        self._sink = sink
+        self._is_folder = is_folder
+
+    async def deliver(self, job: JobFacts, outputs: tuple[Output, ...]) -> tuple[Delivery, ...]:
+        made = await self._makes.store(job.job_id, outputs)
+        if made is None or not self._is_folder:
+            return await self._sink.deliver(job, outputs)
+        return tuple(
+            Delivery(output=output, url=self._makes.url(asset)) for output, asset in zip(outputs, made, strict=True)
+        )
+
+
+def _job_file(output: Output) -> JobFile:
+    return JobFile(
+        path=output.path,
+        position=output.index,
+        node_id=output.node_id,
+        kind=output.kind,
+        media_type=output.media_type,
+        name=f"{output.subfolder}/{output.filename}" if output.subfolder else output.filename,
+    )
+
+
+class ForeignOutputs:
+    """The outputs of jobs of other APIs: read from where they were delivered on this machine, when they are asked for.
+
+    What went into a bucket stays there, and its asset leads to its address.
+    """
+
+    def __init__(self, assets: Assets, folder: Path) -> None:
+        self._assets = assets
+        self._folder = folder.resolve()
+
+    async def bring(self, record: JobRecord) -> list[Asset]:
+        """Make assets of what a job delivered to this machine. What cannot be read any more is left out."""
+        with temp_folder("outputs") as folder:
+            files = await asyncio.to_thread(self._files, record.output or "{}", folder)
+            try:
+                return await self._assets.store_outputs(record.row.id, files) if files else []
+            except OSError as exc:
+                facts = {"action": "outputs_not_brought", "job_id": record.row.id, "reason": reason_of(exc)}
+                log.warning("outputs could not be read", extra=facts)
+                return []
+
+    def _files(self, result: str, spool: Path) -> list[JobFile]:
+        try:
+            document = json.loads(result)
+        except (ValueError, RecursionError):
+            return []
+        entries = [entry for name in _LISTS for entry in _entries(document, name)]
+        files = [self._file(entry, position, spool) for position, entry in enumerate(entries)]
+        return [*(file for file in files if file is not None), *_text_files(document, spool)]
+
+    def _file(self, entry: Mapping[str, object], position: int, spool: Path) -> JobFile | None:
+        path = self._place(entry, spool / str(position))
+        location = None if path is not None else _location(entry)
+        if path is None and location is None:
+            return None
+        size = entry.get("size_bytes")
+        name, subfolder = str(entry.get("filename") or position), str(entry.get("subfolder") or "")
+        return JobFile(
+            path=path,
+            position=position,
+            node_id=str(entry.get("node") or ""),
+            kind=str(entry.get("kind") or "file"),
+            media_type=str(entry.get("media_type") or "application/octet-stream"),
+            name=f"{subfolder}/{name}" if subfolder else name,
+            location=location,
+            size_bytes=size if isinstance(size, int) else 0,
+        )
+
+    def _place(self, entry: Mapping[str, object], spooled: Path) -> Path | None:
+        data = entry.get("data")
+        if entry.get("type") == "base64" and isinstance(data, str):
+            try:
+                spooled.write_bytes(base64.b64decode(data))
+            except (binascii.Error, ValueError):
+                return None
+            return spooled
+        uri = entry.get("uri")
+        if not isinstance(uri, str) or "://" in uri or "\0" in uri:
+            return None
+        path = Path(uri)
+        return path if path.resolve().is_relative_to(self._folder) and path.is_file() else None
+
+
+def _location(entry: Mapping[str, object]) -> str | None:
+    """Return the address of what is in a bucket, if a browser could open it."""
+    url = entry.get("url")
+    is_in_bucket = "://" in str(entry.get("uri") or "")
+    return url if is_in_bucket and isinstance(url, str) and url.startswith(("https://", "http://")) else None
+
+
+def _text_files(result: object, spool: Path) -> list[JobFile]:
+    """Write each text of a result into a file of its own."""
+    texts = result.get("texts") if isinstance(result, Mapping) else None
+    told = [
+        (str(node), text)
+        for node, said in (texts.items() if isinstance(texts, Mapping) else ())
+        for text in (said if isinstance(said, list) else ())
+        if isinstance(text, str)
+    ]
+    files = []
+    for number, (node, text) in enumerate(told):
+        path = spool / f"text-{number}"
+        path.write_text(text, encoding="utf-8", errors="replace")
+        files.append(
+            JobFile(
+                path=path,
+                position=_FIRST_TEXT + number,
+                node_id=node,
+                kind="text",
+                media_type="text/plain",
+                name=f"text_{number + 1:05}_.txt",
+            )
+        )
+    return files
+
+
+def _entries(document: object, name: str) -> Iterator[Mapping[str, object]]:
+    listed = document.get(name) if isinstance(document, dict) else None
+    yield from (entry for entry in listed if isinstance(entry, dict)) if isinstance(listed, list) else ()

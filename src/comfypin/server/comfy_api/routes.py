@@ -1,0 +1,92 @@
+"""Comfy API v2 as an application of its own, mounted at /api/v2: whatever goes wrong is told in its envelope."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+
+from fastapi import FastAPI, Request
+from fastapi.exception_handlers import http_exception_handler
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+
+from comfypin.errors import ComfypinError
+from comfypin.queue.errors import JobsNotStored
+from comfypin.queue.status import is_pending
+from comfypin.server.comfy_api.api import ComfyApi
+from comfypin.server.comfy_api.asset_routes import asset_routes
+from comfypin.server.comfy_api.envelope import envelope, speaks_envelope
+from comfypin.server.comfy_api.errors import ApiFailure, failure_of, respond
+from comfypin.server.comfy_api.job_routes import job_routes
+
+log = logging.getLogger(__name__)
+
+_SWEEP_KEYS_EVERY_S = 600.0
+
+
+def make_comfy_app(api: ComfyApi) -> FastAPI:
+    """Return the application of all its routes."""
+    app = FastAPI(title="Comfy API v2", openapi_url=None, docs_url=None, redoc_url=None)
+    app.include_router(asset_routes(api))
+    app.include_router(job_routes(api))
+    app.add_exception_handler(ComfypinError, _failed)
+    app.add_exception_handler(OSError, _failed)
+    app.add_exception_handler(Exception, _failed)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, unrouted)
+    app.add_exception_handler(ClientDisconnect, _gone)
+    return app
+
+
+@contextlib.asynccontextmanager
+async def run_sweeps(api: ComfyApi) -> AsyncIterator[None]:
+    """Read what earlier lives of the server left, and remove while the block lasts what was kept long enough."""
+    await api.keys.load()
+    await api.assets.recover()
+    sweeps = [asyncio.create_task(api.assets.sweep_forever()), asyncio.create_task(_sweep_keys(api))]
+    try:
+        yield
+    finally:
+        for sweep in sweeps:
+            sweep.cancel()
+        await asyncio.gather(*sweeps, return_exceptions=True)
+
+
+async def _sweep_keys(api: ComfyApi) -> None:
+    while True:
+        await asyncio.sleep(_SWEEP_KEYS_EVERY_S)
+        api.secrets.sweep(
+            lambda job_id: (live := api.queue.find_live(job_id)) is not None and is_pending(live.row.state)
+        )
+        with contextlib.suppress(JobsNotStored):
+            await api.keys.sweep()
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    failure = failure_of(error)
+    if failure.status >= 500:
+        # What the answer does not say stands in the log.
+        facts = {"action": "request_failed", "path": request.url.path, "reason": str(error)}
+        log.error("request failed", extra=facts, exc_info=None if isinstance(error, ComfypinError) else error)
+    return respond(failure)
+
+
+async def _invalid(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    findings = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+    return respond(ApiFailure(422, "invalid_request", f"The request cannot be taken: {findings}."))
+
+
+async def unrouted(request: Request, error: Exception) -> Response:
+    """Answer a path or method that there is not; one that is not of this API as FastAPI does."""
+    assert isinstance(error, HTTPException)
+    if not speaks_envelope(request.url.path):
+        return await http_exception_handler(request, error)
+    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "invalid_request")
+    return envelope(error.status_code, code, f"{error.detail}.", headers=error.headers)
+
+
+async def _gone(_request: Request, _error: Exception) -> Response:
+    return respond(ApiFailure(400, "invalid_request", "The request was cut off."))  # nobody reads it

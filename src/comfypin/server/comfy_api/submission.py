@@ -1,0 +1,144 @@
+"""A job as Comfy API v2 submits it: read, its assets found, its workflow checked, then into the queue of all jobs."""
+
+import asyncio
+import json
+import re
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from comfypin.digest import JsonValue
+from comfypin.jobs.request import MAX_INPUTS
+from comfypin.jobs.secret_fields import holds_secret
+from comfypin.queue.job_changes import JobChange
+from comfypin.server.comfy_api import records
+from comfypin.server.comfy_api.api import ComfyApi
+from comfypin.server.comfy_api.errors import ApiFailure, invalid_request
+from comfypin.server.comfy_api.records import Asset
+from comfypin.server.comfy_api.references import AssetInput, find_references, missing_asset, name_files, with_names
+from comfypin.server.comfy_api.workflow_check import check_workflow, require_graph
+from comfypin.server.errors import NotReady
+from comfypin.server.requests import parse_json_body
+
+_RESERVED = ("webhook_url", "inputs")
+_API_KEY = "api_key_comfy_org"
+MOST_LABELS = 16
+_LABEL_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_LONGEST_LABEL = 512
+_READY_WITHIN_S = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """What a client submits. The key for API nodes goes to the engine and nowhere else."""
+
+    workflow: Mapping[str, JsonValue]
+    labels: Mapping[str, str]
+    api_key: str | None = field(default=None, repr=False)
+
+
+def read_submission(body: bytes) -> Submission:
+    """Read a body of POST /jobs; slow for a large one. Raises `ApiFailure`, `RequestInvalid`, `RequestTooComplex`."""
+    document = parse_json_body(body)
+    if not isinstance(document, dict):
+        raise invalid_request("its body must be an object with `workflow`")
+    if reserved := [name for name in _RESERVED if name in document]:
+        raise invalid_request(f"`{reserved[0]}` is reserved and cannot be used yet")
+    workflow = document.get("workflow")
+    if not isinstance(workflow, dict):
+        raise ApiFailure(422, "invalid_workflow", "`workflow` must be an object: nodes by their ids, in API format.")
+    return Submission(
+        workflow=workflow, labels=read_labels(document.get("metadata")), api_key=_api_key(document.get("extra_data"))
+    )
+
+
+def _api_key(extra_data: object) -> str | None:
+    if extra_data is None:
+        return None
+    if not isinstance(extra_data, dict) or (set(extra_data) - {_API_KEY}):
+        raise invalid_request(f"`extra_data` must be an object with `{_API_KEY}` and nothing else")
+    key = extra_data.get(_API_KEY)
+    if key is not None and not (isinstance(key, str) and key.isprintable()):
+        raise invalid_request(f"`extra_data.{_API_KEY}` must be a text")
+    return key or None
+
+
+def read_labels(metadata: object) -> dict[str, str]:
+    """Read the labels of a job. Raises `ApiFailure` (metadata_invalid)."""
+    if metadata is None:
+        return {}
+    if not isinstance(metadata, dict):
+        raise ApiFailure(422, "metadata_invalid", "`metadata` must be an object of texts.")
+    if len(metadata) > MOST_LABELS:
+        message = f"`metadata` has {len(metadata)} labels; {MOST_LABELS} are the most."
+        raise ApiFailure(422, "metadata_invalid", message)
+    for name, value in metadata.items():
+        if not _LABEL_NAME.fullmatch(name):
+            message = (
+                f"`metadata`: the name {name[:80]!r} must be 1 to 64 letters, digits, dots, dashes or underscores."
+            )
+            raise ApiFailure(422, "metadata_invalid", message)
+        if not isinstance(value, str) or len(value) > _LONGEST_LABEL or not value.isprintable():
+            message = f"`metadata.{name}` must be a text of at most {_LONGEST_LABEL} characters."
+            raise ApiFailure(422, "metadata_invalid", message)
+    return dict(metadata)
+
+
+async def submit(api: ComfyApi, submission: Submission, key: str | None) -> str:
+    """Check a submission and take its job; it is on the disk when this returns, with its key and its assets' uses.
+
+    Raises `ApiFailure`, `QueueFull`, `JobsNotStored`.
+    """
+    require_graph(submission.workflow)
+    references = find_references(submission.workflow)
+    assets = await _assets(api, references)
+    with api.assets.holding(asset.hash for asset in assets.values()):
+        names = name_files(assets)
+        workflow = with_names(submission.workflow, references, names)
+        await _check(api, workflow, references)
+        inputs: list[JsonValue] = [{"name": names[asset_id], "asset": asset.hash} for asset_id, asset in assets.items()]
+        job_input = {"workflow": workflow, **({"inputs": inputs} if inputs else {})}
+        job_id = str(uuid.uuid4())
+        beside = await asyncio.to_thread(_beside, job_id, submission)
+        uses = [records.asset_used(job_id, asset.hash) for asset in assets.values()]
+        with api.keys.claim(key, job_id) as claimed, api.secrets.lending(job_id, submission.api_key):
+            return await api.queue.accept_job(
+                job_input,
+                webhook=None,
+                timeout_s=None,
+                ttl_s=None,
+                job_id=job_id,
+                beside=(beside, *uses, *claimed),
+            )
+
+
+async def _assets(api: ComfyApi, references: tuple[AssetInput, ...]) -> dict[str, Asset]:
+    """Find every asset that is named. Raises `ApiFailure` (missing_asset)."""
+    found: dict[str, Asset] = {}
+    for one in references:
+        if one.asset_id in found:
+            continue
+        if len(found) == MAX_INPUTS:
+            raise ApiFailure(422, "invalid_workflow", f"The workflow names more than {MAX_INPUTS} assets.")
+        try:
+            found[one.asset_id] = await api.assets.get(one.asset_id)
+        except ApiFailure as exc:
+            raise missing_asset(one) from exc
+    return found
+
+
+async def _check(api: ComfyApi, workflow: Mapping[str, object], references: tuple[AssetInput, ...]) -> None:
+    try:
+        service = api.site.require_service()
+    except NotReady as exc:
+        raise ApiFailure(429, "deployment_not_ready", exc.message, retry_after_s=_READY_WITHIN_S) from exc
+    catalogue = await service.engine.catalogue()
+    await asyncio.to_thread(check_workflow, workflow, references, catalogue=catalogue, lock=service.lock)
+
+
+def _beside(job_id: str, submission: Submission) -> JobChange:
+    """Return the note of a job; a workflow that may hold a secret is not kept longer than its job runs."""
+    workflow = None if holds_secret(submission.workflow) else json.dumps(submission.workflow)
+    return records.job_noted(
+        job_id, workflow=workflow, labels=submission.labels, had_key=submission.api_key is not None
+    )

@@ -1,0 +1,70 @@
+"""A workflow that a client submits, checked against the engine before its job is taken."""
+
+from collections.abc import Mapping, Sequence, Set
+
+from comfypin.digest import JsonValue
+from comfypin.engine.interface import Catalogue
+from comfypin.lock.model import Lock
+from comfypin.server.comfy_api.errors import ApiFailure
+from comfypin.server.comfy_api.references import AssetInput
+from comfypin.workflow.document import to_document
+from comfypin.workflow.errors import WorkflowInvalid, WorkflowUnreadable
+from comfypin.workflow.input_files import file_inputs
+from comfypin.workflow.load import load_workflow
+from comfypin.workflow.preflight import run_preflight
+from comfypin.workflow.spelling import respell_graph
+
+_SOURCE = "in the job"
+
+
+def check_workflow(
+    workflow: Mapping[str, object], references: Sequence[AssetInput], *, catalogue: Catalogue, lock: Lock
+) -> None:
+    """Refuse what could not run, with what is wrong at each node. Blocks. Raises `ApiFailure`.
+
+    The references must have been replaced by file names.
+    """
+    require_graph(workflow)
+    brought = frozenset((one.node_id, one.input_name) for one in references)
+    try:
+        loaded = load_workflow(to_document(workflow, source=_SOURCE), catalogue)
+        graph = respell_graph(loaded.graph, catalogue, brought=brought).graph
+        _require_readers(brought, {(one.node_id, one.input_name) for one in file_inputs(graph, catalogue)})
+        run_preflight(graph, catalogue, lock, brought=brought, packs=loaded.node_packs).raise_if_refused(_SOURCE)
+    except WorkflowInvalid as exc:
+        details: dict[str, JsonValue] = {"node_errors": _by_node(exc.findings)}
+        raise ApiFailure(422, "invalid_workflow", exc.message, details=details) from exc
+    except WorkflowUnreadable as exc:
+        raise ApiFailure(422, "invalid_workflow", exc.message) from exc
+
+
+def require_graph(workflow: Mapping[str, object]) -> None:
+    """Refuse what is no graph in API format. Raises `ApiFailure` (workflow_format_ui, invalid_workflow)."""
+    if isinstance(workflow.get("nodes"), list):
+        message = "The workflow is in ComfyUI's UI format; export it in ComfyUI with Workflow > Export (API)."
+        raise ApiFailure(422, "workflow_format_ui", message)
+    try:
+        document = to_document(workflow, source=_SOURCE)
+    except WorkflowUnreadable as exc:
+        raise ApiFailure(422, "invalid_workflow", exc.message) from exc
+    if document.content is not workflow:
+        message = "The workflow must be the graph itself: nodes by their ids."
+        raise ApiFailure(422, "invalid_workflow", message)
+    if not workflow:
+        raise ApiFailure(422, "invalid_workflow", "The workflow has no nodes.")
+
+
+def _require_readers(brought: Set[tuple[str, str]], readers: Set[tuple[str, str]]) -> None:
+    for node_id, name in brought - readers:
+        message = f"Node {node_id[:100]}, input {name[:100]}: it does not load a file, so an asset cannot stand there."
+        details: dict[str, JsonValue] = {"node_errors": {node_id: [{"field": name, "reason": "not_a_file_input"}]}}
+        raise ApiFailure(422, "invalid_workflow", message, details=details)
+
+
+def _by_node(findings: Sequence[Mapping[str, object]]) -> dict[str, JsonValue]:
+    nodes: dict[str, list[JsonValue]] = {}
+    for finding in findings:
+        told = {"field": finding.get("input"), "reason": finding.get("code"), "message": finding.get("message")}
+        shown: JsonValue = {name: str(value) for name, value in told.items() if value is not None}
+        nodes.setdefault(str(finding.get("node") or ""), []).append(shown)
+    return {node: list(told) for node, told in nodes.items()}
