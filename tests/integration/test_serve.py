@@ -352,6 +352,6 @@ def test_a_token_that_met_a_full_disk_is_made_at_the_next_start(tmp_path: Path) 
                 timeout=60,
                 check=False,
             )
-            assert b"no space left" in done.stderr, done.stderr
+            assert b"the disk is full" in done.stderr, done.stderr
             assert str(disk.path).encode() in done.stderr
             assert disk.files() == []
