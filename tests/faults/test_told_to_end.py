@@ -120,13 +120,17 @@ def workflow(tmp_path: Path) -> Path:
         ["serve", "--lock", "demo"],
         ["realize", "demo"],
         ["models", "ls"],
-        ["sync", "/usr/share", "file:///nowhere"],
+        ["sync", "{folder}", "file://{folder}-bucket"],
     ],
     ids=lambda words: words[0],
 )
-def test_while_it_starts(start: Start, words: list[str]) -> None:
+def test_while_it_starts(start: Start, words: list[str], tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for number in range(500):
+        (folder / f"{number}.txt").write_text("x")
     for delay_s in (0.05, 0.15, 0.3):
-        command = start(*words)
+        command = start(*(word.format(folder=folder) for word in words))
         time.sleep(delay_s)
         assert command.told_to_end() is not None
 
