@@ -47,6 +47,8 @@ def heeding_signals() -> Iterator[None]:
     before = {number: was for number in numbers if (was := signal.getsignal(number)) is not signal.SIG_IGN}
     for number in before:
         signal.signal(number, _stop)
+    # A process that a library forks (RunPod's heartbeat) inherits the handlers, and has nothing of ours to clean up.
+    os.register_at_fork(after_in_child=_restore_defaults)
     try:
         yield
     finally:
@@ -55,10 +57,14 @@ def heeding_signals() -> Iterator[None]:
                 signal.signal(number, was)
 
 
+def _restore_defaults() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == _stop:
+            signal.signal(number, signal.SIG_DFL)
+
+
 def _stop(number: int, _frame: FrameType | None) -> None:
-    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(each) == _stop:
-            signal.signal(each, signal.SIG_DFL)
+    _restore_defaults()
     stopped = Stopped(number)
     # Threads that wait for a server cannot be stopped; the next start sweeps what they leave.
     late = threading.Timer(CLEAN_UP_WITHIN_S, os._exit, [stopped.failure.exit_code])
