@@ -48,8 +48,8 @@ def job(workflow: object, **more: object) -> dict[str, object]:
 
 
 def begun(server: Server) -> str:
-    """A job that runs for some seconds, and has begun."""
-    job_id = str(server.post("/run", job(slow(250)))["id"])
+    """A job that runs for long enough, and has begun."""
+    job_id = str(server.post("/run", job(slow(2_000)))["id"])
     while server.get(f"/status/{job_id}")["status"] == "IN_QUEUE":
         time.sleep(0.05)
     return job_id

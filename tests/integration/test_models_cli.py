@@ -67,7 +67,7 @@ def test_a_model_that_cannot_be_had_is_exit_code_50(tmp_path: Path, models_dir: 
     lock = write_lock(tmp_path, {**model(DATA, tmp_path / "s"), "sources": ["/nowhere"]})
     done = comfypin("models", "pull", "--lock", lock, "--models-dir", models_dir)
     assert done.returncode == 50
-    assert "/nowhere: it is not a file" in done.stderr
+    assert "/nowhere: there is no such file here" in done.stderr
 
 
 def test_the_door_repairs_with_its_old_flags(tmp_path: Path, models_dir: Path) -> None:
