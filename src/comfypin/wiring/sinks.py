@@ -34,8 +34,8 @@ def make_sink(
     `output_config` says how outputs are named and converted, if not as the environment does.
     `result_max_bytes` is the platform's limit for a result, used if INLINE_MAX_BYTES is not set.
     Outputs that cannot be delivered are kept below `keep_in`.
-    Raises `ConfigError`, `FolderUnusable`; for buckets also `StorageError`: they are asked, unless GCS_VALIDATE,
-    S3_VALIDATE or AZURE_VALIDATE is false.
+    Raises `ConfigError`, `FolderUnusable`; for buckets also `StorageError`: they are asked, unless their
+    variable ..._VALIDATE is false.
     """
     from comfypin.outputs.delivery_settings import OutputConfig
     from comfypin.outputs.fallback_folder import FallbackFolderSink
