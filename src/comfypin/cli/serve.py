@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from comfypin.queue.job_runner import QueueLimits
     from comfypin.queue.scheduler import LocalJobQueue
     from comfypin.queue.sqlite import JobStore
+    from comfypin.queue.steady_clock import Clock
     from comfypin.server.comfy_api.api import ComfyApi
     from comfypin.server.comfy_api.output_assets import OutputAssets
     from comfypin.server.lifecycle import OpenService
@@ -133,6 +134,7 @@ async def _run_server(arguments: argparse.Namespace, lock: "Lock", settings: Set
     from comfypin import wiring
     from comfypin.queue.scheduler import LocalJobQueue
     from comfypin.queue.sqlite import JobStore
+    from comfypin.queue.steady_clock import steady_clock
     from comfypin.queue.webhook import Webhooks
     from comfypin.server.app import make_app
     from comfypin.server.auth import AccessRules
@@ -158,12 +160,14 @@ async def _run_server(arguments: argparse.Namespace, lock: "Lock", settings: Set
             allow_private=arguments.allow_private_inputs,
             proxies=wiring.http_proxies(settings),
         )
+        # One clock for jobs and assets, whose times are compared.
+        clock = steady_clock()
         queue = LocalJobQueue(
-            store, webhooks, _make_queue_limits(arguments), worker_id=server_settings.pod_id or "local"
+            store, webhooks, _make_queue_limits(arguments), worker_id=server_settings.pod_id or "local", clock=clock
         )
         site = Site(queue, outputs)
         public_url = _find_public_url(server_settings, bound_port)
-        comfy_api = _make_comfy_api(arguments, site, queue, store, state_folder, public_url=public_url)
+        comfy_api = _make_comfy_api(arguments, site, queue, store, state_folder, public_url=public_url, clock=clock)
         rules = AccessRules(
             token=token,
             max_body_bytes=arguments.max_body_mb * 1_000_000,
@@ -208,7 +212,7 @@ def _lease_state(state_folder: Path) -> "Lease":
 
 def _choose_ports(arguments: argparse.Namespace, server_settings: ServerSettings) -> list[int]:
     """Return the port of the API, and the one for health checks if the platform names another."""
-    api_port = arguments.port or server_settings.port
+    api_port = server_settings.port if arguments.port is None else arguments.port
     ports = [DEFAULT_PORT if api_port is None else api_port]
     if server_settings.health_port:
         ports.append(server_settings.health_port)
@@ -224,8 +228,8 @@ def _make_comfy_api(
     state_folder: Path,
     *,
     public_url: str | None,
+    clock: "Clock",
 ) -> "ComfyApi":
-    from comfypin.queue.steady_clock import steady_clock
     from comfypin.server.comfy_api.api import ApiLimits, ComfyApi
     from comfypin.server.comfy_api.assets import Assets
     from comfypin.server.comfy_api.idempotency import IdempotencyKeys
@@ -233,7 +237,6 @@ def _make_comfy_api(
     from comfypin.server.comfy_api.output_assets import ForeignOutputs
     from comfypin.server.comfy_api.records import Records
 
-    clock = steady_clock()
     records = Records(store)
     keep_s = arguments.keep_hours * 3600.0
     assets = Assets(records, state_folder / "assets", keep_s=keep_s, clock=clock)

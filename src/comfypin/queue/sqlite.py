@@ -130,11 +130,6 @@ class JobStore:
         if self._log_holds_secrets:
             await self._on_thread(try_truncate)
 
-    async def read_row(self, job_id: str) -> JobRow | None:
-        """Return a job's row, or None."""
-        found_rows = await self._run_query(f"SELECT {_SUMMARY} FROM jobs WHERE id = ?", job_id)
-        return _to_row(found_rows[0]) if found_rows else None
-
     async def read_record(self, job_id: str) -> JobRecord | None:
         """Return a job with its result, or None."""
         found_rows = await self._run_query(f"SELECT {_SUMMARY}, output, error FROM jobs WHERE id = ?", job_id)

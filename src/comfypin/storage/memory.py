@@ -70,9 +70,5 @@ class MemoryStore:
         """Return the media type that an object was stored with."""
         return self._held[key].media_type
 
-    def stored_keys(self) -> frozenset[str]:
-        """Return every key that holds an object."""
-        return frozenset(self._held)
-
     def _object_uri(self, key: str) -> str:
         return f"memory://{key}"
