@@ -1,23 +1,39 @@
 """The loop of the engine and its jobs, in a thread of its own."""
 
-import _thread
 import asyncio
-import contextlib
+import signal
 import threading
+from types import FrameType
+
+import pytest
 
 from comfypin.runpod.loop_thread import LoopThread
 
 
+class Interrupted(Exception):
+    """What a signal raises in the main thread."""
+
+
 def test_a_wait_that_a_signal_ends_lets_the_coroutine_clean_up() -> None:
     cleaned_up = threading.Event()
+    main_thread = threading.main_thread().ident
+    assert main_thread is not None
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise Interrupted
 
     async def work() -> None:
         try:
-            threading.Timer(0.05, _thread.interrupt_main).start()
+            # A real signal: it ends the wait for a lock at once, which a flag in the interpreter does not.
+            signal.pthread_kill(main_thread, signal.SIGUSR1)
             await asyncio.sleep(60)
         finally:
             cleaned_up.set()
 
-    with LoopThread() as thread, contextlib.suppress(KeyboardInterrupt):
-        thread.run_coroutine(work())
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        with LoopThread() as thread, pytest.raises(Interrupted):
+            thread.run_coroutine(work())
+    finally:
+        signal.signal(signal.SIGUSR1, before)
     assert cleaned_up.is_set()
