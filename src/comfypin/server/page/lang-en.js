@@ -1,0 +1,18 @@
+export const en = {
+  units: "B kB MB GB TB", s: "s", h: "h", "just now": "just now",
+  queue: "Queue", gallery: "Gallery", run: "Run", system: "System", job: "Job", views: "Views", skip: "Skip to the content",
+  theme: "Dark or light", "sign out": "Sign out", "sign in": "Sign in", token: "Token", copied: "Copied", copy: "Copy",
+  "signin why": "This server runs ComfyUI workflows. Its token opens it.", "token wrong": "This is not the server's token.",
+  "token where": "The token was printed at the server's first start, or is what COMFYPIN_TOKEN says.",
+  "no connection": "The server does not answer.", reconnecting: "Connecting again…", "running waiting": "{running} running · {waiting} waiting",
+  IN_QUEUE: "Waiting", IN_PROGRESS: "Running", COMPLETED: "Done", FAILED: "Failed", CANCELLED: "Cancelled", TIMED_OUT: "Timed out",
+  "own workflow": "Own workflow", running: "Running", waiting: "Waiting", ended: "Ended", "running job": "Running: {name}", "open job": "Open {name}",
+  preview: "Live preview", "progress of": "Progress of {name}", starting: "Starting…", left: "{time} left", position: "Position", "position n": "Position {n}",
+  "done in": "done in {time}", waits: "for {time}", "cancel job": "Cancel {name}", cancel: "Cancel", "cancel all": "Cancel all", "cancel all?": { one: "Cancel the job that waits?", other: "Cancel all {n} jobs that wait?" },
+  "and more": "and {n} more", "retry job": "Retry {name}", retry: "Retry", "queued again": "Waits again", "search jobs": "Search prompts, names, ids", state: "State", "all states": "All states",
+  "nothing found": "Nothing found", "no jobs yet": "No job has run yet", "run a workflow": "Run a workflow", "older jobs": "Older jobs",
+  "another seed": "Another seed", "queued with another seed": "Runs again with another seed", "input not kept": "The server did not keep what this job was asked for.",
+  "open output": "Open {name}", "node seconds": "Seconds by node", "failed because": "Why it failed", log: "Log", "to the queue": "To the queue", warnings: "Warnings",
+  outputs: "Outputs", texts: "Texts", phases: "Phases", files: "Files", name: "Name", size: "Size", details: "Details", input: "Input", output: "Output",
+  "phase inputs": "inputs", "phase prepare": "preparation", "phase queue": "in the engine's queue", "phase run": "run", "phase collect": "collecting", "phase deliver": "delivery",
+};

@@ -1,0 +1,18 @@
+export const ru = {
+  units: "Б кБ МБ ГБ ТБ", s: "с", h: "ч", "just now": "только что",
+  queue: "Очередь", gallery: "Галерея", run: "Запуск", system: "Система", job: "Задание", views: "Разделы", skip: "К содержанию",
+  theme: "Тёмная или светлая тема", "sign out": "Выйти", "sign in": "Войти", token: "Токен", copied: "Скопировано", copy: "Копировать",
+  "signin why": "Этот сервер выполняет рабочие процессы ComfyUI. Вход — по токену.", "token wrong": "Это не токен этого сервера.",
+  "token where": "Токен напечатан при первом запуске сервера или задан в COMFYPIN_TOKEN.",
+  "no connection": "Сервер не отвечает.", reconnecting: "Соединяюсь снова…", "running waiting": "идёт: {running} · ждёт: {waiting}",
+  IN_QUEUE: "Ждёт", IN_PROGRESS: "Идёт", COMPLETED: "Готово", FAILED: "Ошибка", CANCELLED: "Отменено", TIMED_OUT: "Время вышло",
+  "own workflow": "Свой рабочий процесс", running: "Идут", waiting: "Ждут", ended: "Завершены", "running job": "Идёт: {name}", "open job": "Открыть {name}",
+  preview: "Предпросмотр", "progress of": "Ход: {name}", starting: "Начинаю…", left: "осталось {time}", position: "Место", "position n": "Место {n}",
+  "done in": "готово через {time}", waits: "уже {time}", "cancel job": "Отменить {name}", cancel: "Отменить", "cancel all": "Отменить все", "cancel all?": { one: "Отменить {n} ждущее задание?", few: "Отменить {n} ждущих задания?", other: "Отменить {n} ждущих заданий?" },
+  "and more": "и ещё {n}", "retry job": "Повторить {name}", retry: "Повторить", "queued again": "Снова в очереди", "search jobs": "Поиск: тексты, имена, id", state: "Состояние", "all states": "Все состояния",
+  "nothing found": "Ничего не найдено", "no jobs yet": "Заданий ещё не было", "run a workflow": "Запустить", "older jobs": "Более ранние",
+  "another seed": "Другой сид", "queued with another seed": "Снова в очереди, с другим сидом", "input not kept": "Сервер не хранит вход этого задания.",
+  "open output": "Открыть {name}", "node seconds": "Время по узлам", "failed because": "Почему не вышло", log: "Журнал", "to the queue": "К очереди", warnings: "Предупреждения",
+  outputs: "Результаты", texts: "Тексты", phases: "Этапы", files: "Файлы", name: "Имя", size: "Размер", details: "Подробно", input: "Вход", output: "Ответ",
+  "phase inputs": "входные файлы", "phase prepare": "подготовка", "phase queue": "очередь движка", "phase run": "выполнение", "phase collect": "сбор", "phase deliver": "доставка",
+};
