@@ -137,7 +137,7 @@ def test_a_follower_that_comes_back_hears_what_it_missed_and_no_snapshot(server:
         snapshot, _ = follower.until("snapshot")
     job_id = done(server, picture(6))
     with reading_events(server.url, Last_Event_ID=str(snapshot.id)) as follower:
-        ended, before = follower.until("job", id=job_id, status="COMPLETED")
+        _, before = follower.until("job", id=job_id, status="COMPLETED")
         assert "snapshot" not in [event.name for event in before]
     with reading_events(server.url) as follower:
         snapshot, _ = follower.until("snapshot")
