@@ -9,7 +9,7 @@ from starlette.responses import Response, StreamingResponse
 
 from comfypin.jobs.interface import JOB_STATES, JobState
 from comfypin.queue.job_listing import JobFilter
-from comfypin.queue.scheduler import LocalJobQueue
+from comfypin.queue.local_queue import LocalJobQueue
 from comfypin.server.errors import RequestInvalid, TooManyFollowers
 from comfypin.server.event_stream import EventStream, FrameCache
 from comfypin.server.job_views import JobViews

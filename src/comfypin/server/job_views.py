@@ -9,8 +9,8 @@ from comfypin.jobs.interface import JOB_STATES, PENDING_STATES
 from comfypin.queue.interface import JobRow
 from comfypin.queue.job_listing import JobFilter
 from comfypin.queue.live_jobs import LiveJob
-from comfypin.queue.scheduler import LocalJobQueue
-from comfypin.queue.status import is_pending
+from comfypin.queue.local_queue import LocalJobQueue
+from comfypin.queue.status_bodies import is_pending
 from comfypin.server.job_summary import job_summary
 
 _NEWEST_ENDED = 50
