@@ -47,10 +47,6 @@ def _rows_of_jobs(jobs: str) -> str:
 
 
 SCHEMA = f"""
-CREATE TABLE IF NOT EXISTS job_descriptions (
-    job_id TEXT PRIMARY KEY, api TEXT NOT NULL, workflow TEXT, release TEXT, shape TEXT NOT NULL, texts TEXT NOT NULL,
-    outputs INTEGER NOT NULL DEFAULT 0, warnings INTEGER NOT NULL DEFAULT 0, error_name TEXT
-);
 CREATE TABLE IF NOT EXISTS job_outputs (
     number INTEGER PRIMARY KEY AUTOINCREMENT, job_id TEXT NOT NULL, made_at REAL NOT NULL, position INTEGER NOT NULL,
     list TEXT NOT NULL, list_index INTEGER NOT NULL, filename TEXT, subfolder TEXT, node TEXT, kind TEXT,

@@ -15,7 +15,7 @@ from comfypin.server.auth import SESSION_PATH, AccessRules, asks_for_page
 from comfypin.server.output_routes import Gallery
 from comfypin.server.page_files import load_page_files, page_response
 from comfypin.server.prefix import prefix_of
-from comfypin.server.requests import parse_json_body
+from comfypin.server.request_bodies import parse_json_body
 from comfypin.server.responses import JsonResponse, failure_response
 from comfypin.server.sessions import SESSION_S
 from comfypin.server.system_report import SystemReport

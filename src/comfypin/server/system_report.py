@@ -20,10 +20,10 @@ from comfypin.lock.model import Lock
 from comfypin.models.target_paths import TargetRoots
 from comfypin.queue.errors import JobsNotStored
 from comfypin.queue.sqlite import JobStore
-from comfypin.queue.status import health_body
+from comfypin.queue.status_bodies import health_body
 from comfypin.server.day_series import DaySeries, Sample
 from comfypin.server.output_index import rfc3339
-from comfypin.server.site import Site
+from comfypin.server.server_state import Site
 from comfypin.sync.outbox import Outbox
 
 _SHOWN_FAILURES = 20

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from comfypin.atomic_files import write_atomically
 from comfypin.http.deadline import Deadline
 from comfypin.jobs.handler import OpenSink
-from comfypin.jobs.request import OutputWish, S3Wish
+from comfypin.jobs.job_input import OutputWish, S3Wish
 from comfypin.outputs.image_format import ConvertingSink
 from comfypin.outputs.interface import Delivery, JobFacts, Output, OutputSink
 

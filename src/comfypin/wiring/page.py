@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from comfypin.queue.sqlite import JobStore
     from comfypin.server.comfy_api.assets import Assets
     from comfypin.server.page_routes import Page
-    from comfypin.server.site import Site
+    from comfypin.server.server_state import Site
     from comfypin.settings.environment import Settings
 
 
