@@ -96,7 +96,7 @@ function Shell({ onLanguage }) {
       <div class="top-end">
         <${LiveMark} />
         <button type="button" class="text-button" lang=${language === "en" ? "ru" : "en"} onClick=${() => onLanguage(language === "en" ? "ru" : "en")}
-          aria-label=${language === "en" ? "Русский" : "English"}>${language === "en" ? "RU" : "EN"}</button>
+          aria-label=${language === "en" ? "RU: русский" : "EN: English"}>${language === "en" ? "RU" : "EN"}</button>
         <${IconButton} icon="sun" label=${t("theme")} onClick=${nextTheme} />
         ${store.session.token_needed && html`<${IconButton} icon="out" label=${t("sign out")} onClick=${signOut} />`}
       </div>

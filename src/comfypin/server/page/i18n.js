@@ -44,7 +44,7 @@ export function seconds(value) {
 export function ago(iso) {
   const passed = (Date.now() - Date.parse(iso)) / 1000;
   if (passed < 45) return t("just now");
-  const relative = new Intl.RelativeTimeFormat(language, { style: "narrow", numeric: "always" });
+  const relative = new Intl.RelativeTimeFormat(language, { style: "short", numeric: "always" });
   if (passed < 3600) return relative.format(-Math.round(passed / 60), "minute");
   if (passed < 86400) return relative.format(-Math.round(passed / 3600), "hour");
   return relative.format(-Math.round(passed / 86400), "day");

@@ -3,7 +3,7 @@ import { html, useEffect, useState } from "./vendor/htm-preact.js";
 import { cancelJob, retryJob } from "./actions.js";
 import { get, post } from "./api.js";
 import { ago, clock, seconds, t } from "./i18n.js";
-import { byNewest, canRetry, isPending, useStore } from "./store.js";
+import { byNewest, canRetry, isPending, secondsLeft, useStore } from "./store.js";
 import { Empty, Icon, IconButton, Progress, StatusMark, Strip, jobTitle, sayFailure, shortId, useTick } from "./ui.js";
 
 const since = (iso) => (Date.now() - Date.parse(iso)) / 1000;
@@ -31,17 +31,17 @@ function RunningCard({ job }) {
         <${IconButton} icon="stop" label=${t("cancel job", { name: jobTitle(job) })} onClick=${() => cancelJob(job)} /></div>
       <${ProgressLine} job=${job} />
       <p class="facts"><span class="num">${seconds(duration(job))}</span>
-        ${job.estimate_s != null && html`<span>${t("left", { time: seconds(Math.max(0, job.estimate_s)) })}</span>`}
+        ${secondsLeft(job) !== null && html`<span>${t("left", { time: seconds(secondsLeft(job)) })}</span>`}
         ${job.release && html`<span class="chip">${job.release}</span>`}<code>${shortId(job.id)}</code></p>
     </div>
   </article>`;
 }
 
-function WaitingRow({ job }) {
+function WaitingRow({ job, place }) {
   return html`<li class="line">
-    <span class="place num" title=${t("position")}>${job.position ?? "·"}</span>
+    <span class="place num" title=${t("position")}>${place}</span>
     <a class="title ellipsis" href=${`#/job/${job.id}`}>${jobTitle(job)}</a>
-    <span class="dim num">${job.estimate_s != null ? t("done in", { time: seconds(job.estimate_s) }) : t("waits", { time: seconds(since(job.created_at)) })}</span>
+    <span class="dim num">${secondsLeft(job) !== null ? t("done in", { time: seconds(secondsLeft(job)) }) : t("waits", { time: seconds(since(job.created_at)) })}</span>
     <${IconButton} icon="close" label=${t("cancel job", { name: jobTitle(job) })} onClick=${() => cancelJob(job)} />
   </li>`;
 }
@@ -73,7 +73,7 @@ export function QueueView() {
   const [older, setOlder] = useState({ jobs: [], next: undefined, isBusy: false });
   const all = [...jobs.values()];
   const running = all.filter((job) => job.status === "IN_PROGRESS").sort((a, b) => -byNewest(a, b));
-  const waiting = all.filter((job) => job.status === "IN_QUEUE").sort((a, b) => (a.position ?? 1e9) - (b.position ?? 1e9));
+  const waiting = all.filter((job) => job.status === "IN_QUEUE").sort((a, b) => -byNewest(a, b));
   const isFiltered = Boolean(filter.state || filter.text);
   const live = all.filter((job) => !isPending(job) && matches(job, filter));
   const merged = new Map([...older.jobs.filter((job) => !isPending(job)), ...live].map((job) => [job.id, jobs.get(job.id) || job]));
@@ -99,7 +99,7 @@ export function QueueView() {
       <div class="cards">${running.map((job) => html`<${RunningCard} key=${job.id} job=${job} />`)}</div></section>`}
     ${waiting.length > 0 && html`<section aria-label=${t("waiting")}><div class="row"><h2>${t("waiting")} <span class="count num">${waiting.length}</span></h2>
       <button type="button" class="text-button" onClick=${() => confirm(t("cancel all?", { n: waiting.length })) && post("purge-queue").catch(sayFailure)}>${t("cancel all")}</button></div>
-      <ol class="lines">${waiting.slice(0, 100).map((job) => html`<${WaitingRow} key=${job.id} job=${job} />`)}</ol>
+      <ol class="lines">${waiting.slice(0, 100).map((job, place) => html`<${WaitingRow} key=${job.id} job=${job} place=${place + 1} />`)}</ol>
       ${waiting.length > 100 && html`<p class="dim">${t("and more", { n: waiting.length - 100 })}</p>`}</section>`}
     <section aria-label=${t("ended")}>
       <div class="row wrap"><h2>${t("ended")}</h2>

@@ -41,7 +41,12 @@ export function useStore(select) {
 export const isPending = (job) => job.status === "IN_QUEUE" || job.status === "IN_PROGRESS";
 export const canRetry = (job) => job.status === "FAILED" || job.status === "TIMED_OUT";
 
-export function noteJob(job) {
+// Until when an estimate holds: the server gives seconds from the moment of the event.
+const received = (job) => (job.estimate_s == null ? job : { ...job, ends_at: Date.now() + job.estimate_s * 1000 });
+export const secondsLeft = (job) => (job.ends_at ? Math.max(0, (job.ends_at - Date.now()) / 1000) : null);
+
+export function noteJob(told) {
+  const job = received(told);
   const before = store.jobs.get(job.id);
   store.jobs.set(job.id, job);
   if (!isPending(job)) {
@@ -64,7 +69,7 @@ const handlers = {
     const known = new Set(data.jobs.map((job) => job.id));
     for (const [id, job] of store.jobs) if (isPending(job) && !known.has(id)) store.jobs.delete(id);
     const isFirst = store.jobs.size === 0;
-    for (const job of data.jobs) store.jobs.set(job.id, job);
+    for (const job of data.jobs) store.jobs.set(job.id, received(job));
     if (!isFirst) store.outputsChanged += 1;
     store.queue = data.queue;
   },
