@@ -1,4 +1,4 @@
-"""A real browser on the server's page: Debian's Chromium, driven by Playwright, with what a page must never do watched."""
+"""A real browser on the server's page: Debian's Chromium, driven by Playwright, watched for what goes wrong in it."""
 
 import contextlib
 from collections.abc import Iterator
@@ -72,11 +72,8 @@ def axe_violations(page: Page) -> list[str]:
     """What axe finds: each rule that is broken, with the first element that breaks it."""
     # Not as a script element, which the page's policy refuses.
     page.evaluate(AXE.read_text(encoding="utf-8"))
-    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
-    return [
-        f"{one['id']}: {one['nodes'][0]['html'][:200]} {one['nodes'][0].get('failureSummary', '')[:300]}"
-        for one in found["violations"]
-    ]
+    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
+    return [f"{one['id']}: {one['nodes'][0]['html'][:200]} {one['nodes'][0]['failureSummary'][:300]}" for one in found]
 
 
 def overflow_pixels(page: Page) -> int:

@@ -35,14 +35,17 @@ function useRoute() {
 function View({ route }) {
   const [module, setModule] = useState(null);
   const [failure, reset] = useErrorBoundary();
+  const [lost, setLost] = useState(null); // the server is away, or has been upgraded
   useEffect(() => {
     reset();
+    setLost(null);
     if (!later[route.name]) return;
     let isWanted = true;
-    later[route.name]().then((loaded) => { if (isWanted) setModule({ name: route.name, View: loaded.View }); }, () => location.reload());
+    later[route.name]().then((loaded) => { if (isWanted) setModule({ name: route.name, View: loaded.View }); }, setLost);
     return () => { isWanted = false; };
   }, [route.name]);
   if (failure) return html`<p class="wrong" role="alert">${String(failure.message || failure)}</p>`;
+  if (lost) return html`<div class="page"><div class="empty"><p class="empty-title">${t("no connection")}</p><button type="button" class="primary" onClick=${() => location.reload()}>${t("load again")}</button></div></div>`;
   if (!later[route.name]) return html`<${QueueView} route=${route} />`;
   return module && module.name === route.name ? html`<${module.View} route=${route} />` : null;
 }

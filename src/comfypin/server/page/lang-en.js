@@ -4,7 +4,7 @@ export const en = {
   theme: "Dark or light", "sign out": "Sign out", "sign in": "Sign in", token: "Token", copied: "Copied", copy: "Copy",
   "signin why": "This server runs ComfyUI workflows. Its token opens it.", "token wrong": "This is not the server's token.",
   "token where": "The token was printed at the server's first start, or is what COMFYPIN_TOKEN says.",
-  "no connection": "The server does not answer.", reconnecting: "Connecting again…", "running waiting": "{running} running · {waiting} waiting",
+  "no connection": "The server does not answer.", "load again": "Load again", reconnecting: "Connecting again…", "running waiting": "{running} running · {waiting} waiting",
   IN_QUEUE: "Waiting", IN_PROGRESS: "Running", COMPLETED: "Done", FAILED: "Failed", CANCELLED: "Cancelled", TIMED_OUT: "Timed out",
   "own workflow": "Own workflow", running: "Running", waiting: "Waiting", ended: "Ended", "running job": "Running: {name}", "open job": "Open {name}",
   preview: "Live preview", "progress of": "Progress of {name}", starting: "Starting…", left: "{time} left", position: "Position", "position n": "Position {n}",
@@ -15,4 +15,8 @@ export const en = {
   "open output": "Open {name}", "node seconds": "Seconds by node", "failed because": "Why it failed", log: "Log", "to the queue": "To the queue", warnings: "Warnings",
   outputs: "Outputs", texts: "Texts", phases: "Phases", files: "Files", name: "Name", size: "Size", details: "Details", input: "Input", output: "Output",
   "phase inputs": "inputs", "phase prepare": "preparation", "phase queue": "in the engine's queue", "phase run": "run", "phase collect": "collecting", "phase deliver": "delivery",
+  "search outputs": "Search prompts, files, ids", "all workflows": "All workflows", "all releases": "All releases", "all kinds": "All kinds", "no outputs yet": "No outputs yet",
+  "kind image": "Images", "kind video": "Video", "kind audio": "Audio", "kind 3d": "3D", "kind text": "Text", "kind latent": "Latents", "kind file": "Files",
+  download: "Download", "copy address": "Copy address", compare: "Compare", close: "Close", newer: "Newer", older: "Older", "its job": "Its job",
+  "light help": "← → move · + − zoom · C compare · D download · Esc close",
 };

@@ -4,7 +4,7 @@ export const ru = {
   theme: "Тёмная или светлая тема", "sign out": "Выйти", "sign in": "Войти", token: "Токен", copied: "Скопировано", copy: "Копировать",
   "signin why": "Этот сервер выполняет рабочие процессы ComfyUI. Вход — по токену.", "token wrong": "Это не токен этого сервера.",
   "token where": "Токен напечатан при первом запуске сервера или задан в COMFYPIN_TOKEN.",
-  "no connection": "Сервер не отвечает.", reconnecting: "Соединяюсь снова…", "running waiting": "идёт: {running} · ждёт: {waiting}",
+  "no connection": "Сервер не отвечает.", "load again": "Загрузить снова", reconnecting: "Соединяюсь снова…", "running waiting": "идёт: {running} · ждёт: {waiting}",
   IN_QUEUE: "Ждёт", IN_PROGRESS: "Идёт", COMPLETED: "Готово", FAILED: "Ошибка", CANCELLED: "Отменено", TIMED_OUT: "Время вышло",
   "own workflow": "Свой рабочий процесс", running: "Идут", waiting: "Ждут", ended: "Завершены", "running job": "Идёт: {name}", "open job": "Открыть {name}",
   preview: "Предпросмотр", "progress of": "Ход: {name}", starting: "Начинаю…", left: "осталось {time}", position: "Место", "position n": "Место {n}",
@@ -15,4 +15,8 @@ export const ru = {
   "open output": "Открыть {name}", "node seconds": "Время по узлам", "failed because": "Почему не вышло", log: "Журнал", "to the queue": "К очереди", warnings: "Предупреждения",
   outputs: "Результаты", texts: "Тексты", phases: "Этапы", files: "Файлы", name: "Имя", size: "Размер", details: "Подробно", input: "Вход", output: "Ответ",
   "phase inputs": "входные файлы", "phase prepare": "подготовка", "phase queue": "очередь движка", "phase run": "выполнение", "phase collect": "сбор", "phase deliver": "доставка",
+  "search outputs": "Поиск: тексты, файлы, id", "all workflows": "Все процессы", "all releases": "Все релизы", "all kinds": "Все виды", "no outputs yet": "Результатов ещё нет",
+  "kind image": "Картинки", "kind video": "Видео", "kind audio": "Звук", "kind 3d": "3D", "kind text": "Тексты", "kind latent": "Латенты", "kind file": "Файлы",
+  download: "Скачать", "copy address": "Скопировать адрес", compare: "Сравнить", close: "Закрыть", newer: "Новее", older: "Старше", "its job": "Задание",
+  "light help": "← → листать · + − масштаб · C сравнить · D скачать · Esc закрыть",
 };
