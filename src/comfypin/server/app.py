@@ -34,6 +34,7 @@ from comfypin.server.prefix import RootPath
 from comfypin.server.request_bodies import longest_wait_s, parse_json_body, read_job_request
 from comfypin.server.responses import JsonResponse, failure_response
 from comfypin.server.server_state import Site
+from comfypin.server.workflow_report import workflow_check_routes
 from comfypin.workflow.errors import WorkflowNotFound
 
 SYNC_WAIT_MS = 90_000
@@ -74,6 +75,7 @@ def make_app(server_site: Site, rules: AccessRules, comfy_api: ComfyApi, page: P
         application.include_router(family, prefix="/v2/{endpoint}", include_in_schema=False)
     application.include_router(job_list_routes(comfy_api.queue))
     application.include_router(_workflow_routes(server_site))
+    application.include_router(workflow_check_routes(server_site))
     application.include_router(_machine_routes(server_site, application))
     application.include_router(output_routes(page.gallery))
     application.include_router(page_routes(rules, page))
