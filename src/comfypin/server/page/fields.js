@@ -50,7 +50,7 @@ function FileField({ id, value, onChange, label }) {
     ${isData && value.startsWith("data:image/") && !value.startsWith("data:image/svg") ? html`<img src=${value} alt="" />` : html`<${Icon} name="file" />`}
     <span class="ellipsis">${isData ? name || t("own file") : value || t("drop file")}</span>
     <button type="button" onClick=${() => picker.current.click()}>${t("choose file")}</button>
-    <input id=${id} ref=${picker} type="file" class="visually-hidden" tabindex="-1" aria-label=${label} onChange=${(event) => take(event.currentTarget.files[0])} />
+    <input id=${id} ref=${picker} type="file" hidden onChange=${(event) => take(event.currentTarget.files[0])} />
   </div>`;
 }
 

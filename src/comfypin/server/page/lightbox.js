@@ -1,5 +1,5 @@
 // One output, as large as the window: arrows move, + and - zoom, C compares with the one before.
-import { html, useEffect, useRef, useState } from "./vendor/htm-preact.js";
+import { html, useEffect, useLayoutEffect, useRef, useState } from "./vendor/htm-preact.js";
 import { runAgain } from "./actions.js";
 import { address } from "./api.js";
 import { ago, bytes, clock, t } from "./i18n.js";
@@ -32,7 +32,7 @@ export function Lightbox({ outputs, index, onMove, onClose }) {
   const [offset, setOffset] = useState({ x: 0, y: 0 });
   const [pinned, setPinned] = useState(null); // compared with
   useEffect(() => { dialog.current.showModal(); dialog.current.focus(); return () => dialog.current && dialog.current.close(); }, []);
-  useEffect(() => { setZoom(1); setOffset({ x: 0, y: 0 }); }, [index]);
+  useLayoutEffect(() => { setZoom(1); setOffset({ x: 0, y: 0 }); }, [index]);
   // The next one is ready before it is asked for.
   useEffect(() => {
     for (const near of [outputs[index + 1], outputs[index - 1]]) if (near && near.kind === "image" && !isSvg(near)) new Image().src = address(near.href);

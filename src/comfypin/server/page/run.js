@@ -129,7 +129,7 @@ function Drop({ onReport }) {
   return html`<div class=${`drop ${isOver ? "is-over" : ""}`} aria-busy=${isBusy ? "true" : "false"}>
     <${Icon} name="upload" /><p>${t("drop workflow")}</p>
     <button type="button" onClick=${() => picker.current.click()}>${t("choose file")}</button>
-    <input ref=${picker} type="file" class="visually-hidden" tabindex="-1" aria-label=${t("choose file")} accept=".json,image/*,video/*" onChange=${(event) => { const [file] = event.currentTarget.files; if (file) check(file, file.name); event.currentTarget.value = ""; }} />
+    <input ref=${picker} type="file" hidden accept=".json,image/*,video/*" onChange=${(event) => { const [file] = event.currentTarget.files; if (file) check(file, file.name); event.currentTarget.value = ""; }} />
   </div>`;
 }
 
@@ -140,7 +140,10 @@ export function View({ route }) {
   const [results, setResults] = useState(() => { try { return JSON.parse(sessionStorage.getItem("comfypin.runs")) || []; } catch { return []; } });
   const chosen = route.rest[0] || (own && OWN) || (workflows && workflows[0] && workflows[0].name) || "";
   const workflow = chosen === OWN ? own && { name: own.name, own: own.workflow, inputs: own.inputs } : (workflows || []).find((one) => one.name === chosen);
+  const resultsList = useRef(null);
   function taken(id, name) {
+    // On a narrow screen they are below the form.
+    if (innerWidth <= 1100) setTimeout(() => resultsList.current.scrollIntoView({ block: "start", behavior: "smooth" }), 50);
     setResults((old) => {
       const now = [{ id, name }, ...old].slice(0, 40);
       try { sessionStorage.setItem("comfypin.runs", JSON.stringify(now)); } catch { /* nothing is kept */ }
@@ -161,7 +164,7 @@ export function View({ route }) {
       ${chosen === OWN && own && html`<${Findings} report=${own} />`}
       ${workflow && (chosen !== OWN || own.runs || own.inputs.length > 0) && html`<${Form} key=${chosen === OWN ? own.key : workflow.name} workflow=${workflow} onTaken=${taken} />`}
     </section>
-    <section class="run-results" aria-label=${t("results")}>
+    <section class="run-results" ref=${resultsList} aria-label=${t("results")}>
       ${results.length === 0 ? html`<p class="empty">${t("results come here")}</p>` : results.map((one) => html`<${Result} key=${one.id} id=${one.id} name=${one.name} />`)}
     </section>
   </div>`;
