@@ -94,7 +94,9 @@ class _BarReporter:
 
 def describe_node(progress: "RemoteProgress") -> str:
     """Return the node that runs, with its steps."""
-    name = progress.node_title or progress.node_id or ""
+    from comfypin.client.json_client import printable
+
+    name = printable(progress.node_title or progress.node_id or "")
     return f"{name} {progress.step}/{progress.steps}" if progress.steps else name
 
 

@@ -4,6 +4,7 @@ import argparse
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,6 +52,10 @@ class OpenServer:
     downloads: "HttpClient"
     as_json: bool
 
+    def report(self, sentence: str) -> None:
+        """Print a sentence on stderr, with --json as a JSON line."""
+        report_sentence(sentence, as_json=self.as_json)
+
     def print_result(self, facts: dict[str, object], lines: "Callable[[], list[str]]") -> None:
         """Print one JSON object with the server, or the lines for people."""
         if self.as_json:
@@ -67,12 +72,15 @@ def open_server(arguments: argparse.Namespace) -> OpenServer:
 
     console.configure_logging(as_json=arguments.json, verbose=arguments.verbose)
 
-    def report(sentence: str) -> None:
-        print_on_stderr(json.dumps({"event": "note", "message": sentence}) if arguments.json else sentence)
-
+    report = partial(report_sentence, as_json=arguments.json)
     server, downloads = open_job_server(arguments.server, arguments.settings, report=report)
     report(f"Server: {server.address.named} ({API_NAMES[server.address.kind]}).")
     return OpenServer(server=server, downloads=downloads, as_json=arguments.json)
+
+
+def report_sentence(sentence: str, *, as_json: bool) -> None:
+    """Print a sentence on stderr, as a JSON line if asked for."""
+    print_on_stderr(json.dumps({"event": "note", "message": sentence}, ensure_ascii=False) if as_json else sentence)
 
 
 def follow_to_end(opened: OpenServer, job: "RemoteJob | str", *, timeout_s: float | None) -> "RemoteJob":
@@ -83,6 +91,7 @@ def follow_to_end(opened: OpenServer, job: "RemoteJob | str", *, timeout_s: floa
     from comfypin.cli.job_progress import open_job_reporter
     from comfypin.client.errors import FollowingStopped, FollowingTerminated
     from comfypin.client.follow import FollowReports, follow_job
+    from comfypin.client.json_client import printable
 
     job_id, named = job if isinstance(job, str) else job.id, opened.server.address.named
     try:
@@ -98,9 +107,7 @@ def follow_to_end(opened: OpenServer, job: "RemoteJob | str", *, timeout_s: floa
         failure = FollowingTerminated if is_terminated else FollowingStopped
         raise failure(job_id=job_id, server=named) from None
     for warning in ended.warnings:
-        print_on_stderr(
-            json.dumps({"event": "warning", "message": warning}) if opened.as_json else f"warning: {warning}"
-        )
+        opened.report(f"warning: {printable(warning)}")
     raise_unless_completed(opened, ended)
     return ended
 
@@ -108,10 +115,11 @@ def follow_to_end(opened: OpenServer, job: "RemoteJob | str", *, timeout_s: floa
 def raise_unless_completed(opened: OpenServer, job: "RemoteJob") -> None:
     """Raise `RemoteJobFailed` if a job ended and did not complete."""
     from comfypin.client.errors import RemoteJobFailed, RemoteJobTimedOut
+    from comfypin.client.json_client import clean_text
 
     if job.has_ended and job.status != "COMPLETED":
         failure = RemoteJobTimedOut if job.status == "TIMED_OUT" else RemoteJobFailed
-        reason = job.error or "the server gives no reason."
+        reason = clean_text(job.error or "the server gives no reason.")
         raise failure(job_id=job.id, status=job.status, reason=reason, server=opened.server.address.named)
 
 
@@ -120,5 +128,5 @@ def save_job_outputs(opened: OpenServer, job: "RemoteJob", out_dir: Path) -> "li
     from comfypin.client.save_outputs import save_outputs
 
     if not job.outputs:
-        print_on_stderr(f"Job {job.id} has no outputs.")
+        opened.report(f"Job {job.id} has no outputs.")
     return save_outputs(job.outputs, out_dir, opened.downloads)

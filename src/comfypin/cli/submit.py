@@ -51,6 +51,7 @@ def execute(arguments: argparse.Namespace) -> int:
     if arguments.detach:
         opened.print_result({"job": job.to_json()}, lambda: [job.id])
         return 0
+    opened.report(f"Sent as job {job.id}.")
     ended = follow_to_end(opened, job, timeout_s=arguments.timeout)
     saved = save_job_outputs(opened, ended, arguments.out_dir)
     facts: dict[str, object] = {"job": ended.to_json(), "saved": [one.to_json() for one in saved]}

@@ -129,7 +129,7 @@ class ComfyServer:
         code = text_or_none(error.get("code"))
         status = _STATES[str(document["status"])]
         return RemoteJob(
-            id=str(document["id"]),
+            id=printable(str(document["id"])),
             status="TIMED_OUT" if status == "FAILED" and code in _TIMED_OUT_CODES else status,
             api="comfy",
             created_at=text_or_none(document.get("created_at")),
@@ -171,7 +171,7 @@ def list_comfy_jobs(client: JsonClient, address: ServerAddress, api_url: str, wa
         raise NotOffered(server=address.named, api=API_NAMES[address.kind], reason=reason)
     listed = [
         RemoteJob(
-            id=str(job.get("id")),
+            id=printable(str(job.get("id"))),
             status=_STATES.get(str(job.get("status")), printable(str(job.get("status")))),
             created_at=text_or_none(job.get("create_time") or job.get("created_at")),
         )

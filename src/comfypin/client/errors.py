@@ -173,10 +173,15 @@ class RemoteJobFailed(PromptError):
 
 
 @declare
-class RemoteJobTimedOut(RemoteJobFailed):
+class RemoteJobTimedOut(PromptError):
     """Raised if a job took longer than it was allowed."""
 
     exit_code = 22
+    template = "Job {job_id} ended as {status}: {reason}"
+    job_id: str
+    status: str
+    reason: str
+    server: str
 
 
 @declare
@@ -207,10 +212,13 @@ class FollowingStopped(Cancelled):
 
 
 @declare
-class FollowingTerminated(FollowingStopped):
-    """Raised if SIGTERM or a hung-up terminal ended the following of a job."""
+class FollowingTerminated(Cancelled):
+    """Raised if SIGTERM or a hung-up terminal ended the following of a job; the job itself goes on."""
 
     exit_code = 143
+    template = FollowingStopped.template
+    job_id: str
+    server: str
 
 
 @declare

@@ -9,7 +9,7 @@ from comfypin.client.interface import JobServer, RemoteJob
 from comfypin.retry import Failures, RetryPolicy, asked_delay_s
 
 # A job may run for hours, so whoever follows it does not give up; Ctrl-C does.
-FOLLOW_RETRIES = RetryPolicy(retries=None, base_s=0.5, longest_s=10.0)
+FOLLOW_RETRIES = RetryPolicy(retries=None, base_s=0.5, longest_s=3.0)
 FIRST_TRIES = RetryPolicy(retries=2, base_s=0.5, longest_s=2.0)
 _FIRST_POLL_S = 0.2
 _LONGEST_POLL_S = 1.0

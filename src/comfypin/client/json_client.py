@@ -144,6 +144,11 @@ class JsonClient:
         )
 
 
+def clean_text(text: str) -> str:
+    """Return a server's text of several lines without what would steer a terminal."""
+    return "".join(character if character.isprintable() or character == "\n" else " " for character in text)
+
+
 def printable(text: str) -> str:
     """Return a server's text without what would steer a terminal, cut to a readable length."""
     shown = "".join(character if character.isprintable() else " " for character in text)

@@ -122,7 +122,7 @@ class RunpodServer:
         if not isinstance(document, Mapping) or not isinstance(document.get("status"), str) or not document.get("id"):
             raise self._unexpected("a job")
         output = document.get("output")
-        job = RemoteJob(id=str(document["id"]), status=printable(document["status"]), api="runpod")
+        job = RemoteJob(id=printable(str(document["id"])), status=printable(document["status"]), api="runpod")
         if not job.has_ended:
             message = printable(output) if isinstance(output, str) else None
             return replace(job, progress=progress_of(output), message=message)
@@ -156,7 +156,7 @@ def _read_listed_job(document: Mapping[str, object]) -> RemoteJob:
     error = document.get("error")
     error = error if isinstance(error, Mapping) else {}
     job = RemoteJob(
-        id=str(document.get("id")),
+        id=printable(str(document.get("id"))),
         status=printable(str(document.get("status"))),
         workflow=text_or_none(document.get("workflow")),
         release=text_or_none(document.get("release")),
