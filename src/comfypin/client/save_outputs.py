@@ -14,7 +14,7 @@ from comfypin.client.interface import RemoteOutput
 from comfypin.digest import Digest, JsonValue
 from comfypin.http.client import HttpClient
 from comfypin.http.errors import HttpError
-from comfypin.http.patient import iter_unless_stalled, read_with_retries
+from comfypin.http.read_with_retries import iter_unless_stalled, read_with_retries
 from comfypin.http.response import Response
 from comfypin.outputs.file_names import candidate_names, safe_name
 from comfypin.retry import RetryPolicy

@@ -1,6 +1,6 @@
 """The job queue as a server sees it: jobs that wait, run, or have ended, wherever they are kept.
 
-`comfypin.queue.scheduler` keeps them in SQLite and runs them on this machine. A queue that many machines share has to
+`comfypin.queue.local_queue` keeps them in SQLite and runs them on this machine. A queue that many machines share has to
 do no more than these protocols say.
 """
 

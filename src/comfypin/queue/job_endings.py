@@ -15,7 +15,7 @@ from comfypin.queue.interface import JobRow
 from comfypin.queue.job_events import JobEvents
 from comfypin.queue.live_jobs import LiveJob, LiveJobs
 from comfypin.queue.sqlite import JobStore
-from comfypin.queue.status import status_body
+from comfypin.queue.status_bodies import status_body
 from comfypin.queue.steady_clock import Clock
 from comfypin.queue.webhook import Webhooks
 

@@ -18,7 +18,7 @@ from comfypin import __version__
 from comfypin.atomic_files import contained_path
 from comfypin.errors import ComfypinError, EngineError, WorkflowError
 from comfypin.queue.errors import JobUnknown, QueueFull, RetryRefused
-from comfypin.queue.status import health_body, status_body
+from comfypin.queue.status_bodies import health_body, status_body
 from comfypin.server.auth import AccessRules, Gate
 from comfypin.server.comfy_api.api import ComfyApi
 from comfypin.server.comfy_api.blobs import is_hash
@@ -28,9 +28,9 @@ from comfypin.server.comfy_api.references import find_hashes
 from comfypin.server.comfy_api.routes import make_comfy_app, run_sweeps, unrouted
 from comfypin.server.errors import BodyTooBig, NotReady, RequestInvalid, RequestTooComplex
 from comfypin.server.openapi import JOB_BODY, openapi_document
-from comfypin.server.requests import longest_wait_s, parse_json_body, read_job_request
+from comfypin.server.request_bodies import longest_wait_s, parse_json_body, read_job_request
 from comfypin.server.responses import JsonResponse, failure_response
-from comfypin.server.site import Site
+from comfypin.server.server_state import Site
 from comfypin.workflow.errors import WorkflowNotFound
 
 SYNC_WAIT_MS = 90_000

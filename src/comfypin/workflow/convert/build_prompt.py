@@ -5,19 +5,19 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from comfypin.digest import JsonValue
-from comfypin.workflow.convert.dynamic import Choose
-from comfypin.workflow.convert.groups import rename_classes, unpack_group_nodes
+from comfypin.workflow.convert.dynamic_prompts import Choose
+from comfypin.workflow.convert.group_nodes import rename_classes, unpack_group_nodes
 from comfypin.workflow.convert.links import connect_links
-from comfypin.workflow.convert.order import definition_order
-from comfypin.workflow.convert.packs import find_pairs, read_page_nodes
-from comfypin.workflow.convert.pages import PageRules, choose_page_rules
-from comfypin.workflow.convert.promote import load_instance_values
+from comfypin.workflow.convert.loaded_nodes import NodeLoader
+from comfypin.workflow.convert.page_only_nodes import find_pairs, read_page_nodes
+from comfypin.workflow.convert.page_versions import PageRules, choose_page_rules
+from comfypin.workflow.convert.promoted_widgets import load_instance_values
+from comfypin.workflow.convert.prompt_nodes import Seed, WrittenPrompt, write_prompt
 from comfypin.workflow.convert.renumber import renumber_nodes
-from comfypin.workflow.convert.shapes import NodeLoader
-from comfypin.workflow.convert.state import LoadedGraph, load_shared_values
-from comfypin.workflow.convert.ui import UiWorkflow, read_ui_workflow
-from comfypin.workflow.convert.unplaced import SocketTypes, place_values
-from comfypin.workflow.convert.write import Seed, WrittenPrompt, write_prompt
+from comfypin.workflow.convert.subgraph_order import definition_order
+from comfypin.workflow.convert.ui_graph import UiWorkflow, read_ui_workflow
+from comfypin.workflow.convert.unplaced_values import SocketTypes, place_values
+from comfypin.workflow.convert.widget_values import LoadedGraph, load_shared_values
 from comfypin.workflow.findings import WorkflowFinding, explain_unknown_class, raise_if_errors
 from comfypin.workflow.graph import ApiGraph, ApiNode
 from comfypin.workflow.object_info import Catalogue

@@ -12,8 +12,8 @@ from pathlib import Path
 from comfypin.atomic_files import atomic_file
 from comfypin.digest import Digest
 from comfypin.sync.errors import OutboxUnusable
+from comfypin.sync.folder_scan import Fingerprint
 from comfypin.sync.outbox_row import OutboxRow
-from comfypin.sync.scan import Fingerprint
 
 # A network volume is slow; this bounds what a lost pod forgets.
 _AT_LEAST_EVERY_S = 5.0

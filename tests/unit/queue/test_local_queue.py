@@ -16,7 +16,7 @@ from comfypin.jobs.interface import Handle, JobOutcome, JobState, ProgressCallba
 from comfypin.queue import job_changes
 from comfypin.queue.errors import JobsNotStored, JobUnknown, QueueFull, RetryRefused
 from comfypin.queue.job_runner import QueueLimits
-from comfypin.queue.scheduler import LocalJobQueue
+from comfypin.queue.local_queue import LocalJobQueue
 from comfypin.queue.sqlite import JobStore
 from comfypin.queue.webhook import Webhooks
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from comfypin.workflow.convert.ui import UiGraph
+from comfypin.workflow.convert.ui_graph import UiGraph
 from comfypin.workflow.document import MAX_NODES
 from comfypin.workflow.findings import WorkflowFinding
 

@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from comfypin.digest import JsonValue
-from comfypin.workflow.convert.layout import CHOICE, as_text
-from comfypin.workflow.convert.packs import Variable
-from comfypin.workflow.convert.pages import PageRules
-from comfypin.workflow.convert.shapes import PRIMITIVE, LoadedNode, choose_option
-from comfypin.workflow.convert.ui import INPUT_NODE, UiGraph
+from comfypin.workflow.convert.loaded_nodes import PRIMITIVE, LoadedNode, choose_option
+from comfypin.workflow.convert.page_only_nodes import Variable
+from comfypin.workflow.convert.page_versions import PageRules
+from comfypin.workflow.convert.ui_graph import INPUT_NODE, UiGraph
+from comfypin.workflow.convert.widget_layout import CHOICE, as_text
 from comfypin.workflow.convert.widgets import CUSTOM_COMBO, UNSET, WidgetValue, widget_kind
 from comfypin.workflow.node_inputs import COMBO
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from comfypin.digest import JsonValue
-from comfypin.workflow.convert.ui import UiNode
+from comfypin.workflow.convert.ui_graph import UiNode
 
 VIEWPORT = "viewport_state"
 

@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 
 from comfypin.digest import Digest
-from comfypin.image.context import ImageOptions, OwnFiles, choose_base_image, compute_context, list_system_packages
+from comfypin.image.build_context import (
+    ImageOptions,
+    OwnFiles,
+    choose_base_image,
+    compute_context,
+    list_system_packages,
+)
 from comfypin.image.errors import ReleaseUnfitForImage
 from comfypin.lock.model import EngineSpec, Lock, ModelPin, NodePin, PackagePin, PythonPins, RepoPin
 from tests.conftest import ROOT

@@ -17,9 +17,17 @@ from comfypin.workflow.convert.group_members import (
     read_group_link,
     read_inner_node,
 )
-from comfypin.workflow.convert.layout import lay_out_values
-from comfypin.workflow.convert.pages import PageRules
-from comfypin.workflow.convert.ui import INPUT_NODE, OUTPUT_NODE, UiGraph, UiNode, UiWorkflow, read_group, type_text
+from comfypin.workflow.convert.page_versions import PageRules
+from comfypin.workflow.convert.ui_graph import (
+    INPUT_NODE,
+    OUTPUT_NODE,
+    UiGraph,
+    UiNode,
+    UiWorkflow,
+    read_group,
+    type_text,
+)
+from comfypin.workflow.convert.widget_layout import lay_out_values
 from comfypin.workflow.convert.widgets import (
     UNSET,
     WidgetValue,

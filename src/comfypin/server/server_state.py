@@ -10,7 +10,7 @@ from comfypin.jobs.interface import Handle
 from comfypin.jobs.metrics import LiveFigures
 from comfypin.queue.interface import ServedQueue
 from comfypin.server.errors import NotReady
-from comfypin.server.requests import job_for_workflow
+from comfypin.server.request_bodies import job_for_workflow
 from comfypin.workflow.inputs_file import named_inputs
 from comfypin.workflow.load import load_workflow
 from comfypin.workflow.settable_inputs import WorkflowInput, describe_inputs, input_schema

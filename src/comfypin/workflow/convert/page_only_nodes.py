@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from comfypin.digest import JsonValue
-from comfypin.workflow.convert.shapes import LoadedNode
-from comfypin.workflow.convert.ui import BYPASSED, MUTED, OUTPUT_NODE, UiGraph, UiLink
+from comfypin.workflow.convert.loaded_nodes import LoadedNode
+from comfypin.workflow.convert.ui_graph import BYPASSED, MUTED, OUTPUT_NODE, UiGraph, UiLink
 from comfypin.workflow.findings import WorkflowFinding
 
 # `SetNode`, `easy setNode`, `Get_X`, but not the words `Setting` and `Getting`.

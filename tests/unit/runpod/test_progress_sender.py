@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from comfypin.runpod.progress import ProgressReporter
+from comfypin.runpod.progress_sender import ProgressReporter
 
 
 class Platform:

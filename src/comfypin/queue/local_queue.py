@@ -19,7 +19,7 @@ from comfypin.queue.job_events import JobEvents
 from comfypin.queue.job_runner import LOOK_AGAIN_S, JobRunner, QueueLimits
 from comfypin.queue.live_jobs import LiveJob, LiveJobs
 from comfypin.queue.sqlite import JobStore
-from comfypin.queue.status import is_pending
+from comfypin.queue.status_bodies import is_pending
 from comfypin.queue.steady_clock import Clock, steady_clock
 from comfypin.queue.webhook import Webhooks
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from inotify_simple import Event, INotify, flags
 
 from comfypin.atomic_files import is_local_folder
-from comfypin.sync.scan import Fingerprint, list_files, read_fingerprint, walk_folders
+from comfypin.sync.folder_scan import Fingerprint, list_files, read_fingerprint, walk_folders
 
 _POLL_S = 5.0
 # A full scan now and then, since events are only a hint.

@@ -5,9 +5,9 @@ from dataclasses import replace
 from functools import cached_property
 
 from comfypin.digest import JsonValue
-from comfypin.workflow.convert.layout import Layout
-from comfypin.workflow.convert.shapes import LoadedNode
-from comfypin.workflow.convert.ui import BYPASSED, MUTED, UiNode
+from comfypin.workflow.convert.loaded_nodes import LoadedNode
+from comfypin.workflow.convert.ui_graph import BYPASSED, MUTED, UiNode
+from comfypin.workflow.convert.widget_layout import Layout
 from comfypin.workflow.convert.widgets import Widget, WidgetValue, is_dynamic_socket
 from comfypin.workflow.findings import WorkflowFinding, show_value
 from comfypin.workflow.object_info import Catalogue, InputSpec

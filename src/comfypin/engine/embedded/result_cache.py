@@ -10,8 +10,8 @@ from typing import Any
 
 from comfypin.digest import JsonValue
 from comfypin.engine.embedded.declare import NodeClass, NodeValue
+from comfypin.engine.embedded.execution_order import input_links, is_link
 from comfypin.engine.embedded.folders import EngineFolders
-from comfypin.engine.embedded.order import input_links, is_link
 
 log = logging.getLogger(__name__)
 

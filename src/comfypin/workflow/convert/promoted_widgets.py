@@ -10,10 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from comfypin.digest import JsonValue
-from comfypin.workflow.convert.pages import PageRules
+from comfypin.workflow.convert.loaded_nodes import PRIMITIVE, LoadedNode
+from comfypin.workflow.convert.page_versions import PageRules
 from comfypin.workflow.convert.renumber import PROXY_WIDGETS
-from comfypin.workflow.convert.shapes import PRIMITIVE, LoadedNode
-from comfypin.workflow.convert.state import (
+from comfypin.workflow.convert.ui_graph import INPUT_NODE, UiLink, UiPort, UiSlot
+from comfypin.workflow.convert.widget_values import (
     LoadedGraph,
     LoadedGraphs,
     Promotions,
@@ -23,7 +24,6 @@ from comfypin.workflow.convert.state import (
     initial_values,
     settle_value,
 )
-from comfypin.workflow.convert.ui import INPUT_NODE, UiLink, UiPort, UiSlot
 from comfypin.workflow.convert.widgets import UNSET, WidgetValue
 
 # Later pages move entries that they cannot resolve into this property, with the instance's value.

@@ -8,7 +8,7 @@ import jsonschema
 import pytest
 
 from comfypin.jobs.errors import JobInvalid
-from comfypin.jobs.request import job_input_schema, parse_job_input
+from comfypin.jobs.job_input import job_input_schema, parse_job_input
 
 DOCS = Path(__file__).parents[3] / "docs"
 

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from comfypin.digest import JsonValue
-from comfypin.jobs.request import input_of_platform_job
+from comfypin.jobs.job_input import input_of_platform_job
 from comfypin.server.errors import RequestInvalid, RequestTooComplex
 from comfypin.workflow.inputs_file import overrides_by_name
 from comfypin.workflow.settable_inputs import WorkflowInput

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from comfypin.workflow.convert.resolve import Scope
-from comfypin.workflow.convert.shapes import LoadedNode
-from comfypin.workflow.convert.state import LoadedGraph
+from comfypin.workflow.convert.link_sources import Scope
+from comfypin.workflow.convert.loaded_nodes import LoadedNode
+from comfypin.workflow.convert.widget_values import LoadedGraph
 from comfypin.workflow.convert.widgets import UNSET, WidgetValue
 from comfypin.workflow.graph import ApiGraph, ApiLink, InputValue, NodeId
 from comfypin.workflow.text_macros import javascript_text

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from comfypin.digest import JsonValue
-from comfypin.workflow.convert.layout import Layout, lay_out_values, reopen_option
-from comfypin.workflow.convert.pages import PageRules
-from comfypin.workflow.convert.ui import UiGraph, UiNode, UiSlot, type_text
+from comfypin.workflow.convert.page_versions import PageRules
+from comfypin.workflow.convert.ui_graph import UiGraph, UiNode, UiSlot, type_text
+from comfypin.workflow.convert.widget_layout import Layout, lay_out_values, reopen_option
 from comfypin.workflow.convert.widgets import PageClass, Widget, make_page_class
 from comfypin.workflow.node_inputs import COMBO, GROWING, MATCHING, growing_list, resolve_match_type
 from comfypin.workflow.object_info import Catalogue, InputSpec

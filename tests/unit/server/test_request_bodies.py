@@ -7,7 +7,7 @@ import pytest
 
 from comfypin.jobs.secret_fields import holds_secret
 from comfypin.server.errors import RequestInvalid, RequestTooComplex
-from comfypin.server.requests import (
+from comfypin.server.request_bodies import (
     MAX_LEVELS,
     MAX_VALUES,
     job_for_workflow,

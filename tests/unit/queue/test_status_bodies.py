@@ -4,8 +4,8 @@ import asyncio
 from pathlib import Path
 
 from comfypin.queue.interface import JobCounts
-from comfypin.queue.status import health_body
-from tests.unit.queue.test_scheduler import Work, a_queue, send
+from comfypin.queue.status_bodies import health_body
+from tests.unit.queue.test_local_queue import Work, a_queue, send
 
 
 async def test_followers_see_the_newest_progress_until_the_job_ends(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 from typing import Any
 
-from comfypin.engine.embedded.order import ExecutionOrder
+from comfypin.engine.embedded.execution_order import ExecutionOrder
 
 
 def graph(**links: list[str]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from comfypin.settings.errors import SettingInvalid
 from comfypin.settings.variables import Variables
 from comfypin.storage.errors import KeyInvalid
 from comfypin.storage.interface import DEFAULT_PREFIX
-from comfypin.storage.keys import clean_prefix
+from comfypin.storage.object_keys import clean_prefix
 from comfypin.storage.registry import SCHEMES
 
 _LONGEST_PREFIX_BYTES = 512  # of the 1024 of a key: job and name need the rest

@@ -3,15 +3,15 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from comfypin.workflow.convert.dynamic import CharacterBudget, Choose, TooMuchText, expand_dynamic_prompt
-from comfypin.workflow.convert.layout import CHOICE_INDEX
-from comfypin.workflow.convert.names import NodeNames, name_nodes
-from comfypin.workflow.convert.pages import PageRules
-from comfypin.workflow.convert.resolve import BrokenLink, FromNode, FromWidget, LinkResolver, LinkSource, Scope
-from comfypin.workflow.convert.scenes import VIEWPORT, viewport_state
-from comfypin.workflow.convert.shapes import PRIMITIVE, LoadedNode
-from comfypin.workflow.convert.state import LoadedGraph
-from comfypin.workflow.convert.ui import BYPASSED, MUTED, UiSlot
+from comfypin.workflow.convert.dynamic_prompts import CharacterBudget, Choose, TooMuchText, expand_dynamic_prompt
+from comfypin.workflow.convert.link_sources import BrokenLink, FromNode, FromWidget, LinkResolver, LinkSource, Scope
+from comfypin.workflow.convert.loaded_nodes import PRIMITIVE, LoadedNode
+from comfypin.workflow.convert.named_nodes import NodeNames, name_nodes
+from comfypin.workflow.convert.page_versions import PageRules
+from comfypin.workflow.convert.ui_graph import BYPASSED, MUTED, UiSlot
+from comfypin.workflow.convert.view3d_defaults import VIEWPORT, viewport_state
+from comfypin.workflow.convert.widget_layout import CHOICE_INDEX
+from comfypin.workflow.convert.widget_values import LoadedGraph
 from comfypin.workflow.convert.widgets import CUSTOM_COMBO, UNSET, WidgetValue, control_name, is_controlled, widget_kind
 from comfypin.workflow.findings import WorkflowFinding
 from comfypin.workflow.graph import ApiLink, InputValue

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from comfypin.digest import JsonValue
-from comfypin.workflow.convert.pages import PageRules
+from comfypin.workflow.convert.page_versions import PageRules
 from comfypin.workflow.convert.widgets import (
     CONTROL,
     CUSTOM_COMBO,

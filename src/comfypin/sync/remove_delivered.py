@@ -6,7 +6,7 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 from comfypin.digest import Digest
-from comfypin.sync.scan import Fingerprint, is_being_written, read_fingerprint
+from comfypin.sync.folder_scan import Fingerprint, is_being_written, read_fingerprint
 
 _ASIDE = ".comfypin-removing-"
 

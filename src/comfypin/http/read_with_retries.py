@@ -7,7 +7,7 @@ from typing import TypeVar
 from comfypin.http.client import HttpClient
 from comfypin.http.errors import HttpError
 from comfypin.http.response import Response
-from comfypin.http.stall import StallWatch
+from comfypin.http.stall_watch import StallWatch
 from comfypin.retry import Retry, RetryPolicy, parse_retry_after
 
 T = TypeVar("T")

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from comfypin.workflow.convert.packs import Variable, explain_missing_setter
-from comfypin.workflow.convert.pages import PageRules
-from comfypin.workflow.convert.shapes import LoadedNode, bypass_index
-from comfypin.workflow.convert.state import LoadedGraph
-from comfypin.workflow.convert.ui import BYPASSED, INPUT_NODE, MUTED, OUTPUT_NODE, UiGraph, UiLink
+from comfypin.workflow.convert.loaded_nodes import LoadedNode, bypass_index
+from comfypin.workflow.convert.page_only_nodes import Variable, explain_missing_setter
+from comfypin.workflow.convert.page_versions import PageRules
+from comfypin.workflow.convert.ui_graph import BYPASSED, INPUT_NODE, MUTED, OUTPUT_NODE, UiGraph, UiLink
+from comfypin.workflow.convert.widget_values import LoadedGraph
 from comfypin.workflow.convert.widgets import WidgetValue
 
 
