@@ -163,7 +163,12 @@ async def _run_server(arguments: argparse.Namespace, lock: "Lock", settings: Set
         # One clock for jobs and assets, whose times are compared.
         clock = steady_clock()
         queue = LocalJobQueue(
-            store, webhooks, _make_queue_limits(arguments), worker_id=server_settings.pod_id or "local", clock=clock
+            store,
+            webhooks,
+            _make_queue_limits(arguments),
+            worker_id=server_settings.pod_id or "local",
+            clock=clock,
+            release=lock.version_name,
         )
         site = Site(queue, outputs)
         public_url = _find_public_url(server_settings, bound_port)

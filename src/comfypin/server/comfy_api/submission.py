@@ -107,6 +107,7 @@ async def submit(api: ComfyApi, submission: Submission, key: str | None) -> str:
                 webhook=None,
                 timeout_s=None,
                 ttl_s=None,
+                api="comfy",
                 job_id=job_id,
                 beside=(beside, *uses, *claimed),
             )
