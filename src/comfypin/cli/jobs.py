@@ -18,6 +18,7 @@ from comfypin.cli.remote_jobs import (
     open_server,
     raise_unless_completed,
     save_job_outputs,
+    saying_that_job_goes_on,
 )
 from comfypin.errors import UsageError
 
@@ -74,7 +75,9 @@ def execute(arguments: argparse.Namespace) -> int:
         case "show":
             _print_job(opened, opened.server.show(arguments.job))
         case "watch":
-            _print_job(opened, follow_to_end(opened, arguments.job, timeout_s=arguments.timeout))
+            with saying_that_job_goes_on(opened, arguments.job):
+                ended = follow_to_end(opened, arguments.job, timeout_s=arguments.timeout)
+            _print_job(opened, ended)
         case "cancel":
             _print_job(opened, opened.server.cancel(arguments.job))
         case "retry":

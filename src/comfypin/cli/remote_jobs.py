@@ -2,7 +2,8 @@
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -83,29 +84,33 @@ def report_sentence(sentence: str, *, as_json: bool) -> None:
     print_on_stderr(json.dumps({"event": "note", "message": sentence}, ensure_ascii=False) if as_json else sentence)
 
 
-def follow_to_end(opened: OpenServer, job: "RemoteJob | str", *, timeout_s: float | None) -> "RemoteJob":
-    """Follow a job with progress on stderr, and return it if it completed.
+@contextmanager
+def saying_that_job_goes_on(opened: OpenServer, job_id: str) -> Iterator[None]:
+    """Raise `FollowingStopped` if a signal ends the block: it ends the following, not the job."""
+    try:
+        yield
+    except KeyboardInterrupt as stopped:
+        from comfypin.client.errors import FollowingStopped, FollowingTerminated
 
-    Raises `FollowingStopped` on Ctrl-C: the job goes on. Raises `RemoteJobFailed` if it did not complete.
-    """
+        is_terminated = isinstance(stopped, Stopped) and stopped.failure.exit_code != 130
+        failure = FollowingTerminated if is_terminated else FollowingStopped
+        raise failure(job_id=job_id, server=opened.server.address.named) from None
+
+
+def follow_to_end(opened: OpenServer, job: "RemoteJob | str", *, timeout_s: float | None) -> "RemoteJob":
+    """Follow a job with progress on stderr, and return it if it completed. Raises `RemoteJobFailed` if it did not."""
     from comfypin.cli.job_progress import open_job_reporter
-    from comfypin.client.errors import FollowingStopped, FollowingTerminated
     from comfypin.client.follow import FollowReports, follow_job
     from comfypin.client.json_client import printable
 
-    job_id, named = job if isinstance(job, str) else job.id, opened.server.address.named
-    try:
-        with open_job_reporter(as_json=opened.as_json) as reporter:
-            reports = FollowReports(
-                changed=reporter.report_job,
-                lost=lambda reason: reporter.report_note(f"{reason} The job may go on; asking again until it answers."),
-                found=lambda: reporter.report_note(f"{named} answers again."),
-            )
-            ended = follow_job(opened.server, job, reports, timeout_s=timeout_s)
-    except KeyboardInterrupt as stopped:
-        is_terminated = isinstance(stopped, Stopped) and stopped.failure.exit_code != 130
-        failure = FollowingTerminated if is_terminated else FollowingStopped
-        raise failure(job_id=job_id, server=named) from None
+    named = opened.server.address.named
+    with open_job_reporter(as_json=opened.as_json) as reporter:
+        reports = FollowReports(
+            changed=reporter.report_job,
+            lost=lambda reason: reporter.report_note(f"{reason} The job may go on; asking again until it answers."),
+            found=lambda: reporter.report_note(f"{named} answers again."),
+        )
+        ended = follow_job(opened.server, job, reports, timeout_s=timeout_s)
     for warning in ended.warnings:
         opened.report(f"warning: {printable(warning)}")
     raise_unless_completed(opened, ended)

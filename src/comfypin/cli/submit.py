@@ -17,6 +17,7 @@ from comfypin.cli.remote_jobs import (
     follow_to_end,
     open_server,
     save_job_outputs,
+    saying_that_job_goes_on,
 )
 
 if TYPE_CHECKING:
@@ -48,11 +49,12 @@ def execute(arguments: argparse.Namespace) -> int:
     order = _make_order(arguments)
     opened = open_server(arguments)
     job = opened.server.submit(order)
-    if arguments.detach:
-        opened.print_result({"job": job.to_json()}, lambda: [job.id])
-        return 0
-    opened.report(f"Sent as job {job.id}.")
-    ended = follow_to_end(opened, job, timeout_s=arguments.timeout)
+    with saying_that_job_goes_on(opened, job.id):
+        if arguments.detach:
+            opened.print_result({"job": job.to_json()}, lambda: [job.id])
+            return 0
+        opened.report(f"Sent as job {job.id}.")
+        ended = follow_to_end(opened, job, timeout_s=arguments.timeout)
     saved = save_job_outputs(opened, ended, arguments.out_dir)
     facts: dict[str, object] = {"job": ended.to_json(), "saved": [one.to_json() for one in saved]}
     opened.print_result(facts, lambda: [str(one.path or one.uri) for one in saved])
