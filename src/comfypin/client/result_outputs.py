@@ -1,8 +1,8 @@
 """Reads the outputs out of a job's result: ours, worker-comfyui's, and Comfy API v2's. Pure."""
 
 import json
-import math
 from collections.abc import Iterator, Mapping
+from typing import TypeGuard
 
 from comfypin.client.interface import RemoteOutput, RemoteProgress
 
@@ -41,7 +41,7 @@ def progress_of(told: object) -> RemoteProgress | None:
     if not _is_number(fraction):
         return None
     return RemoteProgress(
-        fraction=min(1.0, max(0.0, float(fraction))),  # type: ignore[arg-type]  # checked just above
+        fraction=min(1.0, max(0.0, float(fraction))),
         node_id=text_or_none(told.get("node_id") or told.get("current_node")),
         node_title=text_or_none(told.get("node_title") or told.get("current_node_class")),
         nodes_done=count_or_none(told.get("nodes_done")),
@@ -66,8 +66,14 @@ def texts_of(value: object) -> tuple[str, ...]:
     return tuple(str(item) for item in value) if isinstance(value, list) else ()
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def seconds_or_none(value: object) -> float | None:
+    """Return a number as seconds, else None."""
+    return float(value) if _is_number(value) else None
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    # Compared first: an int may be too large for a float, and NaN compares false.
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1e18 < value < 1e18
 
 
 def _output_entries(result: Mapping[str, object]) -> Iterator[Mapping[str, object]]:

@@ -18,7 +18,14 @@ from comfypin.client.interface import (
 )
 from comfypin.client.json_client import JsonClient, ServerAnswer, printable
 from comfypin.client.order_files import inline_input, override_values, size_of_input
-from comfypin.client.result_outputs import count_or_none, outputs_of_result, progress_of, text_or_none, texts_of
+from comfypin.client.result_outputs import (
+    count_or_none,
+    outputs_of_result,
+    progress_of,
+    seconds_or_none,
+    text_or_none,
+    texts_of,
+)
 from comfypin.errors import RemoteError
 from comfypin.runpod.endpoint_client import MAX_REQUEST_BYTES
 
@@ -165,7 +172,7 @@ def _read_listed_job(document: Mapping[str, object]) -> RemoteJob:
         started_at=text_or_none(document.get("started_at")),
         finished_at=text_or_none(document.get("finished_at")),
         position=count_or_none(document.get("position")),
-        estimate_s=_seconds(document.get("estimate_s")),
+        estimate_s=seconds_or_none(document.get("estimate_s")),
         progress=progress_of(document.get("progress")),
         error_name=text_or_none(error.get("name")),
         error=text_or_none(error.get("message")),
@@ -194,7 +201,3 @@ def _with_result(job: RemoteJob, output: object, error: object) -> RemoteJob:
         warnings=warnings,
         warning_count=job.warning_count if not result else len(warnings),
     )
-
-
-def _seconds(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
