@@ -206,7 +206,7 @@ def test_another_products_api_v2_is_spoken_to_by_its_contract(ask: Any, scripted
         "id": "j1", "status": "succeeded", "created_at": "2026-01-01T00:00:00Z", "started_at": None,
         "completed_at": None, "expires_at": "2026-01-02T00:00:00Z", "queue_position": None, "progress": None,
         "error": None,
-        "outputs": [{"node_id": "2", "name": "../a.txt", "type": "text", "content_type": "text/plain", "size_bytes": 5,
+        "outputs": [{"node_id": "2", "name": "a.txt", "type": "text", "content_type": "text/plain", "size_bytes": 5,
                      "id": "o1", "hash": None, "url": f"{prefix}/assets/o1/content", "url_expires_at": "x"}],
         "urls": {"self": f"{prefix}/jobs/j1", "events": f"{prefix}/jobs/j1/events", "cancel": f"{prefix}/jobs/j1/stop"},
     }  # fmt: skip

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from comfypin.atomic_files import atomic_file, contained_path
 from comfypin.client.errors import OutputNotFetched
@@ -38,11 +38,14 @@ class SavedOutput:
 def save_outputs(outputs: Iterable[RemoteOutput], output_folder: Path, client: HttpClient) -> list[SavedOutput]:
     """Write outputs into a folder; files that are there stay, and one with the same bytes is not written again.
 
-    Raises `OutputNotFetched`.
+    Raises `OutputNotFetched`. A name that would lead out of the folder is refused after the others were saved.
     """
     saved: list[SavedOutput] = []
+    refused: list[RemoteOutput] = []
     for output in outputs:
-        if output.data is not None:
+        if _leads_out(output):
+            refused.append(output)
+        elif output.data is not None:
             path = _write_output(output_folder, output, partial(_decode, output))
             saved.append(SavedOutput(filename=output.filename, path=path))
         elif output.url is not None and output.url.startswith(("https://", "http://")):
@@ -50,7 +53,15 @@ def save_outputs(outputs: Iterable[RemoteOutput], output_folder: Path, client: H
             saved.append(SavedOutput(filename=output.filename, path=path))
         else:
             saved.append(SavedOutput(filename=output.filename, uri=output.uri or output.url))
+    if refused:
+        reason = f"its name would leave {output_folder}; all others are saved"
+        raise OutputNotFetched(filename=refused[0].filename, reason=reason)
     return saved
+
+
+def _leads_out(output: RemoteOutput) -> bool:
+    path = PurePosixPath(f"{output.subfolder}/{output.filename}" if output.subfolder else output.filename)
+    return path.is_absolute() or ".." in path.parts or "\0" in str(path)
 
 
 def _write_output(
