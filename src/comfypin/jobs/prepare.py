@@ -43,9 +43,10 @@ class RunRequest:
 
     `input_files` are `NODE=FILE` texts. `job_id` and `submission_id` are unique texts: the first may come from a
     platform that repeats a job under it, the second names this attempt's files in the engine. With `only_named`, only
-    the names of `inputs_file` can be set, its required ones must be, and its defaults count. `file_labels` are the
-    files that came with the request, by name, each with what the request calls it; `words` are those of whoever reads
-    the messages.
+    the names of `inputs_file` can be set, its required ones must be, and its defaults count. With
+    `keeps_valid_outputs`, invalid outputs are left out, with an error in the result, if others are valid.
+    `file_labels` are the files that came with the request, by name, each with what the request calls it; `words` are
+    those of whoever reads the messages.
     """
 
     document: Document
@@ -61,6 +62,7 @@ class RunRequest:
     only_named: bool = False
     extra_data: Mapping[str, JsonValue] = field(default_factory=dict)
     words: CallerWords = COMMAND_LINE_WORDS
+    keeps_valid_outputs: bool = False
     file_labels: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -92,7 +94,11 @@ def prepare_job(request: RunRequest, *, lock: Lock, catalogue: Catalogue, now: d
         graph, found_files, request, catalogue=catalogue, lock=lock, packs=workflow.node_packs
     )
     findings = (*workflow.warnings, *respelled.findings, *preflight_report.findings)
-    replace(preflight_report, findings=findings).raise_if_refused(request.document.source)
+    preflight_report = replace(preflight_report, findings=findings)
+    if request.keeps_valid_outputs and preflight_report.dropped:
+        graph = graph.without(preflight_report.dropped)
+    else:
+        preflight_report.raise_if_refused(request.document.source)
     # Two jobs that save under the same name must not read each other's files from ComfyUI's output folder.
     mark = SubmissionMark.for_submission(request.submission_id)
     extra_data = _merge_extra_data(request)
@@ -108,10 +114,12 @@ def prepare_job(request: RunRequest, *, lock: Lock, catalogue: Catalogue, now: d
         input_digests={found_file.path.name: _digest_whole_file(found_file) for found_file in found_files},
         with_previews=request.with_previews,
         warnings=(
-            *map(str, findings),
+            *(str(finding) for finding in findings if finding.severity == "warning"),
             *_warn_of_unmarked(marked),
             *_warn_of_unread(request, unread_files(request.file_labels, wanted_files, found_files)),
         ),
+        errors=preflight_report.left_out,
+        keeps_valid_outputs=request.keeps_valid_outputs,
         words=request.words,
         needs_saved_workflow=_find_saved_workflow_readers(graph, catalogue, extra_data),
     )

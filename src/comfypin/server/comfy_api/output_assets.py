@@ -160,7 +160,13 @@ class ForeignOutputs:
             document = json.loads(result)
         except (ValueError, RecursionError):
             return []
-        entries = [entry for name in _LISTS for entry in _entries(document, name)]
+        # A video that its node reports among its images is in two lists.
+        entries = [
+            entry
+            for name in _LISTS
+            for entry in _entries(document, name)
+            if name != "images" or entry.get("kind", "image") == "image"
+        ]
         files = [self._file(entry, position, spool) for position, entry in enumerate(entries)]
         return [*(file for file in files if file is not None), *_text_files(document, spool)]
 
