@@ -182,7 +182,7 @@ def test_outputs_go_up_while_the_next_job_runs() -> None:
             assert own.final("first") is None
             let_go.set()
             (image,) = own.wait("first")["output"]["images"]
-            assert image["data"].startswith("s3://pictures/comfy/outputs/first/")
+            assert image["uri"].startswith("s3://pictures/comfy/outputs/first/")
     assert [path.rpartition("/")[2] for path in puts if "/first/" in path][-1] == "manifest.json"
 
 
