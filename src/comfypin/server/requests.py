@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
@@ -148,7 +148,12 @@ def job_for_workflow(workflow_name: str, values: object, inputs: Sequence[Workfl
     if not isinstance(values, dict):
         raise RequestInvalid(reason="its body must be an object of the workflow's inputs")
     overrides = overrides_by_name(values, inputs)
-    files = {workflow_input.target: workflow_input for workflow_input in inputs if workflow_input.kind == "file"}
+    files = {
+        f"{node_id}.{input_name}": replace(workflow_input, node_id=node_id, input_name=input_name)
+        for workflow_input in inputs
+        if workflow_input.kind == "file"
+        for node_id, input_name in workflow_input.places
+    }
     media: list[JsonValue] = []
     changes: dict[str, JsonValue] = {}
     for override in overrides:
