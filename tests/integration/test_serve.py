@@ -215,6 +215,11 @@ def test_no_path_leaves_the_outputs(server: Server, path: str) -> None:
         (b'{"input": ' + b"9" * 5000 + b"}", 400),
         (b'{"input": {"workflow": {}}, "webhook": "file:///etc/passwd"}', 400),
         (b'{"input": {"workflow": {}}, "policy": {"ttl": -1}}', 400),
+        (b'{"input": {"workflow": {}}, "webhook_events": ["started"]}', 400),
+        (b'{"input": {"workflow": {}}, "webhook": "http://x.example/", "webhook_events": []}', 400),
+        (b'{"input": {"workflow": {}}, "webhook": "http://x.example/", "webhook_events": "started"}', 400),
+        (b'{"input": {"workflow": {}}, "webhook": "http://x.example/", "webhook_events": [{}]}', 400),
+        (b'{"input": {"workflow": {}}, "webhook": "http://x.example/", "webhook_events": ["ended"]}', 400),
         (b" " * 8_000_001, 413),
     ],
 )

@@ -12,12 +12,13 @@ from comfypin.workflow.document import to_document
 from comfypin.workflow.errors import OverrideInvalid
 from comfypin.workflow.inputs_file import load_inputs_file, overrides_by_name
 from comfypin.workflow.load import Workflow, load_workflow
+from comfypin.workflow.object_info import Catalogue
 from comfypin.workflow.overrides import Override, apply_overrides
 from comfypin.workflow.settable_inputs import WorkflowInput, input_names, input_schema
 from tests.support.node_list import definition
 from tests.support.ui_graphs import node, ui
 
-CATALOGUE = {
+CATALOGUE: Catalogue = {
     "Load": definition({"image": [["a.png"], {"image_upload": True}]}, output=["IMAGE"]),
     "Blend": definition(
         {
