@@ -30,9 +30,9 @@ from comfypin.jobs.events import PhaseStarted, Requeued, RunEvent, event_to_json
 from comfypin.jobs.input_files import InputFetcher
 from comfypin.jobs.interface import JobOutcome, ProgressCallback, ignore_progress
 from comfypin.jobs.job import Job, JobResult
+from comfypin.jobs.job_input import JobInput, OutputWish, S3Wish, parse_job_input
 from comfypin.jobs.node_counts import NodeCounts
 from comfypin.jobs.prepare import RunRequest, prepare_job
-from comfypin.jobs.request import JobInput, OutputWish, S3Wish, parse_job_input
 from comfypin.jobs.result_json import failed_outcome, result_to_json
 from comfypin.jobs.run import run_job
 from comfypin.jobs.workflow_library import WorkflowLibrary

@@ -68,7 +68,10 @@ class JobRunner:
         for job_row in await self._store.pending_jobs():
             # A job of the future was taken before the clock was set back.
             created_at = min(job_row.created_at, self._clock())
-            live_job = LiveJob(replace(job_row, state="IN_QUEUE", created_at=created_at))
+            live_job = LiveJob(
+                replace(job_row, state="IN_QUEUE", created_at=created_at, started_at=None),
+                description=await self._store.read_description(job_row.id),
+            )
             self._jobs.add_pending(live_job)
             if job_row.attempts >= _MOST_ATTEMPTS:
                 # A job that takes the server down with it (memory, a driver) would do so for ever.
@@ -195,7 +198,12 @@ class JobRunner:
                 pruned_at_s = time.monotonic()
                 with contextlib.suppress(JobsNotStored):
                     ended_before = self._clock() - self._limits.keep_s
-                    await self._store.prune_results(ended_before=ended_before, max_bytes=self._limits.keep_bytes)
+                    pruned_ids = await self._store.prune_results(
+                        ended_before=ended_before, max_bytes=self._limits.keep_bytes
+                    )
+                    for job_id in pruned_ids:
+                        self._jobs.forget_ended(job_id)
+                        self._events.publish("removed", job_id)
             if self._store.trouble is not None:
                 await self._store.probe_disk()
             await self._store.forget_secrets()

@@ -5,7 +5,6 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
 from comfypin.digest import JsonValue
@@ -16,6 +15,7 @@ from comfypin.queue.interface import JobRow
 from comfypin.queue.job_changes import JobChange
 from comfypin.queue.job_events import JobEvent, JobEvents
 from comfypin.queue.sqlite import JobStore
+from comfypin.queue.status_bodies import progress_summary, shown_time
 from comfypin.queue.steady_clock import Clock
 from comfypin.queue.webhook import Webhooks
 from comfypin.queue.webhook_records import EVENT_NAMES, EventName, UnsentEvent, WebhookFailure
@@ -181,14 +181,18 @@ class WebhookEvents:
         receiver = self._receivers.get(event.job_id)
         if receiver is None or event.kind not in ("started", "progress") or event.kind not in receiver.wanted:
             return
-        data = {"progress": records.progress_event(event.data)} if event.kind == "progress" else {}
+        data: Mapping[str, JsonValue] = {}
+        if event.kind == "progress":
+            progress = progress_summary(event.data)
+            if progress is None:
+                return
+            data = {"progress": progress}
         receiver.add(self._event(event.kind, data))
         if self._writing is None or self._writing.done():
             self._writing = asyncio.get_running_loop().create_task(self._write_soon())
 
     def _event(self, name: EventName, data: Mapping[str, JsonValue]) -> UnsentEvent:
-        at = datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        return UnsentEvent(name=name, body=json.dumps({"event": name, "at": at, **data}))
+        return UnsentEvent(name=name, body=json.dumps({"event": name, "at": shown_time(self._clock()), **data}))
 
     async def _write_soon(self) -> None:
         """Write what happens within a batch's time, all jobs' together, and have it posted."""

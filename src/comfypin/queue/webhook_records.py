@@ -127,19 +127,6 @@ def failure_mended(number: int) -> JobChange:
     return JobChange("DELETE FROM webhook_failures WHERE number = ?", (number,))
 
 
-def progress_event(told: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """Return the progress that a job told last as webhooks show it; null is what is not known."""
-    return {
-        "fraction": told.get("progress"),
-        "node_id": told.get("current_node"),
-        "node_class": told.get("current_node_class"),
-        "nodes_done": told.get("nodes_done"),
-        "nodes_total": told.get("nodes_total"),
-        "step": told.get("step"),
-        "steps": told.get("steps"),
-    }
-
-
 def output_events(result: Mapping[str, JsonValue]) -> list[dict[str, JsonValue]]:
     """Return a result's outputs, each as the result has it; base64 is left to the result."""
     listed = [result.get(name) for name in ("images", "videos", "audio", "files")]

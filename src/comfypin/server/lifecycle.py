@@ -24,7 +24,7 @@ from comfypin.queue.interface import QueueWorker
 from comfypin.retry import Failures, RetryPolicy
 from comfypin.server.connections import ConnectionLimits, Connections, LimitedProtocol
 from comfypin.server.errors import PortUnusable
-from comfypin.server.site import Site
+from comfypin.server.server_state import Site
 
 log = logging.getLogger(__name__)
 

@@ -1,13 +1,13 @@
 """The routes that show what webhooks have not been told, and try it again."""
 
-from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from comfypin.digest import JsonValue
-from comfypin.queue.scheduler import LocalJobQueue
+from comfypin.queue.local_queue import LocalJobQueue
+from comfypin.queue.status_bodies import shown_time
 from comfypin.queue.webhook_records import WebhookFailure
 from comfypin.server.responses import JsonResponse
 
@@ -45,7 +45,6 @@ def webhook_routes(queue: LocalJobQueue) -> APIRouter:
 
 def _failure_to_json(failure: WebhookFailure) -> dict[str, JsonValue]:
     """Return a failure without its address and body, which may hold secrets."""
-    failed_at = datetime.fromtimestamp(failure.failed_at, UTC).isoformat(timespec="milliseconds")
     return {
         "id": failure.number,
         "job_id": failure.job_id,
@@ -53,6 +52,6 @@ def _failure_to_json(failure: WebhookFailure) -> dict[str, JsonValue]:
         "host": failure.host,
         "events": failure.events,
         "reason": failure.reason,
-        "failed_at": failed_at.replace("+00:00", "Z"),
+        "failed_at": shown_time(failure.failed_at),
         "can_retry": failure.address is not None,
     }

@@ -15,7 +15,7 @@ from comfypin.engine.errors import PromptLost
 from comfypin.jobs.interface import Handle, JobOutcome, ProgressCallback, ignore_progress
 from comfypin.queue.errors import WebhookNotKept
 from comfypin.queue.job_runner import QueueLimits
-from comfypin.queue.scheduler import LocalJobQueue
+from comfypin.queue.local_queue import LocalJobQueue
 from comfypin.queue.sqlite import JobStore
 from comfypin.queue.webhook import SIGNATURE_HEADER, TIMESTAMP_HEADER, Webhooks, sign_body
 from comfypin.queue.webhook_records import EVENT_NAMES, EventName, UnsentEvent, events_owed

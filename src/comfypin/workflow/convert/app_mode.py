@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from urllib.parse import unquote
 
 from comfypin.digest import JsonValue
-from comfypin.workflow.convert.pages import PageRules
-from comfypin.workflow.convert.shapes import PRIMITIVE, REROUTE, LoadedNode
-from comfypin.workflow.convert.state import LoadedGraph, LoadedGraphs, find_promotions
+from comfypin.workflow.convert.loaded_nodes import PRIMITIVE, REROUTE, LoadedNode
+from comfypin.workflow.convert.page_versions import PageRules
+from comfypin.workflow.convert.widget_values import LoadedGraph, LoadedGraphs, find_promotions
 from comfypin.workflow.graph import NodeId
 
 _MAX_ENTRIES = 1000
