@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 from comfypin.digest import JsonValue
 from comfypin.jobs.interface import Handle, JobState
 from comfypin.jobs.metrics import Metrics
+from comfypin.jobs.previews import PreviewSink
 
 JobProgress = Mapping[str, JsonValue]
 ApiName = Literal["runpod", "workflows", "comfy"]
@@ -115,7 +116,11 @@ class QueueHealth(Protocol):
 
 
 class QueueWorker(Protocol):
-    """Runs the jobs of a queue on this machine."""
+    """Runs the jobs of a queue on this machine. `previews` shows followers what the jobs are making."""
+
+    @property
+    def previews(self) -> PreviewSink:
+        """Return where previews of running jobs go."""
 
     async def recover_jobs(self) -> None:
         """Queue again what had not ended when the last server did."""

@@ -16,6 +16,7 @@ from comfypin.queue.interface import JobProgress, JobRow
 from comfypin.queue.job_endings import JobEndings
 from comfypin.queue.job_events import JobEvents
 from comfypin.queue.live_jobs import LiveJob, LiveJobs
+from comfypin.queue.preview_relay import PreviewRelay
 from comfypin.queue.sqlite import JobStore
 from comfypin.queue.steady_clock import Clock
 
@@ -52,6 +53,7 @@ class JobRunner:
         *,
         clock: Clock,
         events: JobEvents,
+        previews: PreviewRelay,
     ) -> None:
         self._store = store
         self._jobs = jobs
@@ -59,6 +61,7 @@ class JobRunner:
         self._limits = limits
         self._clock = clock
         self._events = events
+        self._previews = previews
         self._stopping = False
         self.is_worn_out = False
         """Whether the engine died several times in a row."""
@@ -162,6 +165,8 @@ class JobRunner:
         else:
             self.is_worn_out = job_outcome.replace_worker
             await self._endings.end_job(live_job, "COMPLETED" if job_outcome.failure is None else "FAILED", job_outcome)
+        finally:
+            self._previews.forget_job(job_id)
 
     async def _look_after(self, live_job: LiveJob, job_task: asyncio.Task[None]) -> None:
         """End a job that was cancelled before its first step, or that met a mistake of ours."""

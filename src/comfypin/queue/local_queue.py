@@ -20,6 +20,7 @@ from comfypin.queue.job_events import JobEvents
 from comfypin.queue.job_listing import JobFilter, ListedJob
 from comfypin.queue.job_runner import LOOK_AGAIN_S, JobRunner, QueueLimits
 from comfypin.queue.live_jobs import LiveJob, LiveJobs
+from comfypin.queue.preview_relay import PreviewRelay
 from comfypin.queue.run_estimates import RunEstimates
 from comfypin.queue.sqlite import JobStore
 from comfypin.queue.status_bodies import is_pending, status_body
@@ -68,7 +69,16 @@ class LocalJobQueue:
             events=self.events,
             estimates=self._estimates,
         )
-        self._runner = JobRunner(store, self._jobs, self._endings, queue_limits, clock=self._clock, events=self.events)
+        self._previews = PreviewRelay(self.events)
+        self._runner = JobRunner(
+            store,
+            self._jobs,
+            self._endings,
+            queue_limits,
+            clock=self._clock,
+            events=self.events,
+            previews=self._previews,
+        )
 
     # -- JobQueue -------------------------------------------------------------------------------------------------
 
@@ -280,6 +290,11 @@ class LocalJobQueue:
             failed=counts_by_state["FAILED"] + counts_by_state["TIMED_OUT"],
             retried=await self._store.count_retries(),
         )
+
+    @property
+    def previews(self) -> PreviewRelay:
+        """Return where previews of running jobs go."""
+        return self._previews
 
     # -- running --------------------------------------------------------------------------------------------------
 
