@@ -12,6 +12,7 @@ from comfypin.jobs.file_integrity import find_damage
 from comfypin.jobs.job import Job
 from comfypin.lock.codec import release_identity
 from comfypin.lock.model import Lock
+from comfypin.workflow.app_inputs import offered_inputs, with_shared_places
 from comfypin.workflow.document import Document
 from comfypin.workflow.errors import InputFileInvalid
 from comfypin.workflow.filename_mark import MarkedGraph, SubmissionMark, mark_outputs
@@ -27,7 +28,7 @@ from comfypin.workflow.input_files import (
     unread_files,
 )
 from comfypin.workflow.inputs_file import InputsFile, check_limits, current_value, named_inputs, overrides_by_name
-from comfypin.workflow.load import load_workflow
+from comfypin.workflow.load import Workflow, load_workflow
 from comfypin.workflow.overrides import Override, apply_overrides
 from comfypin.workflow.parse import parse_document
 from comfypin.workflow.preflight import Preflight, run_preflight
@@ -82,7 +83,7 @@ def prepare_job(request: RunRequest, *, lock: Lock, catalogue: Catalogue, now: d
     if request.randomize_seeds:
         graph = change_seeds(graph, workflow.seeds, catalogue)
     given_files = tuple(_parse_given_file(request, graph, argument, catalogue) for argument in request.input_files)
-    graph = _apply_overrides(point_to_files(graph, given_files), request, catalogue)
+    graph = _apply_overrides(replace(workflow, graph=point_to_files(graph, given_files)), request, catalogue)
     # After the overrides, which may hold dates (%date%) too.
     graph = workflow.fill_texts(graph, now)
     wanted_files = file_inputs(graph, catalogue)
@@ -125,9 +126,14 @@ def prepare_job(request: RunRequest, *, lock: Lock, catalogue: Catalogue, now: d
     )
 
 
-def _apply_overrides(graph: ApiGraph, request: RunRequest, catalogue: Catalogue) -> ApiGraph:
+def _apply_overrides(workflow: Workflow, request: RunRequest, catalogue: Catalogue) -> ApiGraph:
     """Return the graph with the request's overrides, within the limits of the workflow's inputs file."""
-    settable = named_inputs(graph, catalogue, request.inputs_file) if request.inputs_file else ()
+    graph = workflow.graph
+    if not (request.overrides or request.only_named):
+        if request.inputs_file is not None:
+            named_inputs(graph, catalogue, request.inputs_file)  # a mistake in it is told, whether it is used or not
+        return graph
+    settable = offered_inputs(workflow, catalogue, request.inputs_file)
     if request.only_named:
         values_by_target = {requested.target: requested.value for requested in request.overrides}
         graph = apply_overrides(graph, overrides_by_name(values_by_target, settable), catalogue=catalogue)
@@ -140,10 +146,9 @@ def _apply_overrides(graph: ApiGraph, request: RunRequest, catalogue: Catalogue)
             settable,
         )
         return graph
-    if not request.overrides:
-        return graph
     names = {**input_names(describe_inputs(graph, catalogue)), **input_names(settable)}
-    graph = apply_overrides(graph, request.overrides, catalogue=catalogue, names=names)
+    overrides = with_shared_places(request.overrides, settable)
+    graph = apply_overrides(graph, overrides, catalogue=catalogue, names=names)
     targets = {requested.target for requested in request.overrides}
     limited_inputs = [
         named_input for named_input in settable if named_input.name in targets or named_input.target in targets

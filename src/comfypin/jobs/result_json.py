@@ -7,10 +7,12 @@ what they share is made by the same functions, so that a field means the same in
 from collections.abc import Mapping, Sequence
 
 from comfypin.digest import JsonValue
+from comfypin.engine.errors import NodeFailed
 from comfypin.errors import ComfypinError
 from comfypin.jobs.errors import JobInvalid
 from comfypin.jobs.interface import JobOutcome
 from comfypin.jobs.job import JobResult
+from comfypin.jobs.node_traceback import show_traceback
 from comfypin.outputs.interface import Delivery
 from comfypin.storage.registry import SCHEMES
 from comfypin.workflow.errors import WorkflowInvalid
@@ -67,6 +69,8 @@ def failure_to_json(failure: ComfypinError, *, warnings: Sequence[str] = ()) -> 
     }
     # Facts may hold objects that only our own code understands.
     facts = {name: fact_value for name, fact_value in failure.facts.items() if _is_json_value(fact_value)}
+    if isinstance(failure, NodeFailed) and failure.traceback:
+        document["error_traceback"] = show_traceback(failure.traceback)
     if facts:
         document["error_facts"] = facts  # type: ignore[assignment]  # checked just above
     return document
