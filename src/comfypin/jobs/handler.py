@@ -203,8 +203,8 @@ class Handler:
         return prepare_job(run_request, lock=self._service.lock, catalogue=catalogue, now=datetime.now().astimezone())
 
     def _require_release_runs(self, wanted: str | None) -> None:
-        if wanted not in (None, self._release.name, str(self._release.digest), self._release.digest.hex):
-            raise ReleaseUnavailable(wanted=str(wanted), running=self._release.name)
+        if wanted is not None and not self._release.answers_to(wanted):
+            raise ReleaseUnavailable(wanted=wanted, running=self._release.name)
 
     def _count_crash(self) -> None:
         """Count a crash; the jobs that one crash hits together count it once."""

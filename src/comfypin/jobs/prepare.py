@@ -11,7 +11,7 @@ from comfypin.jobs.caller_words import COMMAND_LINE_WORDS, CallerWords
 from comfypin.jobs.file_integrity import find_damage
 from comfypin.jobs.job import Job
 from comfypin.lock.codec import release_identity
-from comfypin.lock.model import Lock
+from comfypin.lock.model import UNPINNED, Lock
 from comfypin.workflow.app_inputs import offered_inputs, with_shared_places
 from comfypin.workflow.document import Document
 from comfypin.workflow.errors import InputFileInvalid
@@ -73,8 +73,8 @@ def graph_of_document(document: Document) -> ApiGraph:
     return graph if graph.nodes else smoke_graph()
 
 
-def prepare_job(request: RunRequest, *, lock: Lock, catalogue: Catalogue, now: datetime) -> Job:
-    """Return the job for a request, checked against the engine's catalogue.
+def prepare_job(request: RunRequest, *, lock: Lock | None, catalogue: Catalogue, now: datetime) -> Job:
+    """Return the job for a request, checked against the engine's catalogue; without a lock the job is unpinned.
 
     Reads the input files (for their digests) and changes nothing. Raises `WorkflowError` with every finding at once.
     """
@@ -106,7 +106,7 @@ def prepare_job(request: RunRequest, *, lock: Lock, catalogue: Catalogue, now: d
     marked = mark_outputs(graph, mark, catalogue)
     return Job(
         id=request.job_id,
-        release=release_identity(lock),
+        release=UNPINNED if lock is None else release_identity(lock),
         graph=marked.graph,
         mark=mark,
         inputs=tuple(_to_input_file(found_file) for found_file in found_files),
@@ -208,7 +208,7 @@ def _run_preflight(
     request: RunRequest,
     *,
     catalogue: Catalogue,
-    lock: Lock,
+    lock: Lock | None,
     packs: Mapping[NodeId, str],
 ) -> Preflight:
     """Return the preflight report; a missing file gets the advice that fits this caller."""

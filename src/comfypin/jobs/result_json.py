@@ -93,7 +93,7 @@ def _shared_fields(job_result: JobResult) -> dict[str, JsonValue]:
     return {
         "job_id": job_result.job_id,
         "release": job_result.release.name,
-        "release_digest": str(job_result.release.digest),
+        "release_digest": job_result.release.digest_text,
         "texts": {node_id: list(texts) for node_id, texts in job_result.texts.items()},
         "seconds": {"phases": _rounded(job_result.phase_s), "nodes": _rounded(job_result.node_s)},
     }

@@ -26,7 +26,7 @@ def make_manifest(job: JobFacts, stored_outputs: Sequence[StoredOutput], *, uplo
         "schema_version": SCHEMA_VERSION,
         "job_id": job.job_id,
         "release": job.release.name,
-        "release_digest": str(job.release.digest),
+        "release_digest": job.release.digest_text,
         "inputs": {name: str(digest) for name, digest in job.inputs.items()},
         "outputs": [_output_entry(stored_output) for stored_output in stored_outputs],
         "seconds": {

@@ -2,6 +2,7 @@
 
 from comfypin.wiring.engines import EngineChoice, choose_engine, open_engine
 from comfypin.wiring.envs import ensure_env, ensure_env_pack, make_lock_places, make_realize_options, make_source_places
+from comfypin.wiring.job_servers import open_job_server
 from comfypin.wiring.models import (
     bring_models,
     inspect_lock_models,
@@ -34,6 +35,7 @@ __all__ = [
     "open_bucket",
     "open_builder",
     "open_engine",
+    "open_job_server",
     "open_model_sources",
     "open_model_store",
     "open_pack_store",
