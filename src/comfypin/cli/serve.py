@@ -102,7 +102,7 @@ def _add_limit_flags(parser: argparse.ArgumentParser) -> None:
         "--keep-hours", type=_COUNT, default=24, metavar="N", help="the hours that results are kept (24)"
     )
     limit_flags.add_argument(
-        "--keep-mb", type=_COUNT, default=1024, metavar="N", help="the disk space for results, in MB (1024)"
+        "--keep-mb", type=_COUNT, default=1024, metavar="N", help="the disk space for results and assets, in MB (1024)"
     )
     limit_flags.add_argument(
         "--connections",
@@ -235,6 +235,7 @@ def _make_comfy_api(
     public_url: str | None,
     clock: "Clock",
 ) -> "ComfyApi":
+    from comfypin import wiring
     from comfypin.server.comfy_api.api import ApiLimits, ComfyApi
     from comfypin.server.comfy_api.assets import Assets
     from comfypin.server.comfy_api.idempotency import IdempotencyKeys
@@ -244,14 +245,23 @@ def _make_comfy_api(
 
     records = Records(store)
     keep_s = arguments.keep_hours * 3600.0
-    assets = Assets(records, state_folder / "assets", keep_s=keep_s, clock=clock)
+    assets = Assets(
+        records,
+        state_folder / "assets",
+        keep_s=keep_s,
+        clock=clock,
+        keep_bytes=arguments.keep_mb * 1_000_000,
+        on_job_removed=lambda job_id: queue.events.publish("removed", job_id),
+    )
+    bucket = wiring.own_bucket(arguments.settings)
     return ComfyApi(
         site=site,
         queue=queue,
         records=records,
         assets=assets,
         secrets=LentKeys(records),
-        foreign=ForeignOutputs(assets, site.outputs),
+        foreign=ForeignOutputs(assets, site.outputs, records=records, bucket=bucket),
+        bucket=bucket,
         keys=IdempotencyKeys(records, clock=clock),
         limits=ApiLimits(upload_bytes=arguments.max_asset_mb * 1_000_000, keep_s=keep_s),
         clock=clock,

@@ -32,6 +32,7 @@ from comfypin.jobs.interface import JobOutcome, ProgressCallback, ignore_progres
 from comfypin.jobs.job import Job, JobResult
 from comfypin.jobs.job_input import JobInput, OutputWish, S3Wish, parse_job_input
 from comfypin.jobs.node_counts import NodeCounts
+from comfypin.jobs.output_numbers import OutputNumbers
 from comfypin.jobs.prepare import RunRequest, prepare_job
 from comfypin.jobs.previews import PreviewSink
 from comfypin.jobs.result_json import failed_outcome, result_to_json
@@ -98,6 +99,7 @@ class Handler:
         # Of their own: addresses that hang must not keep other jobs waiting.
         self._fetching = ThreadPoolExecutor(_MAX_FETCH_THREADS, thread_name_prefix="inputs")
         self._release = release_identity(service.lock)
+        self._numbers = OutputNumbers()
         self.crashes_in_a_row = 0
         self.crashes = 0
 
@@ -116,6 +118,7 @@ class Handler:
             return self._failure_outcome(job_id, JobBroken(kind=type(exc).__name__), warnings)
         # A job that ended well shows that the engine is healthy again.
         self.crashes_in_a_row = 0
+        job_result = replace(job_result, deliveries=self._numbers.count_up(job_result.deliveries))
         return JobOutcome(output=result_to_json(job_result, warnings=warnings), phase_s=job_result.phase_s)
 
     async def _run_job(self, job_id: str, job_input: JobInput, progress: ProgressCallback) -> JobResult:
@@ -194,6 +197,7 @@ class Handler:
             inputs_file=inputs_file,
             extra_data={"api_key_comfy_org": api_key} if api_key else {},
             words=JOB_WORDS,
+            keeps_valid_outputs=True,
             file_labels=_input_labels(job_input),
         )
         return prepare_job(run_request, lock=self._service.lock, catalogue=catalogue, now=datetime.now().astimezone())

@@ -21,7 +21,9 @@ class Job:
     API key), which go to the engine and nowhere else. `with_previews` delivers temporary outputs (PreviewImage) too.
     Outputs that must pass through this machine's disk do so under `spool_parent` (default: the system's). `mark` is in
     the names of the files that the graph saves, and is taken out of the outputs' names again. `warnings` are what was
-    noticed while the job was prepared. `needs_saved_workflow` are nodes that ask for the saved workflow and get none.
+    noticed while the job was prepared, `errors` what keeps some of its outputs from being made. `keeps_valid_outputs`
+    says to go on without outputs that the engine refuses. `needs_saved_workflow` are nodes that ask for the saved
+    workflow and get none.
     """
 
     id: str
@@ -35,6 +37,8 @@ class Job:
     with_previews: bool = False
     spool_parent: Path | None = None
     warnings: tuple[str, ...] = ()
+    errors: tuple[str, ...] = ()
+    keeps_valid_outputs: bool = False
     words: CallerWords = COMMAND_LINE_WORDS
     needs_saved_workflow: frozenset[NodeId] = frozenset()
 
@@ -43,7 +47,7 @@ class Job:
 class JobResult:
     """Result of a job: delivered outputs, texts, warnings, and the seconds of phases and nodes.
 
-    `held_back` counts the temporary outputs that nobody asked for.
+    `errors` say why some of its outputs were not made. `held_back` counts the temporary outputs that nobody asked for.
     """
 
     job_id: str
@@ -52,6 +56,7 @@ class JobResult:
     deliveries: tuple[Delivery, ...]
     texts: Mapping[NodeId, tuple[str, ...]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    errors: tuple[str, ...] = ()
     phase_s: Mapping[str, float] = field(default_factory=dict)
     node_s: Mapping[NodeId, float] = field(default_factory=dict)
     held_back: int = 0

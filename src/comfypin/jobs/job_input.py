@@ -14,6 +14,10 @@ from comfypin.outputs.modes import OUTPUT_MODES, OutputMode
 from comfypin.storage.registry import SCHEMES
 
 MAX_INPUTS = 64
+_ELSEWHERE = {
+    "webhook_events": "webhook_events was ignored: it stands beside `input` and `webhook` in a job for comfypin serve; "
+    "RunPod's own webhook is told of a job's end only, and its progress is at /stream and /status."
+}
 _FILE_NAME = r"^[^\x00-\x1f\\]{1,200}$"
 
 _BUCKET_SCHEMES = "|".join(SCHEMES)
@@ -179,7 +183,8 @@ def _find_conflicts(job: JobInput) -> list[str]:
 
 def _warn_of_unknown(job_model: BaseModel, prefix: str) -> list[str]:
     warnings = [
-        f"The field {prefix}{field_name} is unknown and was ignored." for field_name in job_model.model_extra or {}
+        _ELSEWHERE.get(f"{prefix}{field_name}", f"The field {prefix}{field_name} is unknown and was ignored.")
+        for field_name in job_model.model_extra or {}
     ]
     for field_name in type(job_model).model_fields:
         field_value = getattr(job_model, field_name)

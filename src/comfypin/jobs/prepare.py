@@ -12,6 +12,7 @@ from comfypin.jobs.file_integrity import find_damage
 from comfypin.jobs.job import Job
 from comfypin.lock.codec import release_identity
 from comfypin.lock.model import UNPINNED, Lock
+from comfypin.workflow.app_inputs import offered_inputs, with_shared_places
 from comfypin.workflow.document import Document
 from comfypin.workflow.errors import InputFileInvalid
 from comfypin.workflow.filename_mark import MarkedGraph, SubmissionMark, mark_outputs
@@ -27,7 +28,7 @@ from comfypin.workflow.input_files import (
     unread_files,
 )
 from comfypin.workflow.inputs_file import InputsFile, check_limits, current_value, named_inputs, overrides_by_name
-from comfypin.workflow.load import load_workflow
+from comfypin.workflow.load import Workflow, load_workflow
 from comfypin.workflow.overrides import Override, apply_overrides
 from comfypin.workflow.parse import parse_document
 from comfypin.workflow.preflight import Preflight, run_preflight
@@ -43,9 +44,10 @@ class RunRequest:
 
     `input_files` are `NODE=FILE` texts. `job_id` and `submission_id` are unique texts: the first may come from a
     platform that repeats a job under it, the second names this attempt's files in the engine. With `only_named`, only
-    the names of `inputs_file` can be set, its required ones must be, and its defaults count. `file_labels` are the
-    files that came with the request, by name, each with what the request calls it; `words` are those of whoever reads
-    the messages.
+    the names of `inputs_file` can be set, its required ones must be, and its defaults count. With
+    `keeps_valid_outputs`, invalid outputs are left out, with an error in the result, if others are valid.
+    `file_labels` are the files that came with the request, by name, each with what the request calls it; `words` are
+    those of whoever reads the messages.
     """
 
     document: Document
@@ -61,6 +63,7 @@ class RunRequest:
     only_named: bool = False
     extra_data: Mapping[str, JsonValue] = field(default_factory=dict)
     words: CallerWords = COMMAND_LINE_WORDS
+    keeps_valid_outputs: bool = False
     file_labels: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -80,7 +83,7 @@ def prepare_job(request: RunRequest, *, lock: Lock | None, catalogue: Catalogue,
     if request.randomize_seeds:
         graph = change_seeds(graph, workflow.seeds, catalogue)
     given_files = tuple(_parse_given_file(request, graph, argument, catalogue) for argument in request.input_files)
-    graph = _apply_overrides(point_to_files(graph, given_files), request, catalogue)
+    graph = _apply_overrides(replace(workflow, graph=point_to_files(graph, given_files)), request, catalogue)
     # After the overrides, which may hold dates (%date%) too.
     graph = workflow.fill_texts(graph, now)
     wanted_files = file_inputs(graph, catalogue)
@@ -92,7 +95,11 @@ def prepare_job(request: RunRequest, *, lock: Lock | None, catalogue: Catalogue,
         graph, found_files, request, catalogue=catalogue, lock=lock, packs=workflow.node_packs
     )
     findings = (*workflow.warnings, *respelled.findings, *preflight_report.findings)
-    replace(preflight_report, findings=findings).raise_if_refused(request.document.source)
+    preflight_report = replace(preflight_report, findings=findings)
+    if request.keeps_valid_outputs and preflight_report.dropped:
+        graph = graph.without(preflight_report.dropped)
+    else:
+        preflight_report.raise_if_refused(request.document.source)
     # Two jobs that save under the same name must not read each other's files from ComfyUI's output folder.
     mark = SubmissionMark.for_submission(request.submission_id)
     extra_data = _merge_extra_data(request)
@@ -108,18 +115,25 @@ def prepare_job(request: RunRequest, *, lock: Lock | None, catalogue: Catalogue,
         input_digests={found_file.path.name: _digest_whole_file(found_file) for found_file in found_files},
         with_previews=request.with_previews,
         warnings=(
-            *map(str, findings),
+            *(str(finding) for finding in findings if finding.severity == "warning"),
             *_warn_of_unmarked(marked),
             *_warn_of_unread(request, unread_files(request.file_labels, wanted_files, found_files)),
         ),
+        errors=preflight_report.left_out,
+        keeps_valid_outputs=request.keeps_valid_outputs,
         words=request.words,
         needs_saved_workflow=_find_saved_workflow_readers(graph, catalogue, extra_data),
     )
 
 
-def _apply_overrides(graph: ApiGraph, request: RunRequest, catalogue: Catalogue) -> ApiGraph:
+def _apply_overrides(workflow: Workflow, request: RunRequest, catalogue: Catalogue) -> ApiGraph:
     """Return the graph with the request's overrides, within the limits of the workflow's inputs file."""
-    settable = named_inputs(graph, catalogue, request.inputs_file) if request.inputs_file else ()
+    graph = workflow.graph
+    if not (request.overrides or request.only_named):
+        if request.inputs_file is not None:
+            named_inputs(graph, catalogue, request.inputs_file)  # a mistake in it is told, whether it is used or not
+        return graph
+    settable = offered_inputs(workflow, catalogue, request.inputs_file)
     if request.only_named:
         values_by_target = {requested.target: requested.value for requested in request.overrides}
         graph = apply_overrides(graph, overrides_by_name(values_by_target, settable), catalogue=catalogue)
@@ -132,10 +146,9 @@ def _apply_overrides(graph: ApiGraph, request: RunRequest, catalogue: Catalogue)
             settable,
         )
         return graph
-    if not request.overrides:
-        return graph
     names = {**input_names(describe_inputs(graph, catalogue)), **input_names(settable)}
-    graph = apply_overrides(graph, request.overrides, catalogue=catalogue, names=names)
+    overrides = with_shared_places(request.overrides, settable)
+    graph = apply_overrides(graph, overrides, catalogue=catalogue, names=names)
     targets = {requested.target for requested in request.overrides}
     limited_inputs = [
         named_input for named_input in settable if named_input.name in targets or named_input.target in targets

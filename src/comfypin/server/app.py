@@ -17,7 +17,7 @@ from starlette.responses import FileResponse, Response, StreamingResponse
 from comfypin import __version__
 from comfypin.atomic_files import contained_path
 from comfypin.errors import ComfypinError, EngineError, WorkflowError
-from comfypin.queue.errors import JobUnknown, QueueFull, RetryRefused
+from comfypin.queue.errors import JobUnknown, QueueFull, RetryRefused, WebhookNotKept
 from comfypin.queue.status_bodies import health_body, status_body
 from comfypin.server.auth import AccessRules, Gate
 from comfypin.server.comfy_api.api import ComfyApi
@@ -32,6 +32,7 @@ from comfypin.server.openapi import JOB_BODY, openapi_document
 from comfypin.server.request_bodies import longest_wait_s, parse_json_body, read_job_request
 from comfypin.server.responses import JsonResponse, failure_response
 from comfypin.server.server_state import Site
+from comfypin.server.webhook_routes import webhook_routes
 from comfypin.workflow.errors import WorkflowNotFound
 
 SYNC_WAIT_MS = 90_000
@@ -48,6 +49,7 @@ _STATUS_OF_ERROR: tuple[tuple[type[ComfypinError], int], ...] = (
     (JobUnknown, 404),
     (WorkflowNotFound, 404),
     (RetryRefused, 409),
+    (WebhookNotKept, 409),
     (RequestInvalid, 400),
     (RequestTooComplex, 413),
     (BodyTooBig, 413),
@@ -77,6 +79,7 @@ def make_app(server_site: Site, rules: AccessRules, comfy_api: ComfyApi) -> Fast
         application.include_router(family, prefix="/v2/{endpoint}", include_in_schema=False)
     application.include_router(job_list_routes(comfy_api.queue))
     application.include_router(_workflow_routes(server_site))
+    application.include_router(webhook_routes(comfy_api.queue))
     application.include_router(_machine_routes(server_site, application))
     application.add_exception_handler(ComfypinError, _handle_failure)
     application.add_exception_handler(RequestValidationError, _handle_invalid)
@@ -101,6 +104,7 @@ def _endpoint_routes(server_site: Site, comfy_api: ComfyApi) -> APIRouter:
             timeout_s=job_request.timeout_s,
             ttl_s=job_request.ttl_s,
             job_id=job_id,
+            webhook_events=job_request.webhook_events,
             beside=asset_uses,
         )
 

@@ -14,7 +14,7 @@ from comfypin.wiring.network import http_proxies, http_transport
 from comfypin.wiring.platforms import open_builder, open_runpod_api, open_runpod_jobs_api, open_volume_bucket
 from comfypin.wiring.service import make_fitness_checks, open_service, open_sinks
 from comfypin.wiring.sinks import make_job_sink, make_sink, watch_uploads
-from comfypin.wiring.stores import open_bucket, open_pack_store, open_store
+from comfypin.wiring.stores import open_bucket, open_pack_store, open_store, own_bucket
 
 __all__ = [
     "EngineChoice",
@@ -45,5 +45,6 @@ __all__ = [
     "open_sinks",
     "open_store",
     "open_volume_bucket",
+    "own_bucket",
     "watch_uploads",
 ]

@@ -79,6 +79,7 @@ def open_sinks(
     from comfypin.storage.errors import TransientStorageError
     from comfypin.storage.registry import first_configured_kind
 
+    _require_named_bucket(settings)
     sink_for = _make_sink_opener(settings, folder_sink, private_buckets=private_buckets)
     try:
         sink_for(OutputWish(), None)
@@ -99,6 +100,16 @@ def open_sinks(
             extra={"action": "bucket_away", "reason": exc.message},
         )
     return sink_for
+
+
+def _require_named_bucket(settings: "Settings") -> None:
+    """Refuse RunPod's bucket variables without a bucket: its outputs would come another way without a word."""
+    from comfypin.outputs.modes import named_mode
+    from comfypin.storage.registry import first_configured_kind
+    from comfypin.storage.s3_settings import S3Settings
+
+    if named_mode(settings.variables) is None and first_configured_kind(settings.variables) is None:
+        S3Settings.require_named_bucket(settings.variables)
 
 
 def _open_overflow(sink_for: "OpenSink", mode: "OutputMode") -> None:

@@ -22,7 +22,7 @@ _NAMED_CLOSELY = 50
 class Preflight:
     """The findings in the graph's order, and the outputs that ComfyUI would leave out while it runs others.
 
-    Leaving some out is refused like any other error, here and in the engine's response: half a result is no result.
+    Leaving some out is refused like any other error, unless the caller wants the valid outputs (`left_out`).
     """
 
     findings: tuple[WorkflowFinding, ...]
@@ -32,6 +32,14 @@ class Preflight:
     def errors(self) -> tuple[WorkflowFinding, ...]:
         """Return the findings for which the engine would refuse the prompt."""
         return tuple(finding for finding in self.findings if finding.severity == "error")
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Return one sentence for each error of the outputs that ComfyUI would leave out; none if it runs no output."""
+        if not self.dropped:
+            return ()
+        subject = f"The outputs of node {', '.join(self.dropped)} were left out: "
+        return tuple(f"{subject}{str(finding).removesuffix(_dropped_hint(self.dropped))}" for finding in self.errors)
 
     def raise_if_refused(self, source: str) -> None:
         """Raise `WorkflowInvalid` if the engine would refuse the graph; the message holds the warnings too."""
@@ -267,9 +275,9 @@ class _GraphCheck:
     def _mention_dropped(
         self, findings: list[WorkflowFinding], dropped: tuple[NodeId, ...]
     ) -> Iterator[WorkflowFinding]:
-        dropped_hint = f" (ComfyUI would leave out the outputs of node {', '.join(dropped)}, and run the others)"
+        hint = _dropped_hint(dropped)
         for finding in findings:
-            yield replace(finding, message=finding.message + dropped_hint) if finding.severity == "error" else finding
+            yield replace(finding, message=finding.message + hint) if finding.severity == "error" else finding
 
     def _find_closest(self, unknown_name: str, existing_names: Iterable[str]) -> tuple[str, ...]:
         self.named += 1
@@ -286,6 +294,10 @@ class _GraphCheck:
             class_type=node.class_type,
             input_name=input_name,
         )
+
+
+def _dropped_hint(dropped: tuple[NodeId, ...]) -> str:
+    return f" (ComfyUI would leave out the outputs of node {', '.join(dropped)}, and run the others)"
 
 
 def _explain_missing_node(node_link: ApiLink) -> str:
