@@ -6,6 +6,7 @@ from comfypin.wiring.models import (
     bring_models,
     inspect_lock_models,
     make_model_describer,
+    open_job_models,
     open_model_sources,
     open_model_store,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "open_bucket",
     "open_builder",
     "open_engine",
+    "open_job_models",
     "open_model_sources",
     "open_model_store",
     "open_pack_store",
