@@ -17,6 +17,7 @@ from starlette.responses import FileResponse, Response, StreamingResponse
 from comfypin import __version__
 from comfypin.atomic_files import contained_path
 from comfypin.errors import ComfypinError, EngineError, WorkflowError
+from comfypin.models.errors import JobModelsRefused
 from comfypin.queue.errors import JobUnknown, QueueFull, RetryRefused
 from comfypin.queue.status import health_body, status_body
 from comfypin.server.auth import AccessRules, Gate
@@ -26,7 +27,8 @@ from comfypin.server.comfy_api.envelope import PREFIX
 from comfypin.server.comfy_api.records import asset_used
 from comfypin.server.comfy_api.references import find_hashes
 from comfypin.server.comfy_api.routes import make_comfy_app, run_sweeps, unrouted
-from comfypin.server.errors import BodyTooBig, NotReady, RequestInvalid, RequestTooComplex
+from comfypin.server.errors import BodyTooBig, NotReady, RequestInvalid, RequestTooComplex, TooManyDownloads
+from comfypin.server.model_routes import model_routes
 from comfypin.server.openapi import JOB_BODY, openapi_document
 from comfypin.server.requests import longest_wait_s, parse_json_body, read_job_request
 from comfypin.server.responses import JsonResponse, failure_response
@@ -47,8 +49,10 @@ _STATUS_OF_ERROR: tuple[tuple[type[ComfypinError], int], ...] = (
     (WorkflowNotFound, 404),
     (RetryRefused, 409),
     (RequestInvalid, 400),
+    (TooManyDownloads, 429),
     (RequestTooComplex, 413),
     (BodyTooBig, 413),
+    (JobModelsRefused, 403),
     (NotReady, 503),
     (WorkflowError, 422),
     (EngineError, 503),
@@ -74,6 +78,7 @@ def make_app(server_site: Site, rules: AccessRules, comfy_api: ComfyApi) -> Fast
         application.include_router(family)
         application.include_router(family, prefix="/v2/{endpoint}", include_in_schema=False)
     application.include_router(_workflow_routes(server_site))
+    application.include_router(model_routes(server_site))
     application.include_router(_machine_routes(server_site, application))
     application.add_exception_handler(ComfypinError, _handle_failure)
     application.add_exception_handler(RequestValidationError, _handle_invalid)

@@ -41,6 +41,7 @@ JOB_BODY: dict[str, Any] = {
 TAGS = [
     {"name": "jobs", "description": "RunPod's endpoint API; the same below /v2/{endpoint}."},
     {"name": "workflows", "description": "The workflows of this server."},
+    {"name": "models", "description": "Models that are brought while the server runs."},
     {"name": "server", "description": "The server itself."},
 ]
 _WAIT_PARAMETER = {
