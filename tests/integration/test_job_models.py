@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import socket
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -134,23 +135,21 @@ def test_private_addresses_are_refused_unless_they_are_allowed(server: FaultySer
     assert not server.requests
 
 
-def test_a_redirect_to_a_private_address_is_refused(tmp_path: Path) -> None:
-    class Network(PublicName):
+def test_a_redirect_to_a_private_address_is_refused(server: FaultyServer, tmp_path: Path) -> None:
+    class OneServer(SystemNetwork):
+        """Every name is public, and every connection goes to the test's server."""
+
         def resolve(self, host: str, port: int) -> Sequence[str]:
-            return ["10.0.0.1"] if host == "inside.example" else ["93.184.215.14"]
+            return [host] if host == "10.0.0.1" else ["93.184.215.14"]
 
-    from comfypin.http.client import HttpTransport
-    from comfypin.http.deadline import Deadline
-    from comfypin.http.errors import AddressRefused
-    from comfypin.http.guard import AddressGuard
-    from comfypin.http.proxies import Proxies
-    from comfypin.http.url import HttpUrl
+        def connect(self, unconnected: socket.socket, address: str, port: int) -> None:
+            assert address == "93.184.215.14"
+            unconnected.connect(("127.0.0.1", int(server.url.rpartition(":")[2])))
 
-    assert HttpTransport  # the same guard that the models' client has
-    chain = AddressGuard(Network(), Proxies(), public_only=True).start_chain(Deadline(5))
-    chain.next_route(HttpUrl.parse("https://public.example/a"))
-    with pytest.raises(AddressRefused, match="private"):
-        chain.next_route(HttpUrl.parse("https://inside.example/a"))
+    models = job_models(tmp_path, allowed=("*.example",), network=OneServer())
+    assert bring_one(models, "http://files.example/a.safetensors").sha256 == digest_of(LORA)
+    with pytest.raises(JobModelUnusable, match=r"models\[0\].source.*private address of 10.0.0.1"):
+        bring_one(models, "http://files.example/inside.safetensors")
 
 
 def test_hubs_are_allowed_by_their_hosts(tmp_path: Path) -> None:

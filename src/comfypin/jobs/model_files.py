@@ -1,9 +1,7 @@
 """Brings a job's models while its time lasts, shows how far they are, and keeps them until the job ends."""
 
 import asyncio
-import threading
-import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 
@@ -15,7 +13,35 @@ from comfypin.models.errors import JobModelUnusable
 from comfypin.models.job_models import BroughtModel, JobModels, Report, WantedModel
 
 # Followers see each step of a bar, and not each packet.
-_SHOW_EVERY_S = 0.5
+_SHOW_EVERY_S = 0.25
+
+
+class ArrivingModel:
+    """How far the newest model is: set by the threads that fetch it, and read by whoever shows it."""
+
+    def __init__(self) -> None:
+        self.progress: ModelProgress | None = None
+
+    def report_for(self, wanted: WantedModel) -> Report:
+        """Return what is told of the bytes of one model."""
+        name = wanted.filename or (wanted.source or "").partition("?")[0].rpartition("/")[2]
+
+        def report(done_bytes: int, total_bytes: int | None) -> None:
+            self.progress = ModelProgress(
+                model=f"{wanted.folder}/{name}", done_bytes=done_bytes, total_bytes=total_bytes
+            )
+
+        return report
+
+    async def show_changes(self, progress: ProgressCallback) -> None:
+        """Show what is new, a few times a second, until cancelled."""
+        shown = None
+        while True:
+            await asyncio.sleep(_SHOW_EVERY_S)
+            # The newest may be all that ever comes: a source can fall silent.
+            if (newest := self.progress) is not None and newest is not shown:
+                shown = newest
+                progress({**event_to_json(newest), "progress": 0.0})
 
 
 @asynccontextmanager
@@ -32,13 +58,12 @@ async def bring_job_models(
     use = models.begin_use()
     progress({**event_to_json(PhaseStarted(phase="models")), "progress": 0.0})
 
-    def show(event: ModelProgress) -> None:
-        if not use.stop.is_set():
-            loop.call_soon_threadsafe(progress, {**event_to_json(event), "progress": 0.0})
+    arriving = ArrivingModel()
+    showing = asyncio.create_task(arriving.show_changes(progress))
 
     def bring_all() -> tuple[BroughtModel, ...]:
         return tuple(
-            models.bring(wanted, use, make_report(wanted, show))
+            models.bring(wanted, use, arriving.report_for(wanted))
             for wanted in (to_wanted(wish, f"models[{index}]") for index, wish in enumerate(wishes))
         )
 
@@ -51,6 +76,8 @@ async def bring_job_models(
                 raise
             reason = f"they did not arrive within the job's {timeout_s:g} s (`timeout_s`)"
             raise JobModelUnusable(field="models", reason=reason) from None
+        finally:
+            showing.cancel()
         yield brought
     finally:
         # In a thread, because leases are files. What is brought after this moment is let go as well.
@@ -66,21 +93,3 @@ def to_wanted(wish: ModelWish, label: str) -> WantedModel:
         sha256=Digest(wish.sha256.lower()) if wish.sha256 is not None else None,
         filename=wish.filename,
     )
-
-
-def make_report(wanted: WantedModel, show: Callable[[ModelProgress], None]) -> Report:
-    """Return what is told of the bytes of one model, and shows them now and then."""
-    name = wanted.filename or (wanted.source or "").partition("?")[0].rpartition("/")[2]
-    lock = threading.Lock()
-    shown_at_s = -_SHOW_EVERY_S
-
-    def report(done_bytes: int, total_bytes: int | None) -> None:
-        nonlocal shown_at_s
-        now_s = time.monotonic()
-        with lock:
-            if now_s - shown_at_s < _SHOW_EVERY_S and done_bytes != total_bytes:
-                return
-            shown_at_s = now_s
-        show(ModelProgress(model=f"{wanted.folder}/{name}", done_bytes=done_bytes, total_bytes=total_bytes))
-
-    return report

@@ -10,8 +10,7 @@ from typing import Literal
 
 from comfypin.digest import JsonValue
 from comfypin.errors import ComfypinError
-from comfypin.jobs.events import ModelProgress
-from comfypin.jobs.model_files import make_report, to_wanted
+from comfypin.jobs.model_files import ArrivingModel, to_wanted
 from comfypin.jobs.request import ModelWish
 from comfypin.jobs.result_json import model_to_json
 from comfypin.models.interface import hide_secrets
@@ -29,8 +28,7 @@ class _Download:
     wish: ModelWish
     use: JobModelUse
     state: DownloadState = "IN_PROGRESS"
-    done_bytes: int = 0
-    total_bytes: int | None = None
+    arriving: ArrivingModel = field(default_factory=ArrivingModel)
     model: BroughtModel | None = None
     failure: ComfypinError | None = None
     task: "asyncio.Task[None] | None" = field(default=None, repr=False)
@@ -40,12 +38,16 @@ class _Download:
         named: dict[str, JsonValue] = {"folder": wish.folder, "filename": wish.filename, "sha256": wish.sha256}
         if wish.source is not None:
             named["source"] = hide_secrets(wish.source)
+        arrived = self.arriving.progress
+        done_bytes, total_bytes = (0, None) if arrived is None else (arrived.done_bytes, arrived.total_bytes)
+        if self.model is not None:
+            done_bytes = total_bytes = self.model.size_bytes
         return {
             "id": self.id,
             "status": self.state,
             **{name: value for name, value in named.items() if value is not None},
-            "done_bytes": self.done_bytes,
-            "total_bytes": self.total_bytes,
+            "done_bytes": done_bytes,
+            "total_bytes": total_bytes,
             **({} if self.model is None else {"model": model_to_json(self.model)}),
             **({} if self.failure is None else {"error": self.failure.message}),
         }
@@ -89,26 +91,15 @@ class ModelDownloads:
     async def _run(self, download: _Download, models: JobModels) -> None:
         loop = asyncio.get_running_loop()
         wanted = to_wanted(download.wish, "")
-
-        def show(event: ModelProgress) -> None:
-            if not download.use.stop.is_set():
-                loop.call_soon_threadsafe(self._note_progress, download, event)
-
         try:
-            download.model = await loop.run_in_executor(
-                self._pool, models.bring, wanted, download.use, make_report(wanted, show)
-            )
+            report = download.arriving.report_for(wanted)
+            download.model = await loop.run_in_executor(self._pool, models.bring, wanted, download.use, report)
             download.state = "COMPLETED"
-            download.done_bytes = download.total_bytes = download.model.size_bytes
         except ComfypinError as failure:
             download.state, download.failure = "FAILED", failure
         finally:
             # Not in the pool, whose threads may all be waiting for bytes.
             await asyncio.shield(asyncio.to_thread(download.use.end))
-
-    def _note_progress(self, download: _Download, event: ModelProgress) -> None:
-        if download.state == "IN_PROGRESS":
-            download.done_bytes, download.total_bytes = event.done_bytes, event.total_bytes
 
     def _forget_oldest(self) -> None:
         ended = [download.id for download in self._downloads.values() if download.state != "IN_PROGRESS"]
