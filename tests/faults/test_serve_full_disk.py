@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from comfypin.queue.errors import JobsNotStored, JobsUnusable
-from comfypin.queue.scheduler import LocalJobQueue
+from comfypin.queue.local_queue import LocalJobQueue
 from comfypin.queue.sqlite import JobStore
 from tests.support.server import Server, serving
 from tests.support.small_disk import SmallDisk, small_disk
 from tests.support.workflows import picture
-from tests.unit.queue.test_scheduler import Work, a_queue, send, state
+from tests.unit.queue.test_local_queue import Work, a_queue, send, state
 
 pytestmark = pytest.mark.needs("unshare")
 

@@ -11,10 +11,10 @@ from comfypin.retry import RetryPolicy
 from comfypin.storage.local import LocalStore
 from comfypin.sync.delivery_log import DeliveryLog
 from comfypin.sync.errors import OutboxUnusable
+from comfypin.sync.folder_watch import SyncNotice
 from comfypin.sync.outbox import Outbox
 from comfypin.sync.sync_options import SyncOptions
 from comfypin.sync.syncer import Syncer
-from comfypin.sync.watch import SyncNotice
 from tests.faults.test_serve_full_disk import a_seed
 from tests.support.small_disk import SmallDisk, small_disk
 

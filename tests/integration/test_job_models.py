@@ -21,7 +21,9 @@ from tests.support.faulty_server import FaultyServer, Reply, Request, faulty_ser
 from tests.support.job_models import bring_one, job_models
 from tests.support.model_hubs import HubRepo, civitai, hub
 from tests.support.models import safetensors, some_bytes
+from tests.support.runpod_queue import RunpodQueue, worker
 from tests.support.services import LOCK
+from tests.support.workflows import picture
 
 LORA = safetensors(some_bytes(200_000, seed=3))
 OTHER = safetensors(some_bytes(150_000, seed=4))
@@ -239,3 +241,14 @@ def test_nothing_is_left_of_a_lease_when_its_job_ends(server: FaultyServer, tmp_
     assert not BlobStore(tmp_path / ".comfypin").is_used(brought.sha256)
     with contextlib.suppress(FileNotFoundError):
         assert not list((tmp_path / ".comfypin" / "leases").iterdir())
+
+
+def test_a_runpod_worker_takes_models_with_a_job(server: FaultyServer, tmp_path: Path) -> None:
+    environ = {"MODELS_DIR": str(tmp_path), "COMFYPIN_ALLOW_MODELS": "127.0.0.1"}
+    model = {"source": f"{server.url}/a.safetensors", "folder": "loras"}
+    with RunpodQueue().running() as queue, worker(queue, "--allow-private-inputs", environ=environ):
+        queue.put("models-1", {"workflow": picture(1), "models": [model]})
+        answer = queue.wait("models-1")
+    (brought,) = answer["output"]["models"]
+    assert brought["sha256"] == digest_of(LORA).hex
+    assert (tmp_path / "loras/a.safetensors").read_bytes() == LORA

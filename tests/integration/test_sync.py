@@ -16,13 +16,13 @@ import pytest
 
 from comfypin.retry import RetryPolicy
 from comfypin.sync.delivery_log import DeliveryLog
+from comfypin.sync.folder_watch import SyncNotice
 from comfypin.sync.key_names import FileFilter
 from comfypin.sync.outbox import Outbox
 from comfypin.sync.outbox_row import OutboxRow
 from comfypin.sync.sync_events import Delivered, SyncEvent, UploadFailed
 from comfypin.sync.sync_options import SyncOptions
 from comfypin.sync.syncer import Syncer
-from comfypin.sync.watch import SyncNotice
 from tests.support.flaky_store import FlakyStore
 
 OPTIONS = SyncOptions(

@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 
 from comfypin.jobs.handler import Handler
 from comfypin.queue.job_runner import QueueLimits
-from comfypin.queue.scheduler import LocalJobQueue
+from comfypin.queue.local_queue import LocalJobQueue
 from comfypin.queue.sqlite import JobStore
 from comfypin.queue.webhook import Webhooks
 from comfypin.server.app import make_app
@@ -21,7 +21,7 @@ from comfypin.server.comfy_api.idempotency import IdempotencyKeys
 from comfypin.server.comfy_api.lent_keys import LentKeys
 from comfypin.server.comfy_api.output_assets import ForeignOutputs
 from comfypin.server.comfy_api.records import Records
-from comfypin.server.site import Site
+from comfypin.server.server_state import Site
 from tests.support.services import a_service
 
 UPLOAD_BYTES = 1_000_000

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from comfypin.workflow.convert.graph import ConvertedWorkflow, convert_workflow
+from comfypin.workflow.convert.build_prompt import ConvertedWorkflow, convert_workflow
 from comfypin.workflow.object_info import Catalogue
 
 IMAGE: list[Any] = ["IMAGE", {}]

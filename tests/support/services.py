@@ -6,7 +6,7 @@ from comfypin.http.client import HttpClient
 from comfypin.http.deadline import Deadline
 from comfypin.jobs.handler import JobService, OpenSink
 from comfypin.jobs.input_files import InputFetcher, InputLimits
-from comfypin.jobs.request import OutputWish, S3Wish
+from comfypin.jobs.job_input import OutputWish, S3Wish
 from comfypin.jobs.workflow_library import WorkflowLibrary
 from comfypin.lock.codec import read_lock
 from comfypin.outputs.inline import InlineSink

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from comfypin.digest import JsonValue
-from comfypin.workflow.convert.graph import ConvertedWorkflow, convert_workflow
+from comfypin.workflow.convert.build_prompt import ConvertedWorkflow, convert_workflow
 from comfypin.workflow.object_info import Catalogue
 from tests.support.node_list import CATALOGUE, definition
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from comfypin.workflow.convert.graph import convert_workflow
+from comfypin.workflow.convert.build_prompt import convert_workflow
 from comfypin.workflow.errors import WorkflowInvalid
 from tools.record_comfyui.page import RECORDED_AT, ComfyPage
 

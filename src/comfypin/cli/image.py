@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from comfypin.digest import Digest
     from comfypin.http.proxies import Proxies
+    from comfypin.image.build_context import BuildContext, ImageOptions
     from comfypin.image.build_plan import ImagePlan
-    from comfypin.image.context import BuildContext, ImageOptions
     from comfypin.image.image_record import PushedImage
     from comfypin.image.interface import BuiltImage, ContainerBuilder, Report
     from comfypin.image.registry_login import Credential
@@ -116,8 +116,8 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def _build_image(arguments: argparse.Namespace) -> int:
+    from comfypin.image.build_context import ImageOptions, compute_context
     from comfypin.image.build_plan import render_label
-    from comfypin.image.context import ImageOptions, compute_context
     from comfypin.image.image_names import require_tags
     from comfypin.image.interface import BuildRequest
     from comfypin.image.own_files import collect_own_files, write_context
@@ -183,8 +183,8 @@ def _make_image_plan(
     proxies: "Proxies",
 ) -> "ImagePlan":
     from comfypin.env.install.wheel_size import unpacked_sizes
+    from comfypin.image.build_context import bakes_an_env
     from comfypin.image.build_plan import INPUTS_LABEL, make_image_plan, read_label
-    from comfypin.image.context import bakes_an_env
     from comfypin.image.errors import NoSuchImage
 
     try:
@@ -272,8 +272,8 @@ def _attach_contents(
     """Attach the SBOM to the image in its registry, and return the SBOM's digest."""
     from comfypin.image.attachments import CYCLONEDX, attach_document
     from comfypin.image.image_names import registry_host
-    from comfypin.image.logins import VARIABLES, stored_credential
     from comfypin.image.registry_client import ImageRepository
+    from comfypin.image.stored_logins import VARIABLES, stored_credential
     from comfypin.lock.export import export_lock
     from comfypin.wiring import http_proxies
 

@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from comfypin.lock.model import Lock
     from comfypin.outputs.interface import OutputSink
     from comfypin.queue.job_runner import QueueLimits
-    from comfypin.queue.scheduler import LocalJobQueue
+    from comfypin.queue.local_queue import LocalJobQueue
     from comfypin.queue.sqlite import JobStore
     from comfypin.queue.steady_clock import Clock
     from comfypin.server.comfy_api.api import ComfyApi
     from comfypin.server.comfy_api.output_assets import OutputAssets
     from comfypin.server.lifecycle import OpenService
-    from comfypin.server.site import Site
+    from comfypin.server.server_state import Site
 
 log = logging.getLogger(__name__)
 
@@ -133,7 +133,7 @@ def execute(arguments: argparse.Namespace) -> int:
 
 async def _run_server(arguments: argparse.Namespace, lock: "Lock", settings: Settings) -> None:
     from comfypin import wiring
-    from comfypin.queue.scheduler import LocalJobQueue
+    from comfypin.queue.local_queue import LocalJobQueue
     from comfypin.queue.sqlite import JobStore
     from comfypin.queue.steady_clock import steady_clock
     from comfypin.queue.webhook import Webhooks
@@ -144,7 +144,7 @@ async def _run_server(arguments: argparse.Namespace, lock: "Lock", settings: Set
     from comfypin.server.connections import ConnectionLimits
     from comfypin.server.lifecycle import HostingOptions, host_server, open_sockets
     from comfypin.server.output_folder import ServedOutputFolder
-    from comfypin.server.site import Site
+    from comfypin.server.server_state import Site
 
     server_settings = settings.server
     address = arguments.host or ("0.0.0.0" if server_settings.pod_id else "127.0.0.1")  # noqa: S104 - pods are behind a proxy
@@ -164,7 +164,12 @@ async def _run_server(arguments: argparse.Namespace, lock: "Lock", settings: Set
         # One clock for jobs and assets, whose times are compared.
         clock = steady_clock()
         queue = LocalJobQueue(
-            store, webhooks, _make_queue_limits(arguments), worker_id=server_settings.pod_id or "local", clock=clock
+            store,
+            webhooks,
+            _make_queue_limits(arguments),
+            worker_id=server_settings.pod_id or "local",
+            clock=clock,
+            release=lock.version_name,
         )
         site = Site(queue, outputs)
         public_url = _find_public_url(server_settings, bound_port)

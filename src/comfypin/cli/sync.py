@@ -262,8 +262,8 @@ def _print_event(event: "SyncEvent", *, verbose: bool) -> None:
 
 
 def _describe_event(event: "SyncEvent", *, verbose: bool) -> str | None:
+    from comfypin.sync.folder_watch import SyncNotice
     from comfypin.sync.sync_events import Delivered, UploadFailed, WatchStarted
-    from comfypin.sync.watch import SyncNotice
 
     match event:
         case WatchStarted(file_count):
@@ -278,8 +278,8 @@ def _describe_event(event: "SyncEvent", *, verbose: bool) -> str | None:
 
 
 def _event_to_json(event: "SyncEvent") -> dict[str, object]:
+    from comfypin.sync.folder_watch import SyncNotice
     from comfypin.sync.sync_events import Delivered, UploadFailed, WatchStarted
-    from comfypin.sync.watch import SyncNotice
 
     match event:
         case WatchStarted(file_count):

@@ -123,7 +123,7 @@ def _count_jobs(handler: "Handler", metrics_port: int | None) -> Iterator["Handl
 def _print_schema() -> int:
     import json
 
-    from comfypin.jobs.request import job_input_schema
+    from comfypin.jobs.job_input import job_input_schema
 
     print(json.dumps(job_input_schema(), indent=2))
     return 0

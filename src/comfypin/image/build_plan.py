@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from comfypin.digest import Digest, JsonValue, canonical_json
-from comfypin.image.context import BuildContext, ImageOptions, bakes_an_env
+from comfypin.image.build_context import BuildContext, ImageOptions, bakes_an_env
 from comfypin.lock.codec import lock_digest, node_to_json, package_to_json, repo_to_json
 from comfypin.lock.model import Lock, PackagePin, RepoPin
 from comfypin.lock.torch import is_torch_family

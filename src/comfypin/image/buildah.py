@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from comfypin.atomic_files import free_bytes
-from comfypin.image.context import FIXED_TIME_S
+from comfypin.image.build_context import FIXED_TIME_S
 from comfypin.image.errors import BuildFailed, NoSuchImage, PushFailed
 from comfypin.image.image_names import is_local_registry
 from comfypin.image.interface import BuildRequest, BuiltImage, Report, request_arguments

@@ -6,7 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from comfypin import __version__
-from comfypin.image.context import BuildContext, OwnFiles
+from comfypin.image.build_context import BuildContext, OwnFiles
 from comfypin.image.errors import OwnFilesMissing
 from comfypin.tools.uv import run_uv
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from comfypin.http.client import HttpClient, HttpTransport
 from comfypin.http.deadline import Deadline
 from comfypin.http.errors import HttpError
-from comfypin.http.patient import TRANSIENT_STATUSES, is_transient
 from comfypin.http.proxies import Proxies
+from comfypin.http.read_with_retries import TRANSIENT_STATUSES, is_transient
 from comfypin.http.sockets import tls_context
 from comfypin.image.errors import AttachFailed, LoginRefused
 from comfypin.image.image_names import is_local_registry, registry_host, repository_path

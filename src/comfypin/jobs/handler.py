@@ -30,10 +30,11 @@ from comfypin.jobs.events import PhaseStarted, Requeued, RunEvent, event_to_json
 from comfypin.jobs.input_files import InputFetcher
 from comfypin.jobs.interface import JobOutcome, ProgressCallback, ignore_progress
 from comfypin.jobs.job import Job, JobResult
+from comfypin.jobs.job_input import JobInput, OutputWish, S3Wish, parse_job_input
 from comfypin.jobs.model_files import bring_job_models
 from comfypin.jobs.node_counts import NodeCounts
 from comfypin.jobs.prepare import RunRequest, prepare_job
-from comfypin.jobs.request import JobInput, OutputWish, S3Wish, parse_job_input
+from comfypin.jobs.previews import PreviewSink
 from comfypin.jobs.result_json import failed_outcome, result_to_json
 from comfypin.jobs.run import run_job
 from comfypin.jobs.workflow_library import WorkflowLibrary
@@ -87,8 +88,15 @@ class JobService:
 class Handler:
     """Runs jobs; counts the engine's crashes in a row, after the third of which the worker is worn out."""
 
-    def __init__(self, service: JobService, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        service: JobService,
+        *,
+        previews: PreviewSink | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._service = service
+        self._previews = previews
         self._clock = clock
         self._crashed_at_s = -_SAME_CRASH_S - 1
         # Of their own: addresses that hang must not keep other jobs waiting.
@@ -130,7 +138,9 @@ class Handler:
                 job = await self._prepare_job(job_id, job_input, job_folder, input_files, models)
                 prepared_s = time.monotonic()
                 watcher = _ProgressWatcher(job, progress, self._count_crash)
-                job_result = await run_job(job, engine=self._service.engine, sink=sink, on_event=watcher.note_event)
+                job_result = await run_job(
+                    job, engine=self._service.engine, sink=sink, on_event=watcher.note_event, previews=self._previews
+                )
         before = {"inputs": fetched_s - began_s, "prepare": prepared_s - brought_s}
         if models:
             before["models"] = brought_s - fetched_s

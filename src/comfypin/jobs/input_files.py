@@ -1,7 +1,7 @@
 """Fetches a job's input files into its folder: from base64, data URIs, https, s3 and gs, within limits.
 
 Addresses come from strangers: a name is resolved once, private addresses are refused unless allowed, redirects follow
-the same rules (`comfypin.http.guard`), every file has a size that it may not exceed, and all of them one deadline.
+the same rules (`comfypin.http.host_guard`), every file has a size that it may not exceed, and all of them one deadline.
 """
 
 import re
@@ -18,7 +18,7 @@ from comfypin.http.deadline import Deadline
 from comfypin.http.errors import HttpError, RequestDeadlineExceeded
 from comfypin.jobs.base64_text import decode_base64
 from comfypin.jobs.errors import InputUnusable
-from comfypin.jobs.request import JobInput
+from comfypin.jobs.job_input import JobInput
 from comfypin.machine_errors import is_full, reason_of
 from comfypin.storage.interface import ObjectStore
 from comfypin.storage.registry import SCHEMES

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from comfypin.digest import Digest
 from comfypin.jobs.events import ModelProgress, PhaseStarted, event_to_json
 from comfypin.jobs.interface import ProgressCallback
-from comfypin.jobs.request import ModelWish
+from comfypin.jobs.job_input import ModelWish
 from comfypin.models.errors import JobModelUnusable
 from comfypin.models.job_models import BroughtModel, JobModels, Report, WantedModel
 

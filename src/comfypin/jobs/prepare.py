@@ -35,7 +35,7 @@ from comfypin.workflow.parse import parse_document
 from comfypin.workflow.preflight import Preflight, run_preflight
 from comfypin.workflow.seeds import change_seeds
 from comfypin.workflow.settable_inputs import describe_inputs, input_names
-from comfypin.workflow.smoke import smoke_graph
+from comfypin.workflow.smallest_graph import smoke_graph
 from comfypin.workflow.spelling import respell_graph
 
 

@@ -4,14 +4,16 @@ import asyncio
 import contextlib
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 
+from comfypin.digest import JsonValue
 from comfypin.engine.errors import DeadlineExceeded, EngineCrashed, NodeFailed, OutputEmpty, PromptLost
 from comfypin.engine.interface import (
     Engine,
     EngineEvent,
     EngineOutput,
     NodeStarted,
+    PreviewMade,
     Prompt,
     PromptOutputs,
     Queued,
@@ -22,6 +24,7 @@ from comfypin.errors import ComfypinError, PromptError
 from comfypin.jobs.events import EventWatcher, Requeued, RunEvent
 from comfypin.jobs.job import Job, JobResult
 from comfypin.jobs.output_spool import WantedOutput, collect_outputs, open_spool
+from comfypin.jobs.previews import PreviewSink
 from comfypin.jobs.timing import Stopwatch
 from comfypin.outputs.interface import JobFacts, Output, OutputSink
 
@@ -40,7 +43,14 @@ def _ignore_event(engine_event: RunEvent) -> None:
     """Ignore an event: nobody watches this job."""
 
 
-async def run_job(job: Job, *, engine: Engine, sink: OutputSink, on_event: EventWatcher = _ignore_event) -> JobResult:
+async def run_job(
+    job: Job,
+    *,
+    engine: Engine,
+    sink: OutputSink,
+    on_event: EventWatcher = _ignore_event,
+    previews: PreviewSink | None = None,
+) -> JobResult:
     """Run the job to its last delivered output.
 
     A job whose engine dies under it is queued once more; one that only waited behind another, a few times. When the
@@ -49,7 +59,7 @@ async def run_job(job: Job, *, engine: Engine, sink: OutputSink, on_event: Event
     Raises `WorkflowRejected`, `NodeFailed`, `PromptInterrupted`, `PromptLost`, `DeadlineExceeded`, `EngineError`,
     `OutputError`, `StorageError`.
     """
-    attempt = _JobRun(job, engine=engine, sink=sink, on_event=on_event, clock=time.monotonic)
+    attempt = _JobRun(job, engine=engine, sink=sink, on_event=on_event, previews=previews, clock=time.monotonic)
     try:
         async with asyncio.timeout(job.timeout_s) as deadline:
             return await attempt.run_to_result()
@@ -64,12 +74,20 @@ async def run_job(job: Job, *, engine: Engine, sink: OutputSink, on_event: Event
 
 class _JobRun:
     def __init__(
-        self, job: Job, *, engine: Engine, sink: OutputSink, on_event: EventWatcher, clock: Callable[[], float]
+        self,
+        job: Job,
+        *,
+        engine: Engine,
+        sink: OutputSink,
+        on_event: EventWatcher,
+        previews: PreviewSink | None,
+        clock: Callable[[], float],
     ) -> None:
         self._job = job
         self._engine = engine
         self._sink = sink
         self._on_event = on_event
+        self._previews = previews
         self._warnings = list(job.warnings)
         self._is_waiting = False
         self.stopwatch = Stopwatch(clock, on_event)
@@ -138,7 +156,8 @@ class _JobRun:
             prompt_id=prompt_id,
             graph=self._job.graph,
             inputs=self._job.inputs,
-            extra_data=self._job.extra_data,
+            extra_data=self._extra_data(),
+            with_previews=self._previews is not None,
             mark=self._job.mark.text if self._job.mark is not None else None,
         )
         try:
@@ -154,6 +173,12 @@ class _JobRun:
         except BaseException:
             await self._cancel_prompt(prompt_id)
             raise
+
+    def _extra_data(self) -> Mapping[str, JsonValue]:
+        """Ask the engine for previews if somebody would see them; one from before 0.33 does not read it."""
+        if self._previews is not None and self._previews.is_wanted(self._job.id):
+            return {"preview_method": "auto", **self._job.extra_data}
+        return self._job.extra_data
 
     def _explain_failure(self, node_failure: NodeFailed) -> NodeFailed:
         """Return the failure, with a hint if the node reads the saved workflow, which API format does not hold."""
@@ -172,6 +197,10 @@ class _JobRun:
     async def _follow_events(self, events: AsyncGenerator[EngineEvent, None]) -> None:
         async for engine_event in events:
             match engine_event:
+                case PreviewMade():
+                    if self._previews is not None:
+                        self._previews.show(self._job.id, engine_event)
+                    continue
                 case Warned(message=warning_text):
                     self._warnings.append(warning_text)
                 case Queued(ahead=ahead):

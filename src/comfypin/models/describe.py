@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from comfypin.digest import Digest
-from comfypin.http.stall import StallWatch
+from comfypin.http.stall_watch import StallWatch
 from comfypin.models.errors import SourceUnavailable, UnknownSource, WrongLength
 from comfypin.models.interface import ExpectedFile, ModelSource, RemoteFile, SourceFacts, hide_secrets
 from comfypin.retry import Retry, RetryPolicy

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from comfypin.digest import Digest
 from comfypin.errors import ComfypinError
-from comfypin.http.stall import StallWatch
+from comfypin.http.stall_watch import StallWatch
 from comfypin.models.download_parts import FilePart, FileParts
 from comfypin.models.errors import SourceChanged, SourceFailed, SourceUnavailable, WrongDigest, WrongLength
 from comfypin.models.interface import ExpectedFile, ModelSource, RangeReader, RemoteFile, StopSwitch, hide_secrets

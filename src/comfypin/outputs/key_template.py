@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from comfypin.digest import Digest
 from comfypin.outputs.file_names import candidate_names, safe_name
 from comfypin.outputs.interface import JobFacts, Output
-from comfypin.storage.keys import join_key
+from comfypin.storage.object_keys import join_key
 
 DEFAULT_TEMPLATE = "{prefix}/{job_id}/{filename}"
 MANIFEST = "manifest.json"

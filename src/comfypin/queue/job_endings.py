@@ -12,10 +12,12 @@ from comfypin.jobs.metrics import Metrics
 from comfypin.queue import job_changes
 from comfypin.queue.errors import JobsNotStored
 from comfypin.queue.interface import JobRow
+from comfypin.queue.job_description import describe_end, end_described
 from comfypin.queue.job_events import JobEvents
 from comfypin.queue.live_jobs import LiveJob, LiveJobs
+from comfypin.queue.run_estimates import RunEstimates
 from comfypin.queue.sqlite import JobStore
-from comfypin.queue.status import status_body
+from comfypin.queue.status_bodies import status_body
 from comfypin.queue.steady_clock import Clock
 from comfypin.queue.webhook import Webhooks
 
@@ -35,6 +37,7 @@ class JobEndings:
         worker_id: str,
         clock: Clock,
         events: JobEvents,
+        estimates: RunEstimates,
     ) -> None:
         self._store = store
         self._jobs = jobs
@@ -43,6 +46,7 @@ class JobEndings:
         self._worker_id = worker_id
         self._clock = clock
         self._events = events
+        self._estimates = estimates
         self._background_tasks: set[asyncio.Task[None]] = set()
 
     async def end_job(self, live_job: LiveJob, end_state: JobState, outcome: JobOutcome | None = None) -> None:
@@ -55,8 +59,12 @@ class JobEndings:
         # A job's text may hold a lone surrogate, which SQLite cannot store: it is written as an escape.
         stored_error = None if error is None else str(error).encode(errors="backslashreplace").decode()
         end_change = job_changes.job_ended(live_job.row.id, end_state, ended_at, output=output_text, error=stored_error)
-        await self._store.write_until_done(end_change)
+        end = describe_end(job_output)
+        await self._store.write_until_done(end_change, end_described(live_job.row.id, end))
         live_job.row = replace(live_job.row, state=end_state, ended_at=ended_at)
+        live_job.end = end
+        if end_state == "COMPLETED" and live_job.row.started_at is not None:
+            self._estimates.note_run(live_job.description.shape, max(0.0, ended_at - live_job.row.started_at))
         self._jobs.move_to_ended(live_job)
         self._metrics.count_end(end_state, outcome)
         live_job.wake_followers()

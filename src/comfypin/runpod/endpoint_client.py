@@ -15,7 +15,7 @@ from comfypin.atomic_files import atomic_file, contained_path, write_atomically
 from comfypin.errors import OutputError
 from comfypin.http.client import HttpClient
 from comfypin.http.errors import HttpError
-from comfypin.http.patient import StatusError, iter_unless_stalled, read_with_retries
+from comfypin.http.read_with_retries import StatusError, iter_unless_stalled, read_with_retries
 from comfypin.http.response import Response
 from comfypin.retry import RetryPolicy
 from comfypin.runpod.errors import ApiRefused, ApiUnreachable, EndpointJobFailed, JobTooLarge, WaitedTooLong

@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 
 from comfypin.digest import JsonValue
 from comfypin.jobs.interface import Handle, JobOutcome
-from comfypin.jobs.request import input_of_platform_job
-from comfypin.runpod.progress import ProgressReporter
+from comfypin.jobs.job_input import input_of_platform_job
+from comfypin.runpod.progress_sender import ProgressReporter
 
 log = logging.getLogger(__name__)
 

@@ -59,3 +59,11 @@ class BodyTooBig(ComfypinError):
     def megabytes(self) -> str:
         """Return the limit in MB."""
         return f"{self.limit_bytes / 1e6:.0f}"
+
+
+@declare
+class TooManyFollowers(ComfypinError):
+    """As many event streams are open as there may be."""
+
+    template = "{following} event streams are open, as many as there may be; ask for GET /jobs, or try again later."
+    following: int

@@ -24,7 +24,7 @@ from comfypin.queue.interface import QueueWorker
 from comfypin.retry import Failures, RetryPolicy
 from comfypin.server.connections import ConnectionLimits, Connections, LimitedProtocol
 from comfypin.server.errors import PortUnusable
-from comfypin.server.site import Site
+from comfypin.server.server_state import Site
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ def _uvicorn_config(application: FastAPI, connections: Connections) -> uvicorn.C
 async def _run_jobs(site: Site, queue: QueueWorker, open_service: OpenService) -> None:
     """Open the engine, warm it, run jobs until cancelled."""
     async with open_service() as service:
-        handler = Handler(service)
+        handler = Handler(service, previews=queue.previews)
         lock: Lock = service.lock
         await warm_engine(handler, lock)
         site.open_for_jobs(service, handler)

@@ -10,8 +10,8 @@ from typing import Literal
 
 from comfypin.digest import JsonValue
 from comfypin.errors import ComfypinError
+from comfypin.jobs.job_input import ModelWish
 from comfypin.jobs.model_files import ArrivingModel, to_wanted
-from comfypin.jobs.request import ModelWish
 from comfypin.jobs.result_json import model_to_json
 from comfypin.models.interface import hide_secrets
 from comfypin.models.job_models import BroughtModel, JobModels, JobModelUse

@@ -6,14 +6,14 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from comfypin.digest import JsonValue
-from comfypin.jobs.request import parse_model_wish
+from comfypin.jobs.job_input import parse_model_wish
 from comfypin.models.errors import JobModelsRefused
 from comfypin.models.gc import BlobUse
 from comfypin.models.job_models import JobModels
 from comfypin.server.model_downloads import ModelDownloads
-from comfypin.server.requests import parse_json_body
+from comfypin.server.request_bodies import parse_json_body
 from comfypin.server.responses import JsonResponse, failure_response
-from comfypin.server.site import Site
+from comfypin.server.server_state import Site
 
 MODEL_BODY = {
     "requestBody": {

@@ -6,8 +6,8 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from comfypin.jobs.request import JobInput
-from comfypin.server.site import DescribedWorkflow
+from comfypin.jobs.job_input import JobInput
+from comfypin.server.server_state import DescribedWorkflow
 
 _MS: dict[str, Any] = {"type": "integer", "minimum": 1, "maximum": 604_800_000}
 _JOB_REQUEST: dict[str, Any] = {

@@ -23,7 +23,7 @@ from comfypin.settings.errors import SettingMissing
 from comfypin.storage.azure_settings import AzureSettings
 from comfypin.storage.errors import ChecksumMismatch, NotStored, ObjectMissing, PayloadUnreadable, SigningImpossible
 from comfypin.storage.interface import Payload, StoredObject
-from comfypin.storage.keys import join_key
+from comfypin.storage.object_keys import join_key
 from comfypin.storage.payload_file import open_payload, read_whole, require_as_hashed
 from comfypin.storage.redaction import redact_library_logs
 from comfypin.storage.retry import StoreRetry

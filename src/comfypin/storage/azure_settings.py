@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 from comfypin.http.proxies import Proxies
 from comfypin.settings.errors import SettingInvalid
+from comfypin.storage.bucket_variables import BucketVariables
 from comfypin.storage.endpoint import parse_server_address
 from comfypin.storage.interface import DEFAULT_RETRIES, LONGEST_SIGNED_URL_S, BucketSettings
-from comfypin.storage.variables import BucketVariables
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from comfypin.addresses import normalize_host
 from comfypin.settings.errors import SettingInvalid
-from comfypin.storage.keys import encode_key
+from comfypin.storage.object_keys import encode_key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,7 @@ from comfypin.storage.errors import (
 )
 from comfypin.storage.gcs_settings import GcsSettings
 from comfypin.storage.interface import Payload, StoredObject
-from comfypin.storage.keys import join_key
+from comfypin.storage.object_keys import join_key
 from comfypin.storage.payload_file import open_payload, require_as_hashed
 from comfypin.storage.retry import StoreRetry
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from comfypin.http.proxies import Proxies
 from comfypin.settings.errors import SettingInvalid
+from comfypin.storage.bucket_variables import BucketVariables
 from comfypin.storage.endpoint import parse_server_address
 from comfypin.storage.interface import DEFAULT_RETRIES, LONGEST_SIGNED_URL_S, BucketSettings
-from comfypin.storage.variables import BucketVariables
 
 DEFAULT_BASE_SLEEP_S = 0.5
 _KEY, _KEY_AS_JSON = "GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_APPLICATION_CREDENTIALS_JSON"

@@ -10,7 +10,7 @@ from comfypin.atomic_files import atomic_file, contained_path, write_atomically
 from comfypin.digest import CHUNK_BYTES, Digest
 from comfypin.storage.errors import KeyInvalid, ObjectMissing, SigningImpossible, StoreFull
 from comfypin.storage.interface import Payload, StoredObject
-from comfypin.storage.keys import require_valid_key
+from comfypin.storage.object_keys import require_valid_key
 from comfypin.storage.payload_file import copy_and_hash, payload_changed
 
 # Files have no media type and metadata, so each object's are in a small file in this folder beside the objects.

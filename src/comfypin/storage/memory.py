@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from comfypin.digest import CHUNK_BYTES
 from comfypin.storage.errors import ObjectMissing
 from comfypin.storage.interface import Payload, StoredObject
-from comfypin.storage.keys import require_valid_key
+from comfypin.storage.object_keys import require_valid_key
 from comfypin.storage.payload_file import open_payload, read_whole
 
 

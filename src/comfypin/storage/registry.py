@@ -13,7 +13,7 @@ from typing import Any, Protocol, cast
 from comfypin.errors import UsageError
 from comfypin.storage.errors import SdkMissing
 from comfypin.storage.interface import BucketSettings, ObjectStore
-from comfypin.storage.keys import clean_prefix
+from comfypin.storage.object_keys import clean_prefix
 
 
 class StoreModule(Protocol):

@@ -24,7 +24,7 @@ from comfypin.storage.errors import (
     TransientStorageError,
 )
 from comfypin.storage.interface import Payload, StoredObject
-from comfypin.storage.keys import join_key
+from comfypin.storage.object_keys import join_key
 from comfypin.storage.part_sizes import PART_BYTES
 from comfypin.storage.payload_file import open_payload, require_as_hashed
 from comfypin.storage.retry import StoreRetry

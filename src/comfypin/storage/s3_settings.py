@@ -11,9 +11,9 @@ from comfypin.http.proxies import Proxies
 from comfypin.settings.errors import SettingInvalid, SettingsConflict
 from comfypin.settings.state import state_folder
 from comfypin.settings.variables import require_header_safe, require_utf8
+from comfypin.storage.bucket_variables import BucketVariables, parse_bucket_name
 from comfypin.storage.endpoint import ParsedEndpoint, parse_server_address
 from comfypin.storage.interface import DEFAULT_RETRIES, LONGEST_SIGNED_URL_S, BucketSettings
-from comfypin.storage.variables import BucketVariables, parse_bucket_name
 
 Addressing = Literal["auto", "path", "virtual"]
 MOST_WHOLE_BYTES = 5 << 30  # what S3 takes in one request

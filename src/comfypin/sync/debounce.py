@@ -6,7 +6,7 @@ Times are monotonic seconds, so that a jump of the wall clock changes nothing.
 import heapq
 from dataclasses import dataclass, field
 
-from comfypin.sync.scan import Fingerprint
+from comfypin.sync.folder_scan import Fingerprint
 
 # After a close: long enough for the rename that often follows, so that no file goes out under its temporary name.
 AFTER_CLOSE_S = 0.02

@@ -2,7 +2,7 @@
 
 One thread owns it. Paths are stored as bytes, because names may not be valid text. WAL with full synchronisation:
 once a commit has returned, its rows survive a power cut. (WAL does not work on network file systems:
-`sync/snapshot.py` carries the outbox from pod to pod instead.)
+`sync/outbox_snapshot.py` carries the outbox from pod to pod instead.)
 """
 
 import os
@@ -14,9 +14,9 @@ from pathlib import Path
 
 from comfypin.digest import Digest
 from comfypin.sync.errors import OutboxUnusable
+from comfypin.sync.folder_scan import Fingerprint
 from comfypin.sync.outbox_row import OutboxCounts, OutboxRow, RowState
-from comfypin.sync.scan import Fingerprint
-from comfypin.sync.snapshot import OutboxSnapshot, load_snapshot
+from comfypin.sync.outbox_snapshot import OutboxSnapshot, load_snapshot
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS files (

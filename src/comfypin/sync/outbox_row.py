@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from comfypin.digest import Digest
-from comfypin.sync.scan import Fingerprint
+from comfypin.sync.folder_scan import Fingerprint
 
 RowState = Literal["owed", "done", "gone"]
 

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from comfypin.digest import Digest
+from comfypin.sync.folder_scan import Fingerprint
 from comfypin.sync.key_names import object_key, revision_key
 from comfypin.sync.outbox import Outbox
 from comfypin.sync.outbox_row import OutboxRow
-from comfypin.sync.scan import Fingerprint
 from comfypin.sync.sync_options import OnChange
 
 

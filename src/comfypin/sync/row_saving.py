@@ -5,10 +5,10 @@ import time
 from collections.abc import Callable, Sequence
 
 from comfypin.sync.errors import OutboxUnusable
+from comfypin.sync.folder_watch import SyncNotice
 from comfypin.sync.outbox import Outbox
 from comfypin.sync.outbox_row import OutboxRow
 from comfypin.sync.sync_options import SyncOptions
-from comfypin.sync.watch import SyncNotice
 
 _SAVE_AGAIN_S = 0.5
 

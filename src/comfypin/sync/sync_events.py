@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
+from comfypin.sync.folder_watch import SyncNotice
 from comfypin.sync.outbox_row import OutboxRow
-from comfypin.sync.watch import SyncNotice
 
 
 @dataclass(frozen=True, slots=True)

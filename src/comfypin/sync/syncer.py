@@ -20,17 +20,17 @@ from comfypin.errors import ComfypinError, StorageError
 from comfypin.storage.interface import ObjectStore
 from comfypin.sync.debounce import Debouncer
 from comfypin.sync.errors import FolderMissing, OutboxUnusable
+from comfypin.sync.folder_scan import Fingerprint, is_being_written, read_fingerprint
+from comfypin.sync.folder_watch import FileClosed, FileFound, FolderWatcher, ScanEnded, Sighting, SyncNotice
 from comfypin.sync.outbox import Outbox
 from comfypin.sync.outbox_row import OutboxRow
-from comfypin.sync.remove import finish_removal, is_set_aside, remove_unchanged
+from comfypin.sync.remove_delivered import finish_removal, is_set_aside, remove_unchanged
 from comfypin.sync.revisions import RevisionPlanner
 from comfypin.sync.row_saving import save_when_possible
-from comfypin.sync.scan import Fingerprint, is_being_written, read_fingerprint
 from comfypin.sync.sync_events import Delivered, SyncEvent, UploadFailed, WatchStarted
 from comfypin.sync.sync_options import SyncOptions
 from comfypin.sync.upload_order import UploadQueue
 from comfypin.sync.uploader import UploadEnded, Uploader
-from comfypin.sync.watch import FileClosed, FileFound, FolderWatcher, ScanEnded, Sighting, SyncNotice
 
 # One core can hash faster than most networks send.
 _HASH_THREADS = 2

@@ -71,8 +71,8 @@ def _consume_url(url: str, consume: Callable[[Iterable[bytes]], T], proxies: "Pr
     # Imported late: the HTTP client loads urllib3 and TLS, which a `file:` URL does not need.
     from comfypin.http.client import HttpClient, HttpTransport
     from comfypin.http.errors import HttpError
-    from comfypin.http.patient import iter_unless_stalled, read_with_retries
     from comfypin.http.proxies import Proxies
+    from comfypin.http.read_with_retries import iter_unless_stalled, read_with_retries
 
     http_client = HttpClient(transport=HttpTransport(proxies=proxies or Proxies(), timeout_s=TIMEOUT_S))
     try:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from comfypin.http.deadline import Deadline
     from comfypin.jobs.handler import JobService, OpenSink
     from comfypin.jobs.input_files import ReadAsset
-    from comfypin.jobs.request import OutputWish, S3Wish
+    from comfypin.jobs.job_input import OutputWish, S3Wish
     from comfypin.lock.model import Lock
     from comfypin.models.job_models import JobModels
     from comfypin.outputs.delivery_settings import OutputConfig
@@ -77,7 +77,7 @@ def open_sinks(
     `private_buckets` lets jobs name private addresses. A transient failure is only logged, and so is an unset bucket:
     jobs may bring their own. Raises `ConfigError`, `StorageError` if the outputs of such a job can never be delivered.
     """
-    from comfypin.jobs.request import OutputWish
+    from comfypin.jobs.job_input import OutputWish
     from comfypin.settings.errors import SettingMissing
     from comfypin.storage.errors import TransientStorageError
     from comfypin.storage.registry import first_configured_kind
@@ -107,7 +107,7 @@ def open_sinks(
 def _open_overflow(sink_for: "OpenSink", mode: "OutputMode") -> None:
     """Open the bucket for outputs that are too big for results; only log its errors, since most jobs do not need it."""
     from comfypin.errors import StorageError
-    from comfypin.jobs.request import OutputWish
+    from comfypin.jobs.job_input import OutputWish
 
     try:
         sink_for(OutputWish(mode=mode), None)
@@ -191,7 +191,7 @@ def make_fitness_checks(lock: "Lock", settings: "Settings") -> "Mapping[str, Cal
     """Return the checks that this machine can do the lock's jobs, by name."""
     from comfypin.lock.torch import minimum_cuda
     from comfypin.models.verify import Present
-    from comfypin.runpod.fitness import fitness_checks
+    from comfypin.runpod.worker_fitness import fitness_checks
 
     def missing_models() -> list[str]:
         if lock.engine.kind != "comfyui":

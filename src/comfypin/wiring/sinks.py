@@ -138,9 +138,9 @@ def _bucket_sink(
     bucket: str | None = None,
     prefix: str | None = None,
 ) -> "BucketSink":
-    from comfypin.storage.keys import clean_prefix
+    from comfypin.storage.bucket_variables import parse_bucket_name
+    from comfypin.storage.object_keys import clean_prefix
     from comfypin.storage.registry import KINDS
-    from comfypin.storage.variables import parse_bucket_name
 
     store_kind = KINDS[mode]
     bucket_settings = store_kind.read_settings(settings.variables)

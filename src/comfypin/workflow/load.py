@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from comfypin.digest import JsonValue
-from comfypin.workflow.convert.dynamic import Choose
-from comfypin.workflow.convert.graph import ConvertedWorkflow, convert_workflow
-from comfypin.workflow.convert.pages import choose_page_rules
+from comfypin.workflow.convert.build_prompt import ConvertedWorkflow, convert_workflow
+from comfypin.workflow.convert.dynamic_prompts import Choose
+from comfypin.workflow.convert.page_versions import choose_page_rules
+from comfypin.workflow.convert.prompt_nodes import Seed
 from comfypin.workflow.convert.widgets import is_controlled
-from comfypin.workflow.convert.write import Seed
 from comfypin.workflow.document import Document
 from comfypin.workflow.filename_mark import remove_marks
 from comfypin.workflow.findings import WorkflowFinding
@@ -19,7 +19,7 @@ from comfypin.workflow.node_inputs import open_inputs
 from comfypin.workflow.object_info import Catalogue
 from comfypin.workflow.parse import parse_document
 from comfypin.workflow.replacements import replace_classes
-from comfypin.workflow.smoke import smoke_graph
+from comfypin.workflow.smallest_graph import smoke_graph
 from comfypin.workflow.text_macros import expand_texts
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
-from comfypin.workflow.convert.write import Seed
+from comfypin.workflow.convert.prompt_nodes import Seed
 from comfypin.workflow.graph import ApiGraph, ApiLink
 from comfypin.workflow.node_inputs import open_inputs
 from comfypin.workflow.object_info import Catalogue, InputSpec

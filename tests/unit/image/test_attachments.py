@@ -15,9 +15,9 @@ import pytest
 from comfypin.image.attachments import CYCLONEDX, attach_document
 from comfypin.image.errors import AttachFailed, LoginRefused
 from comfypin.image.image_names import repository_path
-from comfypin.image.logins import stored_credential
 from comfypin.image.registry_client import INDEX, MANIFEST, ImageManifest, ImageRepository, sha256_digest
 from comfypin.image.registry_login import Credential
+from comfypin.image.stored_logins import stored_credential
 from comfypin.retry import RetryPolicy
 
 IMAGE = b'{"schemaVersion": 2}'

@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
+from comfypin.image.build_context import ImageOptions, compute_context
 from comfypin.image.build_plan import ImagePlan, make_image_plan, read_label, render_label
-from comfypin.image.context import ImageOptions, compute_context
 from comfypin.lock.model import Lock, NodePin
-from tests.unit.image.test_context import COMMIT, a_lock, own
+from tests.unit.image.test_build_context import COMMIT, a_lock, own
 
 
 def plan(lock: Lock, wish: ImageOptions = ImageOptions(), known: dict[str, str] | None = None) -> ImagePlan:  # noqa: B008

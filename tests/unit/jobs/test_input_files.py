@@ -9,7 +9,7 @@ import pytest
 from comfypin.digest import Digest
 from comfypin.jobs.errors import InputUnusable
 from comfypin.jobs.input_files import InputLimits
-from comfypin.jobs.request import parse_job_input
+from comfypin.jobs.job_input import parse_job_input
 from comfypin.storage.interface import Payload
 from comfypin.testing import MemoryStore
 from tests.support.served import served

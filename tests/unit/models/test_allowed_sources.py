@@ -44,7 +44,7 @@ def test_what_is_allowed_may_be_used(entry: str, address: str) -> None:
     ],
 )
 def test_nothing_else_may_be_used(entry: str, address: str) -> None:
-    with pytest.raises(ValueError, match="may not|must be"):
+    with pytest.raises(ValueError, match=r"may not|must be"):
         allowed(entry).check(address, ValueError)
 
 

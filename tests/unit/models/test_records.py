@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from comfypin.http.stall import StallWatch
+from comfypin.http.stall_watch import StallWatch
 from comfypin.models.partial_file import PartialFile, TransferJournal
 from comfypin.models.pull_limits import FetchFailures
 from comfypin.retry import RetryPolicy

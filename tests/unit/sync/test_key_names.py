@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from comfypin.storage.keys import require_valid_key
+from comfypin.storage.object_keys import require_valid_key
 from comfypin.sync.key_names import FileFilter, object_key, revision_key
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from comfypin.sync.debounce import AFTER_CLOSE_S, Debouncer
+from comfypin.sync.folder_scan import Fingerprint, is_being_written, read_fingerprint
 from comfypin.sync.rate_limit import RateLimiter
-from comfypin.sync.remove import remove_unchanged
-from comfypin.sync.scan import Fingerprint, is_being_written, read_fingerprint
+from comfypin.sync.remove_delivered import remove_unchanged
 from comfypin.sync.upload_order import LARGE_BYTES, UploadQueue
 
 OLD, NEW = Fingerprint(1, 1, 1), Fingerprint(2, 2, 1)

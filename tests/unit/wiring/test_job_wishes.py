@@ -5,7 +5,7 @@ import pytest
 from comfypin import wiring
 from comfypin.errors import ConfigError
 from comfypin.jobs.errors import JobInvalid
-from comfypin.jobs.request import OutputWish, S3Wish
+from comfypin.jobs.job_input import OutputWish, S3Wish
 from comfypin.outputs.delivery_settings import OutputConfig
 from comfypin.outputs.image_format import ConvertingSink, ImageConversion
 from comfypin.settings.environment import Settings

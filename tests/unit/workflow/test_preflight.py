@@ -10,7 +10,7 @@ from comfypin.lock.model import Lock, ModelPin, NodePin
 from comfypin.workflow.errors import WorkflowInvalid
 from comfypin.workflow.parse import parse_graph
 from comfypin.workflow.preflight import Preflight, run_preflight
-from comfypin.workflow.smoke import smoke_graph
+from comfypin.workflow.smallest_graph import smoke_graph
 from tests.support.node_list import CATALOGUE
 
 EMPTY = {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0}}

@@ -9,9 +9,9 @@ from functools import cached_property
 from comfypin.digest import JsonValue
 from comfypin.engine.embedded.arguments import EngineArguments
 from comfypin.engine.embedded.declare import NodeClass
+from comfypin.engine.embedded.event_hub import WebsocketHub
 from comfypin.engine.embedded.executor import Executor
 from comfypin.engine.embedded.folders import EngineFolders
-from comfypin.engine.embedded.hub import WebsocketHub
 from comfypin.engine.embedded.messages import timestamp_ms
 from comfypin.engine.embedded.queue import EndedPrompt, PromptQueue, QueuedPrompt
 from comfypin.engine.embedded.validate import Validator, exception_name

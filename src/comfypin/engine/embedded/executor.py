@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from comfypin.digest import JsonValue
-from comfypin.engine.embedded.cache import CachedResult, ResultCache, compute_fingerprints, compute_signatures
 from comfypin.engine.embedded.declare import NodeClass, NodeContext, NodeValue, ShownResult
-from comfypin.engine.embedded.dynamic import ResolvedInputs, resolve_inputs
+from comfypin.engine.embedded.dynamic_inputs import ResolvedInputs, resolve_inputs
+from comfypin.engine.embedded.event_hub import WebsocketHub
+from comfypin.engine.embedded.execution_order import ExecutionOrder, is_link
 from comfypin.engine.embedded.folders import EngineFolders
-from comfypin.engine.embedded.hub import WebsocketHub
 from comfypin.engine.embedded.messages import ProgressState, node_meta, timestamp_ms
-from comfypin.engine.embedded.order import ExecutionOrder, is_link
 from comfypin.engine.embedded.queue import EndedPrompt, QueuedPrompt
-from comfypin.engine.embedded.show import show_value
+from comfypin.engine.embedded.result_cache import CachedResult, ResultCache, compute_fingerprints, compute_signatures
+from comfypin.engine.embedded.show_values import show_value
 from comfypin.engine.embedded.validate import exception_name
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from aiohttp import web
 from comfypin.atomic_files import contained_path, write_atomically
 from comfypin.digest import Digest
 from comfypin.engine.embedded.folders import EngineFolders, split_annotation
-from comfypin.engine.embedded.http import answer_trouble
+from comfypin.engine.embedded.route_helpers import answer_trouble
 
 # ComfyUI's own values for previews and masks.
 _DEFAULT_QUALITY = 90

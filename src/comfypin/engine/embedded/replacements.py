@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from comfypin.digest import JsonValue
-from comfypin.engine.embedded.order import is_link
+from comfypin.engine.embedded.execution_order import is_link
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from comfypin.digest import JsonValue
 from comfypin.engine.embedded.catalogue import describe_input
 from comfypin.engine.embedded.declare import MATCHING, NodeClass, NodeInput, NodeValue
-from comfypin.engine.embedded.dynamic import resolve_inputs
+from comfypin.engine.embedded.dynamic_inputs import resolve_inputs
 from comfypin.engine.embedded.folders import EngineFolders
 from comfypin.engine.embedded.releases import DEFAULT_RELEASE, ComfyRelease
 

@@ -5,13 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from comfypin.queue.interface import JobRow
-from comfypin.queue.scheduler import LocalJobQueue
+from comfypin.queue.local_queue import LocalJobQueue
 from comfypin.server.comfy_api.assets import Assets
 from comfypin.server.comfy_api.idempotency import IdempotencyKeys
 from comfypin.server.comfy_api.lent_keys import LentKeys
 from comfypin.server.comfy_api.output_assets import ForeignOutputs
 from comfypin.server.comfy_api.records import Records
-from comfypin.server.site import Site
+from comfypin.server.server_state import Site
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

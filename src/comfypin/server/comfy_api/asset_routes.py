@@ -18,7 +18,7 @@ from comfypin.server.comfy_api.links import Links
 from comfypin.server.comfy_api.records import Asset
 from comfypin.server.comfy_api.uploads import read_label, read_upload
 from comfypin.server.errors import BodyTooBig, RequestInvalid, RequestTooComplex
-from comfypin.server.requests import parse_json_body
+from comfypin.server.request_bodies import parse_json_body
 from comfypin.server.responses import JsonResponse
 
 _ONE_RANGE = re.compile(r"bytes=(\d{1,18}-\d{0,18}|-\d{1,18})")

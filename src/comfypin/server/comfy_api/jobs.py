@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from comfypin.digest import JsonValue
 from comfypin.queue.interface import JobRecord, JobRow
 from comfypin.queue.live_jobs import LiveJob
-from comfypin.queue.status import is_pending
+from comfypin.queue.status_bodies import is_pending
 from comfypin.server.comfy_api.api import ComfyApi
 from comfypin.server.comfy_api.asset_view import output_to_json, shown_time
 from comfypin.server.comfy_api.errors import ApiFailure, not_found

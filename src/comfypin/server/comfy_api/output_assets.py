@@ -13,7 +13,7 @@ from comfypin.errors import ComfypinError
 from comfypin.http.deadline import Deadline
 from comfypin.jobs.handler import OpenSink
 from comfypin.jobs.interface import Handle, JobOutcome, ProgressCallback, ignore_progress
-from comfypin.jobs.request import OutputWish, S3Wish
+from comfypin.jobs.job_input import OutputWish, S3Wish
 from comfypin.machine_errors import reason_of
 from comfypin.outputs.errors import OutputNotWritten
 from comfypin.outputs.image_format import ConvertingSink

@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from comfypin.errors import ComfypinError
 from comfypin.queue.errors import JobsNotStored
-from comfypin.queue.status import is_pending
+from comfypin.queue.status_bodies import is_pending
 from comfypin.server.comfy_api.api import ComfyApi
 from comfypin.server.comfy_api.asset_routes import asset_routes
 from comfypin.server.comfy_api.envelope import envelope, speaks_envelope

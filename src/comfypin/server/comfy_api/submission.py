@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from comfypin.digest import JsonValue
-from comfypin.jobs.request import MAX_INPUTS
+from comfypin.jobs.job_input import MAX_INPUTS
 from comfypin.jobs.secret_fields import holds_secret
 from comfypin.queue.job_changes import JobChange
 from comfypin.server.comfy_api import records
@@ -18,7 +18,7 @@ from comfypin.server.comfy_api.records import Asset
 from comfypin.server.comfy_api.references import AssetInput, find_references, missing_asset, name_files, with_names
 from comfypin.server.comfy_api.workflow_check import check_workflow, require_graph
 from comfypin.server.errors import NotReady
-from comfypin.server.requests import parse_json_body
+from comfypin.server.request_bodies import parse_json_body
 
 _RESERVED = ("webhook_url", "inputs")
 _API_KEY = "api_key_comfy_org"
@@ -107,6 +107,7 @@ async def submit(api: ComfyApi, submission: Submission, key: str | None) -> str:
                 webhook=None,
                 timeout_s=None,
                 ttl_s=None,
+                api="comfy",
                 job_id=job_id,
                 beside=(beside, *uses, *claimed),
             )

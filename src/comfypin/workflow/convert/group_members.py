@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from comfypin.digest import JsonValue
-from comfypin.workflow.convert.ui import type_text
+from comfypin.workflow.convert.ui_graph import type_text
 from comfypin.workflow.convert.widgets import has_widget
 from comfypin.workflow.object_info import Catalogue, InputSpec, input_specs
 

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from comfypin.workflow.convert.pages import PageRules
-from comfypin.workflow.convert.shapes import LoadedNode, types_connect
-from comfypin.workflow.convert.ui import OUTPUT_NODE, UiGraph, UiLink, UiSlot
+from comfypin.workflow.convert.loaded_nodes import LoadedNode, types_connect
+from comfypin.workflow.convert.page_versions import PageRules
+from comfypin.workflow.convert.ui_graph import OUTPUT_NODE, UiGraph, UiLink, UiSlot
 from comfypin.workflow.findings import WorkflowFinding
 
 

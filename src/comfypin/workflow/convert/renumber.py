@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from comfypin.digest import JsonValue
-from comfypin.workflow.convert.ui import UiGraph, UiLink, UiNode, UiWorkflow
+from comfypin.workflow.convert.ui_graph import UiGraph, UiLink, UiNode, UiWorkflow
 
 PROXY_WIDGETS = "proxyWidgets"
 

@@ -10,7 +10,7 @@ from enum import Enum
 from typing import TypeAlias
 
 from comfypin.digest import JsonValue
-from comfypin.workflow.convert.pages import PageRules
+from comfypin.workflow.convert.page_versions import PageRules
 from comfypin.workflow.node_inputs import COMBO, GROWING, MATCHING, default_value, option_specs
 from comfypin.workflow.object_info import InputSpec, input_specs, is_core, is_output
 

@@ -5,7 +5,12 @@ from typing import Any
 
 import pytest
 
-from comfypin.workflow.convert.dynamic import CharacterBudget, TooMuchText, expand_dynamic_prompt, remove_comments
+from comfypin.workflow.convert.dynamic_prompts import (
+    CharacterBudget,
+    TooMuchText,
+    expand_dynamic_prompt,
+    remove_comments,
+)
 from comfypin.workflow.errors import WorkflowInvalid
 from comfypin.workflow.overrides import apply_overrides, parse_override
 from tests.support.ui_graphs import CLASSES, converted, inputs, node, ui

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from comfypin.workflow.convert.pages import PAGE_1_27, PAGE_1_49, choose_page_rules
+from comfypin.workflow.convert.page_versions import PAGE_1_27, PAGE_1_49, choose_page_rules
 from comfypin.workflow.errors import WorkflowInvalid
 from tests.support.dynamic_classes import IMAGE, NEWER, growing, newer, newer_class, newer_inputs
 from tests.support.ui_graphs import CLASSES, node, ui

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from comfypin.workflow.convert.graph import convert_workflow
+from comfypin.workflow.convert.build_prompt import convert_workflow
 from comfypin.workflow.errors import WorkflowInvalid
 from comfypin.workflow.load import read_pack
 from comfypin.workflow.object_info import Catalogue

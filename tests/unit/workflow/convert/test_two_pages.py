@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from comfypin.workflow.convert.graph import convert_workflow
+from comfypin.workflow.convert.build_prompt import convert_workflow
 from comfypin.workflow.errors import WorkflowInvalid
 from tests.conftest import SHARED
 from tests.support.conversions import RECORDED_AT, catalogue_beside, differences

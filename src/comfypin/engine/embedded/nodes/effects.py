@@ -16,7 +16,7 @@ from comfypin.engine.embedded.declare import (
     image_input,
     integer_input,
 )
-from comfypin.engine.embedded.nodes.bands import match_bands
+from comfypin.engine.embedded.nodes.color_bands import match_bands
 from comfypin.engine.embedded.pixels.blur import convolve_pictures, gaussian_kernel
 from comfypin.engine.embedded.pixels.resize import resize_pictures
 from comfypin.engine.embedded.pixels.sums import cascade_sum

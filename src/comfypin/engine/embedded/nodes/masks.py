@@ -18,7 +18,7 @@ from comfypin.engine.embedded.declare import (
     integer_input,
     mask_input,
 )
-from comfypin.engine.embedded.nodes.bands import match_bands, match_count
+from comfypin.engine.embedded.nodes.color_bands import match_bands, match_count
 from comfypin.engine.embedded.pixels import interpolate
 
 _CHANNELS = ("red", "green", "blue", "alpha")

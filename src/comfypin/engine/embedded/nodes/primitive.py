@@ -4,7 +4,7 @@ import json
 
 from comfypin.digest import JsonValue
 from comfypin.engine.embedded.declare import NodeClass, NodeContext, NodeInput, NodeResult, NodeValue, ShownResult
-from comfypin.engine.embedded.show import show_value
+from comfypin.engine.embedded.show_values import show_value
 
 # sys.maxsize on a machine with 64 bits, as in ComfyUI's catalogue.
 _LARGEST = 9223372036854775807

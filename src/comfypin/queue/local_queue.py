@@ -1,0 +1,309 @@
+"""The job queue of one machine: kept in SQLite, run here."""
+
+import asyncio
+import contextlib
+import json
+import time
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+
+from comfypin.jobs.interface import RETRYABLE_STATES, Handle, JobState
+from comfypin.jobs.metrics import Metrics
+from comfypin.queue import job_changes
+from comfypin.queue.errors import JobUnknown, QueueFull, RetryRefused
+from comfypin.queue.interface import ApiName, JobCounts, JobProgress, JobRecord, JobRow
+from comfypin.queue.job_changes import JobChange
+from comfypin.queue.job_description import JobDescription, describe_job, job_described
+from comfypin.queue.job_endings import JobEndings
+from comfypin.queue.job_events import JobEvents
+from comfypin.queue.job_listing import JobFilter, ListedJob
+from comfypin.queue.job_runner import LOOK_AGAIN_S, JobRunner, QueueLimits
+from comfypin.queue.live_jobs import LiveJob, LiveJobs
+from comfypin.queue.preview_relay import PreviewRelay
+from comfypin.queue.run_estimates import RunEstimates
+from comfypin.queue.sqlite import JobStore
+from comfypin.queue.status_bodies import is_pending
+from comfypin.queue.steady_clock import Clock, steady_clock
+from comfypin.queue.webhook import Webhooks
+
+_CANCEL_WITHIN_S = 10.0
+_RETRY_AFTER_S = 5
+_REMEMBERED_RUNS = 2000
+
+
+class LocalJobQueue:
+    """Implements `ServedQueue` with a file on the local disk. Jobs that are not in memory any more are in the store."""
+
+    def __init__(
+        self,
+        store: JobStore,
+        webhooks: Webhooks,
+        queue_limits: QueueLimits,
+        *,
+        worker_id: str,
+        clock: Clock | None = None,
+        events: JobEvents | None = None,
+        release: str | None = None,
+    ) -> None:
+        self.events = events or JobEvents()
+        self._release = release
+        self._estimates = RunEstimates()
+        # One clock for all times that are compared: those of jobs that were taken, began and ended.
+        self._clock = clock or steady_clock()
+        self._store = store
+        self._limits = queue_limits
+        self._worker_id = worker_id
+        self.metrics = Metrics()
+        self._jobs = LiveJobs()
+        self._endings = JobEndings(
+            store,
+            self._jobs,
+            webhooks,
+            self.metrics,
+            worker_id=worker_id,
+            clock=self._clock,
+            events=self.events,
+            estimates=self._estimates,
+        )
+        self._previews = PreviewRelay(self.events)
+        self._runner = JobRunner(
+            store,
+            self._jobs,
+            self._endings,
+            queue_limits,
+            clock=self._clock,
+            events=self.events,
+            previews=self._previews,
+        )
+
+    # -- JobQueue -------------------------------------------------------------------------------------------------
+
+    async def accept_job(
+        self,
+        job_input: object,
+        *,
+        webhook: str | None,
+        timeout_s: float | None,
+        ttl_s: float | None,
+        api: ApiName = "runpod",
+        job_id: str | None = None,
+        beside: Sequence[JobChange] = (),
+    ) -> str:
+        """Take a job and return its id; it is on the disk from here on, together with the changes `beside` it.
+
+        Raises `QueueFull`, `JobsNotStored`.
+        """
+        self._require_room()
+        job_row = JobRow(
+            id=job_id or str(uuid.uuid4()),
+            state="IN_QUEUE",
+            webhook=webhook,
+            timeout_s=timeout_s,
+            ttl_s=ttl_s,
+            created_at=self._clock(),
+        )
+        live_job = LiveJob(job_row)
+        # Counted before it is written: clients that send at the same moment must not overfill the queue together.
+        self._jobs.add_pending(live_job)
+        try:
+            # In a thread: a large input takes a while to be walked and dumped.
+            accepted, live_job.description = await asyncio.to_thread(self._read_job, job_row, job_input, api)
+            await self._store.write_changes(accepted, job_described(job_row.id, live_job.description), *beside)
+        except BaseException:
+            self._jobs.drop_pending(live_job)
+            raise
+        self.events.publish("accepted", job_row.id)
+        self._jobs.let_begin(live_job)
+        return job_row.id
+
+    def _read_job(self, job_row: JobRow, job_input: object, api: ApiName) -> tuple[JobChange, JobDescription]:
+        return job_changes.job_accepted(job_row, job_input), describe_job(job_input, api=api, release=self._release)
+
+    async def read_record(self, job_id: str, *, wait_s: float = 0.0) -> JobRecord:
+        """Return the job once it has ended, or as it is after `wait_s` seconds. Raises `JobUnknown`."""
+        if wait_s > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    while (live_job := self._jobs.find_pending(job_id)) is not None:
+                        await live_job.changed.wait()
+        live_job = self._jobs.find_pending(job_id)
+        if live_job is not None:
+            progress = json.dumps(live_job.progress) if live_job.progress else None
+            return JobRecord(row=live_job.row, output=progress, worker_id=self._worker_id)
+        job_record = await self._store.read_record(job_id)
+        if job_record is None:
+            raise JobUnknown(job_id=job_id)
+        return replace(job_record, worker_id=self._worker_id)
+
+    async def cancel_job(self, job_id: str) -> JobState:
+        """Stop a job and return its state then.
+
+        Raises `JobUnknown`, and `JobsNotStored` if the disk refuses the end now; the job ends once it does not.
+        """
+        live_job = self._jobs.find_pending(job_id)
+        if live_job is None:
+            return (await self.read_record(job_id)).row.state
+        # Without a task it has not begun: there is nothing to cancel, and it must not begin any more.
+        if live_job.task is None:
+            self._endings.end_in_background(live_job, "CANCELLED")
+        elif not live_job.ending:
+            live_job.task.cancel()
+        await self._wait_for_end(live_job, _CANCEL_WITHIN_S)
+        return live_job.row.state
+
+    async def cancel_waiting(self) -> int:
+        """Cancel all jobs that wait; return how many those were. Raises `JobsNotStored` as `cancel_job` does."""
+        waiting_jobs = [
+            live_job for live_job in self._jobs.list_pending() if live_job.task is None and not live_job.ending
+        ]
+        for live_job in waiting_jobs:
+            self._endings.end_in_background(live_job, "CANCELLED")
+        for live_job in waiting_jobs:
+            await self._wait_for_end(live_job, _CANCEL_WITHIN_S)
+        return sum(live_job.row.state == "CANCELLED" for live_job in waiting_jobs)
+
+    async def retry_job(self, job_id: str) -> None:
+        """Run an ended job again. Raises `JobUnknown`, `RetryRefused`, `QueueFull`, `JobsNotStored`."""
+        job_row = (await self.read_record(job_id)).row
+        if job_row.state not in RETRYABLE_STATES:
+            raise RetryRefused(job_id=job_id, reason=f"it is {job_row.state}; only FAILED and TIMED_OUT jobs are")
+        if await self._store.had_secrets(job_id):
+            raise RetryRefused(job_id=job_id, reason="it came with secrets, which are not kept; send it anew")
+        self._require_room()
+        fresh = replace(job_row, state="IN_QUEUE", created_at=self._clock(), started_at=None, ended_at=None, attempts=0)
+        live_job = LiveJob(fresh, description=await self._store.read_description(job_id))
+        if self._jobs.find_pending(job_id) is not None:
+            raise RetryRefused(job_id=job_id, reason="it waits already")
+        self._jobs.add_pending(live_job)
+        try:
+            await self._store.write_changes(job_changes.job_queued_again(job_id, fresh.created_at))
+        except BaseException:
+            self._jobs.drop_pending(live_job)
+            raise
+        self.events.publish("retried", job_id)
+        self._jobs.let_begin(live_job)
+
+    # -- What Comfy API v2 asks beside --------------------------------------------------------------------------------
+
+    def find_live(self, job_id: str) -> LiveJob | None:
+        """Return the job if it has not ended, or ended a short while ago."""
+        return self._jobs.find_recent(job_id)
+
+    def waiting_place(self, job_id: str) -> int | None:
+        """Return a waiting job's place in the queue, from 1; None if it does not wait."""
+        return self._jobs.waiting_place(job_id)
+
+    async def read_input(self, job_id: str) -> object:
+        """Return what a job asked for, as far as it is kept."""
+        return await self._store.read_input(job_id)
+
+    # -- What lists and followers of all jobs ask ---------------------------------------------------------------------
+
+    def list_pending(self) -> list[LiveJob]:
+        """Return the jobs that have not ended, oldest first."""
+        return self._jobs.list_pending()
+
+    def ends_in_s(self) -> dict[str, float | None]:
+        """Return the seconds until the expected end of each job that has not ended, if its history tells."""
+        return self._estimates.ends_in_s(self._jobs.list_pending(), at_once=self._limits.max_running, now=self._clock())
+
+    async def list_jobs(self, job_filter: JobFilter) -> list[ListedJob]:
+        """Return the jobs that a filter lets through, newest first. Raises `JobsNotStored`."""
+        return await self._store.list_jobs(job_filter)
+
+    async def had_secrets(self, job_id: str) -> bool:
+        """Return whether a job came with secrets."""
+        return await self._store.had_secrets(job_id)
+
+    # -- ProgressFeed ---------------------------------------------------------------------------------------------
+
+    async def follow_progress(self, job_id: str, *, silence_s: float) -> AsyncIterator[JobProgress | None]:
+        """Yield the newest progress whenever it changes, until the job ends; None after `silence_s` without news."""
+        seen_progress: JobProgress | None = None
+        while (live_job := self._jobs.find_recent(job_id)) is not None and is_pending(live_job.row.state):
+            change_event = live_job.changed
+            if live_job.progress and live_job.progress is not seen_progress:
+                seen_progress = live_job.progress
+                yield seen_progress
+            # It may have changed while the client took the last one; then there is nothing to wait for.
+            if live_job.changed is change_event:
+                try:
+                    await asyncio.wait_for(change_event.wait(), silence_s)
+                except TimeoutError:
+                    yield None
+
+    def take_progress(self, job_id: str, *, poller: str, after: int | None) -> tuple[list[JobProgress], int]:
+        """Return a job's progress, oldest first, and how often the job has told any.
+
+        It is what came after the `after`th, or what this poller has not been given yet.
+        """
+        live_job = self._jobs.find_recent(job_id)
+        if live_job is None:
+            return [], 0
+        return live_job.take_progress(poller, after), live_job.progress_count
+
+    # -- QueueHealth ----------------------------------------------------------------------------------------------
+
+    @property
+    def trouble(self) -> str | None:
+        """Return why no jobs begin now, as a sentence, or None."""
+        if self._store.trouble is not None:
+            return self._store.trouble.message
+        return "The engine died several times in a row." if self._runner.is_worn_out else None
+
+    @property
+    def waiting_count(self) -> int:
+        """Return how many jobs wait."""
+        return self._jobs.waiting_count
+
+    @property
+    def running_count(self) -> int:
+        """Return how many jobs run."""
+        return self._jobs.running_count
+
+    async def count_jobs(self) -> JobCounts:
+        """Count the jobs that are kept. Raises `JobsNotStored`."""
+        counts_by_state = await self._store.count_by_state()
+        return JobCounts(
+            waiting=self.waiting_count,
+            running=self.running_count,
+            completed=counts_by_state["COMPLETED"],
+            failed=counts_by_state["FAILED"] + counts_by_state["TIMED_OUT"],
+            retried=await self._store.count_retries(),
+        )
+
+    @property
+    def previews(self) -> PreviewRelay:
+        """Return where previews of running jobs go."""
+        return self._previews
+
+    # -- running --------------------------------------------------------------------------------------------------
+
+    async def recover_jobs(self) -> None:
+        """Queue again what had not ended when the last server did, and post the webhooks that it owed."""
+        self._estimates.note_runs(await self._store.recent_runs(_REMEMBERED_RUNS))
+        await self._runner.recover_jobs()
+
+    async def run_jobs(self, handle: Handle) -> None:
+        """Run jobs until cancelled, or until `stop_jobs`."""
+        await self._runner.run_jobs(handle)
+
+    async def stop_jobs(self, grace_s: float) -> None:
+        """Begin no more jobs; give those that run some time, then put them back for the next server."""
+        await self._runner.stop_jobs(grace_s)
+
+    async def _wait_for_end(self, live_job: LiveJob, within_s: float) -> None:
+        """Wait for a job's end, but not for a disk that refuses it. Raises `JobsNotStored`."""
+        deadline_s = time.monotonic() + within_s
+        while self._jobs.find_pending(live_job.row.id) is not None and time.monotonic() < deadline_s:
+            if live_job.ending and self._store.trouble is not None:
+                raise self._store.trouble
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(live_job.changed.wait(), LOOK_AGAIN_S)
+
+    def _require_room(self) -> None:
+        waiting_jobs = self.waiting_count
+        if waiting_jobs >= self._limits.max_waiting:
+            self.metrics.refused.inc()
+            raise QueueFull(waiting=waiting_jobs, retry_after_s=_RETRY_AFTER_S)

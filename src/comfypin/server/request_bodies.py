@@ -1,0 +1,192 @@
+"""Parses what clients send: RunPod's body of a job, and the inputs of a workflow by name."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
+
+from comfypin.digest import JsonValue
+from comfypin.jobs.job_input import input_of_platform_job
+from comfypin.server.errors import RequestInvalid, RequestTooComplex
+from comfypin.workflow.inputs_file import overrides_by_name
+from comfypin.workflow.settable_inputs import WorkflowInput
+
+MAX_VALUES = 200_000
+"""A quarter of a second to parse; the largest workflow that we know of has a tenth of it."""
+MAX_ESCAPES = 2_000_000
+MAX_LEVELS = 100
+_TOO_DEEP = f"its JSON has more than {MAX_LEVELS} levels"
+_COUNTED_AT_ONCE = 1 << 18
+_PROXY_HOST = ".proxy.runpod.net"
+_PROXY_WAIT_MS = 90_000
+_LONGEST_MS = 7 * 86_400_000
+_ADDRESS = re.compile(r"^(https?|s3|gs)://")
+_DATA = re.compile(r"^data:[a-z]+/([a-z0-9]+)[;,]", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRequest:
+    """One job as /run takes it. Times in seconds."""
+
+    input: object
+    webhook: str | None = None
+    timeout_s: float | None = None
+    ttl_s: float | None = None
+
+
+def parse_json_body(request_body: bytes) -> object:
+    """Read a body. Raises `RequestInvalid`, `RequestTooComplex`; numbers that JSON does not have are refused.
+
+    Slow for a large body, so meant for a thread. But Python's parser holds all threads until it is done: 57 MB
+    of `[],[],...` are half a minute. So what it would make is counted first, from above: commas in texts count too.
+    """
+    mark_count = escape_count = 0
+    for start in range(0, len(request_body), _COUNTED_AT_ONCE):
+        chunk = request_body[start : start + _COUNTED_AT_ONCE]
+        mark_count += sum(map(chunk.count, (b",", b"[", b"{")))
+        escape_count += chunk.count(b"\\")
+    if mark_count > MAX_VALUES:
+        raise RequestTooComplex(what="values", most=MAX_VALUES)
+    if escape_count > MAX_ESCAPES:
+        raise RequestTooComplex(what="escaped characters", most=MAX_ESCAPES)
+    try:
+        # NaN and Infinity are Python's, not JSON's: the engine would refuse them, or worse, compute with them.
+        document = json.loads(request_body, parse_constant=_refuse_constant, parse_float=_parse_finite)
+    except RecursionError as exc:
+        raise RequestInvalid(reason=_TOO_DEEP) from exc
+    except ValueError as exc:
+        raise RequestInvalid(reason="its body is not JSON") from exc
+    _require_shallow(document)
+    return document
+
+
+def _require_shallow(document: object) -> None:
+    """Raise `RequestInvalid` for what later code, which goes down level by level, could not go through."""
+    level: list[object] = [document]
+    for _ in range(MAX_LEVELS):
+        level = [
+            item
+            for sent_value in level
+            if isinstance(sent_value, dict | list)
+            for item in (sent_value.values() if isinstance(sent_value, dict) else sent_value)
+        ]
+        if not level:
+            return
+    raise RequestInvalid(reason=_TOO_DEEP)
+
+
+def read_job_request(request_body: bytes) -> JobRequest:
+    """Read a body of /run. Raises as `parse_json_body` and `parse_job_request`."""
+    return parse_job_request(parse_json_body(request_body))
+
+
+def parse_job_request(document: object) -> JobRequest:
+    """Read RunPod's body of a job: `input`, `webhook`, `policy`, `s3Config`. Raises `RequestInvalid`.
+
+    An `input` that is JSON as a text becomes what the text says, so that all that is known of jobs holds for it too.
+    """
+    if not isinstance(document, dict):
+        raise RequestInvalid(reason="its body must be an object with `input`")
+    if document.get("input") is None:
+        raise RequestInvalid(reason="its body has no `input`")
+    webhook = document.get("webhook")
+    if webhook is not None and not _is_http_address(webhook):
+        raise RequestInvalid(reason="`webhook` must be an http:// or https:// address")
+    policy = document.get("policy")
+    if policy is not None and not isinstance(policy, dict):
+        raise RequestInvalid(reason="`policy` must be an object")
+    return JobRequest(
+        input=input_of_platform_job({**document, "input": _read_input(document["input"])}),
+        webhook=webhook,
+        timeout_s=_policy_seconds(policy or {}, "executionTimeout"),
+        ttl_s=_policy_seconds(policy or {}, "ttl"),
+    )
+
+
+def _read_input(media_input: object) -> object:
+    if not isinstance(media_input, str):
+        return media_input
+    try:
+        return parse_json_body(media_input.encode(errors="replace"))
+    except RequestInvalid as exc:
+        if _TOO_DEEP in exc.message:
+            raise
+        return media_input  # the job fails with what is wrong in it
+
+
+def longest_wait_s(hostname: str | None, asked_ms: int) -> float:
+    """Return how long a request may wait for its job's end: behind RunPod's proxy not longer than that waits.
+
+    The proxy cuts what has not begun to answer within 100 s; then the client would not even have the job's id.
+    """
+    # The host name tells: RunPod's proxy passes it on unchanged.
+    proxied = (hostname or "").endswith(_PROXY_HOST)
+    return (min(asked_ms, _PROXY_WAIT_MS) if proxied else asked_ms) / 1000
+
+
+def job_for_workflow(workflow_name: str, values: object, inputs: Sequence[WorkflowInput]) -> Mapping[str, JsonValue]:
+    """Return the job that runs a workflow of the image with inputs by name. Raises `RequestInvalid`, `OverrideInvalid`.
+
+    A file is an address, a data URI, or the name of a file beside the workflow.
+    """
+    if not isinstance(values, dict):
+        raise RequestInvalid(reason="its body must be an object of the workflow's inputs")
+    overrides = overrides_by_name(values, inputs)
+    files = {workflow_input.target: workflow_input for workflow_input in inputs if workflow_input.kind == "file"}
+    media: list[JsonValue] = []
+    changes: dict[str, JsonValue] = {}
+    for override in overrides:
+        file_input = files.get(override.target)
+        media_input = _media_input(file_input, override.value) if file_input is not None else None
+        if media_input is None:
+            changes[override.target] = override.value
+        else:
+            media.append(media_input)
+    return {"workflow_name": workflow_name, "set": changes, **({"inputs": media} if media else {})}
+
+
+def _media_input(workflow_input: WorkflowInput, sent_value: JsonValue) -> Mapping[str, JsonValue] | None:
+    if not isinstance(sent_value, str):
+        return None
+    file_name = re.sub(r"[^A-Za-z0-9_-]", "_", f"{workflow_input.node_id}-{workflow_input.input_name}")
+    if found := _DATA.match(sent_value):
+        return {"name": f"{file_name}.{found[1].lower()}", "data": sent_value, "node": workflow_input.node_id}
+    if _ADDRESS.match(sent_value):
+        suffix = PurePosixPath(re.split(r"[?#]", sent_value)[0].partition("://")[2].partition("/")[2]).suffix
+        return {"name": f"{file_name}{suffix}", "url": sent_value, "node": workflow_input.node_id}
+    return None
+
+
+def _is_http_address(sent_value: object) -> bool:
+    if not isinstance(sent_value, str) or len(sent_value) > 2000 or not sent_value.isprintable():
+        return False
+    try:
+        address_parts = urlsplit(sent_value)
+        return (
+            address_parts.scheme in ("http", "https") and bool(address_parts.hostname) and (address_parts.port or 1) > 0
+        )
+    except ValueError:
+        return False
+
+
+def _policy_seconds(policy: Mapping[str, Any], field_name: str) -> float | None:
+    sent_value = policy.get(field_name)
+    if sent_value is None:
+        return None
+    if isinstance(sent_value, bool) or not isinstance(sent_value, int | float) or not 0 < sent_value <= _LONGEST_MS:
+        raise RequestInvalid(reason=f"`policy.{field_name}` must be milliseconds, up to 7 days")
+    return sent_value / 1000
+
+
+def _parse_finite(text: str) -> float:
+    number = float(text)
+    if number in (float("inf"), float("-inf")):
+        raise ValueError(text)
+    return number
+
+
+def _refuse_constant(constant: str) -> object:
+    raise ValueError(constant)

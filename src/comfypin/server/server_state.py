@@ -1,0 +1,106 @@
+"""State that the server's routes share, with the parts that appear when the engine is ready."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from comfypin.digest import JsonValue
+from comfypin.jobs.handler import Handler, JobService
+from comfypin.jobs.interface import Handle
+from comfypin.jobs.metrics import LiveFigures
+from comfypin.queue.interface import ServedQueue
+from comfypin.server.errors import NotReady
+from comfypin.server.request_bodies import job_for_workflow
+from comfypin.workflow.inputs_file import named_inputs
+from comfypin.workflow.load import load_workflow
+from comfypin.workflow.settable_inputs import WorkflowInput, describe_inputs, input_schema
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DescribedWorkflow:
+    """One workflow of the image and what may be set in it, by name."""
+
+    name: str
+    title: str | None
+    description: str | None
+    inputs: tuple[WorkflowInput, ...]
+
+    def inputs_schema(self) -> Mapping[str, JsonValue]:
+        """Return the JSON Schema of an object that sets the workflow's inputs."""
+        schema = input_schema(self.inputs, title=self.title or self.name, description=self.description)
+        return schema if isinstance(schema, Mapping) else {}
+
+
+class Site:
+    """Holds the queue, the folder of outputs, and, once it is started, the engine with its workflows."""
+
+    def __init__(self, queue: ServedQueue, outputs: Path) -> None:
+        self.queue = queue
+        self.outputs = outputs
+        self._service: JobService | None = None
+        self._handler: Handler | None = None
+        self._stopping = False
+        self.wrap_handle: Callable[[Handle], Handle] = lambda handle: handle
+        """What an API puts around the handler of all jobs."""
+        # Before the engine is ready: dashboards should see a server that starts.
+        queue.metrics.watch_live(self._live_figures)
+
+    def open_for_jobs(self, job_service: JobService, handler: Handler) -> None:
+        """Note that the engine is ready."""
+        self._service = job_service
+        self._handler = handler
+
+    def announce_stop(self) -> None:
+        """Tell load balancers to send nothing more, because the server stops."""
+        self._stopping = True
+
+    @property
+    def is_ready(self) -> bool:
+        """Return whether jobs run now."""
+        return self._service is not None and not self._stopping
+
+    @property
+    def ping_status(self) -> int:
+        """Return the status for load balancers: 204 while starting, 200 when ready, 503 if unfit or stopping."""
+        if self._stopping or self.queue.trouble is not None:
+            return 503
+        return 200 if self.is_ready else 204
+
+    def workflow_names(self) -> tuple[str, ...]:
+        """Return the names of the image's workflows. Raises `NotReady`."""
+        return self.require_service().workflows.list_names()
+
+    async def describe_workflow(self, workflow_name: str) -> DescribedWorkflow:
+        """Describe a workflow's inputs. Raises `NotReady`, `WorkflowNotFound`, `WorkflowInvalid`, `EngineError`."""
+        job_service = self.require_service()
+        document = job_service.workflows.read_workflow(workflow_name)
+        inputs_file = job_service.workflows.inputs_file(workflow_name)
+        catalogue = await job_service.engine.catalogue()
+        graph = load_workflow(document, catalogue).graph
+        inputs = named_inputs(graph, catalogue, inputs_file) if inputs_file else describe_inputs(graph, catalogue)
+        return DescribedWorkflow(
+            name=workflow_name,
+            title=inputs_file.title if inputs_file else None,
+            description=inputs_file.description if inputs_file else None,
+            inputs=tuple(inputs),
+        )
+
+    async def make_job(self, workflow_name: str, input_values: object) -> Mapping[str, JsonValue]:
+        """Return the job that runs a workflow with these inputs.
+
+        Raises as `describe_workflow`, `RequestInvalid`, `OverrideInvalid`.
+        """
+        described = await self.describe_workflow(workflow_name)
+        return job_for_workflow(workflow_name, input_values, described.inputs)
+
+    def _live_figures(self) -> LiveFigures:
+        crash_count = self._handler.crashes if self._handler is not None else 0
+        return LiveFigures(
+            running=self.queue.running_count, engine_restarts=crash_count, waiting=self.queue.waiting_count
+        )
+
+    def require_service(self) -> JobService:
+        """Return what jobs share, once the engine is ready. Raises `NotReady`."""
+        if self._service is None:
+            raise NotReady
+        return self._service
