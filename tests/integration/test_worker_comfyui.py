@@ -15,8 +15,10 @@ import requests
 import runpod
 from PIL import Image
 
+from comfypin.client.result_outputs import outputs_of_result
+from comfypin.client.save_outputs import save_outputs
 from comfypin.http.client import HttpClient
-from comfypin.runpod.endpoint_client import run_endpoint_job, save_outputs
+from comfypin.runpod.endpoint_client import run_endpoint_job
 from comfypin.runpod.management_api import ManagementApi
 from tests.conftest import SHARED
 from tests.support.object_servers import ACCESS_KEY, SECRET_KEY, S3Server
@@ -162,7 +164,7 @@ def test_runpods_client_and_ours_are_served_at_once(
     assert colors_of(theirs[3]) == [(0, 0, 3)]
     names = [image["filename"] for output in (*theirs, *ours) for image in output["images"]]
     assert sorted(names) == [f"{who}_{number:05}_.png" for who in ("ours", "theirs") for number in range(1, 5)]
-    saved = [output for result in ours for output in save_outputs(result, tmp_path)]
+    saved = [output for result in ours for output in save_outputs(outputs_of_result(result), tmp_path, HttpClient())]
     assert sorted(str(output.path) for output in saved) == [str(tmp_path / f"ours_{n:05}_.png") for n in range(1, 5)]
     assert endpoint.health()["jobs"]["failed"] >= 0
 

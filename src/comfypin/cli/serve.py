@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from comfypin.cli.common import read_release
+from comfypin.cli.common import add_job_model_flags, open_job_models, read_release
 from comfypin.cli.flag_values import whole_number
 from comfypin.errors import UsageError
 from comfypin.settings.environment import Settings
@@ -69,6 +69,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     service_flags.add_argument(
         "--allow-private-inputs", action="store_true", help="let inputs, webhooks and s3Config name private addresses"
     )
+    add_job_model_flags(parser)
     _add_limit_flags(parser)
     parser.add_argument("--state-dir", type=Path, metavar="DIR", help="the folder that keeps jobs, on a local disk")
     parser.add_argument(
@@ -292,6 +293,7 @@ def _make_service_opener(
             lock.engine, settings, engine_url=arguments.engine_url, keep_temp=arguments.keep_temp
         )
         choice = await asyncio.to_thread(wiring.ensure_env, lock, choice, report=log.info)
+        models = await asyncio.to_thread(open_job_models, arguments, lock, choice.settings)
         async with wiring.open_engine(choice) as engine:
             yield wiring.open_service(
                 lock,
@@ -300,6 +302,7 @@ def _make_service_opener(
                 settings=settings,
                 private_inputs=allows_private,
                 read_asset=output_assets.assets.read,
+                models=models,
             )
 
     return open_service

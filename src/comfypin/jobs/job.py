@@ -8,6 +8,7 @@ from comfypin.digest import Digest, JsonValue
 from comfypin.engine.interface import InputFile
 from comfypin.jobs.caller_words import COMMAND_LINE_WORDS, CallerWords
 from comfypin.lock.model import Release
+from comfypin.models.job_models import BroughtModel
 from comfypin.outputs.interface import Delivery
 from comfypin.workflow.filename_mark import SubmissionMark
 from comfypin.workflow.graph import ApiGraph, NodeId
@@ -23,7 +24,7 @@ class Job:
     the names of the files that the graph saves, and is taken out of the outputs' names again. `warnings` are what was
     noticed while the job was prepared, `errors` what keeps some of its outputs from being made. `keeps_valid_outputs`
     says to go on without outputs that the engine refuses. `needs_saved_workflow` are nodes that ask for the saved
-    workflow and get none.
+    workflow and get none. `models` are those that the job brought.
     """
 
     id: str
@@ -41,6 +42,7 @@ class Job:
     keeps_valid_outputs: bool = False
     words: CallerWords = COMMAND_LINE_WORDS
     needs_saved_workflow: frozenset[NodeId] = frozenset()
+    models: tuple[BroughtModel, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,3 +62,4 @@ class JobResult:
     phase_s: Mapping[str, float] = field(default_factory=dict)
     node_s: Mapping[NodeId, float] = field(default_factory=dict)
     held_back: int = 0
+    models: tuple[BroughtModel, ...] = ()

@@ -12,7 +12,9 @@ from comfypin.jobs.file_integrity import find_damage
 from comfypin.jobs.job import Job
 from comfypin.lock.codec import release_identity
 from comfypin.lock.model import UNPINNED, Lock
+from comfypin.models.job_models import BroughtModel
 from comfypin.workflow.app_inputs import offered_inputs, with_shared_places
+from comfypin.workflow.brought_models import find_model_names
 from comfypin.workflow.document import Document
 from comfypin.workflow.errors import InputFileInvalid
 from comfypin.workflow.filename_mark import MarkedGraph, SubmissionMark, mark_outputs
@@ -47,7 +49,8 @@ class RunRequest:
     the names of `inputs_file` can be set, its required ones must be, and its defaults count. With
     `keeps_valid_outputs`, invalid outputs are left out, with an error in the result, if others are valid.
     `file_labels` are the files that came with the request, by name, each with what the request calls it; `words` are
-    those of whoever reads the messages.
+    those of whoever reads the messages. `models` are those that the request brought, `earlier_models` the paths, below
+    their folders, of what others brought while the engine ran.
     """
 
     document: Document
@@ -65,6 +68,8 @@ class RunRequest:
     words: CallerWords = COMMAND_LINE_WORDS
     keeps_valid_outputs: bool = False
     file_labels: Mapping[str, str] = field(default_factory=dict)
+    models: tuple[BroughtModel, ...] = ()
+    earlier_models: frozenset[str] = frozenset()
 
 
 def graph_of_document(document: Document) -> ApiGraph:
@@ -89,10 +94,13 @@ def prepare_job(request: RunRequest, *, lock: Lock | None, catalogue: Catalogue,
     wanted_files = file_inputs(graph, catalogue)
     found_files = find_files(wanted_files, request.input_folder, given=given_files)
     # Windows writes backslashes, and does not mind the case: such names become those of the catalogue.
-    respelled = respell_graph(graph, catalogue, brought=_brought_inputs(found_files))
+    own_models = tuple(model.name_in_folder for model in request.models)
+    named_models = find_model_names(graph, {*own_models, *request.earlier_models}, catalogue)
+    brought = _brought_inputs(found_files) | named_models.inputs
+    respelled = respell_graph(named_models.graph, catalogue, brought=brought)
     graph = respelled.graph
     preflight_report = _run_preflight(
-        graph, found_files, request, catalogue=catalogue, lock=lock, packs=workflow.node_packs
+        graph, found_files, request, catalogue=catalogue, lock=lock, packs=workflow.node_packs, brought=brought
     )
     findings = (*workflow.warnings, *respelled.findings, *preflight_report.findings)
     preflight_report = replace(preflight_report, findings=findings)
@@ -117,12 +125,22 @@ def prepare_job(request: RunRequest, *, lock: Lock | None, catalogue: Catalogue,
         warnings=(
             *(str(finding) for finding in findings if finding.severity == "warning"),
             *_warn_of_unmarked(marked),
+            *_warn_of_unused_models(own_models, named_models.used),
             *_warn_of_unread(request, unread_files(request.file_labels, wanted_files, found_files)),
         ),
         errors=preflight_report.left_out,
         keeps_valid_outputs=request.keeps_valid_outputs,
         words=request.words,
         needs_saved_workflow=_find_saved_workflow_readers(graph, catalogue, extra_data),
+        models=request.models,
+    )
+
+
+def _warn_of_unused_models(own_models: tuple[str, ...], used: frozenset[str]) -> tuple[str, ...]:
+    return tuple(
+        f"No node of the workflow names the model {name!r} that the job brings."
+        for name in own_models
+        if name not in used
     )
 
 
@@ -210,9 +228,10 @@ def _run_preflight(
     catalogue: Catalogue,
     lock: Lock | None,
     packs: Mapping[NodeId, str],
+    brought: frozenset[tuple[NodeId, str]],
 ) -> Preflight:
     """Return the preflight report; a missing file gets the advice that fits this caller."""
-    report = run_preflight(graph, catalogue, lock, brought=_brought_inputs(found_files), packs=packs)
+    report = run_preflight(graph, catalogue, lock, brought=brought, packs=packs)
     missing_by_input = {
         (finding.node_id, finding.input_name): finding
         for finding in missing_files(

@@ -13,6 +13,7 @@ from comfypin.jobs.errors import JobInvalid
 from comfypin.jobs.interface import JobOutcome
 from comfypin.jobs.job import JobResult
 from comfypin.jobs.node_traceback import show_traceback
+from comfypin.models.job_models import BroughtModel
 from comfypin.outputs.interface import Delivery
 from comfypin.storage.registry import SCHEMES
 from comfypin.workflow.errors import WorkflowInvalid
@@ -95,7 +96,20 @@ def _shared_fields(job_result: JobResult) -> dict[str, JsonValue]:
         "release": job_result.release.name,
         "release_digest": job_result.release.digest_text,
         "texts": {node_id: list(texts) for node_id, texts in job_result.texts.items()},
+        **({"models": [model_to_json(model) for model in job_result.models]} if job_result.models else {}),
         "seconds": {"phases": _rounded(job_result.phase_s), "nodes": _rounded(job_result.node_s)},
+    }
+
+
+def model_to_json(model: BroughtModel) -> dict[str, JsonValue]:
+    """Return what a result says of a model that its job brought."""
+    return {
+        "folder": model.folder,
+        "filename": model.filename,
+        "sha256": model.sha256.hex,
+        "size_bytes": model.size_bytes,
+        "fetched": model.fetched,
+        **({} if model.source is None else {"source": model.source}),
     }
 
 

@@ -124,6 +124,7 @@ class _JobRun:
             phase_s=self.stopwatch.phase_s,
             node_s=self.stopwatch.node_s,
             held_back=held_back,
+            models=self._job.models,
         )
 
     async def _run_prompt(self) -> tuple[str, PromptOutputs]:
@@ -275,6 +276,7 @@ class _JobRun:
             job_id=self._job.id,
             release=self._job.release,
             inputs=self._job.input_digests,
+            models={f"{model.folder}/{model.filename}": model.sha256 for model in self._job.models},
             phase_s=dict(self.stopwatch.phase_s),
         )
 

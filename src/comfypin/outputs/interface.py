@@ -55,11 +55,15 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobFacts:
-    """What a sink may write into names and manifests: the job's id, release, inputs, and seconds of its phases."""
+    """What a sink may write into names and manifests: the job's id, release, inputs, and seconds of its phases.
+
+    `models` are those that the job brought, by their paths below the models folder.
+    """
 
     job_id: str
     release: Release
     inputs: Mapping[str, Digest] = field(default_factory=dict)
+    models: Mapping[str, Digest] = field(default_factory=dict)
     phase_s: Mapping[str, float] = field(default_factory=dict)
 
 

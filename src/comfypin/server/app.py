@@ -17,6 +17,7 @@ from starlette.responses import FileResponse, Response, StreamingResponse
 from comfypin import __version__
 from comfypin.atomic_files import contained_path
 from comfypin.errors import ComfypinError, EngineError, WorkflowError
+from comfypin.models.errors import JobModelsRefused
 from comfypin.queue.errors import JobUnknown, QueueFull, RetryRefused, WebhookNotKept
 from comfypin.queue.status_bodies import health_body, status_body
 from comfypin.server.auth import AccessRules, Gate
@@ -26,8 +27,16 @@ from comfypin.server.comfy_api.envelope import PREFIX
 from comfypin.server.comfy_api.records import asset_used
 from comfypin.server.comfy_api.references import find_hashes
 from comfypin.server.comfy_api.routes import make_comfy_app, run_sweeps, unrouted
-from comfypin.server.errors import BodyTooBig, NotReady, RequestInvalid, RequestTooComplex, TooManyFollowers
+from comfypin.server.errors import (
+    BodyTooBig,
+    NotReady,
+    RequestInvalid,
+    RequestTooComplex,
+    TooManyDownloads,
+    TooManyFollowers,
+)
 from comfypin.server.job_list_routes import job_list_routes
+from comfypin.server.model_routes import model_routes
 from comfypin.server.openapi import JOB_BODY, openapi_document
 from comfypin.server.request_bodies import longest_wait_s, parse_json_body, read_job_request
 from comfypin.server.responses import JsonResponse, failure_response
@@ -51,8 +60,10 @@ _STATUS_OF_ERROR: tuple[tuple[type[ComfypinError], int], ...] = (
     (RetryRefused, 409),
     (WebhookNotKept, 409),
     (RequestInvalid, 400),
+    (TooManyDownloads, 429),
     (RequestTooComplex, 413),
     (BodyTooBig, 413),
+    (JobModelsRefused, 403),
     (NotReady, 503),
     (WorkflowError, 422),
     (EngineError, 503),
@@ -80,6 +91,7 @@ def make_app(server_site: Site, rules: AccessRules, comfy_api: ComfyApi) -> Fast
     application.include_router(job_list_routes(comfy_api.queue))
     application.include_router(_workflow_routes(server_site))
     application.include_router(webhook_routes(comfy_api.queue))
+    application.include_router(model_routes(server_site))
     application.include_router(_machine_routes(server_site, application))
     application.add_exception_handler(ComfypinError, _handle_failure)
     application.add_exception_handler(RequestValidationError, _handle_invalid)

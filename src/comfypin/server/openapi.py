@@ -49,6 +49,7 @@ TAGS = [
     {"name": "jobs", "description": "RunPod's endpoint API; the same below /v2/{endpoint}."},
     {"name": "workflows", "description": "The workflows of this server."},
     {"name": "webhooks", "description": "What could not be told to webhooks."},
+    {"name": "models", "description": "Models that are brought while the server runs."},
     {"name": "server", "description": "The server itself."},
 ]
 _WAIT_PARAMETER = {

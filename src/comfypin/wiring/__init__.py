@@ -7,6 +7,7 @@ from comfypin.wiring.models import (
     bring_models,
     inspect_lock_models,
     make_model_describer,
+    open_job_models,
     open_model_sources,
     open_model_store,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "open_bucket",
     "open_builder",
     "open_engine",
+    "open_job_models",
     "open_job_server",
     "open_model_sources",
     "open_model_store",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from comfypin.jobs.input_files import ReadAsset
     from comfypin.jobs.job_input import OutputWish, S3Wish
     from comfypin.lock.model import Lock
+    from comfypin.models.job_models import JobModels
     from comfypin.outputs.delivery_settings import OutputConfig
     from comfypin.outputs.interface import OutputSink
     from comfypin.outputs.modes import OutputMode
@@ -36,10 +37,11 @@ def open_service(
     settings: "Settings",
     private_inputs: bool = False,
     read_asset: "ReadAsset | None" = None,
+    models: "JobModels | None" = None,
 ) -> "JobService":
     """Return what the jobs of a worker or server share. `private_inputs` lets jobs name private addresses.
 
-    `read_asset` reads what was uploaded to a server.
+    `read_asset` reads what was uploaded to a server; `models` brings the models that jobs name.
     """
     from comfypin.http.client import HttpClient, HttpTransport
     from comfypin.http.sockets import tls_context
@@ -62,6 +64,7 @@ def open_service(
         ),
         open_sink=sink_for,
         workflows=WorkflowLibrary(),
+        models=models,
     )
 
 

@@ -59,7 +59,7 @@ def run_preflight(
     brought: Set[tuple[NodeId, str]] = frozenset(),
     packs: Mapping[NodeId, str] | None = None,
 ) -> Preflight:
-    """Check a graph. `brought` are the file inputs, as (node id, input name), whose files the job brings along.
+    """Check a graph. `brought` are the inputs, as (node id, input name), whose files or models the job brings.
     `packs` names the node pack of each node, if the workflow says it.
 
     An error is what ComfyUI itself refuses, for all outputs or for some, or an option that ComfyUI lets pass although
@@ -195,9 +195,12 @@ class _GraphCheck:
     def _check_value(
         self, node: ApiNode, input_value: JsonValue, input_spec: InputSpec, validation: ClassValidation
     ) -> InputRefusal | None:
+        # A model that a job brought: the engine's list may be older than the file.
+        if (node.id, input_spec.name) in self.brought and isinstance(input_value, str):
+            return None
         if names_file(node.class_type, input_spec) and isinstance(input_value, str):
             input_name, folder = split_annotation(input_value)
-            if (node.id, input_spec.name) in self.brought or folder != "input" or "/" in input_name:
+            if folder != "input" or "/" in input_name:
                 return None
             if input_spec.choices is None or input_name in input_spec.choices:
                 return None
