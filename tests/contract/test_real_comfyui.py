@@ -45,7 +45,7 @@ def kinds(answer: dict[str, Any]) -> dict[str, set[str]]:
     return {name: {item["media_type"] for item in answer[name]} for name in lists if answer[name]}
 
 
-EVERY_KIND = {"images": {"image/png"}, "videos": {"video/mp4"}, "audio": {"audio/flac"}}
+EVERY_KIND = {"images": {"image/png", "video/mp4"}, "videos": {"video/mp4"}, "audio": {"audio/flac"}}
 
 
 # -- Every door ---------------------------------------------------------------------------------------------------
@@ -191,7 +191,7 @@ async def test_a_node_that_reads_the_saved_workflow_gets_that_of_the_body(odd: W
 @names
 async def test_texts_alone_are_a_result(odd: Worker) -> None:
     output = await odd.run("20-text-only/job.json")
-    assert output["errors"] == []
+    assert "errors" not in output
     assert output["texts"]
 
 

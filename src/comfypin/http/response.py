@@ -148,8 +148,6 @@ def _explain_cause(cause: BaseException) -> HttpError | None:
     match cause:
         case exceptions.NameResolutionError():
             return HttpError("its name is not known")
-        case exceptions.ConnectTimeoutError():
-            return HttpError("it did not answer in time")
         case exceptions.NewConnectionError():
             system_error = cause.__cause__
             system_message = (
@@ -158,6 +156,9 @@ def _explain_cause(cause: BaseException) -> HttpError | None:
                 else "no connection"
             )
             return HttpError(f"it cannot be reached ({system_message})")
+        case exceptions.ConnectTimeoutError():
+            # After NewConnectionError, which is one of them.
+            return HttpError("it did not answer in time")
         case exceptions.ReadTimeoutError() | TimeoutError():
             return HttpError("it sent nothing for too long", was_sent=True)
         case exceptions.IncompleteRead() | http.client.IncompleteRead():

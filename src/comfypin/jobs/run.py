@@ -27,6 +27,7 @@ from comfypin.jobs.output_spool import WantedOutput, collect_outputs, open_spool
 from comfypin.jobs.previews import PreviewSink
 from comfypin.jobs.timing import Stopwatch
 from comfypin.outputs.interface import JobFacts, Output, OutputSink
+from comfypin.workflow.errors import WorkflowRejected
 
 _CANCEL_WITHIN_S = 5.0
 _DEATHS_OF_OTHERS = 3
@@ -89,6 +90,8 @@ class _JobRun:
         self._on_event = on_event
         self._previews = previews
         self._warnings = list(job.warnings)
+        self._errors = list(job.errors)
+        self._graph = job.graph
         self._is_waiting = False
         self.stopwatch = Stopwatch(clock, on_event)
 
@@ -117,9 +120,11 @@ class _JobRun:
             deliveries=deliveries,
             texts=prompt_outputs.texts,
             warnings=tuple(self._warnings),
+            errors=tuple(self._errors),
             phase_s=self.stopwatch.phase_s,
             node_s=self.stopwatch.node_s,
             held_back=held_back,
+            models=self._job.models,
         )
 
     async def _run_prompt(self) -> tuple[str, PromptOutputs]:
@@ -128,6 +133,10 @@ class _JobRun:
         while True:
             try:
                 return await self._run_prompt_once()
+            except WorkflowRejected as exc:
+                # Each time there are fewer outputs, so this ends.
+                if not self._leave_out(exc):
+                    raise
             except PromptLost as exc:
                 foreign_deaths += 1
                 if not (exc.restarted and self._is_waiting) or foreign_deaths > _DEATHS_OF_OTHERS:
@@ -142,6 +151,16 @@ class _JobRun:
                 under = "another job, behind which this one waited" if self._is_waiting else "it"
                 self._note_requeue(exc.reason, f"The engine died under {under} ({exc.reason}); the job")
 
+    def _leave_out(self, rejection: WorkflowRejected) -> bool:
+        """Take the outputs that the engine refused out of the graph; return whether there is another try to make."""
+        refused = [node_id for node_id in rejection.dropped if node_id in self._graph.nodes]
+        if not (refused and self._job.keeps_valid_outputs):
+            return False
+        self._graph = self._graph.without(refused)
+        sentences = rejection.problems or (rejection.reason,)
+        self._errors += [f"The outputs of node {', '.join(refused)} were left out: {said}" for said in sentences]
+        return True
+
     def _note_requeue(self, reason: str, what: str) -> None:
         self._on_event(Requeued(reason=reason))
         self._warnings.append(f"{what} was run once more.")
@@ -153,7 +172,7 @@ class _JobRun:
         prompt_id, self._is_waiting = str(uuid.uuid4()), False
         prompt = Prompt(
             prompt_id=prompt_id,
-            graph=self._job.graph,
+            graph=self._graph,
             inputs=self._job.inputs,
             extra_data=self._extra_data(),
             with_previews=self._previews is not None,
@@ -257,6 +276,7 @@ class _JobRun:
             job_id=self._job.id,
             release=self._job.release,
             inputs=self._job.input_digests,
+            models={f"{model.folder}/{model.filename}": model.sha256 for model in self._job.models},
             phase_s=dict(self.stopwatch.phase_s),
         )
 

@@ -70,11 +70,17 @@ def describe_end(output: Mapping[str, JsonValue] | None) -> JobEnd:
     """Describe a job's end by its result; None for a job that was cancelled."""
     if output is None:
         return JobEnd()
-    lists = [value for name in _OUTPUT_LISTS if isinstance(value := output.get(name), list)]
+    # A video that its node reports among its images is in two lists.
+    entries = [
+        entry
+        for name in _OUTPUT_LISTS
+        for entry in _entries(output, name)
+        if name != "images" or not isinstance(entry, Mapping) or entry.get("kind", "image") == "image"
+    ]
     warnings = output.get("warnings")
     error, error_name = output.get("error"), output.get("error_type")
     return JobEnd(
-        outputs=sum(map(len, lists)),
+        outputs=len(entries),
         warnings=len(warnings) if isinstance(warnings, list) else 0,
         error_name=None if error_name is None else str(error_name),
         error=None if error is None else str(error),
@@ -98,6 +104,11 @@ def end_described(job_id: str, end: JobEnd) -> JobChange:
         "UPDATE job_descriptions SET outputs = ?, warnings = ?, error_name = ? WHERE job_id = ?",
         (end.outputs, end.warnings, end.error_name, job_id),
     )
+
+
+def _entries(output: Mapping[str, JsonValue], name: str) -> list[JsonValue]:
+    entries = output.get(name)
+    return entries if isinstance(entries, list) else []
 
 
 def _graph_of(fields: Mapping[object, object]) -> object:

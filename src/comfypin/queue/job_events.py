@@ -103,6 +103,7 @@ class JobEvents:
         self._kept: deque[JobEvent] = deque(maxlen=kept)
         self._followers: dict[Following, None] = {}
         self._newest_previews: dict[str, JobEvent] = {}
+        self._listeners: list[Callable[[JobEvent], None]] = []
 
     def publish(self, kind: Kind, job_id: str, data: Mapping[str, JsonValue] | None = None) -> JobEvent:
         """Tell all followers; returns at once."""
@@ -114,10 +115,16 @@ class JobEvents:
             self._newest_previews[job_id] = event
         elif kind == "ended":
             self._newest_previews.pop(job_id, None)
+        for listener in self._listeners:
+            listener(event)
         for follower in tuple(self._followers):
             if follower.job_id in (None, job_id) and (kind != "preview" or follower.with_previews):
                 follower.put(event)
         return event
+
+    def listen(self, listener: Callable[[JobEvent], None]) -> None:
+        """Call a part of the server for every event, for ever; it must return at once, and asks for no previews."""
+        self._listeners.append(listener)
 
     def subscribe(self, job_id: str | None, *, after: int | None = None, with_previews: bool = True) -> Following:
         """Follow a job, or all: first what is kept of the events since `after`, then what happens from now on."""

@@ -23,9 +23,11 @@ from comfypin.queue.live_jobs import LiveJob, LiveJobs
 from comfypin.queue.preview_relay import PreviewRelay
 from comfypin.queue.run_estimates import RunEstimates
 from comfypin.queue.sqlite import JobStore
-from comfypin.queue.status_bodies import is_pending
+from comfypin.queue.status_bodies import is_pending, status_body
 from comfypin.queue.steady_clock import Clock, steady_clock
 from comfypin.queue.webhook import Webhooks
+from comfypin.queue.webhook_events import WebhookEvents
+from comfypin.queue.webhook_records import EventName, events_chosen
 
 _CANCEL_WITHIN_S = 10.0
 _RETRY_AFTER_S = 5
@@ -56,10 +58,11 @@ class LocalJobQueue:
         self._worker_id = worker_id
         self.metrics = Metrics()
         self._jobs = LiveJobs()
+        self.webhooks = WebhookEvents(store, webhooks, self.metrics, clock=self._clock, events=self.events)
         self._endings = JobEndings(
             store,
             self._jobs,
-            webhooks,
+            self.webhooks,
             self.metrics,
             worker_id=worker_id,
             clock=self._clock,
@@ -88,10 +91,12 @@ class LocalJobQueue:
         ttl_s: float | None,
         api: ApiName = "runpod",
         job_id: str | None = None,
+        webhook_events: Sequence[EventName] | None = None,
         beside: Sequence[JobChange] = (),
     ) -> str:
         """Take a job and return its id; it is on the disk from here on, together with the changes `beside` it.
 
+        Its webhook is told of its `webhook_events`, or else of its end, whichever it is.
         Raises `QueueFull`, `JobsNotStored`.
         """
         self._require_room()
@@ -109,10 +114,14 @@ class LocalJobQueue:
         try:
             # In a thread: a large input takes a while to be walked and dumped.
             accepted, live_job.description = await asyncio.to_thread(self._read_job, job_row, job_input, api)
-            await self._store.write_changes(accepted, job_described(job_row.id, live_job.description), *beside)
+            described = job_described(job_row.id, live_job.description)
+            chosen = [events_chosen(job_row.id, webhook_events)] if webhook_events is not None else []
+            await self._store.write_changes(accepted, described, *chosen, *beside)
         except BaseException:
             self._jobs.drop_pending(live_job)
             raise
+        if webhook_events is not None:
+            self.webhooks.follow(job_row, webhook_events)
         self.events.publish("accepted", job_row.id)
         self._jobs.let_begin(live_job)
         return job_row.id
@@ -181,6 +190,7 @@ class LocalJobQueue:
         except BaseException:
             self._jobs.drop_pending(live_job)
             raise
+        await self.webhooks.follow_again(fresh)
         self.events.publish("retried", job_id)
         self._jobs.let_begin(live_job)
 
@@ -197,6 +207,14 @@ class LocalJobQueue:
     async def read_input(self, job_id: str) -> object:
         """Return what a job asked for, as far as it is kept."""
         return await self._store.read_input(job_id)
+
+    async def read_status(self, job_id: str) -> bytes | None:
+        """Return the body that tells a webhook of a job's end, or None if the job is not kept or runs again."""
+        try:
+            record = await self.read_record(job_id)
+        except JobUnknown:
+            return None
+        return None if is_pending(record.row.state) else status_body(record)
 
     # -- What lists and followers of all jobs ask ---------------------------------------------------------------------
 

@@ -16,7 +16,8 @@ from starlette.responses import Response, StreamingResponse
 
 from comfypin import __version__
 from comfypin.errors import ComfypinError, EngineError, WorkflowError
-from comfypin.queue.errors import JobUnknown, QueueFull, RetryRefused
+from comfypin.models.errors import JobModelsRefused
+from comfypin.queue.errors import JobUnknown, QueueFull, RetryRefused, WebhookNotKept
 from comfypin.queue.status_bodies import health_body, status_body
 from comfypin.server.auth import AccessRules, Gate
 from comfypin.server.comfy_api.api import ComfyApi
@@ -25,8 +26,16 @@ from comfypin.server.comfy_api.envelope import PREFIX
 from comfypin.server.comfy_api.records import asset_used
 from comfypin.server.comfy_api.references import find_hashes
 from comfypin.server.comfy_api.routes import make_comfy_app, run_sweeps, unrouted
-from comfypin.server.errors import BodyTooBig, NotReady, RequestInvalid, RequestTooComplex, TooManyFollowers
+from comfypin.server.errors import (
+    BodyTooBig,
+    NotReady,
+    RequestInvalid,
+    RequestTooComplex,
+    TooManyDownloads,
+    TooManyFollowers,
+)
 from comfypin.server.job_list_routes import job_list_routes
+from comfypin.server.model_routes import model_routes
 from comfypin.server.openapi import JOB_BODY, openapi_document
 from comfypin.server.output_routes import output_routes
 from comfypin.server.page_routes import Page, page_routes
@@ -34,6 +43,7 @@ from comfypin.server.prefix import RootPath
 from comfypin.server.request_bodies import longest_wait_s, parse_json_body, read_job_request
 from comfypin.server.responses import JsonResponse, failure_response
 from comfypin.server.server_state import Site
+from comfypin.server.webhook_routes import webhook_routes
 from comfypin.server.workflow_report import workflow_check_routes
 from comfypin.workflow.errors import WorkflowNotFound
 
@@ -46,9 +56,12 @@ _STATUS_OF_ERROR: tuple[tuple[type[ComfypinError], int], ...] = (
     (JobUnknown, 404),
     (WorkflowNotFound, 404),
     (RetryRefused, 409),
+    (WebhookNotKept, 409),
     (RequestInvalid, 400),
+    (TooManyDownloads, 429),
     (RequestTooComplex, 413),
     (BodyTooBig, 413),
+    (JobModelsRefused, 403),
     (NotReady, 503),
     (WorkflowError, 422),
     (EngineError, 503),
@@ -76,6 +89,8 @@ def make_app(server_site: Site, rules: AccessRules, comfy_api: ComfyApi, page: P
     application.include_router(job_list_routes(comfy_api.queue))
     application.include_router(_workflow_routes(server_site))
     application.include_router(workflow_check_routes(server_site))
+    application.include_router(webhook_routes(comfy_api.queue))
+    application.include_router(model_routes(server_site))
     application.include_router(_machine_routes(server_site, application))
     application.include_router(output_routes(page.gallery))
     application.include_router(page_routes(rules, page))
@@ -116,6 +131,7 @@ def _endpoint_routes(server_site: Site, comfy_api: ComfyApi) -> APIRouter:
             timeout_s=job_request.timeout_s,
             ttl_s=job_request.ttl_s,
             job_id=job_id,
+            webhook_events=job_request.webhook_events,
             beside=asset_uses,
         )
 

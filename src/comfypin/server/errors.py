@@ -41,6 +41,14 @@ class RequestTooComplex(ComfypinError):
 
 
 @declare
+class TooManyDownloads(ComfypinError):
+    """As many models are being downloaded as the server takes at once."""
+
+    template = "{running} models are being downloaded, which is as many as this server takes at once; try again later."
+    running: int
+
+
+@declare
 class BodyTooBig(ComfypinError):
     """A request's body is over the server's limit."""
 

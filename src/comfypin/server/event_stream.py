@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from comfypin.digest import JsonValue
 from comfypin.queue.errors import JobsNotStored
 from comfypin.queue.job_events import FollowerTooSlow, Following, JobEvent, JobEvents
-from comfypin.server.job_summary import progress_summary
+from comfypin.queue.status_bodies import progress_summary
 from comfypin.server.job_views import JobViews
 
 _PROGRESS_EVERY_S = 0.25

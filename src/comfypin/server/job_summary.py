@@ -1,12 +1,12 @@
 """Jobs as lists, events and pages show them: one JSON everywhere. Pure."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 
 from comfypin.digest import JsonValue
 from comfypin.jobs.interface import JobState
 from comfypin.queue.interface import JobRow
 from comfypin.queue.job_description import JobDescription, JobEnd
+from comfypin.queue.status_bodies import progress_summary, shown_time
 
 
 def job_summary(
@@ -36,29 +36,6 @@ def job_summary(
         "output_count": end.outputs,
         "warnings": end.warnings,
     }
-
-
-def progress_summary(told: Mapping[str, JsonValue]) -> dict[str, JsonValue] | None:
-    """Return how far a job is out of what it told last; None if its graph does not run yet."""
-    if "nodes_total" not in told:
-        return None
-    node_id = told.get("current_node")
-    return {
-        "fraction": told.get("progress", 0.0),
-        "node_id": node_id,
-        "node_title": told.get("current_node_title") or told.get("current_node_class") or node_id,
-        "nodes_done": told.get("nodes_done"),
-        "nodes_total": told["nodes_total"],
-        "step": told.get("step"),
-        "steps": told.get("steps"),
-    }
-
-
-def shown_time(at: float | None) -> str | None:
-    """Return a time as RFC 3339 has it, in UTC."""
-    if at is None:
-        return None
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _error_summary(state: JobState, end: JobEnd) -> JsonValue:

@@ -92,6 +92,30 @@ async def test_a_rejected_workflow_names_its_nodes() -> None:
     assert "unknown checkpoint" in caught.value.message
 
 
+class DroppingEngine(FakeEngine):
+    """Refuses node 4 while it would run the others, as a node's own validation makes ComfyUI do."""
+
+    async def submit(self, prompt: Prompt) -> None:
+        if "4" in prompt.graph.nodes:
+            raise WorkflowRejected(reason="some of its outputs failed validation", dropped=["4"])
+        await super().submit(prompt)
+
+
+TWO_OUTPUTS = ApiGraph(nodes={**GRAPH.nodes, "4": replace(GRAPH.nodes["2"], id="4")})
+
+
+async def test_outputs_that_the_engine_refuses_are_left_out_with_an_error() -> None:
+    job = a_job(graph=TWO_OUTPUTS, keeps_valid_outputs=True)
+    result = await run_job(job, engine=DroppingEngine(), sink=InlineSink())
+    assert [delivery.output.node_id for delivery in result.deliveries] == ["2"]
+    assert result.errors == ("The outputs of node 4 were left out: some of its outputs failed validation",)
+
+
+async def test_outputs_that_the_engine_refuses_end_a_job_that_wants_all() -> None:
+    with pytest.raises(WorkflowRejected):
+        await run_job(a_job(graph=TWO_OUTPUTS), engine=DroppingEngine(), sink=InlineSink())
+
+
 async def test_a_failed_node_is_named() -> None:
     with pytest.raises(NodeFailed, match=r"Node 1 .*out of luck"):
         await run_job(a_job(), engine=FakeEngine(fails={"1": "out of luck"}), sink=InlineSink())

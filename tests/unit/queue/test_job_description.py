@@ -57,7 +57,8 @@ def test_pictures_in_a_graph_are_no_texts() -> None:
 
 
 def test_an_end_counts_all_kinds_of_outputs() -> None:
-    output: dict[str, JsonValue] = {"images": [{}, {}], "videos": [{}], "texts": {"1": ["a"]}, "warnings": ["b"]}
+    images: list[JsonValue] = [{}, {}, {"kind": "video"}]
+    output: dict[str, JsonValue] = {"images": images, "videos": [{}], "texts": {"1": ["a"]}, "warnings": ["b"]}
     assert describe_end(output) == JobEnd(outputs=3, warnings=1)
     failed: dict[str, JsonValue] = {"error": "It broke.", "error_type": "NodeFailed"}
     assert describe_end(failed) == JobEnd(error_name="NodeFailed", error="It broke.")
