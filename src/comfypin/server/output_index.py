@@ -8,12 +8,12 @@ A trigger, because then an output is listed exactly if its job has ended, whatev
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
 from comfypin.digest import JsonValue
 from comfypin.queue.sqlite import JobStore
+from comfypin.queue.status_bodies import shown_time
 
 OUTPUT_LISTS = ("images", "videos", "audio", "files")
 _FACTS = (
@@ -179,16 +179,13 @@ def output_to_json(output: ListedOutput, *, has_thumbnail: bool) -> dict[str, Js
         "status": output.status,
         "workflow": output.workflow,
         "release": output.release,
-        "made_at": rfc3339(output.made_at),
-        **{name: output.facts.get(name) for name, _ in _FACTS if name != "kept_as"},
+        "made_at": shown_time(output.made_at),
+        **{name: output.facts.get(name) for name, _ in _FACTS if name not in ("kept_as", "uri")},
+        # A path of this machine means nothing to clients.
+        "uri": uri if isinstance(uri := output.facts.get("uri"), str) and "://" in uri else None,
         "href": href,
         "thumbnail": f"{href}/thumbnail" if has_thumbnail else None,
     }
-
-
-def rfc3339(at: float) -> str:
-    """Return a time as clients read it: UTC, with milliseconds."""
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _conditions(wanted: OutputFilter) -> tuple[list[str], list[object]]:

@@ -20,9 +20,8 @@ from comfypin.lock.model import Lock
 from comfypin.models.target_paths import TargetRoots
 from comfypin.queue.errors import JobsNotStored
 from comfypin.queue.sqlite import JobStore
-from comfypin.queue.status_bodies import health_body
+from comfypin.queue.status_bodies import health_body, shown_time
 from comfypin.server.day_series import DaySeries, Sample
-from comfypin.server.output_index import rfc3339
 from comfypin.server.server_state import Site
 from comfypin.sync.outbox import Outbox
 
@@ -66,13 +65,13 @@ class SystemReport:
         health = health_body(await queue.count_jobs(), trouble=queue.trouble, ready=self._site.is_ready)
         return {
             "comfypin": __version__,
-            "started_at": rfc3339(self._facts.started_at),
+            "started_at": shown_time(self._facts.started_at),
             "release": self._release(),
             "engine": self._engine(),
             "jobs": health["jobs"],
             "problems": health["problems"],
             **on_disk,
-            "webhooks_owed": await self._count_owed_webhooks(),
+            "webhooks": await self._count_webhooks(),
             "series": await self.series.to_json(),
         }
 
@@ -160,14 +159,20 @@ class SystemReport:
             ]
             state |= {"done": counts.done, "owed": counts.owed, "owed_bytes": counts.owed_bytes}
             state |= {"failing": counts.failing, "failures": list(failures)}
-            state["oldest_owed_at"] = None if counts.oldest_owed_at is None else rfc3339(counts.oldest_owed_at)
+            state["oldest_owed_at"] = None if counts.oldest_owed_at is None else shown_time(counts.oldest_owed_at)
         return state
 
-    async def _count_owed_webhooks(self) -> int:
+    async def _count_webhooks(self) -> dict[str, JsonValue]:
+        """Count what webhooks are still to be told, and what was given up."""
+        query = (
+            "SELECT (SELECT COUNT(*) FROM jobs WHERE webhook_owed) + (SELECT COUNT(*) FROM webhook_events), "
+            "(SELECT COUNT(*) FROM webhook_failures)"
+        )
         try:
-            return int((await self._store.query_rows("SELECT COUNT(*) FROM jobs WHERE webhook_owed"))[0][0])
+            owed, failed = (await self._store.query_rows(query))[0]
         except JobsNotStored:
-            return 0
+            return {"owed": None, "failed": None}
+        return {"owed": owed, "failed": failed}
 
     def _take_sample(self, at: float) -> Sample:
         memory = self._gpus.read_usage()

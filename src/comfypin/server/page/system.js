@@ -81,7 +81,7 @@ export function View() {
       <${Fact} label=${t("engine restarts")}><span class=${`num ${engine.restarts ? "wrong" : ""}`}>${engine.restarts}</span><//>
       <${Fact} label="comfypin"><span class="num">${system.comfypin}</span><//>
       <${Fact} label=${t("started")}>${ago(system.started_at)}<//>
-      <${Fact} label=${t("webhooks owed")}><span class="num">${system.webhooks_owed}</span><//>
+      <${Fact} label=${t("webhooks owed")}><span class="num">${system.webhooks.owed ?? "–"}${system.webhooks.failed > 0 && html` · <span class="wrong">${t("given up", { n: system.webhooks.failed })}</span>`}</span><//>
     </dl></section>
     <section aria-label=${t("machine")} class="card panel"><h2>${t("machine")}</h2>
       ${system.gpus.map((gpu, place) => html`<${Meter} key=${place} label=${`${t("GPU memory")}${system.gpus.length > 1 ? ` ${place}` : ""}`} used=${gpu.used_bytes} total=${gpu.total_bytes} />`)}
