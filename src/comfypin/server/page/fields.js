@@ -81,9 +81,9 @@ export function Field({ input, value, onChange, rolls, onRolls, isGrouped }) {
   const [label, place] = labelOf(input, isGrouped);
   const hintId = input.description ? `${id}-hint` : undefined;
   return html`<div class=${`field field-${input.kind}`}>
-    <label class="field-name" for=${id}>${label}${place && html`<span class="dim small"> ${place}</span>`}</label>
+    <label class="field-name" for=${id} title=${input.description}>${label}${place && html`<span class="dim small"> ${place}</span>`}</label>
     <div class="field-row"><${Control} id=${id} input=${input} value=${value} onChange=${onChange} describedBy=${hintId} label=${label} />
       ${input.kind === "seed" && html`<${IconButton} icon="dice" className=${rolls ? "is-on" : ""} label=${t("random seed")} aria-pressed=${rolls ? "true" : "false"} onClick=${() => { if (!rolls) onChange(newSeed(input)); onRolls(!rolls); }} />`}</div>
-    ${input.description && html`<p id=${hintId} class="dim small">${input.description}</p>`}
+    ${input.description && html`<p id=${hintId} class=${place || isGrouped ? "visually-hidden" : "dim small"}>${input.description}</p>`}
   </div>`;
 }

@@ -2,6 +2,7 @@
 import { html, useState } from "./vendor/htm-preact.js";
 import { cancelJob, retryJob, runAgain } from "./actions.js";
 import { address, get } from "./api.js";
+import { nodeLabel } from "./fields.js";
 import { ago, bytes, clock, seconds, t } from "./i18n.js";
 import { duration, ProgressLine } from "./queue.js";
 import { canRetry, isPending, useStore } from "./store.js";
@@ -75,12 +76,19 @@ function titlesOf(input) {
   return titles;
 }
 
+// A workflow of the server is not in the job itself; its list of inputs names the nodes.
+async function nodeNames(workflow, signal) {
+  const found = workflow && (await get("workflows", {}, { signal })).find((one) => one.name === workflow);
+  return Object.fromEntries(((found && found.inputs) || []).map((input) => [input.target.slice(0, input.target.lastIndexOf(".")), input.title || nodeLabel(input)]));
+}
+
 export function View({ route }) {
   const id = route.rest[0] || "";
   const known = useStore((s) => s.jobs.get(id));
   const preview = useStore((s) => s.previews.get(id));
   const { data, error } = useLoaded((signal) => get(`jobs/${encodeURIComponent(id)}`, {}, { signal }), [id, known && known.status]);
   const job = known || data;
+  const { data: names } = useLoaded((signal) => nodeNames(job && job.workflow, signal), [job && job.workflow]);
   useTick(1000, Boolean(job && isPending(job)));
   if (!job) return html`<div class="page">${error ? html`<${Empty} title=${error.message || t("no connection")}><p><a href="#/queue">${t("to the queue")}</a></p><//>` : null}</div>`;
   const output = (data && data.output) || null;
@@ -110,7 +118,7 @@ export function View({ route }) {
       <div class="tiles">${outputs.map((one) => html`<${OutputTile} key=${one.position} jobId=${job.id} output=${one} />`)}</div></section>`}
     ${output && output.texts && Object.values(output.texts).flat().length > 0 && html`<section><h2>${t("texts")}</h2>${Object.values(output.texts).flat().map((text, place) => html`<p key=${place} class="text-output">${text}</p>`)}</section>`}
     ${phases && html`<section><h2>${t("phases")}</h2><${Timeline} spans=${phases} label=${t("phases")} /></section>`}
-    <${NodeTimes} nodes=${times.nodes} titles=${titlesOf(data && data.input)} />
+    <${NodeTimes} nodes=${times.nodes} titles=${{ ...names, ...titlesOf(data && data.input) }} />
     ${outputs.length > 0 && html`<section><h2>${t("files")}</h2><div class="scroll-x" tabindex="0" role="region" aria-label=${t("files")}><table class="table"><thead><tr><th scope="col">${t("name")}</th><th scope="col">${t("size")}</th><th scope="col">SHA-256</th></tr></thead><tbody>
       ${outputs.map((one) => html`<tr key=${one.position}><td><a href=${address(`jobs/${job.id}/outputs/${one.position}`, { download: 1 })}>${one.filename}</a></td><td class="num">${bytes(one.size_bytes)}</td>
         <td><code class="hash" title=${one.sha256}>${(one.sha256 || "").slice(0, 16)}…</code></td></tr>`)}</tbody></table></div></section>`}

@@ -101,7 +101,7 @@ export function QueueView() {
       <button type="button" class="text-button" onClick=${() => confirm(t("cancel all?", { n: waiting.length })) && post("purge-queue").catch(sayFailure)}>${t("cancel all")}</button></div>
       <ol class="lines">${waiting.slice(0, 100).map((job, place) => html`<${WaitingRow} key=${job.id} job=${job} place=${place + 1} />`)}</ol>
       ${waiting.length > 100 && html`<p class="dim">${t("and more", { n: waiting.length - 100 })}</p>`}</section>`}
-    <section aria-label=${t("ended")}>
+    ${(ended.length > 0 || isFiltered || running.length + waiting.length === 0) && html`<section aria-label=${t("ended")}>
       <div class="row wrap"><h2>${t("ended")}</h2>
         <div class="filters">
           <input type="search" placeholder=${t("search jobs")} aria-label=${t("search jobs")} value=${filter.text} onInput=${(event) => setFilter({ ...filter, text: event.currentTarget.value })} />
@@ -112,6 +112,6 @@ export function QueueView() {
         ? html`<ol class="lines">${ended.map((job) => html`<${EndedRow} key=${job.id} job=${job} />`)}</ol>`
         : html`<${Empty} title=${isFiltered ? t("nothing found") : t("no jobs yet")}>${!isFiltered && html`<p><a class="primary" href="#/run"><${Icon} name="run" /> ${t("run a workflow")}</a></p>`}<//>`}
       ${(older.next || (older.next === undefined && ended.length >= 50)) && html`<p class="center"><button type="button" disabled=${older.isBusy} onClick=${() => load(older.next || undefined)}>${t("older jobs")}</button></p>`}
-    </section>
+    </section>`}
   </div>`;
 }
