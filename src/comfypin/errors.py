@@ -131,6 +131,13 @@ class DeployError(ComfypinError):
     exit_code = 70
 
 
+class RemoteError(ComfypinError):
+    """A server of jobs could not be reached, refused, or does not know the job."""
+
+    family = "remote"
+    exit_code = 71
+
+
 class SyncError(ComfypinError):
     """A folder could not be synced."""
 

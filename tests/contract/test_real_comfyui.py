@@ -1,6 +1,7 @@
 """Jobs on a real ComfyUI (COMFYUI_DIR) through every door, and with nodes that behave as those of packs do."""
 
 import base64
+import io
 import json
 import os
 import time
@@ -12,12 +13,15 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from PIL import Image
 
 from comfypin.engine.command import comfyui_child, has_gpu
 from comfypin.engine.process import Supervision
 from comfypin.engine.standby import open_child
 from comfypin.jobs.handler import Handler
 from comfypin.lock.model import EngineSpec
+from comfypin.queue.job_events import JobEvents
+from comfypin.queue.preview_relay import PreviewRelay
 from tests.conftest import SHARED
 from tests.support.door import run_door
 from tests.support.real_comfyui import COMFYUI_DIR, a_lock, saves_of_every_kind
@@ -32,7 +36,7 @@ pytestmark = [
 
 READY_S = 280
 CASES = SHARED / "cases" / "workflows"
-PACK = Path(__file__).parents[1] / "support" / "silent_pack.py"
+SUPPORT = Path(__file__).parents[1] / "support"
 
 
 def kinds(answer: dict[str, Any]) -> dict[str, set[str]]:
@@ -41,7 +45,7 @@ def kinds(answer: dict[str, Any]) -> dict[str, set[str]]:
     return {name: {item["media_type"] for item in answer[name]} for name in lists if answer[name]}
 
 
-EVERY_KIND = {"images": {"image/png"}, "videos": {"video/mp4"}, "audio": {"audio/flac"}}
+EVERY_KIND = {"images": {"image/png", "video/mp4"}, "videos": {"video/mp4"}, "audio": {"audio/flac"}}
 
 
 # -- Every door ---------------------------------------------------------------------------------------------------
@@ -92,9 +96,10 @@ def test_a_worker_delivers_a_picture_a_video_and_a_sound(tmp_path: Path) -> None
 class Worker:
     """A handler on a ComfyUI with odd nodes, and the folder that its engine writes to."""
 
-    def __init__(self, handler: Handler, work: Path) -> None:
+    def __init__(self, handler: Handler, work: Path, events: JobEvents) -> None:
         self.handler = handler
         self.work = work
+        self.events = events
 
     async def run(self, case: str) -> Any:
         """What becomes of the case's job, or of its bare workflow."""
@@ -115,7 +120,8 @@ async def odd(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Worker]
     base, work = tmp_path_factory.mktemp("base"), tmp_path_factory.mktemp("work")
     (base / "custom_nodes").mkdir()
     (base / "custom_nodes" / "odd_nodes").symlink_to(CASES / "odd_nodes")
-    (base / "custom_nodes" / "silent_pack.py").symlink_to(PACK)
+    for pack in ("silent_pack.py", "preview_pack.py"):
+        (base / "custom_nodes" / pack).symlink_to(SUPPORT / pack)
     spec = comfyui_child(
         Path(COMFYUI_DIR),
         EngineSpec(args=("--disable-api-nodes", "--base-directory", str(base))),
@@ -124,7 +130,9 @@ async def odd(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Worker]
     )
     async with AsyncExitStack() as stack:
         engine = await stack.enter_async_context(open_child(spec, work, limits=Supervision(ready_s=READY_S)))
-        yield Worker(Handler(replace(a_service(), engine=engine)), work)
+        events = JobEvents()
+        handler = Handler(replace(a_service(), engine=engine), previews=PreviewRelay(events))
+        yield Worker(handler, work, events)
 
 
 names = pytest.mark.asyncio(loop_scope="module")
@@ -183,7 +191,7 @@ async def test_a_node_that_reads_the_saved_workflow_gets_that_of_the_body(odd: W
 @names
 async def test_texts_alone_are_a_result(odd: Worker) -> None:
     output = await odd.run("20-text-only/job.json")
-    assert output["errors"] == []
+    assert "errors" not in output
     assert output["texts"]
 
 
@@ -204,3 +212,37 @@ async def test_a_dead_engine_is_tried_once_more_and_its_reason_told(odd: Worker)
     output = await odd.run("31-engine-dies-in-a-node/exit.json")
     assert output["error_type"] == "EngineCrashed"
     assert "exit code 3" in output["error"]
+
+
+# -- Previews -----------------------------------------------------------------------------------------------------
+
+
+def shows_previews(count: int, pause_ms: int, size: int = 256) -> dict[str, Any]:
+    return {
+        "1": {"class_type": "ShowsPreviews", "inputs": {"count": count, "size": size, "pause_ms": pause_ms}},
+        "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "seen"}},
+    }
+
+
+@names
+async def test_followers_see_what_a_node_makes_twice_a_second(odd: Worker) -> None:
+    with odd.events.subscribe("seen") as following:
+        output = (await odd.handler("seen", {"workflow": shows_previews(20, 60)})).output
+        assert "error" not in output, output
+        event = await following.next_within(1)
+    assert event is not None
+    assert (event.kind, event.data["node_id"], event.data["content_type"]) == ("preview", "1", "image/jpeg")
+    with Image.open(io.BytesIO(base64.b64decode(str(event.data["data_base64"])))) as picture:
+        assert picture.size == (256, 256)
+        assert picture.convert("RGB").getpixel((9, 9))[0] > 100, "the newest of them"
+
+
+@names
+async def test_the_engine_makes_previews_only_if_somebody_looks(odd: Worker) -> None:
+    unseen = (await odd.handler("unseen", {"workflow": shows_previews(2, 1)})).output
+    with odd.events.subscribe("looked-at"):
+        seen = (await odd.handler("looked-at", {"workflow": shows_previews(3, 1)})).output
+    assert unseen["texts"] == {"1": ["none"]}
+    # Before 0.33 only the engine's own --preview-method decides.
+    assert seen["texts"] in ({"1": ["auto"]}, {"1": ["none"]})
+    assert odd.events.newest_preview("unseen") is None

@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import ROOT
 
 PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md", ROOT / "README.ru.md"]
-GROUPS = {"lock", "env", "models", "image", "runpod", "workflow"}
+GROUPS = {"lock", "env", "models", "image", "runpod", "workflow", "jobs"}
 COMMAND = re.compile(r"comfypin ([a-z][a-z-]*(?: [^\n`|#]*)?)")
 FLAG = re.compile(r"(?<!\S)--[a-z][a-z-]*")
 

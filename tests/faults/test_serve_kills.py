@@ -1,11 +1,14 @@
 """kill -9 of a server under load: every accepted job ends exactly once, none is lost."""
 
+import contextlib
 import http.client
+import json
 import sqlite3
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -97,3 +100,62 @@ def test_jobs_survive_a_kill(tmp_path: Path) -> None:
 @pytest.mark.timeout(1800)
 def test_two_thousand_jobs_of_two_hundred_clients_survive_three_kills(tmp_path: Path) -> None:
     load_and_kill(tmp_path, clients=200, jobs=2000, kills=3, within_s=900)
+
+
+def test_a_webhook_is_told_of_a_job_in_order_though_the_server_is_killed(tmp_path: Path) -> None:
+    with receiving() as receiver, serving(tmp_path, "--allow-private-inputs") as server:
+        receiver.is_deaf = True
+        taken = server.post("/run", {"input": {"workflow": picture(1)}, "webhook": receiver.url, **EVENTS})
+        assert server.ended(taken["id"])["status"] == "COMPLETED"
+        _wait_until(lambda: receiver.asked > 0, 30)
+        server.kill()
+        receiver.is_deaf = False
+        server.start(ready=False)
+        _wait_until(lambda: "COMPLETED" in receiver.names, 30)
+        assert [name for name in receiver.names if name != "progress"] == ["started", "output", "COMPLETED"]
+        assert receiver.sequence == sorted(set(receiver.sequence))
+        assert server.get("/webhooks") == {"failed": [], "next": None, "waiting": []}
+        assert server.ask("POST", "/webhooks/7/retry")[0] == 409
+
+
+EVENTS = {"webhook_events": ["completed", "output", "progress", "started"]}
+
+
+class Receiver:
+    """What a webhook was told; a deaf one answers 500."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.is_deaf = False
+        self.asked = 0
+        self.names: list[str] = []
+        self.sequence: list[int] = []
+
+    def take(self, body: bytes) -> int:
+        self.asked += 1
+        if self.is_deaf:
+            return 500
+        document = json.loads(body)
+        events = document.get("events", [])
+        self.names += [event["event"] for event in events] or [document["status"]]
+        self.sequence += [event["sequence"] for event in events]
+        return 200
+
+
+@contextlib.contextmanager
+def receiving() -> Iterator[Receiver]:
+    receiver = Receiver()
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *_args: object) -> None:
+            pass
+
+        def do_POST(self) -> None:
+            self.send_response(receiver.take(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.end_headers()
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
+        receiver.url = f"http://127.0.0.1:{listening.server_port}/hook"
+        threading.Thread(target=listening.serve_forever, args=(0.05,), daemon=True).start()
+        yield receiver
+        listening.shutdown()

@@ -125,7 +125,8 @@ async def test_outputs_and_their_manifest_are_in_the_bucket(bucket: Bucket, tmp_
 
 
 async def test_the_manifest_says_what_ran_and_what_came_out(bucket: Bucket, tmp_path: Path) -> None:
-    job = a_job(inputs={"cat.png": Digest.of(b"cat")}, phase_s={"run": 1.5})
+    models = {"loras/ink.safetensors": Digest.of(b"ink")}
+    job = a_job(inputs={"cat.png": Digest.of(b"cat")}, models=models, phase_s={"run": 1.5})
     (delivery,) = await sink_for(bucket).deliver(job, pictures(tmp_path, 1))
     manifest = json.loads(bucket.objects()["comfy/outputs/job-1/manifest.json"])
     assert (manifest["job_id"], manifest["release"], manifest["release_digest"]) == (
@@ -134,6 +135,7 @@ async def test_the_manifest_says_what_ran_and_what_came_out(bucket: Bucket, tmp_
         str(Digest.of(b"lock")),
     )
     assert manifest["inputs"] == {"cat.png": str(Digest.of(b"cat"))}
+    assert manifest["models"] == {"loras/ink.safetensors": str(Digest.of(b"ink"))}
     assert manifest["seconds"]["run"] == 1.5
     (entry,) = manifest["outputs"]
     assert entry["uri"] == delivery.uri

@@ -215,6 +215,11 @@ def test_no_path_leaves_the_outputs(server: Server, path: str) -> None:
         (b'{"input": ' + b"9" * 5000 + b"}", 400),
         (b'{"input": {"workflow": {}}, "webhook": "file:///etc/passwd"}', 400),
         (b'{"input": {"workflow": {}}, "policy": {"ttl": -1}}', 400),
+        (b'{"input": {"workflow": {}}, "webhook_events": ["started"]}', 400),
+        (b'{"input": {"workflow": {}}, "webhook": "http://x.example/", "webhook_events": []}', 400),
+        (b'{"input": {"workflow": {}}, "webhook": "http://x.example/", "webhook_events": "started"}', 400),
+        (b'{"input": {"workflow": {}}, "webhook": "http://x.example/", "webhook_events": [{}]}', 400),
+        (b'{"input": {"workflow": {}}, "webhook": "http://x.example/", "webhook_events": ["ended"]}', 400),
         (b" " * 8_000_001, 413),
     ],
 )
@@ -355,3 +360,25 @@ def test_a_token_that_met_a_full_disk_is_made_at_the_next_start(tmp_path: Path) 
             assert b"the disk is full" in done.stderr, done.stderr
             assert str(disk.path).encode() in done.stderr
             assert disk.files() == []
+
+
+def test_what_lies_in_a_private_bucket_reaches_clients_of_comfy_api_v2(moto: S3Server, tmp_path: Path) -> None:
+    bucket = moto.new_bucket("serve-private")
+    environ = {
+        "S3_BUCKET": bucket,
+        "S3_ENDPOINT_URL": moto.url,
+        "S3_PREFIX": "made/here",
+        "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+        "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+    }
+    with serving(tmp_path, environ=environ) as server:
+        ended = server.ended(server.post("/run", job(picture(1)))["id"])
+        (image,) = ended["output"]["images"]
+        assert image["uri"].startswith(f"s3://{bucket}/made/here/")
+        (output,) = server.get(f"/api/v2/jobs/{ended['id']}")["outputs"]
+        stored = moto.objects(bucket)[image["uri"].removeprefix(f"s3://{bucket}/")]
+        assert server.get_bytes(f"/api/v2/assets/{output['id']}/content") == stored
+        path = f"/api/v2/assets/{output['id']}/content"
+        status, part, headers = server.ask("GET", path, Range="bytes=1-3")
+        assert (status, part) == (206, stored[1:4])
+        assert headers["content-range"] == f"bytes 1-3/{len(stored)}"

@@ -24,8 +24,16 @@ Shapes = Iterator[tuple[str, tuple[int, ...]]]
 
 def write_tiny_checkpoint(path: Path, *, seed: int = 0) -> None:
     """The same seed gives the same bytes."""
+    _write(path, dict(_checkpoint()), seed)
+
+
+def write_tiny_vae(path: Path, *, seed: int = 0) -> None:
+    """Its decoder alone, as VAELoader takes it: some 2 MB."""
+    _write(path, dict(_autoencoder()), seed)
+
+
+def _write(path: Path, shapes: dict[str, tuple[int, ...]], seed: int) -> None:
     random = np.random.default_rng(seed)
-    shapes = dict(_checkpoint())
     header: dict[str, object] = {}
     offset = 0
     for name, shape in shapes.items():

@@ -17,6 +17,7 @@ from comfypin.errors import ComfypinError
 if TYPE_CHECKING:
     from comfypin.lock.codec import ReadLock
     from comfypin.lock.model import Lock
+    from comfypin.models.job_models import JobModels
     from comfypin.settings.environment import Settings
     from comfypin.workflow.document import Document
 
@@ -27,6 +28,46 @@ def add_home_flag(parser: argparse.ArgumentParser) -> None:
     """Add the flag --home, the same for every command that needs it."""
     parser.add_argument(
         "--home", type=Path, metavar="DIR", help="the folder of the env (default: COMFY_HOME, /opt/comfy)"
+    )
+
+
+def add_job_model_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that let jobs bring models, the same for `serve` and `worker`."""
+    from comfypin.cli.flag_values import whole_number
+
+    flags = parser.add_argument_group("models of jobs")
+    flags.add_argument(
+        "--allow-models",
+        metavar="HOST,...",
+        help="let jobs bring models from these hosts and buckets, such as huggingface.co,civitai.com,s3://mine "
+        "(default: COMFYPIN_ALLOW_MODELS, else none)",
+    )
+    flags.add_argument(
+        "--max-model-gb",
+        type=whole_number(1, 100_000),
+        metavar="N",
+        help="the largest model that a job may bring, in GB (default: COMFYPIN_MAX_MODEL_GB, else 20)",
+    )
+    flags.add_argument(
+        "--keep-models-gb",
+        type=whole_number(1, 1_000_000),
+        metavar="N",
+        help="the disk space for models that jobs brought, in GB (default: COMFYPIN_KEEP_MODELS_GB, else 100)",
+    )
+
+
+def open_job_models(arguments: argparse.Namespace, lock: "Lock", settings: "Settings") -> "JobModels | None":
+    """Return what brings the models that jobs name, as the flags say; None if they may name none."""
+    from comfypin import wiring
+    from comfypin.settings.models import split_names
+
+    return wiring.open_job_models(
+        lock,
+        settings,
+        allowed=split_names(arguments.allow_models or ""),
+        private=arguments.allow_private_inputs,
+        max_model_gb=arguments.max_model_gb,
+        keep_models_gb=arguments.keep_models_gb,
     )
 
 

@@ -54,7 +54,7 @@ def open_reporter(*, as_json: bool) -> Iterator[ProgressReporter]:
     if as_json:
         yield JsonReporter(sys.stderr.write)
     elif sys.stderr.isatty():
-        with _open_progress_bar() as progress_bar:
+        with open_progress_bar() as progress_bar:
             yield BarReporter(progress_bar)
     else:
         yield LineReporter(sys.stderr.write)
@@ -253,7 +253,7 @@ def _describe_event(event: RunEvent) -> str | None:
 
 
 @contextmanager
-def _open_progress_bar() -> "Iterator[rich.progress.Progress]":
+def open_progress_bar() -> "Iterator[rich.progress.Progress]":
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 

@@ -20,6 +20,8 @@ from comfypin.errors import Cancelled, ComfypinError, OutputError, UsageError, d
 # fast (bench/overhead).
 NOUNS = {
     "run": "run a workflow on a release, and deliver its outputs",
+    "submit": "send a workflow to a server elsewhere, follow it, and save its outputs",
+    "jobs": "list, show, watch, cancel, retry and download the jobs of a server elsewhere",
     "demo": "run the built-in demo, from the package's own data",
     "workflow": "convert and check workflows, and list their inputs",
     "lock": "make, check, compare and export locks",

@@ -1,6 +1,7 @@
 """Run a workflow on a release, and deliver its outputs.
 
-The release is a lock (--lock FILE or NAME, else LOCK_PATH, else COMFY_VERSION_NAME). The workflow is a file as
+The release is a lock (--lock FILE or NAME, else LOCK_PATH, else COMFY_VERSION_NAME). A ComfyUI that runs already
+(--engine-url) needs none: the result then says "unpinned", because nobody knows what made it. The workflow is a file as
 ComfyUI saves it (UI format), exports it (API format), or a picture that ComfyUI saved; `-` reads it from stdin, and an
 empty one, {}, is a smoke test of the engine.
 
@@ -19,7 +20,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from comfypin.cli.common import read_release, read_workflow
+from comfypin.cli.common import print_on_stderr, read_release, read_workflow
 from comfypin.cli.flag_values import parse_seconds
 from comfypin.cli.signals import run_until_stopped
 from comfypin.engine.interface import Warned
@@ -142,10 +143,10 @@ def execute(arguments: argparse.Namespace) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunPlan:
-    """Holds the parsed command line; everything that needs no engine has been checked."""
+    """Holds the parsed command line; everything that needs no engine has been checked. `lock` is None if unpinned."""
 
     request: "RunRequest"
-    lock: "Lock"
+    lock: "Lock | None"
     engine: "EngineChoice"
     sink: "OutputSink"
     mode: OutputMode
@@ -155,6 +156,7 @@ class RunPlan:
 
 def _make_plan(arguments: argparse.Namespace, settings: Settings) -> RunPlan:
     from comfypin import wiring
+    from comfypin.lock.model import EngineSpec
 
     mode = _choose_mode(arguments, settings)
     sink = wiring.make_sink(
@@ -166,9 +168,9 @@ def _make_plan(arguments: argparse.Namespace, settings: Settings) -> RunPlan:
         prefix=arguments.gcs_prefix,
         keep_in=_UNDELIVERED,
     )
-    lock = read_release(arguments.lock, settings)
+    lock = _read_lock(arguments, settings)
     engine = wiring.choose_engine(
-        lock.engine,
+        EngineSpec() if lock is None else lock.engine,
         settings.with_flags(comfy_home=arguments.comfy_home, models_dir=arguments.models_dir),
         kind=arguments.engine,
         engine_url=arguments.engine_url,
@@ -185,10 +187,24 @@ def _make_plan(arguments: argparse.Namespace, settings: Settings) -> RunPlan:
     )
 
 
+def _read_lock(arguments: argparse.Namespace, settings: Settings) -> "Lock | None":
+    """Return the lock; None if none is named and the engine is one that runs already. Raises `LockError`."""
+    from comfypin.lock.errors import LockNotNamed
+
+    try:
+        return read_release(arguments.lock, settings)
+    except LockNotNamed:
+        if arguments.engine_url is None:
+            raise
+        return None
+
+
 def _ensure_env(run_plan: RunPlan, reporter: "ProgressReporter") -> RunPlan:
     """Return the plan with an engine whose env matches the lock; the env is realized if it is missing."""
     from comfypin import wiring
 
+    if run_plan.lock is None:
+        return run_plan
     engine = wiring.ensure_env(run_plan.lock, run_plan.engine, report=reporter.report_step)
     return replace(run_plan, engine=engine)
 
@@ -274,6 +290,8 @@ def _print_result(job_result: "JobResult", run_plan: RunPlan) -> None:
 
         print(json.dumps(report_to_json(job_result), ensure_ascii=False))
         return
+    if run_plan.lock is None:
+        print_on_stderr("Unpinned: no lock says what this engine runs.")
     for node_id, texts in job_result.texts.items():
         for text in texts:
             print(f"Node {node_id} says: {text}", file=sys.stderr)

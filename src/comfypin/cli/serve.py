@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from comfypin.cli.common import read_release
+from comfypin.cli.common import add_job_model_flags, open_job_models, read_release
 from comfypin.cli.flag_values import whole_number
 from comfypin.errors import UsageError
 from comfypin.settings.environment import Settings
@@ -69,6 +69,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     service_flags.add_argument(
         "--allow-private-inputs", action="store_true", help="let inputs, webhooks and s3Config name private addresses"
     )
+    add_job_model_flags(parser)
     _add_limit_flags(parser)
     parser.add_argument("--state-dir", type=Path, metavar="DIR", help="the folder that keeps jobs, on a local disk")
     parser.add_argument(
@@ -102,7 +103,7 @@ def _add_limit_flags(parser: argparse.ArgumentParser) -> None:
         "--keep-hours", type=_COUNT, default=24, metavar="N", help="the hours that results are kept (24)"
     )
     limit_flags.add_argument(
-        "--keep-mb", type=_COUNT, default=1024, metavar="N", help="the disk space for results, in MB (1024)"
+        "--keep-mb", type=_COUNT, default=1024, metavar="N", help="the disk space for results and assets, in MB (1024)"
     )
     limit_flags.add_argument(
         "--connections",
@@ -163,7 +164,12 @@ async def _run_server(arguments: argparse.Namespace, lock: "Lock", settings: Set
         # One clock for jobs and assets, whose times are compared.
         clock = steady_clock()
         queue = LocalJobQueue(
-            store, webhooks, _make_queue_limits(arguments), worker_id=server_settings.pod_id or "local", clock=clock
+            store,
+            webhooks,
+            _make_queue_limits(arguments),
+            worker_id=server_settings.pod_id or "local",
+            clock=clock,
+            release=lock.version_name,
         )
         site = Site(queue, outputs)
         public_url = _find_public_url(server_settings, bound_port)
@@ -230,6 +236,7 @@ def _make_comfy_api(
     public_url: str | None,
     clock: "Clock",
 ) -> "ComfyApi":
+    from comfypin import wiring
     from comfypin.server.comfy_api.api import ApiLimits, ComfyApi
     from comfypin.server.comfy_api.assets import Assets
     from comfypin.server.comfy_api.idempotency import IdempotencyKeys
@@ -239,14 +246,23 @@ def _make_comfy_api(
 
     records = Records(store)
     keep_s = arguments.keep_hours * 3600.0
-    assets = Assets(records, state_folder / "assets", keep_s=keep_s, clock=clock)
+    assets = Assets(
+        records,
+        state_folder / "assets",
+        keep_s=keep_s,
+        clock=clock,
+        keep_bytes=arguments.keep_mb * 1_000_000,
+        on_job_removed=lambda job_id: queue.events.publish("removed", job_id),
+    )
+    bucket = wiring.own_bucket(arguments.settings)
     return ComfyApi(
         site=site,
         queue=queue,
         records=records,
         assets=assets,
         secrets=LentKeys(records),
-        foreign=ForeignOutputs(assets, site.outputs),
+        foreign=ForeignOutputs(assets, site.outputs, records=records, bucket=bucket),
+        bucket=bucket,
         keys=IdempotencyKeys(records, clock=clock),
         limits=ApiLimits(upload_bytes=arguments.max_asset_mb * 1_000_000, keep_s=keep_s),
         clock=clock,
@@ -277,6 +293,7 @@ def _make_service_opener(
             lock.engine, settings, engine_url=arguments.engine_url, keep_temp=arguments.keep_temp
         )
         choice = await asyncio.to_thread(wiring.ensure_env, lock, choice, report=log.info)
+        models = await asyncio.to_thread(open_job_models, arguments, lock, choice.settings)
         async with wiring.open_engine(choice) as engine:
             yield wiring.open_service(
                 lock,
@@ -285,6 +302,7 @@ def _make_service_opener(
                 settings=settings,
                 private_inputs=allows_private,
                 read_asset=output_assets.assets.read,
+                models=models,
             )
 
     return open_service

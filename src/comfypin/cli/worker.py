@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from comfypin.cli.common import read_release
+from comfypin.cli.common import add_job_model_flags, open_job_models, read_release
 from comfypin.errors import UsageError
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="seconds for running jobs after SIGTERM (20); what is not done then goes back to the platform",
     )
     parser.add_argument("--allow-private-inputs", action="store_true", help="let jobs name private addresses")
+    add_job_model_flags(parser)
     parser.add_argument(
         "--metrics-port",
         type=int,
@@ -75,11 +76,12 @@ def execute(arguments: argparse.Namespace) -> int:
     sink_for = wiring.open_sinks(settings, private_buckets=arguments.allow_private_inputs)
     engine_choice = wiring.choose_engine(lock.engine, settings, keep_temp=arguments.keep_temp)
     engine_choice = wiring.ensure_env(lock, engine_choice, report=log.info)
+    models = open_job_models(arguments, lock, engine_choice.settings)
     began_s = time.monotonic()
     with LoopThread() as loop_thread:
         engine = loop_thread.enter_context(wiring.open_engine(engine_choice))
         service = wiring.open_service(
-            lock, engine, sink_for, settings=settings, private_inputs=arguments.allow_private_inputs
+            lock, engine, sink_for, settings=settings, private_inputs=arguments.allow_private_inputs, models=models
         )
         handler = Handler(service)
         loop_thread.run_coroutine(warm_engine(handler, lock))

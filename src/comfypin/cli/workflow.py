@@ -30,7 +30,8 @@ print it. If something cannot be converted, all of it is named and nothing is pr
 _CHECK = """Check whether a workflow would run: its classes, values, links, model files (with the pin of the lock that
 provides each) and input files. Exit code 11 if it would not."""
 _INPUTS = """List what can be set in a workflow (prompts, seeds, sizes, files, models) by the names that --set takes,
-with types, ranges and current values. A NAME.inputs.toml beside the workflow can rename and limit them."""
+with types, ranges and current values. If the author chose inputs for ComfyUI's app mode, these are listed, in that
+order. A NAME.inputs.toml beside the workflow can rename and limit them."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -127,20 +128,25 @@ def _check_workflow(arguments: argparse.Namespace) -> int:
 
 
 def _list_inputs(arguments: argparse.Namespace) -> int:
-    from comfypin.workflow.inputs_file import named_inputs, read_inputs_file
+    from comfypin.workflow.app_inputs import offered_inputs
+    from comfypin.workflow.inputs_file import read_inputs_file
     from comfypin.workflow.load import load_workflow
     from comfypin.workflow.settable_inputs import MAIN_KINDS, describe_inputs, input_schema
 
     document = read_workflow(arguments.workflow)
     catalogue = _load_catalogue(arguments, _choose_lock(arguments))
-    graph = load_workflow(document, catalogue).graph
+    workflow = load_workflow(document, catalogue)
     inputs_file = None if arguments.workflow == "-" else read_inputs_file(Path(arguments.workflow))
-    if inputs_file is not None:
-        inputs: Sequence[WorkflowInput] = named_inputs(graph, catalogue, inputs_file)
-    else:
-        everything = describe_inputs(graph, catalogue)
-        # Most values of most nodes are never changed.
-        inputs = [settable for settable in everything if arguments.all or settable.kind in MAIN_KINDS]
+    offered: Sequence[WorkflowInput] = offered_inputs(workflow, catalogue, inputs_file)
+    inputs = list(offered)
+    if inputs_file is None and (arguments.all or not offered):
+        listed = {place for settable in offered for place in settable.places}
+        inputs += [
+            settable
+            for settable in describe_inputs(workflow.graph, catalogue)
+            # Most values of most nodes are never changed.
+            if (arguments.all or settable.kind in MAIN_KINDS) and (settable.node_id, settable.input_name) not in listed
+        ]
     if arguments.schema:
         title = (inputs_file.title if inputs_file else None) or Path(arguments.workflow).stem
         schema = input_schema(inputs, title=title, description=inputs_file.description if inputs_file else None)

@@ -201,6 +201,7 @@ class HttpEngine:
             raise WorkflowRejected(
                 reason=f"{refusal.reason}; it would have run without the outputs of node {dropped}",
                 problems=refusal.problems,
+                dropped=refusal.outputs,
             )
 
     async def _queue_prompt(

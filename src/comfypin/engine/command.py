@@ -38,7 +38,7 @@ _MEMORY_MODES = frozenset({"--gpu-only", "--highvram", "--normalvram", "--lowvra
 # Options that newer versions gave up, because what they asked for became the default there.
 _RETIRED = frozenset({"--normalvram", "--disable-ipex-optimize"})
 # ComfyUI's own folder names: https://github.com/comfyanonymous/ComfyUI/blob/master/folder_paths.py
-_MODEL_FOLDERS = (
+MODEL_FOLDERS = (
     "audio_encoders", "checkpoints", "clip_vision", "configs", "controlnet", "diffusion_models", "embeddings",
     "gligen", "hypernetworks", "loras", "photomaker", "style_models", "text_encoders", "upscale_models", "vae",
     "vae_approx",
@@ -242,7 +242,7 @@ def _paths_section(models_dir: Path) -> dict[str, str]:
     # Custom nodes define further kinds of models, so every folder that is there counts.
     existing = {folder.name for folder in models_dir.iterdir() if folder.is_dir()} if models_dir.is_dir() else set()
     # A folder that does not exist yet may be filled while the engine runs.
-    model_kinds = sorted({*_MODEL_FOLDERS, *(name for name in existing if not name.startswith("."))})
+    model_kinds = sorted({*MODEL_FOLDERS, *(name for name in existing if not name.startswith("."))})
     return {"base_path": str(models_dir.absolute()), **{model_kind: model_kind for model_kind in model_kinds}}
 
 

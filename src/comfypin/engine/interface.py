@@ -39,6 +39,8 @@ class Prompt:
     extra_data: Mapping[str, JsonValue] = field(default_factory=dict)
     # Is in the names of the files that the graph saves, so that files that no node reports can be found.
     mark: str | None = None
+    # Whether `PreviewMade` may be among its events. (Newer engines make previews only if extra_data asks for them.)
+    with_previews: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +90,16 @@ class Warned:
     node_id: NodeId | None = None
 
 
-EngineEvent: TypeAlias = Queued | Started | NodeStarted | NodeProgress | NodeFinished | Warned
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreviewMade:
+    """Brings a picture of what a node is making (JPEG or PNG); `node_id` is None if the engine does not say."""
+
+    node_id: NodeId | None
+    content_type: str
+    data: bytes
+
+
+EngineEvent: TypeAlias = Queued | Started | NodeStarted | NodeProgress | NodeFinished | Warned | PreviewMade
 
 Folder = Literal["output", "temp", "input"]
 

@@ -5,6 +5,7 @@ shape is taken, the rest left out, and `None` says that an answer is not one of 
 """
 
 import json
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -12,9 +13,16 @@ from typing import TypeAlias
 from comfypin.digest import JsonValue
 from comfypin.workflow.graph import NodeId
 
+_BINARY_HEAD = struct.Struct(">II")
+_PREVIEW, _PREVIEW_WITH_METADATA = 1, 4
+_PREVIEW_FORMATS: Mapping[int, str] = {1: "image/jpeg", 2: "image/png"}
+_FIRST_BYTES: Mapping[str, bytes] = {"image/jpeg": b"\xff\xd8\xff", "image/png": b"\x89PNG\r\n"}
+# Sent first on the websocket: without it, previews come without the prompt and node that they are of.
+CLIENT_FEATURES = json.dumps({"type": "feature_flags", "data": {"supports_preview_metadata": True}})
+
 
 @dataclass(frozen=True, slots=True)
-# The rest of ComfyUI's messages (previews, logs, feature flags) tell a job nothing.
+# The rest of ComfyUI's messages (logs, feature flags) tell a job nothing.
 class QueueLength:
     """Reports that the queue changed (this one is broadcast: every connected client gets it)."""
 
@@ -59,7 +67,16 @@ class PromptDone:
     """Ends the messages about a prompt: its history is written."""
 
 
-PromptMessage: TypeAlias = CachedNodes | NodeRuns | NodeStates | NodeEnded | PromptEnding | PromptDone
+@dataclass(frozen=True, slots=True)
+class PreviewImage:
+    """Brings a picture of what a node is making; older engines do not say which node."""
+
+    node_id: NodeId | None
+    content_type: str
+    data: bytes
+
+
+PromptMessage: TypeAlias = CachedNodes | NodeRuns | NodeStates | NodeEnded | PromptEnding | PromptDone | PreviewImage
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +102,41 @@ def parse_message(text: str) -> AddressedMessage | QueueLength | None:
     parsed = _prompt_message(message_type, message_data)
     prompt_id = message_data.get("prompt_id")
     return None if parsed is None else AddressedMessage(prompt_id if isinstance(prompt_id, str) else None, parsed)
+
+
+def parse_binary(message: bytes) -> AddressedMessage | None:
+    """Read one binary message of the websocket, if it is a preview; `prompt_id` is None if it names no prompt.
+
+    Two forms: 1, the picture's format, the picture; or 4, the length of the JSON that follows, that, the picture.
+    """
+    if len(message) <= _BINARY_HEAD.size:
+        return None
+    message_type, number = _BINARY_HEAD.unpack_from(message)
+    if message_type == _PREVIEW:
+        content_type = _PREVIEW_FORMATS.get(number)
+        return None if content_type is None else _preview_message({}, content_type, message[_BINARY_HEAD.size :])
+    if message_type != _PREVIEW_WITH_METADATA or number > len(message) - _BINARY_HEAD.size:
+        return None
+    picture_at = _BINARY_HEAD.size + number
+    try:
+        metadata = json.loads(message[_BINARY_HEAD.size : picture_at])
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(metadata, dict) or metadata.get("image_type") not in _PREVIEW_FORMATS.values():
+        return None
+    return _preview_message(metadata, str(metadata["image_type"]), message[picture_at:])
+
+
+def _preview_message(metadata: Mapping[str, JsonValue], content_type: str, picture: bytes) -> AddressedMessage | None:
+    """Return a preview; None if the bytes are not of the kind that they are said to be."""
+    if not picture.startswith(_FIRST_BYTES[content_type]):
+        return None
+    node_id = metadata.get("display_node_id") or metadata.get("node_id")
+    prompt_id = metadata.get("prompt_id")
+    return AddressedMessage(
+        prompt_id if isinstance(prompt_id, str) else None,
+        PreviewImage(node_id if isinstance(node_id, str) else None, content_type, picture),
+    )
 
 
 def _queue_length(message_data: Mapping[str, JsonValue]) -> QueueLength | None:

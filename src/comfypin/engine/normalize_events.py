@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from comfypin.engine.interface import EngineEvent, NodeFinished, NodeProgress, NodeStarted, Queued, Started
-from comfypin.engine.messages import CachedNodes, NodeEnded, NodeRuns, NodeStates, PromptMessage
+from comfypin.engine.interface import EngineEvent, NodeFinished, NodeProgress, NodeStarted, PreviewMade, Queued, Started
+from comfypin.engine.messages import CachedNodes, NodeEnded, NodeRuns, NodeStates, PreviewImage, PromptMessage
 from comfypin.workflow.graph import NodeId
 
 
@@ -50,6 +50,8 @@ class EventNormalizer:
             # Only output nodes send this; the others' ends are derived from the next start.
             case NodeEnded(node_id):
                 yield from self._finish_node(node_id, heard_at_s)
+            case PreviewImage(node_id, content_type, data):
+                yield PreviewMade(node_id=node_id, content_type=content_type, data=data)
             case _:
                 return
 

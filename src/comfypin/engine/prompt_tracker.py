@@ -16,11 +16,13 @@ from comfypin.engine.host import EngineAddress, EngineHost
 from comfypin.engine.http_transport import EngineTimeouts, EngineTransport
 from comfypin.engine.interface import Prompt, Warned
 from comfypin.engine.messages import (
+    CLIENT_FEATURES,
     AddressedMessage,
     EngineQueue,
     PromptDone,
     PromptEnding,
     PromptMessage,
+    parse_binary,
     parse_jobs,
     parse_message,
     parse_queue,
@@ -144,9 +146,12 @@ class PromptTracker:
                     self.client_id, self._socket = client_id, socket
                     began_at = time.monotonic()
                     self._attempted.set()
+                    await socket.send_str(CLIENT_FEATURES)
                     async for message in socket:
                         if message.type is aiohttp.WSMsgType.TEXT:
                             self._handle_text(message.data)
+                        elif message.type is aiohttp.WSMsgType.BINARY:
+                            self._handle_binary(message.data)
                 # Something that takes every connection and drops it at once is not asked without end.
                 attempt = 0 if time.monotonic() - began_at > _STEADY_S else attempt
             except EngineUnreachable as exc:
@@ -177,6 +182,27 @@ class PromptTracker:
         # Only the length of the queue changed.
         elif message is not None:
             self._hasten_orphans()
+
+    def _handle_binary(self, data: bytes) -> None:
+        """Pass a preview on to the prompt that it is of, if that wants any; others are not worth keeping."""
+        if not any(tracked_prompt.prompt.with_previews for tracked_prompt in self._open_prompts.values()):
+            return
+        addressed = parse_binary(data)
+        if addressed is None:
+            return
+        # An older engine does not say whose preview it is: it is that of the prompt that runs.
+        prompt_id = addressed.prompt_id or self._running_prompt_id()
+        tracked_prompt = self._open_prompts.get(prompt_id or "")
+        if tracked_prompt is not None and tracked_prompt.prompt.with_previews:
+            self._dispatch_message(AddressedMessage(prompt_id, addressed.message))
+
+    def _running_prompt_id(self) -> str | None:
+        running_ids = [
+            prompt_id
+            for prompt_id, tracked_prompt in self._open_prompts.items()
+            if tracked_prompt.normalizer.started and not tracked_prompt.ending
+        ]
+        return running_ids[0] if len(running_ids) == 1 else None
 
     def _hasten_orphans(self) -> None:
         """Poll prompts of an earlier connection now: they learn of a queue change in no other way."""

@@ -1,7 +1,7 @@
 """The synchronous HTTP client: pools, proxies, redirects that are checked, and secrets that stay with their origin."""
 
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import urllib3
@@ -102,12 +102,14 @@ class HttpClient:
         url: str,
         *,
         headers: Mapping[str, str] | None = None,
-        body: bytes | None = None,
+        body: bytes | Iterable[bytes] | None = None,
         referring_url: str | None = None,
         deadline: Deadline | None = None,
         max_redirects: int = MAX_REDIRECTS,
     ) -> Response:
         """Send a request, follow redirects, and return the response to read or close, whatever its status is.
+
+        A body in pieces is sent once, so it needs a Content-Length header and `max_redirects` 0.
 
         `referring_url` is the URL of a server that named this one in its response, as a redirect would. `deadline` is
         for the whole, the body included. With `max_redirects` 0 a redirect is returned as it is. Raises `HttpError`, or
@@ -232,7 +234,7 @@ class _PendingRequest:
     method: str
     url: HttpUrl
     headers: dict[str, str]
-    body: bytes | None
+    body: bytes | Iterable[bytes] | None
     max_redirects: int
 
     def after_redirect(self, status: int, redirect_location: str, *, had_secret: bool) -> "_PendingRequest":

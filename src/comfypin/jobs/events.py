@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 from comfypin.digest import JsonValue
 from comfypin.engine.interface import EngineEvent
 
-Phase = Literal["queue", "run", "collect", "deliver"]
+Phase = Literal["models", "queue", "run", "collect", "deliver"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,12 +24,21 @@ class Requeued:
     reason: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelProgress:
+    """A model that the job brings has arrived so far; `total_bytes` is None if its source does not say."""
+
+    model: str
+    done_bytes: int
+    total_bytes: int | None = None
+
+
 RunEvent: TypeAlias = EngineEvent | PhaseStarted | Requeued
 EventWatcher: TypeAlias = Callable[[RunEvent], None]
 """Called on the event loop for every event; must return at once."""
 
 
-def event_to_json(event: RunEvent) -> dict[str, JsonValue]:
+def event_to_json(event: RunEvent | ModelProgress) -> dict[str, JsonValue]:
     """Return an event as one JSON object, the same in logs, worker and HTTP; `event` names it."""
     values = {field.name: getattr(event, field.name) for field in fields(event)}
     # `at_s` is a monotonic clock's: it means nothing outside this process.

@@ -9,9 +9,9 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -31,13 +31,18 @@ from comfypin.jobs.input_files import InputFetcher
 from comfypin.jobs.interface import JobOutcome, ProgressCallback, ignore_progress
 from comfypin.jobs.job import Job, JobResult
 from comfypin.jobs.job_input import JobInput, OutputWish, S3Wish, parse_job_input
+from comfypin.jobs.model_files import bring_job_models
 from comfypin.jobs.node_counts import NodeCounts
+from comfypin.jobs.output_numbers import OutputNumbers
 from comfypin.jobs.prepare import RunRequest, prepare_job
+from comfypin.jobs.previews import PreviewSink
 from comfypin.jobs.result_json import failed_outcome, result_to_json
 from comfypin.jobs.run import run_job
 from comfypin.jobs.workflow_library import WorkflowLibrary
 from comfypin.lock.codec import release_identity
 from comfypin.lock.model import Lock
+from comfypin.models.errors import JobModelsRefused
+from comfypin.models.job_models import BroughtModel, JobModels
 from comfypin.outputs.interface import OutputSink
 from comfypin.temp_folders import temp_folder
 from comfypin.workflow.document import to_document
@@ -69,7 +74,7 @@ class OpenSink(Protocol):
 class JobService:
     """Everything that the jobs of a worker share. `workflows` are those of the image.
 
-    `default_timeout_s` bounds jobs that set no time.
+    `default_timeout_s` bounds jobs that set no time. `models` brings what jobs name; None: they may name none.
     """
 
     lock: Lock
@@ -78,18 +83,27 @@ class JobService:
     open_sink: OpenSink
     workflows: WorkflowLibrary
     default_timeout_s: float | None = None
+    models: JobModels | None = None
 
 
 class Handler:
     """Runs jobs; counts the engine's crashes in a row, after the third of which the worker is worn out."""
 
-    def __init__(self, service: JobService, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        service: JobService,
+        *,
+        previews: PreviewSink | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._service = service
+        self._previews = previews
         self._clock = clock
         self._crashed_at_s = -_SAME_CRASH_S - 1
         # Of their own: addresses that hang must not keep other jobs waiting.
         self._fetching = ThreadPoolExecutor(_MAX_FETCH_THREADS, thread_name_prefix="inputs")
         self._release = release_identity(service.lock)
+        self._numbers = OutputNumbers()
         self.crashes_in_a_row = 0
         self.crashes = 0
 
@@ -108,6 +122,7 @@ class Handler:
             return self._failure_outcome(job_id, JobBroken(kind=type(exc).__name__), warnings)
         # A job that ended well shows that the engine is healthy again.
         self.crashes_in_a_row = 0
+        job_result = replace(job_result, deliveries=self._numbers.count_up(job_result.deliveries))
         return JobOutcome(output=result_to_json(job_result, warnings=warnings), phase_s=job_result.phase_s)
 
     async def _run_job(self, job_id: str, job_input: JobInput, progress: ProgressCallback) -> JobResult:
@@ -121,11 +136,17 @@ class Handler:
             deadline.lift_limit()
             input_files = await self._fetch_inputs(job_input, job_folder)
             fetched_s = time.monotonic()
-            job = await self._prepare_job(job_id, job_input, job_folder, input_files)
-            prepared_s = time.monotonic()
-            watcher = _ProgressWatcher(job, progress, self._count_crash)
-            job_result = await run_job(job, engine=self._service.engine, sink=sink, on_event=watcher.note_event)
-        before = {"inputs": fetched_s - began_s, "prepare": prepared_s - fetched_s}
+            async with self._job_models(job_input, progress) as models:
+                brought_s = time.monotonic()
+                job = await self._prepare_job(job_id, job_input, job_folder, input_files, models)
+                prepared_s = time.monotonic()
+                watcher = _ProgressWatcher(job, progress, self._count_crash)
+                job_result = await run_job(
+                    job, engine=self._service.engine, sink=sink, on_event=watcher.note_event, previews=self._previews
+                )
+        before = {"inputs": fetched_s - began_s, "prepare": prepared_s - brought_s}
+        if models:
+            before["models"] = brought_s - fetched_s
         return replace(job_result, phase_s={**before, **job_result.phase_s})
 
     @contextmanager
@@ -158,8 +179,29 @@ class Handler:
             deadline.cancel()
             raise
 
+    @asynccontextmanager
+    async def _job_models(
+        self, job_input: JobInput, progress: ProgressCallback
+    ) -> AsyncIterator[tuple[BroughtModel, ...]]:
+        """Bring the job's models, and keep them until the block ends."""
+        if not job_input.models:
+            yield ()
+            return
+        if self._service.models is None:
+            raise JobModelsRefused(release=self._release.name)
+        timeout_s = job_input.timeout_s or self._service.default_timeout_s
+        async with bring_job_models(
+            job_input.models, self._service.models, pool=self._fetching, timeout_s=timeout_s, progress=progress
+        ) as models:
+            yield models
+
     async def _prepare_job(
-        self, job_id: str, job_input: JobInput, job_folder: Path, input_files: tuple[str, ...]
+        self,
+        job_id: str,
+        job_input: JobInput,
+        job_folder: Path,
+        input_files: tuple[str, ...],
+        models: tuple[BroughtModel, ...],
     ) -> Job:
         catalogue = await self._service.engine.catalogue()
         inputs_file = None
@@ -184,13 +226,16 @@ class Handler:
             inputs_file=inputs_file,
             extra_data={"api_key_comfy_org": api_key} if api_key else {},
             words=JOB_WORDS,
+            keeps_valid_outputs=True,
             file_labels=_input_labels(job_input),
+            models=models,
+            earlier_models=self._service.models.brought_names if self._service.models is not None else frozenset(),
         )
         return prepare_job(run_request, lock=self._service.lock, catalogue=catalogue, now=datetime.now().astimezone())
 
     def _require_release_runs(self, wanted: str | None) -> None:
-        if wanted not in (None, self._release.name, str(self._release.digest), self._release.digest.hex):
-            raise ReleaseUnavailable(wanted=str(wanted), running=self._release.name)
+        if wanted is not None and not self._release.answers_to(wanted):
+            raise ReleaseUnavailable(wanted=wanted, running=self._release.name)
 
     def _count_crash(self) -> None:
         """Count a crash; the jobs that one crash hits together count it once."""

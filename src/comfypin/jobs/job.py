@@ -8,6 +8,7 @@ from comfypin.digest import Digest, JsonValue
 from comfypin.engine.interface import InputFile
 from comfypin.jobs.caller_words import COMMAND_LINE_WORDS, CallerWords
 from comfypin.lock.model import Release
+from comfypin.models.job_models import BroughtModel
 from comfypin.outputs.interface import Delivery
 from comfypin.workflow.filename_mark import SubmissionMark
 from comfypin.workflow.graph import ApiGraph, NodeId
@@ -21,7 +22,9 @@ class Job:
     API key), which go to the engine and nowhere else. `with_previews` delivers temporary outputs (PreviewImage) too.
     Outputs that must pass through this machine's disk do so under `spool_parent` (default: the system's). `mark` is in
     the names of the files that the graph saves, and is taken out of the outputs' names again. `warnings` are what was
-    noticed while the job was prepared. `needs_saved_workflow` are nodes that ask for the saved workflow and get none.
+    noticed while the job was prepared, `errors` what keeps some of its outputs from being made. `keeps_valid_outputs`
+    says to go on without outputs that the engine refuses. `needs_saved_workflow` are nodes that ask for the saved
+    workflow and get none. `models` are those that the job brought.
     """
 
     id: str
@@ -35,15 +38,18 @@ class Job:
     with_previews: bool = False
     spool_parent: Path | None = None
     warnings: tuple[str, ...] = ()
+    errors: tuple[str, ...] = ()
+    keeps_valid_outputs: bool = False
     words: CallerWords = COMMAND_LINE_WORDS
     needs_saved_workflow: frozenset[NodeId] = frozenset()
+    models: tuple[BroughtModel, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobResult:
     """Result of a job: delivered outputs, texts, warnings, and the seconds of phases and nodes.
 
-    `held_back` counts the temporary outputs that nobody asked for.
+    `errors` say why some of its outputs were not made. `held_back` counts the temporary outputs that nobody asked for.
     """
 
     job_id: str
@@ -52,6 +58,8 @@ class JobResult:
     deliveries: tuple[Delivery, ...]
     texts: Mapping[NodeId, tuple[str, ...]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    errors: tuple[str, ...] = ()
     phase_s: Mapping[str, float] = field(default_factory=dict)
     node_s: Mapping[NodeId, float] = field(default_factory=dict)
     held_back: int = 0
+    models: tuple[BroughtModel, ...] = ()

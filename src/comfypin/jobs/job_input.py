@@ -14,6 +14,11 @@ from comfypin.outputs.modes import OUTPUT_MODES, OutputMode
 from comfypin.storage.registry import SCHEMES
 
 MAX_INPUTS = 64
+_ELSEWHERE = {
+    "webhook_events": "webhook_events was ignored: it stands beside `input` and `webhook` in a job for comfypin serve; "
+    "RunPod's own webhook is told of a job's end only, and its progress is at /stream and /status."
+}
+MAX_MODELS = 16
 _FILE_NAME = r"^[^\x00-\x1f\\]{1,200}$"
 
 _BUCKET_SCHEMES = "|".join(SCHEMES)
@@ -58,6 +63,33 @@ class MediaInput(_JobModel):
     ] = None
 
 
+class ModelWish(_JobModel):
+    """A model that the job brings, if this server lets jobs do that: its source, its sha256, or both."""
+
+    source: Annotated[
+        str | None,
+        Field(
+            pattern=r"^[A-Za-z][A-Za-z0-9+.-]{0,20}://[^\x00-\x20]+$",
+            max_length=4000,
+            description="https://, hf://org/repo@revision/path, civitai://version, or an object's: s3://bucket/key.",
+        ),
+    ] = None
+    sha256: Annotated[
+        str | None,
+        Field(
+            pattern=r"^[0-9a-fA-F]{64}$",
+            description="What the file must have. Without `source`, the server's store must hold it.",
+        ),
+    ] = None
+    folder: Annotated[
+        str, Field(min_length=1, max_length=500, description="ComfyUI's folder: loras, checkpoints, vae, ...")
+    ]
+    filename: Annotated[
+        str | None,
+        Field(min_length=1, max_length=200, description="The name in that folder; by default the source's own."),
+    ] = None
+
+
 class OutputWish(_JobModel):
     """Where the job's outputs go and how they are named."""
 
@@ -92,6 +124,7 @@ class JobInput(_JobModel):
     ] = None
     images: Annotated[tuple[ImageInput, ...], Field(max_length=MAX_INPUTS)] = ()
     inputs: Annotated[tuple[MediaInput, ...], Field(max_length=MAX_INPUTS)] = ()
+    models: Annotated[tuple[ModelWish, ...], Field(max_length=MAX_MODELS)] = ()
     set: Annotated[
         dict[str, Any],
         Field(description='Inputs to change: {"6.text": "a cat", "KSampler.seed": "random"}.'),
@@ -138,6 +171,22 @@ def parse_job_input(job_document: object) -> tuple[JobInput, list[str]]:
     return job, list(_warn_of_unknown(job, ""))
 
 
+def parse_model_wish(document: object) -> ModelWish:
+    """Read one model as POST /models takes it. Raises `JobInvalid` with every finding at once."""
+    if not isinstance(document, dict):
+        raise JobInvalid(
+            findings=[f"the body is {_describe_type(document)}; it must be an object with a model's source"]
+        )
+    try:
+        model = ModelWish.model_validate({name: value for name, value in document.items() if value is not None})
+    except ValidationError as exc:
+        raise JobInvalid(findings=[_finding_sentence(error) for error in exc.errors(include_input=False)]) from exc
+    findings = _find_model_conflicts(model, "")
+    if findings:
+        raise JobInvalid(findings=findings)
+    return model
+
+
 def input_of_platform_job(body: Mapping[str, Any]) -> object:
     """Return the input of a platform's job, with the `s3Config` that RunPod puts beside it."""
     job_document = body.get("input")
@@ -168,6 +217,8 @@ def _find_conflicts(job: JobInput) -> list[str]:
     for index, media_input in enumerate(job.inputs):
         if sum(source is not None for source in (media_input.data, media_input.url, media_input.asset)) != 1:
             findings.append(f"inputs.{index}: give one of `data`, `url` and `asset`")
+    for index, model in enumerate(job.models):
+        findings += _find_model_conflicts(model, f"models.{index}.")
     # Both lists end in one folder, so a name must be unique over both.
     names = [*(image.name for image in job.images), *(media_input.name for media_input in job.inputs)]
     findings += [
@@ -177,9 +228,18 @@ def _find_conflicts(job: JobInput) -> list[str]:
     return findings
 
 
+def _find_model_conflicts(model: ModelWish, prefix: str) -> list[str]:
+    if model.source is None and model.sha256 is None:
+        return [f"{prefix}source: give a `source`, a `sha256`, or both"]
+    if model.source is None and model.filename is None:
+        return [f"{prefix}filename: it must be given if there is no `source`"]
+    return []
+
+
 def _warn_of_unknown(job_model: BaseModel, prefix: str) -> list[str]:
     warnings = [
-        f"The field {prefix}{field_name} is unknown and was ignored." for field_name in job_model.model_extra or {}
+        _ELSEWHERE.get(f"{prefix}{field_name}", f"The field {prefix}{field_name} is unknown and was ignored.")
+        for field_name in job_model.model_extra or {}
     ]
     for field_name in type(job_model).model_fields:
         field_value = getattr(job_model, field_name)

@@ -43,6 +43,8 @@ class NodeCounts:
             node = self._graph.nodes.get(self._current)
             if node is not None:
                 shown["current_node_class"] = node.class_type
+                if node.title:
+                    shown["current_node_title"] = node.title
         if self._steps is not None:
             shown["step"], shown["steps"] = self._steps
         return shown

@@ -171,4 +171,5 @@ def _make_output(
         width=width,
         height=height,
         stamp=stamp,
+        reported_as=wanted_output.engine_output.key,
     )

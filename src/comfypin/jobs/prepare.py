@@ -11,7 +11,10 @@ from comfypin.jobs.caller_words import COMMAND_LINE_WORDS, CallerWords
 from comfypin.jobs.file_integrity import find_damage
 from comfypin.jobs.job import Job
 from comfypin.lock.codec import release_identity
-from comfypin.lock.model import Lock
+from comfypin.lock.model import UNPINNED, Lock
+from comfypin.models.job_models import BroughtModel
+from comfypin.workflow.app_inputs import offered_inputs, with_shared_places
+from comfypin.workflow.brought_models import find_model_names
 from comfypin.workflow.document import Document
 from comfypin.workflow.errors import InputFileInvalid
 from comfypin.workflow.filename_mark import MarkedGraph, SubmissionMark, mark_outputs
@@ -27,7 +30,7 @@ from comfypin.workflow.input_files import (
     unread_files,
 )
 from comfypin.workflow.inputs_file import InputsFile, check_limits, current_value, named_inputs, overrides_by_name
-from comfypin.workflow.load import load_workflow
+from comfypin.workflow.load import Workflow, load_workflow
 from comfypin.workflow.overrides import Override, apply_overrides
 from comfypin.workflow.parse import parse_document
 from comfypin.workflow.preflight import Preflight, run_preflight
@@ -43,9 +46,11 @@ class RunRequest:
 
     `input_files` are `NODE=FILE` texts. `job_id` and `submission_id` are unique texts: the first may come from a
     platform that repeats a job under it, the second names this attempt's files in the engine. With `only_named`, only
-    the names of `inputs_file` can be set, its required ones must be, and its defaults count. `file_labels` are the
-    files that came with the request, by name, each with what the request calls it; `words` are those of whoever reads
-    the messages.
+    the names of `inputs_file` can be set, its required ones must be, and its defaults count. With
+    `keeps_valid_outputs`, invalid outputs are left out, with an error in the result, if others are valid.
+    `file_labels` are the files that came with the request, by name, each with what the request calls it; `words` are
+    those of whoever reads the messages. `models` are those that the request brought, `earlier_models` the paths, below
+    their folders, of what others brought while the engine ran.
     """
 
     document: Document
@@ -61,7 +66,10 @@ class RunRequest:
     only_named: bool = False
     extra_data: Mapping[str, JsonValue] = field(default_factory=dict)
     words: CallerWords = COMMAND_LINE_WORDS
+    keeps_valid_outputs: bool = False
     file_labels: Mapping[str, str] = field(default_factory=dict)
+    models: tuple[BroughtModel, ...] = ()
+    earlier_models: frozenset[str] = frozenset()
 
 
 def graph_of_document(document: Document) -> ApiGraph:
@@ -70,8 +78,8 @@ def graph_of_document(document: Document) -> ApiGraph:
     return graph if graph.nodes else smoke_graph()
 
 
-def prepare_job(request: RunRequest, *, lock: Lock, catalogue: Catalogue, now: datetime) -> Job:
-    """Return the job for a request, checked against the engine's catalogue.
+def prepare_job(request: RunRequest, *, lock: Lock | None, catalogue: Catalogue, now: datetime) -> Job:
+    """Return the job for a request, checked against the engine's catalogue; without a lock the job is unpinned.
 
     Reads the input files (for their digests) and changes nothing. Raises `WorkflowError` with every finding at once.
     """
@@ -80,26 +88,33 @@ def prepare_job(request: RunRequest, *, lock: Lock, catalogue: Catalogue, now: d
     if request.randomize_seeds:
         graph = change_seeds(graph, workflow.seeds, catalogue)
     given_files = tuple(_parse_given_file(request, graph, argument, catalogue) for argument in request.input_files)
-    graph = _apply_overrides(point_to_files(graph, given_files), request, catalogue)
+    graph = _apply_overrides(replace(workflow, graph=point_to_files(graph, given_files)), request, catalogue)
     # After the overrides, which may hold dates (%date%) too.
     graph = workflow.fill_texts(graph, now)
     wanted_files = file_inputs(graph, catalogue)
     found_files = find_files(wanted_files, request.input_folder, given=given_files)
     # Windows writes backslashes, and does not mind the case: such names become those of the catalogue.
-    respelled = respell_graph(graph, catalogue, brought=_brought_inputs(found_files))
+    own_models = tuple(model.name_in_folder for model in request.models)
+    named_models = find_model_names(graph, {*own_models, *request.earlier_models}, catalogue)
+    brought = _brought_inputs(found_files) | named_models.inputs
+    respelled = respell_graph(named_models.graph, catalogue, brought=brought)
     graph = respelled.graph
     preflight_report = _run_preflight(
-        graph, found_files, request, catalogue=catalogue, lock=lock, packs=workflow.node_packs
+        graph, found_files, request, catalogue=catalogue, lock=lock, packs=workflow.node_packs, brought=brought
     )
     findings = (*workflow.warnings, *respelled.findings, *preflight_report.findings)
-    replace(preflight_report, findings=findings).raise_if_refused(request.document.source)
+    preflight_report = replace(preflight_report, findings=findings)
+    if request.keeps_valid_outputs and preflight_report.dropped:
+        graph = graph.without(preflight_report.dropped)
+    else:
+        preflight_report.raise_if_refused(request.document.source)
     # Two jobs that save under the same name must not read each other's files from ComfyUI's output folder.
     mark = SubmissionMark.for_submission(request.submission_id)
     extra_data = _merge_extra_data(request)
     marked = mark_outputs(graph, mark, catalogue)
     return Job(
         id=request.job_id,
-        release=release_identity(lock),
+        release=UNPINNED if lock is None else release_identity(lock),
         graph=marked.graph,
         mark=mark,
         inputs=tuple(_to_input_file(found_file) for found_file in found_files),
@@ -108,18 +123,35 @@ def prepare_job(request: RunRequest, *, lock: Lock, catalogue: Catalogue, now: d
         input_digests={found_file.path.name: _digest_whole_file(found_file) for found_file in found_files},
         with_previews=request.with_previews,
         warnings=(
-            *map(str, findings),
+            *(str(finding) for finding in findings if finding.severity == "warning"),
             *_warn_of_unmarked(marked),
+            *_warn_of_unused_models(own_models, named_models.used),
             *_warn_of_unread(request, unread_files(request.file_labels, wanted_files, found_files)),
         ),
+        errors=preflight_report.left_out,
+        keeps_valid_outputs=request.keeps_valid_outputs,
         words=request.words,
         needs_saved_workflow=_find_saved_workflow_readers(graph, catalogue, extra_data),
+        models=request.models,
     )
 
 
-def _apply_overrides(graph: ApiGraph, request: RunRequest, catalogue: Catalogue) -> ApiGraph:
+def _warn_of_unused_models(own_models: tuple[str, ...], used: frozenset[str]) -> tuple[str, ...]:
+    return tuple(
+        f"No node of the workflow names the model {name!r} that the job brings."
+        for name in own_models
+        if name not in used
+    )
+
+
+def _apply_overrides(workflow: Workflow, request: RunRequest, catalogue: Catalogue) -> ApiGraph:
     """Return the graph with the request's overrides, within the limits of the workflow's inputs file."""
-    settable = named_inputs(graph, catalogue, request.inputs_file) if request.inputs_file else ()
+    graph = workflow.graph
+    if not (request.overrides or request.only_named):
+        if request.inputs_file is not None:
+            named_inputs(graph, catalogue, request.inputs_file)  # a mistake in it is told, whether it is used or not
+        return graph
+    settable = offered_inputs(workflow, catalogue, request.inputs_file)
     if request.only_named:
         values_by_target = {requested.target: requested.value for requested in request.overrides}
         graph = apply_overrides(graph, overrides_by_name(values_by_target, settable), catalogue=catalogue)
@@ -132,10 +164,9 @@ def _apply_overrides(graph: ApiGraph, request: RunRequest, catalogue: Catalogue)
             settable,
         )
         return graph
-    if not request.overrides:
-        return graph
     names = {**input_names(describe_inputs(graph, catalogue)), **input_names(settable)}
-    graph = apply_overrides(graph, request.overrides, catalogue=catalogue, names=names)
+    overrides = with_shared_places(request.overrides, settable)
+    graph = apply_overrides(graph, overrides, catalogue=catalogue, names=names)
     targets = {requested.target for requested in request.overrides}
     limited_inputs = [
         named_input for named_input in settable if named_input.name in targets or named_input.target in targets
@@ -195,11 +226,12 @@ def _run_preflight(
     request: RunRequest,
     *,
     catalogue: Catalogue,
-    lock: Lock,
+    lock: Lock | None,
     packs: Mapping[NodeId, str],
+    brought: frozenset[tuple[NodeId, str]],
 ) -> Preflight:
     """Return the preflight report; a missing file gets the advice that fits this caller."""
-    report = run_preflight(graph, catalogue, lock, brought=_brought_inputs(found_files), packs=packs)
+    report = run_preflight(graph, catalogue, lock, brought=brought, packs=packs)
     missing_by_input = {
         (finding.node_id, finding.input_name): finding
         for finding in missing_files(

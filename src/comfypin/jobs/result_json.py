@@ -1,17 +1,22 @@
 """The JSON of a job's result: one document for `comfypin run --json`, one for the worker and HTTP. Pure.
 
-The second is a superset of worker-comfyui's (`images[] {filename, type, data}`, `errors`). Both are API: what they
-share is made by the same functions, so that a field means the same in both.
+The second is a superset of worker-comfyui's (`images[] {filename, type, data}`, `errors`, `details`). Both are API:
+what they share is made by the same functions, so that a field means the same in both.
 """
 
 from collections.abc import Mapping, Sequence
 
 from comfypin.digest import JsonValue
+from comfypin.engine.errors import NodeFailed
 from comfypin.errors import ComfypinError
+from comfypin.jobs.errors import JobInvalid
 from comfypin.jobs.interface import JobOutcome
 from comfypin.jobs.job import JobResult
+from comfypin.jobs.node_traceback import show_traceback
+from comfypin.models.job_models import BroughtModel
 from comfypin.outputs.interface import Delivery
 from comfypin.storage.registry import SCHEMES
+from comfypin.workflow.errors import WorkflowInvalid
 
 _LIST_OF_KIND = {"image": "images", "video": "videos", "audio": "audio"}
 
@@ -34,13 +39,19 @@ def result_to_json(job_result: JobResult, *, warnings: Sequence[str] = ()) -> di
     """
     files_by_list: dict[str, list[JsonValue]] = {"images": [], "videos": [], "audio": [], "files": []}
     for delivery in job_result.deliveries:
-        files_by_list[_LIST_OF_KIND.get(delivery.output.kind, "files")].append(_file_to_json(delivery))
+        listed_file = _file_to_json(delivery)
+        files_by_list[_LIST_OF_KIND.get(delivery.output.kind, "files")].append(listed_file)
+        # There, `images` holds whatever a node reports among its images, in their order.
+        if delivery.output.is_also_image:
+            files_by_list["images"].append(listed_file)
     document: dict[str, JsonValue] = {
         **files_by_list,
         **_shared_fields(job_result),
         "warnings": [*warnings, *job_result.warnings],
-        "errors": [],
     }
+    # Clients take the key itself for the sign that something went wrong.
+    if job_result.errors:
+        document["errors"] = list(job_result.errors)
     # worker-comfyui's word for it, which its clients look for.
     if not any(files_by_list.values()):
         document["status"] = "success_no_images"
@@ -53,14 +64,24 @@ def failure_to_json(failure: ComfypinError, *, warnings: Sequence[str] = ()) -> 
         "error": failure.message,
         "error_type": type(failure).__name__,
         "error_family": failure.family,
+        "details": list(_failure_details(failure)),
         "errors": [failure.message],
         "warnings": list(warnings),
     }
     # Facts may hold objects that only our own code understands.
     facts = {name: fact_value for name, fact_value in failure.facts.items() if _is_json_value(fact_value)}
+    if isinstance(failure, NodeFailed) and failure.traceback:
+        document["error_traceback"] = show_traceback(failure.traceback)
     if facts:
         document["error_facts"] = facts  # type: ignore[assignment]  # checked just above
     return document
+
+
+def _failure_details(failure: ComfypinError) -> Sequence[str]:
+    """Return each problem of a failure as a sentence of its own; a failure that lists none is one itself."""
+    if isinstance(failure, WorkflowInvalid):
+        return failure.problems
+    return failure.findings if isinstance(failure, JobInvalid) else (failure.message,)
 
 
 def failed_outcome(failure: ComfypinError, *, warnings: Sequence[str] = (), replace_worker: bool = False) -> JobOutcome:
@@ -73,9 +94,22 @@ def _shared_fields(job_result: JobResult) -> dict[str, JsonValue]:
     return {
         "job_id": job_result.job_id,
         "release": job_result.release.name,
-        "release_digest": str(job_result.release.digest),
+        "release_digest": job_result.release.digest_text,
         "texts": {node_id: list(texts) for node_id, texts in job_result.texts.items()},
+        **({"models": [model_to_json(model) for model in job_result.models]} if job_result.models else {}),
         "seconds": {"phases": _rounded(job_result.phase_s), "nodes": _rounded(job_result.node_s)},
+    }
+
+
+def model_to_json(model: BroughtModel) -> dict[str, JsonValue]:
+    """Return what a result says of a model that its job brought."""
+    return {
+        "folder": model.folder,
+        "filename": model.filename,
+        "sha256": model.sha256.hex,
+        "size_bytes": model.size_bytes,
+        "fetched": model.fetched,
+        **({} if model.source is None else {"source": model.source}),
     }
 
 

@@ -4,14 +4,16 @@ import asyncio
 import contextlib
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 
+from comfypin.digest import JsonValue
 from comfypin.engine.errors import DeadlineExceeded, EngineCrashed, NodeFailed, OutputEmpty, PromptLost
 from comfypin.engine.interface import (
     Engine,
     EngineEvent,
     EngineOutput,
     NodeStarted,
+    PreviewMade,
     Prompt,
     PromptOutputs,
     Queued,
@@ -22,8 +24,10 @@ from comfypin.errors import ComfypinError, PromptError
 from comfypin.jobs.events import EventWatcher, Requeued, RunEvent
 from comfypin.jobs.job import Job, JobResult
 from comfypin.jobs.output_spool import WantedOutput, collect_outputs, open_spool
+from comfypin.jobs.previews import PreviewSink
 from comfypin.jobs.timing import Stopwatch
 from comfypin.outputs.interface import JobFacts, Output, OutputSink
+from comfypin.workflow.errors import WorkflowRejected
 
 _CANCEL_WITHIN_S = 5.0
 _DEATHS_OF_OTHERS = 3
@@ -40,7 +44,14 @@ def _ignore_event(engine_event: RunEvent) -> None:
     """Ignore an event: nobody watches this job."""
 
 
-async def run_job(job: Job, *, engine: Engine, sink: OutputSink, on_event: EventWatcher = _ignore_event) -> JobResult:
+async def run_job(
+    job: Job,
+    *,
+    engine: Engine,
+    sink: OutputSink,
+    on_event: EventWatcher = _ignore_event,
+    previews: PreviewSink | None = None,
+) -> JobResult:
     """Run the job to its last delivered output.
 
     A job whose engine dies under it is queued once more; one that only waited behind another, a few times. When the
@@ -49,7 +60,7 @@ async def run_job(job: Job, *, engine: Engine, sink: OutputSink, on_event: Event
     Raises `WorkflowRejected`, `NodeFailed`, `PromptInterrupted`, `PromptLost`, `DeadlineExceeded`, `EngineError`,
     `OutputError`, `StorageError`.
     """
-    attempt = _JobRun(job, engine=engine, sink=sink, on_event=on_event, clock=time.monotonic)
+    attempt = _JobRun(job, engine=engine, sink=sink, on_event=on_event, previews=previews, clock=time.monotonic)
     try:
         async with asyncio.timeout(job.timeout_s) as deadline:
             return await attempt.run_to_result()
@@ -64,13 +75,23 @@ async def run_job(job: Job, *, engine: Engine, sink: OutputSink, on_event: Event
 
 class _JobRun:
     def __init__(
-        self, job: Job, *, engine: Engine, sink: OutputSink, on_event: EventWatcher, clock: Callable[[], float]
+        self,
+        job: Job,
+        *,
+        engine: Engine,
+        sink: OutputSink,
+        on_event: EventWatcher,
+        previews: PreviewSink | None,
+        clock: Callable[[], float],
     ) -> None:
         self._job = job
         self._engine = engine
         self._sink = sink
         self._on_event = on_event
+        self._previews = previews
         self._warnings = list(job.warnings)
+        self._errors = list(job.errors)
+        self._graph = job.graph
         self._is_waiting = False
         self.stopwatch = Stopwatch(clock, on_event)
 
@@ -99,9 +120,11 @@ class _JobRun:
             deliveries=deliveries,
             texts=prompt_outputs.texts,
             warnings=tuple(self._warnings),
+            errors=tuple(self._errors),
             phase_s=self.stopwatch.phase_s,
             node_s=self.stopwatch.node_s,
             held_back=held_back,
+            models=self._job.models,
         )
 
     async def _run_prompt(self) -> tuple[str, PromptOutputs]:
@@ -110,6 +133,10 @@ class _JobRun:
         while True:
             try:
                 return await self._run_prompt_once()
+            except WorkflowRejected as exc:
+                # Each time there are fewer outputs, so this ends.
+                if not self._leave_out(exc):
+                    raise
             except PromptLost as exc:
                 foreign_deaths += 1
                 if not (exc.restarted and self._is_waiting) or foreign_deaths > _DEATHS_OF_OTHERS:
@@ -124,6 +151,16 @@ class _JobRun:
                 under = "another job, behind which this one waited" if self._is_waiting else "it"
                 self._note_requeue(exc.reason, f"The engine died under {under} ({exc.reason}); the job")
 
+    def _leave_out(self, rejection: WorkflowRejected) -> bool:
+        """Take the outputs that the engine refused out of the graph; return whether there is another try to make."""
+        refused = [node_id for node_id in rejection.dropped if node_id in self._graph.nodes]
+        if not (refused and self._job.keeps_valid_outputs):
+            return False
+        self._graph = self._graph.without(refused)
+        sentences = rejection.problems or (rejection.reason,)
+        self._errors += [f"The outputs of node {', '.join(refused)} were left out: {said}" for said in sentences]
+        return True
+
     def _note_requeue(self, reason: str, what: str) -> None:
         self._on_event(Requeued(reason=reason))
         self._warnings.append(f"{what} was run once more.")
@@ -135,9 +172,10 @@ class _JobRun:
         prompt_id, self._is_waiting = str(uuid.uuid4()), False
         prompt = Prompt(
             prompt_id=prompt_id,
-            graph=self._job.graph,
+            graph=self._graph,
             inputs=self._job.inputs,
-            extra_data=self._job.extra_data,
+            extra_data=self._extra_data(),
+            with_previews=self._previews is not None,
             mark=self._job.mark.text if self._job.mark is not None else None,
         )
         try:
@@ -153,6 +191,12 @@ class _JobRun:
         except BaseException:
             await self._cancel_prompt(prompt_id)
             raise
+
+    def _extra_data(self) -> Mapping[str, JsonValue]:
+        """Ask the engine for previews if somebody would see them; one from before 0.33 does not read it."""
+        if self._previews is not None and self._previews.is_wanted(self._job.id):
+            return {"preview_method": "auto", **self._job.extra_data}
+        return self._job.extra_data
 
     def _explain_failure(self, node_failure: NodeFailed) -> NodeFailed:
         """Return the failure, with a hint if the node reads the saved workflow, which API format does not hold."""
@@ -171,6 +215,10 @@ class _JobRun:
     async def _follow_events(self, events: AsyncGenerator[EngineEvent, None]) -> None:
         async for engine_event in events:
             match engine_event:
+                case PreviewMade():
+                    if self._previews is not None:
+                        self._previews.show(self._job.id, engine_event)
+                    continue
                 case Warned(message=warning_text):
                     self._warnings.append(warning_text)
                 case Queued(ahead=ahead):
@@ -228,6 +276,7 @@ class _JobRun:
             job_id=self._job.id,
             release=self._job.release,
             inputs=self._job.input_digests,
+            models={f"{model.folder}/{model.filename}": model.sha256 for model in self._job.models},
             phase_s=dict(self.stopwatch.phase_s),
         )
 

@@ -143,7 +143,22 @@ class Lock:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
-    """The name and digest by which results, manifests and resources record the lock they came from."""
+    """The name and digest by which results, manifests and resources record the lock they came from.
+
+    Without a digest there was no lock: nobody knows what the engine runs (`UNPINNED`).
+    """
 
     name: str
-    digest: Digest
+    digest: Digest | None
+
+    @property
+    def digest_text(self) -> str | None:
+        """Return the digest as documents hold it."""
+        return None if self.digest is None else str(self.digest)
+
+    def answers_to(self, wanted: str) -> bool:
+        """Return whether a text is its name or its digest, with or without the algorithm."""
+        return wanted == self.name or (self.digest is not None and wanted in (str(self.digest), self.digest.hex))
+
+
+UNPINNED = Release(name="unpinned", digest=None)

@@ -189,3 +189,20 @@ class StoreFailed(ModelError):
     template = "{path}: {reason}; the models' folder must be writable and healthy."
     path: str
     reason: str
+
+
+@declare
+class JobModelUnusable(ModelError):
+    """Raised when a model that a job names cannot be used; `field` is what the job calls it: `models[0].source`."""
+
+    template = "`{field}`: {reason}."
+    field: str
+    reason: str
+
+
+@declare
+class JobModelsRefused(ModelError):
+    """Raised for a job that names models on a server that takes none."""
+
+    template = "`models`: this server takes no models from jobs; use those of the release {release}."
+    release: str

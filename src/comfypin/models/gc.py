@@ -87,8 +87,8 @@ def choose_blobs(
 def collect_garbage(
     blob_store: BlobStore, places: TargetRoots, chosen: Iterable[BlobUse], *, kept_releases: Collection[str]
 ) -> GcReport:
-    """Remove the chosen blobs, the links to them and the copies of them. A blob stays if somebody works on it, or if a
-    kept release has come to name it since.
+    """Remove the chosen blobs, the links to them and the copies of them. A blob stays if somebody works on it, if a job
+    uses it, or if a kept release has come to name it since.
     """
     removed_blobs, busy_blobs, freed_bytes = [], [], 0
     for blob_use in chosen:
@@ -104,7 +104,7 @@ def collect_garbage(
                 for release_use in blob_store.releases.list_releases()
                 if blob_use.digest in release_use.blobs
             }
-            if naming_now & set(kept_releases) - set(blob_use.releases):
+            if naming_now & set(kept_releases) - set(blob_use.releases) or blob_store.is_used(blob_use.digest):
                 busy_blobs.append(blob_use)
                 continue
             freed_bytes += _remove_blob(blob_store, places, blob_use)

@@ -1,6 +1,7 @@
 """Translates HTTP failures and refusals into failures of model sources."""
 
 from comfypin.http.client import Credentials, HttpClient, HttpTransport
+from comfypin.http.deadline import Deadline
 from comfypin.http.errors import AddressRefused, HttpError, RequestDeadlineExceeded
 from comfypin.http.response import Response
 from comfypin.models.errors import (
@@ -17,9 +18,21 @@ from comfypin.retry import parse_retry_after
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
 
 
-def make_model_client(*, credentials: Credentials | None = None, transport: HttpTransport | None = None) -> HttpClient:
-    """Return a client for models, which raises `SourceFailed`."""
-    return HttpClient(credentials=credentials, transport=transport, translate=to_source_failure)
+def make_model_client(
+    *,
+    credentials: Credentials | None = None,
+    transport: HttpTransport | None = None,
+    public_only: bool = False,
+    deadline: Deadline | None = None,
+) -> HttpClient:
+    """Return a client for models, which raises `SourceFailed`. With `public_only` it refuses private addresses."""
+    return HttpClient(
+        credentials=credentials,
+        transport=transport,
+        public_only=public_only,
+        deadline=deadline,
+        translate=to_source_failure,
+    )
 
 
 def to_source_failure(address: str, error: HttpError) -> SourceFailed:

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import secrets
 import shutil
 import time
 from collections.abc import Iterable, Iterator
@@ -34,6 +35,8 @@ LinkKind = Literal["symlink", "hardlink", "reflink", "copy"]
 SPARE_BYTES = 64 << 20
 # https://man7.org/linux/man-pages/man2/FICLONE.2const.html
 _FICLONE = 0x40049409
+# Hearts of leases beat every few seconds, and clocks of machines differ.
+_FORGOTTEN_S = 3600
 _LOCAL_FILE_SYSTEMS = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "tmpfs", "overlay", "bcachefs"})
 
 
@@ -75,6 +78,22 @@ class BlobStore:
     def wait_for_lease(self, blob_key: str) -> Lease:
         """Wait for the lease on one key."""
         return acquire_lease(self.lease_path(blob_key), purpose=f"work on {blob_key[:12]}")
+
+    def lease_use(self, digest: Digest) -> Lease:
+        """Keep a blob from being collected while a job uses it; many may at once. The caller holds the blob's lease."""
+        return acquire_lease(self.lease_path(f"use-{digest.hex}-{secrets.token_hex(6)}"), purpose="run a job")
+
+    def is_used(self, digest: Digest) -> bool:
+        """Return whether a running job uses the blob, in any process."""
+        for folder_entry in _list_entries(self.root / "leases"):
+            key = folder_entry.name.removesuffix(".lease")
+            if folder_entry.name.endswith(".lease") and key.startswith(f"use-{digest.hex}-"):
+                held_lease = self.try_lease(key)
+                if held_lease is not None:
+                    held_lease.release()
+                elif not _is_forgotten(folder_entry):
+                    return True
+        return False
 
     # -- blobs
 
@@ -284,6 +303,15 @@ class BlobStore:
         finally:
             os.close(descriptor)
         return True
+
+
+def _is_forgotten(lease_folder: Path) -> bool:
+    """Return whether a lease has shown no sign of life for an hour: its machine is gone, which nobody else can tell."""
+    try:
+        signs = [lease_folder.stat().st_mtime, *(entry.stat().st_mtime for entry in _list_entries(lease_folder))]
+    except OSError:
+        return False
+    return time.time() - max(signs) > _FORGOTTEN_S
 
 
 def _list_entries(folder: Path) -> list[Path]:

@@ -26,8 +26,9 @@ def make_manifest(job: JobFacts, stored_outputs: Sequence[StoredOutput], *, uplo
         "schema_version": SCHEMA_VERSION,
         "job_id": job.job_id,
         "release": job.release.name,
-        "release_digest": str(job.release.digest),
+        "release_digest": job.release.digest_text,
         "inputs": {name: str(digest) for name, digest in job.inputs.items()},
+        **({"models": {name: str(digest) for name, digest in job.models.items()}} if job.models else {}),
         "outputs": [_output_entry(stored_output) for stored_output in stored_outputs],
         "seconds": {
             **{name: round(seconds, 3) for name, seconds in job.phase_s.items()},

@@ -48,7 +48,8 @@ class InlineSink:
 
 def encoded_bytes(outputs: tuple[Output, ...]) -> int:
     """Return how much of a result these outputs take."""
-    return sum(-(-output.size_bytes // 3) * 4 + _FACTS_BYTES for output in outputs)
+    # A video that is among the images too is in the result twice.
+    return sum((-(-output.size_bytes // 3) * 4 + _FACTS_BYTES) * (1 + output.is_also_image) for output in outputs)
 
 
 def _encode_output(output: Output) -> str:

@@ -19,7 +19,7 @@ class Output:
 
     `filename` is the name the user chose, without our per-job prefix; `subfolder` likewise, relative, with `/`. `width`
     and `height` are pixels, for pictures; `index` counts the job's outputs from 0. `stamp` is the file's stamp when it
-    was hashed, if the file system gives reliable ones.
+    was hashed, if the file system gives reliable ones. `reported_as` is the list that its node reported it in.
     """
 
     index: int
@@ -35,6 +35,12 @@ class Output:
     width: int | None = None
     height: int | None = None
     stamp: FileStamp | None = None
+    reported_as: str = ""
+
+    @property
+    def is_also_image(self) -> bool:
+        """Return whether a node reported another kind of file among its images, as SaveVideo does."""
+        return self.reported_as == "images" and self.kind != "image"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,11 +55,15 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobFacts:
-    """What a sink may write into names and manifests: the job's id, release, inputs, and seconds of its phases."""
+    """What a sink may write into names and manifests: the job's id, release, inputs, and seconds of its phases.
+
+    `models` are those that the job brought, by their paths below the models folder.
+    """
 
     job_id: str
     release: Release
     inputs: Mapping[str, Digest] = field(default_factory=dict)
+    models: Mapping[str, Digest] = field(default_factory=dict)
     phase_s: Mapping[str, float] = field(default_factory=dict)
 
 

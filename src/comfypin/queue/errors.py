@@ -63,6 +63,15 @@ class JobUnknown(ComfypinError):
 
 
 @declare
+class WebhookNotKept(ComfypinError):
+    """A post to a webhook cannot be tried again."""
+
+    template = "The webhook's post {number} cannot be tried again: {reason}."
+    number: int
+    reason: str
+
+
+@declare
 class RetryRefused(ComfypinError):
     """The job cannot be run again as it stands."""
 

@@ -6,13 +6,16 @@ do no more than these protocols say.
 
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from comfypin.digest import JsonValue
 from comfypin.jobs.interface import Handle, JobState
 from comfypin.jobs.metrics import Metrics
+from comfypin.jobs.previews import PreviewSink
 
 JobProgress = Mapping[str, JsonValue]
+ApiName = Literal["runpod", "workflows", "comfy"]
+"""The API that a job came by."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +58,13 @@ class JobQueue(Protocol):
     """Takes jobs durably, and ends each exactly once, whatever is killed."""
 
     async def accept_job(
-        self, job_input: object, *, webhook: str | None, timeout_s: float | None, ttl_s: float | None
+        self,
+        job_input: object,
+        *,
+        webhook: str | None,
+        timeout_s: float | None,
+        ttl_s: float | None,
+        api: ApiName = "runpod",
     ) -> str:
         """Take a job and return its id; it survives a power cut from here on. Raises `QueueFull`, `JobsNotStored`."""
 
@@ -78,8 +87,11 @@ class ProgressFeed(Protocol):
     def follow_progress(self, job_id: str, *, silence_s: float) -> AsyncIterator[JobProgress | None]:
         """Yield the newest progress whenever it changes, until the job ends; None after `silence_s` without news."""
 
-    def take_progress(self, job_id: str) -> list[JobProgress]:
-        """Return the progress since the last call for this job, oldest first."""
+    def take_progress(self, job_id: str, *, poller: str, after: int | None) -> tuple[list[JobProgress], int]:
+        """Return a job's progress, oldest first, and how often the job has told any.
+
+        It is what came after the `after`th, or what this poller has not been given yet.
+        """
 
 
 class QueueHealth(Protocol):
@@ -104,7 +116,11 @@ class QueueHealth(Protocol):
 
 
 class QueueWorker(Protocol):
-    """Runs the jobs of a queue on this machine."""
+    """Runs the jobs of a queue on this machine. `previews` shows followers what the jobs are making."""
+
+    @property
+    def previews(self) -> PreviewSink:
+        """Return where previews of running jobs go."""
 
     async def recover_jobs(self) -> None:
         """Queue again what had not ended when the last server did."""

@@ -9,6 +9,8 @@ from comfypin.jobs.interface import RETRYABLE_STATES, JobState
 from comfypin.jobs.secret_fields import holds_secret, is_secret_address
 from comfypin.queue.interface import JobRow
 
+_SMALL_INPUT = 262_144
+
 
 @dataclass(frozen=True, slots=True)
 class JobChange:
@@ -50,13 +52,13 @@ def job_given_back(job_id: str) -> JobChange:
 def job_ended(job_id: str, state: JobState, changed_at: float, *, output: str | None, error: str | None) -> JobChange:
     """Return the change for a job that ended; its webhook is owed from here on. A job ends once.
 
-    Its input goes, unless the job may be retried and holds no secret.
+    Its input goes if it holds a secret, or if it is large and the job cannot be retried.
     """
-    # A completed job is never run again, so its input, which may be large, need not stay.
-    kept = "input" if state in RETRYABLE_STATES else "'{}'"
+    # A completed job is never run again, so a large input need not stay; a small one says how its outputs were made.
+    is_kept = "1" if state in RETRYABLE_STATES else f"length(input) <= {_SMALL_INPUT}"
     return JobChange(
         "UPDATE jobs SET state = ?, ended_at = ?, output = ?, error = ?, webhook_owed = webhook IS NOT NULL, "
-        f"input = CASE WHEN secret THEN '{{}}' ELSE {kept} END, size = length(input) + ? "
+        f"input = CASE WHEN NOT secret AND {is_kept} THEN input ELSE '{{}}' END, size = length(input) + ? "
         "WHERE id = ? AND ended_at IS NULL",
         (state, changed_at, output, error, len(output or ""), job_id),
         forgets=job_id,

@@ -12,12 +12,15 @@ from comfypin.jobs.metrics import Metrics
 from comfypin.queue import job_changes
 from comfypin.queue.errors import JobsNotStored
 from comfypin.queue.interface import JobRow
+from comfypin.queue.job_changes import JobChange
+from comfypin.queue.job_description import describe_end, end_described
 from comfypin.queue.job_events import JobEvents
 from comfypin.queue.live_jobs import LiveJob, LiveJobs
+from comfypin.queue.run_estimates import RunEstimates
 from comfypin.queue.sqlite import JobStore
 from comfypin.queue.status_bodies import status_body
 from comfypin.queue.steady_clock import Clock
-from comfypin.queue.webhook import Webhooks
+from comfypin.queue.webhook_events import WebhookEvents
 
 log = logging.getLogger(__name__)
 
@@ -29,12 +32,13 @@ class JobEndings:
         self,
         store: JobStore,
         jobs: LiveJobs,
-        webhooks: Webhooks,
+        webhooks: WebhookEvents,
         metrics: Metrics,
         *,
         worker_id: str,
         clock: Clock,
         events: JobEvents,
+        estimates: RunEstimates,
     ) -> None:
         self._store = store
         self._jobs = jobs
@@ -43,6 +47,7 @@ class JobEndings:
         self._worker_id = worker_id
         self._clock = clock
         self._events = events
+        self._estimates = estimates
         self._background_tasks: set[asyncio.Task[None]] = set()
 
     async def end_job(self, live_job: LiveJob, end_state: JobState, outcome: JobOutcome | None = None) -> None:
@@ -55,8 +60,13 @@ class JobEndings:
         # A job's text may hold a lone surrogate, which SQLite cannot store: it is written as an escape.
         stored_error = None if error is None else str(error).encode(errors="backslashreplace").decode()
         end_change = job_changes.job_ended(live_job.row.id, end_state, ended_at, output=output_text, error=stored_error)
-        await self._store.write_until_done(end_change)
+        end = describe_end(job_output)
+        owed = self._webhooks.final_changes(live_job.row.id, job_output)
+        await self._store.write_until_done(end_change, end_described(live_job.row.id, end), *owed)
         live_job.row = replace(live_job.row, state=end_state, ended_at=ended_at)
+        live_job.end = end
+        if end_state == "COMPLETED" and live_job.row.started_at is not None:
+            self._estimates.note_run(live_job.description.shape, max(0.0, ended_at - live_job.row.started_at))
         self._jobs.move_to_ended(live_job)
         self._metrics.count_end(end_state, outcome)
         live_job.wake_followers()
@@ -73,6 +83,7 @@ class JobEndings:
 
     async def post_owed_webhooks(self) -> None:
         """Post the webhooks that the last server owed when it ended."""
+        await self._webhooks.recover()
         for job_row in await self._store.webhooks_owed():
             self._start_background(self._post_webhook(job_row))
 
@@ -82,6 +93,7 @@ class JobEndings:
         for background_task in background_tasks:
             background_task.cancel()
         await asyncio.gather(*background_tasks, return_exceptions=True)
+        await self._webhooks.stop()
 
     def _start_background(self, work: Coroutine[None, None, None]) -> None:
         background_task = asyncio.get_running_loop().create_task(work)
@@ -99,10 +111,13 @@ class JobEndings:
             return
         if record is None:
             return
-        webhook_body = status_body(replace(record, worker_id=self._worker_id))
-        if not await self._webhooks.post_status(job_row.id, job_row.webhook or "", webhook_body):
-            self._metrics.webhook_failures.inc()
-        await self._store.write_until_done(job_changes.webhook_told(job_row.id))
+        # First what came before: the end is the last that a webhook hears.
+        await self._webhooks.finish(job_row.id)
+        noted: list[JobChange] = []
+        if self._webhooks.is_end_wanted(job_row):
+            noted = await self._webhooks.post_end(job_row, status_body(replace(record, worker_id=self._worker_id)))
+        await self._store.write_until_done(*noted, job_changes.webhook_told(job_row.id))
+        self._webhooks.forget(job_row.id)
 
 
 async def _dump_output(job_output: Mapping[str, JsonValue]) -> str:

@@ -44,8 +44,9 @@ class Following(AsyncIterator[JobEvent]):
     Raises `FollowerTooSlow` from its iteration if more events wait than it may keep.
     """
 
-    def __init__(self, events: "JobEvents", job_id: str | None) -> None:
+    def __init__(self, events: "JobEvents", job_id: str | None, *, with_previews: bool) -> None:
         self.job_id = job_id
+        self.with_previews = with_previews
         self._events = events
         self._unread: OrderedDict[object, JobEvent] = OrderedDict()
         self._arrived = asyncio.Event()
@@ -102,6 +103,7 @@ class JobEvents:
         self._kept: deque[JobEvent] = deque(maxlen=kept)
         self._followers: dict[Following, None] = {}
         self._newest_previews: dict[str, JobEvent] = {}
+        self._listeners: list[Callable[[JobEvent], None]] = []
 
     def publish(self, kind: Kind, job_id: str, data: Mapping[str, JsonValue] | None = None) -> JobEvent:
         """Tell all followers; returns at once."""
@@ -113,14 +115,20 @@ class JobEvents:
             self._newest_previews[job_id] = event
         elif kind == "ended":
             self._newest_previews.pop(job_id, None)
+        for listener in self._listeners:
+            listener(event)
         for follower in tuple(self._followers):
-            if follower.job_id in (None, job_id):
+            if follower.job_id in (None, job_id) and (kind != "preview" or follower.with_previews):
                 follower.put(event)
         return event
 
-    def subscribe(self, job_id: str | None, *, after: int | None = None) -> Following:
+    def listen(self, listener: Callable[[JobEvent], None]) -> None:
+        """Call a part of the server for every event, for ever; it must return at once, and asks for no previews."""
+        self._listeners.append(listener)
+
+    def subscribe(self, job_id: str | None, *, after: int | None = None, with_previews: bool = True) -> Following:
         """Follow a job, or all: first what is kept of the events since `after`, then what happens from now on."""
-        following = Following(self, job_id)
+        following = Following(self, job_id, with_previews=with_previews)
         if after is not None:
             for event in self._kept:
                 if event.id > after and job_id in (None, event.job_id):
@@ -132,13 +140,18 @@ class JobEvents:
         """Tell a follower no more."""
         self._followers.pop(following, None)
 
-    def is_followed(self, job_id: str) -> bool:
-        """Return whether somebody follows this job: only then are previews worth their bytes."""
-        return any(follower.job_id in (None, job_id) for follower in self._followers)
+    def wants_previews(self, job_id: str) -> bool:
+        """Return whether somebody would see this job's previews: only then are they worth their bytes."""
+        return any(follower.job_id in (None, job_id) and follower.with_previews for follower in self._followers)
 
     def newest_preview(self, job_id: str) -> JobEvent | None:
         """Return the newest preview of a job that has not ended."""
         return self._newest_previews.get(job_id)
+
+    @property
+    def newest_wire_id(self) -> str:
+        """Return the id of the newest event, as clients see it."""
+        return f"{self._boot}-{self._number}"
 
     def wire_id(self, event: JobEvent) -> str:
         """Return the event's id as clients see it: with this life of the server in front."""

@@ -16,6 +16,7 @@ from comfypin.queue.interface import JobProgress, JobRow
 from comfypin.queue.job_endings import JobEndings
 from comfypin.queue.job_events import JobEvents
 from comfypin.queue.live_jobs import LiveJob, LiveJobs
+from comfypin.queue.preview_relay import PreviewRelay
 from comfypin.queue.sqlite import JobStore
 from comfypin.queue.steady_clock import Clock
 
@@ -52,6 +53,7 @@ class JobRunner:
         *,
         clock: Clock,
         events: JobEvents,
+        previews: PreviewRelay,
     ) -> None:
         self._store = store
         self._jobs = jobs
@@ -59,6 +61,7 @@ class JobRunner:
         self._limits = limits
         self._clock = clock
         self._events = events
+        self._previews = previews
         self._stopping = False
         self.is_worn_out = False
         """Whether the engine died several times in a row."""
@@ -68,7 +71,10 @@ class JobRunner:
         for job_row in await self._store.pending_jobs():
             # A job of the future was taken before the clock was set back.
             created_at = min(job_row.created_at, self._clock())
-            live_job = LiveJob(replace(job_row, state="IN_QUEUE", created_at=created_at))
+            live_job = LiveJob(
+                replace(job_row, state="IN_QUEUE", created_at=created_at, started_at=None),
+                description=await self._store.read_description(job_row.id),
+            )
             self._jobs.add_pending(live_job)
             if job_row.attempts >= _MOST_ATTEMPTS:
                 # A job that takes the server down with it (memory, a driver) would do so for ever.
@@ -159,6 +165,8 @@ class JobRunner:
         else:
             self.is_worn_out = job_outcome.replace_worker
             await self._endings.end_job(live_job, "COMPLETED" if job_outcome.failure is None else "FAILED", job_outcome)
+        finally:
+            self._previews.forget_job(job_id)
 
     async def _look_after(self, live_job: LiveJob, job_task: asyncio.Task[None]) -> None:
         """End a job that was cancelled before its first step, or that met a mistake of ours."""
@@ -195,7 +203,12 @@ class JobRunner:
                 pruned_at_s = time.monotonic()
                 with contextlib.suppress(JobsNotStored):
                     ended_before = self._clock() - self._limits.keep_s
-                    await self._store.prune_results(ended_before=ended_before, max_bytes=self._limits.keep_bytes)
+                    pruned_ids = await self._store.prune_results(
+                        ended_before=ended_before, max_bytes=self._limits.keep_bytes
+                    )
+                    for job_id in pruned_ids:
+                        self._jobs.forget_ended(job_id)
+                        self._events.publish("removed", job_id)
             if self._store.trouble is not None:
                 await self._store.probe_disk()
             await self._store.forget_secrets()

@@ -5,18 +5,25 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 
 from comfypin.queue.interface import JobProgress, JobRow
+from comfypin.queue.job_description import JobDescription, JobEnd
 
 _KEPT_PROGRESS = 256
 _KEPT_ENDED = 1000
+_KEPT_POLLERS = 64
 
 
 @dataclass(slots=True)
 class LiveJob:
-    """One job in memory: its state, its newest progress, and what its followers have not seen yet."""
+    """One job in memory: its state, what it was asked for, and its newest progress."""
 
     row: JobRow
+    description: JobDescription = field(default_factory=lambda: JobDescription(api="runpod"))
+    end: JobEnd | None = None
     progress: JobProgress = field(default_factory=dict)
-    unseen_progress: deque[JobProgress] = field(default_factory=lambda: deque(maxlen=_KEPT_PROGRESS))
+    kept_progress: deque[JobProgress] = field(default_factory=lambda: deque(maxlen=_KEPT_PROGRESS))
+    progress_count: int = 0
+    """How often the job told its progress; the newest of these are in `kept_progress`."""
+    seen_by_poller: OrderedDict[str, int] = field(default_factory=OrderedDict)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
     ending: bool = False
@@ -24,8 +31,19 @@ class LiveJob:
     def note_progress(self, job_progress: JobProgress) -> None:
         """Keep the newest progress and wake the job's followers."""
         self.progress = job_progress
-        self.unseen_progress.append(job_progress)
+        self.kept_progress.append(job_progress)
+        self.progress_count += 1
         self.wake_followers()
+
+    def take_progress(self, poller: str, after: int | None) -> list[JobProgress]:
+        """Return the kept progress after number `after`, by default what this poller has not seen, oldest first."""
+        seen_count = self.seen_by_poller.pop(poller, 0) if after is None else after
+        unseen_count = min(max(self.progress_count - seen_count, 0), len(self.kept_progress))
+        if after is None:
+            self.seen_by_poller[poller] = self.progress_count
+            if len(self.seen_by_poller) > _KEPT_POLLERS:
+                self.seen_by_poller.popitem(last=False)
+        return list(self.kept_progress)[len(self.kept_progress) - unseen_count :]
 
     def wake_followers(self) -> None:
         """Wake everybody who waits for a change of this job."""
@@ -93,6 +111,10 @@ class LiveJobs:
         self._recently_ended[live_job.row.id] = live_job
         while len(self._recently_ended) > _KEPT_ENDED:
             self._recently_ended.popitem(last=False)
+
+    def forget_ended(self, job_id: str) -> None:
+        """Forget an ended job that is not kept any longer."""
+        self._recently_ended.pop(job_id, None)
 
     async def next_arrival(self) -> LiveJob:
         """Wait for the next job in order of arrival. It may have been cancelled meanwhile."""

@@ -12,19 +12,26 @@ from comfypin.jobs.interface import RETRYABLE_STATES, Handle, JobState
 from comfypin.jobs.metrics import Metrics
 from comfypin.queue import job_changes
 from comfypin.queue.errors import JobUnknown, QueueFull, RetryRefused
-from comfypin.queue.interface import JobCounts, JobProgress, JobRecord, JobRow
+from comfypin.queue.interface import ApiName, JobCounts, JobProgress, JobRecord, JobRow
 from comfypin.queue.job_changes import JobChange
+from comfypin.queue.job_description import JobDescription, describe_job, job_described
 from comfypin.queue.job_endings import JobEndings
 from comfypin.queue.job_events import JobEvents
+from comfypin.queue.job_listing import JobFilter, ListedJob
 from comfypin.queue.job_runner import LOOK_AGAIN_S, JobRunner, QueueLimits
 from comfypin.queue.live_jobs import LiveJob, LiveJobs
+from comfypin.queue.preview_relay import PreviewRelay
+from comfypin.queue.run_estimates import RunEstimates
 from comfypin.queue.sqlite import JobStore
-from comfypin.queue.status_bodies import is_pending
+from comfypin.queue.status_bodies import is_pending, status_body
 from comfypin.queue.steady_clock import Clock, steady_clock
 from comfypin.queue.webhook import Webhooks
+from comfypin.queue.webhook_events import WebhookEvents
+from comfypin.queue.webhook_records import EventName, events_chosen
 
 _CANCEL_WITHIN_S = 10.0
 _RETRY_AFTER_S = 5
+_REMEMBERED_RUNS = 2000
 
 
 class LocalJobQueue:
@@ -39,8 +46,11 @@ class LocalJobQueue:
         worker_id: str,
         clock: Clock | None = None,
         events: JobEvents | None = None,
+        release: str | None = None,
     ) -> None:
         self.events = events or JobEvents()
+        self._release = release
+        self._estimates = RunEstimates()
         # One clock for all times that are compared: those of jobs that were taken, began and ended.
         self._clock = clock or steady_clock()
         self._store = store
@@ -48,10 +58,27 @@ class LocalJobQueue:
         self._worker_id = worker_id
         self.metrics = Metrics()
         self._jobs = LiveJobs()
+        self.webhooks = WebhookEvents(store, webhooks, self.metrics, clock=self._clock, events=self.events)
         self._endings = JobEndings(
-            store, self._jobs, webhooks, self.metrics, worker_id=worker_id, clock=self._clock, events=self.events
+            store,
+            self._jobs,
+            self.webhooks,
+            self.metrics,
+            worker_id=worker_id,
+            clock=self._clock,
+            events=self.events,
+            estimates=self._estimates,
         )
-        self._runner = JobRunner(store, self._jobs, self._endings, queue_limits, clock=self._clock, events=self.events)
+        self._previews = PreviewRelay(self.events)
+        self._runner = JobRunner(
+            store,
+            self._jobs,
+            self._endings,
+            queue_limits,
+            clock=self._clock,
+            events=self.events,
+            previews=self._previews,
+        )
 
     # -- JobQueue -------------------------------------------------------------------------------------------------
 
@@ -62,11 +89,14 @@ class LocalJobQueue:
         webhook: str | None,
         timeout_s: float | None,
         ttl_s: float | None,
+        api: ApiName = "runpod",
         job_id: str | None = None,
+        webhook_events: Sequence[EventName] | None = None,
         beside: Sequence[JobChange] = (),
     ) -> str:
         """Take a job and return its id; it is on the disk from here on, together with the changes `beside` it.
 
+        Its webhook is told of its `webhook_events`, or else of its end, whichever it is.
         Raises `QueueFull`, `JobsNotStored`.
         """
         self._require_room()
@@ -83,14 +113,21 @@ class LocalJobQueue:
         self._jobs.add_pending(live_job)
         try:
             # In a thread: a large input takes a while to be walked and dumped.
-            accepted = await asyncio.to_thread(job_changes.job_accepted, job_row, job_input)
-            await self._store.write_changes(accepted, *beside)
+            accepted, live_job.description = await asyncio.to_thread(self._read_job, job_row, job_input, api)
+            described = job_described(job_row.id, live_job.description)
+            chosen = [events_chosen(job_row.id, webhook_events)] if webhook_events is not None else []
+            await self._store.write_changes(accepted, described, *chosen, *beside)
         except BaseException:
             self._jobs.drop_pending(live_job)
             raise
+        if webhook_events is not None:
+            self.webhooks.follow(job_row, webhook_events)
         self.events.publish("accepted", job_row.id)
         self._jobs.let_begin(live_job)
         return job_row.id
+
+    def _read_job(self, job_row: JobRow, job_input: object, api: ApiName) -> tuple[JobChange, JobDescription]:
+        return job_changes.job_accepted(job_row, job_input), describe_job(job_input, api=api, release=self._release)
 
     async def read_record(self, job_id: str, *, wait_s: float = 0.0) -> JobRecord:
         """Return the job once it has ended, or as it is after `wait_s` seconds. Raises `JobUnknown`."""
@@ -144,7 +181,7 @@ class LocalJobQueue:
             raise RetryRefused(job_id=job_id, reason="it came with secrets, which are not kept; send it anew")
         self._require_room()
         fresh = replace(job_row, state="IN_QUEUE", created_at=self._clock(), started_at=None, ended_at=None, attempts=0)
-        live_job = LiveJob(fresh)
+        live_job = LiveJob(fresh, description=await self._store.read_description(job_id))
         if self._jobs.find_pending(job_id) is not None:
             raise RetryRefused(job_id=job_id, reason="it waits already")
         self._jobs.add_pending(live_job)
@@ -153,6 +190,7 @@ class LocalJobQueue:
         except BaseException:
             self._jobs.drop_pending(live_job)
             raise
+        await self.webhooks.follow_again(fresh)
         self.events.publish("retried", job_id)
         self._jobs.let_begin(live_job)
 
@@ -167,8 +205,34 @@ class LocalJobQueue:
         return self._jobs.waiting_place(job_id)
 
     async def read_input(self, job_id: str) -> object:
-        """Return what a job asked for, as far as it is kept: what has ended well is forgotten."""
+        """Return what a job asked for, as far as it is kept."""
         return await self._store.read_input(job_id)
+
+    async def read_status(self, job_id: str) -> bytes | None:
+        """Return the body that tells a webhook of a job's end, or None if the job is not kept or runs again."""
+        try:
+            record = await self.read_record(job_id)
+        except JobUnknown:
+            return None
+        return None if is_pending(record.row.state) else status_body(record)
+
+    # -- What lists and followers of all jobs ask ---------------------------------------------------------------------
+
+    def list_pending(self) -> list[LiveJob]:
+        """Return the jobs that have not ended, oldest first."""
+        return self._jobs.list_pending()
+
+    def ends_in_s(self) -> dict[str, float | None]:
+        """Return the seconds until the expected end of each job that has not ended, if its history tells."""
+        return self._estimates.ends_in_s(self._jobs.list_pending(), at_once=self._limits.max_running, now=self._clock())
+
+    async def list_jobs(self, job_filter: JobFilter) -> list[ListedJob]:
+        """Return the jobs that a filter lets through, newest first. Raises `JobsNotStored`."""
+        return await self._store.list_jobs(job_filter)
+
+    async def had_secrets(self, job_id: str) -> bool:
+        """Return whether a job came with secrets."""
+        return await self._store.had_secrets(job_id)
 
     # -- ProgressFeed ---------------------------------------------------------------------------------------------
 
@@ -187,14 +251,15 @@ class LocalJobQueue:
                 except TimeoutError:
                     yield None
 
-    def take_progress(self, job_id: str) -> list[JobProgress]:
-        """Return the progress since the last call for this job, oldest first."""
+    def take_progress(self, job_id: str, *, poller: str, after: int | None) -> tuple[list[JobProgress], int]:
+        """Return a job's progress, oldest first, and how often the job has told any.
+
+        It is what came after the `after`th, or what this poller has not been given yet.
+        """
         live_job = self._jobs.find_recent(job_id)
         if live_job is None:
-            return []
-        unseen_progress = list(live_job.unseen_progress)
-        live_job.unseen_progress.clear()
-        return unseen_progress
+            return [], 0
+        return live_job.take_progress(poller, after), live_job.progress_count
 
     # -- QueueHealth ----------------------------------------------------------------------------------------------
 
@@ -226,10 +291,16 @@ class LocalJobQueue:
             retried=await self._store.count_retries(),
         )
 
+    @property
+    def previews(self) -> PreviewRelay:
+        """Return where previews of running jobs go."""
+        return self._previews
+
     # -- running --------------------------------------------------------------------------------------------------
 
     async def recover_jobs(self) -> None:
         """Queue again what had not ended when the last server did, and post the webhooks that it owed."""
+        self._estimates.note_runs(await self._store.recent_runs(_REMEMBERED_RUNS))
         await self._runner.recover_jobs()
 
     async def run_jobs(self, handle: Handle) -> None:

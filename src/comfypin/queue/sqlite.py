@@ -23,6 +23,9 @@ from comfypin.machine_errors import reason_of
 from comfypin.queue.errors import JobsNotStored, JobsUnusable
 from comfypin.queue.interface import JobRecord, JobRow
 from comfypin.queue.job_changes import JobChange
+from comfypin.queue.job_description import SCHEMA as DESCRIPTIONS_SCHEMA
+from comfypin.queue.job_description import JobDescription
+from comfypin.queue.job_listing import JobFilter, ListedJob, listing_query, to_listed_job
 from comfypin.queue.older_jobs import forget_older_inputs
 
 log = logging.getLogger(__name__)
@@ -75,7 +78,7 @@ class JobStore:
                 f"wal_autocheckpoint = {_CHECKPOINT_PAGES}",
             ):
                 self._connection.execute(f"PRAGMA {pragma}")
-            self._connection.executescript(_SCHEMA)
+            self._connection.executescript(_SCHEMA + DESCRIPTIONS_SCHEMA)
             forget_older_inputs(self._connection)
             self._truncate_log()
         except (sqlite3.Error, OSError) as exc:
@@ -144,6 +147,30 @@ class JobStore:
         found_rows = await self._run_query("SELECT input FROM jobs WHERE id = ?", job_id)
         return await asyncio.to_thread(json.loads, found_rows[0][0]) if found_rows else None
 
+    async def read_description(self, job_id: str) -> JobDescription:
+        """Return what a job was asked for; an empty description for one of an older version."""
+        found_rows = await self._run_query(
+            "SELECT api, workflow, release, shape, texts FROM job_descriptions WHERE job_id = ?", job_id
+        )
+        if not found_rows:
+            return JobDescription(api="runpod")
+        api, workflow, release, shape, texts = found_rows[0]
+        return JobDescription(api=api, workflow=workflow, release=release, shape=shape, texts=texts)
+
+    async def list_jobs(self, job_filter: JobFilter) -> list[ListedJob]:
+        """Return the jobs that a filter lets through, newest first."""
+        query, values = listing_query(job_filter)
+        return [to_listed_job(columns) for columns in await self._run_query(query, *values)]
+
+    async def recent_runs(self, most: int) -> list[tuple[str, float]]:
+        """Return the shapes of the newest completed jobs and the seconds that these ran, oldest first."""
+        found_rows = await self._run_query(
+            "SELECT shape, ended_at - started_at FROM jobs JOIN job_descriptions ON job_id = id "
+            "WHERE state = 'COMPLETED' AND started_at IS NOT NULL ORDER BY number DESC LIMIT ?",
+            most,
+        )
+        return [(str(shape), max(0.0, float(run_s))) for shape, run_s in reversed(found_rows)]
+
     async def had_secrets(self, job_id: str) -> bool:
         """Return whether the job came with secrets, which are removed when it ends."""
         return bool((await self._run_query("SELECT secret FROM jobs WHERE id = ?", job_id))[0][0])
@@ -168,10 +195,10 @@ class JobStore:
         """Count how often jobs were run again on request."""
         return int((await self._run_query("SELECT COALESCE(SUM(retries), 0) FROM jobs"))[0][0])
 
-    async def prune_results(self, *, ended_before: float, max_bytes: int) -> int:
-        """Drop the results that are too old, and the oldest of those that take too much; returns how many."""
+    async def prune_results(self, *, ended_before: float, max_bytes: int) -> list[str]:
+        """Drop the results that are too old, and the oldest of those that take too much; returns their jobs' ids."""
 
-        def prune_in_thread() -> int:
+        def prune_in_thread() -> list[str]:
             try:
                 return self._delete_old_results(ended_before, max_bytes)
             except sqlite3.Error as exc:
@@ -271,20 +298,19 @@ class JobStore:
             busy, *_ = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             self._log_holds_secrets = bool(busy)
 
-    def _delete_old_results(self, before: float, max_bytes: int) -> int:
+    def _delete_old_results(self, before: float, max_bytes: int) -> list[str]:
         newest_first = (
-            "SELECT id, size FROM jobs WHERE ended_at IS NOT NULL AND NOT webhook_owed ORDER BY ended_at DESC"
+            "SELECT id, size, ended_at FROM jobs WHERE ended_at IS NOT NULL AND NOT webhook_owed ORDER BY ended_at DESC"
         )
         kept_bytes = 0
-        dropped = [JobChange("DELETE FROM jobs WHERE ended_at < ? AND NOT webhook_owed", (before,))]
-        for job_id, size in self._connection.execute(newest_first).fetchall():
+        dropped_ids: list[str] = []
+        for job_id, size, ended_at in self._connection.execute(newest_first).fetchall():
             kept_bytes += size
-            if kept_bytes > max_bytes:
-                dropped.append(JobChange("DELETE FROM jobs WHERE id = ?", (job_id,)))
-        job_changes = self._connection.total_changes
-        self._commit_changes(dropped)
+            if kept_bytes > max_bytes or ended_at < before:
+                dropped_ids.append(job_id)
+        self._commit_changes([JobChange("DELETE FROM jobs WHERE id = ?", (job_id,)) for job_id in dropped_ids])
         self._connection.execute("PRAGMA incremental_vacuum").fetchall()
-        return self._connection.total_changes - job_changes
+        return dropped_ids
 
     async def _run_query(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         def query_in_thread() -> list[tuple[Any, ...]]:

@@ -1,6 +1,8 @@
 """Bodies that tell clients of jobs and of the queue, in RunPod's words. Pure."""
 
 import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
 
 from comfypin.digest import JsonValue
 from comfypin.jobs.interface import PENDING_STATES, JobState
@@ -49,3 +51,26 @@ def health_body(job_counts: JobCounts, *, trouble: str | None, ready: bool) -> d
 def is_pending(state: JobState) -> bool:
     """Return whether a job of this state has not ended."""
     return state in PENDING_STATES
+
+
+def progress_summary(told: Mapping[str, JsonValue]) -> dict[str, JsonValue] | None:
+    """Return how far a job is out of what it told last; None if its graph does not run yet."""
+    if "nodes_total" not in told:
+        return None
+    node_id = told.get("current_node")
+    return {
+        "fraction": told.get("progress", 0.0),
+        "node_id": node_id,
+        "node_title": told.get("current_node_title") or told.get("current_node_class") or node_id,
+        "nodes_done": told.get("nodes_done"),
+        "nodes_total": told["nodes_total"],
+        "step": told.get("step"),
+        "steps": told.get("steps"),
+    }
+
+
+def shown_time(at: float | None) -> str | None:
+    """Return a time as RFC 3339 has it, in UTC."""
+    if at is None:
+        return None
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

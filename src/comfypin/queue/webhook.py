@@ -42,6 +42,9 @@ class _PostFailed(Exception):
         self.retry_after_s = retry_after_s
 
 
+_FAILURES = (_PostFailed, UrlInvalid, HostInvalid, HostNotPublic, ProxyInvalid)
+
+
 class Webhooks:
     """Posts the status of ended jobs to their webhooks."""
 
@@ -60,8 +63,8 @@ class Webhooks:
         self._resolver = resolver
         self._proxies = proxies or Proxies()
 
-    async def post_status(self, job_id: str, webhook_url: str, status_body: bytes) -> bool:
-        """Post until the webhook answers 200 or the retries are used up; return whether it did. Raises nothing."""
+    async def post_status(self, job_id: str, webhook_url: str, status_body: bytes) -> str | None:
+        """Post until the webhook answers 200 or the retries are used up; return why it failed, or None."""
 
         def report(retried: Retried) -> None:
             _log_failure(job_id, str(retried.error))
@@ -70,10 +73,18 @@ class Webhooks:
             parsed = HttpUrl.parse(webhook_url)
             retry = Retry(policy=self._retry_policy, on=_PostFailed, report=report)
             await retry.call_async(lambda: self._post_once(parsed, status_body))
-        except (_PostFailed, UrlInvalid, HostInvalid, HostNotPublic, ProxyInvalid) as exc:
+        except _FAILURES as exc:
             _log_failure(job_id, str(exc))
-            return False
-        return True
+            return str(exc)
+        return None
+
+    async def post_once(self, webhook_url: str, status_body: bytes) -> str | None:
+        """Post without a retry; return why it failed, or None."""
+        try:
+            await self._post_once(HttpUrl.parse(webhook_url), status_body)
+        except _FAILURES as exc:
+            return str(exc)
+        return None
 
     async def _post_once(self, webhook_url: HttpUrl, status_body: bytes) -> None:
         timestamp = str(int(time.time()))

@@ -86,7 +86,7 @@ class RunpodWorker:
                 sdk_loop.call_soon_threadsafe(reporter, progress)
 
             try:
-                work = self._handle(str(sdk_job["id"]), input_of_platform_job(sdk_job), progress=report_progress)
+                work = self._handle(str(sdk_job["id"]), _job_document(sdk_job), progress=report_progress)
                 outcome = await self._run_on_engine_loop(work)
             finally:
                 await reporter.close()
@@ -120,6 +120,14 @@ class RunpodWorker:
             response["refresh_worker"] = True
             os.kill(os.getpid(), signal.SIGTERM)
         return response
+
+
+def _job_document(sdk_job: Mapping[str, Any]) -> object:
+    """Return a job's input; `webhook_events`, which only a server knows, goes into it, so that the result warns."""
+    document = input_of_platform_job(sdk_job)
+    if isinstance(document, dict) and "webhook_events" in sdk_job:
+        return {**document, "webhook_events": sdk_job["webhook_events"]}
+    return document
 
 
 def _chain_signal_handler(signal_number: signal.Signals, and_then: Callable[[], object]) -> None:

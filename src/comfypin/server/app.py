@@ -17,7 +17,8 @@ from starlette.responses import FileResponse, Response, StreamingResponse
 from comfypin import __version__
 from comfypin.atomic_files import contained_path
 from comfypin.errors import ComfypinError, EngineError, WorkflowError
-from comfypin.queue.errors import JobUnknown, QueueFull, RetryRefused
+from comfypin.models.errors import JobModelsRefused
+from comfypin.queue.errors import JobUnknown, QueueFull, RetryRefused, WebhookNotKept
 from comfypin.queue.status_bodies import health_body, status_body
 from comfypin.server.auth import AccessRules, Gate
 from comfypin.server.comfy_api.api import ComfyApi
@@ -26,11 +27,21 @@ from comfypin.server.comfy_api.envelope import PREFIX
 from comfypin.server.comfy_api.records import asset_used
 from comfypin.server.comfy_api.references import find_hashes
 from comfypin.server.comfy_api.routes import make_comfy_app, run_sweeps, unrouted
-from comfypin.server.errors import BodyTooBig, NotReady, RequestInvalid, RequestTooComplex
+from comfypin.server.errors import (
+    BodyTooBig,
+    NotReady,
+    RequestInvalid,
+    RequestTooComplex,
+    TooManyDownloads,
+    TooManyFollowers,
+)
+from comfypin.server.job_list_routes import job_list_routes
+from comfypin.server.model_routes import model_routes
 from comfypin.server.openapi import JOB_BODY, openapi_document
 from comfypin.server.request_bodies import longest_wait_s, parse_json_body, read_job_request
 from comfypin.server.responses import JsonResponse, failure_response
 from comfypin.server.server_state import Site
+from comfypin.server.webhook_routes import webhook_routes
 from comfypin.workflow.errors import WorkflowNotFound
 
 SYNC_WAIT_MS = 90_000
@@ -43,12 +54,16 @@ _UNTRUSTED_HEADERS = {
 # The first class that fits wins, so single errors come before their families.
 _STATUS_OF_ERROR: tuple[tuple[type[ComfypinError], int], ...] = (
     (QueueFull, 429),
+    (TooManyFollowers, 429),
     (JobUnknown, 404),
     (WorkflowNotFound, 404),
     (RetryRefused, 409),
+    (WebhookNotKept, 409),
     (RequestInvalid, 400),
+    (TooManyDownloads, 429),
     (RequestTooComplex, 413),
     (BodyTooBig, 413),
+    (JobModelsRefused, 403),
     (NotReady, 503),
     (WorkflowError, 422),
     (EngineError, 503),
@@ -73,7 +88,10 @@ def make_app(server_site: Site, rules: AccessRules, comfy_api: ComfyApi) -> Fast
     for family in (_endpoint_routes(server_site, comfy_api), _job_routes(server_site)):
         application.include_router(family)
         application.include_router(family, prefix="/v2/{endpoint}", include_in_schema=False)
+    application.include_router(job_list_routes(comfy_api.queue))
     application.include_router(_workflow_routes(server_site))
+    application.include_router(webhook_routes(comfy_api.queue))
+    application.include_router(model_routes(server_site))
     application.include_router(_machine_routes(server_site, application))
     application.add_exception_handler(ComfypinError, _handle_failure)
     application.add_exception_handler(RequestValidationError, _handle_invalid)
@@ -98,6 +116,7 @@ def _endpoint_routes(server_site: Site, comfy_api: ComfyApi) -> APIRouter:
             timeout_s=job_request.timeout_s,
             ttl_s=job_request.ttl_s,
             job_id=job_id,
+            webhook_events=job_request.webhook_events,
             beside=asset_uses,
         )
 
@@ -140,12 +159,17 @@ def _job_routes(server_site: Site) -> APIRouter:
 
     @routes.get("/stream/{job_id}", summary="A job's progress: server-sent events, or what is new since the last call")
     @routes.post("/stream/{job_id}", include_in_schema=False)
-    async def stream(http_request: Request, job_id: str) -> Response:
+    async def stream(
+        http_request: Request,
+        job_id: str,
+        after: Annotated[int | None, Query(ge=0, description="The `next` of an earlier answer.")] = None,
+    ) -> Response:
         record = await queue.read_record(job_id)
         if "text/event-stream" in http_request.headers.get("accept", ""):
             return StreamingResponse(_stream_events(server_site, job_id), media_type="text/event-stream")
-        chunks = [{"output": dict(progress)} for progress in queue.take_progress(job_id)]
-        return JsonResponse({"status": record.row.state, "stream": chunks})
+        told, told_count = queue.take_progress(job_id, poller=_name_poller(http_request), after=after)
+        chunks = [{"output": dict(progress)} for progress in told]
+        return JsonResponse({"status": record.row.state, "stream": chunks, "next": told_count})
 
     @routes.post("/cancel/{job_id}", summary="Stop a job")
     async def cancel(job_id: str) -> Response:
@@ -178,7 +202,7 @@ def _workflow_routes(server_site: Site) -> APIRouter:
         job_request = await server_site.make_job(
             name, await asyncio.to_thread(parse_json_body, request_body) if request_body.strip() else {}
         )
-        job_id = await queue.accept_job(dict(job_request), webhook=None, timeout_s=None, ttl_s=None)
+        job_id = await queue.accept_job(dict(job_request), webhook=None, timeout_s=None, ttl_s=None, api="workflows")
         if not wait:
             return _accepted_response(job_id)
         wait_s = longest_wait_s(http_request.url.hostname, wait)
@@ -239,6 +263,12 @@ async def _stream_events(server_site: Site, job_id: str) -> AsyncIterator[bytes]
 
 def _format_event(name: str, data: bytes) -> bytes:
     return b"event: " + name.encode() + b"\ndata: " + data + b"\n\n"
+
+
+def _name_poller(http_request: Request) -> str:
+    """Name a client that polls without saying what it has seen: RunPod's own do, each over a connection that stays."""
+    client = http_request.client
+    return f"{client.host}:{client.port}" if client is not None else ""
 
 
 def _accepted_response(job_id: str) -> Response:

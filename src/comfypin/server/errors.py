@@ -41,6 +41,14 @@ class RequestTooComplex(ComfypinError):
 
 
 @declare
+class TooManyDownloads(ComfypinError):
+    """As many models are being downloaded as the server takes at once."""
+
+    template = "{running} models are being downloaded, which is as many as this server takes at once; try again later."
+    running: int
+
+
+@declare
 class BodyTooBig(ComfypinError):
     """A request's body is over the server's limit."""
 
@@ -51,3 +59,11 @@ class BodyTooBig(ComfypinError):
     def megabytes(self) -> str:
         """Return the limit in MB."""
         return f"{self.limit_bytes / 1e6:.0f}"
+
+
+@declare
+class TooManyFollowers(ComfypinError):
+    """As many event streams are open as there may be."""
+
+    template = "{following} event streams are open, as many as there may be; ask for GET /jobs, or try again later."
+    following: int

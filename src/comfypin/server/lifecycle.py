@@ -103,7 +103,7 @@ def _uvicorn_config(application: FastAPI, connections: Connections) -> uvicorn.C
 async def _run_jobs(site: Site, queue: QueueWorker, open_service: OpenService) -> None:
     """Open the engine, warm it, run jobs until cancelled."""
     async with open_service() as service:
-        handler = Handler(service)
+        handler = Handler(service, previews=queue.previews)
         lock: Lock = service.lock
         await warm_engine(handler, lock)
         site.open_for_jobs(service, handler)

@@ -7,6 +7,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from comfypin.jobs.job_input import JobInput
+from comfypin.queue.webhook_records import EVENT_NAMES
 from comfypin.server.server_state import DescribedWorkflow
 
 _MS: dict[str, Any] = {"type": "integer", "minimum": 1, "maximum": 604_800_000}
@@ -21,6 +22,12 @@ _JOB_REQUEST: dict[str, Any] = {
             "pattern": "^https?://[A-Za-z0-9.-]+(:[1-9][0-9]{0,3})?(/[A-Za-z0-9/._-]*)?$",
             "maxLength": 2000,
             "description": "Told of the end: POST of the job's status, 3 tries, signed where the server has a secret.",
+        },
+        "webhook_events": {
+            "type": "array",
+            "minItems": 1,
+            "items": {"enum": list(EVENT_NAMES)},
+            "description": "What the webhook is told of; unset: the end, whichever it is.",
         },
         "policy": {
             "type": "object",
@@ -41,6 +48,8 @@ JOB_BODY: dict[str, Any] = {
 TAGS = [
     {"name": "jobs", "description": "RunPod's endpoint API; the same below /v2/{endpoint}."},
     {"name": "workflows", "description": "The workflows of this server."},
+    {"name": "webhooks", "description": "What could not be told to webhooks."},
+    {"name": "models", "description": "Models that are brought while the server runs."},
     {"name": "server", "description": "The server itself."},
 ]
 _WAIT_PARAMETER = {

@@ -3,13 +3,14 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
 from comfypin.digest import JsonValue
 from comfypin.jobs.job_input import input_of_platform_job
+from comfypin.queue.webhook_records import EVENT_NAMES, EventName
 from comfypin.server.errors import RequestInvalid, RequestTooComplex
 from comfypin.workflow.inputs_file import overrides_by_name
 from comfypin.workflow.settable_inputs import WorkflowInput
@@ -33,6 +34,7 @@ class JobRequest:
 
     input: object
     webhook: str | None = None
+    webhook_events: tuple[EventName, ...] | None = None
     timeout_s: float | None = None
     ttl_s: float | None = None
 
@@ -84,7 +86,7 @@ def read_job_request(request_body: bytes) -> JobRequest:
 
 
 def parse_job_request(document: object) -> JobRequest:
-    """Read RunPod's body of a job: `input`, `webhook`, `policy`, `s3Config`. Raises `RequestInvalid`.
+    """Read RunPod's body of a job: `input`, `webhook`, `webhook_events`, `policy`, `s3Config`. Raises `RequestInvalid`.
 
     An `input` that is JSON as a text becomes what the text says, so that all that is known of jobs holds for it too.
     """
@@ -101,9 +103,20 @@ def parse_job_request(document: object) -> JobRequest:
     return JobRequest(
         input=input_of_platform_job({**document, "input": _read_input(document["input"])}),
         webhook=webhook,
+        webhook_events=_read_events(document.get("webhook_events"), webhook),
         timeout_s=_policy_seconds(policy or {}, "executionTimeout"),
         ttl_s=_policy_seconds(policy or {}, "ttl"),
     )
+
+
+def _read_events(names: object, webhook: object) -> tuple[EventName, ...] | None:
+    if names is None:
+        return None
+    if webhook is None:
+        raise RequestInvalid(reason="`webhook_events` needs a `webhook` that is told of them")
+    if not isinstance(names, list) or not names or not all(name in EVENT_NAMES for name in names):
+        raise RequestInvalid(reason=f"`webhook_events` must be a list of {', '.join(EVENT_NAMES)}")
+    return tuple(name for name in EVENT_NAMES if name in names)
 
 
 def _read_input(media_input: object) -> object:
@@ -135,7 +148,12 @@ def job_for_workflow(workflow_name: str, values: object, inputs: Sequence[Workfl
     if not isinstance(values, dict):
         raise RequestInvalid(reason="its body must be an object of the workflow's inputs")
     overrides = overrides_by_name(values, inputs)
-    files = {workflow_input.target: workflow_input for workflow_input in inputs if workflow_input.kind == "file"}
+    files = {
+        f"{node_id}.{input_name}": replace(workflow_input, node_id=node_id, input_name=input_name)
+        for workflow_input in inputs
+        if workflow_input.kind == "file"
+        for node_id, input_name in workflow_input.places
+    }
     media: list[JsonValue] = []
     changes: dict[str, JsonValue] = {}
     for override in overrides:

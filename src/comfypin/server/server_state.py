@@ -11,7 +11,7 @@ from comfypin.jobs.metrics import LiveFigures
 from comfypin.queue.interface import ServedQueue
 from comfypin.server.errors import NotReady
 from comfypin.server.request_bodies import job_for_workflow
-from comfypin.workflow.inputs_file import named_inputs
+from comfypin.workflow.app_inputs import offered_inputs
 from comfypin.workflow.load import load_workflow
 from comfypin.workflow.settable_inputs import WorkflowInput, describe_inputs, input_schema
 
@@ -76,13 +76,15 @@ class Site:
         document = job_service.workflows.read_workflow(workflow_name)
         inputs_file = job_service.workflows.inputs_file(workflow_name)
         catalogue = await job_service.engine.catalogue()
-        graph = load_workflow(document, catalogue).graph
-        inputs = named_inputs(graph, catalogue, inputs_file) if inputs_file else describe_inputs(graph, catalogue)
+        workflow = load_workflow(document, catalogue)
+        inputs = offered_inputs(workflow, catalogue, inputs_file)
+        if inputs_file is None and not inputs:
+            inputs = describe_inputs(workflow.graph, catalogue)
         return DescribedWorkflow(
             name=workflow_name,
             title=inputs_file.title if inputs_file else None,
             description=inputs_file.description if inputs_file else None,
-            inputs=tuple(inputs),
+            inputs=inputs,
         )
 
     async def make_job(self, workflow_name: str, input_values: object) -> Mapping[str, JsonValue]:

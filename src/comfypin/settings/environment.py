@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 
+from comfypin.settings.client import ClientSettings
 from comfypin.settings.entry import EntrySettings
 from comfypin.settings.env import EnvSettings
 from comfypin.settings.machine import MachineSettings
@@ -57,6 +58,11 @@ class Settings:
     def server(self) -> ServerSettings:
         """Return how the HTTP server is reached."""
         return ServerSettings.from_variables(self.variables)
+
+    @cached_property
+    def client(self) -> ClientSettings:
+        """Return which server jobs are sent to."""
+        return ClientSettings.from_variables(self.variables)
 
     @cached_property
     def entry(self) -> EntrySettings:

@@ -7,6 +7,8 @@ from pathlib import Path
 from comfypin.settings.variables import Variables
 
 DEFAULT_CONNECTIONS = 16
+MAX_MODEL_GB = 20
+KEEP_MODELS_GB = 100
 HUB = "https://huggingface.co"
 CIVITAI = "https://civitai.com"
 
@@ -18,7 +20,9 @@ class ModelSettings:
     `store` is COMFYPIN_MODEL_STORE (default: `.comfypin` in MODELS_DIR); `connections` COMFYPIN_CONNECTIONS; `durable`
     COMFYPIN_DURABLE; the tokens HF_TOKEN (or HUGGING_FACE_HUB_TOKEN) and CIVITAI_TOKEN (or CIVITAI_API_TOKEN,
     CIVITAI_API_KEY); `hub_caches` are folders laid out as the hub's cache: RunPod's (COMFYPIN_RUNPOD_CACHE), then the
-    hub library's own (HF_HUB_CACHE, HF_HOME).
+    hub library's own (HF_HUB_CACHE, HF_HOME). `allowed` (COMFYPIN_ALLOW_MODELS) are the hosts and buckets that jobs may
+    bring models from, each up to `max_model_gb` (COMFYPIN_MAX_MODEL_GB), all up to `keep_models_gb`
+    (COMFYPIN_KEEP_MODELS_GB).
     """
 
     store: Path | None = None
@@ -29,6 +33,9 @@ class ModelSettings:
     hub_caches: tuple[Path, ...] = ()
     civitai_endpoint: str = CIVITAI
     civitai_token: str | None = field(default=None, repr=False)
+    allowed: tuple[str, ...] = ()
+    max_model_gb: int = MAX_MODEL_GB
+    keep_models_gb: int = KEEP_MODELS_GB
 
     @classmethod
     def from_variables(cls, environment: Mapping[str, str]) -> "ModelSettings":
@@ -54,4 +61,16 @@ class ModelSettings:
             ),
             civitai_endpoint=variables.read_text("CIVITAI_ENDPOINT") or CIVITAI,
             civitai_token=variables.read_header("CIVITAI_TOKEN", "CIVITAI_API_TOKEN", "CIVITAI_API_KEY"),
+            allowed=split_names(variables.read_text("COMFYPIN_ALLOW_MODELS") or ""),
+            max_model_gb=variables.read_count(
+                "COMFYPIN_MAX_MODEL_GB", default=MAX_MODEL_GB, minimum=1, maximum=100_000
+            ),
+            keep_models_gb=variables.read_count(
+                "COMFYPIN_KEEP_MODELS_GB", default=KEEP_MODELS_GB, minimum=1, maximum=1_000_000
+            ),
         )
+
+
+def split_names(text: str) -> tuple[str, ...]:
+    """Return the parts of a list with commas, without those that are empty."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())

@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from comfypin.http.deadline import Deadline
 from comfypin.http.proxies import Proxies
-from comfypin.settings.errors import SettingInvalid, SettingsConflict
+from comfypin.settings.errors import SettingInvalid, SettingMissing, SettingsConflict
 from comfypin.settings.state import state_folder
 from comfypin.settings.variables import require_header_safe, require_utf8
 from comfypin.storage.bucket_variables import BucketVariables, parse_bucket_name
@@ -17,7 +18,9 @@ from comfypin.storage.interface import DEFAULT_RETRIES, LONGEST_SIGNED_URL_S, Bu
 
 Addressing = Literal["auto", "path", "virtual"]
 MOST_WHOLE_BYTES = 5 << 30  # what S3 takes in one request
-_OTHER_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "BUCKET_ENDPOINT_URL")
+_RUNPOD_ENDPOINT = "BUCKET_ENDPOINT_URL"
+_UNSIGNED_HOST = ".runpod.io"  # a volume's S3 has no signed URLs
+_OTHER_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", _RUNPOD_ENDPOINT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +64,7 @@ class S3Settings(BucketSettings):
         parsed_endpoint = _find_endpoint(variables)
         # If the endpoint is from RunPod's variables, RunPod's keys belong to it.
         runpods_first = parsed_endpoint.given is not None and parsed_endpoint.given == variables.read_text(
-            "BUCKET_ENDPOINT_URL"
+            _RUNPOD_ENDPOINT
         )
         base_url = variables.read_text("S3_PUBLIC_BASE_URL")
         if base_url:
@@ -85,7 +88,11 @@ class S3Settings(BucketSettings):
             # Our retries replace AWS's own, which look only at status codes.
             retries=variables.read_count("S3_RETRIES", default=DEFAULT_RETRIES),
             multipart_bytes=variables.read_count("S3_MULTIPART_BYTES", default=0, maximum=MOST_WHOLE_BYTES) or None,
-            signed_url_ttl_s=variables.read_count("S3_SIGNED_URL_TTL", default=0, maximum=LONGEST_SIGNED_URL_S),
+            signed_url_ttl_s=variables.read_count(
+                "S3_SIGNED_URL_TTL",
+                default=_usual_ttl_s(parsed_endpoint, base_url, is_runpods=runpods_first),
+                maximum=LONGEST_SIGNED_URL_S,
+            ),
             public_base_url=base_url.rstrip("/") if base_url else None,
             notes=state_folder(environment) / "uploads"
             if variables.read_text("COMFYPIN_STATE_DIR", "XDG_STATE_HOME", "HOME")
@@ -96,6 +103,21 @@ class S3Settings(BucketSettings):
     def names_bucket(cls, environment: Mapping[str, str]) -> bool:
         """Return whether a variable, or the endpoint in one, names a bucket."""
         return _find_endpoint(BucketVariables(environment)).bucket is not None
+
+    @classmethod
+    def require_named_bucket(cls, environment: Mapping[str, str]) -> None:
+        """Raise `SettingMissing` if RunPod's variable is the endpoint, and nothing names the bucket."""
+        parsed_endpoint = _find_endpoint(variables := BucketVariables(environment))
+        is_runpods = parsed_endpoint.given is not None and parsed_endpoint.given == variables.read_text(
+            _RUNPOD_ENDPOINT
+        )
+        if is_runpods and parsed_endpoint.bucket is None:
+            raise SettingMissing(
+                variable="BUCKET_NAME",
+                also=("S3_BUCKET",),
+                purpose=f"deliver outputs to {_RUNPOD_ENDPOINT}, whose address names no bucket "
+                "(OUTPUT_MODE=base64 returns them in the results instead)",
+            )
 
     @property
     def public_base(self) -> str | None:
@@ -148,6 +170,15 @@ def _find_endpoint(variables: BucketVariables) -> ParsedEndpoint:
     return ParsedEndpoint.parse(
         endpoint_url, bucket=variables.read_bucket("S3_BUCKET", "BUCKET_NAME", scheme="s3"), variable=variable_name
     )
+
+
+def _usual_ttl_s(parsed_endpoint: ParsedEndpoint, base_url: str | None, *, is_runpods: bool) -> int:
+    """Return how long URLs are valid if nobody says it.
+
+    worker-comfyui, whose variables RunPod's are, answers with URLs of a week, which its clients fetch.
+    """
+    host_name = urlsplit(parsed_endpoint.endpoint or "").hostname or ""
+    return LONGEST_SIGNED_URL_S if is_runpods and not base_url and not host_name.endswith(_UNSIGNED_HOST) else 0
 
 
 def _read_addressing(variables: BucketVariables) -> Addressing:

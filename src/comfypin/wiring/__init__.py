@@ -2,10 +2,12 @@
 
 from comfypin.wiring.engines import EngineChoice, choose_engine, open_engine
 from comfypin.wiring.envs import ensure_env, ensure_env_pack, make_lock_places, make_realize_options, make_source_places
+from comfypin.wiring.job_servers import open_job_server
 from comfypin.wiring.models import (
     bring_models,
     inspect_lock_models,
     make_model_describer,
+    open_job_models,
     open_model_sources,
     open_model_store,
 )
@@ -13,7 +15,7 @@ from comfypin.wiring.network import http_proxies, http_transport
 from comfypin.wiring.platforms import open_builder, open_runpod_api, open_runpod_jobs_api, open_volume_bucket
 from comfypin.wiring.service import make_fitness_checks, open_service, open_sinks
 from comfypin.wiring.sinks import make_job_sink, make_sink, watch_uploads
-from comfypin.wiring.stores import open_bucket, open_pack_store, open_store
+from comfypin.wiring.stores import open_bucket, open_pack_store, open_store, own_bucket
 
 __all__ = [
     "EngineChoice",
@@ -34,6 +36,8 @@ __all__ = [
     "open_bucket",
     "open_builder",
     "open_engine",
+    "open_job_models",
+    "open_job_server",
     "open_model_sources",
     "open_model_store",
     "open_pack_store",
@@ -43,5 +47,6 @@ __all__ = [
     "open_sinks",
     "open_store",
     "open_volume_bucket",
+    "own_bucket",
     "watch_uploads",
 ]

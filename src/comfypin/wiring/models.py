@@ -1,5 +1,6 @@
 """Model files: their sources, their store, and which of a lock are missing."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,9 +9,11 @@ from comfypin.wiring.network import http_transport
 from comfypin.wiring.stores import open_bucket
 
 if TYPE_CHECKING:
+    from comfypin.http.deadline import Deadline
     from comfypin.lock.model import Lock, ModelPin
     from comfypin.lock.model_spec import DescribeModel
     from comfypin.models.interface import ModelSource, PullWatcher
+    from comfypin.models.job_models import JobModels
     from comfypin.models.store import BlobStore
     from comfypin.models.verify import ModelFinding
     from comfypin.settings.environment import Settings
@@ -88,8 +91,67 @@ def make_model_describer(settings: "Settings") -> "DescribeModel":
     return describe_source
 
 
-def open_model_sources(settings: "Settings", *, timeout_s: float = 30.0) -> "list[ModelSource]":
-    """Return every kind of model source, with the environment's tokens, each for its own host only."""
+def open_job_models(
+    lock: "Lock",
+    settings: "Settings",
+    *,
+    allowed: Sequence[str],
+    private: bool,
+    max_model_gb: int | None = None,
+    keep_models_gb: int | None = None,
+) -> "JobModels | None":
+    """Return what brings the models that jobs name, or None if no host is allowed. `private` allows private addresses.
+
+    Raises `ConfigError` for what is not a host.
+    """
+    model_settings = settings.models
+    named = tuple(allowed) or model_settings.allowed
+    if not named:
+        return None
+    from comfypin.models.allowed_sources import AllowedSources
+    from comfypin.models.job_models import JobModelLimits, JobModels
+    from comfypin.models.pull_limits import PullBudget
+    from comfypin.models.target_paths import TargetRoots
+
+    models_dir = settings.machine.models_dir.absolute()
+    allowed_sources = AllowedSources.parse(
+        named,
+        setting="--allow-models" if allowed else "COMFYPIN_ALLOW_MODELS",
+        hub=model_settings.hub_endpoint,
+        civitai=model_settings.civitai_endpoint,
+        http=private,
+    )
+    # Before the engine starts: it looks only into folders that it knows then.
+    models_dir.mkdir(parents=True, exist_ok=True)
+
+    def open_sources(deadline: "Deadline") -> "list[ModelSource]":
+        return open_model_sources(settings, public_only=not private, deadline=deadline)
+
+    return JobModels(
+        open_model_store(models_dir, settings),
+        TargetRoots(models_dir=models_dir, comfy_home=settings.machine.comfy_home.absolute()),
+        lock,
+        allowed=allowed_sources,
+        open_sources=open_sources,
+        limits=JobModelLimits(
+            file_bytes=(max_model_gb or model_settings.max_model_gb) * 1_000_000_000,
+            total_bytes=(keep_models_gb or model_settings.keep_models_gb) * 1_000_000_000,
+        ),
+        budget=PullBudget(model_settings.connections),
+    )
+
+
+def open_model_sources(
+    settings: "Settings",
+    *,
+    timeout_s: float = 30.0,
+    public_only: bool = False,
+    deadline: "Deadline | None" = None,
+) -> "list[ModelSource]":
+    """Return every kind of model source, with the environment's tokens, each for its own host only.
+
+    `public_only` and `deadline` are for what strangers name: no private address, and an end.
+    """
     from comfypin.http.client import Credentials
     from comfypin.models.http_file import HttpSource
     from comfypin.models.http_responses import make_model_client
@@ -106,7 +168,10 @@ def open_model_sources(settings: "Settings", *, timeout_s: float = 30.0) -> "lis
     # A token must never go to another host.
     tokens = {endpoint: token for endpoint, token in token_owners if token}
     client = make_model_client(
-        credentials=Credentials(tokens=tokens), transport=http_transport(settings, timeout_s=timeout_s)
+        credentials=Credentials(tokens=tokens),
+        transport=http_transport(settings, timeout_s=timeout_s),
+        public_only=public_only,
+        deadline=deadline,
     )
     return [
         HttpSource(client),

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from comfypin.jobs.input_files import ReadAsset
     from comfypin.jobs.job_input import OutputWish, S3Wish
     from comfypin.lock.model import Lock
+    from comfypin.models.job_models import JobModels
     from comfypin.outputs.delivery_settings import OutputConfig
     from comfypin.outputs.interface import OutputSink
     from comfypin.outputs.modes import OutputMode
@@ -36,10 +37,11 @@ def open_service(
     settings: "Settings",
     private_inputs: bool = False,
     read_asset: "ReadAsset | None" = None,
+    models: "JobModels | None" = None,
 ) -> "JobService":
     """Return what the jobs of a worker or server share. `private_inputs` lets jobs name private addresses.
 
-    `read_asset` reads what was uploaded to a server.
+    `read_asset` reads what was uploaded to a server; `models` brings the models that jobs name.
     """
     from comfypin.http.client import HttpClient, HttpTransport
     from comfypin.http.sockets import tls_context
@@ -62,6 +64,7 @@ def open_service(
         ),
         open_sink=sink_for,
         workflows=WorkflowLibrary(),
+        models=models,
     )
 
 
@@ -79,6 +82,7 @@ def open_sinks(
     from comfypin.storage.errors import TransientStorageError
     from comfypin.storage.registry import first_configured_kind
 
+    _require_named_bucket(settings)
     sink_for = _make_sink_opener(settings, folder_sink, private_buckets=private_buckets)
     try:
         sink_for(OutputWish(), None)
@@ -99,6 +103,16 @@ def open_sinks(
             extra={"action": "bucket_away", "reason": exc.message},
         )
     return sink_for
+
+
+def _require_named_bucket(settings: "Settings") -> None:
+    """Refuse RunPod's bucket variables without a bucket: its outputs would come another way without a word."""
+    from comfypin.outputs.modes import named_mode
+    from comfypin.storage.registry import first_configured_kind
+    from comfypin.storage.s3_settings import S3Settings
+
+    if named_mode(settings.variables) is None and first_configured_kind(settings.variables) is None:
+        S3Settings.require_named_bucket(settings.variables)
 
 
 def _open_overflow(sink_for: "OpenSink", mode: "OutputMode") -> None:

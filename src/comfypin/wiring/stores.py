@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from comfypin.env.pack.store import PackStore
+    from comfypin.server.comfy_api.own_bucket import OwnBucket
     from comfypin.settings.environment import Settings
     from comfypin.storage.interface import ObjectStore
 
@@ -37,3 +38,34 @@ def open_pack_store(address: str, settings: "Settings") -> "PackStore":
 
     folder = StoreAddress.parse(address).folder
     return BucketPackStore(open_store(address, settings)) if folder is None else FolderPackStore(folder)
+
+
+def own_bucket(settings: "Settings") -> "OwnBucket | None":
+    """Return the bucket that this machine's outputs go to, to be read from, or None if none is configured.
+
+    Raises `ConfigError`; the bucket itself is not asked yet.
+    """
+    from functools import cache
+
+    from comfypin.outputs.bucket import OutputLinks
+    from comfypin.outputs.modes import named_mode
+    from comfypin.server.comfy_api.own_bucket import OwnBucket
+    from comfypin.storage.registry import KINDS, first_configured_kind
+
+    mode = named_mode(settings.variables)
+    kind = KINDS.get(mode or "") or KINDS.get(first_configured_kind(settings.variables) or "")
+    if kind is None or not kind.is_configured(settings.variables):
+        return None
+    bucket_settings = kind.read_settings(settings.variables)
+
+    @cache
+    def open_reader() -> "ObjectStore":
+        return kind.open_store(bucket_settings)
+
+    links = OutputLinks(signed_ttl_s=bucket_settings.signed_url_ttl_s, public_base_url=bucket_settings.public_base)
+    return OwnBucket(
+        addresses=tuple(f"{scheme}://{bucket_settings.bucket}/" for scheme in (kind.scheme, *kind.aliases)),
+        prefix=bucket_settings.prefix,
+        open_reader=open_reader,
+        url_of_key=lambda key: links.make_url(open_reader(), key),
+    )

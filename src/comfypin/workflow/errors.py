@@ -113,9 +113,12 @@ class NodeProblem:
 
 
 class WorkflowRejected(WorkflowError):
-    """The engine refused the workflow, so nothing of it runs. `problems` holds all that the engine named."""
+    """The engine refused the workflow, so nothing of it runs. `problems` holds all that the engine named.
 
-    def __init__(self, *, reason: str, problems: Sequence[NodeProblem] = ()) -> None:
+    `dropped` are the output nodes that it refused, if it would have run the others.
+    """
+
+    def __init__(self, *, reason: str, problems: Sequence[NodeProblem] = (), dropped: Sequence[str] = ()) -> None:
         super().__init__(
             f"The engine refused the workflow: {reason.rstrip('.')}.{_list_problems(problems)}",
             reason=reason,
@@ -124,6 +127,7 @@ class WorkflowRejected(WorkflowError):
         )
         self.reason = reason
         self.problems = tuple(problems)
+        self.dropped = tuple(dropped)
 
     @property
     def node_errors(self) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """A workflow in ComfyUI's API format as frozen values: nodes by id, values or links by input name."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -41,6 +41,11 @@ class ApiGraph:
     """Holds a whole workflow. `to_api()` gives what POST /prompt takes; `parse.parse_graph` reads one."""
 
     nodes: Mapping[NodeId, ApiNode]
+
+    def without(self, node_ids: Iterable[NodeId]) -> "ApiGraph":
+        """Return the graph without these nodes; links to them stay, which is of no matter if no output needs them."""
+        gone = frozenset(node_ids)
+        return ApiGraph(nodes={node_id: node for node_id, node in self.nodes.items() if node_id not in gone})
 
     def to_api(self) -> dict[str, JsonValue]:
         """Return the graph in ComfyUI's API format, titles under `_meta`."""

@@ -109,7 +109,7 @@ def named_inputs(api_graph: ApiGraph, catalogue: Catalogue, inputs_file: InputsF
         except OverrideInvalid as exc:
             problems.append(f"inputs.{named_input.name}: {exc.facts['reason']}")
             continue
-        described = known_inputs.get(input_place) or _describe_unlisted(api_graph, input_place)
+        described = known_inputs.get(input_place) or describe_unlisted(api_graph, input_place)
         limited_inputs.append(_apply_limits(described, named_input))
     if problems:
         raise InputsFileInvalid(source=inputs_file.source, problems=problems)
@@ -145,8 +145,9 @@ def overrides_by_name(values: Mapping[str, JsonValue], inputs: Sequence[Workflow
     }
     given_values = preset_values | dict(values)
     return tuple(
-        Override(target=by_name[name].target, value=input_value, literal=True)
+        Override(target=f"{node_id}.{input_name}", value=input_value, literal=True)
         for name, input_value in given_values.items()
+        for node_id, input_name in by_name[name].places
     )
 
 
@@ -245,7 +246,7 @@ def _apply_limits(described: WorkflowInput, named_input: NamedInput) -> Workflow
     )
 
 
-def _describe_unlisted(api_graph: ApiGraph, input_place: tuple[str, str]) -> WorkflowInput:
+def describe_unlisted(api_graph: ApiGraph, input_place: tuple[str, str]) -> WorkflowInput:
     """Describe an input that the engine does not list, or that no output needs, from the workflow alone."""
     node_id, input_name = input_place
     node = api_graph.nodes[node_id]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from comfypin.digest import JsonValue
+from comfypin.workflow.convert.app_mode import AppInput
 from comfypin.workflow.convert.build_prompt import ConvertedWorkflow, convert_workflow
 from comfypin.workflow.convert.dynamic_prompts import Choose
 from comfypin.workflow.convert.page_versions import choose_page_rules
@@ -28,7 +29,7 @@ class Workflow:
     """A workflow ready for a job: its graph, and the seeds that may change between jobs.
 
     `warnings` say what was taken in another way than it is written. `expanded_classes` are those in whose file names
-    the engine's own page would fill texts in.
+    the engine's own page would fill texts in. `app_inputs` are what the author chose for app mode; API format has none.
     """
 
     source: str
@@ -37,6 +38,7 @@ class Workflow:
     conversion: ConvertedWorkflow | None = None
     warnings: tuple[WorkflowFinding, ...] = ()
     expanded_classes: frozenset[str] = frozenset()
+    app_inputs: tuple[AppInput, ...] = ()
 
     @property
     def node_packs(self) -> Mapping[NodeId, str]:
@@ -83,6 +85,7 @@ def load_workflow(document: Document, catalogue: Catalogue, *, choose: Choose = 
             seeds=conversion.seeds,
             conversion=conversion,
             warnings=conversion.warnings,
+            app_inputs=conversion.app_inputs,
         )
     if document.format == "empty":
         return Workflow(source=document.source, graph=smoke_graph(), seeds=())

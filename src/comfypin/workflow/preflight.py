@@ -22,7 +22,7 @@ _NAMED_CLOSELY = 50
 class Preflight:
     """The findings in the graph's order, and the outputs that ComfyUI would leave out while it runs others.
 
-    Leaving some out is refused like any other error, here and in the engine's response: half a result is no result.
+    Leaving some out is refused like any other error, unless the caller wants the valid outputs (`left_out`).
     """
 
     findings: tuple[WorkflowFinding, ...]
@@ -32,6 +32,14 @@ class Preflight:
     def errors(self) -> tuple[WorkflowFinding, ...]:
         """Return the findings for which the engine would refuse the prompt."""
         return tuple(finding for finding in self.findings if finding.severity == "error")
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Return one sentence for each error of the outputs that ComfyUI would leave out; none if it runs no output."""
+        if not self.dropped:
+            return ()
+        subject = f"The outputs of node {', '.join(self.dropped)} were left out: "
+        return tuple(f"{subject}{str(finding).removesuffix(_dropped_hint(self.dropped))}" for finding in self.errors)
 
     def raise_if_refused(self, source: str) -> None:
         """Raise `WorkflowInvalid` if the engine would refuse the graph; the message holds the warnings too."""
@@ -51,7 +59,7 @@ def run_preflight(
     brought: Set[tuple[NodeId, str]] = frozenset(),
     packs: Mapping[NodeId, str] | None = None,
 ) -> Preflight:
-    """Check a graph. `brought` are the file inputs, as (node id, input name), whose files the job brings along.
+    """Check a graph. `brought` are the inputs, as (node id, input name), whose files or models the job brings.
     `packs` names the node pack of each node, if the workflow says it.
 
     An error is what ComfyUI itself refuses, for all outputs or for some, or an option that ComfyUI lets pass although
@@ -187,9 +195,12 @@ class _GraphCheck:
     def _check_value(
         self, node: ApiNode, input_value: JsonValue, input_spec: InputSpec, validation: ClassValidation
     ) -> InputRefusal | None:
+        # A model that a job brought: the engine's list may be older than the file.
+        if (node.id, input_spec.name) in self.brought and isinstance(input_value, str):
+            return None
         if names_file(node.class_type, input_spec) and isinstance(input_value, str):
             input_name, folder = split_annotation(input_value)
-            if (node.id, input_spec.name) in self.brought or folder != "input" or "/" in input_name:
+            if folder != "input" or "/" in input_name:
                 return None
             if input_spec.choices is None or input_name in input_spec.choices:
                 return None
@@ -267,9 +278,9 @@ class _GraphCheck:
     def _mention_dropped(
         self, findings: list[WorkflowFinding], dropped: tuple[NodeId, ...]
     ) -> Iterator[WorkflowFinding]:
-        dropped_hint = f" (ComfyUI would leave out the outputs of node {', '.join(dropped)}, and run the others)"
+        hint = _dropped_hint(dropped)
         for finding in findings:
-            yield replace(finding, message=finding.message + dropped_hint) if finding.severity == "error" else finding
+            yield replace(finding, message=finding.message + hint) if finding.severity == "error" else finding
 
     def _find_closest(self, unknown_name: str, existing_names: Iterable[str]) -> tuple[str, ...]:
         self.named += 1
@@ -286,6 +297,10 @@ class _GraphCheck:
             class_type=node.class_type,
             input_name=input_name,
         )
+
+
+def _dropped_hint(dropped: tuple[NodeId, ...]) -> str:
+    return f" (ComfyUI would leave out the outputs of node {', '.join(dropped)}, and run the others)"
 
 
 def _explain_missing_node(node_link: ApiLink) -> str:

@@ -29,7 +29,7 @@ class WorkflowInput:
     """One value that can be set: `name` is its stable name, `target` the `NODE.INPUT` it stands for.
 
     `default` is what the workflow says now, or (`preset`) what its inputs file says. `minimum` and `maximum` are for
-    numbers, `choices` for choices.
+    numbers, `choices` for choices. `also` are further inputs that get the same value.
     """
 
     name: str
@@ -46,11 +46,17 @@ class WorkflowInput:
     required: bool = False
     max_length: int | None = None
     preset: bool = False
+    also: tuple[tuple[NodeId, str], ...] = ()
 
     @property
     def target(self) -> str:
         """Return the input as `--set` takes it."""
         return f"{self.node_id}.{self.input_name}"
+
+    @property
+    def places(self) -> tuple[tuple[NodeId, str], ...]:
+        """Return all inputs that are set, the target first."""
+        return ((self.node_id, self.input_name), *self.also)
 
     def to_json(self) -> dict[str, JsonValue]:
         """Return the input as JSON; keys without a value are left out."""
@@ -66,6 +72,7 @@ class WorkflowInput:
             "description": self.description,
             "max_length": self.max_length,
             "required": self.required or None,
+            "also": [f"{node_id}.{input_name}" for node_id, input_name in self.also] or None,
         }
         return {
             **{fact_name: fact for fact_name, fact in known_facts.items() if fact is not None},

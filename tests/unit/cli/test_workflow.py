@@ -118,3 +118,21 @@ def test_what_cannot_be_done_says_why(
 ) -> None:
     assert main([argument.replace("{folder}", str(folder)) for argument in arguments]) == code
     assert words in capsys.readouterr().err
+
+
+def test_inputs_are_those_of_app_mode_in_its_order(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    chosen = {"linearData": {"inputs": [["2", "filename_prefix"], ["root:1:width", "Wide"]], "outputs": ["2"]}}
+    (folder / "cat.json").write_text(json.dumps({**CONTENT, "extra": chosen}))
+    assert call(folder, "inputs", "--json") == 0
+    listed = json.loads(capsys.readouterr().out)["inputs"]
+    assert [(one["name"], one["target"]) for one in listed] == [
+        ("filename_prefix", "2.filename_prefix"),
+        ("Wide", "1.width"),
+    ]
+    assert call(folder, "inputs", "--schema") == 0
+    assert list(json.loads(capsys.readouterr().out)["properties"]) == ["filename_prefix", "Wide"]
+    assert call(folder, "inputs", "--all", "--json") == 0
+    everything = [one["target"] for one in json.loads(capsys.readouterr().out)["inputs"]]
+    assert everything[:2] == ["2.filename_prefix", "1.width"]
+    assert "1.height" in everything
+    assert len(set(everything)) == len(everything)

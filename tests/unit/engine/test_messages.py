@@ -1,6 +1,7 @@
 """Websocket messages and queues, as recorded and as nobody should send them."""
 
 import json
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ from comfypin.engine.messages import (
     EngineQueue,
     NodeRuns,
     NodeStates,
+    PreviewImage,
     PromptDone,
     QueueLength,
+    parse_binary,
     parse_message,
     parse_queue,
 )
@@ -123,3 +126,49 @@ def test_a_recorded_queue_is_read(http_recordings: Path) -> None:
     assert queue is not None
     assert queue.running == ("a939699c-ef22-4e7f-8e59-a6ccbb22c208",)
     assert len(queue.pending) == 2
+
+
+JPEG, PNG = b"\xff\xd8\xff\xe0 picture", b"\x89PNG\r\n\x1a\n picture"
+
+
+def framed(message_type: int, number: int, rest: bytes) -> bytes:
+    return struct.pack(">II", message_type, number) + rest
+
+
+def with_metadata(picture: bytes, **metadata: object) -> bytes:
+    text = json.dumps(metadata).encode()
+    return framed(4, len(text), text + picture)
+
+
+@pytest.mark.parametrize(("number", "content_type", "picture"), [(1, "image/jpeg", JPEG), (2, "image/png", PNG)])
+def test_a_preview_of_an_older_engine_names_no_prompt(number: int, content_type: str, picture: bytes) -> None:
+    assert parse_binary(framed(1, number, picture)) == AddressedMessage(None, PreviewImage(None, content_type, picture))
+
+
+def test_a_preview_with_metadata_is_of_the_node_that_the_user_placed() -> None:
+    message = with_metadata(
+        JPEG, image_type="image/jpeg", node_id="5:2", display_node_id="5", prompt_id="p", parent_node_id=None
+    )
+    assert parse_binary(message) == AddressedMessage("p", PreviewImage("5", "image/jpeg", JPEG))
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        b"",
+        b"\0\0\0\1",
+        framed(1, 1, b""),
+        framed(1, 1, PNG),
+        framed(1, 3, JPEG),
+        framed(2, 1, JPEG),
+        framed(3, 1, b"1text"),
+        framed(4, 2**31, JPEG),
+        framed(4, 3, b"[1]" + JPEG),
+        framed(4, 5, b"{bad}" + JPEG),
+        with_metadata(JPEG, image_type="image/svg+xml"),
+        with_metadata(b"<svg/>", image_type="image/png"),
+        with_metadata(b"", image_type="image/png"),
+    ],
+)
+def test_another_binary_message_is_no_preview(odd: bytes) -> None:
+    assert parse_binary(odd) is None

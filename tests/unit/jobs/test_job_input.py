@@ -71,3 +71,9 @@ def test_unknown_fields_are_named_where_they_stand() -> None:
         {"workflow": {}, "output": {"modus": "x"}, "images": [{"name": "a", "image": "b", "c": 1}]}
     )
     assert [warning.split()[2] for warning in warnings] == ["images.0.c", "output.modus"]
+
+
+def test_webhook_events_in_the_input_are_told_where_they_belong() -> None:
+    _, (warning,) = parse_job_input({"workflow": {}, "webhook_events": ["started"]})
+    assert "webhook_events was ignored" in warning
+    assert "beside" in warning

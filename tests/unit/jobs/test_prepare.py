@@ -19,6 +19,7 @@ from comfypin.workflow.document import read_document
 from comfypin.workflow.errors import InputFileInvalid, OverrideInvalid, WorkflowInvalid
 from comfypin.workflow.object_info import InputSpec, NodeDefinition
 from comfypin.workflow.overrides import parse_override
+from tests.support.ui_graphs import node, ui
 
 LOCK = Lock(version_name="test", engine=EngineSpec(kind="embedded"))
 NOW = datetime(2026, 3, 4, 5, 6, 7)
@@ -149,3 +150,14 @@ def test_a_class_that_another_one_replaced_runs_with_a_warning(folder: Path) -> 
     job = prepare_job(request, lock=LOCK, catalogue=classes, now=NOW)
     assert job.graph.nodes["2"].class_type == "ConditioningAverage"
     assert "'ConditioningAverage '" in job.warnings[0]
+
+
+def test_names_of_app_mode_can_be_set_beside_all_others(folder: Path) -> None:
+    workflow = ui(
+        [node(1, "LoadImage", ["photo.png"]), node(2, "SaveImage", ["cat"], wires={"images": 1})],
+        [[1, 1, 0, 2, 0, "IMAGE"]],
+        extra={"linearData": {"inputs": [["root:2:filename_prefix", "Call it"]]}},
+    )
+    for override in ("Call it=dog", "2.filename_prefix=dog", "SaveImage.filename_prefix=dog"):
+        request = replace(a_request(folder, json.dumps(workflow)), overrides=(parse_override(override),))
+        assert str(prepared(request).graph.nodes["2"].inputs["filename_prefix"]).endswith("dog")

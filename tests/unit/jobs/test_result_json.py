@@ -1,5 +1,6 @@
 """Results as JSON: lists by kind, addresses by type."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 
 from comfypin.digest import Digest
 from comfypin.engine.errors import EngineCrashed
+from comfypin.jobs.errors import JobInvalid
 from comfypin.jobs.job import JobResult
 from comfypin.jobs.result_json import failure_to_json, report_to_json, result_to_json
 from comfypin.lock.model import Release
@@ -54,3 +56,24 @@ def test_a_failure_carries_its_facts() -> None:
     assert document["error_facts"] == {"reason": "killed", "log_tail": ["last words"]}
     assert document["errors"] == [document["error"]]
     assert document["warnings"] == ["w"]
+
+
+def test_a_video_reported_among_images_is_in_both_lists(tmp_path: Path) -> None:
+    still = an_output(tmp_path, b"x")
+    clip = replace(an_output(tmp_path, b"y", filename="v_00001_.mp4", index=1), kind="video", reported_as="images")
+    gif = replace(an_output(tmp_path, b"z", filename="g.mp4", index=2), kind="video", reported_as="gifs")
+    deliveries = [Delivery(output=output, data_base64="eA==") for output in (still, clip, gif)]
+    document: Any = result_to_json(a_result(*deliveries))
+    assert [image["filename"] for image in document["images"]] == ["a.png", "v_00001_.mp4"]
+    assert [video["filename"] for video in document["videos"]] == ["v_00001_.mp4", "g.mp4"]
+
+
+def test_errors_is_there_only_if_something_went_wrong() -> None:
+    assert "errors" not in result_to_json(a_result())
+    assert result_to_json(replace(a_result(), errors=("left out",)))["errors"] == ["left out"]
+
+
+def test_each_finding_of_a_failure_is_a_detail() -> None:
+    assert failure_to_json(JobInvalid(findings=["a", "b"]))["details"] == ["a", "b"]
+    crashed = failure_to_json(EngineCrashed(reason="killed", log_tail=()))
+    assert crashed["details"] == [crashed["error"]]

@@ -2,14 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
 from comfypin.digest import Digest
 from comfypin.engine.errors import DeadlineExceeded, EngineCrashed, NodeFailed, OutputEmpty, OutputGone, PromptLost
-from comfypin.engine.interface import EngineEvent, NodeStarted, Prompt, PromptOutputs, Queued, Started
+from comfypin.engine.interface import EngineEvent, NodeStarted, PreviewMade, Prompt, PromptOutputs, Queued, Started
 from comfypin.errors import OutputError
 from comfypin.jobs.events import PhaseStarted, Requeued, RunEvent
 from comfypin.jobs.job import Job
@@ -92,9 +92,79 @@ async def test_a_rejected_workflow_names_its_nodes() -> None:
     assert "unknown checkpoint" in caught.value.message
 
 
+class DroppingEngine(FakeEngine):
+    """Refuses node 4 while it would run the others, as a node's own validation makes ComfyUI do."""
+
+    async def submit(self, prompt: Prompt) -> None:
+        if "4" in prompt.graph.nodes:
+            raise WorkflowRejected(reason="some of its outputs failed validation", dropped=["4"])
+        await super().submit(prompt)
+
+
+TWO_OUTPUTS = ApiGraph(nodes={**GRAPH.nodes, "4": replace(GRAPH.nodes["2"], id="4")})
+
+
+async def test_outputs_that_the_engine_refuses_are_left_out_with_an_error() -> None:
+    job = a_job(graph=TWO_OUTPUTS, keeps_valid_outputs=True)
+    result = await run_job(job, engine=DroppingEngine(), sink=InlineSink())
+    assert [delivery.output.node_id for delivery in result.deliveries] == ["2"]
+    assert result.errors == ("The outputs of node 4 were left out: some of its outputs failed validation",)
+
+
+async def test_outputs_that_the_engine_refuses_end_a_job_that_wants_all() -> None:
+    with pytest.raises(WorkflowRejected):
+        await run_job(a_job(graph=TWO_OUTPUTS), engine=DroppingEngine(), sink=InlineSink())
+
+
 async def test_a_failed_node_is_named() -> None:
     with pytest.raises(NodeFailed, match=r"Node 1 .*out of luck"):
         await run_job(a_job(), engine=FakeEngine(fails={"1": "out of luck"}), sink=InlineSink())
+
+
+class PreviewingEngine(FakeEngine):
+    """Makes a preview of each prompt that may have some."""
+
+    async def events(self, prompt_id: str) -> AsyncGenerator[EngineEvent, None]:
+        if self.prompts[-1].with_previews:
+            yield PreviewMade(node_id="1", content_type="image/png", data=PIXEL_PNG)
+        async for event in super().events(prompt_id):
+            yield event
+
+
+@dataclass
+class Previews:
+    """A `PreviewSink` that keeps what it is shown."""
+
+    wanted: bool
+    shown: list[PreviewMade] = field(default_factory=list)
+
+    def is_wanted(self, _job_id: str) -> bool:
+        return self.wanted
+
+    def show(self, _job_id: str, preview: PreviewMade) -> None:
+        self.shown.append(preview)
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+async def test_previews_go_to_those_who_look_on_and_are_asked_for_only_then(wanted: bool) -> None:
+    engine, previews, events = PreviewingEngine(), Previews(wanted), list[RunEvent]()
+    await run_job(a_job(), engine=engine, sink=InlineSink(), on_event=events.append, previews=previews)
+    assert [preview.data for preview in previews.shown] == [PIXEL_PNG]
+    assert ("preview_method" in engine.prompts[0].extra_data) is wanted
+    assert not any(isinstance(event, PreviewMade) for event in events)
+
+
+async def test_a_job_that_chose_its_previews_keeps_its_choice() -> None:
+    engine = PreviewingEngine()
+    job = a_job(extra_data={"preview_method": "taesd"})
+    await run_job(job, engine=engine, sink=InlineSink(), previews=Previews(wanted=True))
+    assert engine.prompts[0].extra_data["preview_method"] == "taesd"
+
+
+async def test_without_anybody_to_show_them_to_there_are_no_previews() -> None:
+    engine = PreviewingEngine()
+    await run_job(a_job(), engine=engine, sink=InlineSink())
+    assert not engine.prompts[0].with_previews
 
 
 async def test_a_job_whose_engine_dies_is_queued_once_more_under_a_new_id() -> None:

@@ -41,7 +41,7 @@ async def test_a_slow_follower_is_cut_off() -> None:
         events.publish("accepted", "a")
     with pytest.raises(FollowerTooSlow):
         await anext(following)
-    assert not events.is_followed("a")
+    assert not events.wants_previews("a")
 
 
 async def test_a_following_ends_when_it_is_closed() -> None:

@@ -213,8 +213,8 @@ async def test_old_results_and_too_large_ones_go(tmp_path: Path) -> None:
     sent = [await send(queue, "x" * 1000) for _ in range(4)]
     for job_id in sent:
         await queue.cancel_job(job_id)
-    assert await store.prune_results(ended_before=time.time() - 60, max_bytes=2500) == 2
-    assert await store.prune_results(ended_before=time.time(), max_bytes=1 << 30) == 2
+    assert await store.prune_results(ended_before=time.time() - 60, max_bytes=2500) == [sent[1], sent[0]]
+    assert await store.prune_results(ended_before=time.time(), max_bytes=1 << 30) == [sent[3], sent[2]]
     store.close()
 
 

@@ -28,12 +28,16 @@ async def test_silence_is_shown_as_none(tmp_path: Path) -> None:
         assert (await anext(followed), await anext(followed)) == ({"progress": 0.5}, None)
 
 
-async def test_progress_is_taken_once(tmp_path: Path) -> None:
+async def test_each_poller_is_given_progress_once(tmp_path: Path) -> None:
     async with a_queue(tmp_path, Work()) as queue:
         job_id = await send(queue, "ok")
         await queue.read_record(job_id, wait_s=30)
-        assert (queue.take_progress(job_id), queue.take_progress(job_id)) == ([{"progress": 0.5}], [])
-        assert queue.take_progress("nobody") == []
+        for poller in ("one", "another"):
+            assert queue.take_progress(job_id, poller=poller, after=None) == ([{"progress": 0.5}], 1)
+            assert queue.take_progress(job_id, poller=poller, after=None) == ([], 1)
+        assert queue.take_progress(job_id, poller="one", after=0) == ([{"progress": 0.5}], 1)
+        assert queue.take_progress(job_id, poller="third", after=7) == ([], 1)
+        assert queue.take_progress("nobody", poller="one", after=None) == ([], 0)
 
 
 def test_a_queue_in_trouble_is_unhealthy_and_says_why() -> None:

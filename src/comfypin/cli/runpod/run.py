@@ -1,9 +1,7 @@
 """Run a workflow on a RunPod endpoint: send the job, follow it, and save its outputs."""
 
 import argparse
-import base64
 import json
-import re
 import sys
 from pathlib import Path
 
@@ -36,15 +34,19 @@ def configure(run_parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     """Run the job to its end."""
+    from comfypin.client.order_files import inline_input, override_values, parse_input_source
+    from comfypin.client.result_outputs import outputs_of_result
+    from comfypin.client.save_outputs import save_outputs
     from comfypin.http.client import HttpClient
-    from comfypin.runpod.endpoint_client import run_endpoint_job, save_outputs
+    from comfypin.runpod.endpoint_client import run_endpoint_job
     from comfypin.wiring import http_transport, open_runpod_jobs_api
+    from comfypin.workflow.overrides import parse_override
 
     job_input: dict[str, object] = {"workflow": _read_workflow(arguments.workflow)}
     if arguments.set:
-        job_input["set"] = dict(_parse_override(text) for text in arguments.set)
+        job_input["set"] = override_values(parse_override(text) for text in arguments.set)
     if arguments.input:
-        job_input["inputs"] = [_parse_input(text) for text in arguments.input]
+        job_input["inputs"] = [inline_input(parse_input_source(text)) for text in arguments.input]
     if arguments.randomize_seeds:
         job_input["randomize_seeds"] = True
     identifier = _find_endpoint_id(arguments)
@@ -53,20 +55,12 @@ def execute(arguments: argparse.Namespace) -> int:
         jobs_api, identifier, job_input, timeout_s=arguments.timeout, on_progress=print_job_progress
     )
     client = HttpClient(transport=http_transport(arguments.settings))
-    saved_files = save_outputs(output, arguments.out_dir, client=client)
+    saved_files = save_outputs(outputs_of_result(output), arguments.out_dir, client)
     # `errors` are those of single outputs; the job itself succeeded.
     for warning in _list_strings(output.get("warnings")) + _list_strings(output.get("errors")):
         print_on_stderr(f"warning: {warning}")
     if arguments.json:
-        files = [
-            {
-                "filename": saved_file.filename,
-                "path": str(saved_file.path) if saved_file.path else None,
-                "uri": saved_file.uri,
-            }
-            for saved_file in saved_files
-        ]
-        print(json.dumps({"saved": files}))
+        print(json.dumps({"saved": [saved_file.to_json() for saved_file in saved_files]}))
     else:
         print("\n".join(str(saved_file.path or saved_file.uri) for saved_file in saved_files))
     return 0
@@ -100,34 +94,6 @@ def _read_workflow(source: str) -> object:
     except OSError as exc:
         raise UsageError(f"The workflow {source} cannot be read: {(exc.strerror or str(exc)).lower()}.") from exc
     return read_workflow_bytes(data, source=source).content
-
-
-def _parse_input(text: str) -> dict[str, str]:
-    """Return a load node's file as a job carries it: its bytes, or the address that the worker fetches it from."""
-    node_name, separator, source = text.partition("=")
-    if not separator or not node_name or not source:
-        raise UsageError(f"--input {text!r} is not NODE=FILE, such as 12=cat.png.")
-    # The name becomes a file on the worker, so it must be a plain one.
-    file_name = re.sub(r"[^A-Za-z0-9._-]", "_", source.partition("?")[0].rpartition("/")[2]).lstrip(".") or "input"
-    # The worker fetches an address itself, so large files need not fit into a job.
-    if re.match(r"(https?|s3|gs)://", source):
-        return {"node": node_name, "name": file_name, "url": source}
-    try:
-        data = Path(source).read_bytes()
-    except OSError as exc:
-        raise UsageError(f"--input {text}: the file cannot be read: {(exc.strerror or str(exc)).lower()}.") from exc
-    return {"node": node_name, "name": file_name, "data": base64.b64encode(data).decode()}
-
-
-def _parse_override(text: str) -> tuple[str, object]:
-    name, separator, value = text.partition("=")
-    if not separator:
-        raise UsageError(f"--set {text!r} is not NODE.INPUT=VALUE, such as 6.text=cat.")
-    try:
-        return name, json.loads(value)
-    # Not JSON, so it is plain text: a prompt needs no quotes.
-    except ValueError:
-        return name, value
 
 
 def print_job_progress(status: str, progress: object) -> None:

@@ -10,6 +10,7 @@ from comfypin.server.comfy_api.assets import Assets
 from comfypin.server.comfy_api.idempotency import IdempotencyKeys
 from comfypin.server.comfy_api.lent_keys import LentKeys
 from comfypin.server.comfy_api.output_assets import ForeignOutputs
+from comfypin.server.comfy_api.own_bucket import OwnBucket
 from comfypin.server.comfy_api.records import Records
 from comfypin.server.server_state import Site
 
@@ -25,7 +26,8 @@ class ApiLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComfyApi:
-    """The queue, and what Comfy API v2 keeps beside it. `public_url` is how clients reach the server, if known."""
+    """The queue, and what Comfy API v2 keeps beside it. `public_url` is how clients reach the server, if known;
+    `bucket` is where outputs go, if not to this machine."""
 
     queue: LocalJobQueue
     records: Records
@@ -37,6 +39,7 @@ class ComfyApi:
     site: Site
     clock: Callable[[], float] = time.time
     public_url: str | None = None
+    bucket: OwnBucket | None = None
 
     def job_expires_at(self, row: JobRow) -> float:
         """Return until when a job is kept: from its end on, or from now if it has not ended."""

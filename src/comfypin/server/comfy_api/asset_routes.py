@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import APIRouter, Request
-from starlette.responses import FileResponse, RedirectResponse, Response
+from starlette.responses import FileResponse, RedirectResponse, Response, StreamingResponse
 
 from comfypin.server.comfy_api.api import ComfyApi
 from comfypin.server.comfy_api.asset_view import asset_to_json
@@ -15,6 +15,7 @@ from comfypin.server.comfy_api.assets import AssetLabel
 from comfypin.server.comfy_api.blobs import IncomingFile, is_hash
 from comfypin.server.comfy_api.errors import ApiFailure, invalid_request, not_found
 from comfypin.server.comfy_api.links import Links
+from comfypin.server.comfy_api.own_bucket import content_disposition, read_range
 from comfypin.server.comfy_api.records import Asset
 from comfypin.server.comfy_api.uploads import read_label, read_upload
 from comfypin.server.errors import BodyTooBig, RequestInvalid, RequestTooComplex
@@ -71,7 +72,7 @@ def asset_routes(api: ComfyApi) -> APIRouter:
     async def content(request: Request, asset_id: str) -> Response:
         asset = await api.assets.get(asset_id)
         if asset.location is not None:
-            return RedirectResponse(asset.location, 302)
+            return await _from_bucket(api, asset, request.headers.get("range"))
         path = api.assets.path(asset)
         if not await asyncio.to_thread(path.is_file):
             raise not_found("asset", asset_id)
@@ -85,6 +86,37 @@ def asset_routes(api: ComfyApi) -> APIRouter:
         )
 
     return routes
+
+
+async def _from_bucket(api: ComfyApi, asset: Asset, wanted_range: str | None) -> Response:
+    """Lead to what is in a bucket: by its address, or through the server if it has none that a client could open."""
+    location = asset.location or ""
+    bucket = api.bucket
+    if bucket is None or not bucket.holds(location):
+        if not location.startswith(("https://", "http://")):
+            raise not_found("asset", asset.id)  # of a bucket that the server had once
+        return RedirectResponse(location, 302)
+    if (url := await asyncio.to_thread(bucket.make_url, location)) is not None:
+        return RedirectResponse(url, 302)
+    stored = await asyncio.to_thread(bucket.head, location)
+    if stored is None:
+        raise not_found("asset", asset.id)
+    part = read_range(wanted_range, stored.size_bytes)
+    name = (asset.file_path or asset.id).rpartition("/")[2]
+    headers = {"Accept-Ranges": "bytes", "Content-Disposition": content_disposition(name), **_UNTRUSTED}
+    if part is None:
+        headers["Content-Range"] = f"bytes */{stored.size_bytes}"
+        return Response(status_code=416, headers=headers)
+    headers["Content-Length"] = str(len(part))
+    is_whole = len(part) == stored.size_bytes
+    if not is_whole:
+        headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{stored.size_bytes}"
+    return StreamingResponse(
+        bucket.read(location, part),  # in threads, as Starlette reads what blocks
+        status_code=200 if is_whole else 206,
+        media_type="application/octet-stream",
+        headers=headers,
+    )
 
 
 def _read_from_hash(body: bytes) -> tuple[str, AssetLabel]:

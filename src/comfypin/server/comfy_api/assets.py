@@ -19,6 +19,8 @@ from comfypin.server.comfy_api.records import Asset, Records
 log = logging.getLogger(__name__)
 
 _SWEEP_EVERY_S = 60.0
+_FRESH_S = 300.0
+"""Uploads stay so long however little room there is: their job is about to come."""
 _OUTPUT_IDS = uuid.UUID("6f2b7b0c-52c5-4a0e-9d0b-7f3f6b6b1c11")
 
 
@@ -52,11 +54,22 @@ class JobFile:
 class Assets:
     """The assets of one server. The bytes come first and the record last: what has a record is whole."""
 
-    def __init__(self, records_: Records, folder: Path, *, keep_s: float, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        records_: Records,
+        folder: Path,
+        *,
+        keep_s: float,
+        clock: Callable[[], float],
+        keep_bytes: int | None = None,
+        on_job_removed: Callable[[str], object] | None = None,
+    ) -> None:
         self._records = records_
         self._blobs = BlobFolder(folder)
         self._keep_s = keep_s
         self._clock = clock
+        self._keep_bytes = keep_bytes
+        self._on_job_removed = on_job_removed
         # Between bytes that get their name and the record that keeps them, no sweep may come.
         self._placing = asyncio.Lock()
         self._held: Counter[str] = Counter()
@@ -169,7 +182,29 @@ class Assets:
     async def sweep(self) -> None:
         """Remove what was kept long enough. Raises `JobsNotStored`."""
         await self._records.write(records.expired_removed(self._clock()))
+        await self._make_room()
         await self._collect()
+
+    async def _make_room(self) -> None:
+        """Remove the oldest results with their outputs, and the oldest uploads, of what takes more than may be kept."""
+        if self._keep_bytes is None:
+            return
+        kept_bytes, counted = 0, set[str]()
+        jobs, uploads = dict[str, None](), list[str]()
+        for job_id, asset_id, hash_, size_bytes, _ in await self._records.kept_by_age(self._clock() - _FRESH_S):
+            # Bytes are stored once, however many assets have them.
+            kept_bytes += 0 if hash_ in counted else size_bytes
+            if hash_:
+                counted.add(hash_)
+            if kept_bytes > self._keep_bytes and job_id is not None:
+                jobs[job_id] = None
+            elif kept_bytes > self._keep_bytes and asset_id is not None:
+                uploads.append(asset_id)
+        if jobs or uploads:
+            await self._records.write(*map(records.ended_job_removed, jobs), *map(records.asset_removed, uploads))
+        for job_id in jobs:
+            if self._on_job_removed is not None:
+                self._on_job_removed(job_id)
 
     async def _collect(self) -> None:
         """Remove the bytes that have no record."""

@@ -116,7 +116,7 @@ def error_of(record: JobRecord, status: str) -> dict[str, JsonValue] | None:
         "message": str(output.get("error") or record.error or "The job failed."),
         "node_id": _text_or_none(facts.get("node_id")),
         "class_type": _text_or_none(facts.get("class_type")),
-        "traceback": None,
+        "traceback": _text_or_none(output.get("error_traceback")),
     }
 
 

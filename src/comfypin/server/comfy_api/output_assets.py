@@ -22,6 +22,7 @@ from comfypin.queue.interface import JobRecord
 from comfypin.queue.job_events import JobEvents
 from comfypin.server.comfy_api.assets import Assets, JobFile
 from comfypin.server.comfy_api.envelope import PREFIX
+from comfypin.server.comfy_api.own_bucket import OwnBucket
 from comfypin.server.comfy_api.records import Asset, Records, outputs_forgotten
 from comfypin.temp_folders import temp_folder
 
@@ -140,14 +141,22 @@ class ForeignOutputs:
     What went into a bucket stays there, and its asset leads to its address.
     """
 
-    def __init__(self, assets: Assets, folder: Path) -> None:
+    def __init__(
+        self, assets: Assets, folder: Path, *, records: Records | None = None, bucket: OwnBucket | None = None
+    ) -> None:
         self._assets = assets
         self._folder = folder.resolve()
+        self._records = records
+        self._bucket = bucket
 
     async def bring(self, record: JobRecord) -> list[Asset]:
         """Make assets of what a job delivered to this machine. What cannot be read any more is left out."""
+        bucket = self._bucket
+        # A bucket of the job's own may be called like the server's, and nobody kept its keys.
+        if bucket is not None and self._records is not None and await self._records.had_secrets(record.row.id):
+            bucket = None
         with temp_folder("outputs") as folder:
-            files = await asyncio.to_thread(self._files, record.output or "{}", folder)
+            files = await asyncio.to_thread(self._files, record.output or "{}", folder, bucket)
             try:
                 return await self._assets.store_outputs(record.row.id, files) if files else []
             except OSError as exc:
@@ -155,18 +164,26 @@ class ForeignOutputs:
                 log.warning("outputs could not be read", extra=facts)
                 return []
 
-    def _files(self, result: str, spool: Path) -> list[JobFile]:
+    def _files(self, result: str, spool: Path, bucket: OwnBucket | None) -> list[JobFile]:
         try:
             document = json.loads(result)
         except (ValueError, RecursionError):
             return []
-        entries = [entry for name in _LISTS for entry in _entries(document, name)]
-        files = [self._file(entry, position, spool) for position, entry in enumerate(entries)]
+        # A video that its node reports among its images is in two lists.
+        entries = [
+            entry
+            for name in _LISTS
+            for entry in _entries(document, name)
+            if name != "images" or entry.get("kind", "image") == "image"
+        ]
+        files = [self._file(entry, position, spool, bucket) for position, entry in enumerate(entries)]
         return [*(file for file in files if file is not None), *_text_files(document, spool)]
 
-    def _file(self, entry: Mapping[str, object], position: int, spool: Path) -> JobFile | None:
+    def _file(
+        self, entry: Mapping[str, object], position: int, spool: Path, bucket: OwnBucket | None
+    ) -> JobFile | None:
         path = self._place(entry, spool / str(position))
-        location = None if path is not None else _location(entry)
+        location = None if path is not None else _location(entry, bucket)
         if path is None and location is None:
             return None
         size = entry.get("size_bytes")
@@ -197,10 +214,13 @@ class ForeignOutputs:
         return path if path.resolve().is_relative_to(self._folder) and path.is_file() else None
 
 
-def _location(entry: Mapping[str, object]) -> str | None:
-    """Return the address of what is in a bucket, if a browser could open it."""
-    url = entry.get("url")
-    is_in_bucket = "://" in str(entry.get("uri") or "")
+def _location(entry: Mapping[str, object], bucket: OwnBucket | None) -> str | None:
+    """Return the address of what is in a bucket: the server's own, or else one that a browser could open."""
+    url, uri = entry.get("url"), str(entry.get("uri") or "")
+    # Rather than a signed address that ends before the job's results do.
+    if bucket is not None and bucket.holds(uri):
+        return uri
+    is_in_bucket = "://" in uri
     return url if is_in_bucket and isinstance(url, str) and url.startswith(("https://", "http://")) else None
 
 

@@ -108,6 +108,13 @@ def expired_removed(now: float) -> JobChange:
     return JobChange(f"DELETE FROM assets WHERE expires_at < ? AND NOT {_IN_USE}", (now,))
 
 
+def ended_job_removed(job_id: str) -> JobChange:
+    """Return the change for a job's result that goes with its outputs, since there is no room for it."""
+    return JobChange(
+        "DELETE FROM jobs WHERE id = ? AND ended_at IS NOT NULL AND NOT webhook_owed", (job_id,), forgets=job_id
+    )
+
+
 def asset_used(job_id: str, hash_: str) -> JobChange:
     """Return the change for a job that needs an asset's bytes until it has ended."""
     return JobChange("INSERT OR IGNORE INTO asset_uses VALUES (?, ?)", (job_id, hash_))
@@ -169,6 +176,26 @@ class Records:
             "WHERE j.ended_at IS NULL"
         )
         return {row[0] for row in found}
+
+    async def had_secrets(self, job_id: str) -> bool:
+        """Return whether a job came with secrets, such as a bucket of its own."""
+        return bool(await self._store.query_rows("SELECT 1 FROM jobs WHERE id = ? AND secret", job_id))
+
+    async def kept_by_age(self, fresh_since: float) -> list[tuple[str | None, str | None, str, int, float]]:
+        """Return what takes disk space, newest first: ended jobs (id, None), uploads (None, id), hash, bytes, time.
+
+        What a job that has not ended needs is not among it, nor uploads newer than `fresh_since`.
+        """
+        return await self._store.query_rows(
+            "SELECT j.id, NULL, '', j.size, j.ended_at AS at FROM jobs j "
+            "WHERE j.ended_at IS NOT NULL AND NOT j.webhook_owed "
+            "UNION ALL SELECT j.id, NULL, a.hash, a.size_bytes, j.ended_at "
+            "FROM assets a JOIN jobs j ON j.id = a.job_id "
+            "WHERE j.ended_at IS NOT NULL AND NOT j.webhook_owed AND a.hash <> '' "
+            "UNION ALL SELECT NULL, id, hash, size_bytes, created_at FROM assets WHERE job_id IS NULL "
+            f"AND created_at < ? AND NOT {_IN_USE} ORDER BY at DESC",
+            fresh_since,
+        )
 
     async def keys(self) -> dict[str, float]:
         """Return the idempotency keys with the times at which they were claimed."""

@@ -107,6 +107,7 @@ async def submit(api: ComfyApi, submission: JobSubmission, key: str | None) -> s
                 webhook=None,
                 timeout_s=None,
                 ttl_s=None,
+                api="comfy",
                 job_id=job_id,
                 beside=(beside, *uses, *claimed),
             )
@@ -133,7 +134,15 @@ async def _check(api: ComfyApi, workflow: Mapping[str, object], references: tupl
     except NotReady as exc:
         raise ApiFailure(429, "deployment_not_ready", exc.message, retry_after_s=_READY_WITHIN_S) from exc
     catalogue = await service.engine.catalogue()
-    await asyncio.to_thread(check_workflow, workflow, references, catalogue=catalogue, lock=service.lock)
+    brought_models = service.models.brought_names if service.models is not None else frozenset()
+    await asyncio.to_thread(
+        check_workflow,
+        workflow,
+        references,
+        catalogue=catalogue,
+        lock=service.lock,
+        brought_models=brought_models,
+    )
 
 
 def _beside(job_id: str, submission: JobSubmission) -> JobChange:

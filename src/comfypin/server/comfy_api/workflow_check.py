@@ -1,12 +1,13 @@
 """A workflow that a client submits, checked against the engine before its job is taken."""
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence, Set
 
 from comfypin.digest import JsonValue
 from comfypin.engine.interface import Catalogue
 from comfypin.lock.model import Lock
 from comfypin.server.comfy_api.errors import ApiFailure
 from comfypin.server.comfy_api.references import AssetInput
+from comfypin.workflow.brought_models import find_model_names
 from comfypin.workflow.document import to_document
 from comfypin.workflow.errors import WorkflowInvalid, WorkflowUnreadable
 from comfypin.workflow.input_files import file_inputs
@@ -18,19 +19,27 @@ _SOURCE = "in the job"
 
 
 def check_workflow(
-    workflow: Mapping[str, object], references: Sequence[AssetInput], *, catalogue: Catalogue, lock: Lock
+    workflow: Mapping[str, object],
+    references: Sequence[AssetInput],
+    *,
+    catalogue: Catalogue,
+    lock: Lock,
+    brought_models: Collection[str] = (),
 ) -> None:
     """Refuse what could not run, with what is wrong at each node. Blocks. Raises `ApiFailure`.
 
-    The references must have been replaced by file names.
+    The references must have been replaced by file names. `brought_models` are the paths, below their folders, of models
+    that came while the engine ran, which its catalogue may not have yet.
     """
     require_graph(workflow)
     brought = frozenset((one.node_id, one.input_name) for one in references)
     try:
         loaded = load_workflow(to_document(workflow, source=_SOURCE), catalogue)
-        graph = respell_graph(loaded.graph, catalogue, brought=brought).graph
+        named_models = find_model_names(loaded.graph, brought_models, catalogue)
+        accepted = brought | named_models.inputs
+        graph = respell_graph(named_models.graph, catalogue, brought=accepted).graph
         _require_readers(brought, {(one.node_id, one.input_name) for one in file_inputs(graph, catalogue)})
-        run_preflight(graph, catalogue, lock, brought=brought, packs=loaded.node_packs).raise_if_refused(_SOURCE)
+        run_preflight(graph, catalogue, lock, brought=accepted, packs=loaded.node_packs).raise_if_refused(_SOURCE)
     except WorkflowInvalid as exc:
         details: dict[str, JsonValue] = {"node_errors": _by_node(exc.findings)}
         raise ApiFailure(422, "invalid_workflow", exc.message, details=details) from exc

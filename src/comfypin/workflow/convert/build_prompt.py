@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from comfypin.digest import JsonValue
+from comfypin.workflow.convert.app_mode import AppInput, find_app_inputs
 from comfypin.workflow.convert.dynamic_prompts import Choose
 from comfypin.workflow.convert.group_nodes import rename_classes, unpack_group_nodes
 from comfypin.workflow.convert.links import connect_links
@@ -30,7 +31,8 @@ class ConvertedWorkflow:
 
     The graph's file names still hold `%...%` texts, so that values can be set first; `fill_texts` fills them in. A node
     of an unknown class keeps the class's name in the graph, for preflight to judge. `sent` is what the page sends: the
-    graph, and nodes that only a pack's page script knows. `warnings` say what was left out of the file, or mended.
+    graph, and nodes that only a pack's page script knows. `warnings` say what was left out of the file, or mended;
+    `app_inputs` are what the author chose for app mode.
     """
 
     graph: ApiGraph
@@ -39,6 +41,7 @@ class ConvertedWorkflow:
     unknown: tuple[WorkflowFinding, ...]
     warnings: tuple[WorkflowFinding, ...]
     written: WrittenPrompt
+    app_inputs: tuple[AppInput, ...] = ()
 
     def fill_texts(self, graph: ApiGraph, local_time: datetime) -> ApiGraph:
         """Fill the page's texts into this conversion's graph, whether values were set in it since or not."""
@@ -97,7 +100,8 @@ def convert_workflow(
     )
     written_prompt = write_prompt(loaded_graphs, page_rules, choose=choose, findings=findings)
     raise_if_errors(source, findings)
-    return _collect_nodes(written_prompt, findings)
+    app_inputs = find_app_inputs(content, loaded_graphs, page_rules)
+    return replace(_collect_nodes(written_prompt, findings), app_inputs=app_inputs)
 
 
 def _load_graphs(

@@ -1,0 +1,162 @@
+"""List, show, watch, cancel, retry and download the jobs of a server elsewhere.
+
+The server is comfypin serve, a RunPod Serverless endpoint, or any that speaks Comfy API v2 (--server or
+COMFYPIN_SERVER). What one of them cannot do is said.
+"""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from comfypin.cli.flag_values import whole_number
+from comfypin.cli.job_progress import describe_node
+from comfypin.cli.remote_jobs import (
+    OpenServer,
+    add_out_dir_flag,
+    add_server_flags,
+    add_wait_flag,
+    follow_to_end,
+    open_server,
+    raise_unless_completed,
+    save_job_outputs,
+    saying_that_job_goes_on,
+)
+from comfypin.errors import UsageError
+
+if TYPE_CHECKING:
+    from comfypin.client.interface import RemoteJob
+
+_STATES = ("IN_QUEUE", "IN_PROGRESS", "COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the subcommands."""
+    commands = parser.add_subparsers(dest="verb", metavar="COMMAND")
+    list_parser = commands.add_parser("ls", help="list jobs, newest first")
+    list_parser.add_argument(
+        "--state",
+        action="append",
+        default=[],
+        type=str.upper,
+        choices=_STATES,
+        help="only jobs of this state; repeatable",
+    )
+    list_parser.add_argument("--workflow", metavar="NAME", help="only jobs of this workflow of the server")
+    list_parser.add_argument("--text", help="only jobs with this text in a prompt, the id or the workflow's name")
+    list_parser.add_argument(
+        "--limit", metavar="N", type=whole_number(1, 200), default=50, help="the most jobs to list (50)"
+    )
+    add_server_flags(list_parser)
+    for verb, help_text in (
+        ("show", "show a job: state, progress, outputs, error"),
+        ("watch", "follow a job to its end"),
+        ("cancel", "stop a job"),
+        ("retry", "run a job again"),
+        ("download", "save the outputs of a job that has completed"),
+    ):
+        verb_parser = commands.add_parser(verb, help=help_text)
+        verb_parser.add_argument("job", metavar="ID", help="the job's id")
+        if verb == "watch":
+            add_wait_flag(verb_parser)
+        if verb == "download":
+            add_out_dir_flag(verb_parser)
+        add_server_flags(verb_parser)
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """Do what the subcommand says."""
+    if arguments.verb is None:
+        raise UsageError("Say what to do: comfypin jobs ls, show, watch, cancel, retry or download.")
+    if arguments.verb != "ls" and not arguments.job.strip():
+        raise UsageError("The job's id is empty; `comfypin jobs ls` lists them.")
+    opened = open_server(arguments)
+    match arguments.verb:
+        case "ls":
+            _list_jobs(opened, arguments)
+        case "show":
+            _print_job(opened, opened.server.show(arguments.job))
+        case "watch":
+            with saying_that_job_goes_on(opened, arguments.job):
+                ended = follow_to_end(opened, arguments.job, timeout_s=arguments.timeout)
+            _print_job(opened, ended)
+        case "cancel":
+            _print_job(opened, opened.server.cancel(arguments.job))
+        case "retry":
+            job = opened.server.retry(arguments.job)
+            opened.print_result({"job": job.to_json()}, lambda: [job.id])
+        case "download":
+            _download(opened, arguments)
+    return 0
+
+
+def _list_jobs(opened: OpenServer, arguments: argparse.Namespace) -> None:
+    from comfypin.client.interface import JobFilter
+
+    wanted = JobFilter(
+        states=tuple(arguments.state), workflow=arguments.workflow, text=arguments.text, limit=arguments.limit
+    )
+    jobs = opened.server.list_jobs(wanted)[: arguments.limit]
+    opened.print_result({"jobs": [job.summary_json() for job in jobs]}, lambda: _table_lines(jobs))
+
+
+def _download(opened: OpenServer, arguments: argparse.Namespace) -> None:
+    from comfypin.client.errors import NotOffered
+    from comfypin.client.interface import API_NAMES
+
+    job = opened.server.show(arguments.job)
+    raise_unless_completed(opened, job)
+    if not job.has_ended:
+        address = opened.server.address
+        reason = f"has not finished the job: it is {job.status}; follow it with `comfypin jobs watch {job.id}`"
+        raise NotOffered(server=address.named, api=API_NAMES[address.kind], reason=reason)
+    saved = save_job_outputs(opened, job, arguments.out_dir)
+    facts: dict[str, object] = {"job": job.to_json(), "saved": [one.to_json() for one in saved]}
+    opened.print_result(facts, lambda: [str(one.path or one.uri) for one in saved])
+
+
+def _print_job(opened: OpenServer, job: "RemoteJob") -> None:
+    opened.print_result({"job": job.to_json()}, lambda: _job_lines(job))
+
+
+def _job_lines(job: "RemoteJob") -> list[str]:
+    from comfypin.client.json_client import printable
+
+    facts = {
+        "id": job.id,
+        "status": job.status,
+        "workflow": job.workflow,
+        "release": job.release,
+        "created": job.created_at,
+        "started": job.started_at,
+        "finished": job.finished_at,
+        "place": job.position,
+        "progress": _progress_text(job) or None,
+        "error": job.error,
+    }
+    lines = [f"{name + ':':<10} {printable(str(fact))}" for name, fact in facts.items() if fact is not None]
+    for output in job.outputs:
+        # Addresses may be signed: they are for `jobs download`, and for --json.
+        place = f"  {printable(output.uri)}" if output.uri else ""
+        size = f"  {output.size_bytes:,} bytes" if output.size_bytes is not None else ""
+        lines.append(f"{'output:':<10} {printable(output.filename)}{size}{place}")
+    return lines + [f"{'warning:':<10} {printable(warning)}" for warning in job.warnings]
+
+
+def _table_lines(jobs: "list[RemoteJob]") -> list[str]:
+    from comfypin.client.json_client import printable
+
+    rows = [("ID", "STATUS", "CREATED", "WORKFLOW", "")]
+    rows += [
+        (job.id, job.status, (job.created_at or "-")[:19], job.workflow or "-", _progress_text(job) or job.error or "")
+        for job in jobs
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    return [
+        printable("  ".join([*(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)), row[4]])).rstrip()
+        for row in rows
+    ]
+
+
+def _progress_text(job: "RemoteJob") -> str:
+    if job.has_ended or job.progress is None:
+        return f"place {job.position}" if job.position and not job.has_ended else ""
+    return f"{job.progress.fraction or 0:.0%} {describe_node(job.progress)}".rstrip()

@@ -1,0 +1,74 @@
+"""Send a workflow as a job to a server elsewhere, follow it, and save its outputs.
+
+The server is comfypin serve, a RunPod Serverless endpoint, or any that speaks Comfy API v2; which one it is, its
+address tells, or it is asked once. Ctrl-C stops the following, not the job: `comfypin jobs` watches and cancels.
+
+stdout holds the paths of the saved outputs, or the addresses of those in a bucket, one a line; with --detach the id.
+"""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from comfypin.cli.common import read_workflow
+from comfypin.cli.remote_jobs import (
+    add_out_dir_flag,
+    add_server_flags,
+    add_wait_flag,
+    follow_to_end,
+    open_server,
+    save_job_outputs,
+    saying_that_job_goes_on,
+)
+
+if TYPE_CHECKING:
+    from comfypin.client.interface import JobOrder
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the flags."""
+    parser.add_argument("workflow", help="a workflow of any kind (API v2 takes API format); - is stdin")
+    parser.add_argument(
+        "--set", metavar="NODE.INPUT=VALUE", action="append", default=[], help="change an input; repeatable"
+    )
+    parser.add_argument(
+        "--input",
+        metavar="NODE=FILE",
+        action="append",
+        default=[],
+        help="give a load node a file of this machine, or an address that the server fetches; repeatable",
+    )
+    parser.add_argument("--randomize-seeds", action="store_true", help="change the seeds as ComfyUI's page does")
+    parser.add_argument("--detach", action="store_true", help="print the job's id, and do not follow it")
+    add_out_dir_flag(parser)
+    add_wait_flag(parser)
+    add_server_flags(parser)
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """Send the job."""
+    order = _make_order(arguments)
+    opened = open_server(arguments)
+    job = opened.server.submit(order)
+    with saying_that_job_goes_on(opened, job.id):
+        if arguments.detach:
+            opened.print_result({"job": job.to_json()}, lambda: [job.id])
+            return 0
+        opened.report(f"Sent as job {job.id}.")
+        ended = follow_to_end(opened, job, timeout_s=arguments.timeout)
+    saved = save_job_outputs(opened, ended, arguments.out_dir)
+    facts: dict[str, object] = {"job": ended.to_json(), "saved": [one.to_json() for one in saved]}
+    opened.print_result(facts, lambda: [str(one.path or one.uri) for one in saved])
+    return 0
+
+
+def _make_order(arguments: argparse.Namespace) -> "JobOrder":
+    from comfypin.client.interface import JobOrder
+    from comfypin.client.order_files import parse_input_source
+    from comfypin.workflow.overrides import parse_override
+
+    return JobOrder(
+        overrides=tuple(parse_override(text) for text in arguments.set),
+        inputs=tuple(parse_input_source(text) for text in arguments.input),
+        randomize_seeds=arguments.randomize_seeds,
+        document=read_workflow(arguments.workflow),
+    )

@@ -1,0 +1,72 @@
+"""Follows a job to its end, over lost connections and restarts of the server."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from comfypin.client.errors import ServerRefused, ServerUnreachable, WaitedLongEnough
+from comfypin.client.interface import JobServer, RemoteJob
+from comfypin.retry import Failures, RetryPolicy, asked_delay_s
+
+# A job may run for hours, so whoever follows it does not give up; Ctrl-C does.
+FOLLOW_RETRIES = RetryPolicy(retries=None, base_s=0.5, longest_s=3.0)
+FIRST_TRIES = RetryPolicy(retries=2, base_s=0.5, longest_s=2.0)
+_FIRST_POLL_S = 0.2
+_LONGEST_POLL_S = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FollowReports:
+    """Told while a job is followed: of every change, of a lost connection (once), and of its return."""
+
+    changed: Callable[[RemoteJob], None]
+    lost: Callable[[str], None]
+    found: Callable[[], None]
+
+
+def follow_job(
+    server: JobServer,
+    job: RemoteJob | str,
+    reports: FollowReports,
+    *,
+    timeout_s: float | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], object] = time.sleep,
+) -> RemoteJob:
+    """Return the job as it ended. A text is the id of a job that nobody has seen yet.
+
+    Raises `WaitedLongEnough`; `JobNotFound` and other failures that no retry helps. A server that does not answer is
+    asked again without end, once the job has been seen.
+    """
+    job_id = job if isinstance(job, str) else job.id
+    seen = None if isinstance(job, str) else job
+    failures = Failures(FIRST_TRIES if seen is None else FOLLOW_RETRIES)
+    deadline_s, poll_s = None if timeout_s is None else clock() + timeout_s, _FIRST_POLL_S
+    while True:
+        delay_s: float | None
+        try:
+            current = server.show(job_id)
+        except (ServerUnreachable, ServerRefused) as error:
+            delay_s = failures.count_failure(asked_s=asked_delay_s(error)) if error.is_transient else None
+            if delay_s is None:
+                raise
+            if failures.in_a_row == 1:
+                reports.lost(str(error))
+        else:
+            if failures.in_a_row:
+                reports.found()
+            failures = Failures(FOLLOW_RETRIES)
+            if current != seen:
+                reports.changed(current)
+            seen = current
+            if current.has_ended:
+                return current
+            delay_s, poll_s = poll_s, min(_LONGEST_POLL_S, poll_s * 1.25)
+        if deadline_s is not None:
+            if clock() >= deadline_s:
+                status = "unknown" if seen is None else seen.status
+                raise WaitedLongEnough(
+                    job_id=job_id, status=status, timeout_s=timeout_s or 0.0, server=server.address.named
+                )
+            delay_s = min(delay_s, deadline_s - clock())
+        sleep(delay_s)

@@ -1,0 +1,203 @@
+"""A server with RunPod's paths: an endpoint on RunPod, or `comfypin serve`, which has a list of jobs and assets too."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from urllib.parse import quote, urlencode
+
+from comfypin.client.comfy_server import list_comfy_jobs, upload_asset
+from comfypin.client.errors import InputsTooLarge, JobNotFound, NotOffered, ServerRefused, ServerUnknown
+from comfypin.client.interface import (
+    API_NAMES,
+    InputSource,
+    JobFilter,
+    JobOrder,
+    RemoteJob,
+    ServerAddress,
+)
+from comfypin.client.json_client import JsonClient, ServerAnswer, printable
+from comfypin.client.order_files import inline_input, override_values, size_of_input
+from comfypin.client.result_outputs import (
+    count_or_none,
+    outputs_of_result,
+    progress_of,
+    seconds_or_none,
+    text_or_none,
+    texts_of,
+)
+from comfypin.errors import RemoteError
+from comfypin.runpod.endpoint_client import MAX_REQUEST_BYTES
+
+# `comfypin serve` takes larger files as assets, which go in a request of their own.
+INLINE_BYTES = 1_000_000
+# What `comfypin serve` takes in one request, unless --max-body-mb says otherwise.
+_SERVE_BYTES = 64_000_000
+_ENDPOINT_PATH = re.compile(r"/v2/[^/]+$")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunpodServer:
+    """Speaks RunPod's endpoint API (https://docs.runpod.io/serverless/endpoints/operations)."""
+
+    address: ServerAddress
+    client: JsonClient
+
+    def submit(self, order: JobOrder) -> RemoteJob:
+        """Send a job once."""
+        job_input: dict[str, object] = {"workflow": order.document.content}
+        if order.overrides:
+            job_input["set"] = override_values(order.overrides)
+        if order.randomize_seeds:
+            job_input["randomize_seeds"] = True
+        self._require_size(order)
+        if order.inputs:
+            job_input["inputs"] = [self._input_json(source) for source in order.inputs]
+        body = {"input": job_input}
+        limit_bytes = MAX_REQUEST_BYTES if self.address.kind == "runpod" else _SERVE_BYTES
+        if (size_bytes := len(json.dumps(body))) > limit_bytes:
+            raise InputsTooLarge(server=self.address.named, size_bytes=size_bytes, limit_bytes=limit_bytes)
+        answer = self.client.submit(f"{self.address.base_url}/run", body)
+        if answer.status == 404:
+            raise self._no_endpoint()
+        return self._read_status(answer.document)
+
+    def show(self, job_id: str) -> RemoteJob:
+        """Return a job as it is now."""
+        if self.address.kind == "serve":
+            listed = self._ask_job("GET", "jobs", job_id)
+            if listed is not None:
+                return _read_listed_job(listed)
+        return self._read_status(self._require_job("GET", "status", job_id))
+
+    def list_jobs(self, wanted: JobFilter) -> list[RemoteJob]:
+        """Return jobs, newest first; RunPod itself has no list."""
+        if self.address.kind == "runpod":
+            reason = "does not list jobs: show one by its id, or look at the endpoint in RunPod's console"
+            raise NotOffered(server=self.address.named, api=API_NAMES[self.address.kind], reason=reason)
+        query = [("limit", str(wanted.limit)), *(("state", state) for state in wanted.states)]
+        query += [(name, text) for name, text in (("workflow", wanted.workflow), ("text", wanted.text)) if text]
+        answer = self.client.ask("GET", f"{self.address.base_url}/jobs?{urlencode(query)}")
+        if answer.status == 404:
+            # A server from before it had a list of its own.
+            return list_comfy_jobs(self.client, self.address, f"{self._root_url}/api/v2", wanted)
+        jobs = answer.document.get("jobs") if isinstance(answer.document, Mapping) else None
+        if not isinstance(jobs, list):
+            raise self._unexpected("GET /jobs")
+        return [_read_listed_job(job) for job in jobs if isinstance(job, Mapping)]
+
+    def cancel(self, job_id: str) -> RemoteJob:
+        """Stop a job."""
+        return self._read_status(self._require_job("POST", "cancel", job_id))
+
+    def retry(self, job_id: str) -> RemoteJob:
+        """Run a job again under its id."""
+        try:
+            return self._read_status(self._require_job("POST", "retry", job_id))
+        except ServerRefused as refused:
+            if refused.status not in (400, 409):
+                raise
+            raise NotOffered(
+                server=self.address.named,
+                api=API_NAMES[self.address.kind],
+                reason=f"does not run the job again: {refused.reason.rstrip('.')}",
+            ) from refused
+
+    @property
+    def _root_url(self) -> str:
+        """Return where the server itself begins; RunPod's own URLs have /v2/ENDPOINT before the paths."""
+        return _ENDPOINT_PATH.sub("", self.address.base_url)
+
+    def _ask_job(self, method: str, operation: str, job_id: str) -> Mapping[str, object] | None:
+        answer = self.client.ask(method, f"{self.address.base_url}/{operation}/{quote(job_id, safe='')}")
+        if answer.status == 404:
+            return None
+        return self._require_mapping(answer, f"{method} /{operation}")
+
+    def _require_job(self, method: str, operation: str, job_id: str) -> Mapping[str, object]:
+        document = self._ask_job(method, operation, job_id)
+        if document is None:
+            raise JobNotFound(server=self.address.named, job_id=job_id)
+        return document
+
+    def _require_mapping(self, answer: ServerAnswer, request: str) -> Mapping[str, object]:
+        if not isinstance(answer.document, Mapping):
+            raise self._unexpected(request)
+        return answer.document
+
+    def _read_status(self, document: object) -> RemoteJob:
+        if not isinstance(document, Mapping) or not isinstance(document.get("status"), str) or not document.get("id"):
+            raise self._unexpected("a job")
+        output = document.get("output")
+        job = RemoteJob(id=printable(str(document["id"])), status=printable(document["status"]), api="runpod")
+        if not job.has_ended:
+            message = printable(output) if isinstance(output, str) else None
+            return replace(job, progress=progress_of(output), message=message)
+        return _with_result(job, output, document.get("error"))
+
+    def _require_size(self, order: JobOrder) -> None:
+        """Raise `InputsTooLarge` before large files are read and turned into text."""
+        if self.address.kind != "runpod":
+            return
+        # Base64 makes four characters of three bytes.
+        size_bytes = sum(size_of_input(source) * 4 // 3 for source in order.inputs)
+        if size_bytes > MAX_REQUEST_BYTES:
+            raise InputsTooLarge(server=self.address.named, size_bytes=size_bytes, limit_bytes=MAX_REQUEST_BYTES)
+
+    def _input_json(self, source: InputSource) -> dict[str, object]:
+        if source.path is not None and self.address.kind == "serve" and size_of_input(source) > INLINE_BYTES:
+            asset = upload_asset(self.client, self.address, f"{self._root_url}/api/v2", source.path, source.name)
+            if isinstance(asset_hash := asset.get("hash"), str):
+                return {"node": source.node, "name": source.name, "asset": asset_hash}
+        return inline_input(source)
+
+    def _unexpected(self, request: str) -> RemoteError:
+        return ServerUnknown(server=self.address.named, reason=f"its answer to {request} is not as RunPod's")
+
+    def _no_endpoint(self) -> RemoteError:
+        return ServerUnknown(server=self.address.named, reason="there is no such endpoint (HTTP 404)")
+
+
+def _read_listed_job(document: Mapping[str, object]) -> RemoteJob:
+    """Return a job as `comfypin serve` lists it."""
+    error = document.get("error")
+    error = error if isinstance(error, Mapping) else {}
+    job = RemoteJob(
+        id=printable(str(document.get("id"))),
+        status=printable(str(document.get("status"))),
+        workflow=text_or_none(document.get("workflow")),
+        release=text_or_none(document.get("release")),
+        api=text_or_none(document.get("api")),
+        created_at=text_or_none(document.get("created_at")),
+        started_at=text_or_none(document.get("started_at")),
+        finished_at=text_or_none(document.get("finished_at")),
+        position=count_or_none(document.get("position")),
+        estimate_s=seconds_or_none(document.get("estimate_s")),
+        progress=progress_of(document.get("progress")),
+        error_name=text_or_none(error.get("name")),
+        error=text_or_none(error.get("message")),
+        output_count=count_or_none(document.get("output_count")),
+        warning_count=count_or_none(document.get("warnings")),
+    )
+    return _with_result(job, document.get("output"), job.error) if job.has_ended else job
+
+
+def _with_result(job: RemoteJob, output: object, error: object) -> RemoteJob:
+    result = output if isinstance(output, Mapping) else {}
+    outputs = outputs_of_result(result)
+    # `errors` are those of single outputs; a failed job has its own there too.
+    errors = texts_of(result.get("errors")) if job.status == "COMPLETED" else ()
+    warnings = texts_of(result.get("warnings")) + errors
+    if job.status == "COMPLETED":
+        reason = None
+    else:
+        reason = text_or_none(result.get("error")) or (None if error is None else str(error))
+    return replace(
+        job,
+        error=reason,
+        error_name=job.error_name or text_or_none(result.get("error_type")),
+        outputs=outputs,
+        output_count=job.output_count if not result else len(outputs),
+        warnings=warnings,
+        warning_count=job.warning_count if not result else len(warnings),
+    )

@@ -1,0 +1,26 @@
+"""Where a node failed, as its author reads it: Python's frames, without the folders of the machine. Pure."""
+
+import re
+from collections.abc import Sequence
+
+_MOST_CHARACTERS = 16_000
+_FRAME = re.compile(r'File "([^"\n]{1,4000})"')
+# What is left of a path begins with one of these folders; of any other path only the file's name.
+_KNOWN_FOLDERS = ("site-packages/", "custom_nodes/", "ComfyUI/")
+_OTHER_PATH = re.compile(r"(?<![\w.:/<-])/(?:[\w.+@-]+/)+([\w.+@-]+)")
+
+
+def show_traceback(frames: Sequence[str]) -> str:
+    """Return a traceback as one text; of a very long one the end, where the failure is."""
+    text = "".join(frame if frame.endswith("\n") else f"{frame}\n" for frame in frames)
+    shown = _OTHER_PATH.sub(r"\1", _FRAME.sub(lambda found: f'File "{_shorten(found[1])}"', text))
+    return shown[-_MOST_CHARACTERS:]
+
+
+def _shorten(path: str) -> str:
+    plain = path.replace("\\", "/")
+    for folder in _KNOWN_FOLDERS:
+        _, found, after = plain.rpartition(f"/{folder}")
+        if found:
+            return after if folder == "site-packages/" else f"{folder}{after}"
+    return plain.rpartition("/")[2]

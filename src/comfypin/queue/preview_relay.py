@@ -1,0 +1,75 @@
+"""Shows followers what jobs are making: the newest preview of a job, twice a second at most."""
+
+import asyncio
+import base64
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from comfypin.engine.interface import PreviewMade
+from comfypin.queue.job_events import JobEvents
+
+PREVIEW_EVERY_S = 0.5
+LARGEST_PREVIEW_BYTES = 256_000
+
+
+@dataclass(slots=True)
+class _Shown:
+    """When a job's preview was shown last, and a newer one that waits for its turn."""
+
+    at_s: float = float("-inf")
+    waiting: PreviewMade | None = None
+    timer: asyncio.TimerHandle | None = field(default=None, repr=False)
+
+
+class PreviewRelay:
+    """Implements `PreviewSink` for the jobs of a queue. Previews that nobody looks at go no further."""
+
+    def __init__(self, events: JobEvents, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._events = events
+        self._clock = clock
+        self._shown: dict[str, _Shown] = {}
+
+    def is_wanted(self, job_id: str) -> bool:
+        """Return whether somebody follows the job."""
+        return self._events.wants_previews(job_id)
+
+    def show(self, job_id: str, preview: PreviewMade) -> None:
+        """Publish a preview now, or when half a second has passed since the last one."""
+        if len(preview.data) > LARGEST_PREVIEW_BYTES or not self.is_wanted(job_id):
+            return
+        shown = self._shown.setdefault(job_id, _Shown())
+        wait_s = shown.at_s + PREVIEW_EVERY_S - self._clock()
+        if shown.timer is not None:
+            shown.waiting = preview
+        elif wait_s <= 0:
+            self._publish(job_id, shown, preview)
+        else:
+            shown.waiting = preview
+            shown.timer = asyncio.get_running_loop().call_later(wait_s, self._publish_waiting, job_id)
+
+    def forget_job(self, job_id: str) -> None:
+        """Show nothing more of a job that has ended."""
+        shown = self._shown.pop(job_id, None)
+        if shown is not None and shown.timer is not None:
+            shown.timer.cancel()
+
+    def _publish_waiting(self, job_id: str) -> None:
+        shown = self._shown.get(job_id)
+        if shown is None:
+            return
+        shown.timer = None
+        if shown.waiting is not None:
+            self._publish(job_id, shown, shown.waiting)
+
+    def _publish(self, job_id: str, shown: _Shown, preview: PreviewMade) -> None:
+        shown.waiting, shown.at_s = None, self._clock()
+        self._events.publish(
+            "preview",
+            job_id,
+            {
+                "node_id": preview.node_id,
+                "content_type": preview.content_type,
+                "data_base64": base64.b64encode(preview.data).decode(),
+            },
+        )

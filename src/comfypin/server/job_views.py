@@ -1,0 +1,120 @@
+"""Looks up jobs for lists, pages and events: those in memory as they are now, the rest from the disk."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from comfypin.digest import JsonValue
+from comfypin.jobs.interface import JOB_STATES, PENDING_STATES
+from comfypin.queue.interface import JobRow
+from comfypin.queue.job_listing import JobFilter
+from comfypin.queue.live_jobs import LiveJob
+from comfypin.queue.local_queue import LocalJobQueue
+from comfypin.queue.status_bodies import is_pending
+from comfypin.server.job_summary import job_summary
+
+_NEWEST_ENDED = 50
+_LONGEST_SHOWN = 2_000  # a longer text of an input is a file in base64
+_ENDED_STATES = tuple(state for state in JOB_STATES if state not in PENDING_STATES)
+
+
+class JobViews:
+    """Shows the jobs of a queue."""
+
+    def __init__(self, queue: LocalJobQueue) -> None:
+        self._queue = queue
+
+    def live_summary(self, job_id: str) -> dict[str, JsonValue] | None:
+        """Return a job that has not ended, or ended a short while ago; None if it is not in memory."""
+        live_job = self._queue.find_live(job_id)
+        if live_job is None:
+            return None
+        if not is_pending(live_job.row.state):
+            return self._summary_of(live_job, None, {})
+        return self._summary_of(live_job, self._queue.waiting_place(job_id), self._queue.ends_in_s())
+
+    async def page(self, job_filter: JobFilter) -> tuple[list[JsonValue], int | None]:
+        """Return jobs, newest first, and the number to go on before; None after the last. Raises `JobsNotStored`."""
+        # One more than is shown tells whether there are more.
+        found = await self._queue.list_jobs(replace(job_filter, limit=job_filter.limit + 1))
+        ends_in_s = self._queue.ends_in_s()
+        places = self._waiting_places()
+        shown: list[JsonValue] = []
+        for listed in found[: job_filter.limit]:
+            live_job = self._queue.find_live(listed.row.id)
+            if live_job is None or (job_filter.states and live_job.row.state not in job_filter.states):
+                shown.append(job_summary(listed.row, listed.description, listed.end))
+            else:
+                shown.append(self._summary_of(live_job, places.get(listed.row.id), ends_in_s))
+        has_more = len(found) > job_filter.limit
+        return shown, found[job_filter.limit - 1].number if has_more else None
+
+    async def snapshot(self) -> dict[str, JsonValue]:
+        """Return all jobs that wait or run, in order, then the newest that ended. Raises `JobsNotStored`."""
+        ended, _ = await self.page(JobFilter(states=_ENDED_STATES, limit=_NEWEST_ENDED))
+        ends_in_s = self._queue.ends_in_s()
+        places = self._waiting_places()
+        pending: list[JsonValue] = [
+            self._summary_of(live_job, places.get(live_job.row.id), ends_in_s)
+            for live_job in self._queue.list_pending()
+        ]
+        return {"jobs": [*pending, *ended], "queue": self.queue_summary()}
+
+    def queue_summary(self) -> dict[str, JsonValue]:
+        """Return how many jobs wait and run, and why none begins, if so."""
+        return {
+            "waiting": self._queue.waiting_count,
+            "running": self._queue.running_count,
+            "paused": self._queue.trouble,
+        }
+
+    async def details(self, job_id: str) -> dict[str, JsonValue]:
+        """Return all that is known of a job. Raises `JobUnknown`, `JobsNotStored`."""
+        record = await self._queue.read_record(job_id)
+        summary = self.live_summary(job_id)
+        if summary is None:
+            summary = await self._ended_summary(record.row)
+        output = json.loads(record.output) if record.output and not is_pending(record.row.state) else None
+        # What may hold a secret is shown to nobody, not even while it is there.
+        job_input = None if await self._queue.had_secrets(job_id) else await self._queue.read_input(job_id)
+        timing = output.get("timing") if isinstance(output, Mapping) else None
+        return {**summary, "input": _shorten(job_input) or None, "output": output, "timing": timing}
+
+    async def _ended_summary(self, row: JobRow) -> dict[str, JsonValue]:
+        found = await self._queue.list_jobs(JobFilter(text=row.id, limit=1))
+        return job_summary(row, found[0].description, found[0].end) if found else {"id": row.id, "status": row.state}
+
+    def _summary_of(
+        self, live_job: LiveJob, position: int | None, ends_in_s: Mapping[str, float | None]
+    ) -> dict[str, JsonValue]:
+        return job_summary(
+            live_job.row,
+            live_job.description,
+            live_job.end,
+            progress=live_job.progress,
+            position=position,
+            ends_in_s=ends_in_s.get(live_job.row.id),
+        )
+
+    def _waiting_places(self) -> dict[str, int]:
+        waiting = [
+            live_job.row.id
+            for live_job in self._queue.list_pending()
+            if live_job.row.state == "IN_QUEUE" and not live_job.ending
+        ]
+        return {job_id: place for place, job_id in enumerate(waiting, 1)}
+
+
+def _shorten(value: object) -> JsonValue:
+    """Replace what nobody can read, files in base64, by its size."""
+    match value:
+        case Mapping():
+            return {str(key): _shorten(item) for key, item in value.items()}
+        case str():
+            return value if len(value) <= _LONGEST_SHOWN else f"({len(value)} characters)"
+        case Sequence():
+            return [_shorten(item) for item in value]
+        case int() | float() | None:
+            return value
+        case _:
+            return str(value)

@@ -1,0 +1,161 @@
+"""The list of all jobs, one job with all that is known of it, and the events of all."""
+
+import json
+import urllib.parse
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.support.event_reader import reading_events
+from tests.support.server import Server, serving
+from tests.support.workflows import picture, slow
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(tmp_path_factory.mktemp("serve"), "--concurrency", "1") as running:
+        yield running
+
+
+def run(server: Server, workflow: object, **more: object) -> str:
+    return str(server.post("/run", {"input": {"workflow": workflow, **more}})["id"])
+
+
+def done(server: Server, workflow: object, **more: object) -> str:
+    job_id = run(server, workflow, **more)
+    server.ended(job_id)
+    return job_id
+
+
+def titled(text: str) -> dict[str, Any]:
+    """A picture whose graph holds a text of people."""
+    graph = picture(3)
+    node = next(iter(graph.values()))
+    return {**graph, "note": {"class_type": "PreviewAny", "inputs": {"source": text}, "_meta": {"title": "A note"}}} | {
+        "unused": node
+    }
+
+
+def listed(server: Server, **query: object) -> list[dict[str, Any]]:
+    answer = server.get("/jobs?" + urllib.parse.urlencode(query, doseq=True))
+    return list(answer["jobs"])
+
+
+def test_a_list_has_jobs_of_all_apis_newest_first(server: Server) -> None:
+    by_run = done(server, picture(1))
+    status, by_comfy, _ = server.ask("POST", "/api/v2/jobs", {"workflow": picture(2)})
+    assert status == 201
+    server.ended(by_comfy["id"])
+    newest, older = listed(server, limit=2)
+    assert [newest["id"], older["id"]] == [by_comfy["id"], by_run]
+    assert [newest["api"], older["api"]] == ["comfy", "runpod"]
+    assert older["release"] == "demo"
+    assert older["status"] == "COMPLETED"
+    assert older["output_count"] == 1
+    assert older["created_at"] <= older["started_at"] <= older["finished_at"]
+
+
+def test_a_list_is_filtered_by_state_and_text_and_paged(server: Server) -> None:
+    marked = [done(server, titled(f"Рыжая ЛИСА {number}")) for number in range(3)]
+    assert [job["id"] for job in listed(server, text="рыжая лиса")] == marked[::-1]
+    assert listed(server, text="лиса", state=["failed", "CANCELLED"]) == []
+    first = server.get("/jobs?limit=2&text=" + urllib.parse.quote("лиса"))
+    assert [job["id"] for job in first["jobs"]] == marked[:0:-1]
+    second = server.get(f"/jobs?limit=2&text={urllib.parse.quote('лиса')}&after={first['next']}")
+    assert ([job["id"] for job in second["jobs"]], second["next"]) == ([marked[0]], None)
+    assert [job["id"] for job in listed(server, text=marked[1])] == [marked[1]]
+
+
+@pytest.mark.parametrize(
+    "query", ["state=done", "after=x", "after=YmVmb3JlOi0x", "limit=0", "limit=x", "text=" + "x" * 501]
+)
+def test_a_query_that_cannot_be_is_refused_with_a_sentence(server: Server, query: str) -> None:
+    status, body, _ = server.ask("GET", f"/jobs?{query}")
+    assert status == 400
+    assert body["error"].startswith("The request is invalid: ")
+
+
+def test_a_job_is_shown_with_its_input_and_output(server: Server) -> None:
+    job_id = done(server, picture(4))
+    shown = server.get(f"/jobs/{job_id}")
+    assert shown["input"]["workflow"] == json.loads(json.dumps(picture(4)))
+    assert len(shown["output"]["images"]) == 1
+    assert shown["id"] == job_id
+    assert server.ask("GET", "/jobs/nobody")[0] == 404
+
+
+def test_files_in_an_input_are_shown_by_their_size_and_secrets_not_at_all(server: Server) -> None:
+    large = run(server, picture(5), images=[{"name": "a.png", "image": "A" * 5000}])
+    assert server.get(f"/jobs/{large}")["input"]["images"][0]["image"] == "(5000 characters)"
+    with_secret = run(server, slow(40), s3Config={"accessSecret": "hunter2", "accessId": "me", "bucketName": "b"})
+    assert server.get(f"/jobs/{with_secret}")["input"] is None
+    assert "hunter2" not in json.dumps(server.get("/jobs"))
+    server.ended(large), server.ended(with_secret)
+
+
+def test_a_failed_job_says_in_the_list_with_what(server: Server) -> None:
+    job_id = done(server, {"1": {"class_type": "Nope", "inputs": {}}})
+    (job,) = listed(server, text=job_id)
+    assert job["status"] == "FAILED"
+    assert "Nope" in job["error"]["message"]
+    assert job["error"]["name"]
+
+
+def test_jobs_that_wait_have_a_place_and_an_estimate(server: Server) -> None:
+    done(server, slow(20))
+    ids = [run(server, slow(20)) for _ in range(3)]
+    waiting = {job["id"]: job for job in listed(server, limit=3)}
+    places = [waiting[job_id]["position"] for job_id in ids]
+    assert places[1:] in ([1, 2], [2, 3])
+    estimates = [waiting[job_id]["estimate_s"] for job_id in ids]
+    assert None not in estimates
+    assert estimates == sorted(estimates)
+    for job_id in ids:
+        server.post(f"/cancel/{job_id}")
+
+
+def test_followers_hear_of_all_jobs_after_a_snapshot(server: Server) -> None:
+    with reading_events(server.url) as one, reading_events(server.url) as other:
+        first, before = one.until("snapshot")
+        assert before == []
+        assert {"jobs", "queue"} <= set(first.data)
+        other.until("snapshot")
+        job_id = run(server, slow(30))
+        for follower in (one, other):
+            _, begun = follower.until("job", id=job_id, status="IN_PROGRESS")
+            assert all(event.data["id"] == job_id for event in begun if event.name == "job")
+            told, _ = follower.until("progress", id=job_id)
+            assert 0 <= told.data["progress"]["fraction"] <= 1
+            assert told.data["progress"]["nodes_total"] >= 1
+            ended, _ = follower.until("job", id=job_id, status="COMPLETED")
+            assert ended.data["output_count"] == 1
+
+
+def test_a_follower_that_comes_back_hears_what_it_missed_and_no_snapshot(server: Server) -> None:
+    with reading_events(server.url) as follower:
+        snapshot, _ = follower.until("snapshot")
+    job_id = done(server, picture(6))
+    with reading_events(server.url, Last_Event_ID=str(snapshot.id)) as follower:
+        _, before = follower.until("job", id=job_id, status="COMPLETED")
+        assert "snapshot" not in [event.name for event in before]
+    with reading_events(server.url) as follower:
+        snapshot, _ = follower.until("snapshot")
+    with reading_events(server.url, f"/events?after={snapshot.id}") as follower:
+        second = done(server, picture(7))
+        _, before = follower.until("job", id=second, status="COMPLETED")
+        assert job_id not in [event.data.get("id") for event in before]
+
+
+def test_a_follower_of_an_earlier_life_gets_a_snapshot(server: Server) -> None:
+    with reading_events(server.url, Last_Event_ID="00000000-5") as follower:
+        assert next(iter(follower)).name == "snapshot"
+
+
+def test_pollers_of_a_jobs_stream_do_not_take_each_others_chunks(server: Server) -> None:
+    job_id = done(server, slow(20))
+    first, second = (server.get(f"/stream/{job_id}") for _ in range(2))  # each over a connection of its own
+    assert first == second
+    assert len(first["stream"]) > 1
+    assert server.get(f"/stream/{job_id}?after={first['next']}")["stream"] == []
+    assert len(server.get(f"/stream/{job_id}?after={first['next'] - 1}")["stream"]) == 1
