@@ -16,11 +16,18 @@ class ComfypinError(Exception):
 
     family: ClassVar[str] = "internal"
     exit_code: ClassVar[int] = 1
+    # What to type, as a sentence. Only commands show it: whoever reads a job's result has no command line here.
+    command_hint: str = ""
 
     def __init__(self, message: str, **facts: object) -> None:
         super().__init__(message)
         self.message = message
         self.facts = facts
+
+    @property
+    def command_message(self) -> str:
+        """Return the message as a command prints it: with what to type."""
+        return f"{self.message} {self.command_hint}" if self.command_hint else self.message
 
     def to_json(self) -> dict[str, object]:
         """Return what `--json` prints: the family, the error's name, its sentence and its facts (JSON values only)."""
@@ -153,7 +160,8 @@ def declare(error: type[Declared]) -> type[Declared]:
     """Give an error class a constructor made of its fields, and a message made of its `template`.
 
     Each annotated field becomes a keyword argument, an attribute and a fact of the JSON form; one whose name begins
-    with an underscore stays out of the facts. The template may also name properties, for facts that need wording::
+    with an underscore stays out of the facts. The template may also name properties, for facts that need wording, and a
+    `command_hint`, filled in the same way, says what to type to those who can::
 
         @declare
         class HomeOccupied(EnvError):
@@ -165,7 +173,7 @@ def declare(error: type[Declared]) -> type[Declared]:
     fields = {
         name: getattr(error, name, inspect.Parameter.empty)
         for name in inspect.get_annotations(error)
-        if name not in ("template", "family", "exit_code")
+        if name not in ("template", "family", "exit_code", "command_hint")
     }
     template: str = error.template  # type: ignore[attr-defined]  # mypy sees the classes, not this function's rule
 
@@ -178,6 +186,7 @@ def declare(error: type[Declared]) -> type[Declared]:
             setattr(self, field_name, values.get(field_name, default))
         facts = {name: _to_fact(getattr(self, name)) for name in fields if not name.startswith("_")}
         ComfypinError.__init__(self, template.format_map(_Attributes(self)), **facts)
+        self.command_hint = type(self).command_hint.format_map(_Attributes(self))
 
     error.__init__ = __init__  # type: ignore[assignment]  # `dataclass_transform` tells mypy what it takes
     return error

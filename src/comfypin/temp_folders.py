@@ -29,17 +29,16 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 class NoTempFolder(ConfigError):
     """Raised when this machine has no folder for temporary files, or no room in it."""
 
-    template = (
-        "No temporary files can be made {where} ({reason}): make room there, or set {variable} to a writable folder."
-    )
+    template = "This machine has no place for temporary files ({reason})."
+    command_hint = "{make_room}et {variable} to a writable folder."
     reason: str
-    folder: Path | None = None
+    _folder: Path | None = None
     variable: str = "TMPDIR"
 
     @property
-    def where(self) -> str:
-        """Return the folder that was tried, if one was found."""
-        return f"in {self.folder}" if self.folder else "here"
+    def make_room(self) -> str:
+        """Return the first words of the hint: the folder that was tried, if one was found."""
+        return f"Make room in {self._folder}, or s" if self._folder else "S"
 
 
 @contextlib.contextmanager
@@ -56,7 +55,7 @@ def temp_folder(purpose: str, *, keep: bool = False) -> Iterator[Path]:
         yield folder
     except OSError as exc:
         if is_full(exc) and (exc.filename is None or Path(os.fsdecode(exc.filename)).is_relative_to(folder)):
-            raise NoTempFolder(reason=reason_of(exc), folder=folder.parent) from exc
+            raise NoTempFolder(reason=reason_of(exc), _folder=folder.parent) from exc
         raise
     finally:
         # What an engine still writes at its end must not fail a job that is done; the next sweep gets it.
@@ -87,7 +86,7 @@ def _make_folder(purpose: str, *, suffix: str) -> Path:
     try:
         return Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{purpose}-", suffix=suffix, dir=temp_root_folder))
     except OSError as exc:
-        raise NoTempFolder(reason=reason_of(exc), folder=temp_root_folder) from exc
+        raise NoTempFolder(reason=reason_of(exc), _folder=temp_root_folder) from exc
 
 
 def _make_locked_folder(purpose: str) -> tuple[Path, int | None]:

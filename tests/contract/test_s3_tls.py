@@ -144,5 +144,5 @@ def test_certificates_may_lie_in_a_folder(server: TlsServer, tmp_path: Path) -> 
 
 
 def test_a_certificate_that_nobody_vouches_for_is_not_accepted(server: TlsServer, tmp_path: Path) -> None:
-    with pytest.raises(StoreUnreachable, match="its TLS certificate is not accepted"):
+    with pytest.raises(StoreUnreachable, match="its certificate is not trusted"):
         store_at(server).put("a", payload_of(tmp_path / "f", b"x"))

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from comfy_low.errors import ApiError
 from comfy_sdk import AsyncComfy, Comfy
-from comfy_sdk.events import OutputReady, Progress, StatusChange
+from comfy_sdk.events import OutputReady, Preview, Progress, StatusChange
 from comfy_sdk.exceptions import ComfyError, JobFailed, NotFound
 from PIL import Image
 
@@ -74,6 +74,14 @@ def test_events_tell_a_job_from_its_queue_to_its_outputs(client: Comfy) -> None:
     assert all(event.nodes_total == 42 for event in events if isinstance(event, Progress))
     (ready,) = [event for event in events if isinstance(event, OutputReady)]
     assert Image.open(io.BytesIO(ready.output.to_bytes())).size == (96, 96)  # type: ignore[arg-type]
+
+
+def test_previews_are_shown_while_a_job_runs(client: Comfy) -> None:
+    list(client.submit(client.workflows.from_json(slow(2))).events())  # whoever follows one job follows the next too
+    events = list(client.submit(client.workflows.from_json(slow(140))).events())
+    previews = [event for event in events if isinstance(event, Preview)]
+    assert previews
+    assert max(Image.open(io.BytesIO(previews[0].data)).size) <= 512
 
 
 def test_each_event_is_as_the_description_says(client: Comfy, server: Server) -> None:

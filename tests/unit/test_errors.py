@@ -57,3 +57,17 @@ def test_a_fact_that_knows_its_json_form_is_written_in_it() -> None:
 def test_lines_beyond_the_limit_are_counted() -> None:
     assert indent_lines(["a", "b", "c"], at_most=2) == "\n  a\n  b\n  and 1 more"
     assert indent_lines([]) == ""
+
+
+def test_only_a_command_says_what_to_type() -> None:
+    @declare
+    class Unconverted(EnvError):
+        """A file in the wrong format."""
+
+        template = "{name} must be converted."
+        command_hint = "Type: convert {name}."
+        name: str
+
+    error = Unconverted(name="a.json")
+    assert "Type" not in str(error.to_json())
+    assert error.command_message == "a.json must be converted. Type: convert a.json."

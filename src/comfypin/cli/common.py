@@ -122,11 +122,11 @@ def report_failure(error: ComfypinError, arguments: Sequence[str]) -> None:
         import json
 
         try:
-            print(json.dumps({"error": error.to_json()}, default=str), flush=True)
+            print(json.dumps({"error": {**error.to_json(), "message": error.command_message}}, default=str), flush=True)
         except OSError:
             abandon_stdout()  # nobody listens there; stderr and the exit code still tell
     with contextlib.suppress(OSError):
-        print(f"comfypin: {error.message}", file=sys.stderr)
+        print(f"comfypin: {error.command_message}", file=sys.stderr)
         if "--verbose" in arguments and error.__cause__ is not None:
             print(f"  because of {type(error.__cause__).__name__}: {error.__cause__}", file=sys.stderr)
         sys.stderr.flush()

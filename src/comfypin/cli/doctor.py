@@ -73,7 +73,9 @@ def examine_machine(settings: Settings) -> Iterator[MachineCheck]:
     try:
         machine, mode = settings.machine, named_mode(settings.variables)
     except ComfypinError as error:
-        yield MachineCheck(name="settings", verdict="bad", found=error.message, remedy="Correct or unset the variable.")
+        yield MachineCheck(
+            name="settings", verdict="bad", found=error.command_message, remedy="Correct or unset the variable."
+        )
         return
     yield _check_comfyui(machine)
     yield _check_release(machine)
@@ -142,7 +144,7 @@ def _check_release(machine: MachineSettings) -> MachineCheck:
         lock_path = find_lock(None, lock_path=machine.lock_path, version_name=machine.version_name)
         lock = read_lock(lock_path).lock
     except ComfypinError as error:
-        return MachineCheck(name="release", verdict="bad", found=error.message)
+        return MachineCheck(name="release", verdict="bad", found=error.command_message)
     return MachineCheck(
         name="release", verdict="good", found=f"{lock.version_name} ({lock.engine.kind}) from {lock_path}"
     )
@@ -174,9 +176,9 @@ def _check_buckets(settings: Settings, chosen_mode: OutputMode | None) -> Iterat
         # Most machines need one bucket: an unset one is only bad if OUTPUT_MODE names it.
         except SettingMissing as error:
             verdict: Verdict = "bad" if chosen_mode == mode else "absent"
-            yield MachineCheck(name=mode, verdict=verdict, found=error.message)
+            yield MachineCheck(name=mode, verdict=verdict, found=error.command_message)
         except ComfypinError as error:
-            yield MachineCheck(name=mode, verdict="bad", found=error.message)
+            yield MachineCheck(name=mode, verdict="bad", found=error.command_message)
         else:
             yield MachineCheck(name=mode, verdict="good", found="configured; the bucket responds")
 

@@ -14,10 +14,11 @@ from comfypin.lock.model import EngineSpec
 
 log = logging.getLogger(__name__)
 
-# Whoever can read the engine's environment (every custom node can) must not find our keys there.
+# Whoever can read the engine's environment (every custom node can) must not find our keys there. These are what clouds
+# and tools set; the caller adds what the kinds of stores read.
 _SECRET_PREFIXES = (
-    "AWS_", "AZURE_", "BUCKET_", "CIVITAI", "CLOUDSDK_", "GCLOUD_", "GCP_", "GCS_", "GITHUB_", "GIT_", "GOOGLE_",
-    "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "KUBERNETES_", "OBSTORE_", "R2_", "RUNPOD_", "S3_", "SSH_", "UV_", "PIP_",
+    "AWS_", "AZURE_", "CIVITAI", "CLOUDSDK_", "GCLOUD_", "GCP_", "GITHUB_", "GIT_", "GOOGLE_", "HF_TOKEN",
+    "HUGGING_FACE_HUB_TOKEN", "KUBERNETES_", "OBSTORE_", "RUNPOD_", "SSH_", "UV_", "PIP_",
 )  # fmt: skip
 # Whole words between underscores, so that MONKEY or TOKENIZERS_PARALLELISM is not taken for a secret.
 _SECRET_WORD = re.compile(
@@ -128,6 +129,7 @@ def comfyui_child(
     python: Path | None = None,
     models_dir: Path | None = None,
     fast_models_dir: Path | None = None,
+    secret_prefixes: tuple[str, ...] = (),
 ) -> ChildSpec:
     """Describe a ComfyUI from an env: `home/ComfyUI/main.py` or `home/main.py`. Raises `EngineNotFound`."""
     # An env of comfypin has ComfyUI in a folder of its own; other people's installs are that folder.
@@ -141,7 +143,7 @@ def comfyui_child(
     return ChildSpec(
         # Not resolved: a virtual environment's Python is a link, and finds its packages by where the link is.
         argv=(str(python.absolute()), str(main.absolute()), *arguments),
-        environ=child_environ(environ, engine.env, same_python=False),
+        environ=child_environ(environ, engine.env, same_python=False, secret_prefixes=secret_prefixes),
         cwd=main.parent.absolute(),
         options=options,
         models_dir=_other_models(models_dir, main.parent),
@@ -149,12 +151,18 @@ def comfyui_child(
     )
 
 
-def embedded_child(engine: EngineSpec, environ: Mapping[str, str], *, version: str | None = None) -> ChildSpec:
+def embedded_child(
+    engine: EngineSpec,
+    environ: Mapping[str, str],
+    *,
+    version: str | None = None,
+    secret_prefixes: tuple[str, ...] = (),
+) -> ChildSpec:
     """Describe the embedded engine, in this Python, as ComfyUI `version` unless the lock's arguments name one."""
     release = () if version is None else ("--comfyui-version", version)
     return ChildSpec(
         argv=(sys.executable, "-m", "comfypin.engine.embedded", *release, *engine.args),
-        environ=child_environ(environ, engine.env, same_python=True),
+        environ=child_environ(environ, engine.env, same_python=True, secret_prefixes=secret_prefixes),
     )
 
 
@@ -189,12 +197,14 @@ def _without_retired(arguments: Iterable[str], options: frozenset[str]) -> tuple
     return tuple(remaining)
 
 
-def child_environ(ours: Mapping[str, str], wanted: Mapping[str, str], *, same_python: bool) -> dict[str, str]:
-    """Return our environment without secrets, plus the lock's `engine.env`.
+def child_environ(
+    ours: Mapping[str, str], wanted: Mapping[str, str], *, same_python: bool, secret_prefixes: tuple[str, ...] = ()
+) -> dict[str, str]:
+    """Return our environment without secrets, plus the lock's `engine.env`; `secret_prefixes` are further secrets'.
 
     A value `$NAME` or `${NAME}` passes on our variable of that name, secret or not; an unset one is left out.
     """
-    environ = {name: value for name, value in ours.items() if not _is_secret(name, value)}
+    environ = {name: value for name, value in ours.items() if not _is_secret(name, value, secret_prefixes)}
     if not same_python:
         environ = {name: value for name, value in environ.items() if name not in _OUR_PYTHON}
     # Otherwise the last lines before a crash stay in the dead process's buffer.
@@ -251,10 +261,14 @@ def _first_file(candidates: Iterable[Path], home: Path) -> Path:
     raise EngineNotFound(home=str(home), looked_for=tuple(str(candidate) for candidate in candidates))
 
 
-def _is_secret(name: str, value: str) -> bool:
+def _is_secret(name: str, value: str, prefixes: tuple[str, ...]) -> bool:
     upper_name = name.upper()
     if upper_name in _NOT_SECRET:
         return False
     # Proxies need their password: without it custom nodes cannot download anything.
     secret_url = _URL_WITH_PASSWORD.search(value) is not None and not upper_name.endswith("_PROXY")
-    return secret_url or upper_name.startswith(_SECRET_PREFIXES) or _SECRET_WORD.search(upper_name) is not None
+    return (
+        secret_url
+        or upper_name.startswith((*_SECRET_PREFIXES, *prefixes))
+        or _SECRET_WORD.search(upper_name) is not None
+    )

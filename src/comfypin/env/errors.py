@@ -173,10 +173,10 @@ class NoRoomForEnv(EnvError):
 
 @declare
 class DiskFull(EnvError):
-    """The disk became full during the work, and what was begun was removed."""
+    """The disk became full during the work, and what was written was removed."""
 
     template = (
-        "The disk that holds {where} is full; what was begun was removed. Make room (comfypin env gc), then retry."
+        "The disk that holds {where} is full; what was written was removed. Make room (comfypin env gc), then retry."
     )
     where: Path
 

@@ -11,9 +11,10 @@ from comfypin import __version__
 from comfypin.http.connections import Network, Route, RoutePools, SystemNetwork
 from comfypin.http.deadline import Deadline, use_deadline
 from comfypin.http.errors import AddressRefused, HttpError, ProxyFailed
+from comfypin.http.failure_causes import to_http_error
 from comfypin.http.host_guard import AddressGuard
 from comfypin.http.proxies import Proxies
-from comfypin.http.response import Response, to_http_error
+from comfypin.http.response import Response
 from comfypin.http.sockets import tls_context
 from comfypin.http.url import HttpUrl, Origin, UrlInvalid
 

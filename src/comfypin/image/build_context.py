@@ -11,9 +11,8 @@ from comfypin.image.errors import ReleaseUnfitForImage
 from comfypin.image.interface import Bake
 from comfypin.lock.codec import lock_digest, render_lock
 from comfypin.lock.export import export_lock
-from comfypin.lock.model import Lock, PythonPins
+from comfypin.lock.model import DEFAULT_PYTHON, Lock, PythonPins
 
-DEFAULT_PYTHON = "3.12"
 # 2020-01-01, the time of every file in a layer; docker/steps/settle.sh has it too.
 FIXED_TIME_S = 1577836800
 # What comfypin itself runs on; see pyproject.toml.

@@ -24,14 +24,13 @@ from comfypin.env.layout import (
     site_packages,
 )
 from comfypin.env.receipt import read_receipt
+from comfypin.image.container_user import OWN_USER
 from comfypin.lock.torch import is_torch_family
 
 BUILD_FOLDER = "image"
-# The image's own user; see container_user.py.
-OWNER = 1000
 
 
-def split_env(home: Home, layers_folder: Path, *, owner_id: int | None = OWNER) -> None:
+def split_env(home: Home, layers_folder: Path, *, owner_id: int | None = OWN_USER) -> None:
     """Move the current env of a home into layers. Raises `NothingRealized` if there is none."""
     receipt = read_receipt(home.current_link)
     if receipt is None:

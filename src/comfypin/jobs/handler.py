@@ -255,7 +255,7 @@ class Handler:
                 "action": "job_failed",
                 "job_id": job_id,
                 "error": type(failure).__name__,
-                "reason": failure.message,
+                "reason": failure.command_message,
             },
         )
         worn_out = self.crashes_in_a_row >= CRASHES_BEFORE_REPLACEMENT

@@ -173,7 +173,7 @@ Source: TypeAlias = Annotated[
     str,
     TextKind(
         r"(?!-)[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]+",
-        "a source is an address, such as hf://..., civitai://..., https://..., s3://... or file://...",
+        "a source is an address, such as https://...; docs/models.md lists every kind",
         _check_not_blank,
     ),
 ]

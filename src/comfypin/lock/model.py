@@ -14,6 +14,9 @@ EngineKind = Literal["comfyui", "remote", "embedded"]
 InstallPolicy = Literal["run", "skip"]
 Extra = Mapping[str, JsonValue]
 
+# What a new lock or image takes if nobody asks for another one; tests/unit/project/test_pythons.py lists its repeats.
+DEFAULT_PYTHON = "3.12"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepoPin:

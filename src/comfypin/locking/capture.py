@@ -12,7 +12,7 @@ from comfypin.addresses import hide_credentials
 from comfypin.digest import Digest
 from comfypin.digest_cache import DigestCache
 from comfypin.errors import EnvError
-from comfypin.lock.model import Lock, ModelPin, NodePin, RepoPin
+from comfypin.lock.model import DEFAULT_PYTHON, Lock, ModelPin, NodePin, RepoPin
 from comfypin.lock.requirements import RequirementSet
 from comfypin.locking.create import MadeLock, package_notes, pin_exactly
 from comfypin.locking.errors import CaptureRefused, NotComfyUI
@@ -57,7 +57,9 @@ class CaptureRequest:
     with_models: bool = True
     left_out: frozenset[str] = frozenset()
     question: ResolveRequest = field(
-        default_factory=lambda: ResolveRequest(needs=RequirementSet(), python="3.12", platforms=("linux-x86_64",))
+        default_factory=lambda: ResolveRequest(
+            needs=RequirementSet(), python=DEFAULT_PYTHON, platforms=("linux-x86_64",)
+        )
     )
 
 
@@ -282,18 +284,18 @@ def _installed_packages(capture_request: CaptureRequest, capture_notes: _Capture
     interpreter = capture_request.interpreter or _find_interpreter(capture_request.folder)
     if interpreter is None:
         capture_notes.reasons.append("there is no venv beside it (.venv, venv); name one with --venv")
-        return "3.12", []
+        return DEFAULT_PYTHON, []
     # `-I` keeps the user's own site-packages and PYTHONPATH out of the list.
     interpreter_run = run_program([interpreter, "-I", "-c", _LIST_PACKAGES], env=clean_environment(), timeout_s=120)
     if interpreter_run.exit_code:
         capture_notes.reasons.append(f"{interpreter} did not list its packages: {interpreter_run.error_summary}")
-        return "3.12", []
+        return DEFAULT_PYTHON, []
     try:
         # The last line: a sitecustomize or a .pth file may print before it.
         interpreter_facts = json.loads(interpreter_run.stdout_text.strip().rpartition("\n")[2])
     except ValueError:
         capture_notes.reasons.append(f"{interpreter} did not answer like Python: {interpreter_run.stdout_text[:200]!r}")
-        return "3.12", []
+        return DEFAULT_PYTHON, []
     requirements_by_name: dict[str, str] = {}
     for package in interpreter_facts["packages"]:
         package_name = str(package["name"])

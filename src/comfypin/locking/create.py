@@ -10,7 +10,7 @@ from pathlib import Path
 from comfypin.addresses import hide_credentials
 from comfypin.errors import ConfigError
 from comfypin.lock.errors import SpecInvalid
-from comfypin.lock.model import EngineSpec, Lock, NodePin, PythonPins, RepoPin
+from comfypin.lock.model import DEFAULT_PYTHON, EngineSpec, Lock, NodePin, PythonPins, RepoPin
 from comfypin.lock.model_spec import DescribeModel, ModelSpec, pin_models
 from comfypin.lock.requirements import (
     RequirementSet,
@@ -47,7 +47,9 @@ class LockRequest:
     installed: tuple[str, ...] | None = None
     engine: EngineSpec = field(default_factory=EngineSpec)
     question: ResolveRequest = field(
-        default_factory=lambda: ResolveRequest(needs=RequirementSet(), python="3.12", platforms=("linux-x86_64",))
+        default_factory=lambda: ResolveRequest(
+            needs=RequirementSet(), python=DEFAULT_PYTHON, platforms=("linux-x86_64",)
+        )
     )
 
 

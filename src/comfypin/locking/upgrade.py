@@ -7,7 +7,7 @@ from comfypin.addresses import hide_credentials
 from comfypin.errors import UsageError
 from comfypin.lock.check import check_lock
 from comfypin.lock.errors import LockFinding, LockIncomplete
-from comfypin.lock.model import Lock, ModelPin, NodePin, PythonPins
+from comfypin.lock.model import DEFAULT_PYTHON, Lock, ModelPin, NodePin, PythonPins
 from comfypin.lock.model_spec import DescribeModel, ModelSpec, pin_models
 from comfypin.lock.requirements import RequirementLine, RequirementSet, normalize_package_name, parse_requirement
 from comfypin.lock.torch import split_target
@@ -262,7 +262,7 @@ def resolve_request_of(lock: Lock) -> ResolveRequest:
     targets = [split_target(target) for target in lock.python.targets]
     return ResolveRequest(
         needs=RequirementSet(),
-        python=lock.python.version or "3.12",
+        python=lock.python.version or DEFAULT_PYTHON,
         platforms=tuple(dict.fromkeys(platform for platform, _ in targets)) or ("linux-x86_64",),
         torch=next((build for _, build in targets if build), None),
         overrides=lock.python.overrides,

@@ -76,7 +76,7 @@ class FolderSink:
         except ValueError as exception:
             # A symbolic link in the folder leads out of it.
             reason = "a symbolic link there leads out of the folder"
-            advice = "Remove the link, or choose another --out-dir."
+            advice = "Remove the link, or choose another folder."
             raise OutputNotWritten(
                 filename=str(relative_path), folder=self._root, reason=reason, advice=advice, delivered=()
             ) from exception

@@ -103,6 +103,8 @@ class JobEvents:
         self._kept: deque[JobEvent] = deque(maxlen=kept)
         self._followers: dict[Following, None] = {}
         self._newest_previews: dict[str, JobEvent] = {}
+        # When somebody last followed who would see previews.
+        self._watched_at_s = float("-inf")
         self._listeners: list[Callable[[JobEvent], None]] = []
 
     def publish(self, kind: Kind, job_id: str, data: Mapping[str, JsonValue] | None = None) -> JobEvent:
@@ -138,11 +140,18 @@ class JobEvents:
 
     def forget(self, following: Following) -> None:
         """Tell a follower no more."""
+        if following.with_previews and following in self._followers:
+            self._watched_at_s = time.monotonic()
         self._followers.pop(following, None)
 
     def wants_previews(self, job_id: str) -> bool:
         """Return whether somebody would see this job's previews: only then are they worth their bytes."""
         return any(follower.job_id in (None, job_id) and follower.with_previews for follower in self._followers)
+
+    def was_watched_within(self, seconds: float) -> bool:
+        """Return whether somebody who would see previews follows, or did a short while ago."""
+        is_watched = any(follower.with_previews for follower in self._followers)
+        return is_watched or time.monotonic() - self._watched_at_s < seconds
 
     def newest_preview(self, job_id: str) -> JobEvent | None:
         """Return the newest preview of a job that has not ended."""

@@ -11,6 +11,8 @@ from comfypin.queue.job_events import JobEvents
 
 PREVIEW_EVERY_S = 0.5
 LARGEST_PREVIEW_BYTES = 256_000
+# Clients follow a job a moment after they have sent it, when it is too late to ask for previews.
+_EXPECTED_AGAIN_S = 600.0
 
 
 @dataclass(slots=True)
@@ -31,12 +33,12 @@ class PreviewRelay:
         self._shown: dict[str, _Shown] = {}
 
     def is_wanted(self, job_id: str) -> bool:
-        """Return whether somebody follows the job."""
-        return self._events.wants_previews(job_id)
+        """Return whether somebody follows the job, or is likely to: followers were there in the last ten minutes."""
+        return self._events.wants_previews(job_id) or self._events.was_watched_within(_EXPECTED_AGAIN_S)
 
     def show(self, job_id: str, preview: PreviewMade) -> None:
         """Publish a preview now, or when half a second has passed since the last one."""
-        if len(preview.data) > LARGEST_PREVIEW_BYTES or not self.is_wanted(job_id):
+        if len(preview.data) > LARGEST_PREVIEW_BYTES or not self._events.wants_previews(job_id):
             return
         shown = self._shown.setdefault(job_id, _Shown())
         wait_s = shown.at_s + PREVIEW_EVERY_S - self._clock()

@@ -17,7 +17,7 @@ _FLUSH_WITHIN_S = 5.0
 SendProgress = Callable[[Mapping[str, JsonValue]], Awaitable[None]]
 
 
-class ProgressReporter:
+class ProgressSender:
     """Sends the newest progress at most every `every_s` seconds; what it replaces is never sent."""
 
     def __init__(self, send: SendProgress, *, every_s: float = REPORT_EVERY_S) -> None:

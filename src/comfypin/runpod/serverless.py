@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from comfypin.digest import JsonValue
 from comfypin.jobs.interface import Handle, JobOutcome
 from comfypin.jobs.job_input import input_of_platform_job
-from comfypin.runpod.progress_sender import ProgressReporter
+from comfypin.runpod.progress_sender import ProgressSender
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class RunpodWorker:
 
         open_session: Any = http_client.AsyncClientSession
         async with open_session() as session:
-            reporter = ProgressReporter(lambda progress: _send_progress(session, sdk_job, progress))
+            reporter = ProgressSender(lambda progress: _send_progress(session, sdk_job, progress))
             sdk_loop = asyncio.get_running_loop()
 
             # The engine's loop calls this; the reporter lives on the SDK's.

@@ -28,7 +28,18 @@ class ServedOutputFolder:
             ) from exc
         # A job that runs again may save fewer files than before: old ones must not pass for its own.
         shutil.rmtree(job_folder, ignore_errors=True)
-        deliveries = await FolderSink(job_folder).deliver(job, outputs)
+        try:
+            deliveries = await FolderSink(job_folder).deliver(job, outputs)
+        except OutputNotWritten as error:
+            # A job's result shows no path of the server.
+            written = [Path(path).relative_to(self._root).as_posix() for path in error.delivered]
+            raise OutputNotWritten(
+                filename=error.filename,
+                folder=Path("the server's output folder"),
+                reason=error.reason,
+                advice="Tell whoever runs the server.",
+                delivered=tuple(f"{self._base_url}/outputs/{quote(path)}" for path in written),
+            ) from error
         return tuple(self._with_address(delivery) for delivery in deliveries)
 
     def _with_address(self, delivery: Delivery) -> Delivery:

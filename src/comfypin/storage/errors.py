@@ -69,7 +69,7 @@ class StoreTooSlow(StorageError):
 class ProxyRefused(StorageError):
     """Raised if the proxy between this machine and the store lets nothing through."""
 
-    template = "The proxy {proxy} (from {variable}) refuses to lead to {store} ({reason}): {remedy}."
+    template = "The proxy {proxy} (from {variable}) does not let requests through to {store} ({reason}): {remedy}."
     proxy: str
     variable: str
     store: str

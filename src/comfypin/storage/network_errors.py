@@ -1,20 +1,11 @@
 """Explains why a server could not be reached, in words that hold nothing of the request."""
 
 import re
-import socket
-import ssl
-from collections.abc import Iterator
 
-from urllib3.exceptions import (
-    ConnectTimeoutError,
-    HTTPError,
-    NameResolutionError,
-    NewConnectionError,
-    ProxyError,
-    ReadTimeoutError,
-)
+from urllib3.exceptions import ProxyError
 
 from comfypin.errors import StorageError
+from comfypin.http.failure_causes import explain_causes, iterate_causes
 from comfypin.http.proxies import Proxy
 from comfypin.storage.errors import ProxyRefused, StoreUnreachable
 
@@ -64,7 +55,7 @@ class StoreProxyFailed(OSError):
 
 def explain_network_failure(exception: BaseException, *, store_name: str, proxy: Proxy | None = None) -> StorageError:
     """Return the error for a failed request; its message holds nothing of the request."""
-    causes = list(_iterate_causes(exception))
+    causes = list(iterate_causes(exception))
     # Our own failures are wrapped by the libraries, and say most.
     for cause in causes:
         if isinstance(cause, StoreProxyFailed):
@@ -79,44 +70,8 @@ def explain_network_failure(exception: BaseException, *, store_name: str, proxy:
 
 
 def _failure_reason(causes: list[BaseException]) -> str:
-    for cause in causes:
-        if isinstance(cause, NameResolutionError):
-            return "its name is not known"
-        # A refused connection is a "timeout" to urllib3, too.
-        if isinstance(cause, ConnectTimeoutError | ReadTimeoutError) and not isinstance(cause, NewConnectionError):
-            return "it did not answer in time"
-    system_errors = [cause for cause in causes if isinstance(cause, OSError) and not isinstance(cause, HTTPError)]
-    return describe_os_error(system_errors[-1]) if system_errors else "the connection broke"
-
-
-def _iterate_causes(exception: BaseException | None) -> Iterator[BaseException]:
-    """Yield an exception of urllib3 and those that it wraps, the innermost last."""
-    if exception is None:
-        return
-    yield exception
-    inner_errors = [part for part in exception.args if isinstance(part, BaseException)]
-    inner_errors += [
-        part for part in (getattr(exception, "original_error", None), exception.__cause__) if part is not None
-    ]
-    for inner_error in dict.fromkeys(inner_errors):
-        yield from _iterate_causes(inner_error)
-
-
-def describe_os_error(exception: OSError) -> str:
-    """Return why a server could not be reached, as a clause."""
-    match exception:
-        case socket.gaierror():
-            return "its name is not known"
-        case ConnectionRefusedError():
-            return "the connection was refused"
-        case ssl.SSLCertVerificationError():
-            return "its TLS certificate is not accepted"
-        case ssl.SSLError(reason="WRONG_VERSION_NUMBER" | "HTTP_REQUEST" | "RECORD_LAYER_FAILURE"):
-            return "it does not speak TLS: is it http:// instead of https://?"
-        case TimeoutError():
-            return "it did not answer in time"
-        case _:
-            return "the connection broke"
+    explained = explain_causes(causes)
+    return explained.reason if explained is not None else "the connection broke"
 
 
 def is_web_page(text: str) -> bool:

@@ -33,7 +33,7 @@ class StoreKind:
     """One kind of bucket.
 
     `name` is its word in `--output`, OUTPUT_MODE and `output.mode`, the extra that installs its client library (whose
-    module is `sdk`), and its module here.
+    module is `sdk`), and its module here. In capitals it begins its variables; `other_variables` begin further ones.
     """
 
     name: str
@@ -41,6 +41,7 @@ class StoreKind:
     title: str
     sdk: str
     aliases: tuple[str, ...] = ()
+    other_variables: tuple[str, ...] = ()
     docs: str = "docs/storage.md"
 
     @property
@@ -71,11 +72,16 @@ class StoreKind:
 # If the variables name several buckets and no output mode is chosen, the first in this order is used.
 _ALL = (
     StoreKind(name="gcs", scheme="gs", title="Google Cloud Storage", sdk="google.cloud.storage"),
-    StoreKind(name="s3", scheme="s3", title="S3", sdk="boto3", aliases=("r2",)),
+    StoreKind(name="s3", scheme="s3", title="S3", sdk="boto3", aliases=("r2",), other_variables=("BUCKET_", "R2_")),
     StoreKind(name="azure", scheme="az", title="Azure Blob Storage", sdk="azure.storage.blob"),
 )
 KINDS: Mapping[str, StoreKind] = {kind.name: kind for kind in _ALL}
 SCHEMES: Mapping[str, StoreKind] = {scheme: kind for kind in _ALL for scheme in (kind.scheme, *kind.aliases)}
+
+
+def variable_prefixes() -> tuple[str, ...]:
+    """Return what the variables of every kind of store begin with: some of them are secrets."""
+    return tuple(prefix for kind in _ALL for prefix in (f"{kind.name.upper()}_", *kind.other_variables))
 
 
 def find_kind(scheme_name: str) -> StoreKind:

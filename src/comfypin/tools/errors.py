@@ -53,7 +53,7 @@ class CommitNotHere(EnvError):
     """Offline, and neither the cache nor the vendor folder has a commit."""
 
     template = (
-        "Commit {commit} of {repo} is not on this machine (looked in {listed}), and --offline forbids to fetch it. "
+        "Commit {commit} of {repo} is not on this machine (looked in {listed}), and --offline forbids fetching it. "
         "Run once with a network, or give --vendor a folder made by comfypin lock vendor."
     )
     repo: str

@@ -96,10 +96,16 @@ async def open_engine(engine_choice: EngineChoice) -> AsyncIterator["Engine"]:
 
 def _make_child(engine_choice: EngineChoice) -> "ChildSpec":
     from comfypin.engine.command import comfyui_child, embedded_child, has_gpu
+    from comfypin.storage.registry import variable_prefixes
 
     machine, inherited = engine_choice.settings.machine, engine_choice.settings.variables
     if engine_choice.spec.kind == "embedded":
-        return embedded_child(engine_choice.spec, inherited, version=_embedded_version(machine))
+        return embedded_child(
+            engine_choice.spec,
+            inherited,
+            version=_embedded_version(machine),
+            secret_prefixes=variable_prefixes(),
+        )
     return comfyui_child(
         machine.comfy_home,
         engine_choice.spec,
@@ -108,6 +114,7 @@ def _make_child(engine_choice: EngineChoice) -> "ChildSpec":
         # A default that is not there would only be listed in the engine's log, folder by folder.
         models_dir=machine.models_dir if machine.named_models_dir or machine.models_dir.is_dir() else None,
         fast_models_dir=machine.fast_models_dir,
+        secret_prefixes=variable_prefixes(),
     )
 
 

@@ -24,8 +24,10 @@ class WorkflowUnreadable(WorkflowError):
     """The bytes are not a workflow."""
 
     template = "The workflow {source} cannot be read: {reason}. {_advice}."
+    command_hint = "{_hint}"
     source: str
     reason: str
+    _hint: str = ""
     _advice: str = "Save it in ComfyUI with Workflow > Save, or export it with Workflow > Export (API)"
 
 
@@ -40,6 +42,8 @@ class WorkflowInvalid(WorkflowError):
             findings=list(findings[:_SHOWN]),
             count=len(findings),
         )
+        if any(finding.get("code") == "not_in_list" and finding.get("pin") for finding in findings):
+            self.command_hint = "comfypin models pull fetches the missing models."
         self.findings = tuple(findings)
         self.problems = tuple(problems)
 

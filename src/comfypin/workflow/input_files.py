@@ -119,7 +119,7 @@ def missing_files(
     graph: ApiGraph,
     *,
     place: str = "{folder}",
-    advice: str = "put it there, or point the node at another one with --input {node}=FILE",
+    advice: str = "put it there, or point the node at another file",
 ) -> tuple[WorkflowFinding, ...]:
     """Report the files that the graph names and that were not found, with the closest names.
 

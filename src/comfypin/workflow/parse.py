@@ -9,7 +9,8 @@ from comfypin.workflow.findings import WorkflowFinding, raise_if_errors, show_va
 from comfypin.workflow.graph import ApiGraph, ApiLink, ApiNode, InputValue
 
 _UI_FORMAT = "it is in ComfyUI's UI format, which must be converted with an engine's node list before it can run"
-_EXPORT_HINT = "Run `comfypin workflow convert`, or export it in ComfyUI with Workflow > Export (API)"
+_EXPORT_ADVICE = "Export it in ComfyUI with Workflow > Export (API)"
+_CONVERT_HINT = "Or convert it: comfypin workflow convert."
 
 
 def parse_graph(json_value: object, *, source: str = "given") -> ApiGraph:
@@ -23,7 +24,7 @@ def parse_graph(json_value: object, *, source: str = "given") -> ApiGraph:
 def parse_document(document: Document) -> ApiGraph:
     """Read a document in API format; an empty one gives an empty graph. Raises what `parse_graph` raises."""
     if document.format == "ui":
-        raise WorkflowUnreadable(source=document.source, reason=_UI_FORMAT, _advice=_EXPORT_HINT)
+        raise WorkflowUnreadable(source=document.source, reason=_UI_FORMAT, _advice=_EXPORT_ADVICE, _hint=_CONVERT_HINT)
     nodes: dict[str, ApiNode] = {}
     findings: list[WorkflowFinding] = []
     for node_id, raw_node in document.content.items():

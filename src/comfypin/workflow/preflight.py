@@ -232,7 +232,7 @@ class _GraphCheck:
             message = f"{finding.message}; no model pin of the release {self.lock.version_name} brings it"
             return replace(finding, message=message)
         missing_file = f"the model pin {lock_pin.name} ({lock_pin.target_path}) brings it, and its file is missing here"
-        message = f"{finding.message}; {missing_file}: comfypin models pull fetches it"
+        message = f"{finding.message}; {missing_file}"
         return replace(finding, pin=lock_pin.name, message=message)
 
     def _unknown_class_finding(self, node: ApiNode) -> WorkflowFinding:

@@ -20,6 +20,7 @@ from comfypin.engine.command import (
 from comfypin.engine.embedded.arguments import parse_arguments
 from comfypin.engine.errors import EngineNotFound
 from comfypin.lock.model import EngineSpec
+from comfypin.storage.registry import variable_prefixes
 
 
 def install(main: Path, python: Path, flags: str = "") -> None:
@@ -162,7 +163,7 @@ HARMLESS = [
 
 @pytest.mark.parametrize("name", SECRETS)
 def test_secrets_stay_with_us(name: str) -> None:
-    assert name not in child_environ({name: "x"}, {}, same_python=True)
+    assert name not in child_environ({name: "x"}, {}, same_python=True, secret_prefixes=variable_prefixes())
 
 
 @pytest.mark.parametrize("name", HARMLESS)

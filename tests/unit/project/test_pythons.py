@@ -4,6 +4,10 @@ import re
 import tomllib
 from pathlib import Path
 
+import pytest
+
+from comfypin.lock.model import DEFAULT_PYTHON
+
 ROOT = Path(__file__).parents[3]
 
 
@@ -26,3 +30,24 @@ def test_ci_tests_the_same_pythons() -> None:
     matrix = re.search(r"^ +python: \[(.+)\]$", workflow, re.MULTILINE)
     assert matrix is not None
     assert re.findall(r'"([\d.]+)"', matrix[1]) == supported_pythons()
+
+
+def test_the_checkers_hold_the_code_to_the_oldest_one() -> None:
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+    oldest = supported_pythons()[0]
+    assert tools["mypy"]["python_version"] == oldest
+    assert tools["ruff"]["target-version"] == f"py{oldest.replace('.', '')}"
+
+
+@pytest.mark.parametrize(
+    ("file", "pattern"),
+    [
+        ("docker/Dockerfile", r"BASE=python:([\d.]+)-"),
+        (".devcontainer/devcontainer.json", r"/python:([\d.]+)-"),
+        (".github/workflows/release.yml", r'python-version: "([\d.]+)"'),
+        ("docs/examples/image.yml", r'python-version: "([\d.]+)"'),
+    ],
+)
+def test_images_and_releases_take_the_default_python(file: str, pattern: str) -> None:
+    assert set(re.findall(pattern, (ROOT / file).read_text(encoding="utf-8"))) == {DEFAULT_PYTHON}
+    assert DEFAULT_PYTHON in supported_pythons()

@@ -45,10 +45,20 @@ async def test_what_nobody_looks_at_is_not_shown() -> None:
     events = JobEvents()
     relay = PreviewRelay(events)
     relay.show("a", preview("unseen"))
-    with events.subscribe(None, with_previews=False), events.subscribe("b"):
+    with events.subscribe(None, with_previews=False), events.subscribe("b", with_previews=False):
         relay.show("a", preview("unseen"))
         assert not relay.is_wanted("a")
     assert shown(events) is None
+
+
+async def test_the_next_job_is_asked_for_previews_too_after_somebody_followed_one() -> None:
+    events = JobEvents()
+    relay = PreviewRelay(events)
+    with events.subscribe("a"):
+        assert relay.is_wanted("b")
+    assert relay.is_wanted("c")
+    relay.show("c", preview("unseen"))
+    assert events.newest_preview("c") is None
 
 
 async def test_one_that_is_too_large_is_left_out() -> None:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from comfypin.runpod.progress_sender import ProgressReporter
+from comfypin.runpod.progress_sender import ProgressSender
 
 
 class Platform:
@@ -22,7 +22,7 @@ class Platform:
 
 async def test_the_newest_is_told_and_what_it_replaced_is_not() -> None:
     platform = Platform()
-    reporter = ProgressReporter(platform, every_s=60)
+    reporter = ProgressSender(platform, every_s=60)
     for number in range(100):
         reporter({"n": number})
         await asyncio.sleep(0)
@@ -34,7 +34,7 @@ async def test_the_newest_is_told_and_what_it_replaced_is_not() -> None:
 
 async def test_nothing_is_told_after_the_end() -> None:
     platform = Platform()
-    reporter = ProgressReporter(platform, every_s=0)
+    reporter = ProgressSender(platform, every_s=0)
     reporter({"n": 1})
     await reporter.close()
     reporter({"n": 2})
@@ -44,7 +44,7 @@ async def test_nothing_is_told_after_the_end() -> None:
 
 async def test_a_platform_that_refuses_costs_no_job() -> None:
     platform = Platform(refuses=1)
-    reporter = ProgressReporter(platform, every_s=0)
+    reporter = ProgressSender(platform, every_s=0)
     reporter({"n": 1})
     await asyncio.sleep(0.01)
     reporter({"n": 2})

@@ -1,6 +1,7 @@
 """A graph against a node list: what is found, what is not, and by which pin."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from comfypin.lock.model import Lock, ModelPin, NodePin
 from comfypin.workflow.errors import WorkflowInvalid
+from comfypin.workflow.findings import raise_if_errors
 from comfypin.workflow.parse import parse_graph
 from comfypin.workflow.preflight import Preflight, run_preflight
 from comfypin.workflow.smallest_graph import smoke_graph
@@ -157,7 +159,10 @@ def decode(ckpt: str) -> dict[str, Any]:
 def test_a_model_that_is_not_there_is_named_with_its_pin() -> None:
     (finding,) = check(decode("f/flux.safetensors"), lock=LOCK).findings
     assert finding.pin == "flux"
-    assert "comfypin models pull" in finding.message
+    assert "comfypin" not in finding.message
+    with pytest.raises(WorkflowInvalid) as caught:
+        raise_if_errors("w.json", [replace(finding, severity="error")])
+    assert "comfypin models pull" in caught.value.command_message
 
 
 def test_a_model_that_no_pin_brings_is_told_with_the_closest_files() -> None:

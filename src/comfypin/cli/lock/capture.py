@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from comfypin.cli.common import report_progress
 from comfypin.cli.lock.common import (
-    DEFAULT_PYTHON,
     add_lock_output_flags,
     add_package_flags,
     make_lock_places,
@@ -16,6 +15,7 @@ from comfypin.cli.lock.common import (
     write_lock,
 )
 from comfypin.errors import LockError, UsageError
+from comfypin.lock.model import DEFAULT_PYTHON
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 from comfypin.cli.common import report_progress
 from comfypin.errors import UsageError
 from comfypin.lock.errors import LockInvalid
+from comfypin.lock.model import DEFAULT_PYTHON
 from comfypin.locking.errors import ReleaseExists
 
 if TYPE_CHECKING:
     from comfypin.locking.create import MadeLock
     from comfypin.locking.resolve import ResolveRequest
     from comfypin.locking.sources import Upstreams
-
-DEFAULT_PYTHON = "3.12"
 
 
 def add_package_flags(parser: argparse.ArgumentParser) -> None:

@@ -5,7 +5,6 @@ import sys
 
 from comfypin.cli.common import read_named_lock, report_progress
 from comfypin.cli.lock.common import (
-    DEFAULT_PYTHON,
     add_lock_output_flags,
     add_package_flags,
     add_resolve_flags,
@@ -14,6 +13,7 @@ from comfypin.cli.lock.common import (
     require_release_name,
     write_lock,
 )
+from comfypin.lock.model import DEFAULT_PYTHON
 
 _UPGRADE = """Make a new release from another one, and move only what the flags name: ComfyUI, nodes, packages,
 models. Other packages keep their versions unless the new requirements forbid it."""

@@ -2,10 +2,13 @@
 
 import logging
 import threading
+import time
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from comfypin.digest import JsonValue
 from comfypin.engine.embedded.declare import NodeClass, NodeContext, NodeValue, ShownResult
@@ -14,12 +17,17 @@ from comfypin.engine.embedded.event_hub import WebsocketHub
 from comfypin.engine.embedded.execution_order import ExecutionOrder, is_link
 from comfypin.engine.embedded.folders import EngineFolders
 from comfypin.engine.embedded.messages import ProgressState, node_meta, timestamp_ms
+from comfypin.engine.embedded.previews import draw_preview, message_with_metadata, plain_message
 from comfypin.engine.embedded.queue import EndedPrompt, QueuedPrompt
 from comfypin.engine.embedded.result_cache import CachedResult, ResultCache, compute_fingerprints, compute_signatures
 from comfypin.engine.embedded.show_values import show_value
 from comfypin.engine.embedded.validate import exception_name
 
 log = logging.getLogger(__name__)
+
+# As ComfyUI has them; "none" and "default" mean no previews here.
+_PREVIEW_METHODS = ("auto", "latent2rgb", "taesd")
+_PREVIEW_EVERY_S = 0.25
 
 
 class ExecutionInterrupted(Exception):
@@ -79,6 +87,7 @@ class _PromptRun:
         self._executed: list[str] = []
         self._shown: dict[str, CachedResult] = {}
         self._signatures: dict[str, str] = {}
+        self._previewed_at_s = float("-inf")
 
     def run_nodes(self) -> EndedPrompt:
         """Run the nodes that the outputs need, until all are done or one fails."""
@@ -146,7 +155,27 @@ class _PromptRun:
             self._show_result(node_id, cached_result)
         self._executor.cache.store_result(self._signatures[node_id], cached_result)
         self._executed.append(node_id)
+        self._show_preview(node_id, cached_result)
         self._progress.update_node(node_id, "finished", 1.0, 1.0)
+
+    def _show_preview(self, node_id: str, cached_result: CachedResult) -> None:
+        """Send a preview of a picture that a node has made, if the prompt asks for previews and somebody listens."""
+        client_id, hub = self._prompt.client_id, self._executor.hub
+        if self._prompt.extra_data.get("preview_method") not in _PREVIEW_METHODS or not hub.is_listening(client_id):
+            return
+        if client_id is None or time.monotonic() - self._previewed_at_s < _PREVIEW_EVERY_S:
+            return
+        outputs = zip(self._class_of(node_id).outputs, cached_result.slots, strict=False)
+        pictures = next((values for kind, values in outputs if kind == "IMAGE" and values), None)
+        if pictures is None or not isinstance(pictures[0], np.ndarray):
+            return
+        self._previewed_at_s = time.monotonic()
+        jpeg = draw_preview(pictures[0])
+        hub.send_preview(
+            plain=plain_message(jpeg),
+            with_metadata=message_with_metadata(jpeg, node_id=node_id, prompt_id=self._prompt.prompt_id),
+            client_id=client_id,
+        )
 
     def _show_result(self, node_id: str, cached_result: CachedResult) -> None:
         if self._prompt.client_id is not None:

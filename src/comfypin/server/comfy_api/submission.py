@@ -29,7 +29,7 @@ _READY_WITHIN_S = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Submission:
+class JobSubmission:
     """What a client submits. The key for API nodes goes to the engine and nowhere else."""
 
     workflow: Mapping[str, JsonValue]
@@ -37,7 +37,7 @@ class Submission:
     api_key: str | None = field(default=None, repr=False)
 
 
-def read_submission(body: bytes) -> Submission:
+def read_submission(body: bytes) -> JobSubmission:
     """Read a body of POST /jobs; slow for a large one. Raises `ApiFailure`, `RequestInvalid`, `RequestTooComplex`."""
     document = parse_json_body(body)
     if not isinstance(document, dict):
@@ -47,7 +47,7 @@ def read_submission(body: bytes) -> Submission:
     workflow = document.get("workflow")
     if not isinstance(workflow, dict):
         raise ApiFailure(422, "invalid_workflow", "`workflow` must be an object: nodes by their ids, in API format.")
-    return Submission(
+    return JobSubmission(
         workflow=workflow, labels=read_labels(document.get("metadata")), api_key=_api_key(document.get("extra_data"))
     )
 
@@ -84,7 +84,7 @@ def read_labels(metadata: object) -> dict[str, str]:
     return dict(metadata)
 
 
-async def submit(api: ComfyApi, submission: Submission, key: str | None) -> str:
+async def submit(api: ComfyApi, submission: JobSubmission, key: str | None) -> str:
     """Check a submission and take its job; it is on the disk when this returns, with its key and its assets' uses.
 
     Raises `ApiFailure`, `QueueFull`, `JobsNotStored`.
@@ -145,7 +145,7 @@ async def _check(api: ComfyApi, workflow: Mapping[str, object], references: tupl
     )
 
 
-def _beside(job_id: str, submission: Submission) -> JobChange:
+def _beside(job_id: str, submission: JobSubmission) -> JobChange:
     """Return the note of a job; a workflow that may hold a secret is not kept longer than its job runs."""
     workflow = None if holds_secret(submission.workflow) else json.dumps(submission.workflow)
     return records.job_noted(
