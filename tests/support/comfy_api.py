@@ -110,6 +110,7 @@ def local_api(
         site,
         store,
         assets,
+        bucket=api.bucket,
         lock=a_service().lock,
         settings=Settings({}),
         state_folder=folder,

@@ -191,6 +191,7 @@ async def _run_server(arguments: argparse.Namespace, lock: "Lock", settings: Set
             site,
             store,
             comfy_api.assets,
+            bucket=comfy_api.bucket,
             lock=lock,
             settings=settings,
             state_folder=state_folder,

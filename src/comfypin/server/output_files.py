@@ -3,18 +3,25 @@
 import asyncio
 import base64
 import binascii
+import logging
 import re
 from pathlib import Path
 from urllib.parse import quote
 
 from starlette.responses import FileResponse, RedirectResponse, Response
 
+from comfypin.errors import ConfigError, StorageError
+from comfypin.server.bucket_responses import respond_from_bucket
 from comfypin.server.comfy_api.assets import Assets
 from comfypin.server.comfy_api.envelope import PREFIX
 from comfypin.server.comfy_api.errors import ApiFailure
+from comfypin.server.comfy_api.own_bucket import OwnBucket
 from comfypin.server.output_index import ListedOutput, OutputIndex
 from comfypin.server.responses import failure_response
 
+log = logging.getLogger(__name__)
+
+_MOST_FETCHED_BYTES = 64 << 20
 # Of outputs that browsers open: they are what workflows of others may have made.
 UNTRUSTED_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -28,10 +35,11 @@ _ASSET = re.compile(re.escape(PREFIX) + r"/assets/([0-9a-f-]{36})/content$")
 class OutputFiles:
     """Reads outputs. `folder` is where this machine's are delivered to."""
 
-    def __init__(self, index: OutputIndex, assets: Assets, folder: Path) -> None:
+    def __init__(self, index: OutputIndex, assets: Assets, folder: Path, *, bucket: OwnBucket | None) -> None:
         self._index = index
         self._assets = assets
         self._folder = folder.resolve()
+        self._bucket = bucket
 
     async def locate(self, output: ListedOutput) -> Path | bytes | None:
         """Return an output's file or bytes; None if they are not on this machine. Raises `JobsNotStored`."""
@@ -42,8 +50,26 @@ class OutputFiles:
             return asset_path
         return await asyncio.to_thread(self._find_file, output)
 
-    async def respond(self, output: ListedOutput, *, is_download: bool) -> Response:
-        """Return an output's bytes, or the way to the bucket that has them. Raises `JobsNotStored`."""
+    async def fetch(self, output: ListedOutput) -> Path | bytes | None:
+        """Return an output as `locate` does, out of the server's bucket too if it is small enough for a thumbnail.
+
+        Raises `JobsNotStored`.
+        """
+        found = await self.locate(output)
+        uri = output.facts.get("uri")
+        if found is not None or self._bucket is None or not isinstance(uri, str) or not self._bucket.holds(uri):
+            return found
+        size_bytes = output.facts.get("size_bytes")
+        if not isinstance(size_bytes, int) or not 0 < size_bytes <= _MOST_FETCHED_BYTES:
+            return None
+        try:
+            return await asyncio.to_thread(lambda bucket: b"".join(bucket.read(uri, range(size_bytes))), self._bucket)
+        except (StorageError, ConfigError) as exc:
+            log.warning("no thumbnail", extra={"action": "no_thumbnail", "uri": uri, "reason": exc.message})
+            return None
+
+    async def respond(self, output: ListedOutput, *, is_download: bool, wanted_range: str | None) -> Response:
+        """Return an output's bytes, or the way to the bucket that has them. Raises `JobsNotStored`, `StorageError`."""
         media_type = str(output.facts.get("media_type") or "application/octet-stream")
         headers = {**untrusted_headers(media_type, output.filename, is_download=is_download)}
         headers["Cache-Control"] = "private, max-age=3600"
@@ -52,11 +78,18 @@ class OutputFiles:
             return Response(found, headers=headers, media_type=media_type)
         if found is not None:
             return FileResponse(found, headers=headers, media_type=media_type)
-        url = output.facts.get("url")
-        if isinstance(url, str) and url.startswith(("https://", "http://")) and "://" in str(output.facts.get("uri")):
-            return RedirectResponse(url, headers={"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"})
-        reason = f"The output is at {output.facts['uri']}." if output.facts.get("uri") else "The output is gone."
-        return failure_response(404, reason)
+        uri, url = str(output.facts.get("uri") or ""), output.facts.get("url")
+        answer: Response | None = None
+        if self._bucket is not None and self._bucket.holds(uri):
+            # A signed address of the job's end may have expired.
+            if (fresh_url := await asyncio.to_thread(self._bucket.make_url, uri)) is not None and not is_download:
+                return _redirect(fresh_url)
+            answer = await respond_from_bucket(self._bucket, uri, wanted_range, media_type=media_type, headers=headers)
+        elif isinstance(url, str) and url.startswith(("https://", "http://")) and "://" in uri:
+            return _redirect(url)
+        if answer is not None:
+            return answer
+        return failure_response(404, f"The output was delivered to {uri}." if "://" in uri else "The output is gone.")
 
     async def _find_asset(self, output: ListedOutput) -> Path | None:
         named = _ASSET.search(str(output.facts.get("url") or ""))
@@ -81,6 +114,10 @@ def untrusted_headers(media_type: str, filename: str, *, is_download: bool = Fal
     name = filename.replace("\\", "/").rpartition("/")[2]
     disposition = f"{'inline' if is_shown else 'attachment'}; filename*=UTF-8''{quote(name, safe='', errors='replace')}"
     return {**UNTRUSTED_HEADERS, "Content-Disposition": disposition}
+
+
+def _redirect(url: str) -> Response:
+    return RedirectResponse(url, headers={"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"})
 
 
 def _decode(text: str) -> bytes | None:

@@ -6,7 +6,7 @@ from mimetypes import guess_type
 from pathlib import Path
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from starlette.responses import FileResponse, Response
 
 from comfypin.atomic_files import contained_path
@@ -81,11 +81,12 @@ def output_routes(gallery: Gallery) -> APIRouter:
         return FileResponse(file, headers=untrusted_headers(guess_type(file.name)[0] or "", file.name))
 
     @routes.get("/jobs/{job_id}/outputs/{position}", summary="An output of a job, or the way to it")
-    async def output(job_id: str, position: int, *, download: bool = False) -> Response:
+    async def output(request: Request, job_id: str, position: int, *, download: bool = False) -> Response:
         found = await _find(gallery, job_id, position)
         if found is None:
             return failure_response(404, _NO_OUTPUT)
-        return await gallery.files.respond(found, is_download=download)
+        wanted_range = request.headers.get("range")
+        return await gallery.files.respond(found, is_download=download, wanted_range=wanted_range)
 
     @routes.get("/jobs/{job_id}/outputs/{position}/thumbnail", summary="A small picture of an output, as WebP")
     async def thumbnail(job_id: str, position: int) -> Response:
@@ -111,7 +112,7 @@ async def _thumbnail_file(gallery: Gallery, output: ListedOutput) -> Path | None
     known = await gallery.thumbnails.find(sha256)
     if known is not None:
         return known
-    original = await gallery.files.locate(output)
+    original = await gallery.files.fetch(output)
     return await gallery.thumbnails.find_or_make(sha256, output.kind, lambda: original)
 
 

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from comfypin.lock.model import Lock
     from comfypin.queue.sqlite import JobStore
     from comfypin.server.comfy_api.assets import Assets
+    from comfypin.server.comfy_api.own_bucket import OwnBucket
     from comfypin.server.page_routes import Page
     from comfypin.server.server_state import Site
     from comfypin.settings.environment import Settings
@@ -18,6 +19,7 @@ def open_page(
     store: "JobStore",
     assets: "Assets",
     *,
+    bucket: "OwnBucket | None",
     lock: "Lock",
     settings: "Settings",
     state_folder: Path,
@@ -51,7 +53,7 @@ def open_page(
     index = OutputIndex(store)
     gallery = Gallery(
         index=index,
-        files=OutputFiles(index, assets, site.outputs),
+        files=OutputFiles(index, assets, site.outputs, bucket=bucket),
         thumbnails=Thumbnails(state_folder / "thumbnails"),
         folder=site.outputs,
     )

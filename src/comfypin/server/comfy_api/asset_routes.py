@@ -7,15 +7,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import APIRouter, Request
-from starlette.responses import FileResponse, RedirectResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, RedirectResponse, Response
 
+from comfypin.server.bucket_responses import respond_from_bucket
 from comfypin.server.comfy_api.api import ComfyApi
 from comfypin.server.comfy_api.asset_view import asset_to_json
 from comfypin.server.comfy_api.assets import AssetLabel
 from comfypin.server.comfy_api.blobs import IncomingFile, is_hash
 from comfypin.server.comfy_api.errors import ApiFailure, invalid_request, not_found
 from comfypin.server.comfy_api.links import Links
-from comfypin.server.comfy_api.own_bucket import content_disposition, read_range
+from comfypin.server.comfy_api.own_bucket import content_disposition
 from comfypin.server.comfy_api.records import Asset
 from comfypin.server.comfy_api.uploads import read_label, read_upload
 from comfypin.server.errors import BodyTooBig, RequestInvalid, RequestTooComplex
@@ -98,25 +99,14 @@ async def _from_bucket(api: ComfyApi, asset: Asset, wanted_range: str | None) ->
         return RedirectResponse(location, 302)
     if (url := await asyncio.to_thread(bucket.make_url, location)) is not None:
         return RedirectResponse(url, 302)
-    stored = await asyncio.to_thread(bucket.head, location)
-    if stored is None:
-        raise not_found("asset", asset.id)
-    part = read_range(wanted_range, stored.size_bytes)
     name = (asset.file_path or asset.id).rpartition("/")[2]
-    headers = {"Accept-Ranges": "bytes", "Content-Disposition": content_disposition(name), **_UNTRUSTED}
-    if part is None:
-        headers["Content-Range"] = f"bytes */{stored.size_bytes}"
-        return Response(status_code=416, headers=headers)
-    headers["Content-Length"] = str(len(part))
-    is_whole = len(part) == stored.size_bytes
-    if not is_whole:
-        headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{stored.size_bytes}"
-    return StreamingResponse(
-        bucket.read(location, part),  # in threads, as Starlette reads what blocks
-        status_code=200 if is_whole else 206,
-        media_type="application/octet-stream",
-        headers=headers,
+    headers = {"Content-Disposition": content_disposition(name), **_UNTRUSTED}
+    answer = await respond_from_bucket(
+        bucket, location, wanted_range, media_type="application/octet-stream", headers=headers
     )
+    if answer is None:
+        raise not_found("asset", asset.id)
+    return answer
 
 
 def _read_from_hash(body: bytes) -> tuple[str, AssetLabel]:

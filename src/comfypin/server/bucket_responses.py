@@ -1,0 +1,32 @@
+"""Responses with what lies in the server's bucket, for clients that have no keys for it."""
+
+import asyncio
+from collections.abc import Mapping
+
+from starlette.responses import Response, StreamingResponse
+
+from comfypin.server.comfy_api.own_bucket import OwnBucket, read_range
+
+
+async def respond_from_bucket(
+    bucket: OwnBucket, uri: str, wanted_range: str | None, *, media_type: str, headers: Mapping[str, str]
+) -> Response | None:
+    """Return the object, or the part that a Range header asks for; None if it is no more. Raises `StorageError`."""
+    stored = await asyncio.to_thread(bucket.head, uri)
+    if stored is None:
+        return None
+    part = read_range(wanted_range, stored.size_bytes)
+    all_headers = {"Accept-Ranges": "bytes", **headers}
+    if part is None:
+        all_headers["Content-Range"] = f"bytes */{stored.size_bytes}"
+        return Response(status_code=416, headers=all_headers)
+    all_headers["Content-Length"] = str(len(part))
+    is_whole = len(part) == stored.size_bytes
+    if not is_whole:
+        all_headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{stored.size_bytes}"
+    return StreamingResponse(
+        bucket.read(uri, part),  # in threads, as Starlette reads what blocks
+        status_code=200 if is_whole else 206,
+        media_type=media_type,
+        headers=all_headers,
+    )
