@@ -22,6 +22,8 @@ from comfypin.server.comfy_api.lent_keys import LentKeys
 from comfypin.server.comfy_api.output_assets import ForeignOutputs
 from comfypin.server.comfy_api.records import Records
 from comfypin.server.server_state import Site
+from comfypin.settings.environment import Settings
+from comfypin.wiring.page import open_page
 from tests.support.services import a_service
 
 UPLOAD_BYTES = 1_000_000
@@ -104,8 +106,20 @@ def local_api(
         clock=clock,
     )
     rules = AccessRules(token=None, max_body_bytes=100_000, max_upload_bytes=UPLOAD_BYTES + 1_000_000)
+    page = open_page(
+        site,
+        store,
+        assets,
+        lock=a_service().lock,
+        settings=Settings({}),
+        state_folder=folder,
+        engine_kind="embedded",
+        sync_destination=None,
+        prefix="",
+        clock=clock,
+    )
     try:
-        with TestClient(make_app(site, rules, api), base_url="http://localhost") as client:
+        with TestClient(make_app(site, rules, api, page), base_url="http://localhost") as client:
             yield LocalApi(client, api, store, blobs or folder / "assets", clock)
     finally:
         store.close()

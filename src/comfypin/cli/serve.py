@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from comfypin.server.comfy_api.output_assets import OutputAssets
     from comfypin.server.lifecycle import OpenService
     from comfypin.server.server_state import Site
+    from comfypin.server.thumbnails import Thumbnails
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     address_flags.add_argument("--host", metavar="ADDRESS", help="listen here (default: 127.0.0.1; on a pod 0.0.0.0)")
     address_flags.add_argument(
         "--port", type=int, metavar="N", help=f"listen on this port (default: PORT, else {DEFAULT_PORT})"
+    )
+    address_flags.add_argument(
+        "--root-path", metavar="PATH", default="", help="the path of a proxy's site below which it passes requests on"
     )
     address_flags.add_argument("--no-auth", action="store_true", help="require no token; only on loopback addresses")
     service_flags = parser.add_argument_group("what")
@@ -145,11 +149,14 @@ async def _run_server(arguments: argparse.Namespace, lock: "Lock", settings: Set
     from comfypin.server.lifecycle import HostingOptions, host_server, open_sockets
     from comfypin.server.output_folder import ServedOutputFolder
     from comfypin.server.server_state import Site
+    from comfypin.server.sessions import Sessions
 
     server_settings = settings.server
     address = arguments.host or ("0.0.0.0" if server_settings.pod_id else "127.0.0.1")  # noqa: S104 - pods are behind a proxy
     state_folder = _ensure_state_folder(arguments.state_dir or settings.state_dir / "serve")
-    token = _choose_token(arguments, server_settings, state_folder, address)
+    prefix = _read_root_path(arguments.root_path)
+    token, is_first_start = _choose_token(arguments, server_settings, state_folder, address)
+    sessions = None if token is None else Sessions(state_folder / "sessions.json", token=token)
     outputs = _ensure_output_folder(arguments.output_dir)
     sockets = open_sockets(address, _choose_ports(arguments, server_settings))
     # With --port 0 the system chose it.
@@ -178,13 +185,30 @@ async def _run_server(arguments: argparse.Namespace, lock: "Lock", settings: Set
             token=token,
             max_body_bytes=arguments.max_body_mb * 1_000_000,
             max_upload_bytes=comfy_api.limits.upload_bytes + MULTIPART_BYTES,
+            sessions=sessions,
         )
-        app = make_app(site, rules, comfy_api)
-        base_url = public_url or _local_url(address, bound_port)
+        page = wiring.open_page(
+            site,
+            store,
+            comfy_api.assets,
+            lock=lock,
+            settings=settings,
+            state_folder=state_folder,
+            engine_kind="remote" if arguments.engine_url else lock.engine.kind,
+            sync_destination=arguments.sync,
+            prefix=prefix,
+            clock=clock,
+        )
+        app = make_app(site, rules, comfy_api, page)
+        base_url = public_url or f"{_local_url(address, bound_port)}{prefix}"
         folder = ServedOutputFolder(outputs, base_url=base_url)
         output_assets = OutputAssets(comfy_api.assets, comfy_api.records, queue.events, base_url=base_url)
         site.wrap_handle = lambda handle: comfy_api.secrets.wrap_handle(output_assets.wrap_handle(handle))
         log.info("listening", extra={"action": "listening", "address": f"http://{address}:{bound_port}"})
+        if sessions is not None and is_first_start:
+            # Printed, not logged: logs are often sent elsewhere. After the #, so that no proxy logs it either.
+            link = f"{base_url}/#link={sessions.make_link_code()}"
+            print(f"Sign a browser in (once, within the hour): {link}", file=sys.stderr, flush=True)
         hosting = HostingOptions(
             sockets=sockets,
             grace_s=arguments.grace,
@@ -192,7 +216,11 @@ async def _run_server(arguments: argparse.Namespace, lock: "Lock", settings: Set
             sync=(outputs, arguments.sync) if arguments.sync else None,
         )
         try:
-            opener = _make_service_opener(arguments, lock, settings, folder, output_assets)
+            opener = _make_service_opener(
+                *(arguments, lock, settings, folder),
+                output_assets=output_assets,
+                thumbnails=page.gallery.thumbnails,
+            )
             await host_server(app, site, queue, opener, hosting)
         finally:
             store.close()
@@ -275,7 +303,9 @@ def _make_service_opener(
     lock: "Lock",
     settings: Settings,
     folder: "OutputSink",
+    *,
     output_assets: "OutputAssets",
+    thumbnails: "Thumbnails",
 ) -> "OpenService":
     @asynccontextmanager
     async def open_service() -> "AsyncIterator[JobService]":
@@ -288,7 +318,7 @@ def _make_service_opener(
         sink_for = await asyncio.to_thread(
             wiring.open_sinks, settings, folder_sink=folder, private_buckets=allows_private
         )
-        sink_for = output_assets.wrap_opener(sink_for, folder)
+        sink_for = output_assets.wrap_opener(thumbnails.wrap_opener(sink_for, folder), folder)
         choice = wiring.choose_engine(
             lock.engine, settings, engine_url=arguments.engine_url, keep_temp=arguments.keep_temp
         )
@@ -341,8 +371,11 @@ def _ensure_output_folder(named_folder: Path) -> Path:
 
 def _choose_token(
     arguments: argparse.Namespace, server_settings: ServerSettings, state_folder: Path, address: str
-) -> str | None:
-    """Return the token that clients must send: COMFYPIN_TOKEN, else the one generated at the first start."""
+) -> tuple[str | None, bool]:
+    """Return the token that clients must send, and whether it was made now.
+
+    It is COMFYPIN_TOKEN, else the one generated at the first start.
+    """
     from comfypin.atomic_files import write_atomically
     from comfypin.machine_errors import reason_of
     from comfypin.queue.errors import JobsUnusable
@@ -353,12 +386,12 @@ def _choose_token(
             raise ServerUnsafe(
                 f"--no-auth would open {address} to everybody who can reach it; leave it out, or use --host 127.0.0.1."
             )
-        return None
+        return None, False
     if server_settings.token is not None:
-        return server_settings.token
+        return server_settings.token, False
     token_path = state_folder / "token"
     if (kept_token := _read_kept_token(token_path)) is not None:
-        return kept_token
+        return kept_token, False
     token = secrets.token_urlsafe(32)
     new_file = token_path.with_name(f".token.{secrets.token_hex(6)}.tmp")
     try:
@@ -374,7 +407,7 @@ def _choose_token(
         new_file.unlink(missing_ok=True)
     # Printed, not logged: logs are often sent elsewhere.
     print(f"Token (made now, kept in {token_path}): {token}", file=sys.stderr, flush=True)
-    return token
+    return token, True
 
 
 def _read_kept_token(token_path: Path) -> str | None:
@@ -389,6 +422,15 @@ def _read_kept_token(token_path: Path) -> str | None:
             f"{token_path} is empty; remove it, and the next start makes a new token, or set COMFYPIN_TOKEN."
         )
     return kept_token
+
+
+def _read_root_path(named: str) -> str:
+    from comfypin.server.prefix import valid_prefix
+
+    prefix = valid_prefix(named if named.startswith("/") or not named else f"/{named}")
+    if named.strip("/") and not prefix:
+        raise UsageError(f"--root-path {named!r} is not a path such as /comfy.")
+    return prefix
 
 
 def _find_public_url(server_settings: ServerSettings, port: int) -> str | None:

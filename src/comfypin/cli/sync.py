@@ -183,15 +183,11 @@ def _make_options(arguments: argparse.Namespace, outbox: Path) -> "SyncOptions":
 
 
 def _choose_outbox_path(arguments: argparse.Namespace, folder: Path, destination: str) -> Path:
-    from comfypin.digest import Digest
+    from comfypin.sync.outbox import choose_outbox
 
     if arguments.outbox is not None:
         return Path(arguments.outbox)
-    # File names on Linux are bytes, not always UTF-8.
-    # One outbox for each pair, which every later run finds again.
-    pair_digest = Digest.of(f"{folder.resolve()}\0{destination}".encode(errors="surrogateescape"))
-    state: Path = arguments.settings.state_dir
-    return state / "sync" / f"{pair_digest.hex[:16]}.sqlite"
+    return choose_outbox(arguments.settings.state_dir, folder, destination)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """Serves RunPod's endpoint API on any machine, and the image's workflows as typed endpoints (FastAPI)."""
 
 import asyncio
+import contextlib
 import json
 import time
 import uuid
@@ -9,13 +10,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.responses import FileResponse, Response, StreamingResponse
+from starlette.responses import Response, StreamingResponse
 
 from comfypin import __version__
-from comfypin.atomic_files import contained_path
 from comfypin.errors import ComfypinError, EngineError, WorkflowError
 from comfypin.models.errors import JobModelsRefused
 from comfypin.queue.errors import JobUnknown, QueueFull, RetryRefused, WebhookNotKept
@@ -38,19 +37,18 @@ from comfypin.server.errors import (
 from comfypin.server.job_list_routes import job_list_routes
 from comfypin.server.model_routes import model_routes
 from comfypin.server.openapi import JOB_BODY, openapi_document
+from comfypin.server.output_routes import output_routes
+from comfypin.server.page_routes import Page, page_routes
+from comfypin.server.prefix import RootPath
 from comfypin.server.request_bodies import longest_wait_s, parse_json_body, read_job_request
 from comfypin.server.responses import JsonResponse, failure_response
 from comfypin.server.server_state import Site
 from comfypin.server.webhook_routes import webhook_routes
+from comfypin.server.workflow_report import workflow_check_routes
 from comfypin.workflow.errors import WorkflowNotFound
 
 SYNC_WAIT_MS = 90_000
 _KEEP_ALIVE_S = 15.0
-# Of outputs that browsers open: they are what workflows of others may have made.
-_UNTRUSTED_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "Content-Security-Policy": "sandbox; default-src 'none'; img-src 'self'; media-src 'self'",
-}
 # The first class that fits wins, so single errors come before their families.
 _STATUS_OF_ERROR: tuple[tuple[type[ComfypinError], int], ...] = (
     (QueueFull, 429),
@@ -73,7 +71,7 @@ _RETRY_AFTER_S = 5
 WaitMilliseconds = Annotated[int, Query(ge=0, le=300_000, description="Milliseconds to wait for the end.")]
 
 
-def make_app(server_site: Site, rules: AccessRules, comfy_api: ComfyApi) -> FastAPI:
+def make_app(server_site: Site, rules: AccessRules, comfy_api: ComfyApi, page: Page) -> FastAPI:
     """Return the application, with every route behind the gate."""
     application = FastAPI(
         title="comfypin",
@@ -81,7 +79,7 @@ def make_app(server_site: Site, rules: AccessRules, comfy_api: ComfyApi) -> Fast
         openapi_url=None,
         docs_url=None,
         redoc_url=None,
-        lifespan=lambda _app: run_sweeps(comfy_api),
+        lifespan=lambda _app: _run_beside(comfy_api, page),
     )
     application.mount(PREFIX, make_comfy_app(comfy_api))
     # RunPod's own URLs have /v2/ENDPOINT before the route; both work, so that clients need only another host.
@@ -90,15 +88,32 @@ def make_app(server_site: Site, rules: AccessRules, comfy_api: ComfyApi) -> Fast
         application.include_router(family, prefix="/v2/{endpoint}", include_in_schema=False)
     application.include_router(job_list_routes(comfy_api.queue))
     application.include_router(_workflow_routes(server_site))
+    application.include_router(workflow_check_routes(server_site))
     application.include_router(webhook_routes(comfy_api.queue))
     application.include_router(model_routes(server_site))
     application.include_router(_machine_routes(server_site, application))
+    application.include_router(output_routes(page.gallery))
+    application.include_router(page_routes(rules, page))
     application.add_exception_handler(ComfypinError, _handle_failure)
     application.add_exception_handler(RequestValidationError, _handle_invalid)
     application.add_exception_handler(ClientDisconnect, _handle_disconnect)
     application.add_exception_handler(HTTPException, unrouted)
     application.add_middleware(Gate, rules=rules)
+    if page.prefix:
+        application.add_middleware(RootPath, prefix=page.prefix)
     return application
+
+
+@contextlib.asynccontextmanager
+async def _run_beside(comfy_api: ComfyApi, page: Page) -> AsyncIterator[None]:
+    """Run what the server does beside answering, while the block lasts."""
+    sampling = asyncio.create_task(page.system.series.sample_forever())
+    try:
+        async with run_sweeps(comfy_api):
+            yield
+    finally:
+        sampling.cancel()
+        await asyncio.gather(sampling, return_exceptions=True)
 
 
 def _endpoint_routes(server_site: Site, comfy_api: ComfyApi) -> APIRouter:
@@ -224,17 +239,6 @@ def _machine_routes(server_site: Site, application: FastAPI) -> APIRouter:
         page, content_type = await asyncio.to_thread(queue.metrics.render_page, http_request.headers.get("accept", ""))
         return Response(page, headers={"Content-Type": content_type})
 
-    @routes.get("/outputs/{path:path}", summary="An output that was delivered to this machine")
-    async def output(path: str) -> Response:
-        try:
-            file = contained_path(server_site.outputs, path)
-            is_served = not any(part.startswith(".") for part in path.split("/")) and file.is_file()
-        except (ValueError, OSError):
-            is_served = False
-        if not is_served:
-            return failure_response(404, "There is no such output.")
-        return FileResponse(file, headers=_UNTRUSTED_HEADERS)
-
     @routes.get("/openapi.json", include_in_schema=False)
     async def openapi() -> Response:
         described = (
@@ -243,10 +247,6 @@ def _machine_routes(server_site: Site, application: FastAPI) -> APIRouter:
             else []
         )
         return JsonResponse(openapi_document(application, described))
-
-    @routes.get("/docs", include_in_schema=False)
-    async def docs() -> Response:
-        return get_swagger_ui_html(openapi_url="./openapi.json", title="comfypin")
 
     return routes
 

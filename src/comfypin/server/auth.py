@@ -1,4 +1,4 @@
-"""Decides who may ask a server what: a token compared in constant time, no foreign pages, no body over the limit."""
+"""Decides who may ask a server what: a token or a session, no foreign pages, no body over the limit."""
 
 import base64
 import binascii
@@ -12,8 +12,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from comfypin.server.comfy_api.envelope import UPLOAD_PATH, speaks_envelope, to_envelope
 from comfypin.server.errors import BodyTooBig
 from comfypin.server.responses import JsonResponse, failure_response
+from comfypin.server.sessions import Sessions
 
 OPEN_PATHS = frozenset({"/ping"})
+PAGE_FILES = "/page/"
+SESSION_PATH = "/session"
+_LOOKS = ("GET", "HEAD")
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _HTTP_VERSIONS = frozenset({"1.0", "1.1"})
 _MAX_DRAINED_LIMITS = 4  # as a multiple of the body limit
@@ -23,18 +27,34 @@ _MAX_DRAINED_LIMITS = 4  # as a multiple of the body limit
 class AccessRules:
     """Rules for requests: the token (None: open to this machine alone) and the largest body, and that of an upload.
 
-    None as `max_upload_bytes`: there are no uploads.
+    None as `max_upload_bytes`: there are no uploads. `sessions` are those of browsers that signed in with the token.
     """
 
     token: str | None
     max_body_bytes: int
     max_upload_bytes: int | None = None
+    sessions: Sessions | None = None
 
     def limit_bytes(self, method: str, path: str) -> int:
         """Return how large the body of a request may be."""
         if self.max_upload_bytes is not None and method == "POST" and path == UPLOAD_PATH:
             return self.max_upload_bytes
         return self.max_body_bytes
+
+    def is_token(self, shown: str) -> bool:
+        """Return whether this is the token."""
+        # Constant time: a comparison that stops at the first difference tells the token letter by letter.
+        return hmac.compare_digest(shown.encode(errors="replace"), (self.token or "").encode())
+
+    def session_in(self, cookies: str) -> str | None:
+        """Return the open session that a Cookie header holds, or None."""
+        if self.sessions is None:
+            return None
+        for pair in cookies.split(";"):
+            name, _, session = pair.strip().partition("=")
+            if name == self.sessions.cookie_name and self.sessions.is_open(session):
+                return session
+        return None
 
 
 class Gate:
@@ -68,8 +88,13 @@ class Gate:
 
     def _find_refusal(self, method: str, path: str, request_headers: Mapping[str, str]) -> JsonResponse | None:
         if not self._may_enter(method, path, request_headers):
-            challenge = {"WWW-Authenticate": 'Bearer realm="comfypin", Basic realm="comfypin"'}
-            return failure_response(401, "A token is needed: Authorization: Bearer TOKEN.", headers=challenge)
+            refusal = failure_response(401, "A token is needed: Authorization: Bearer TOKEN.")
+            refusal.headers.append("WWW-Authenticate", 'Bearer realm="comfypin"')
+            # A line of its own, since Chromium reads only the first scheme of a line. Not for the page's own requests:
+            # a browser would ask for a password on top of the page that does so itself.
+            if request_headers.get("sec-fetch-dest") != "empty":
+                refusal.headers.append("WWW-Authenticate", 'Basic realm="comfypin"')
+            return refusal
         # Browsers let any page send requests to localhost; a token alone would not stop cached credentials.
         if self._is_foreign_page(request_headers):
             return failure_response(403, "Pages of other sites may not use this server.")
@@ -80,25 +105,37 @@ class Gate:
         return None
 
     def _may_enter(self, method: str, path: str, request_headers: Mapping[str, str]) -> bool:
-        if self._rules.token is None or path in OPEN_PATHS:
+        if self._rules.token is None or is_open_path(method, path, request_headers.get("accept", "")):
             return True
+        return self._shows_token(method, request_headers) or self._has_session(method, request_headers)
+
+    def _has_session(self, method: str, request_headers: Mapping[str, str]) -> bool:
+        if self._rules.session_in(request_headers.get("cookie", "")) is None:
+            return False
+        asking_site = request_headers.get("sec-fetch-site")
+        if method in _LOOKS:
+            # Another port of this machine is the same site, and would be sent the cookie.
+            is_own = asking_site in (None, "same-origin", "none")
+            return is_own or request_headers.get("sec-fetch-mode") == "navigate"
+        # A browser names one of the two with every request that changes something.
+        return asking_site == "same-origin" or (asking_site is None and "origin" in request_headers)
+
+    def _shows_token(self, method: str, request_headers: Mapping[str, str]) -> bool:
         authorization = request_headers.get("authorization", "")
         scheme, _, credentials = authorization.partition(" ")
         if scheme.lower() == "basic":
             # Browsers send these along from any page, so they may only look.
-            return method in ("GET", "HEAD") and self._is_token(_decode_password(credentials))
-        return self._is_token(credentials.strip() if scheme.lower() == "bearer" else authorization.strip())
-
-    def _is_token(self, authorization: str) -> bool:
-        # Constant time: a comparison that stops at the first difference tells the token letter by letter.
-        return hmac.compare_digest(authorization.encode(), (self._rules.token or "").encode())
+            return method in _LOOKS and self._rules.is_token(_decode_password(credentials))
+        return self._rules.is_token(credentials.strip() if scheme.lower() == "bearer" else authorization.strip())
 
     def _is_foreign_page(self, request_headers: Mapping[str, str]) -> bool:
         """Return whether another site's page asks; without a token, also whether a name was rebound to this machine."""
         host = request_headers.get("host", "")
         origin = request_headers.get("origin")
         try:
-            if origin is not None and urlsplit(origin).netloc != host:
+            # A proxy may have put its own name into Host; a page cannot write Sec-Fetch-Site.
+            is_own = request_headers.get("sec-fetch-site") == "same-origin"
+            if origin is not None and urlsplit(origin).netloc != host and not is_own:
                 return True
             return self._rules.token is None and (urlsplit(f"//{host}").hostname or "") not in _LOOPBACK
         except ValueError:
@@ -136,6 +173,18 @@ class Gate:
             return message
 
         return receive_limited
+
+
+def is_open_path(method: str, path: str, accept: str) -> bool:
+    """Return whether a request needs no token: a health check, the page's own files, or signing in with it."""
+    if path in OPEN_PATHS or path == SESSION_PATH:
+        return True
+    return method in _LOOKS and (path.startswith(PAGE_FILES) or (path == "/" and asks_for_page(accept)))
+
+
+def asks_for_page(accept: str) -> bool:
+    """Return whether an Accept header is that of a browser that opens an address."""
+    return "text/html" in accept.lower()
 
 
 def _find_misframing(http_version: str, request_headers: Mapping[str, str]) -> JsonResponse | None:

@@ -95,10 +95,14 @@ class Site:
         described = await self.describe_workflow(workflow_name)
         return job_for_workflow(workflow_name, input_values, described.inputs)
 
+    @property
+    def engine_restarts(self) -> int:
+        """Return how often the engine crashed and was started again."""
+        return self._handler.crashes if self._handler is not None else 0
+
     def _live_figures(self) -> LiveFigures:
-        crash_count = self._handler.crashes if self._handler is not None else 0
         return LiveFigures(
-            running=self.queue.running_count, engine_restarts=crash_count, waiting=self.queue.waiting_count
+            running=self.queue.running_count, engine_restarts=self.engine_restarts, waiting=self.queue.waiting_count
         )
 
     def require_service(self) -> JobService:

@@ -32,6 +32,13 @@ _COLUMNS = "path, key, revision, size, mtime_ns, inode, sha256, state, doubtful,
 _UPDATES = ", ".join(f"{column_name} = excluded.{column_name}" for column_name in _COLUMNS.split(", ")[1:])
 
 
+def choose_outbox(state_folder: Path, folder: Path, destination: str) -> Path:
+    """Return the outbox of a folder and a destination: one for each pair, which every later run finds again."""
+    # File names on Linux are bytes, not always UTF-8.
+    pair_digest = Digest.of(f"{folder.resolve()}\0{destination}".encode(errors="surrogateescape"))
+    return state_folder / "sync" / f"{pair_digest.hex[:16]}.sqlite"
+
+
 class Outbox:
     """Stores the rows of one folder and one destination. Raises `OutboxUnusable` if the file cannot be used."""
 

@@ -12,6 +12,7 @@ from comfypin.wiring.models import (
     open_model_store,
 )
 from comfypin.wiring.network import http_proxies, http_transport
+from comfypin.wiring.page import open_page
 from comfypin.wiring.platforms import open_builder, open_runpod_api, open_runpod_jobs_api, open_volume_bucket
 from comfypin.wiring.service import make_fitness_checks, open_service, open_sinks
 from comfypin.wiring.sinks import make_job_sink, make_sink, watch_uploads
@@ -41,6 +42,7 @@ __all__ = [
     "open_model_sources",
     "open_model_store",
     "open_pack_store",
+    "open_page",
     "open_runpod_api",
     "open_runpod_jobs_api",
     "open_service",

@@ -33,8 +33,11 @@ def envelope(
 
 def to_envelope(refused: JsonResponse) -> JsonResponse:
     """Return an answer of the gate, which refuses requests before anybody reads them, in the envelope."""
-    headers = {name: value for name, value in refused.headers.items() if not name.startswith("content-")}
     # The description has no 413: what is too large is a failure of validation.
     status = 422 if refused.status_code == 413 else refused.status_code
     message = json.loads(bytes(refused.body))["error"]
-    return envelope(status, _CODES.get(status, "invalid_request"), message, headers=headers)
+    answer = envelope(status, _CODES.get(status, "invalid_request"), message)
+    for name, value in refused.headers.items():
+        if not name.startswith("content-"):
+            answer.headers.append(name, value)
+    return answer

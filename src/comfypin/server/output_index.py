@@ -1,0 +1,230 @@
+"""Lists the newest outputs of all jobs: the file of the jobs keeps a row for each, written by a trigger at a job's end.
+
+A trigger, because then an output is listed exactly if its job has ended, whatever is killed meanwhile.
+"""
+
+# ruff: noqa: S608 - statements are put together from constants alone
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from comfypin.digest import JsonValue
+from comfypin.queue.sqlite import JobStore
+from comfypin.queue.status_bodies import shown_time
+
+OUTPUT_LISTS = ("images", "videos", "audio", "files")
+_FACTS = (
+    ("filename", "filename"),
+    ("subfolder", "subfolder"),
+    ("node", "node"),
+    ("kind", "kind"),
+    ("media_type", "media_type"),
+    ("size_bytes", "size_bytes"),
+    ("width", "width"),
+    ("height", "height"),
+    ("sha256", "sha256"),
+    ("kept_as", "type"),
+    ("uri", "uri"),
+    ("url", "url"),
+)
+_COLUMNS = ", ".join(column for column, _ in _FACTS)
+_EXTRACTED = ", ".join(f"json_extract(item.value, '$.{fact}')" for _, fact in _FACTS)
+_LISTS = " UNION ALL ".join(f"SELECT {place} AS place, '{name}' AS name" for place, name in enumerate(OUTPUT_LISTS))
+
+
+def _rows_of_jobs(jobs: str) -> str:
+    """Return the statement that lists the outputs of jobs, which `jobs` selects as id, ended_at and output."""
+    return (
+        f"INSERT INTO job_outputs (job_id, made_at, position, list, list_index, {_COLUMNS}) "
+        "SELECT job.id, job.ended_at, ROW_NUMBER() OVER (PARTITION BY job.id ORDER BY lists.place, item.key) - 1, "
+        f"lists.name, item.key, {_EXTRACTED} "
+        f"FROM ({jobs}) AS job, ({_LISTS}) AS lists, json_each(job.output, '$.' || lists.name) AS item "
+        "WHERE item.type = 'object' ORDER BY job.ended_at, lists.place, item.key;"
+    )
+
+
+SCHEMA = f"""
+CREATE TABLE IF NOT EXISTS job_outputs (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, job_id TEXT NOT NULL, made_at REAL NOT NULL, position INTEGER NOT NULL,
+    list TEXT NOT NULL, list_index INTEGER NOT NULL, filename TEXT, subfolder TEXT, node TEXT, kind TEXT,
+    media_type TEXT, size_bytes INTEGER, width INTEGER, height INTEGER, sha256 TEXT, kept_as TEXT, uri TEXT, url TEXT
+);
+CREATE UNIQUE INDEX IF NOT EXISTS outputs_by_job ON job_outputs (job_id, position);
+CREATE TRIGGER IF NOT EXISTS list_outputs AFTER UPDATE OF ended_at ON jobs
+    WHEN NEW.ended_at IS NOT NULL AND json_valid(NEW.output) BEGIN
+    DELETE FROM job_outputs WHERE job_id = NEW.id;
+    {_rows_of_jobs("SELECT NEW.id AS id, NEW.ended_at AS ended_at, NEW.output AS output")}
+END;
+CREATE TRIGGER IF NOT EXISTS unlist_outputs_of_retry AFTER UPDATE OF ended_at ON jobs WHEN NEW.ended_at IS NULL BEGIN
+    DELETE FROM job_outputs WHERE job_id = NEW.id;
+END;
+CREATE TRIGGER IF NOT EXISTS unlist_outputs AFTER DELETE ON jobs BEGIN
+    DELETE FROM job_outputs WHERE job_id = OLD.id;
+END;
+"""
+# Jobs that ended under an older version. Found by an index: nothing is parsed if there are none.
+_LIST_OLDER = _rows_of_jobs(
+    "SELECT id, ended_at, output FROM jobs WHERE ended_at IS NOT NULL AND json_valid(output) "
+    "AND NOT EXISTS (SELECT 1 FROM job_outputs)"
+)
+_SELECTED = ", ".join(f"o.{column}" for column, _ in _FACTS)
+_FOUND = (
+    f"SELECT o.number, o.job_id, o.made_at, o.position, o.list, o.list_index, j.state, d.workflow, d.release, "
+    f"{_SELECTED} FROM job_outputs o JOIN jobs j ON j.id = o.job_id "
+    "LEFT JOIN job_descriptions d ON d.job_id = o.job_id"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputFilter:
+    """Which outputs are asked for; an empty tuple or None: all."""
+
+    workflow: str | None = None
+    release: str | None = None
+    states: Sequence[str] = ()
+    kinds: Sequence[str] = ()
+    text: str | None = None
+    job_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedOutput:
+    """One output, with what is known of its job. `facts` are those of the job's result; `number` counts up."""
+
+    number: int
+    job_id: str
+    made_at: float
+    position: int
+    list_name: str
+    list_index: int
+    status: str
+    workflow: str | None
+    release: str | None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> str:
+        """Return image, video, audio, 3d, text, latent or file."""
+        return str(self.facts.get("kind") or "file")
+
+    @property
+    def sha256(self) -> str | None:
+        """Return the digest of its bytes, or None if it is not one."""
+        digest = self.facts.get("sha256")
+        is_digest = isinstance(digest, str) and len(digest) == 64 and digest.isalnum() and digest.isascii()
+        return digest if is_digest else None
+
+    @property
+    def filename(self) -> str:
+        """Return the name that its workflow gave it."""
+        return str(self.facts.get("filename") or f"output-{self.position}")
+
+
+class OutputIndex:
+    """Reads of the rows above."""
+
+    def __init__(self, store: JobStore) -> None:
+        self._store = store
+        store.add_tables(SCHEMA + _LIST_OLDER)
+
+    async def page(self, wanted: OutputFilter, *, before: int | None, limit: int) -> list[ListedOutput]:
+        """Return outputs, newest first. Raises `JobsNotStored`."""
+        conditions, values = _conditions(wanted)
+        if before is not None:
+            conditions.append("o.number < ?")
+            values.append(before)
+        where = " AND ".join(conditions) or "1"
+        rows = await self._store.query_rows(f"{_FOUND} WHERE {where} ORDER BY o.number DESC LIMIT ?", *values, limit)
+        return [_to_output(row) for row in rows]
+
+    async def find(self, job_id: str, position: int) -> ListedOutput | None:
+        """Return one output. Raises `JobsNotStored`."""
+        rows = await self._store.query_rows(f"{_FOUND} WHERE o.job_id = ? AND o.position = ?", job_id, position)
+        return _to_output(rows[0]) if rows else None
+
+    async def read_base64(self, output: ListedOutput) -> str | None:
+        """Return the base64 text of an output that its job's result holds. Raises `JobsNotStored`."""
+        path = f"$.{output.list_name}[{output.list_index}].data"
+        query = "SELECT json_extract(output, ?) FROM jobs WHERE id = ?"
+        rows = await self._store.query_rows(query, path, output.job_id)
+        return rows[0][0] if rows and isinstance(rows[0][0], str) else None
+
+    async def names(self) -> dict[str, list[str]]:
+        """Return the workflows, releases and kinds of which there are outputs. Raises `JobsNotStored`."""
+        query = (
+            "SELECT DISTINCT d.workflow, d.release, o.kind FROM job_outputs o "
+            "LEFT JOIN job_descriptions d ON d.job_id = o.job_id LIMIT 1000"
+        )
+        rows = await self._store.query_rows(query)
+        columns = ("workflows", "releases", "kinds")
+        return {name: sorted({row[place] for row in rows if row[place]}) for place, name in enumerate(columns)}
+
+    async def read_origins(self) -> frozenset[str]:
+        """Return the origins of the addresses of outputs that are in buckets. Raises `JobsNotStored`."""
+        # The newest only: a server has one bucket, jobs with their own are few.
+        query = "SELECT url FROM job_outputs WHERE uri LIKE '%://%' AND url LIKE 'http%' ORDER BY number DESC LIMIT 300"
+        found = {_origin(row[0]) for row in await self._store.query_rows(query)}
+        return frozenset(origin for origin in found if origin is not None)
+
+
+def output_to_json(output: ListedOutput, *, has_thumbnail: bool) -> dict[str, JsonValue]:
+    """Return an output as /outputs lists it; `href` and `thumbnail` are relative to the server's own address."""
+    href = f"jobs/{output.job_id}/outputs/{output.position}"
+    return {
+        "job_id": output.job_id,
+        "position": output.position,
+        "status": output.status,
+        "workflow": output.workflow,
+        "release": output.release,
+        "made_at": shown_time(output.made_at),
+        **{name: output.facts.get(name) for name, _ in _FACTS if name not in ("kept_as", "uri")},
+        # A path of this machine means nothing to clients.
+        "uri": uri if isinstance(uri := output.facts.get("uri"), str) and "://" in uri else None,
+        "href": href,
+        "thumbnail": f"{href}/thumbnail" if has_thumbnail else None,
+    }
+
+
+def _conditions(wanted: OutputFilter) -> tuple[list[str], list[object]]:
+    conditions: list[str] = []
+    values: list[object] = []
+    for column, value in (("d.workflow", wanted.workflow), ("d.release", wanted.release), ("o.job_id", wanted.job_id)):
+        if value is not None:
+            conditions.append(f"{column} = ?")
+            values.append(value)
+    for column, several in (("j.state", wanted.states), ("o.kind", wanted.kinds)):
+        if several:
+            conditions.append(f"{column} IN ({', '.join('?' * len(several))})")
+            values += several
+    if wanted.text:
+        conditions.append("(instr(d.texts, ?) OR instr(lower(o.filename), ?) OR instr(o.job_id, ?))")
+        values += [wanted.text.casefold()] * 3
+    return conditions, values
+
+
+def _to_output(row: Sequence[Any]) -> ListedOutput:
+    return ListedOutput(
+        number=row[0],
+        job_id=row[1],
+        made_at=row[2],
+        position=row[3],
+        list_name=row[4],
+        list_index=row[5],
+        status=row[6],
+        workflow=row[7],
+        release=row[8],
+        facts=dict(zip((column for column, _ in _FACTS), row[9:], strict=True)),
+    )
+
+
+def _origin(url: str) -> str | None:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return None
+    # It goes into a header: nothing that could end a directive there.
+    is_plain = re.fullmatch(r"[A-Za-z0-9.:\[\]-]+", parts.netloc) is not None
+    return f"{parts.scheme}://{parts.netloc}" if parts.scheme in ("http", "https") and is_plain else None

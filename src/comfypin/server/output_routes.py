@@ -1,0 +1,140 @@
+"""The newest outputs of all jobs, their bytes, and their thumbnails."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from mimetypes import guess_type
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from starlette.responses import FileResponse, Response
+
+from comfypin.atomic_files import contained_path
+from comfypin.jobs.interface import JOB_STATES
+from comfypin.server.errors import RequestInvalid
+from comfypin.server.output_files import UNTRUSTED_HEADERS, OutputFiles, untrusted_headers
+from comfypin.server.output_index import ListedOutput, OutputFilter, OutputIndex, output_to_json
+from comfypin.server.responses import JsonResponse, failure_response
+from comfypin.server.thumbnails import Thumbnails
+
+_LARGEST_NUMBER = 1 << 62
+_NO_OUTPUT = "There is no such output."
+
+Limit = Annotated[int, Query(ge=1, le=200, description="How many at most.")]
+Text = Annotated[str | None, Query(max_length=200)]
+Several = Annotated[list[str] | None, Query(description="One or more, repeated or separated by commas.")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gallery:
+    """What the routes of outputs share. `folder` is served below /outputs/."""
+
+    index: OutputIndex
+    files: OutputFiles
+    thumbnails: Thumbnails
+    folder: Path
+
+
+def output_routes(gallery: Gallery) -> APIRouter:
+    """Return the routes."""
+    routes = APIRouter(tags=["outputs"])
+
+    @routes.get("/outputs", summary="The newest outputs of all jobs")
+    async def outputs(  # noqa: PLR0917 - the names of its query
+        after: Text = None,
+        limit: Limit = 50,
+        workflow: Text = None,
+        release: Text = None,
+        state: Several = None,
+        text: Text = None,
+        kind: Several = None,
+        job: Text = None,
+    ) -> Response:
+        wanted = OutputFilter(
+            workflow=workflow,
+            release=release,
+            states=_read_states(_split(state)),
+            kinds=_split(kind),
+            text=text,
+            job_id=job,
+        )
+        found = await gallery.index.page(wanted, before=_read_cursor(after), limit=limit + 1)
+        shown = found[:limit]
+        return JsonResponse(
+            {
+                "outputs": [_to_json(gallery, output) for output in shown],
+                "next": str(shown[-1].number) if len(found) > limit else None,
+                # What the first page is filtered by next.
+                **({"names": await gallery.index.names()} if after is None else {}),
+            }
+        )
+
+    @routes.get("/outputs/{path:path}", summary="An output that was delivered to this machine")
+    async def output_file(path: str) -> Response:
+        try:
+            file = contained_path(gallery.folder, path)
+            is_served = not any(part.startswith(".") for part in path.split("/")) and file.is_file()
+        except (ValueError, OSError):
+            is_served = False
+        if not is_served:
+            return failure_response(404, _NO_OUTPUT)
+        return FileResponse(file, headers=untrusted_headers(guess_type(file.name)[0] or "", file.name))
+
+    @routes.get("/jobs/{job_id}/outputs/{position}", summary="An output of a job, or the way to it")
+    async def output(job_id: str, position: int, *, download: bool = False) -> Response:
+        found = await _find(gallery, job_id, position)
+        if found is None:
+            return failure_response(404, _NO_OUTPUT)
+        return await gallery.files.respond(found, is_download=download)
+
+    @routes.get("/jobs/{job_id}/outputs/{position}/thumbnail", summary="A small picture of an output, as WebP")
+    async def thumbnail(job_id: str, position: int) -> Response:
+        found = await _find(gallery, job_id, position)
+        file = None if found is None else await _thumbnail_file(gallery, found)
+        if file is None:
+            return failure_response(404, "There is no thumbnail of this output.")
+        # A job that runs again may leave another picture at its place.
+        headers = {**UNTRUSTED_HEADERS, "Cache-Control": "private, max-age=3600"}
+        return FileResponse(file, headers=headers, media_type="image/webp")
+
+    return routes
+
+
+async def _find(gallery: Gallery, job_id: str, position: int) -> ListedOutput | None:
+    return await gallery.index.find(job_id, position) if 0 <= position < _LARGEST_NUMBER else None
+
+
+async def _thumbnail_file(gallery: Gallery, output: ListedOutput) -> Path | None:
+    sha256 = output.sha256
+    if sha256 is None or not gallery.thumbnails.may_have(output.kind, output.facts.get("media_type"), sha256):
+        return None
+    known = await gallery.thumbnails.find(sha256)
+    if known is not None:
+        return known
+    original = await gallery.files.locate(output)
+    return await gallery.thumbnails.find_or_make(sha256, output.kind, lambda: original)
+
+
+def _to_json(gallery: Gallery, output: ListedOutput) -> dict[str, object]:
+    has_thumbnail = gallery.thumbnails.may_have(output.kind, output.facts.get("media_type"), output.sha256)
+    return dict(output_to_json(output, has_thumbnail=has_thumbnail))
+
+
+def _split(several: Sequence[str] | None) -> tuple[str, ...]:
+    return tuple(part.strip() for text in several or () for part in text.split(",") if part.strip())[:20]
+
+
+def _read_states(states: Sequence[str]) -> tuple[str, ...]:
+    named = tuple(state.upper() for state in states)
+    for state in named:
+        if state not in JOB_STATES:
+            raise RequestInvalid(reason=f"`state` must be one of {', '.join(JOB_STATES)}")
+    return named
+
+
+def _read_cursor(after: str | None) -> int | None:
+    if after is None:
+        return None
+    if not (after.isascii() and after.isdigit() and len(after) < 19):
+        raise RequestInvalid(reason="`after` must be the `next` of an earlier answer")
+    return int(after)

@@ -1,0 +1,77 @@
+// One output, as large as the window: arrows move, + and - zoom, C compares with the one before.
+import { html, useEffect, useLayoutEffect, useRef, useState } from "./vendor/htm-preact.js";
+import { runAgain } from "./actions.js";
+import { address } from "./api.js";
+import { ago, bytes, clock, t } from "./i18n.js";
+import { Icon, IconButton, copyText, shortId } from "./ui.js";
+
+const isSvg = (output) => output.media_type === "image/svg+xml";
+
+function Media({ output, zoom, offset, onPan }) {
+  const source = address(output.href);
+  const [isBroken, setBroken] = useState(false);
+  const drag = useRef(null);
+  useEffect(() => setBroken(false), [source]);
+  if (output.kind === "video" && !isBroken) return html`<video class="light-media" src=${source} controls autoplay loop muted playsinline onError=${() => setBroken(true)} />`;
+  if (output.kind === "audio" && !isBroken) return html`<div class="light-card"><${Icon} name="audio" /><p>${output.filename}</p><audio src=${source} controls onError=${() => setBroken(true)} /></div>`;
+  if (output.kind === "image" && !isSvg(output) && !isBroken) {
+    return html`<img class=${`light-media ${zoom > 1 ? "is-zoomed" : ""}`} src=${source} alt=${output.filename} draggable=${false}
+      style=${{ transform: `translate(${offset.x}px, ${offset.y}px) scale(${zoom})` }} onError=${() => setBroken(true)}
+      onPointerDown=${(event) => { if (zoom > 1) { drag.current = { x: event.clientX - offset.x, y: event.clientY - offset.y }; event.currentTarget.setPointerCapture(event.pointerId); } }}
+      onPointerMove=${(event) => { if (drag.current) onPan({ x: event.clientX - drag.current.x, y: event.clientY - drag.current.y }); }}
+      onPointerUp=${() => { drag.current = null; }} />`;
+  }
+  return html`<div class="light-card"><${Icon} name=${output.kind === "3d" ? "cube" : "file"} /><p>${output.filename}</p><p class="dim">${bytes(output.size_bytes)}</p>
+    <a class="primary" href=${address(output.href, { download: 1 })} download=${output.filename}><${Icon} name="download" /> ${t("download")}</a></div>`;
+}
+
+export function Lightbox({ outputs, index, onMove, onClose }) {
+  const dialog = useRef(null);
+  const output = outputs[index];
+  const [zoom, setZoom] = useState(1);
+  const [offset, setOffset] = useState({ x: 0, y: 0 });
+  const [pinned, setPinned] = useState(null); // compared with
+  useEffect(() => { dialog.current.showModal(); dialog.current.focus(); return () => dialog.current && dialog.current.close(); }, []);
+  useLayoutEffect(() => { setZoom(1); setOffset({ x: 0, y: 0 }); }, [index]);
+  // The next one is ready before it is asked for.
+  useEffect(() => {
+    for (const near of [outputs[index + 1], outputs[index - 1]]) if (near && near.kind === "image" && !isSvg(near)) new Image().src = address(near.href);
+  }, [index]);
+  if (!output) return null;
+  const zoomBy = (factor) => setZoom((old) => { const now = Math.min(12, Math.max(1, old * factor)); if (now === 1) setOffset({ x: 0, y: 0 }); return now; });
+  const move = (by) => { if (outputs[index + by]) onMove(index + by); };
+  const compare = () => setPinned(pinned ? null : output);
+  const shareable = output.url || output.uri || address(output.href);
+  const keys = {
+    ArrowRight: () => move(1), ArrowLeft: () => move(-1), "+": () => zoomBy(1.5), "=": () => zoomBy(1.5), "-": () => zoomBy(1 / 1.5), 0: () => zoomBy(0),
+    c: compare, с: compare, d: () => { location.assign(address(output.href, { download: 1 })); },
+  };
+  function press(event) {
+    if (event.target.closest("video,audio") || event.ctrlKey || event.metaKey) return;
+    const act = keys[event.key] || keys[event.key.toLowerCase()];
+    if (act) { event.preventDefault(); event.stopPropagation(); act(); }
+  }
+  function wheel(event) { event.preventDefault(); zoomBy(event.deltaY < 0 ? 1.2 : 1 / 1.2); }
+  async function again() { if (await runAgain(output.job_id)) { onClose(); location.hash = "#/queue"; } }
+  return html`<dialog class="light" ref=${dialog} tabindex="-1" aria-label=${output.filename} onKeyDown=${press} onCancel=${(event) => { event.preventDefault(); onClose(); }}>
+    <header class="light-top">
+      <p class="light-name ellipsis"><strong>${output.filename}</strong>
+        <span class="dim">${output.width ? ` ${output.width}×${output.height} ·` : ""} ${bytes(output.size_bytes)} · <time title=${clock(output.made_at)}>${ago(output.made_at)}</time> · ${index + 1}/${outputs.length}</span></p>
+      <div class="light-tools">
+        <a class="tool" href=${`#/job/${output.job_id}`} onClick=${() => dialog.current.close()}><${Icon} name="info" /><span>${output.workflow || t("its job")} <code>${shortId(output.job_id)}</code></span></a>
+        <${IconButton} icon="dice" label=${t("another seed")} onClick=${again} />
+        <${IconButton} icon="compare" label=${t("compare")} aria-pressed=${pinned ? "true" : "false"} onClick=${compare} />
+        <${IconButton} icon="copy" label=${t("copy address")} onClick=${() => copyText(shareable)} />
+        <a class="icon-link" href=${address(output.href, { download: 1 })} download=${output.filename} aria-label=${t("download")} title=${t("download")}><${Icon} name="download" /></a>
+        <${IconButton} icon="close" label=${t("close")} onClick=${onClose} />
+      </div>
+    </header>
+    <div class=${`light-stage ${pinned ? "is-split" : ""}`} onWheel=${wheel} onDblClick=${() => (zoom > 1 ? zoomBy(0) : zoomBy(2.5))}>
+      ${pinned && html`<figure class="light-half"><${Media} output=${pinned} zoom=${zoom} offset=${offset} onPan=${setOffset} /><figcaption>${pinned.filename} <code>${shortId(pinned.job_id)}</code></figcaption></figure>`}
+      <figure class="light-half"><${Media} key=${output.href} output=${output} zoom=${zoom} offset=${offset} onPan=${setOffset} />${pinned && html`<figcaption>${output.filename} <code>${shortId(output.job_id)}</code></figcaption>`}</figure>
+      <${IconButton} icon="left" className="light-left" label=${t("newer")} disabled=${index === 0} onClick=${() => move(-1)} />
+      <${IconButton} icon="right" className="light-right" label=${t("older")} disabled=${index >= outputs.length - 1} onClick=${() => move(1)} />
+    </div>
+    <p class="light-help dim small">${t("light help")}</p>
+  </dialog>`;
+}

@@ -1,0 +1,117 @@
+// The queue: what runs, what waits, what ended, as one page that moves by itself.
+import { html, useEffect, useState } from "./vendor/htm-preact.js";
+import { cancelJob, retryJob } from "./actions.js";
+import { get, post } from "./api.js";
+import { ago, clock, seconds, t } from "./i18n.js";
+import { byNewest, canRetry, isPending, secondsLeft, useStore } from "./store.js";
+import { Empty, Icon, IconButton, Progress, StatusMark, Strip, jobTitle, sayFailure, shortId, useTick } from "./ui.js";
+
+const since = (iso) => (Date.now() - Date.parse(iso)) / 1000;
+export const duration = (job) =>
+  job.started_at ? (job.finished_at ? (Date.parse(job.finished_at) - Date.parse(job.started_at)) / 1000 : since(job.started_at)) : null;
+
+export function ProgressLine({ job }) {
+  const progress = job.progress || {};
+  const node = progress.node_title || progress.node_id;
+  return html`
+    <${Progress} value=${progress.fraction} label=${t("progress of", { name: jobTitle(job) })} />
+    <p class="progress-line"><span class="ellipsis">${node || t("starting")}</span>
+      <span class="num">${progress.steps > 1 ? `${progress.step}/${progress.steps} · ` : ""}${Math.round((progress.fraction || 0) * 100)}%</span></p>`;
+}
+
+function RunningCard({ job }) {
+  const preview = useStore((s) => s.previews.get(job.id));
+  useTick(1000);
+  return html`<article class="card running" aria-label=${t("running job", { name: jobTitle(job) })}>
+    <a class="running-picture" href=${`#/job/${job.id}`} aria-label=${t("open job", { name: jobTitle(job) })}>
+      ${preview ? html`<img src=${preview} alt=${t("preview")} />` : html`<span class="shimmer" />`}
+    </a>
+    <div class="running-body">
+      <div class="row"><a class="title ellipsis" href=${`#/job/${job.id}`}>${jobTitle(job)}</a>
+        <${IconButton} icon="stop" label=${t("cancel job", { name: jobTitle(job) })} onClick=${() => cancelJob(job)} /></div>
+      <${ProgressLine} job=${job} />
+      <p class="facts"><span class="num">${seconds(duration(job))}</span>
+        ${secondsLeft(job) !== null && html`<span>${t("left", { time: seconds(secondsLeft(job)) })}</span>`}
+        ${job.release && html`<span class="chip">${job.release}</span>`}<code>${shortId(job.id)}</code></p>
+    </div>
+  </article>`;
+}
+
+function WaitingRow({ job, place }) {
+  return html`<li class="line">
+    <span class="place num" title=${t("position")}>${place}</span>
+    <a class="title ellipsis" href=${`#/job/${job.id}`}>${jobTitle(job)}</a>
+    <span class="dim num">${secondsLeft(job) !== null ? t("done in", { time: seconds(secondsLeft(job)) }) : t("waits", { time: seconds(since(job.created_at)) })}</span>
+    <${IconButton} icon="close" label=${t("cancel job", { name: jobTitle(job) })} onClick=${() => cancelJob(job)} />
+  </li>`;
+}
+
+export function EndedRow({ job }) {
+  return html`<li class="line ended">
+    <a class="ended-link" href=${`#/job/${job.id}`} aria-label=${`${jobTitle(job)}, ${t(job.status)}, ${shortId(job.id)}`}></a>
+    <${StatusMark} status=${job.status} />
+    <span class="ended-name"><span class="title ellipsis">${jobTitle(job)}</span>
+      ${job.error ? html`<span class="wrong small ellipsis">${job.error.message}</span>` : html`<code class="dim">${shortId(job.id)}</code>`}</span>
+    <${Strip} job=${job} />
+    <span class="dim num ended-time">${seconds(duration(job))}</span>
+    <time class="dim num ended-time" dateTime=${job.finished_at} title=${job.finished_at ? clock(job.finished_at) : ""}>${job.finished_at ? ago(job.finished_at) : ""}</time>
+    ${canRetry(job) ? html`<${IconButton} icon="retry" className="above" label=${t("retry job", { name: jobTitle(job) })} onClick=${() => retryJob(job)} />` : html`<span class="icon-gap" />`}
+  </li>`;
+}
+
+const endStates = ["COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT"];
+
+function matches(job, filter) {
+  if (filter.state && job.status !== filter.state) return false;
+  return !filter.text || `${job.id} ${job.workflow || ""} ${job.error ? job.error.message : ""}`.toLowerCase().includes(filter.text.toLowerCase());
+}
+
+export function QueueView() {
+  const jobs = useStore((s) => s.jobs);
+  useTick(5000);
+  const [filter, setFilter] = useState({ state: "", text: "" });
+  const [older, setOlder] = useState({ jobs: [], next: undefined, isBusy: false });
+  const all = [...jobs.values()];
+  const running = all.filter((job) => job.status === "IN_PROGRESS").sort((a, b) => -byNewest(a, b));
+  const waiting = all.filter((job) => job.status === "IN_QUEUE").sort((a, b) => -byNewest(a, b));
+  const isFiltered = Boolean(filter.state || filter.text);
+  const live = all.filter((job) => !isPending(job) && matches(job, filter));
+  const merged = new Map([...older.jobs.filter((job) => !isPending(job)), ...live].map((job) => [job.id, jobs.get(job.id) || job]));
+  const ended = [...merged.values()].filter((job) => !isPending(job)).sort(byNewest);
+
+  async function load(after) {
+    setOlder((old) => ({ ...old, isBusy: true }));
+    try {
+      const answer = await get("jobs", { state: filter.state || endStates.join(","), text: filter.text, after, limit: 100 });
+      setOlder((old) => ({ jobs: after ? [...old.jobs, ...answer.jobs] : answer.jobs, next: answer.next, isBusy: false }));
+    } catch (error) { sayFailure(error); setOlder((old) => ({ ...old, isBusy: false })); }
+  }
+  useEffect(() => {
+    setOlder({ jobs: [], next: undefined, isBusy: false });
+    if (!isFiltered) return undefined;
+    const timer = setTimeout(() => load(), 250); // texts of prompts are searched by the server
+    return () => clearTimeout(timer);
+  }, [filter.state, filter.text]);
+
+  return html`<div class="page queue">
+    <h1 class="visually-hidden">${t("queue")}</h1>
+    ${running.length > 0 && html`<section aria-label=${t("running")}><h2>${t("running")}</h2>
+      <div class="cards">${running.map((job) => html`<${RunningCard} key=${job.id} job=${job} />`)}</div></section>`}
+    ${waiting.length > 0 && html`<section aria-label=${t("waiting")}><div class="row"><h2>${t("waiting")} <span class="count num">${waiting.length}</span></h2>
+      <button type="button" class="text-button" onClick=${() => confirm(t("cancel all?", { n: waiting.length })) && post("purge-queue").catch(sayFailure)}>${t("cancel all")}</button></div>
+      <ol class="lines">${waiting.slice(0, 100).map((job, place) => html`<${WaitingRow} key=${job.id} job=${job} place=${place + 1} />`)}</ol>
+      ${waiting.length > 100 && html`<p class="dim">${t("and more", { n: waiting.length - 100 })}</p>`}</section>`}
+    ${(ended.length > 0 || isFiltered || running.length + waiting.length === 0) && html`<section aria-label=${t("ended")}>
+      <div class="row wrap"><h2>${t("ended")}</h2>
+        <div class="filters">
+          <input type="search" placeholder=${t("search jobs")} aria-label=${t("search jobs")} value=${filter.text} onInput=${(event) => setFilter({ ...filter, text: event.currentTarget.value })} />
+          <select aria-label=${t("state")} value=${filter.state} onChange=${(event) => setFilter({ ...filter, state: event.currentTarget.value })}>
+            <option value="">${t("all states")}</option>${endStates.map((state) => html`<option key=${state} value=${state}>${t(state)}</option>`)}</select>
+        </div></div>
+      ${ended.length > 0
+        ? html`<ol class="lines">${ended.map((job) => html`<${EndedRow} key=${job.id} job=${job} />`)}</ol>`
+        : html`<${Empty} title=${isFiltered ? t("nothing found") : t("no jobs yet")}>${!isFiltered && html`<p><a class="primary" href="#/run"><${Icon} name="run" /> ${t("run a workflow")}</a></p>`}<//>`}
+      ${(older.next || (older.next === undefined && ended.length >= 50)) && html`<p class="center"><button type="button" disabled=${older.isBusy} onClick=${() => load(older.next || undefined)}>${t("older jobs")}</button></p>`}
+    </section>`}
+  </div>`;
+}

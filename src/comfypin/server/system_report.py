@@ -1,0 +1,184 @@
+"""What /system tells people of this machine: its release, engine, memory, disk, models, and what is owed."""
+
+import asyncio
+import contextlib
+import json
+import shutil
+import sqlite3
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from comfypin import __version__
+from comfypin.digest import JsonValue
+from comfypin.errors import ComfypinError
+from comfypin.jobs.metrics import GpuMemory
+from comfypin.lock.codec import release_identity
+from comfypin.lock.model import Lock
+from comfypin.models.target_paths import TargetRoots
+from comfypin.queue.errors import JobsNotStored
+from comfypin.queue.sqlite import JobStore
+from comfypin.queue.status_bodies import health_body, shown_time
+from comfypin.server.day_series import DaySeries, Sample
+from comfypin.server.server_state import Site
+from comfypin.sync.outbox import Outbox
+
+_SHOWN_FAILURES = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncPlace:
+    """The outbox of the sync that this server runs, and where it delivers to."""
+
+    outbox: Path
+    destination: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SystemFacts:
+    """What does not change while a server runs. `folders` are those whose disks are shown, by what they hold."""
+
+    lock: Lock
+    engine_kind: str
+    model_roots: TargetRoots
+    folders: Mapping[str, Path]
+    sync: SyncPlace | None = None
+    started_at: float = field(default_factory=time.time)
+
+
+class SystemReport:
+    """Reads the figures when somebody asks."""
+
+    def __init__(self, facts: SystemFacts, site: Site, store: JobStore, *, clock: Callable[[], float]) -> None:
+        self._facts = facts
+        self._site = site
+        self._store = store
+        self._gpus = GpuMemory()
+        self.series = DaySeries(store, self._take_sample, clock=clock)
+
+    async def to_json(self) -> dict[str, JsonValue]:
+        """Return the answer. Raises `JobsNotStored`."""
+        queue = self._site.queue
+        on_disk = await asyncio.to_thread(self._read_machine)
+        health = health_body(await queue.count_jobs(), trouble=queue.trouble, ready=self._site.is_ready)
+        return {
+            "comfypin": __version__,
+            "started_at": shown_time(self._facts.started_at),
+            "release": self._release(),
+            "engine": self._engine(),
+            "jobs": health["jobs"],
+            "problems": health["problems"],
+            **on_disk,
+            "webhooks": await self._count_webhooks(),
+            "series": await self.series.to_json(),
+        }
+
+    def _release(self) -> dict[str, JsonValue]:
+        identity = release_identity(self._facts.lock)
+        return {"name": identity.name, "digest": str(identity.digest)}
+
+    def _engine(self) -> dict[str, JsonValue]:
+        comfyui = self._facts.lock.comfyui
+        return {
+            "kind": self._facts.engine_kind,
+            "ready": self._site.is_ready,
+            "comfyui": None if comfyui is None else comfyui.ref or comfyui.commit,
+            "commit": None if comfyui is None else comfyui.commit,
+            "custom_nodes": len(self._facts.lock.custom_nodes),
+            "restarts": self._site.engine_restarts,
+        }
+
+    def _read_machine(self) -> dict[str, JsonValue]:
+        """Read what lies on disks, and ask the driver; slow."""
+        memory = self._gpus.read_usage()
+        return {
+            "gpus": [{"used_bytes": used_bytes, "total_bytes": total_bytes} for used_bytes, total_bytes in memory],
+            "disks": self._disks(),
+            "models": self._models(),
+            "sync": self._sync(),
+        }
+
+    def _disks(self) -> list[JsonValue]:
+        shown: dict[int, dict[str, Any]] = {}
+        for name, folder in self._facts.folders.items():
+            with contextlib.suppress(OSError):
+                usage, device = shutil.disk_usage(folder), folder.stat().st_dev
+                disk = shown.setdefault(device, {"holds": [], "free_bytes": usage.free, "total_bytes": usage.total})
+                disk["holds"].append(name)
+        return list(shown.values())
+
+    def _models(self) -> list[JsonValue]:
+        workflows = self._workflow_texts()
+        models: list[JsonValue] = []
+        for model_pin in self._facts.lock.models:
+            size_bytes: int | None = None
+            with contextlib.suppress(ComfypinError, OSError):
+                size_bytes = self._facts.model_roots.target_path(model_pin).stat().st_size
+            name = model_pin.target_path.rpartition("/")[2]
+            used_by = [workflow for workflow, text in workflows.items() if json.dumps(name)[1:-1] in text]
+            models.append(
+                {
+                    "name": model_pin.name,
+                    # Without its variable: what people see in a loader's list.
+                    "path": model_pin.target_path.partition("/")[2],
+                    "size_bytes": model_pin.size_bytes if size_bytes is None else size_bytes,
+                    "present": size_bytes is not None,
+                    "used_by": list(used_by),
+                }
+            )
+        return models
+
+    def _workflow_texts(self) -> dict[str, str]:
+        if not self._facts.lock.models or not self._site.is_ready:
+            return {}
+        library = self._site.require_service().workflows
+        texts: dict[str, str] = {}
+        for name in library.list_names():
+            with contextlib.suppress(ComfypinError, OSError):
+                texts[name] = library.find_path(name).read_text(encoding="utf-8", errors="replace")
+        return texts
+
+    def _sync(self) -> JsonValue:
+        place = self._facts.sync
+        if place is None:
+            return None
+        state: dict[str, JsonValue] = {"destination": place.destination, "done": 0, "owed": 0, "owed_bytes": 0}
+        state |= {"oldest_owed_at": None, "failing": 0, "failures": []}
+        if not place.outbox.exists():
+            return state
+        with contextlib.suppress(ComfypinError, sqlite3.Error):
+            outbox = Outbox(place.outbox, read_only=True)
+            try:
+                counts, failing = outbox.count_rows(), outbox.failing_rows(_SHOWN_FAILURES)
+            finally:
+                outbox.close()
+            failures: Sequence[JsonValue] = [
+                {"path": row.path, "failures": row.failures, "reason": row.reason} for row in failing
+            ]
+            state |= {"done": counts.done, "owed": counts.owed, "owed_bytes": counts.owed_bytes}
+            state |= {"failing": counts.failing, "failures": list(failures)}
+            state["oldest_owed_at"] = None if counts.oldest_owed_at is None else shown_time(counts.oldest_owed_at)
+        return state
+
+    async def _count_webhooks(self) -> dict[str, JsonValue]:
+        """Count what webhooks are still to be told, and what was given up."""
+        query = (
+            "SELECT (SELECT COUNT(*) FROM jobs WHERE webhook_owed) + (SELECT COUNT(*) FROM webhook_events), "
+            "(SELECT COUNT(*) FROM webhook_failures)"
+        )
+        try:
+            owed, failed = (await self._store.query_rows(query))[0]
+        except JobsNotStored:
+            return {"owed": None, "failed": None}
+        return {"owed": owed, "failed": failed}
+
+    def _take_sample(self, at: float) -> Sample:
+        memory = self._gpus.read_usage()
+        return Sample(
+            at=at,
+            waiting=self._site.queue.waiting_count,
+            running=self._site.queue.running_count,
+            gpu_used_bytes=sum(used_bytes for used_bytes, _ in memory) if memory else None,
+        )

@@ -1,0 +1,152 @@
+"""The page of `comfypin serve` in a real browser: sign-in, the queue, a job."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from tests.support.browser import PHONE, a_browser, axe_violations, opened, overflow_pixels, sign_in
+from tests.support.server import TOKEN, Server, serving
+from tests.support.workflows import picture, slow
+
+pytestmark = [pytest.mark.needs("chromium"), pytest.mark.xdist_group("page")]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(tmp_path_factory.mktemp("page")) as running:
+        for color in (0x335577, 0x774433):
+            running.post("/runsync", {"input": {"workflow": picture(color, size=96, prefix="sky")}})
+        running.post("/runsync", {"input": {"workflow": {"1": {"class_type": "Nope", "inputs": {}}}}})
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with a_browser() as running:
+        yield running
+
+
+def test_the_token_is_asked_for_and_kept_from_scripts(server: Server, browser: Browser) -> None:
+    with opened(browser, server.url, is_signed_in=False) as (page, wrongs):
+        page.get_by_label("Token", exact=True).fill("not it")
+        page.get_by_role("button", name="Sign in").click()
+        expect(page.get_by_role("alert")).to_have_text("This is not the server's token.")
+        assert axe_violations(page) == []
+        sign_in(page)
+        (cookie,) = page.context.cookies()
+        assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
+        assert TOKEN not in cookie["value"]
+        assert page.evaluate("document.cookie") == ""
+        page.reload()
+        expect(page.locator(".top")).to_be_visible()
+        page.get_by_role("button", name="Sign out").click()
+        expect(page.get_by_label("Token", exact=True)).to_be_visible()
+        page.reload()
+        expect(page.get_by_label("Token", exact=True)).to_be_visible()
+        assert wrongs == []
+
+
+def test_a_session_outlives_the_server_and_no_page_of_another_site_may_use_it(server: Server, browser: Browser) -> None:
+    with opened(browser, server.url) as (page, wrongs):
+        (cookie,) = page.context.cookies()
+        shown = {"Cookie": f"{cookie['name']}={cookie['value']}"}
+        assert server.ask("GET", "/jobs", token=None, **shown)[0] == 200
+        assert server.ask("POST", "/purge-queue", token=None, **shown)[0] == 401
+        assert server.ask("POST", "/purge-queue", token=None, **shown, **{"Sec-Fetch-Site": "same-site"})[0] == 401
+        assert server.ask("GET", "/jobs", token=None, **shown, **{"Sec-Fetch-Site": "cross-site"})[0] == 401
+        assert server.ask("POST", "/purge-queue", token=None, **shown, **{"Sec-Fetch-Site": "same-origin"})[0] == 200
+        server.stop()
+        expect(page.locator(".live-lost")).to_be_visible()
+        server.start()
+        expect(page.locator(".live-lost")).to_have_count(0)
+        assert server.ask("GET", "/jobs", token=None, **shown)[0] == 200
+        assert wrongs == []
+
+
+def test_a_job_moves_through_the_page_as_it_runs_and_can_be_cancelled(server: Server, browser: Browser) -> None:
+    with opened(browser, server.url) as (page, wrongs):
+        expect(page.get_by_role("region", name="Ended").get_by_role("listitem")).to_have_count(3)
+        ids = [server.post("/run", {"input": {"workflow": slow(600)}})["id"] for _ in range(4)]
+        expect(page.get_by_role("region", name="Running").get_by_role("article")).to_have_count(2)
+        expect(page.get_by_role("region", name="Waiting").get_by_role("listitem")).to_have_count(2)
+        expect(page.get_by_role("progressbar").first).not_to_have_attribute("aria-valuenow", "0")
+        assert axe_violations(page) == []
+        page.get_by_role("region", name="Running").get_by_role("button").first.click()
+        expect(page.get_by_role("region", name="Waiting").get_by_role("listitem")).to_have_count(1)
+        page.on("dialog", lambda dialog: dialog.accept())
+        page.get_by_role("button", name="Cancel all").click()
+        expect(page.get_by_role("region", name="Waiting")).to_have_count(0)
+        page.get_by_role("region", name="Running").get_by_role("link").last.click()
+        page.get_by_role("button", name="Cancel", exact=True).click()
+        expect(page.locator(".mark")).to_have_text("Cancelled")
+        for job_id in ids:
+            server.post(f"/cancel/{job_id}")
+        assert wrongs == []
+
+
+def test_a_failed_job_says_why_and_runs_again(server: Server, browser: Browser) -> None:
+    with opened(browser, server.url) as (page, wrongs):
+        page.get_by_role("link", name="Failed").click()
+        expect(page.get_by_role("region", name="Why it failed")).to_contain_text("node 1 (Nope)")
+        page.locator("summary").first.click()
+        expect(page.locator("pre").first).to_contain_text('"class_type": "Nope"')
+        assert axe_violations(page) == []
+        page.get_by_role("button", name="Retry").click()
+        expect(page.get_by_role("status")).to_contain_text(["", "Waits again"])
+        assert wrongs == []
+
+
+def test_a_finished_job_shows_its_pictures_and_where_the_time_went(server: Server, browser: Browser) -> None:
+    with opened(browser, server.url) as (page, wrongs):
+        page.get_by_role("link", name="Done").first.click()
+        expect(page.get_by_role("img", name="Phases")).to_be_visible()
+        thumbnail = page.locator(".tile img")
+        expect(thumbnail).to_be_visible()
+        assert page.evaluate("document.querySelector('.tile img').naturalWidth") == 96
+        assert wrongs == []
+
+
+def test_the_page_speaks_russian_in_the_light_on_a_phone(server: Server, browser: Browser) -> None:
+    options = {"viewport": PHONE, "locale": "ru-RU", "color_scheme": "light"}
+    with opened(browser, server.url, **options) as (page, wrongs):
+        expect(page.get_by_role("link", name="Галерея")).to_be_visible()
+        assert page.evaluate("document.documentElement.lang") == "ru"
+        assert overflow_pixels(page) == 0
+        assert axe_violations(page) == []
+        page.get_by_role("button", name="EN: English").click()
+        expect(page.get_by_role("link", name="Gallery")).to_be_visible()
+        page.reload()
+        expect(page.get_by_role("link", name="Gallery")).to_be_visible()
+        assert wrongs == []
+
+
+def test_a_one_time_link_signs_one_browser_in(tmp_path: Path, browser: Browser) -> None:
+    with serving(tmp_path, environ={"COMFYPIN_TOKEN": ""}) as server:
+        link = next(word for word in server.log.read_text().split() if "#link=" in word)
+        with opened(browser, link, is_signed_in=False) as (page, _):
+            expect(page.locator(".top")).to_be_visible()
+            assert "link=" not in page.url
+        with opened(browser, link, is_signed_in=False) as (page, _):
+            expect(page.get_by_role("alert")).to_contain_text("used already")
+
+
+def test_the_page_works_below_a_path_of_a_proxy(tmp_path: Path, browser: Browser) -> None:
+    with (
+        serving(tmp_path, "--root-path", "/tools/comfy", ready=False) as server,
+        opened(browser, f"{server.url}/tools/comfy") as (page, wrongs),
+    ):
+        assert page.url.startswith(f"{server.url}/tools/comfy/")
+        (cookie,) = page.context.cookies()
+        assert cookie["path"] == "/tools/comfy/"
+        expect(page.locator(".live-idle")).to_be_visible()
+        assert wrongs == []
+
+
+def test_the_whole_page_is_small(server: Server) -> None:
+    folder = Path(__file__).parents[2] / "src" / "comfypin" / "server" / "page"
+    total_bytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    assert total_bytes < 200_000
+    assert json.loads(json.dumps(server.get("/session")))["token_needed"] is True

@@ -1,0 +1,199 @@
+"""The page's gallery and lightbox, its forms, and the report of the machine, in a real browser."""
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.support.browser import PHONE, a_browser, axe_violations, opened, overflow_pixels
+from tests.support.server import Server, serving
+from tests.support.workflows import picture
+
+pytestmark = [pytest.mark.needs("chromium"), pytest.mark.xdist_group("page")]
+
+MANY = 10_000
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    home = tmp_path_factory.mktemp("gallery")
+    with serving(home, "--sync", str(home / "bucket")) as running:
+        for color in (0x335577, 0x774433, 0x557733):
+            running.post("/runsync", {"input": {"workflow": picture(color, size=96, prefix=f"sky{color}")}})
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with a_browser() as running:
+        yield running
+
+
+def test_outputs_are_a_wall_and_each_opens_alone(server: Server, browser: Browser) -> None:
+    with opened(browser, f"{server.url}/#/gallery") as (page, wrongs):
+        shots = page.locator(".shot")
+        expect(shots).to_have_count(3)
+        assert axe_violations(page) == []
+        shots.first.focus()
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("Enter")
+        lightbox = page.get_by_role("dialog")
+        expect(lightbox).to_contain_text("2/3")
+        assert axe_violations(page) == []
+        page.keyboard.press("ArrowRight")
+        expect(lightbox).to_contain_text("3/3")
+        page.keyboard.press("c")
+        page.keyboard.press("ArrowLeft")
+        expect(lightbox.locator("img.light-media")).to_have_count(2)
+        page.keyboard.press("+")
+        expect(lightbox.locator("img.is-zoomed")).to_have_count(2)
+        with page.expect_download() as download:
+            lightbox.get_by_role("link", name="Download").click()
+        assert download.value.suggested_filename.endswith(".png")
+        page.keyboard.press("Escape")
+        expect(lightbox).to_have_count(0)
+        assert wrongs == []
+
+
+def test_what_a_job_leaves_meanwhile_comes_to_the_front(server: Server, browser: Browser) -> None:
+    with opened(browser, f"{server.url}/#/gallery") as (page, wrongs):
+        shots = page.locator(".shot")
+        expect(shots.first).to_be_visible()
+        before = shots.count()
+        server.post("/runsync", {"input": {"workflow": picture(0x111111, size=96, prefix="fresh")}})
+        expect(shots).to_have_count(before + 1)
+        expect(shots.first).to_have_accessible_name("fresh_00001_.png, Own workflow")
+        page.get_by_role("searchbox").fill("fresh")
+        expect(shots).to_have_count(1)
+        page.get_by_role("searchbox").fill("nothing of the kind")
+        expect(page.get_by_text("Nothing found")).to_be_visible()
+        assert wrongs == []
+
+
+def test_a_workflow_runs_from_its_form_and_shows_its_picture(server: Server, browser: Browser) -> None:
+    with opened(browser, f"{server.url}/#/run", viewport=PHONE) as (page, wrongs):
+        form = page.get_by_role("form", name="demo")
+        expect(form).to_be_visible()
+        assert axe_violations(page) == []
+        assert overflow_pixels(page) == 0
+        form.get_by_label("Width").first.fill("64")
+        form.get_by_role("button", name="Run").click()
+        result = page.get_by_role("article").first
+        expect(result.get_by_text("Done")).to_be_visible()
+        expect(result.locator(".tile img")).to_be_visible()
+        assert axe_violations(page) == []
+        assert wrongs == []
+
+
+def test_a_table_of_values_is_a_batch(server: Server, browser: Browser) -> None:
+    with opened(browser, f"{server.url}/#/run") as (page, wrongs):
+        drop(page, json.dumps(picture(1)), "mine.json")
+        form = page.get_by_role("form", name="mine.json")
+        form.get_by_text("Batch", exact=True).click()
+        form.get_by_label("Table of values").fill("width,height\n64,32\n48,24\n32,16")
+        form.get_by_role("button", name="Run 3 times").click()
+        expect(page.get_by_role("article").get_by_text("Done")).to_have_count(3)
+        sizes = {(one["width"], one["height"]) for one in server.get("/outputs?limit=3")["outputs"]}
+        assert sizes == {(64, 32), (48, 24), (32, 16)}
+        form.get_by_label("Table of values").fill("nonsense\n1")
+        form.get_by_role("button", name="Run").click()
+        expect(page.get_by_text("The table's column nonsense is not an input").first).to_be_visible()
+        assert wrongs == []
+
+
+def test_a_foreign_workflow_is_checked_and_what_is_missing_is_named(server: Server, browser: Browser) -> None:
+    foreign = {
+        "nodes": [
+            {
+                **{"id": 1, "type": "FaceDetailer", "pos": [0, 0], "mode": 0},
+                **{"inputs": [], "outputs": [], "widgets_values": []},
+                "properties": {"cnr_id": "comfyui-impact-pack", "ver": "8.1.0"},
+            },
+        ],
+        "links": [],
+        "version": 0.4,
+    }
+    with opened(browser, f"{server.url}/#/run") as (page, wrongs):
+        drop(page, json.dumps(foreign), "face.json")
+        expect(page.get_by_text("Cannot run here as it stands")).to_be_visible()
+        expect(page.get_by_text("comfyui-impact-pack").first).to_be_visible()
+        assert axe_violations(page) == []
+        assert wrongs == []
+
+
+def test_a_picture_with_its_workflow_in_it_runs_again(server: Server, browser: Browser) -> None:
+    made = server.get_bytes("/" + server.get("/outputs?text=sky&limit=1")["outputs"][0]["href"])
+    with opened(browser, f"{server.url}/#/run") as (page, wrongs):
+        page.locator(".drop input[type=file]").set_input_files(
+            {"name": "made.png", "mimeType": "image/png", "buffer": made}
+        )
+        expect(page.get_by_text("Runs on this server")).to_be_visible()
+        page.get_by_role("form", name="made.png").get_by_role("button", name="Run").click()
+        expect(page.get_by_role("article").get_by_text("Done")).to_be_visible()
+        assert wrongs == []
+
+
+def test_the_system_says_what_it_has_and_owes(server: Server, browser: Browser) -> None:
+    with opened(browser, f"{server.url}/#/system") as (page, wrongs):
+        sync = page.get_by_role("region", name="Sync")
+        expect(sync).to_contain_text(str(server.home / "bucket"))
+        expect(page.get_by_role("region", name="Release")).to_contain_text("demo")
+        expect(page.get_by_role("img", name="Jobs ended")).to_be_visible()
+        assert axe_violations(page) == []
+        assert wrongs == []
+
+
+def test_the_description_of_the_api_needs_no_other_host(server: Server, browser: Browser) -> None:
+    with opened(browser, server.url) as (page, wrongs):
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(f"{server.url}/docs")
+        page.get_by_text("/workflow-check").click()
+        expect(page.get_by_text("curl").first).to_be_visible()
+        assert all(url.startswith(server.url) for url in asked)
+        assert axe_violations(page) == []
+        assert wrongs == []
+
+
+def test_ten_thousand_outputs_keep_the_page_small(tmp_path: Path, browser: Browser) -> None:
+    with serving(tmp_path) as server:
+        server.post("/runsync", {"input": {"workflow": picture(7, size=96)}})
+        with sqlite3.connect(tmp_path / "state" / "jobs.sqlite") as database:
+            columns = [row[1] for row in database.execute("PRAGMA table_info(job_outputs)")][3:]
+            copied = ", ".join(name for name in columns if name != "position")
+            database.execute(
+                "WITH RECURSIVE counted(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM counted WHERE n < ?) "
+                f"INSERT INTO job_outputs (job_id, made_at, position, {copied}) "
+                f"SELECT job_id, made_at, counted.n, {copied} FROM job_outputs, counted",
+                (MANY,),
+            )
+        with opened(browser, f"{server.url}/#/gallery") as (page, wrongs):
+            expect(page.locator(".shot").first).to_be_visible()
+            most_tiles = page.evaluate(SCROLL_DOWN, MANY)
+            assert most_tiles < 400
+            assert wrongs == []
+
+
+# Scrolls until all outputs were loaded, and returns the most tiles that there were at once.
+SCROLL_DOWN = """async (many) => {
+  let most = 0, still = 0, height = 0;
+  while (still < 60) {
+    scrollTo(0, document.documentElement.scrollHeight);
+    await new Promise((done) => setTimeout(done, 20));
+    most = Math.max(most, document.querySelectorAll('.shot').length);
+    const now = document.documentElement.scrollHeight;
+    still = now === height ? still + 1 : 0;
+    height = now;
+  }
+  return most;
+}"""
+
+
+def drop(page: Page, text: str, name: str) -> None:
+    """Choose a file for the page to check."""
+    page.locator(".drop input[type=file]").set_input_files(
+        {"name": name, "mimeType": "application/json", "buffer": text.encode()}
+    )
