@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import os
+import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -161,7 +162,9 @@ async def test_a_path_that_a_node_says_as_text_is_delivered(odd: Worker) -> None
 @names
 async def test_an_absolute_name_inside_the_output_folder_is_delivered(odd: Worker) -> None:
     output = await odd.run("24-output-elsewhere/absolute.json")
-    assert [(image["subfolder"], image["filename"]) for image in output["images"]] == [("od", "d_00001.png")]
+    [image] = output["images"]
+    assert image["subfolder"] == "od"
+    assert re.fullmatch(r"d_\d{5}\.png", image["filename"]), "the numbers of a worker count up"
     assert output["warnings"] == []
 
 
