@@ -50,6 +50,7 @@ def test_the_wheel_holds_both_packages_and_the_demo_and_nothing_else(built: Path
     assert {"comfypin/data/workflows/demo.json", "comfypin/data/workflows/demo.png"} <= set(names)
     assert "comfypin/data/lockfiles/comfy-demo.lock.json" in names
     assert "comfypin/py.typed" in names
+    assert {"comfypin/server/page/index.html", "comfypin/server/page/vendor/htm-preact.js"} <= set(names)
 
 
 def test_the_installed_command_runs_the_demo(python: Path, tmp_path: Path) -> None:
