@@ -56,11 +56,14 @@ function Tile({ tile, height, onOpen, isFocused, onFocus }) {
   const [isBroken, setBroken] = useState(false);
   const element = useRef(null);
   useLayoutEffect(() => { if (isFocused && document.activeElement !== element.current) element.current.focus({ preventScroll: false }); }, [isFocused]);
+  const picture = useRef(null);
+  // A picture that scrolled past before it came is not waited for: it would keep its place in the browser's memory.
+  useLayoutEffect(() => () => { if (picture.current) picture.current.removeAttribute("src"); }, []);
   const isPicture = output.thumbnail && !isBroken;
   return html`<button type="button" ref=${element} class="shot" style=${{ width: `${height * shape}px`, height: `${height}px` }}
     aria-label=${`${output.filename}, ${output.workflow || t("own workflow")}`} onClick=${() => onOpen(index)} onFocus=${() => onFocus(index)}>
     ${isPicture
-      ? html`<img src=${address(output.thumbnail)} alt="" decoding="async" draggable=${false} onError=${() => setBroken(true)} />`
+      ? html`<img ref=${picture} src=${address(output.thumbnail)} alt="" decoding="async" draggable=${false} onError=${() => setBroken(true)} />`
       : html`<span class="tile-card"><${Icon} name=${kindIcon[output.kind] || "file"} /><span class="ellipsis">${output.filename}</span><span class="dim small">${bytes(output.size_bytes)}</span></span>`}
     ${output.kind === "video" && isPicture && html`<span class="shot-kind"><${Icon} name="video" /></span>`}
   </button>`;
