@@ -31,6 +31,7 @@ export function Lightbox({ outputs, index, onMove, onClose }) {
   const [zoom, setZoom] = useState(1);
   const [offset, setOffset] = useState({ x: 0, y: 0 });
   const [pinned, setPinned] = useState(null); // compared with
+  const finger = useRef(null); // where it touched
   useEffect(() => { dialog.current.showModal(); dialog.current.focus(); return () => dialog.current && dialog.current.close(); }, []);
   useLayoutEffect(() => { setZoom(1); setOffset({ x: 0, y: 0 }); }, [index]);
   // The next one is ready before it is asked for.
@@ -52,6 +53,13 @@ export function Lightbox({ outputs, index, onMove, onClose }) {
     if (act) { event.preventDefault(); event.stopPropagation(); act(); }
   }
   function wheel(event) { event.preventDefault(); zoomBy(event.deltaY < 0 ? 1.2 : 1 / 1.2); }
+  // A finger that wipes to the side moves on, unless it drags a picture that is zoomed.
+  function touch(event) { finger.current = event.pointerType === "touch" && zoom === 1 ? event.clientX : null; }
+  function lift(event) {
+    const by = finger.current === null ? 0 : event.clientX - finger.current;
+    finger.current = null;
+    if (Math.abs(by) > 60) move(by < 0 ? 1 : -1);
+  }
   async function again() { if (await runAgain(output.job_id)) { onClose(); location.hash = "#/queue"; } }
   return html`<dialog class="light" ref=${dialog} tabindex="-1" aria-label=${output.filename} onKeyDown=${press} onCancel=${(event) => { event.preventDefault(); onClose(); }}>
     <header class="light-top">
@@ -66,7 +74,7 @@ export function Lightbox({ outputs, index, onMove, onClose }) {
         <${IconButton} icon="close" label=${t("close")} onClick=${onClose} />
       </div>
     </header>
-    <div class=${`light-stage ${pinned ? "is-split" : ""}`} onWheel=${wheel} onDblClick=${() => (zoom > 1 ? zoomBy(0) : zoomBy(2.5))}>
+    <div class=${`light-stage ${pinned ? "is-split" : ""}`} onWheel=${wheel} onPointerDown=${touch} onPointerUp=${lift} onDblClick=${() => (zoom > 1 ? zoomBy(0) : zoomBy(2.5))}>
       ${pinned && html`<figure class="light-half"><${Media} output=${pinned} zoom=${zoom} offset=${offset} onPan=${setOffset} /><figcaption>${pinned.filename} <code>${shortId(pinned.job_id)}</code></figcaption></figure>`}
       <figure class="light-half"><${Media} key=${output.href} output=${output} zoom=${zoom} offset=${offset} onPan=${setOffset} />${pinned && html`<figcaption>${output.filename} <code>${shortId(output.job_id)}</code></figcaption>`}</figure>
       <${IconButton} icon="left" className="light-left" label=${t("newer")} disabled=${index === 0} onClick=${() => move(-1)} />
