@@ -88,6 +88,25 @@ def test_a_workflow_runs_from_its_form_and_shows_its_picture(server: Server, bro
         assert wrongs == []
 
 
+def test_everything_on_the_way_to_a_picture_goes_by_keyboard(server: Server, browser: Browser) -> None:
+    with opened(browser, server.url) as (page, wrongs):
+        page.locator(".brand").focus()
+        page.keyboard.press("3")
+        expect(page.get_by_role("form", name="demo")).to_be_visible()
+        page.get_by_role("form", name="demo").get_by_label("Width").first.focus()
+        page.keyboard.press("ControlOrMeta+a")
+        page.keyboard.type("80")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("article").get_by_text("Done")).to_be_visible()
+        page.get_by_role("article").get_by_role("link").first.focus()
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("heading", name="demo", level=1)).to_be_visible()
+        page.keyboard.press("1")
+        page.keyboard.press("/")
+        expect(page.get_by_role("searchbox")).to_be_focused()
+        assert wrongs == []
+
+
 def test_a_table_of_values_is_a_batch(server: Server, browser: Browser) -> None:
     with opened(browser, f"{server.url}/#/run") as (page, wrongs):
         drop(page, json.dumps(picture(1)), "mine.json")
