@@ -146,6 +146,24 @@ def test_the_page_works_below_a_path_of_a_proxy(tmp_path: Path, browser: Browser
         assert wrongs == []
 
 
+def test_a_browsers_own_prompt_opens_the_description_of_the_api(server: Server, browser: Browser) -> None:
+    asked = {"username": "anybody", "password": TOKEN}
+    with opened(browser, f"{server.url}/docs", is_signed_in=False, http_credentials=asked) as (page, wrongs):
+        expect(page.get_by_text("/runsync")).to_be_visible()
+        assert wrongs == []
+
+
+def test_without_a_token_the_page_opens_at_once(tmp_path: Path, browser: Browser) -> None:
+    environ = {"COMFYPIN_TOKEN": ""}
+    with (
+        serving(tmp_path, "--no-auth", environ=environ, ready=False) as server,
+        opened(browser, server.url, is_signed_in=False) as (page, wrongs),
+    ):
+        expect(page.locator(".live-idle")).to_be_visible()
+        expect(page.get_by_role("button", name="Sign out")).to_have_count(0)
+        assert wrongs == []
+
+
 def test_all_of_the_page_is_sent_in_less_than_a_hundred_kilobytes() -> None:
     page_files = load_page_files()
     assert {"index.html", "docs.html", "app.js", "style.css", "vendor/htm-preact.js"} <= set(page_files)
