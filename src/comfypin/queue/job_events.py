@@ -176,4 +176,6 @@ class JobEvents:
             return None
         after = int(number)
         is_complete = not self._kept or after >= self._kept[0].id - 1 or len(self._kept) < (self._kept.maxlen or 0)
-        return after if after <= self._number and is_complete else None
+        # More than a follower may keep unread would cut it off at once, each time that it comes back.
+        is_near = self._number - after < _UNREAD_EVENTS // 2
+        return after if after <= self._number and is_complete and is_near else None

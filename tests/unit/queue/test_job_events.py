@@ -85,3 +85,14 @@ def test_the_newest_preview_of_a_job_is_kept_until_it_ends() -> None:
     assert preview.data == {"data_base64": "new"}
     events.publish("ended", "a")
     assert events.newest_preview("a") is None
+
+
+async def test_who_missed_more_than_may_wait_unread_begins_anew_instead_of_being_cut_off_for_ever() -> None:
+    events = JobEvents()
+    seen = events.wire_id(events.publish("accepted", "a"))
+    for number in range(1200):
+        events.publish("ended", str(number))
+    assert events.after(seen) is None
+    with events.subscribe(None, after=events.after(events.wire_id(events.publish("accepted", "b")))) as following:
+        events.publish("accepted", "c")
+        assert (await anext(following)).job_id == "c"
