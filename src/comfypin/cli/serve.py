@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from comfypin.cli.common import add_job_model_flags, open_job_models, read_release
 from comfypin.cli.flag_values import whole_number
 from comfypin.errors import UsageError
+from comfypin.process_memory import give_back_large_blocks
 from comfypin.settings.environment import Settings
 from comfypin.settings.server import ServerSettings
 
@@ -131,6 +132,7 @@ def execute(arguments: argparse.Namespace) -> int:
     console.configure_service_logging(as_json=arguments.json or not sys.stderr.isatty(), verbose=arguments.verbose)
     settings: Settings = arguments.settings
     lock = read_release(arguments.lock, settings)
+    give_back_large_blocks()
     asyncio.run(_run_server(arguments, lock, settings))
     return 0
 

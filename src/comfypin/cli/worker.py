@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from comfypin.cli.common import add_job_model_flags, open_job_models, read_release
 from comfypin.errors import UsageError
+from comfypin.process_memory import give_back_large_blocks
 
 if TYPE_CHECKING:
     from comfypin.jobs.handler import Handler
@@ -70,6 +71,7 @@ def execute(arguments: argparse.Namespace) -> int:
 
     # Collectors of logs parse JSON; a person at a terminal reads lines.
     console.configure_service_logging(as_json=arguments.json or not sys.stderr.isatty(), verbose=arguments.verbose)
+    give_back_large_blocks()
     settings = arguments.settings
     metrics_port = arguments.metrics_port or settings.server.metrics_port
     lock = read_release(arguments.lock, settings)
