@@ -158,13 +158,22 @@ class JobEvents:
         return self._newest_previews.get(job_id)
 
     @property
+    def newest_number(self) -> int:
+        """Return the number of the newest event; 0 if there was none."""
+        return self._number
+
+    @property
     def newest_wire_id(self) -> str:
         """Return the id of the newest event, as clients see it."""
-        return f"{self._boot}-{self._number}"
+        return self.wire_id_of(self._number)
 
     def wire_id(self, event: JobEvent) -> str:
-        """Return the event's id as clients see it: with this life of the server in front."""
-        return f"{self._boot}-{event.id}"
+        """Return the event's id as clients see it."""
+        return self.wire_id_of(event.id)
+
+    def wire_id_of(self, number: int) -> str:
+        """Return an event's number as clients see it: with this life of the server in front."""
+        return f"{self._boot}-{number}"
 
     def after(self, wire_id: str | None) -> int | None:
         """Return the number to resume after, or None if the id is another life's or its next events are gone.

@@ -23,6 +23,7 @@ class JobFilter:
     workflow: str | None = None
     release: str | None = None
     text: str | None = None
+    job_id: str | None = None
     before: int | None = None
     limit: int = 50
 
@@ -47,9 +48,12 @@ def listing_query(job_filter: JobFilter) -> tuple[str, list[object]]:
         if wanted is not None:
             conditions.append(f"{column} = ?")
             values.append(wanted)
+    if job_filter.job_id is not None:
+        conditions.append("j.id = ?")
+        values.append(job_filter.job_id)
     if job_filter.text:
-        # `instr`, not LIKE: the texts are in lower case already, in all alphabets, and need no escapes.
-        conditions.append("(instr(d.texts, ?) OR instr(lower(COALESCE(d.workflow, '')), ?) OR instr(j.id, ?))")
+        # `instr`, not LIKE: it needs no escapes. The texts are folded already; SQLite's `lower` knows ASCII alone.
+        conditions.append("(instr(d.texts, ?) OR instr(casefold(d.workflow), ?) OR instr(lower(j.id), ?))")
         values.extend([job_filter.text.casefold()] * 3)
     if job_filter.before is not None:
         conditions.append("j.number < ?")

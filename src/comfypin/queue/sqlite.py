@@ -67,6 +67,7 @@ class JobStore:
             database_path.touch(mode=0o600)
             self._inode = database_path.stat().st_ino
             self._connection = sqlite3.connect(database_path, isolation_level=None, check_same_thread=False)
+            self._connection.create_function("casefold", 1, _casefold, deterministic=True)
             for pragma in (
                 # Must be set before the first table is made: pruning gives pages back to a small disk.
                 "auto_vacuum = INCREMENTAL",
@@ -172,8 +173,9 @@ class JobStore:
         return [(str(shape), max(0.0, float(run_s))) for shape, run_s in reversed(found_rows)]
 
     async def had_secrets(self, job_id: str) -> bool:
-        """Return whether the job came with secrets, which are removed when it ends."""
-        return bool((await self._run_query("SELECT secret FROM jobs WHERE id = ?", job_id))[0][0])
+        """Return whether the job came with secrets, which are removed when it ends; yes if it is not in the file."""
+        found_rows = await self._run_query("SELECT secret FROM jobs WHERE id = ?", job_id)
+        return not found_rows or bool(found_rows[0][0])
 
     async def pending_jobs(self) -> list[JobRow]:
         """Return the jobs that have not ended, in order of arrival."""
@@ -323,6 +325,10 @@ class JobStore:
 
     async def _on_thread(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+def _casefold(text: str | None) -> str | None:
+    return None if text is None else text.casefold()
 
 
 def _failure_reason(sqlite_error: Exception) -> str:

@@ -1,5 +1,6 @@
 """Server-sent events of all jobs: where they stand when a client connects, then what happens, while it reads."""
 
+import asyncio
 import json
 import time
 from collections import OrderedDict
@@ -14,14 +15,46 @@ from comfypin.server.job_views import JobViews
 _PROGRESS_EVERY_S = 0.25
 _KEEP_ALIVE_S = 15.0
 _KEPT_FRAMES = 256
+_SNAPSHOT_SHARED_S = 0.5
 
 
 class FrameCache:
-    """Frames of the newest events: all followers are sent the same bytes, so each event is put into words once."""
+    """Frames of the newest events: all followers are sent the same bytes, so each event is put into words once.
+
+    Followers that come together share a snapshot, too: it takes long if thousands of jobs wait.
+    """
 
     def __init__(self, views: JobViews) -> None:
         self.views = views
         self._frames: OrderedDict[int, bytes] = OrderedDict()
+        self._snapshot: asyncio.Task[bytes] | None = None
+        self._snapshot_number = 0
+        self._snapshot_begun_s = 0.0
+
+    async def snapshot_frame(self, events: JobEvents) -> tuple[str, bytes]:
+        """Return a snapshot no older than this call, and the id of the event after which to go on.
+
+        Raises `JobsNotStored`.
+        """
+        asked_after = events.newest_number
+        while True:
+            if self._snapshot is None or (self._snapshot.done() and not self._is_usable(self._snapshot, asked_after)):
+                self._snapshot_number, self._snapshot_begun_s = events.newest_number, time.monotonic()
+                self._snapshot = asyncio.create_task(self._make_snapshot(events.newest_wire_id))
+            number, wire_id = self._snapshot_number, events.wire_id_of(self._snapshot_number)
+            # Others may wait for it when this follower goes.
+            frame = await asyncio.shield(self._snapshot)
+            if number >= asked_after:
+                return wire_id, frame
+
+    def _is_usable(self, snapshot: asyncio.Task[bytes], asked_after: int) -> bool:
+        is_young = time.monotonic() - self._snapshot_begun_s < _SNAPSHOT_SHARED_S
+        is_made = not snapshot.cancelled() and snapshot.exception() is None
+        return is_young and is_made and self._snapshot_number >= asked_after
+
+    async def _make_snapshot(self, wire_id: str) -> bytes:
+        shown = await self.views.snapshot()
+        return await asyncio.to_thread(format_event, "snapshot", shown, wire_id)
 
     def frame_of(self, event: JobEvent, wire_id: str) -> bytes:
         """Return the frame that tells of an event, with the state of the queue beside it if that changed."""
@@ -72,11 +105,19 @@ class EventStream:
 
     async def frames(self) -> AsyncIterator[bytes]:
         """Yield frames until the client goes. One that reads too slowly is cut off, and may come back."""
-        with self._events.subscribe(None, after=self._after, with_previews=self._with_previews) as following:
+        after, snapshot = self._after, None
+        if after is None:
             try:
-                if self._after is None:
-                    newest_id = self._events.newest_wire_id
-                    yield format_event("snapshot", await self._frames.views.snapshot(), newest_id)
+                wire_id, snapshot = await self._frames.snapshot_frame(self._events)
+            except JobsNotStored:
+                return
+            after = self._events.after(wire_id)
+            if after is None:  # so much has happened meanwhile that it would be cut off at once
+                return
+        with self._events.subscribe(None, after=after, with_previews=self._with_previews) as following:
+            if snapshot is not None:
+                yield snapshot
+            try:
                 async for frame in self._follow(following):
                     yield frame
             except (FollowerTooSlow, JobsNotStored):

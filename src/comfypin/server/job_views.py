@@ -1,5 +1,6 @@
 """Looks up jobs for lists, pages and events: those in memory as they are now, the rest from the disk."""
 
+import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -52,12 +53,8 @@ class JobViews:
     async def snapshot(self) -> dict[str, JsonValue]:
         """Return all jobs that wait or run, in order, then the newest that ended. Raises `JobsNotStored`."""
         ended, _ = await self.page(JobFilter(states=_ENDED_STATES, limit=_NEWEST_ENDED))
-        ends_in_s = self._queue.ends_in_s()
-        places = self._waiting_places()
-        pending: list[JsonValue] = [
-            self._summary_of(live_job, places.get(live_job.row.id), ends_in_s)
-            for live_job in self._queue.list_pending()
-        ]
+        # In a thread: thousands of jobs may wait.
+        pending = await asyncio.to_thread(self._pending_summaries)
         return {"jobs": [*pending, *ended], "queue": self.queue_summary()}
 
     def queue_summary(self) -> dict[str, JsonValue]:
@@ -81,7 +78,7 @@ class JobViews:
         return {**summary, "input": _shorten(job_input) or None, "output": output, "timing": timing}
 
     async def _ended_summary(self, row: JobRow) -> dict[str, JsonValue]:
-        found = await self._queue.list_jobs(JobFilter(text=row.id, limit=1))
+        found = await self._queue.list_jobs(JobFilter(job_id=row.id, limit=1))
         return job_summary(row, found[0].description, found[0].end) if found else {"id": row.id, "status": row.state}
 
     def _summary_of(
@@ -95,6 +92,14 @@ class JobViews:
             position=position,
             ends_in_s=ends_in_s.get(live_job.row.id),
         )
+
+    def _pending_summaries(self) -> list[JsonValue]:
+        ends_in_s = self._queue.ends_in_s()
+        places = self._waiting_places()
+        return [
+            self._summary_of(live_job, places.get(live_job.row.id), ends_in_s)
+            for live_job in self._queue.list_pending()
+        ]
 
     def _waiting_places(self) -> dict[str, int]:
         waiting = [

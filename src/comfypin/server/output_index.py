@@ -200,7 +200,7 @@ def _conditions(wanted: OutputFilter) -> tuple[list[str], list[object]]:
             conditions.append(f"{column} IN ({', '.join('?' * len(several))})")
             values += several
     if wanted.text:
-        conditions.append("(instr(d.texts, ?) OR instr(lower(o.filename), ?) OR instr(o.job_id, ?))")
+        conditions.append("(instr(d.texts, ?) OR instr(casefold(o.filename), ?) OR instr(lower(o.job_id), ?))")
         values += [wanted.text.casefold()] * 3
     return conditions, values
 
