@@ -37,7 +37,10 @@ DONE_HERE_ONLY = {"name with folder", "b64 url-safe no pad", "UI format", "E wor
 ONE_INVALID = "one of two outputs invalid"
 KEYS = {"BUCKET_ACCESS_KEY_ID": ACCESS_KEY, "BUCKET_SECRET_ACCESS_KEY": SECRET_KEY}
 
-pytestmark = pytest.mark.skipif(not CASES, reason="the recorded cases lie beside a checkout of ours")
+pytestmark = [
+    pytest.mark.skipif(not CASES, reason="the recorded cases lie beside a checkout of ours"),
+    pytest.mark.xdist_group("worker-comfyui"),  # each answer is asked for once, not once a process
+]
 
 
 @pytest.fixture(scope="module")
