@@ -1,5 +1,6 @@
 """plan, apply and destroy against a RunPod that keeps state and checks every request by RunPod's own OpenAPI."""
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -337,3 +338,35 @@ def test_a_slow_answer_is_given_up_and_asked_for_again(runpod: FakeRunPod) -> No
     runpod.faults.append(Fault("GET", "/v2/pods", delay_s=1, times=99))
     with pytest.raises(ApiUnreachable, match="it sent nothing for too long"):
         api.list_resources("pod")
+
+
+def test_what_is_on_later_pages_of_a_list_is_found_and_removed(api: ManagementApi, runpod: FakeRunPod) -> None:
+    applied(api)
+    ours = dict(runpod.state["templates"])
+    template = next(iter(ours.values()))
+    # Ours come last, on the fifth page.
+    others = {f"other{number}": {**template, "id": f"other{number}", "name": f"other-{number}"} for number in range(8)}
+    runpod.state["templates"] = others | runpod.state["templates"]
+    assert [item["id"] for item in api.list_resources("template")] == [*others, *ours]
+    writes = len(runpod.writes)
+    applied(api)
+    assert len(runpod.writes) == writes, "nothing is made twice"
+
+
+@pytest.mark.parametrize("cursor", ["same", "counting"])
+def test_pages_without_an_end_are_no_list(runpod: FakeRunPod, cursor: str) -> None:
+    asked = itertools.count()
+
+    def page(_answer: Any, collection: str, _query: Any) -> dict[str, Any]:
+        next_cursor = cursor if cursor == "same" else str(next(asked))
+        return {collection: [], "pagination": {"hasNextPage": True, "nextCursor": next_cursor}}
+
+    runpod._page = page  # type: ignore[method-assign]
+    with pytest.raises(ApiUnreachable, match="the pages of the answer do not end"):
+        ManagementApi(key=KEY, base_url=runpod.url, sleep=lambda _s: None).list_resources("pod")
+
+
+def test_an_answer_that_is_not_paged_is_the_whole_list(runpod: FakeRunPod, api: ManagementApi) -> None:
+    applied(api)
+    runpod._page = lambda answer, _collection, _query: answer  # type: ignore[method-assign]
+    assert {item["name"] for item in api.list_resources("pod")} == {"comfypin-shop-desk"}

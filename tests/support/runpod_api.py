@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
@@ -83,6 +84,7 @@ class FakeRunPod:
         self.faults: deque[Fault] = deque()
         self.run_job: Callable[[dict[str, Any]], dict[str, Any]] = lambda _input: {"status": "COMPLETED", "output": {}}
         self.worker_states: list[str] = ["IDLE"]
+        self.page_size = 2  # as the real one pages, but so that few resources are many pages
         self._ids = itertools.count(1)
         self._lock = threading.Lock()
         fake = self
@@ -116,11 +118,13 @@ class FakeRunPod:
 
     # -- the API ---------------------------------------------------------------------------------------------------
 
-    def answer(self, method: str, path: str, body: Any) -> tuple[int, Any]:
+    def answer(self, method: str, path: str, body: Any, query: str = "") -> tuple[int, Any]:
         with self._lock:
             if path.startswith("/job/"):
                 return self._job(method, path, body)
             status, answer = self._manage(method, path, body)
+            if method == "GET" and path in _COLLECTIONS:
+                answer = self._page(answer, _COLLECTIONS[path], dict(parse_qsl(query)))
             self._check_answer(method, path, status, answer)
             return status, answer
 
@@ -149,6 +153,13 @@ class FakeRunPod:
             del items[identifier]
             return 204, None
         return 200, items[identifier]
+
+    def _page(self, answer: dict[str, Any], collection: str, query: dict[str, str]) -> dict[str, Any]:
+        size, begin = min(int(query.get("limit", self.page_size)), self.page_size), int(query.get("cursor", "0"))
+        end = begin + size
+        has_more = end < len(answer[collection])
+        pagination = {"hasNextPage": has_more, "nextCursor": str(end) if has_more else None}
+        return {**answer, collection: answer[collection][begin:end], "pagination": pagination}
 
     def _create(self, base: str, collection: str, body: Any) -> tuple[int, Any]:
         if errors := self._request_errors("post", base, body):
@@ -313,14 +324,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         fake = self.server_state
         length = int(self.headers.get("Content-Length") or 0)
         raw = self.rfile.read(length)
-        path = self.path.split("?")[0]
+        path, _, query = self.path.partition("?")
         fake.log.append((self.command, path))
         fault = self._fault(path)
         if fault is not None and not fault.after_acting:
             return self._break(fault)
         if self.headers.get("Authorization") != f"Bearer {KEY}":
             return self._send(*_problem(401, "Unauthorized", "missing or invalid bearer token"))
-        status, answer = fake.answer(self.command, path, json.loads(raw) if raw else None)
+        status, answer = fake.answer(self.command, path, json.loads(raw) if raw else None, query)
         if fault is not None:
             return self._break(fault)
         return self._send(status, answer)

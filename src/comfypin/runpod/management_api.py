@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
+from urllib.parse import urlencode
 
 from comfypin.http.client import HttpClient, HttpTransport
 from comfypin.http.deadline import Deadline
@@ -41,6 +42,8 @@ API_RETRIES = RetryPolicy(retries=4, base_s=1.0, longest_s=60.0, longest_asked_s
 _REQUEST_S = 180.0
 _LONGEST_WAIT_S = 60.0
 _MAX_BODY_BYTES = 64 << 20
+_PAGE_SIZE = 1000
+_MOST_PAGES = 1000
 
 Resource = dict[str, object]
 
@@ -74,17 +77,21 @@ class ManagementApi:
     client: HttpClient = field(default_factory=lambda: HttpClient(transport=HttpTransport(timeout_s=60.0)))
 
     def list_resources(self, resource_kind: ResourceKind) -> list[Resource]:
-        """Return all of the account's resources of one kind."""
-        response_json = self.send_request("GET", RESOURCE_PATHS[resource_kind])
-        resources = response_json.get(_LIST_FIELDS[resource_kind]) if isinstance(response_json, dict) else None
-        if not isinstance(resources, list) or not all(
-            isinstance(resource, dict) and "id" in resource for resource in resources
-        ):
-            raise ApiUnreachable(
-                request=f"GET {RESOURCE_PATHS[resource_kind]}",
-                reason=f"the answer holds no list {_LIST_FIELDS[resource_kind]!r}",
-            )
-        return resources
+        """Return all of the account's resources of one kind, of as many pages as there are."""
+        request_path, found = RESOURCE_PATHS[resource_kind], list[Resource]()
+        cursors: list[str] = []
+        while True:
+            query = {"limit": str(_PAGE_SIZE), **({"cursor": cursors[-1]} if cursors else {})}
+            response_json = self.send_request("GET", f"{request_path}?{urlencode(query)}")
+            found += _read_page(response_json, request_path, _LIST_FIELDS[resource_kind])
+            cursor = _next_cursor(response_json)
+            if cursor is None:
+                # A resource that was made meanwhile may have moved others to the next page: each counts once.
+                return list({str(resource["id"]): resource for resource in found}.values())
+            # Half a list would be taken for the whole account, and what is not in it for what is not there.
+            if cursor in cursors or len(cursors) == _MOST_PAGES:
+                raise ApiUnreachable(request=f"GET {request_path}", reason="the pages of the answer do not end")
+            cursors.append(cursor)
 
     def create_resource(self, resource_kind: ResourceKind, request_body: Mapping[str, object]) -> Resource:
         """Make a resource, once: after an answer that got lost, the name is looked up before another try."""
@@ -219,6 +226,24 @@ class _RetryableFailure(Exception):
         self.failure = failure
         self.retry_after_s = retry_after_s
         self.may_have_happened = may_have_happened
+
+
+def _read_page(response_json: object, request_path: str, field_name: str) -> list[Resource]:
+    resources = response_json.get(field_name) if isinstance(response_json, dict) else None
+    if not isinstance(resources, list) or not all(
+        isinstance(resource, dict) and "id" in resource for resource in resources
+    ):
+        raise ApiUnreachable(request=f"GET {request_path}", reason=f"the answer holds no list {field_name!r}")
+    return resources
+
+
+def _next_cursor(response_json: object) -> str | None:
+    """Return where the next page begins; None after the last, and for an answer that is not paged."""
+    pagination = response_json.get("pagination") if isinstance(response_json, dict) else None
+    if not isinstance(pagination, dict) or not pagination.get("hasNextPage"):
+        return None
+    cursor = pagination.get("nextCursor")
+    return cursor if isinstance(cursor, str) and cursor else None
 
 
 def _require_resource(response_json: object, request_line: str) -> Resource:

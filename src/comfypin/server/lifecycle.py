@@ -146,6 +146,9 @@ def open_sockets(host_name: str, ports: Sequence[int]) -> list[socket.socket]:
             raise PortUnusable(
                 address=f"{host_name}:{port}", reason=getattr(error, "strerror", None) or str(error)
             ) from error
+        # Connections inherit it. asyncio sets it only for sockets that name TCP as their protocol, which these do not:
+        # each answer's body would wait 40 ms for the client's kernel to acknowledge its head.
+        listening_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # The engine is a child process: it must not keep the port open after us.
         listening_socket.set_inheritable(False)
         sockets.append(listening_socket)

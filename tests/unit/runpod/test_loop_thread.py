@@ -24,6 +24,7 @@ def test_a_wait_that_a_signal_ends_lets_the_coroutine_clean_up() -> None:
 
     async def work() -> None:
         try:
+            await asyncio.sleep(0.1)  # until the main thread waits
             # A real signal: it ends the wait for a lock at once, which a flag in the interpreter does not.
             signal.pthread_kill(main_thread, signal.SIGUSR1)
             await asyncio.sleep(60)
