@@ -141,6 +141,8 @@ def test_an_overflow_of_the_kernels_queue_loses_nothing(tmp_path: Path) -> None:
     (folder / "first").write_bytes(b"1")
     eventually((bucket / "first").exists)
     syncer.send_signal(signal.SIGSTOP)
+    # A signal takes a moment: until it is stopped, it empties the queue.
+    eventually(lambda: Path(f"/proc/{syncer.pid}/stat").read_text().rpartition(") ")[2][0] == "T")
     # To open for writing and to close is an event, without a byte; two names, or the kernel folds equal events.
     for _ in range(limit // 2 + 100):
         (folder / "sub" / "many.bin").open("ab").close()

@@ -62,7 +62,9 @@ class JobEndings:
         end_change = job_changes.job_ended(live_job.row.id, end_state, ended_at, output=output_text, error=stored_error)
         end = describe_end(job_output)
         owed = self._webhooks.final_changes(live_job.row.id, job_output)
-        await self._store.write_until_done(end_change, end_described(live_job.row.id, end), *owed)
+        await self._store.write_until_done(
+            end_change, end_described(live_job.row.id, end), *self._store.changes_beside(live_job.row.id), *owed
+        )
         live_job.row = replace(live_job.row, state=end_state, ended_at=ended_at)
         live_job.end = end
         if end_state == "COMPLETED" and live_job.row.started_at is not None:

@@ -186,7 +186,8 @@ class LocalJobQueue:
             raise RetryRefused(job_id=job_id, reason="it waits already")
         self._jobs.add_pending(live_job)
         try:
-            await self._store.write_changes(job_changes.job_queued_again(job_id, fresh.created_at))
+            queued_again = job_changes.job_queued_again(job_id, fresh.created_at)
+            await self._store.write_changes(queued_again, *self._store.changes_beside(job_id))
         except BaseException:
             self._jobs.drop_pending(live_job)
             raise

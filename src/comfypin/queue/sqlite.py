@@ -59,6 +59,8 @@ class JobStore:
         self._waiting_batches: list[tuple[tuple[JobChange, ...], asyncio.Future[None]]] = []
         self._flushing: asyncio.Task[None] | None = None
         self._log_holds_secrets = True  # what a server that was killed left in the log
+        self.changes_beside: Callable[[str], tuple[JobChange, ...]] = lambda _job_id: ()
+        """What another room writes of a job together with its end, or when it waits again."""
         self.trouble: JobsNotStored | None = None
         """Why the last write failed; None if it worked."""
         try:

@@ -1,6 +1,7 @@
-"""Lists the newest outputs of all jobs: the file of the jobs keeps a row for each, written by a trigger at a job's end.
+"""Lists the newest outputs of all jobs: the file of the jobs keeps a row for each, written together with a job's end.
 
-A trigger, because then an output is listed exactly if its job has ended, whatever is killed meanwhile.
+Not by a trigger: SQLite would keep what the end changes, megabytes of input, in a temporary file of its own, and no job
+could end while the folder for temporary files is full.
 """
 
 # ruff: noqa: S608 - statements are put together from constants alone
@@ -12,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from comfypin.digest import JsonValue
+from comfypin.queue.job_changes import JobChange
 from comfypin.queue.sqlite import JobStore
 from comfypin.queue.status_bodies import shown_time
 
@@ -46,21 +48,13 @@ def _rows_of_jobs(jobs: str) -> str:
     )
 
 
-SCHEMA = f"""
+SCHEMA = """
 CREATE TABLE IF NOT EXISTS job_outputs (
     number INTEGER PRIMARY KEY AUTOINCREMENT, job_id TEXT NOT NULL, made_at REAL NOT NULL, position INTEGER NOT NULL,
     list TEXT NOT NULL, list_index INTEGER NOT NULL, filename TEXT, subfolder TEXT, node TEXT, kind TEXT,
     media_type TEXT, size_bytes INTEGER, width INTEGER, height INTEGER, sha256 TEXT, kept_as TEXT, uri TEXT, url TEXT
 );
 CREATE UNIQUE INDEX IF NOT EXISTS outputs_by_job ON job_outputs (job_id, position);
-CREATE TRIGGER IF NOT EXISTS list_outputs AFTER UPDATE OF ended_at ON jobs
-    WHEN NEW.ended_at IS NOT NULL AND json_valid(NEW.output) BEGIN
-    DELETE FROM job_outputs WHERE job_id = NEW.id;
-    {_rows_of_jobs("SELECT NEW.id AS id, NEW.ended_at AS ended_at, NEW.output AS output")}
-END;
-CREATE TRIGGER IF NOT EXISTS unlist_outputs_of_retry AFTER UPDATE OF ended_at ON jobs WHEN NEW.ended_at IS NULL BEGIN
-    DELETE FROM job_outputs WHERE job_id = NEW.id;
-END;
 CREATE TRIGGER IF NOT EXISTS unlist_outputs AFTER DELETE ON jobs BEGIN
     DELETE FROM job_outputs WHERE job_id = OLD.id;
 END;
@@ -70,12 +64,21 @@ _LIST_OLDER = _rows_of_jobs(
     "SELECT id, ended_at, output FROM jobs WHERE ended_at IS NOT NULL AND json_valid(output) "
     "AND NOT EXISTS (SELECT 1 FROM job_outputs)"
 )
+_LIST_OF_JOB = _rows_of_jobs("SELECT id, ended_at, output FROM jobs WHERE id = ? AND json_valid(output)")
 _SELECTED = ", ".join(f"o.{column}" for column, _ in _FACTS)
 _FOUND = (
     f"SELECT o.number, o.job_id, o.made_at, o.position, o.list, o.list_index, j.state, d.workflow, d.release, "
     f"{_SELECTED} FROM job_outputs o JOIN jobs j ON j.id = o.job_id "
     "LEFT JOIN job_descriptions d ON d.job_id = o.job_id"
 )
+
+
+def outputs_listed(job_id: str) -> tuple[JobChange, ...]:
+    """Return the changes that list the outputs of a job that ends, or that waits again and has none."""
+    return (
+        JobChange("DELETE FROM job_outputs WHERE job_id = ?", (job_id,)),
+        JobChange(_LIST_OF_JOB, (job_id,)),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +132,7 @@ class OutputIndex:
     def __init__(self, store: JobStore) -> None:
         self._store = store
         store.add_tables(SCHEMA + _LIST_OLDER)
+        store.changes_beside = outputs_listed
 
     async def page(self, wanted: OutputFilter, *, before: int | None, limit: int) -> list[ListedOutput]:
         """Return outputs, newest first. Raises `JobsNotStored`."""

@@ -43,7 +43,8 @@ def end(local: LocalApi, output: object, *, state: JobState = "COMPLETED", text:
     graph["2"]["inputs"]["filename_prefix"] = text
     job_id = str(local.client.post("/run", json={"input": {"workflow": graph}}).json()["id"])
     local.run(local.store.write_changes, job_started(job_id, 1.0))
-    local.run(local.store.write_changes, job_ended(job_id, state, 2.0, output=json.dumps(output), error=None))
+    ended = job_ended(job_id, state, 2.0, output=json.dumps(output), error=None)
+    local.run(local.store.write_changes, ended, *local.store.changes_beside(job_id))
     return job_id
 
 
@@ -92,7 +93,7 @@ def test_a_wrong_question_is_told_so(local: LocalApi, query: str) -> None:
 
 def test_outputs_go_with_their_job_and_with_its_next_run(local: LocalApi) -> None:
     gone, again = (end(local, {"images": [an_output("a.png", b"x")]}, state="FAILED") for _ in range(2))
-    local.run(local.store.write_changes, job_queued_again(again, 3.0))
+    local.run(local.store.write_changes, job_queued_again(again, 3.0), *local.store.changes_beside(again))
     assert [one["job_id"] for one in listed(local)] == [gone]
     local.run(local.store.query_rows, "DELETE FROM jobs WHERE id = ?", gone)
     assert listed(local) == []
