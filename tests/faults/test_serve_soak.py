@@ -237,7 +237,8 @@ def _require_flat(before: Gauges, after: Gauges) -> None:
     assert after.processes <= before.processes
     assert after.temp_folders <= before.temp_folders + 2  # one of each job that runs
     assert after.temp_kb < before.temp_kb + 4_000
-    assert after.state_kb < 10_000
+    # With --keep-mb 3: the results, and of each job that they are of its description, its outputs' list and indexes.
+    assert after.state_kb < 18_000
 
 
 @pytest.mark.timeout(400)
