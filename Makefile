@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
 SYNC := UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/uv sync --frozen --quiet --inexact
 
-.PHONY: help install install-dev demo test test-unit test-pythons lint check-types check-imports test-comfyui test-soak screenshots clean
+.PHONY: help install install-dev demo test test-unit test-pythons lint check-types check-imports test-comfyui test-soak screenshots site bench clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -76,5 +76,8 @@ test-soak: $(VENV)/.dev  ## also run the long soak and kill tests
 screenshots: $(VENV)/.dev  ## take the pictures of docs/page.md (needs chromium)
 	$(BIN)/python -m tests.support.screenshots docs/pictures
 
+site: $(VENV)/.dev  ## build the documentation site into build/site (English and Russian)
+	$(BIN)/python -m tools.site
+
 clean:  ## remove the environment, outputs and caches
-	rm -rf $(VENV) out dist .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) out dist build .mypy_cache .ruff_cache .pytest_cache

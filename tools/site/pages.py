@@ -1,0 +1,218 @@
+"""Stages the pages of the site: `docs/` in both languages, and the pages that the code itself writes.
+
+The reference of commands comes from the parsers and the list of errors from their declarations, so neither can say what
+the code does not do.
+"""
+
+import argparse
+import importlib
+import os
+import pkgutil
+import re
+import shutil
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import comfypin
+from comfypin.cli.main import NOUNS, CommandParser
+from comfypin.errors import ComfypinError
+
+PROJECT = Path(__file__).parents[2]
+LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)\s#]+)(#[^)\s]*)?\)")
+IMAGE = re.compile(r'(<img src=")([^"]+)(")')
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Language:
+    """One language of the site: its code, and the folder of `docs/` that holds its pages."""
+
+    code: str
+    folder: Path
+    words: Mapping[str, str]
+
+
+ENGLISH = Language(
+    code="en",
+    folder=PROJECT / "docs",
+    words={
+        "commands": "Commands",
+        "commands_lead": "What `--help` prints, of every command. This page is made from the code.",
+        "errors": "Errors by name",
+        "errors_lead": (
+            "Every failure has a name (`error` in its JSON), a family and an exit code. Parts in braces are what the "
+            "message fills in. This page is made from the code; [exit codes](exit-codes.md) says what helps for each "
+            "family."
+        ),
+        "code": "exit code",
+        "says": "It says",
+        "type": "On the command line also",
+    },
+)
+RUSSIAN = Language(
+    code="ru",
+    folder=PROJECT / "docs" / "ru",
+    words={
+        "commands": "Команды",
+        "commands_lead": (
+            "То, что печатает `--help` каждой команды (по-английски, как в программе). Страница сделана из кода."
+        ),
+        "errors": "Ошибки по именам",
+        "errors_lead": (
+            "У каждого сбоя есть имя (`error` в его JSON), семейство и код выхода. Части в фигурных скобках "
+            "подставляет сообщение; сообщения по-английски, как в программе. Страница сделана из кода; что помогает "
+            "каждому семейству, сказано в [кодах выхода](exit-codes.md)."
+        ),
+        "code": "код выхода",
+        "says": "Сообщение",
+        "type": "В командной строке ещё и",
+    },
+)
+LANGUAGES = (ENGLISH, RUSSIAN)
+
+
+def stage_pages(target: Path) -> None:
+    """Write every page of every language below `target`, one folder a language."""
+    for language in LANGUAGES:
+        folder = target / language.code
+        for source in sorted(language.folder.rglob("*")):
+            relative = source.relative_to(language.folder)
+            if source.is_dir() or (language is ENGLISH and relative.parts[0] == "ru"):
+                continue
+            if source.suffix == ".md":
+                _write_page(folder / relative, adapt_links(source.read_text(), source, language))
+            else:
+                _copy_file(source, folder / relative)
+        # Pictures and schemas are the same in both languages.
+        for source in sorted(path for path in ENGLISH.folder.rglob("*") if path.is_file() and path.suffix != ".md"):
+            _copy_file(source, folder / source.relative_to(ENGLISH.folder))
+        _write_page(folder / "changelog.md", (PROJECT / "CHANGELOG.md").read_text())
+        _write_page(folder / "commands.md", render_commands(language))
+        _write_page(folder / "errors.md", render_errors(language))
+
+
+def adapt_links(text: str, source: Path, language: Language) -> str:
+    """Return a page whose links lead to pages of the site, or to the repository if the file is no page."""
+
+    def adapt(match: re.Match[str]) -> str:
+        target, anchor = match.group(1), match.group(2) or ""
+        return f"]({_site_address(target, source, language)}{anchor})"
+
+    adapted = LINK.sub(adapt, text)
+    return IMAGE.sub(
+        lambda match: f"{match.group(1)}{_site_address(match.group(2), source, language)}{match.group(3)}", adapted
+    )
+
+
+def _site_address(target: str, source: Path, language: Language) -> str:
+    path = (source.parent / target).resolve()
+    if not path.exists():
+        return target  # the strict build names the page and the link
+    if path == PROJECT / "CHANGELOG.md":
+        return os.path.relpath(language.folder / "changelog.md", source.parent)
+    if path.is_relative_to(language.folder):
+        return target
+    if path.is_relative_to(ENGLISH.folder) and path.is_file() and path.suffix != ".md":
+        return os.path.relpath(language.folder / path.relative_to(ENGLISH.folder), source.parent)
+    return f"{repository_url()}/blob/main/{path.relative_to(PROJECT).as_posix()}"
+
+
+def repository_url() -> str:
+    """Return the repository's address, as pyproject.toml says it."""
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    return str(project["urls"]["Repository"])
+
+
+def render_commands(language: Language) -> str:
+    """Return the page with the help of every command and of its sub-commands."""
+    lines = [f"# {language.words['commands']}", language.words["commands_lead"], ""]
+    for name, parser in walk_parsers():
+        # Deeper commands get deeper headings, so that the table of contents shows their nouns first.
+        lines += [f"{'#' * min(name.count(' ') + 2, 4)} {name}", "```text", _help_of(parser), "```", ""]
+    return "\n".join(lines)
+
+
+def walk_parsers() -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """Yield every command with its parser: `comfypin lock`, then `comfypin lock create`, and so on."""
+    for noun in NOUNS:
+        module = importlib.import_module(f"comfypin.cli.{noun}")
+        parser = CommandParser(
+            prog=f"comfypin {noun}",
+            description=module.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.configure(parser)
+        yield from _walk_parser(parser)
+
+
+def _walk_parser(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    yield parser.prog, parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for child in dict.fromkeys(action.choices.values()):
+                yield from _walk_parser(child)
+
+
+def _help_of(parser: argparse.ArgumentParser) -> str:
+    # argparse wraps at the terminal's width, which a page must not depend on.
+    width_before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "100"
+    try:
+        return parser.format_help().rstrip()
+    finally:
+        if width_before is None:
+            del os.environ["COLUMNS"]
+        else:
+            os.environ["COLUMNS"] = width_before
+
+
+def render_errors(language: Language) -> str:
+    """Return the page with every error that a user may see, by family and name."""
+    words = language.words
+    lines = [f"# {words['errors']}", words["errors_lead"], ""]
+    by_family: dict[str, list[type[ComfypinError]]] = {}
+    for error in find_errors():
+        by_family.setdefault(error.family, []).append(error)
+    for family, errors in sorted(by_family.items()):
+        lines += [f"## {family}", ""]
+        for error in sorted(errors, key=lambda one: one.__name__):
+            lines += [*_describe_error(error, words), ""]
+    return "\n".join(lines)
+
+
+def _describe_error(error: type[ComfypinError], words: Mapping[str, str]) -> Iterator[str]:
+    yield f"### {error.__name__}"
+    yield f"{words['code']} {error.exit_code}. {' '.join((error.__doc__ or '').split())}"
+    for label, template in (
+        (words["says"], getattr(error, "template", "")),
+        (words["type"], getattr(error, "command_hint", "")),
+    ):
+        if template:
+            yield ""
+            yield f"{label}: `{template}`"
+
+
+def find_errors() -> list[type[ComfypinError]]:
+    """Return every error class that the package declares."""
+    for module in pkgutil.walk_packages(comfypin.__path__, "comfypin."):
+        if module.name.rsplit(".", 1)[-1] == "errors" or module.name.startswith("comfypin.cli."):
+            importlib.import_module(module.name)
+    found: dict[str, type[ComfypinError]] = {}
+    waiting = [ComfypinError]
+    while waiting:
+        for error in waiting.pop().__subclasses__():
+            waiting.append(error)
+            if error.__module__.startswith("comfypin") and not error.__name__.startswith("_"):
+                found[error.__name__] = error
+    return list(found.values())
+
+
+def _write_page(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def _copy_file(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
