@@ -32,6 +32,7 @@ _HOST = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-
 _NUMBER = re.compile(r"0x[0-9a-f]*|[0-9]+")
 # RFC 1035 allows 255 octets, of which the wire format takes two.
 _LONGEST_HOST = 253
+# DNS allows no longer one (RFC 1035); the resolver would refuse the name later and less clearly.
 _LONGEST_LABEL = 63
 
 

@@ -43,6 +43,7 @@ def write_atomically(path: Path, data: bytes, *, durable: bool = True, mode: int
         file.write(data)
 
 
+# Large enough that calls cost nothing beside the copying, small enough to be noticed by nobody's memory.
 _BLOCK_BYTES = 256 * 1024
 _THREAD_LOCAL = threading.local()
 

@@ -15,6 +15,7 @@ from comfypin.atomic_files import write_atomically
 from comfypin.digest import Digest
 from comfypin.lease import this_machine
 
+# Each change adds a line; rewriting on every change would cost more than hashing small files.
 COMPACT_ABOVE_LINES = 2_000
 FileIdentity = tuple[int, int, int]
 

@@ -5,6 +5,7 @@ import ctypes
 
 # <malloc.h> of glibc.
 _M_MMAP_THRESHOLD = -3
+# glibc raises this limit by itself after the first large block; then freed memory stays ours for good.
 _LARGE_BLOCK_BYTES = 256 * 1024
 
 

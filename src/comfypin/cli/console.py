@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from comfypin.outputs.bucket import UploadEvent, UploadWatcher
     from comfypin.workflow.graph import ApiGraph, NodeId
 
+# Often enough to see that it moves, seldom enough that an hour's log stays readable.
 _LINE_EVERY_S = 5.0
 # Fast nodes report hundreds of steps a second, which nobody reads.
 _EVENT_EVERY_S = 0.1
+# Files can go up by the hundred each second, and a program draws one bar.
 _UPLOAD_EVENT_EVERY_S = 1.0
 # What every record has; the rest came with `extra`.
 _PLAIN_RECORD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}

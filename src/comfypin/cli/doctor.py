@@ -22,6 +22,7 @@ from comfypin.storage.registry import KINDS
 
 Verdict = Literal["good", "absent", "bad"]
 _SIGNS: dict[Verdict, str] = {"good": "+", "absent": "-", "bad": "!"}
+# An env without torch takes about this much; with less, nothing that was asked for would work.
 _ENOUGH_FREE_BYTES = 1 << 30
 # nvidia-smi hangs if the driver is broken.
 _PROGRAM_TIMEOUT_S = 10

@@ -10,6 +10,7 @@ from types import FrameType
 
 from comfypin.errors import Cancelled
 
+# Who presses Ctrl-C waits a few seconds, not minutes; Docker kills after ten.
 CLEAN_UP_WITHIN_S = 10.0
 
 

@@ -31,6 +31,7 @@ _STATES = {
     "expired": "TIMED_OUT",
 }
 _TIMED_OUT_CODES = frozenset({"execution_timeout", "expired"})
+# One piece is in memory at a time, so a file of any size can be sent.
 _PIECE_BYTES = 1 << 18
 _LARGEST_PAGE = 100
 

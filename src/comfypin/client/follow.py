@@ -11,7 +11,9 @@ from comfypin.retry import Failures, RetryPolicy, asked_delay_s
 # A job may run for hours, so whoever follows it does not give up; Ctrl-C does.
 FOLLOW_RETRIES = RetryPolicy(retries=None, base_s=0.5, longest_s=3.0)
 FIRST_TRIES = RetryPolicy(retries=2, base_s=0.5, longest_s=2.0)
+# A job of a fraction of a second should not cost a whole second of waiting.
 _FIRST_POLL_S = 0.2
+# RunPod limits requests of a key; one a second and job is below that.
 _LONGEST_POLL_S = 1.0
 
 

@@ -22,10 +22,12 @@ from comfypin.retry import Retried, Retry, RetryPolicy, parse_retry_after
 
 # Results may hold pictures as base64.
 MAX_ANSWER_BYTES = 1 << 30
+# RunPod's proxy gives up after 100 s; whoever has not answered by then will not.
 _REQUEST_S = 120.0
 # While a server starts, or its queue is full.
 _BUSY_RETRIES = RetryPolicy(retries=8, base_s=1.0, longest_s=10.0, longest_asked_s=60.0)
 _BUSY_STATUSES = frozenset({429, 503})
+# A proxy's error page is kilobytes of HTML; its beginning says which proxy it is.
 _SHOWN_CHARACTERS = 300
 
 

@@ -16,6 +16,7 @@ _RING_LINES = 400
 _LINE_CHARACTERS = 2000
 # With its predecessor `.1` at most 64 MB of disk for each engine.
 _FILE_BYTES = 32 << 20
+# What a pipe holds on Linux: one read empties it.
 _READ_BYTES = 1 << 16
 _COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 # tqdm overwrites its line with \r: only the last state of a progress bar is worth keeping.

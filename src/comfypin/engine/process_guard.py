@@ -23,7 +23,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+# From linux/prctl.h: the kernel ends the child if its parent dies, even by SIGKILL.
 _PR_SET_PDEATHSIG = 1
+# From linux/prctl.h: grandchildren whose parent dies come to us instead of to process 1.
 _PR_SET_CHILD_SUBREAPER = 36
 # The pipe wakes us at once; this interval is for a parent that died with its pipe held open.
 _LOOK_S = 0.5

@@ -18,8 +18,10 @@ from comfypin.http.response import Response
 from comfypin.http.sockets import tls_context
 from comfypin.http.url import HttpUrl, Origin, UrlInvalid
 
+# Hubs of models use two or three; more is a loop.
 MAX_REDIRECTS = 10
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+# A host that is there answers within a second; the rest is for one lost packet or two.
 _CONNECT_TIMEOUT_S = 15.0
 # Headers that are for the origin that the caller named, and for no other that it redirects to.
 _SECRET_HEADERS = frozenset({"authorization", "cookie", "proxy-authorization", "x-api-key"})

@@ -10,6 +10,7 @@ from comfypin.http.errors import AddressRefused, HttpError, RequestDeadlineExcee
 from comfypin.http.proxies import Proxies
 from comfypin.http.url import HttpUrl
 
+# The system's resolver tries its servers twice for five seconds each; this is for three of them.
 _RESOLVE_S = 30.0
 
 

@@ -13,6 +13,7 @@ from comfypin.retry import Retry, RetryPolicy, parse_retry_after
 T = TypeVar("T")
 
 TRANSIENT_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
+# Longer than a busy hub pauses; shorter than somebody waits without a word.
 _STALL_S = 60.0
 
 

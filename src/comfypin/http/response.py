@@ -14,6 +14,7 @@ from comfypin.http.failure_causes import to_http_error
 
 # Each piece is one read of the socket and a copy; small ones cost more in calls than large ones in memory.
 _PIECE_BYTES = 512 << 10
+# Error texts are read whole; a server must not fill our memory with one.
 MAX_TEXT_BYTES = 64 << 10
 
 

@@ -15,6 +15,7 @@ from comfypin.image.registry_client import INDEX, MANIFEST, ImageManifest, Image
 CYCLONEDX = "application/vnd.cyclonedx+json"
 # The specification demands a config even if there is none; this is its empty one.
 _EMPTY_TYPE, _EMPTY = "application/vnd.oci.empty.v1+json", b"{}"
+# Registries without the referrers API keep a shared list: another writer may have changed it meanwhile.
 _LIST_TRIES = 3
 
 

@@ -13,6 +13,7 @@ from comfypin.lock.torch import is_torch_family
 SOURCES_BYTES, NODE_BYTES, COMFYPIN_BYTES, SYSTEM_PACKAGE_BYTES = 60_000_000, 10_000_000, 200_000_000, 30_000_000
 # What RunPod's own builder takes; https://docs.runpod.io/serverless/workers/github-integration
 RUNPOD_BUILD_BYTES = 80_000_000_000
+# RunPod's GitHub builds stop after this.
 RUNPOD_BUILD_MINUTES = 30
 INPUTS_LABEL = "com.comfypin.inputs"
 

@@ -33,6 +33,7 @@ _MAX_BYTES = 16 << 20
 _CHALLENGE_WORDS = re.compile(r'(\w+)="([^"]*)"')
 # A registry's limits count in windows of minutes; an upload waits for one, not for the next day's.
 REGISTRY_RETRIES = RetryPolicy(retries=5, base_s=0.5, longest_s=20.0, longest_asked_s=120.0)
+# Registries may answer only after they have hashed a layer of gigabytes.
 _REQUEST_S = 180.0
 # Where docker keeps the certificate authority of a registry of one's own.
 _CERTIFICATES = Path("/etc/docker/certs.d")

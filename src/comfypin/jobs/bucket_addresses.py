@@ -8,6 +8,7 @@ from comfypin.jobs.errors import JobInvalid
 from comfypin.storage.errors import StoreUnreachable
 from comfypin.storage.s3_settings import S3Settings
 
+# As for every other address of a job.
 _RESOLVE_S = 30.0
 
 

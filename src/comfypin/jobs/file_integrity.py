@@ -12,6 +12,7 @@ from pathlib import Path
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
 _STANDALONE_MARKERS = frozenset({0x01, *range(0xD0, 0xD8)})
+# No format that we know by its first bytes can be recognised by fewer.
 _SHORTEST_BYTES = 12
 
 

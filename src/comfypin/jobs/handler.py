@@ -50,10 +50,13 @@ from comfypin.workflow.overrides import overrides_from_json
 
 log = logging.getLogger(__name__)
 
+# One crash may be the workflow's fault, two a coincidence; after three the machine is to blame.
 CRASHES_BEFORE_REPLACEMENT = 3
+# All jobs of a dead engine fail within milliseconds; starting another takes seconds.
 _SAME_CRASH_S = 0.5
 # One for each job that runs, which the queue counts: a slow server must keep its own job waiting, and no other.
 _MAX_FETCH_THREADS = 1024
+# A bucket that does not answer in a minute will not take outputs at the end either.
 _OPEN_BUCKET_WITHIN_S = 60.0
 # So long may what a job has begun in a bucket of its own be taken back, after the job has failed.
 _TAKE_BACK_WITHIN_S = 5.0

@@ -13,11 +13,13 @@ from comfypin.jobs.errors import JobInvalid
 from comfypin.outputs.modes import OUTPUT_MODES, OutputMode
 from comfypin.storage.registry import SCHEMES
 
+# Far above what workflows read; each may be a request to somebody's server.
 MAX_INPUTS = 64
 _ELSEWHERE = {
     "webhook_events": "webhook_events was ignored: it stands beside `input` and `webhook` in a job for comfypin serve; "
     "RunPod's own webhook is told of a job's end only, and its progress is at /stream and /status."
 }
+# Each may be gigabytes; a workflow with more LoRAs than this belongs into the lock.
 MAX_MODELS = 16
 _FILE_NAME = r"^[^\x00-\x1f\\]{1,200}$"
 

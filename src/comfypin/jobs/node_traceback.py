@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 
+# Results are limited in size, and people read the last frames.
 _MOST_CHARACTERS = 16_000
 _FRAME = re.compile(r'File "([^"\n]{1,4000})"')
 # What is left of a path begins with one of these folders; of any other path only the file's name.

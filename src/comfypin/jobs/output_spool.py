@@ -17,6 +17,7 @@ from comfypin.outputs.errors import OutputUnreadable, not_written
 from comfypin.outputs.interface import Output
 from comfypin.outputs.media_types import HEAD_BYTES, identify_file, picture_size
 
+# ComfyUI serves files from one thread, so more at once would only wait there.
 _OUTPUTS_AT_ONCE = 4
 
 

@@ -29,6 +29,7 @@ from comfypin.jobs.timing import Stopwatch
 from comfypin.outputs.interface import JobFacts, Output, OutputSink
 from comfypin.workflow.errors import WorkflowRejected
 
+# Platforms kill a worker ten seconds after they asked it to stop, and an engine that hangs would take all of them.
 _CANCEL_WITHIN_S = 5.0
 _DEATHS_OF_OTHERS = 3
 """How often a job that only waited in an engine that died is queued again: whatever killed it was not that job."""

@@ -23,6 +23,7 @@ _SECRET_TEXT = re.compile(
 )
 _SECRET_VALUE = re.compile(r"(?:bearer |basic |sk-|hf_|ghp_|AKIA|ya29\.|comfyui-)\S{12,}", re.IGNORECASE)
 _ADDRESS = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]{0,20}://\S+$")
+# No signed address is longer, and looking through megabytes would take a job seconds.
 _LONGEST_ADDRESS = 16_384
 _LONGEST_TEXT = 65_536  # longer ones are pictures
 

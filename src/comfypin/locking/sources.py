@@ -22,6 +22,7 @@ from comfypin.tools.git_remote import resolve_ref
 
 # A zip may claim any size: requirement files and scripts are read only if they are small.
 MAX_TEXT_BYTES = 4 << 20
+# Enough to hide the waiting; hosts of repositories limit clients that open many more at once.
 WORKERS = 8
 
 

@@ -21,6 +21,7 @@ from comfypin.retry import Failures, RetryPolicy
 FIRST_BYTES = 8 << 20
 # A file up to this size is hashed after it was written, without a thread for it.
 INLINE_BYTES = 8 << 20
+# Small enough to stay in the processor's cache between writing and hashing.
 HASH_BUFFER_BYTES = 512 << 10
 # How often whoever waits for bytes looks up. A file begins with one connection, and has twice as many whenever its
 # hasher is hungry: more than the network can fill only take turns at the processor.

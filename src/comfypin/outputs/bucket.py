@@ -23,6 +23,7 @@ from comfypin.temp_folders import temp_folder
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
+# As many connections as botocore keeps in its pool by default.
 MAX_UPLOADS = 10
 # S3 takes 2 KB of metadata in all.
 _MOST_TEXT_BYTES = 200  # three times that when it is percent-encoded

@@ -9,6 +9,7 @@ from comfypin.jobs.interface import RETRYABLE_STATES, JobState
 from comfypin.jobs.secret_fields import holds_secret, is_secret_address
 from comfypin.queue.interface import JobRow
 
+# What is longer is looked through in a thread, so that other requests do not wait.
 _SMALL_INPUT = 262_144
 
 

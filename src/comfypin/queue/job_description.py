@@ -19,8 +19,10 @@ CREATE TRIGGER IF NOT EXISTS forget_description AFTER DELETE ON jobs BEGIN
     DELETE FROM job_descriptions WHERE job_id = OLD.id;
 END;
 """
+# Enough for the prompts of a workflow; the column is read for every search.
 _LONGEST_TEXTS = 8_000
 _LONGEST_TEXT = 2_000  # what is longer is a picture
+# Names are shown in one line of a list.
 _LONGEST_NAME = 200
 _OUTPUT_LISTS = ("images", "videos", "audio", "files")
 

@@ -16,7 +16,9 @@ from comfypin.digest import JsonValue
 Kind = Literal["accepted", "started", "progress", "preview", "output", "ended", "retried", "removed"]
 _REPLACED: frozenset[Kind] = frozenset({"progress", "preview"})
 """Kinds of which only a job's newest event matters: they replace each other and are not kept for resuming."""
+# A page that reconnects within a minute finds what it missed, even while jobs end by the dozen.
 _KEPT_EVENTS = 2000
+# Who is further behind gets a snapshot, which is smaller than what it missed.
 _UNREAD_EVENTS = 1000
 
 

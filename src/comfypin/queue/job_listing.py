@@ -12,6 +12,7 @@ _COLUMNS = (
     "j.number, j.id, j.state, j.created_at, j.started_at, j.ended_at, j.error, "
     "d.api, d.workflow, d.release, COALESCE(d.outputs, 0), COALESCE(d.warnings, 0), d.error_name"
 )
+# The list shows one line; the whole text is at the job itself.
 _LONGEST_ERROR = 300
 
 

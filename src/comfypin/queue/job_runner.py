@@ -22,8 +22,11 @@ from comfypin.queue.steady_clock import Clock
 
 log = logging.getLogger(__name__)
 
+# A disk that was full, or a job that has just ended: soon enough for people, seldom enough for a processor.
 LOOK_AGAIN_S = 0.2
+# A job that kills its server each time must not keep it from ever serving again.
 _MOST_ATTEMPTS = 5
+# Results are kept for hours, so a half minute more is noticed by nobody.
 _PRUNE_EVERY_S = 30.0
 
 

@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 from comfypin.queue.interface import JobProgress, JobRow
 from comfypin.queue.job_description import JobDescription, JobEnd
 
+# A poller that comes every few seconds misses nothing; a job of hours holds no more memory.
 _KEPT_PROGRESS = 256
+# What was told of jobs is asked for soon after their end, or never.
 _KEPT_ENDED = 1000
+# Pollers are told apart by what clients send, so a client could make up any number.
 _KEPT_POLLERS = 64
 
 

@@ -29,8 +29,11 @@ from comfypin.queue.webhook import Webhooks
 from comfypin.queue.webhook_events import WebhookEvents
 from comfypin.queue.webhook_records import EventName, events_chosen
 
+# An engine takes a prompt back within a step; the rest is for one that is just saving.
 _CANCEL_WITHIN_S = 10.0
+# A full queue has room again when a job ends, which takes seconds.
 _RETRY_AFTER_S = 5
+# Estimates need the newest runs of each workflow; a start should not read a year of them.
 _REMEMBERED_RUNS = 2000
 
 

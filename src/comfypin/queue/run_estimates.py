@@ -6,7 +6,9 @@ from statistics import median
 
 from comfypin.queue.live_jobs import LiveJob
 
+# The median of few runs forgets a cold start, and soon follows a faster GPU.
 _KEPT_RUNS = 9
+# Clients that make up workflows must not grow the memory without end.
 _KEPT_SHAPES = 2000
 
 

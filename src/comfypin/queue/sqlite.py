@@ -31,8 +31,11 @@ from comfypin.queue.older_jobs import forget_older_inputs
 log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
+# A full disk that somebody is making room on is tried again before clients give up.
 WRITE_AGAIN_S = 0.5
+# Above the pages that SQLite has at hand, so that a full disk cannot take it by chance.
 _PROBE_BYTES = 65_536
+# SQLite keeps the log at its largest size otherwise, after one job with a large input.
 _LONGEST_WAL_BYTES = 8 << 20
 _CHECKPOINT_PAGES = 256  # 1 MB: a log that is larger than a small disk could never be folded
 

@@ -22,6 +22,7 @@ from comfypin.queue.webhook_records import EVENT_NAMES, EventName, UnsentEvent, 
 
 log = logging.getLogger(__name__)
 
+# Progress of a second in one request: receivers are web servers, not sockets.
 _BATCH_S = 1.0
 WriteEnd = Callable[[str], Awaitable[bytes | None]]
 """Returns the body that tells of a job's end, or None if the job is not kept any more."""

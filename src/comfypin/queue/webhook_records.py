@@ -19,9 +19,13 @@ END_EVENTS: Mapping[JobState, EventName] = {
     "CANCELLED": "cancelled",
     "TIMED_OUT": "timed_out",
 }
+# A request of tens of kilobytes, which every receiver takes.
 BATCH_EVENTS = 100
+# A receiver that is away does not want every step of a long job afterwards.
 _MOST_OF_JOB = 500
+# A receiver that is gone for days must not fill the disk of the jobs.
 _MOST_OF_ALL = 20_000
+# For reading what went wrong; the newest say it.
 _MOST_FAILURES = 1000
 
 # The triggers: whatever removes a job removes all that was kept for its webhook.

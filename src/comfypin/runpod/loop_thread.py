@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
+# Half of what a platform waits before it kills.
 _CLEAN_UP_WITHIN_S = 5.0
 
 

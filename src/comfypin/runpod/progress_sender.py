@@ -12,7 +12,9 @@ from comfypin.digest import JsonValue
 
 log = logging.getLogger(__name__)
 
+# The SDK starts a thread for each report; one a second keeps them in order.
 REPORT_EVERY_S = 1.0
+# The result matters more than the last progress before it.
 _FLUSH_WITHIN_S = 5.0
 SendProgress = Callable[[Mapping[str, JsonValue]], Awaitable[None]]
 

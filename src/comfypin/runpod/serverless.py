@@ -22,6 +22,7 @@ from comfypin.runpod.progress_sender import ProgressSender
 log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
+# RunPod kills what still runs ten seconds after its signal.
 _CLEAN_UP_WITHIN_S = 10.0
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 JOBS_AT_ONCE = 2

@@ -47,7 +47,9 @@ from comfypin.server.webhook_routes import webhook_routes
 from comfypin.server.workflow_report import workflow_check_routes
 from comfypin.workflow.errors import WorkflowNotFound
 
+# RunPod's default of /runsync; its proxy cuts connections after 100 s.
 SYNC_WAIT_MS = 90_000
+# Proxies close a connection that is silent for 30 or 60 s.
 _KEEP_ALIVE_S = 15.0
 # The first class that fits wins, so single errors come before their families.
 _STATUS_OF_ERROR: tuple[tuple[type[ComfypinError], int], ...] = (
@@ -66,6 +68,7 @@ _STATUS_OF_ERROR: tuple[tuple[type[ComfypinError], int], ...] = (
     (WorkflowError, 422),
     (EngineError, 503),
 )
+# About what a restart of the engine takes at best.
 _RETRY_AFTER_S = 5
 
 WaitMilliseconds = Annotated[int, Query(ge=0, le=300_000, description="Milliseconds to wait for the end.")]

@@ -24,8 +24,10 @@ from comfypin.server.responses import failure_response
 
 log = logging.getLogger(__name__)
 
+# A page holds two, a client one; more than this at once is an attack or a mistake.
 _MOST_CONNECTIONS = 1000
 _SPARE = 32  # connections over the limit, which `/ping` needs: with them come only requests of a moment
+# A load balancer's `/ping` is one packet.
 _SPARE_HEAD_S = 2.0
 _LOG_EVERY_S = 60.0
 # A head that is under way may not have been read yet: among clients that are never idle (half bodies), those that have

@@ -12,7 +12,9 @@ from comfypin.queue.errors import JobsNotStored
 from comfypin.queue.sqlite import JobStore
 
 DAY_S = 86_400.0
+# A quarter of an hour: 96 points, as many as a small chart can show.
 STEP_S = 900.0
+# Jobs last seconds to minutes, so a minute shows every busy time.
 _SAMPLE_EVERY_S = 60.0
 
 

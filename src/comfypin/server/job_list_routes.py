@@ -15,8 +15,10 @@ from comfypin.server.event_stream import EventStream, FrameCache
 from comfypin.server.job_views import JobViews
 from comfypin.server.responses import JsonResponse
 
+# Each holds a connection; the rest of the thousand is for jobs.
 _MOST_FOLLOWERS = 400
 _LARGEST_PAGE = 200
+# It is compared with every job's texts.
 _LONGEST_FILTER = 500
 
 

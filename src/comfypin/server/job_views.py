@@ -14,6 +14,7 @@ from comfypin.queue.local_queue import LocalJobQueue
 from comfypin.queue.status_bodies import is_pending
 from comfypin.server.job_summary import job_summary
 
+# As many as the page shows before somebody scrolls.
 _NEWEST_ENDED = 50
 _LONGEST_SHOWN = 2_000  # a longer text of an input is a file in base64
 _ENDED_STATES = tuple(state for state in JOB_STATES if state not in PENDING_STATES)

@@ -31,9 +31,12 @@ log = logging.getLogger(__name__)
 OpenService = Callable[[], AbstractAsyncContextManager[JobService]]
 """Opens the engine and what its jobs share; may take minutes."""
 
+# Jobs have ended by then; only followers are left, and they come back by themselves.
 _CLOSE_WITHIN_S = 3
 _SYNC_RESTARTS = RetryPolicy(retries=None, base_s=5.0, longest_s=60.0)
+# Who has run for five minutes was healthy; its next end is a new trouble.
 _SYNC_STEADY_S = 300.0
+# A burst of clients waits in the kernel instead of being refused while one request is parsed.
 _BACKLOG = 2048
 # asyncio accepts as many as its backlog before it looks at any of them: that many descriptors beyond the limit.
 _ACCEPTED_AT_ONCE = 32

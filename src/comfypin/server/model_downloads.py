@@ -18,7 +18,9 @@ from comfypin.models.job_models import BroughtModel, JobModels, JobModelUse
 from comfypin.server.errors import TooManyDownloads
 
 DownloadState = Literal["IN_PROGRESS", "COMPLETED", "FAILED", "CANCELLED"]
+# They share one line; more at once only make each of them later.
 _MAX_RUNNING = 8
+# Clients ask for a download's end soon, or never.
 _KEPT_ENDED = 100
 
 

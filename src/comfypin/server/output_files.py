@@ -21,6 +21,7 @@ from comfypin.server.responses import failure_response
 
 log = logging.getLogger(__name__)
 
+# A thumbnail's original is held in memory; larger files are videos, which ffmpeg would need on disk.
 _MOST_FETCHED_BYTES = 64 << 20
 # Of outputs that browsers open: they are what workflows of others may have made.
 UNTRUSTED_HEADERS = {

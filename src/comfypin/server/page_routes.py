@@ -20,7 +20,9 @@ from comfypin.server.responses import JsonResponse, failure_response
 from comfypin.server.sessions import SESSION_S
 from comfypin.server.system_report import SystemReport
 
+# A token and a little JSON around it; it is read before anybody has signed in.
 _MOST_SIGN_IN_BYTES = 4096
+# Nobody notices it once; a guesser gets three tries a second and connection.
 _WRONG_TOKEN_S = 0.3
 _SIGN_IN_BODY: dict[str, Any] = {
     "requestBody": {

@@ -17,12 +17,17 @@ from comfypin.workflow.settable_inputs import WorkflowInput
 
 MAX_VALUES = 200_000
 """A quarter of a second to parse; the largest workflow that we know of has a tenth of it."""
+# Python decodes them one by one, and holds all threads meanwhile.
 MAX_ESCAPES = 2_000_000
+# Far above what people nest; Python's own recursion ends near a thousand levels.
 MAX_LEVELS = 100
 _TOO_DEEP = f"its JSON has more than {MAX_LEVELS} levels"
+# Counting holds Python's lock: small pieces let other threads in between.
 _COUNTED_AT_ONCE = 1 << 18
 _PROXY_HOST = ".proxy.runpod.net"
+# Ten seconds below the proxy's own 100, for the way back.
 _PROXY_WAIT_MS = 90_000
+# RunPod's limit for `executionTimeout` and `ttl`.
 _LONGEST_MS = 7 * 86_400_000
 _ADDRESS = re.compile(r"^(https?|s3|gs)://")
 _DATA = re.compile(r"^data:[a-z]+/([a-z0-9]+)[;,]", re.IGNORECASE)

@@ -13,8 +13,11 @@ from comfypin.atomic_files import write_atomically
 
 log = logging.getLogger(__name__)
 
+# People keep the page open for weeks; signing in again each day makes them store the token.
 SESSION_S = 30 * 86_400.0
+# The link stands in a log, which others may read later.
 LINK_S = 3600.0
+# Whoever signs in from scripts must not grow the file without end; the oldest goes.
 _MOST_SESSIONS = 500
 
 

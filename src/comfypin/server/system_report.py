@@ -25,6 +25,7 @@ from comfypin.server.day_series import DaySeries, Sample
 from comfypin.server.server_state import Site
 from comfypin.sync.outbox import Outbox
 
+# If everything fails, twenty say why.
 _SHOWN_FAILURES = 20
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from comfypin.settings.variables import Variables
 
+# No platform waits longer than an hour for a container to end.
 _LONGEST_GRACE_S = 3600
 
 

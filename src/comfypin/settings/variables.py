@@ -7,6 +7,7 @@ from pathlib import Path
 from comfypin.errors import ConfigError
 from comfypin.settings.errors import SettingInvalid
 
+# Longer text is a secret or a document that was put into the wrong variable.
 _LONGEST_PATH = 1024
 _MOST_PORT = 999_999  # above 65535 RunPod's symmetrical ports begin
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}

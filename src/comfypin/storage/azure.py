@@ -35,7 +35,9 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 WHOLE_BYTES = 8 << 20  # one request up to here
+# Azure checks an md5 for each block; at 4 MiB a broken one is sent again in a moment.
 BLOCK_BYTES = 4 << 20
+# It is asked before the engine starts: a container that is away should be named soon.
 CHECK_TIMEOUT_S = 30.0
 PROBE = ".comfypin-write-check"
 _MOST_BLOCKS = 50_000  # of Azure

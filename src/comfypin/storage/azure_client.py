@@ -35,6 +35,7 @@ _NONSENSE = (ValueError, TypeError, KeyError, AttributeError)
 FAILURES = (AzureError, requests.RequestException, HTTPError, StoreProxyFailed, *_NONSENSE)
 _STORE = "Azure Blob Storage"
 _CONNECTION_STRING = "AZURE_STORAGE_CONNECTION_STRING"
+# Few requests for a model of gigabytes, little memory for each.
 _READ_BYTES = 8 << 20
 # The statuses that Azure's own retry policy repeats.
 _PASSING_STATUS = {408, 429, 500, 502, 503, 504}

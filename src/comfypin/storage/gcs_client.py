@@ -37,6 +37,7 @@ from comfypin.storage.sdk_session import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, pace
 ONE_REQUEST_BYTES = 8 << 20  # google-cloud-storage sends one request up to here, and a session above
 # Without a size of ours it would read 100 MiB at a time, and hold 256.
 PIECE_BYTES = 16 << 20
+# It is asked before the engine starts: a bucket that is away should be named soon.
 CHECK_TIMEOUT_S = 30.0
 _GOOGLE = "https://storage.googleapis.com"
 _USUAL_TIMEOUT = (CONNECT_TIMEOUT_S, READ_TIMEOUT_S)

@@ -42,6 +42,7 @@ _PASSING_STATUS = {308, 408, 429, 500, 502, 503, 504}
 _REDIRECTS = {301, 302, 303, 307}
 # https://cloud.google.com/storage/docs/resumable-uploads
 _LOST_SESSION_STATUS = {400, 404, 410}
+# Services answer with pages of XML or JSON; the first lines hold the sentence.
 _LONGEST_SAID = 300
 
 

@@ -13,6 +13,7 @@ from comfypin.storage.errors import TransientStorageError
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
+# A service that wants more than a minute between tries is down.
 LONGEST_SLEEP_S = 60.0
 
 

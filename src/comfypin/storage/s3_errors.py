@@ -57,6 +57,7 @@ _OF_CREDENTIALS = {"AssumeRole", "AssumeRoleWithWebIdentity", "GetRoleCredential
 LENDER = "AWS's token service"
 # Keys under which botocore's parsed response also holds the raw status and the beginning of the body.
 BODY, STATUS = "ComfypinBody", "ComfypinStatus"
+# Services answer with pages of XML or HTML; the first lines hold the sentence.
 _LONGEST_SAID = 300
 
 

@@ -20,6 +20,7 @@ from comfypin.storage.s3_errors import BODY, STATUS, error_code_in
 from comfypin.storage.upload_body import UploadBody
 from comfypin.storage.upload_notes import UnfinishedUpload, UploadNotes
 
+# Half of what an upload of ten files may hold open; each holds a part's connection, not its bytes.
 PARTS_AT_ONCE = 8
 
 

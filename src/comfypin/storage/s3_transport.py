@@ -24,11 +24,14 @@ from comfypin.storage.errors import ProviderError, StoreBusy, StoreTooSlow
 from comfypin.storage.network_errors import PROXY_WANTS_LOGIN, StoreProxyFailed, explain_network_failure
 from comfypin.storage.upload_body import TamperedBody, UploadBody
 
+# A store that is there answers at once; the rest is for a lost packet or two.
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 300.0  # joining the parts of a large object takes some servers minutes
 # For the check before the first job, which a user waits for.
 HURRY_S = 30.0
+# More than uploads and parts together ever use, so none waits for a connection.
 CONNECTIONS = 32
+# Large enough that calls cost nothing beside the copying.
 _BLOCK_BYTES = 256 << 10
 _MOST_ANSWER_BYTES = 8 << 20  # a listing of a thousand long keys is 2 MB
 

@@ -21,7 +21,9 @@ Pace = Callable[[int], None]
 
 # urllib3 gives each piece of a body this long to get into the kernel's buffers, too.
 CONNECT_TIMEOUT_S = 20.0
+# Some stores answer the end of a large upload only after they have joined its parts.
 READ_TIMEOUT_S = 300.0
+# More than uploads ever run at once, so none waits for a connection.
 _CONNECTIONS = 32
 # Small enough for an even pace, large enough to cost few calls.
 _PIECE_BYTES = 512 << 10

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+# A note of ours is a few hundred bytes.
 _LONGEST_NOTE_BYTES = 16_384
 
 

@@ -20,9 +20,11 @@ from inotify_simple import Event, INotify, flags
 from comfypin.atomic_files import is_local_folder
 from comfypin.sync.folder_scan import Fingerprint, list_files, read_fingerprint, walk_folders
 
+# For file systems that send no events; a file is waited for longer than that anyway.
 _POLL_S = 5.0
 # A full scan now and then, since events are only a hint.
 _RECONCILE_S = 600.0
+# A folder that does not exist yet is made by a program that is starting.
 _MISSING_POLL_S = 1.0
 _WATCHED = (
     flags.CLOSE_WRITE

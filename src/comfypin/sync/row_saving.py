@@ -10,6 +10,7 @@ from comfypin.sync.outbox import Outbox
 from comfypin.sync.outbox_row import OutboxRow
 from comfypin.sync.sync_options import SyncOptions
 
+# A full disk that somebody is making room on should not delay the next file.
 _SAVE_AGAIN_S = 0.5
 
 

@@ -36,6 +36,7 @@ from comfypin.sync.uploader import UploadEnded, Uploader
 _HASH_THREADS = 2
 # Bounds a transaction, so that a scan of a million files does not delay the first upload.
 _MOST_AT_ONCE = 5000
+# A warning while there is still room for one video.
 _NEARLY_FULL_BYTES = 1_000_000_000
 
 

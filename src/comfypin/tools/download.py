@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+# For a whole small file, such as an interpreter's archive over a slow line.
 TIMEOUT_S = 120.0
 # Long enough for a server's rate limit of a minute, too short to look hung.
 DOWNLOAD_RETRIES = RetryPolicy(retries=3, longest_asked_s=120.0)

@@ -9,6 +9,7 @@ from pathlib import Path
 from comfypin.tools.errors import ToolMissing
 from comfypin.tools.process import FinishedProcess, run_program
 
+# A large repository over a slow line takes minutes; what takes longer than this hangs.
 FETCH_TIMEOUT_S = 900.0
 _GIT_OPTIONS = (
     *("-c", "protocol.version=2"),

@@ -12,6 +12,7 @@ from pathlib import Path
 from comfypin.errors import Cancelled
 from comfypin.tools.errors import ToolMissing, ToolTimedOut
 
+# Installing gigabytes over a slow line takes many minutes; what takes longer than this hangs.
 DEFAULT_TIMEOUT_S = 1800.0
 # The process groups that run now; a signal's handler reads it, so there is no lock.
 _running: set[int] = set()

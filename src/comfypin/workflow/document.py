@@ -12,8 +12,11 @@ WorkflowFormat = Literal["api", "ui", "empty"]
 
 # Far beyond the largest public workflows, and still read within a second.
 MAX_BYTES = 32 << 20
+# Far above what people nest; Python's own recursion ends near a thousand levels.
 MAX_DEPTH = 100
+# Far above what a page can still draw.
 MAX_NODES = 20_000
+# Bounds memory and time of parsing before anything is known of the document.
 MAX_VALUES = 3_000_000
 
 # {"prompt": ...} is ComfyUI's POST body, {"input": {"workflow": ...}} a serverless worker's, {"output", "workflow"}

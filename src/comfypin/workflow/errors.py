@@ -7,6 +7,7 @@ from comfypin.errors import WorkflowError, declare
 
 # A hostile graph may have a finding a node; a person reads the first ones, a machine gets the count.
 _SHOWN = 40
+# A list of a thousand models hides the sentence; the closest come first.
 _ALLOWED_SHOWN = 12
 
 

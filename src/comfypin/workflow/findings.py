@@ -17,6 +17,7 @@ _SUBGRAPH_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 # A name longer than this is not misspelt, and comparing it would only cost time.
 _COMPARED_CHARACTERS = 120
+# Bounds the time of one sentence: a folder may hold any number of files.
 _COMPARED_NAMES = 20_000
 
 

@@ -17,6 +17,7 @@ EngineFolder = Literal["input", "output", "temp"]
 _ANNOTATIONS: dict[str, EngineFolder] = {" [input]": "input", " [output]": "output", " [temp]": "temp"}
 # Enough for suggestions; a folder on a network volume may hold millions of files.
 _LISTED_FILES = 2000
+# Enough to see how files are named there.
 _SHOWN_NAMES = 5
 
 

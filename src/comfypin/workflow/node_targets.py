@@ -4,6 +4,7 @@ from comfypin.workflow.errors import OverrideInvalid
 from comfypin.workflow.findings import closest_names, did_you_mean
 from comfypin.workflow.graph import ApiGraph, ApiNode, NodeId
 
+# Enough to see how targets are written.
 _LISTED = 10
 
 

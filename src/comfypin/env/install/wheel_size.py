@@ -21,7 +21,9 @@ UNPACKED_PER_WHEEL = 3.5
 BLOCK_BYTES = 4096
 # A zip's list of files is at its end; 64 KiB are usually enough for it.
 _TAIL_BYTES = 1 << 16
+# The directory of the largest wheel is a few megabytes; more than this is no wheel.
 _MOST_BYTES = 64 << 20
+# It only estimates: an index that answers late must not delay the download itself.
 _TIMEOUT_S = 10.0
 
 

@@ -20,10 +20,13 @@ MAGIC = b"comfypin-env-pk1"
 TRAILER = struct.Struct(f"<QQ32s{len(MAGIC)}s")
 # Large enough for a good ratio, small enough that dozens are in flight at once.
 FRAME_BYTES = 4 << 20
+# A reader allocates a whole frame, so this bounds its memory, whatever the file claims.
 MAX_FRAME_BYTES = 16 << 20
 # Half a million files need about 60 MiB. Ours is a tenth as large when it is compressed, never a hundredth.
 MAX_INDEX_BYTES = 128 << 20
+# Lists of files compress well, but a hundred times is a bomb.
 MAX_INDEX_RATIO = 100
+# Tiny packs compress better than the ratio expects, and a megabyte harms nobody.
 _LEAST_INDEX_BYTES = 1 << 20
 # JSON of nothing but brackets takes forty times its size in memory.
 _MAX_ENTRIES = 1_000_000

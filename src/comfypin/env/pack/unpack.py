@@ -14,6 +14,7 @@ from comfypin.env.install.disk_space import require_space
 from comfypin.env.pack.format import MAGIC, TRAILER, PackIndex, PlacedFrame, decode_index, frame_segments, index_limit
 from comfypin.env.receipt import Receipt, receipt_from_json
 
+# File systems round each file up to a block, which is 4 KiB nearly everywhere.
 MARGIN_PER_FILE = 4096
 _PART_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FLAGS = _PART_FLAGS | os.O_EXCL

@@ -18,6 +18,7 @@ from comfypin.models.interface import ExpectedFile, SourceFacts
 _BY_VERSION = re.compile(r"civitai://(?:version/)?(\d+)(?:(?:/|/file/|\?file=)(\d+))?/?")
 _BY_DIGEST = re.compile(r"civitai://(?:sha256|hash)[:/]([0-9a-fA-F]{64})/?")
 
+# A model with hundreds of versions is a few megabytes of JSON.
 MAX_JSON_BYTES = 16 << 20
 
 # Civitai's types of models and the folders of ComfyUI that they go to.

@@ -18,6 +18,7 @@ from comfypin.server.comfy_api.records import Asset, Records
 
 log = logging.getLogger(__name__)
 
+# Assets expire after hours; a minute more is noticed by nobody.
 _SWEEP_EVERY_S = 60.0
 _FRESH_S = 300.0
 """Uploads stay so long however little room there is: their job is about to come."""

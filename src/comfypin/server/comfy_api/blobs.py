@@ -14,6 +14,7 @@ from comfypin.atomic_files import fsync_folder
 
 _HASH_PREFIX = "blake3:"
 _HEX_DIGITS = 64
+# Uploads are hashed while they come; one block of each is in memory.
 _READ_BYTES = 1 << 20
 _INCOMING = "incoming"
 

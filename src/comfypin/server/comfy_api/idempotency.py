@@ -12,7 +12,9 @@ from comfypin.server.comfy_api import records
 from comfypin.server.comfy_api.errors import ApiFailure, invalid_request
 from comfypin.server.comfy_api.records import Records
 
+# The description says 24 hours.
 KEPT_S = 86_400.0
+# The description names no limit; a UUID, which it recommends, has 36.
 _LONGEST_KEY = 255
 
 

@@ -13,8 +13,10 @@ from comfypin.server.comfy_api.job_view import TERMINAL, progress_to_json
 from comfypin.server.comfy_api.jobs import Jobs
 from comfypin.server.comfy_api.links import Links
 
+# As often as previews come: a bar that moves twice a second looks alive.
 _PROGRESS_EVERY_S = 0.5
 _LOOK_EVERY_S = 1.0
+# Proxies close a connection that is silent for 30 or 60 s.
 _KEEP_ALIVE_S = 15.0
 
 

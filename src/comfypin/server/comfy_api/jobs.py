@@ -16,6 +16,7 @@ from comfypin.server.comfy_api.job_view import all_done, job_to_json, progress_t
 from comfypin.server.comfy_api.links import Links
 from comfypin.server.comfy_api.records import Asset, ComfyJob
 
+# Most jobs are cancelled by then, so the answer can say so instead of `canceling`.
 _CANCEL_SEEN_WITHIN_S = 0.5
 _PAGE, _LARGEST_PAGE = 50, 100
 

@@ -14,8 +14,11 @@ from comfypin.server.comfy_api.errors import ApiFailure, invalid_request
 MOST_TAGS = 50
 MULTIPART_BYTES = 1_000_000
 """What a body may have beside the bytes of its file."""
+# The form has few fields; a body of empty parts would keep the parser busy.
 _MOST_PARTS = 100
+# Paths and tags are short; fields are held in memory, unlike the file.
 _LONGEST_FIELD = 8192
+# A thread is woken for each block: small ones would cost more than writing them.
 _WRITTEN_AT_ONCE = 1 << 20
 _SHORTEST_S, _LONGEST_S = 60, 604_800
 

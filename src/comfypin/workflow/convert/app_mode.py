@@ -15,6 +15,7 @@ from comfypin.workflow.convert.page_versions import PageRules
 from comfypin.workflow.convert.widget_values import LoadedGraph, LoadedGraphs, find_promotions
 from comfypin.workflow.graph import NodeId
 
+# An author chooses a dozen; a document that claims more must not slow the list down.
 _MAX_ENTRIES = 1000
 _MAX_PLACES = 200
 
