@@ -76,6 +76,10 @@ test-soak: $(VENV)/.dev  ## also run the long soak and kill tests
 screenshots: $(VENV)/.dev  ## take the pictures of docs/page.md (needs chromium)
 	$(BIN)/python -m tests.support.screenshots docs/pictures
 
+bench: $(VENV)/.dev  ## run every bench (an hour, on a quiet machine) and write docs/performance.md
+	$(SYNC) --group dev --group bench
+	$(BIN)/python -m bench --out docs
+
 site: $(VENV)/.dev  ## build the documentation site into build/site (English and Russian)
 	$(BIN)/python -m tools.site
 

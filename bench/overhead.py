@@ -1,6 +1,6 @@
 """What comfypin costs a job: its seconds over the barest client's, on one engine, turn by turn.
 
-    python bench/overhead.py [--jobs 60] [--comfyui DIR]
+    python bench/overhead.py [--jobs 60] [--rounds 7] [--queued 50] [--comfyui DIR]
 
 The barest client is what somebody would write by hand: POST /prompt, wait on the websocket for the file's name, GET
 /view. comfypin checks the workflow against the catalogue, gives the job's files a name of their own, follows the
@@ -20,6 +20,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -35,7 +36,6 @@ from comfypin.lock.model import EngineSpec, Lock
 from comfypin.outputs.inline import InlineSink
 from comfypin.workflow.document import read_document
 
-QUEUED = 50
 MOST_OVERHEAD_S = 0.005
 LEAST_THROUGHPUT = 0.95
 MOST_HELP_S = 0.100
@@ -127,14 +127,24 @@ async def timed(work: Awaitable[object]) -> float:
     return time.perf_counter() - began
 
 
-async def measure(engine: HttpEngine, url: str, *, jobs: int, rounds: int, name: str) -> list[bool]:
+@dataclass(frozen=True)
+class Counts:
+    """How many jobs one after the other, and how many rounds of how many at once."""
+
+    jobs: int
+    rounds: int
+    queued: int
+
+
+async def measure(engine: HttpEngine, url: str, counts: Counts, *, name: str) -> list[bool]:
+    queued = counts.queued
     colors = Colors()
     async with bare_client(url) as bare:
         for _ in range(5):
             await bare.one(colors.workflow())
             await by_comfypin(engine, colors.workflow())
         ours, theirs = [], []
-        for number in range(jobs):
+        for number in range(counts.jobs):
             turns: list[tuple[list[float], Callable[[], Awaitable[None]]]] = [
                 (theirs, lambda: bare.one(colors.workflow())),
                 (ours, lambda: by_comfypin(engine, colors.workflow())),
@@ -142,20 +152,20 @@ async def measure(engine: HttpEngine, url: str, *, jobs: int, rounds: int, name:
             for seconds, work in turns if number % 2 else reversed(turns):
                 seconds.append(await timed(work()))
         ours_queued, theirs_queued = [], []
-        for number in range(rounds):
+        for number in range(counts.rounds):
             turns = [
-                (theirs_queued, lambda: bare.many([colors.workflow() for _ in range(QUEUED)])),
-                (ours_queued, lambda: many_by_comfypin(engine, [colors.workflow() for _ in range(QUEUED)])),
+                (theirs_queued, lambda: bare.many([colors.workflow() for _ in range(queued)])),
+                (ours_queued, lambda: many_by_comfypin(engine, [colors.workflow() for _ in range(queued)])),
             ]
             for seconds, work in turns if number % 2 else reversed(turns):
                 seconds.append(await timed(work()))
     one_ours_s, one_theirs_s = statistics.median(ours), statistics.median(theirs)
     all_ours_s, all_theirs_s = statistics.median(ours_queued), statistics.median(theirs_queued)
     print(f"{name}: one job: bare {one_theirs_s * 1e3:.2f} ms, comfypin {one_ours_s * 1e3:.2f} ms")
-    print(f"{name}: {QUEUED} queued: bare {QUEUED / all_theirs_s:.0f}/s, comfypin {QUEUED / all_ours_s:.0f}/s")
+    print(f"{name}: {queued} queued: bare {queued / all_theirs_s:.0f}/s, comfypin {queued / all_ours_s:.0f}/s")
     return [
         say(f"{name}: overhead a job", (one_ours_s - one_theirs_s) * 1e3, "ms", most=MOST_OVERHEAD_S * 1e3),
-        say(f"{name}: {QUEUED} queued, of bare throughput", all_theirs_s / all_ours_s, "x", least=LEAST_THROUGHPUT),
+        say(f"{name}: {queued} queued, of bare throughput", all_theirs_s / all_ours_s, "x", least=LEAST_THROUGHPUT),
     ]
 
 
@@ -191,11 +201,13 @@ def start_up() -> list[bool]:
 async def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=60, help="jobs of each client")
-    parser.add_argument("--rounds", type=int, default=7, help=f"rounds of {QUEUED} queued prompts of each client")
+    parser.add_argument("--rounds", type=int, default=7, help="rounds of queued prompts of each client")
+    parser.add_argument("--queued", type=int, default=50, help="prompts that are queued at once")
     parser.add_argument(
         "--comfyui", type=Path, metavar="DIR", help="a ComfyUI with its venv, instead of the embedded engine"
     )
     arguments = parser.parse_args()
+    counts = Counts(jobs=arguments.jobs, rounds=arguments.rounds, queued=arguments.queued)
     kept = start_up()
     if arguments.comfyui:
         engine = EngineSpec(args=("--disable-api-nodes",))
@@ -205,9 +217,9 @@ async def main() -> int:
     with tempfile.TemporaryDirectory(prefix="comfypin-bench-") as work:
         async with open_child(spec, Path(work)) as engine:
             url = str((await engine.address()).url).rstrip("/")
-            kept += await measure(engine, url, jobs=arguments.jobs, rounds=arguments.rounds, name="child process")
+            kept += await measure(engine, url, counts, name="child process")
             async with open_remote(url) as remote:
-                kept += await measure(remote, url, jobs=arguments.jobs, rounds=arguments.rounds, name="by URL")
+                kept += await measure(remote, url, counts, name="by URL")
     return 0 if all(kept) else 1
 
 

@@ -1,6 +1,6 @@
 """What syncing a folder costs and how late it is, beside the shell loop and rclone, on one S3 server, turn by turn.
 
-    python bench/sync.py [--files 200] [--rounds 3]
+    python bench/sync.py [--files 200] [--rounds 3] [--burst 1000] [--idle-s 20]
 
 Measured: seconds from a file's close to its confirmed upload (median, 99th percentile); files a second for 1,000 files
 of 200 KiB against the store's own `put` in as many threads; requests a file, as the server's log counts them; CPU and
@@ -31,7 +31,6 @@ from comfypin.storage.s3_settings import S3Settings
 
 KEY, SECRET = "AKBENCHKEYID00000000", "benchSecretAccessKey0123456789abcdefghij"
 RCLONE = Path(sys.executable).with_name("rclone")
-IDLE_S = 20
 SMALL_BYTES = 200 << 10
 
 
@@ -227,7 +226,7 @@ def burst(server: Server, base: Path, name: str, files: int) -> tuple[float, flo
     return ours, files / (time.monotonic() - begin), requests
 
 
-def idle(server: Server, base: Path) -> tuple[float, float]:
+def idle(server: Server, base: Path, idle_s: float) -> tuple[float, float]:
     """Share of one core, and MiB of memory, while nothing happens in a folder of 1,000 files."""
     folder = base / "idle"
     folder.mkdir()
@@ -239,8 +238,8 @@ def idle(server: Server, base: Path) -> tuple[float, float]:
             time.sleep(0.1)
         time.sleep(1)
         ticks = cpu_ticks(run.pid)
-        time.sleep(IDLE_S)
-        share = (cpu_ticks(run.pid) - ticks) / os.sysconf("SC_CLK_TCK") / IDLE_S
+        time.sleep(idle_s)
+        share = (cpu_ticks(run.pid) - ticks) / os.sysconf("SC_CLK_TCK") / idle_s
         status = Path(f"/proc/{run.pid}/status").read_text()
     rss = re.search(r"VmHWM:\s+(\d+)", status)
     assert rss is not None
@@ -256,6 +255,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--burst", type=int, default=1000, help="files that appear at once")
+    parser.add_argument("--idle-s", type=float, default=20.0, help="seconds without work that are watched")
     arguments = parser.parse_args()
     tools: dict[str, Callable[..., object]] = {"comfypin sync": comfypin, "rclone every second": rclone_every_second}
     if shutil.which("inotifywait"):
@@ -275,11 +276,12 @@ def main() -> None:
             )
         ratios = []
         for number in range(arguments.rounds):
-            ours, plain, requests = burst(server, base, f"burst{number}", 1000)
+            ours, plain, requests = burst(server, base, f"burst{number}", arguments.burst)
             ratios.append(ours / plain)
-            print(f"1,000 x 200 KiB: sync {ours:.0f}/s, put in threads {plain:.0f}/s, ratio {ours / plain:.2f}")
+            rates = f"sync {ours:.0f}/s, put in threads {plain:.0f}/s, ratio {ours / plain:.2f}"
+            print(f"{arguments.burst} x 200 KiB: {rates}")
         print(f"ratio, median {statistics.median(ratios):.2f} (goal 0.9 or more); requests of the last: {requests}")
-        share, rss = idle(server, base)
+        share, rss = idle(server, base, arguments.idle_s)
         print(f"idle: {share:.2%} of a core (goal under 0.5 %), {rss:.0f} MiB at most (goal under 100)")
 
 
