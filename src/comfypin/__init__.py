@@ -1,3 +1,3 @@
 """Pin a ComfyUI release in one lock file, run workflows headless anywhere, deliver every output."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -1,5 +1,6 @@
 """The wheel and the sdist: installed into an empty environment elsewhere, they run the demo from their own data."""
 
+import email
 import json
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from comfypin import __version__
 from tests.support.door import ROOT, clean_environ
 
 pytestmark = pytest.mark.timeout(400)
@@ -51,6 +53,32 @@ def test_the_wheel_holds_both_packages_and_the_demo_and_nothing_else(built: Path
     assert "comfypin/data/lockfiles/comfy-demo.lock.json" in names
     assert "comfypin/py.typed" in names
     assert {"comfypin/server/page/index.html", "comfypin/server/page/vendor/htm-preact.js"} <= set(names)
+
+
+def test_the_index_would_take_both_files(built: Path) -> None:
+    files = sorted([*built.glob("*.whl"), *built.glob("*.tar.gz")])
+    assert len(files) == 2
+    checked = run(sys.executable, "-m", "twine", "check", "--strict", *files, cwd=built)
+    assert checked.stdout.count("PASSED") == 2
+
+
+def test_the_wheel_fits_every_machine_and_says_where_the_project_lives(built: Path) -> None:
+    (wheel,) = built.glob("*.whl")
+    assert wheel.name == f"comfypin-{__version__}-py3-none-any.whl"
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        metadata = email.message_from_bytes(archive.read(name))
+    addresses = dict(line.split(", ", 1) for line in metadata.get_all("Project-URL", []))
+    assert addresses.keys() == {"Documentation", "Repository", "Changelog", "Issues"}
+    assert metadata["License-Expression"] == "Apache-2.0"
+    assert metadata["Requires-Python"] == ">=3.11"
+
+
+def test_uvx_runs_the_demo_from_the_wheel_alone(built: Path, tmp_path: Path) -> None:
+    (wheel,) = built.glob("*.whl")
+    words = ["tool", "run", "--quiet", "--python", sys.executable, "--from", wheel, "comfypin", "demo"]
+    run(UV, *words, "--out-file", "demo.png", cwd=tmp_path)
+    assert (tmp_path / "demo.png").stat().st_size > 10_000
 
 
 def test_the_installed_command_runs_the_demo(python: Path, tmp_path: Path) -> None:
