@@ -23,6 +23,7 @@ from urllib.parse import parse_qsl
 from tests.conftest import ROOT
 from tests.support.runpod_api import GPUS, KEY, FakeRunPod, _Handler, _problem
 from tests.support.runpod_queue import RunpodQueue
+from tests.support.workflows import picture
 
 MOUNT = "/runpod-volume"
 IMAGE = "ghcr.io/you/comfypin-worker@sha256:" + "6f" * 32
@@ -130,8 +131,7 @@ class RunpodBox(FakeRunPod):
         self.releases: dict[str, list[dict[str, Any]]] = {}
         self.levels: dict[str, str] = dict.fromkeys(CENTERS, "HIGH")
         self.made: list[tuple[str, str]] = []
-        self.requests = 0
-        self.on_request: Callable[[int, str], None] = lambda _number, _phase: None
+        self.on_request: Callable[[str, str], None] = lambda _request, _phase: None
         self._closing = contextlib.ExitStack()
         box = self
 
@@ -158,6 +158,16 @@ class RunpodBox(FakeRunPod):
     def logs_of(self, identifier: str) -> list[str]:
         container = self.workers.get(identifier) or self.pod_containers.get(identifier)
         return [] if container is None else container.lines
+
+    def wait_for_line(self, identifier: str, words: str, *, within_s: float) -> str:
+        """Wait until a container has printed a line with these words, and return it."""
+        deadline = time.monotonic() + within_s
+        while True:
+            lines = self.logs_of(identifier)
+            if found := next((line for line in lines if words in line), None):
+                return found
+            assert time.monotonic() < deadline, "\n".join(lines[-30:])
+            time.sleep(0.1)
 
     # -- the API ---------------------------------------------------------------------------------------------------
 
@@ -375,9 +385,7 @@ class _BoxHandler(_Handler):
 
     def _answer_or_stream(self) -> None:
         box = self.server_state
-        box.requests += 1
-        number = box.requests
-        box.on_request(number, "before")
+        box.on_request(f"{self.command} {self.path}", "before")
         path, _, query = self.path.partition("?")
         match = re.fullmatch(r"/v2/(?:pods/([^/]+)|serverless/([^/]+)/workers/[^/]+)/logs", path)
         # Whoever asked may have been killed meanwhile.
@@ -387,7 +395,7 @@ class _BoxHandler(_Handler):
             else:
                 box.log.append((self.command, path))
                 self._stream_log(match[1] or match[2], dict(parse_qsl(query)))
-        box.on_request(number, "after")
+        box.on_request(f"{self.command} {self.path}", "after")
 
     do_GET = do_POST = do_PATCH = do_DELETE = do_PUT = _answer_or_stream
 
@@ -462,3 +470,47 @@ def _sdk_variables(queue_url: str, endpoint_id: str) -> dict[str, str]:
         "RUNPOD_SKIP_AUTO_SYSTEM_CHECKS": "true",
         "RUNPOD_SKIP_GPU_CHECK": "true",
     }
+
+
+DEMO = str(ROOT / "lockfiles" / "comfy-demo.lock.json")
+
+
+def run_verb(
+    box: RunpodBox, folder: Path, *words: str, code: int = 0, **environ: str
+) -> "subprocess.CompletedProcess[str]":
+    """Run a verb of `comfypin runpod` in a folder, as a person there does."""
+    done = subprocess.run(
+        [sys.executable, "-m", "comfypin.cli.main", "runpod", *words],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        env=client_environ(box, folder, **environ),
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+def client_environ(box: RunpodBox, folder: Path, **environ: str) -> dict[str, str]:
+    """The environment of whoever calls the box."""
+    return {
+        **{name: value for name, value in os.environ.items() if not name.startswith(("RUNPOD", "OUTPUT", "COMFY"))},
+        "HOME": str(folder),
+        "RUNPOD_API_URL": box.url,
+        "RUNPOD_ENDPOINT_BASE_URL": f"{box.url}/job",
+        "RUNPOD_API_KEY": KEY,
+        **environ,
+    }
+
+
+def write_workflow(folder: Path, color: int = 1, name: str = "card.json") -> str:
+    """Write a workflow of one colour, and return its name."""
+    (folder / name).write_text(json.dumps(picture(color)))
+    return name
+
+
+def pictures(folder: Path) -> list[bytes]:
+    """The pictures that a verb saved."""
+    return [path.read_bytes() for path in sorted((folder / "out").rglob("*.png"))]

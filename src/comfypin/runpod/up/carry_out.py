@@ -133,6 +133,6 @@ def _start_pod(plan: UpPlan, facts: UpFacts, means: UpMeans, volume_id: str) -> 
     try:
         pod = means.management_api.create_resource("pod", body)
     except ApiRefused as refused:
-        raise FillFailed(reason=f"its pod could not be made: {refused.message}") from refused
+        raise FillFailed(reason=f"its pod could not be made: {refused.message.rstrip('.')}") from refused
     means.report(f"fill volume {volume_id}: pod {pod['id']}")
     return str(pod["id"])

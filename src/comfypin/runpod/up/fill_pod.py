@@ -39,7 +39,7 @@ def follow_fill(
             if news.filled or news.failed:
                 management_api.remove_resource("pod", pod_id)
                 if news.failed:
-                    raise FillFailed(reason=news.failed)
+                    raise FillFailed(reason=news.failed.rstrip("."))
                 on_news(news)
                 return
             on_news(news)
