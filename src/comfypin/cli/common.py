@@ -72,12 +72,18 @@ def open_job_models(arguments: argparse.Namespace, lock: "Lock", settings: "Sett
 
 
 def read_named_lock(lock_name: str | None, settings: "Settings") -> "tuple[str, ReadLock]":
-    """Return the path of the lock that `--lock` or the environment names, and the lock. Raises `LockError`."""
+    """Return where the lock that `--lock` or the environment names is, and the lock. Raises `LockError`."""
     # Imported here, so that --help does not pay for it.
-    from comfypin.lock.codec import read_lock
+    from comfypin.lock.codec import parse_lock, read_lock
     from comfypin.lock.lookup import find_lock
 
-    lock_path = find_lock(lock_name, lock_path=settings.machine.lock_path, version_name=settings.machine.version_name)
+    machine = settings.machine
+    if lock_name is None and machine.lock_path is None and (machine.carried_lock or machine.lock_url):
+        from comfypin.wiring.carried_locks import fetch_carried_lock
+
+        where, lock_bytes = fetch_carried_lock(settings)
+        return where, parse_lock(lock_bytes, where=where)
+    lock_path = find_lock(lock_name, lock_path=machine.lock_path, version_name=machine.version_name)
     return str(lock_path), read_lock(lock_path)
 
 

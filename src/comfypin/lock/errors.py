@@ -97,6 +97,26 @@ class LockNotNamed(LockError):
 
 
 @declare
+class CarriedLockInvalid(LockError):
+    """Raised when a variable that should hold a lock holds something else."""
+
+    template = "{where} does not hold a lock: {reason}; `comfypin runpod up` fills it, so leave it as it is."
+    where: str
+    reason: str
+
+
+@declare
+class LockAddressUnpinned(LockError):
+    """Raised when a lock is named by an address that does not say which bytes are meant."""
+
+    template = (
+        "{variable} does not say which lock it means: end it with #sha256=..., the sha256 of the file, since what an "
+        "address answers may change."
+    )
+    variable: str
+
+
+@declare
 class LockIncomplete(LockError):
     """Raised when a readable lock leaves something unpinned, so that it cannot be realized as it stands."""
 

@@ -1,7 +1,7 @@
 """The settings of this machine: its release, and the folders of ComfyUI and the models."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from comfypin.settings.variables import Variables
@@ -11,6 +11,8 @@ from comfypin.settings.variables import Variables
 class MachineSettings:
     """`COMFY_HOME`, `MODELS_DIR`, and the release: `LOCK_PATH`, else `COMFY_VERSION_NAME`.
 
+    `carried_lock` is COMFYPIN_LOCK_DATA, a whole lock as text; `lock_url` COMFYPIN_LOCK_URL, its address and digest.
+    They come after `LOCK_PATH` and before `COMFY_VERSION_NAME`, which an image has of its own.
     `fast_models_dir` is COMFYPIN_FAST_MODELS, the folder of staged models; the engine looks there first.
     `embedded_version` is COMFYPIN_EMBEDDED_VERSION, the ComfyUI release that the embedded engine imitates.
     `engine_standby` is COMFYPIN_ENGINE_STANDBY: whether a second engine waits to take a dead one's place.
@@ -20,6 +22,8 @@ class MachineSettings:
     named_models_dir: Path | None = None
     lock_path: Path | None = None
     version_name: str | None = None
+    carried_lock: str | None = field(default=None, repr=False)
+    lock_url: str | None = None
     fast_models_dir: Path | None = None
     embedded_version: str | None = None
     engine_standby: bool = False
@@ -48,6 +52,8 @@ class MachineSettings:
             named_models_dir=variables.read_path("MODELS_DIR"),
             lock_path=variables.read_path("LOCK_PATH"),
             version_name=variables.read_text("COMFY_VERSION_NAME"),
+            carried_lock=variables.read_text("COMFYPIN_LOCK_DATA"),
+            lock_url=variables.read_text("COMFYPIN_LOCK_URL"),
             fast_models_dir=variables.read_path("COMFYPIN_FAST_MODELS"),
             embedded_version=variables.read_text("COMFYPIN_EMBEDDED_VERSION"),
             engine_standby=variables.read_flag("COMFYPIN_ENGINE_STANDBY"),

@@ -1,7 +1,14 @@
 """The one place that chooses adapters: from settings and locks to engines, stores and sinks; SDKs stay lazy."""
 
 from comfypin.wiring.engines import EngineChoice, choose_engine, open_engine
-from comfypin.wiring.envs import ensure_env, ensure_env_pack, make_lock_places, make_realize_options, make_source_places
+from comfypin.wiring.envs import (
+    ensure_env,
+    ensure_env_pack,
+    holds_foreign_comfyui,
+    make_lock_places,
+    make_realize_options,
+    make_source_places,
+)
 from comfypin.wiring.job_servers import open_job_server
 from comfypin.wiring.models import (
     bring_models,
@@ -24,6 +31,7 @@ __all__ = [
     "choose_engine",
     "ensure_env",
     "ensure_env_pack",
+    "holds_foreign_comfyui",
     "http_proxies",
     "http_transport",
     "inspect_lock_models",

@@ -69,8 +69,7 @@ def ensure_env(lock: "Lock", engine_choice: EngineChoice, *, report: "Callable[[
     if engine_choice.kind != "comfyui" or lock.engine.kind != "comfyui":
         return engine_choice
     comfy_home = settings.machine.comfy_home
-    # An env of ours has the link `current`; a ComfyUI without it was installed by hand.
-    if not (comfy_home / "current").is_symlink() and any((comfy_home / path).is_file() for path in _FOREIGN_FILES):
+    if holds_foreign_comfyui(settings):
         report(f"{comfy_home} holds a ComfyUI that comfypin did not install; it is used as it is.")
         return engine_choice
     from comfypin.env.realize import realize_env
@@ -82,6 +81,13 @@ def ensure_env(lock: "Lock", engine_choice: EngineChoice, *, report: "Callable[[
         comfy_home=realized.folder, models_dir=settings.machine.models_dir.absolute()
     )
     return replace(engine_choice, settings=realized_settings)
+
+
+def holds_foreign_comfyui(settings: "Settings") -> bool:
+    """Return whether COMFY_HOME has a ComfyUI that comfypin did not install."""
+    comfy_home = settings.machine.comfy_home
+    # An env of ours has the link `current`; a ComfyUI without it was installed by hand.
+    return not (comfy_home / "current").is_symlink() and any((comfy_home / path).is_file() for path in _FOREIGN_FILES)
 
 
 def ensure_env_pack(lock: "Lock", settings: "Settings", *, report: "Callable[[str], None]") -> Path:

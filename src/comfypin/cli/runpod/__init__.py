@@ -1,4 +1,7 @@
-"""Deploy a release on RunPod: a file says what should exist, `plan` shows the changes, `apply` makes them.
+"""Deploy a release on RunPod: `up` from a workflow at once; or a file says what should exist, and `apply` makes it so.
+
+comfypin runpod up WORKFLOW              lock, volume, endpoint and a first picture; again, to change it
+comfypin runpod history|rollback|logs|down   of what `up` made
 
 comfypin runpod init                     write a commented runpod.toml
 comfypin runpod plan                     show the difference; exit code 2 when there is one
@@ -17,7 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from comfypin.cli.common import print_on_stderr
+from comfypin.cli.runpod import fill as runpod_fill
 from comfypin.cli.runpod import run as runpod_run
+from comfypin.cli.runpod import up as runpod_up
+from comfypin.cli.runpod import up_verbs as runpod_up_verbs
 from comfypin.cli.runpod import volume as runpod_volume
 from comfypin.errors import Cancelled, UsageError
 
@@ -63,6 +69,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     destroy_parser.add_argument("--volumes", action="store_true", help="remove its network volumes and their data too")
     destroy_parser.add_argument("--yes", action="store_true", help="do not ask")
+    runpod_up.configure(action_parsers.add_parser("up", help="make an endpoint of a workflow, in one command"))
+    runpod_up_verbs.configure(action_parsers)
+    runpod_fill.configure(action_parsers.add_parser("fill", help="fill a network volume; what the pod of `up` runs"))
     runpod_run.configure(action_parsers.add_parser("run", help="run a workflow on an endpoint and save its outputs"))
     runpod_volume.configure(
         action_parsers.add_parser("volume", help="manage a release's models and env on network volumes")
@@ -78,6 +87,9 @@ def execute(arguments: argparse.Namespace) -> int:
         "apply": _apply_plan,
         "status": _show_status,
         "destroy": _destroy_resources,
+        "up": runpod_up.execute,
+        "fill": runpod_fill.execute,
+        **runpod_up_verbs.ACTIONS,
         "run": runpod_run.execute,
         "volume": runpod_volume.execute,
     }
