@@ -19,6 +19,7 @@ from comfypin.locking.errors import CaptureRefused, NotComfyUI
 from comfypin.locking.installed_models import find_models
 from comfypin.locking.left_out import is_left_out, require_known
 from comfypin.locking.missing_packages import find_unmet
+from comfypin.locking.model_suspicions import FindProblem
 from comfypin.locking.node_registry import REGISTRY_SCHEME
 from comfypin.locking.repository_refs import RepoSpec
 from comfypin.locking.resolve import ResolveRequest
@@ -85,11 +86,21 @@ class _CaptureNotes:
     names: list[str] = field(default_factory=list)
 
 
+def _no_problem(_: Path) -> str | None:
+    return None
+
+
 def capture_lock(
-    capture_request: CaptureRequest, *, upstreams: Upstreams, digests: DigestCache, report: Callable[[str], None]
+    capture_request: CaptureRequest,
+    *,
+    upstreams: Upstreams,
+    digests: DigestCache,
+    report: Callable[[str], None],
+    find_problem: FindProblem = _no_problem,
 ) -> MadeLock:
-    """Make a lock of an installed ComfyUI. Raises `NotComfyUI`, `CaptureRefused` (with every reason),
-    `PackagesNowhere`.
+    """Make a lock of an installed ComfyUI; `find_problem` says what is wrong with a model's file.
+
+    Raises `NotComfyUI`, `CaptureRefused` (with every reason), `PackagesNowhere`.
     """
     capture_notes = _CaptureNotes()
     capture_request = _enter_comfyui(capture_request, capture_notes)
@@ -107,7 +118,11 @@ def capture_lock(
         requirements, replace(capture_request.question, python=python, proxies=upstreams.proxies), report
     )
     _note_unmet(capture_request, pins, capture_notes)
-    models = _pin_models(capture_request, digests, capture_notes, report) if capture_request.with_models else ()
+    models = (
+        _pin_models(capture_request, digests, capture_notes, report, find_problem)
+        if capture_request.with_models
+        else ()
+    )
     lock = Lock(
         version_name=capture_request.name,
         comfyui=comfyui,
@@ -384,7 +399,11 @@ def _package_requirement(package_name: str, version: str, direct_url: object) ->
 
 
 def _pin_models(
-    capture_request: CaptureRequest, digests: DigestCache, survey: _CaptureNotes, report: Callable[[str], None]
+    capture_request: CaptureRequest,
+    digests: DigestCache,
+    survey: _CaptureNotes,
+    report: Callable[[str], None],
+    find_problem: FindProblem,
 ) -> tuple[ModelPin, ...]:
     """Pin the models, hashed in parallel. Nobody knows where they came from: users add their sources."""
     own = {
@@ -393,7 +412,10 @@ def _pin_models(
         if package_name.startswith("models/")
     }
     installed_models = find_models(
-        capture_request.folder, capture_request.models_dir or capture_request.folder / "models", left_out=own
+        capture_request.folder,
+        capture_request.models_dir or capture_request.folder / "models",
+        left_out=own,
+        find_problem=find_problem,
     )
     survey.notes += installed_models.notes
     if installed_models.files:

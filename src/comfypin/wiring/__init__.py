@@ -5,6 +5,7 @@ from comfypin.wiring.envs import ensure_env, ensure_env_pack, make_lock_places, 
 from comfypin.wiring.job_servers import open_job_server
 from comfypin.wiring.models import (
     bring_models,
+    find_model_problem,
     inspect_lock_models,
     make_model_describer,
     open_job_models,
@@ -24,6 +25,7 @@ __all__ = [
     "choose_engine",
     "ensure_env",
     "ensure_env_pack",
+    "find_model_problem",
     "http_proxies",
     "http_transport",
     "inspect_lock_models",

@@ -84,6 +84,7 @@ def _capture_release(arguments: argparse.Namespace) -> int:
 def _capture_folder(arguments: argparse.Namespace) -> int:
     from comfypin.digest_cache import DigestCache
     from comfypin.locking.capture import CaptureRequest, capture_lock
+    from comfypin.wiring import find_model_problem
 
     venv_path = arguments.venv
     wishes = CaptureRequest(
@@ -99,10 +100,14 @@ def _capture_folder(arguments: argparse.Namespace) -> int:
         question=read_question(arguments),
     )
     digest_cache = DigestCache(arguments.settings.env.cache_dir / "digests.jsonl")
-    return write_lock(
-        capture_lock(wishes, upstreams=make_lock_places(arguments), digests=digest_cache, report=report_progress),
-        arguments,
+    captured = capture_lock(
+        wishes,
+        upstreams=make_lock_places(arguments),
+        digests=digest_cache,
+        report=report_progress,
+        find_problem=find_model_problem,
     )
+    return write_lock(captured, arguments)
 
 
 def _capture_file(arguments: argparse.Namespace) -> int:
