@@ -290,6 +290,18 @@ class PackagesNowhere(LockError):
         return ", ".join(self.packages[:20]) + more
 
 
+@declare
+class NothingToBisect(LockError):
+    """Raised when two locks whose outputs are said to differ give the same."""
+
+    template = (
+        "{good} and {bad} give the same outputs for this workflow, so there is no pin to find. A picture that changes "
+        "from run to run is found with `comfypin lock reproduce`."
+    )
+    good: str
+    bad: str
+
+
 class TrialFailed(LockError):
     """Raised when a lock cannot be realized, or its workflow not run, while its reproduction is checked."""
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from comfypin.cli.common import read_named_lock, report_progress
-from comfypin.cli.lock import capture, create, reproduce, upgrade
+from comfypin.cli.lock import bisect, capture, create, reproduce, upgrade
 from comfypin.cli.lock.common import make_lock_places
 from comfypin.errors import UsageError
 from comfypin.lock.codec import env_digest, lock_digest, lock_to_json
@@ -42,6 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "reproduce", help="run a workflow twice, each on a new env, and compare the pictures"
     )
     reproduce.configure_reproduce(reproduce_parser)
+    bisect.configure_bisect(verbs.add_parser("bisect", help="find the pin that changed a picture"))
     schema_parser = verbs.add_parser("schema", help="print the JSON Schema of a lock, schema 3")
     schema_parser.set_defaults(act=_print_schema)
 
