@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from comfypin.digest import Digest
 from comfypin.http.client import Credentials, HttpClient, HttpTransport
 from comfypin.models.describe import describe_model
 from comfypin.models.errors import SourceFailed
@@ -16,12 +17,14 @@ from comfypin.models.http_responses import make_model_client
 from comfypin.models.sources.bucket import BucketSource
 from comfypin.models.sources.civitai import CivitaiSource
 from comfypin.models.sources.huggingface import HubFile, HubSource
+from comfypin.settings.environment import Settings
 from comfypin.storage.azure import AzureStore
 from comfypin.storage.gcs import GcsStore
 from comfypin.storage.interface import ObjectStore
 from comfypin.storage.memory import MemoryStore
 from comfypin.storage.s3 import S3Store
 from comfypin.storage.s3_settings import S3Settings
+from comfypin.wiring import make_model_describer
 from tests.support.faulty_server import FaultyServer, Reply, Request, faulty_server, ranged
 from tests.support.model_hubs import COMMIT, HubRepo, civitai, hub
 from tests.support.models import Home, pin_of, safetensors, some_bytes, sources_over
@@ -323,3 +326,10 @@ def test_a_source_without_digest_is_read_once_to_describe_it(tmp_path: Path) -> 
 def test_what_cannot_be_described_says_why() -> None:
     with faulty_server(lambda request: pytest.fail("not asked")), pytest.raises(SourceFailed, match="no such file"):
         describe_model("/nowhere/x", sources_over())
+
+
+def test_a_link_of_the_hubs_page_is_pinned_to_the_commit() -> None:
+    with hub(HubRepo(name="org/repo", path="vae/x.safetensors", data=DATA)) as server:
+        settings = Settings({"HF_ENDPOINT": server.url, "HOME": "/nonexistent"})
+        facts = make_model_describer(settings)(f"{server.url}/org/repo/resolve/main/vae/x.safetensors?download=true")
+    assert (facts.source, facts.sha256) == (f"hf://org/repo@{COMMIT}/vae/x.safetensors", Digest.of(DATA))

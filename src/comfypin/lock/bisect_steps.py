@@ -1,10 +1,19 @@
 """Walk from one lock to another, part by part, so that what changed a picture can be found by halving (pure)."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from comfypin.lock.diff import PinChange, diff_locks
-from comfypin.lock.model import Lock
+from comfypin.lock.model import Lock, PackagePin
+from comfypin.lock.requirements import normalize_package_name
+from comfypin.lock.torch import TRIO
+
+PACKAGES_PART = "the Python packages"
+TORCH_GROUP = "torch and its libraries"
+# They are released for each other: half of them would not import.
+_TORCH_LIBRARIES = ("nvidia-", "cuda-", "triton", "pytorch-triton", "intel-")
+TrialResult = Literal["same", "different", "failed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +53,7 @@ def _changed_parts(before: Lock, after: Lock, current_lock: Lock) -> Iterator[tu
         yield f"the node {folder}", current_lock
     # All packages are one step: half of a resolution was never resolved, and rarely installs.
     current_lock = replace(current_lock, python=after.python)
-    yield "the Python packages", current_lock
+    yield PACKAGES_PART, current_lock
     models_by_path = {model_pin.target_path: model_pin for model_pin in before.models}
     wanted_models = {model_pin.target_path: model_pin for model_pin in after.models}
     for target_path in sorted({*models_by_path, *wanted_models}):
@@ -56,3 +65,71 @@ def _changed_parts(before: Lock, after: Lock, current_lock: Lock) -> Iterator[tu
         yield f"the model {target_path}", current_lock
     current_lock = replace(current_lock, engine=after.engine)
     yield "the engine", current_lock
+
+
+def package_steps(before: Lock, after: Lock) -> tuple[BisectStep, ...]:
+    """Return one step for each package that differs, those of torch together; none if they cannot be mixed.
+
+    Packages are for one Python and one set of targets: with another, no wheel of the one side fits the other.
+    """
+    if before.python.version != after.python.version or len(after.python.targets) > 1:
+        return ()
+    steps_so_far: list[BisectStep] = []
+    current_lock = before
+    current_pins, wanted_pins = _pins_by_name(before), _pins_by_name(after)
+    for group, names in _package_groups(current_pins, wanted_pins).items():
+        for name in names:
+            current_pins.pop(name, None)
+            if name in wanted_pins:
+                current_pins[name] = wanted_pins[name]
+        # The name of the target says which build of torch it is.
+        targets = after.python.targets if group == TORCH_GROUP else current_lock.python.targets
+        packages = tuple(pin for name in sorted(current_pins) for pin in current_pins[name])
+        changed = replace(current_lock, python=replace(current_lock.python, packages=packages, targets=targets))
+        part_changes = diff_locks(current_lock, changed)
+        current_lock = changed
+        if part_changes:
+            steps_so_far.append(BisectStep(part=group, lock=current_lock, changes=part_changes))
+    return tuple(steps_so_far)
+
+
+def _pins_by_name(lock: Lock) -> dict[str, tuple[PackagePin, ...]]:
+    pins: dict[str, tuple[PackagePin, ...]] = {}
+    for pin in lock.python.packages:
+        name = normalize_package_name(pin.name)
+        # One package may be pinned for each of several markers.
+        pins[name] = (*pins.get(name, ()), replace(pin, target=None))
+    return pins
+
+
+def _package_groups(
+    before: Mapping[str, tuple[PackagePin, ...]], after: Mapping[str, tuple[PackagePin, ...]]
+) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+    for name in sorted({*before, *after}):
+        if before.get(name) != after.get(name):
+            of_torch = name in TRIO or name.startswith(_TORCH_LIBRARIES)
+            groups.setdefault(TORCH_GROUP if of_torch else f"the package {name}", []).append(name)
+    return groups
+
+
+def find_culprits(count: int, run_trial: Callable[[int], TrialResult]) -> range:
+    """Return which of `count` steps may be the first that differs: one of them, or several around trials that failed.
+
+    The last step is known to differ. A trial that fails says nothing, as `git bisect skip`: its neighbours are tried.
+    """
+    low, high = 0, count - 1
+    failed: set[int] = set()
+    while True:
+        # Each trial costs a realize and a run, so there should be few: the one nearest to the middle.
+        candidates = [step for step in range(low, high) if step not in failed]
+        if not candidates:
+            return range(low, high + 1)
+        middle = min(candidates, key=lambda step: abs(2 * step - (low + high - 1)))
+        match run_trial(middle):
+            case "different":
+                high = middle
+            case "same":
+                low = middle + 1
+            case "failed":
+                failed.add(middle)

@@ -1,5 +1,5 @@
-"""Writes a lock in other tools' formats: a requirements file, a pylock.toml (PEP 751), a CycloneDX bill of materials
-(pure).
+"""Writes a lock in other tools' formats: a requirements file, a pylock.toml (PEP 751), a CycloneDX bill of materials, a
+comfy-build.yaml (pure).
 """
 
 import json
@@ -13,9 +13,10 @@ from comfypin import __version__
 from comfypin.digest import Digest, JsonValue, canonical_json
 from comfypin.errors import UsageError
 from comfypin.lock.codec import lock_digest
+from comfypin.lock.comfy_build import write_comfy_build
 from comfypin.lock.model import Lock, ModelPin, NodePin, PackagePin, RepoPin
 
-ExportFormat = Literal["requirements", "pylock", "cyclonedx"]
+ExportFormat = Literal["requirements", "pylock", "cyclonedx", "comfy-build"]
 EXPORT_FORMATS: tuple[ExportFormat, ...] = get_args(ExportFormat)
 
 
@@ -25,6 +26,7 @@ def export_lock(lock: Lock, export_format: ExportFormat, target: str | None = No
         "requirements": _write_requirements,
         "pylock": _write_pylock,
         "cyclonedx": _write_cyclonedx,
+        "comfy-build": lambda lock, packages: write_comfy_build(lock, packages).text,
     }
     # A bill of materials lists everything; an installable file is for one target.
     packages = (

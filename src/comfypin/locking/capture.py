@@ -12,15 +12,18 @@ from comfypin.addresses import hide_credentials
 from comfypin.digest import Digest
 from comfypin.digest_cache import DigestCache
 from comfypin.errors import EnvError
-from comfypin.lock.model import DEFAULT_PYTHON, Lock, ModelPin, NodePin, RepoPin
+from comfypin.lock.model import DEFAULT_PYTHON, Lock, ModelPin, NodePin, PythonPins, RepoPin
 from comfypin.lock.requirements import RequirementSet
 from comfypin.locking.create import MadeLock, package_notes, pin_exactly
 from comfypin.locking.errors import CaptureRefused, NotComfyUI
 from comfypin.locking.installed_models import find_models
+from comfypin.locking.left_out import is_left_out, require_known
+from comfypin.locking.missing_packages import find_unmet
+from comfypin.locking.model_suspicions import FindProblem
 from comfypin.locking.node_registry import REGISTRY_SCHEME
 from comfypin.locking.repository_refs import RepoSpec
 from comfypin.locking.resolve import ResolveRequest
-from comfypin.locking.sources import Upstreams, fetch_source, make_node_pin
+from comfypin.locking.sources import Upstreams, fetch_source, make_node_pin, read_source_requirements
 from comfypin.tools.git_remote import Checkout, diff_checkout, list_tracked_files, read_checkout
 from comfypin.tools.process import run_program
 from comfypin.tools.uv import clean_environment
@@ -79,13 +82,25 @@ class _CaptureNotes:
     nodes: list[NodePin] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    # Every name that --leave-out could have meant.
+    names: list[str] = field(default_factory=list)
+
+
+def _no_problem(_: Path) -> str | None:
+    return None
 
 
 def capture_lock(
-    capture_request: CaptureRequest, *, upstreams: Upstreams, digests: DigestCache, report: Callable[[str], None]
+    capture_request: CaptureRequest,
+    *,
+    upstreams: Upstreams,
+    digests: DigestCache,
+    report: Callable[[str], None],
+    find_problem: FindProblem = _no_problem,
 ) -> MadeLock:
-    """Make a lock of an installed ComfyUI. Raises `NotComfyUI`, `CaptureRefused` (with every reason),
-    `PackagesNowhere`.
+    """Make a lock of an installed ComfyUI; `find_problem` says what is wrong with a model's file.
+
+    Raises `NotComfyUI`, `CaptureRefused` (with every reason), `PackagesNowhere`.
     """
     capture_notes = _CaptureNotes()
     capture_request = _enter_comfyui(capture_request, capture_notes)
@@ -98,10 +113,16 @@ def capture_lock(
     python, requirements = _installed_packages(capture_request, capture_notes)
     if capture_notes.reasons:
         raise CaptureRefused(where=str(folder), reasons=capture_notes.reasons)
+    require_known(capture_request.left_out, capture_notes.names, where=str(folder))
     pins = pin_exactly(
         requirements, replace(capture_request.question, python=python, proxies=upstreams.proxies), report
     )
-    models = _pin_models(capture_request, digests, capture_notes, report) if capture_request.with_models else ()
+    _note_unmet(capture_request, pins, capture_notes)
+    models = (
+        _pin_models(capture_request, digests, capture_notes, report, find_problem)
+        if capture_request.with_models
+        else ()
+    )
     lock = Lock(
         version_name=capture_request.name,
         comfyui=comfyui,
@@ -110,6 +131,30 @@ def capture_lock(
         models=models,
     )
     return MadeLock(lock=lock, notes=(*capture_notes.notes, *package_notes(pins)))
+
+
+def _note_unmet(capture_request: CaptureRequest, pins: PythonPins, capture_notes: _CaptureNotes) -> None:
+    """Note what the installed packages lack of what ComfyUI and the nodes require, as their files there say it."""
+    nodes_folder = capture_request.folder / "custom_nodes"
+    folders = {"ComfyUI": capture_request.folder} | {
+        f"the node {node.folder}": nodes_folder / node.folder for node in capture_notes.nodes
+    }
+    needs = sum(
+        (read_source_requirements(_reader_of(folder), origin, frozenset()) for origin, folder in folders.items()),
+        RequirementSet(),
+    )
+    python = pins.version or capture_request.question.python
+    unmet = find_unmet(needs, pins, replace(capture_request.question, python=python))
+    # Only noted: the env is a living one, which works as it is, or its owner knows.
+    capture_notes.notes += [f"not satisfied: {found}" for found in unmet]
+
+
+def _reader_of(folder: Path) -> Callable[[str], bytes | None]:
+    def read(name: str) -> bytes | None:
+        file_path = folder / name
+        return file_path.read_bytes() if file_path.is_file() else None
+
+    return read
 
 
 def _pin_comfyui(
@@ -191,6 +236,7 @@ def _pin_nodes(capture_request: CaptureRequest, capture_notes: _CaptureNotes, up
         name.split("/")[1] for name in _tracked_files(capture_request.folder) if name.startswith("custom_nodes/")
     }
     entries = sorted(nodes_folder.iterdir()) if nodes_folder.is_dir() else []
+    capture_notes.names += [entry.name for entry in entries]
     wanted_paths = [node_path for node_path in entries if _is_wanted_node(node_path, own_names, capture_request)]
     capture_notes.notes += [
         f"the node {name} is disabled there, so it is left out" for name in _disabled_nodes(nodes_folder)
@@ -218,7 +264,7 @@ def _is_wanted_node(node_path: Path, own_names: set[str], capture_request: Captu
     return (
         not hidden
         and node_path.name not in own_names
-        and node_path.name not in capture_request.left_out
+        and not is_left_out(capture_request.left_out, node_path.name)
         and (node_path.is_dir() or node_path.suffix == ".py")
     )
 
@@ -299,8 +345,9 @@ def _installed_packages(capture_request: CaptureRequest, capture_notes: _Capture
     requirements_by_name: dict[str, str] = {}
     for package in interpreter_facts["packages"]:
         package_name = str(package["name"])
+        capture_notes.names.append(package_name)
         # pip comes with every venv and is no requirement of anything.
-        if package_name.lower() in {"pip", *(item.lower() for item in capture_request.left_out)}:
+        if package_name.lower() == "pip" or is_left_out(capture_request.left_out, package_name):
             continue
         requirement_line = _package_requirement(package_name, str(package["version"]), package["direct"])
         if requirement_line is None:
@@ -352,7 +399,11 @@ def _package_requirement(package_name: str, version: str, direct_url: object) ->
 
 
 def _pin_models(
-    capture_request: CaptureRequest, digests: DigestCache, survey: _CaptureNotes, report: Callable[[str], None]
+    capture_request: CaptureRequest,
+    digests: DigestCache,
+    survey: _CaptureNotes,
+    report: Callable[[str], None],
+    find_problem: FindProblem,
 ) -> tuple[ModelPin, ...]:
     """Pin the models, hashed in parallel. Nobody knows where they came from: users add their sources."""
     own = {
@@ -361,7 +412,10 @@ def _pin_models(
         if package_name.startswith("models/")
     }
     installed_models = find_models(
-        capture_request.folder, capture_request.models_dir or capture_request.folder / "models", left_out=own
+        capture_request.folder,
+        capture_request.models_dir or capture_request.folder / "models",
+        left_out=own,
+        find_problem=find_problem,
     )
     survey.notes += installed_models.notes
     if installed_models.files:

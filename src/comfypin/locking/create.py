@@ -21,6 +21,7 @@ from comfypin.lock.requirements import (
 )
 from comfypin.locking.errors import NotComfyUI, PackagesNowhere
 from comfypin.locking.git_archives import find_archives, repository_of, require_archives
+from comfypin.locking.missing_packages import require_installed
 from comfypin.locking.repository_refs import RepoSpec
 from comfypin.locking.resolve import ResolveRequest, pin_installed, resolve_packages
 from comfypin.locking.sources import WORKERS, ResolvedSource, Upstreams, fetch_source, make_node_pin, named_ref
@@ -32,7 +33,8 @@ class LockRequest:
 
     `install_scripts` are the folders of nodes whose install.py runs ("all": every one); `dropped` are lines or names of
     requirements to leave out; `installed` are exactly the packages (`name==version`) if they are known and nothing is
-    to be resolved; `question` says how packages are resolved, without the requirements.
+    to be resolved, and `allow_missing` accepts that they lack something that is required; `question` says how packages
+    are resolved, without the requirements.
     """
 
     name: str
@@ -45,6 +47,7 @@ class LockRequest:
     install_scripts: frozenset[str] = frozenset()
     dropped: frozenset[str] = frozenset()
     installed: tuple[str, ...] | None = None
+    allow_missing: bool = False
     engine: EngineSpec = field(default_factory=EngineSpec)
     question: ResolveRequest = field(
         default_factory=lambda: ResolveRequest(
@@ -75,11 +78,15 @@ def create_lock(
     )
     requirement_set = sum((part.needs for part in (comfyui, *nodes)), own_requirements)
     resolve_request = replace(lock_request.question, proxies=upstreams.proxies)
+    unmet_notes: tuple[str, ...] = ()
     # A snapshot says exactly what was installed; resolving again could only move it.
     if lock_request.installed is None:
         python_pins = resolve_packages(replace(resolve_request, needs=requirement_set), report=report)
     else:
         python_pins = pin_exactly(lock_request.installed, resolve_request, report)
+        unmet_notes = require_installed(
+            requirement_set, python_pins, resolve_request, allow_missing=lock_request.allow_missing, report=report
+        )
     models = pin_models(lock_request.models, describe_model, report=report)
     lock = Lock(
         version_name=lock_request.name,
@@ -100,6 +107,7 @@ def create_lock(
     notes = (
         *_creation_notes(requirement_set, nodes, lock.custom_nodes),
         *_unused_wishes(lock_request, requirement_set, python_pins),
+        *unmet_notes,
         *package_notes(python_pins),
     )
     return MadeLock(lock=lock, notes=notes)

@@ -158,11 +158,70 @@ class CaptureRefused(LockError):
 
 @declare
 class SnapshotUnreadable(LockError):
-    """Raised when a file is neither a ComfyUI-Manager snapshot nor a comfy-lock.yaml."""
+    """Raised when a file is of no other tool whose files can be read, or is not what such a tool writes."""
 
-    template = "{path} is neither a ComfyUI-Manager snapshot nor a comfy-lock.yaml: {reason}."
+    template = (
+        "{path} cannot be read as a release: {reason}. What can be read: snapshots of ComfyUI-Manager and of ComfyUI "
+        "Desktop, comfy-cli's comfy-lock.yaml and comfy-build.yaml, comfy-pack's snapshot.json, cog-comfyui's "
+        "custom_nodes.json, and ComfyUI-Manager's model-list.json."
+    )
     path: str
     reason: str
+
+
+@declare
+class FileWithoutComfyUI(LockError):
+    """Raised when a file of another tool does not say which ComfyUI it is for, and no flag does."""
+
+    template = "{path}, {kind}, does not say which ComfyUI it is for; add --comfyui URL@REF."
+    path: str
+    kind: str
+
+
+@declare
+class NothingToLeaveOut(LockError):
+    """Raised when a flag names a part that is not there, so that it would do nothing."""
+
+    template = "{flag} {named} matches nothing in {where}: write a name in full.{suggestion}"
+    flag: str
+    names: Sequence[str]
+    where: str
+    near: Sequence[str] = ()
+
+    @property
+    def named(self) -> str:
+        """Return the names that match nothing."""
+        return ", ".join(self.names)
+
+    @property
+    def suggestion(self) -> str:
+        """Return a question that offers the nearest names, empty if none is near."""
+        return f" Did you mean {' or '.join(self.near)}?" if self.near else ""
+
+
+@declare
+class RequirementsUnmet(LockError):
+    """Raised when what was installed lacks packages that ComfyUI or a node requires: an env of it would not work."""
+
+    template = (
+        "What was installed lacks packages that are required:{listed}\n{remedy} To have them, let all be resolved, "
+        "with what was installed preferred: `comfypin lock create NAME --from FILE`. To lock it as it was, add "
+        "--allow-missing."
+    )
+    missing: Sequence[str]
+    added: Sequence[str] = ()
+
+    @property
+    def listed(self) -> str:
+        """Return the requirements, a line each."""
+        return indent_lines(self.missing, at_most=30)
+
+    @property
+    def remedy(self) -> str:
+        """Return what would be added beside what was installed, if that fits."""
+        if not self.added:
+            return "Beside exactly these versions nothing fits that would bring them."
+        return f"A resolve beside what was installed would add {', '.join(self.added)}."
 
 
 @declare
@@ -229,6 +288,18 @@ class PackagesNowhere(LockError):
         """Return the first packages, and how many more there are."""
         more = f" and {len(self.packages) - 20} more" if len(self.packages) > 20 else ""
         return ", ".join(self.packages[:20]) + more
+
+
+@declare
+class NothingToBisect(LockError):
+    """Raised when two locks whose outputs are said to differ give the same."""
+
+    template = (
+        "{good} and {bad} give the same outputs for this workflow, so there is no pin to find. A picture that changes "
+        "from run to run is found with `comfypin lock reproduce`."
+    )
+    good: str
+    bad: str
 
 
 class TrialFailed(LockError):

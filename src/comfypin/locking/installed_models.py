@@ -3,43 +3,63 @@
 import os
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+
+from comfypin.locking.model_suspicions import FindProblem, find_suspicion, is_sidecar
 
 FILE = "extra_model_paths.yaml"
-# Beside models lie notes, previews and half downloads; none of them is a model.
-_NO_MODEL = (
-    *(".md", ".txt", ".part", ".partial", ".tmp", ".aria2", ".incomplete", ".crdownload", ".lock"),
-    *(".preview.png", ".metadata.json"),
-)
 
 
 @dataclass(slots=True)
 class InstalledModels:
     """Files by their path under a models folder, and what their owner should know."""
 
+    find_problem: FindProblem
     files: dict[str, Path] = field(default_factory=dict)
+    sidecars: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def add_model(self, target: str, model_path: Path) -> None:
-        known = self.files.setdefault(target, model_path)
-        if known != model_path:
-            self.notes.append(f"the model {target} is in two folders; that of {known.parent} is in the lock")
+    def add_file(self, target: str, model_path: Path) -> None:
+        """Add a file if it is a model; else note why it is left out."""
+        if is_sidecar(PurePosixPath(target), model_path):
+            self.sidecars.append(target)
+        elif reason := find_suspicion(model_path, self.find_problem):
+            self.notes.append(f"the model {target} is left out: {reason}")
+        else:
+            known = self.files.setdefault(target, model_path)
+            if known != model_path:
+                self.notes.append(f"the model {target} is in two folders; that of {known.parent} is in the lock")
 
 
-def find_models(comfyui: Path, models_dir: Path, *, left_out: Collection[Path]) -> InstalledModels:
+def _no_problem(_: Path) -> str | None:
+    return None
+
+
+def find_models(
+    comfyui: Path, models_dir: Path, *, left_out: Collection[Path], find_problem: FindProblem = _no_problem
+) -> InstalledModels:
     """Every model file that this ComfyUI sees, its own folder first; `left_out` are files of its repository."""
-    installed_models = InstalledModels()
+    installed_models = InstalledModels(find_problem=find_problem)
     for model_path in _walk_models(models_dir):
         if model_path not in left_out:
-            installed_models.add_model(model_path.relative_to(models_dir).as_posix(), model_path)
+            installed_models.add_file(model_path.relative_to(models_dir).as_posix(), model_path)
+    missing_folders: list[str] = []
     for model_kind, folder in _extra_folders(comfyui / FILE, installed_models.notes):
         if folder.resolve().is_relative_to(models_dir.resolve()):
             continue
         if model_kind == "custom_nodes":
             installed_models.notes.append(f"{FILE} names the nodes in {folder} too; they are not in the lock")
             continue
+        if not folder.is_dir():
+            missing_folders.append(f"{folder} ({model_kind})")
+            continue
         for model_path in _walk_models(folder):
-            installed_models.add_model(f"{model_kind}/{model_path.relative_to(folder).as_posix()}", model_path)
+            installed_models.add_file(f"{model_kind}/{model_path.relative_to(folder).as_posix()}", model_path)
+    # One note each: people keep hundreds of previews, and the example of that file lists folders that few have.
+    if missing_folders:
+        installed_models.notes.append(f"{FILE} names folders that are not there: {', '.join(missing_folders)}")
+    if installed_models.sidecars:
+        installed_models.notes.append(f"left out, because they are no models: {', '.join(installed_models.sidecars)}")
     return installed_models
 
 
@@ -69,6 +89,7 @@ def _expand_path(path: str) -> str:
 
 
 def _walk_models(root: Path) -> Iterator[Path]:
+    """Yield all files that may be models, links that lead nowhere among them."""
     seen_folders: set[str] = set()
     for folder, folders, names in os.walk(root, followlinks=True):
         real_folder = os.path.realpath(folder)
@@ -79,6 +100,7 @@ def _walk_models(root: Path) -> Iterator[Path]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for file_name in sorted(names):
             model_path = Path(folder, file_name)
-            hidden = file_name.startswith(("put_", ".")) or file_name.lower().endswith(_NO_MODEL)
-            if not hidden and model_path.is_file():
+            # ComfyUI's repository keeps its empty folders with files such as put_loras_here.
+            hidden = file_name.startswith(("put_", "."))
+            if not hidden and (model_path.is_file() or model_path.is_symlink()):
                 yield model_path

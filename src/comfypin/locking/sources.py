@@ -78,7 +78,7 @@ def fetch_source(
             return None
         return next(data for _, data in read_blobs(stored_folder, [entries[path]], repo_spec.repo, commit))
 
-    needs, script = _read_source_requirements(read_blob, origin, dropped), read_blob("install.py")
+    needs, script = read_source_requirements(read_blob, origin, dropped), read_blob("install.py")
     return ResolvedSource(
         spec=repo_spec, commit=commit, needs=needs, install_script=script, has_main="main.py" in entries
     )
@@ -124,13 +124,13 @@ def _fetch_archive(
             def read_member(path: str) -> bytes | None:
                 return archive.read(path) if sizes.get(path, MAX_TEXT_BYTES) < MAX_TEXT_BYTES else None
 
-            needs, script = _read_source_requirements(read_member, origin, dropped), read_member("install.py")
+            needs, script = read_source_requirements(read_member, origin, dropped), read_member("install.py")
     except (zipfile.BadZipFile, RuntimeError, OSError, NotImplementedError) as error:
         raise ArchiveUnreadable(url=archive_url, reason=str(error)) from error
     return ResolvedSource(spec=spec, archive=archive_url, sha256=archive_digest, needs=needs, install_script=script)
 
 
-def _read_source_requirements(
+def read_source_requirements(
     read: Callable[[str], bytes | None], origin: str, dropped: frozenset[str]
 ) -> RequirementSet:
     """Read a source's requirements.txt, else the dependencies in its pyproject.toml."""

@@ -12,6 +12,7 @@ from comfypin.wiring.envs import (
 from comfypin.wiring.job_servers import open_job_server
 from comfypin.wiring.models import (
     bring_models,
+    find_model_problem,
     inspect_lock_models,
     make_model_describer,
     open_job_models,
@@ -31,6 +32,7 @@ __all__ = [
     "choose_engine",
     "ensure_env",
     "ensure_env_pack",
+    "find_model_problem",
     "holds_foreign_comfyui",
     "http_proxies",
     "http_transport",

@@ -69,14 +69,24 @@ def inspect_lock_models(lock: "Lock", settings: "Settings") -> "list[tuple[Model
     ]
 
 
+def find_model_problem(model_path: Path) -> str | None:
+    """Return what is wrong with a file of a format that has a header, or None. Raises `OSError`."""
+    from comfypin.models.file_formats import SAFETENSORS_SUFFIXES, safetensors_problem
+
+    return safetensors_problem(model_path) if model_path.suffix.lower() in SAFETENSORS_SUFFIXES else None
+
+
 def make_model_describer(settings: "Settings") -> "DescribeModel":
     """Return how `lock create` finds a model's digest and size: from the source's metadata, else by reading it once."""
     from comfypin.lock.model_spec import ModelFacts
     from comfypin.models.describe import describe_model
+    from comfypin.models.sources.huggingface import find_hub_address
 
     sources = open_model_sources(settings)
 
     def describe_source(source: str) -> ModelFacts:
+        # A link of the hub's page names a branch; by hf:// it becomes the commit, and the hub tells the digest.
+        source = find_hub_address(source, settings.models.hub_endpoint) or source
         described = describe_model(source, sources)
         facts = described.facts
         return ModelFacts(

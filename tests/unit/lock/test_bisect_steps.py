@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from comfypin.cli.lock.reproduce import find_first_different
-from comfypin.lock.bisect_steps import bisect_steps
+from comfypin.lock.bisect_steps import TrialResult, bisect_steps, find_culprits, package_steps
 from comfypin.lock.diff import diff_locks
 from comfypin.lock.model import EngineSpec, Lock, ModelPin, NodePin, PackagePin, PythonPins, RepoPin
 
@@ -52,3 +52,43 @@ def test_halving_finds_the_step_since_which_it_differs(culprit: int) -> None:
 
     assert find_first_different(7, differs) == culprit
     assert len(asked) <= 3
+
+
+@pytest.mark.parametrize("culprit", range(7))
+@pytest.mark.parametrize("broken", [set(), {0}, {3}, {2, 3, 4}, {0, 1, 2, 3, 4, 5}])
+def test_trials_that_fail_are_skipped_and_widen_the_answer(culprit: int, broken: set[int]) -> None:
+    asked: list[int] = []
+
+    def run_trial(step: int) -> TrialResult:
+        asked.append(step)
+        return "failed" if step in broken else "different" if step >= culprit else "same"
+
+    found = find_culprits(7, run_trial)
+    assert culprit in found
+    assert len(asked) == len(set(asked)), "no trial twice"
+    # Everything between the last that is known to be good and the first that is known to differ.
+    assert all(step in broken for step in found[:-1])
+
+
+def packages(*pins: tuple[str, str], targets: tuple[str, ...] = ("linux-x86_64",), python: str = "3.12") -> Lock:
+    pinned = tuple(PackagePin(name=name, version=version) for name, version in pins)
+    return Lock(
+        version_name="x",
+        python=PythonPins(version=python, targets={target: {} for target in targets}, packages=pinned),
+    )
+
+
+def test_packages_are_steps_of_their_own_and_those_of_torch_are_one() -> None:
+    before = packages(("numpy", "1"), ("torch", "2.7"), ("nvidia-cublas", "1"), ("gone", "1"), ("six", "1"))
+    after = packages(("numpy", "2"), ("torch", "2.8"), ("nvidia-cublas", "2"), ("torchvision", "1"), ("six", "1"))
+    way = package_steps(before, after)
+    assert [step.part for step in way] == ["the package gone", "the package numpy", "torch and its libraries"]
+    assert {(pin.name, pin.version) for pin in way[-1].lock.python.packages} == {
+        (pin.name, pin.version) for pin in after.python.packages
+    }
+
+
+def test_packages_of_another_python_or_of_several_targets_are_not_mixed() -> None:
+    before = packages(("numpy", "1"))
+    assert package_steps(before, packages(("numpy", "2"), python="3.13")) == ()
+    assert package_steps(before, packages(("numpy", "2"), targets=("linux-x86_64", "linux-aarch64"))) == ()

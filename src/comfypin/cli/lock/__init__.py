@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from comfypin.cli.common import read_named_lock, report_progress
-from comfypin.cli.lock import capture, create, reproduce, upgrade
+from comfypin.cli.lock import bisect, capture, create, reproduce, upgrade
 from comfypin.cli.lock.common import make_lock_places
 from comfypin.errors import UsageError
 from comfypin.lock.codec import env_digest, lock_digest, lock_to_json
@@ -17,7 +17,8 @@ from comfypin.lock.codec import env_digest, lock_digest, lock_to_json
 _CHECK = """List everything that keeps a lock from being realized: a branch instead of a commit, a missing
 checksum, missing package pins. Exit code 10 if there is any error."""
 _EXPORT = """Print a lock in another tool's format: a requirements file with hashes (pip, uv), a pylock.toml (PEP 751),
-or a CycloneDX bill of materials of ComfyUI, nodes, packages, models and system packages."""
+a CycloneDX bill of materials of ComfyUI, nodes, packages, models and system packages, or a comfy-build.yaml for
+comfy-cli (what it cannot hold is said)."""
 _VENDOR = """Gather everything that a lock needs, except its models, in one folder: wheels, git bundles with
 submodules, and archives of nodes. `comfypin realize --offline --vendor DIR` needs nothing else, even if
 the upstreams disappear."""
@@ -41,6 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "reproduce", help="run a workflow twice, each on a new env, and compare the pictures"
     )
     reproduce.configure_reproduce(reproduce_parser)
+    bisect.configure_bisect(verbs.add_parser("bisect", help="find the pin that changed a picture"))
     schema_parser = verbs.add_parser("schema", help="print the JSON Schema of a lock, schema 3")
     schema_parser.set_defaults(act=_print_schema)
 
@@ -53,7 +55,7 @@ def _add_reading_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParse
     check_parser.set_defaults(act=_check_lock)
     export_parser = verbs.add_parser("export", help="print a lock in another tool's format", description=_EXPORT)
     export_parser.add_argument(
-        "--format", required=True, choices=("requirements", "pylock", "cyclonedx"), help="the format"
+        "--format", required=True, choices=("requirements", "pylock", "cyclonedx", "comfy-build"), help="the format"
     )
     export_parser.add_argument(
         "--target", metavar="T", help="the target whose packages are printed, if the lock has several"
@@ -164,6 +166,11 @@ def _export_lock(arguments: argparse.Namespace) -> int:
 
     _, reading = read_named_lock(arguments.lock, arguments.settings)
     text = export_lock(reading.lock, arguments.format, arguments.target)
+    if arguments.format == "comfy-build":
+        from comfypin.lock.comfy_build import write_comfy_build
+
+        for line in write_comfy_build(reading.lock, reading.lock.python.packages).left_out:
+            report_progress(f"not in a comfy-build.yaml: {line}")
     if arguments.out is None:
         sys.stdout.write(text)
         return 0

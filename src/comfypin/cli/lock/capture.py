@@ -14,6 +14,7 @@ from comfypin.cli.lock.common import (
     require_release_name,
     write_lock,
 )
+from comfypin.cli.lock.from_file import file_question, read_file_parts
 from comfypin.errors import LockError, UsageError
 from comfypin.lock.model import DEFAULT_PYTHON
 
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
     from comfypin.locking.sources import Upstreams
 
 _CAPTURE = """Make a lock of an installed ComfyUI (its commit, its nodes, the packages of its venv, its models with
-their sha256), a ComfyUI-Manager snapshot, or a comfy-lock.yaml of comfy-cli. The original is not changed."""
+their sha256), or of a file that says what one is made of: a snapshot of ComfyUI-Manager or ComfyUI Desktop, a
+comfy-lock.yaml or comfy-build.yaml of comfy-cli, a snapshot.json of comfy-pack, a custom_nodes.json of cog-comfyui,
+a model-list.json. Packages that a file lists are pinned exactly. The original is not changed."""
 
 
 def configure_capture(parser: argparse.ArgumentParser) -> None:
@@ -35,16 +38,30 @@ def configure_capture(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--from", dest="origin", metavar="DIR|FILE", type=Path, required=True, help="what to capture")
     parser.add_argument("--allow-dirty", action="store_true", help="store changes of checkouts as diffs in the lock")
     parser.add_argument(
-        "--leave-out", metavar="NAME", action="append", default=[], help="a node's folder or a package; repeatable"
+        "--leave-out",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="a node's folder or a package (of a file, also a model); repeatable",
+    )
+    parser.add_argument(
+        "--only", metavar="NAME", action="append", default=[], help="of a file's models, take this one; repeatable"
+    )
+    parser.add_argument(
+        "--allow-missing", action="store_true", help="pin a file's packages although required ones are missing"
     )
     parser.add_argument("--no-verify", action="store_true", help="do not check that the remotes have the commits")
     parser.add_argument("--venv", metavar="DIR", type=Path, help="the venv (default: .venv or venv in or beside DIR)")
     parser.add_argument("--models-dir", metavar="DIR", type=Path, help="the models folder (default: DIR/models)")
     parser.add_argument("--no-models", action="store_true", help="leave the models out")
     parser.add_argument(
-        "--comfyui", metavar="URL", help="ComfyUI's repository, for a snapshot (default: the one on GitHub)"
+        "--comfyui",
+        metavar="URL[@REF]",
+        help="ComfyUI's repository, for a file (default: the one on GitHub), and its commit if the file has none",
     )
-    parser.add_argument("--python", metavar="X.Y", help=f"the Python of a snapshot (default: {DEFAULT_PYTHON})")
+    parser.add_argument(
+        "--python", metavar="X.Y", help=f"the Python of a file's packages (default: the file's, else {DEFAULT_PYTHON})"
+    )
     parser.add_argument("--platform", metavar="OS-MACHINE", action="append", default=[], help="default: linux-x86_64")
     parser.add_argument(
         "--index", metavar="URL", action="append", default=[], help="another package index, searched first"
@@ -60,13 +77,14 @@ def _capture_release(arguments: argparse.Namespace) -> int:
     if arguments.origin.is_dir():
         return _capture_folder(arguments)
     if arguments.origin.is_file():
-        return _capture_snapshot(arguments)
+        return _capture_file(arguments)
     raise NotComfyUI(where=str(arguments.origin), lacks="such folder or file")
 
 
 def _capture_folder(arguments: argparse.Namespace) -> int:
     from comfypin.digest_cache import DigestCache
     from comfypin.locking.capture import CaptureRequest, capture_lock
+    from comfypin.wiring import find_model_problem
 
     venv_path = arguments.venv
     wishes = CaptureRequest(
@@ -82,53 +100,38 @@ def _capture_folder(arguments: argparse.Namespace) -> int:
         question=read_question(arguments),
     )
     digest_cache = DigestCache(arguments.settings.env.cache_dir / "digests.jsonl")
-    return write_lock(
-        capture_lock(wishes, upstreams=make_lock_places(arguments), digests=digest_cache, report=report_progress),
-        arguments,
+    captured = capture_lock(
+        wishes,
+        upstreams=make_lock_places(arguments),
+        digests=digest_cache,
+        report=report_progress,
+        find_problem=find_model_problem,
     )
+    return write_lock(captured, arguments)
 
 
-def _capture_snapshot(arguments: argparse.Namespace) -> int:
+def _capture_file(arguments: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from comfypin.locking.create import LockRequest, create_lock
-    from comfypin.locking.errors import CaptureRefused
-    from comfypin.locking.manager_snapshot import read_snapshot
-    from comfypin.locking.repository_refs import parse_repo_spec
     from comfypin.wiring import make_model_describer
 
-    comfyui = parse_repo_spec(arguments.comfyui).repo if arguments.comfyui else None
-    snapshot = read_snapshot(arguments.origin, comfyui)
-    # A reason names its node or package after a space.
-    unpinnable = [
-        reason for reason in snapshot.unpinnable if not any(f" {name}" in reason for name in arguments.leave_out)
-    ]
-    # All at once, so that one run shows everything that --leave-out must name.
-    if unpinnable:
-        raise CaptureRefused(where=str(arguments.origin), reasons=unpinnable)
-    left_out = frozenset(arguments.leave_out)
+    parts, lock_places = read_file_parts(arguments)
+    release = parts.release
     wishes = LockRequest(
         name=arguments.name,
-        comfyui=snapshot.comfyui,
-        nodes=tuple(node for node in snapshot.nodes if node.name not in left_out),
-        models=() if arguments.no_models else snapshot.models,
-        installed=tuple(line for line in snapshot.packages if _package_name(line) not in left_out) or None,
-        question=read_question(arguments),
+        comfyui=parts.comfyui,
+        nodes=release.nodes,
+        models=release.models,
+        packages=release.requirements,
+        installed=release.installed or None,
+        allow_missing=arguments.allow_missing,
+        question=file_question(arguments, release),
     )
     made_lock = create_lock(
-        wishes,
-        upstreams=make_lock_places(arguments),
-        describe_model=make_model_describer(arguments.settings),
-        report=report_progress,
+        wishes, upstreams=lock_places, describe_model=make_model_describer(arguments.settings), report=report_progress
     )
-    return write_lock(replace(made_lock, notes=(*snapshot.left_out, *made_lock.notes)), arguments)
-
-
-def _package_name(line: str) -> str:
-    import re
-
-    # `name==1.0`, `name @ url`, `name[extra]` or a bare name.
-    return re.split(r"[\s=@<>!~;\[]", line, maxsplit=1)[0]
+    return write_lock(replace(made_lock, notes=(*release.notes, *made_lock.notes)), arguments)
 
 
 _FROM_WORKFLOW = """List what workflows need (node packs, models), and with --name make a lock of it. The node registry

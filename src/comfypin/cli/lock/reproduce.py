@@ -114,7 +114,7 @@ def _reproduce_lock(arguments: argparse.Namespace) -> int:
             models_dir=(arguments.models_dir or arguments.settings.machine.models_dir).absolute(),
         )
         first_outputs = trial.run_workflow(reading.lock, "first")
-        comparisons = _compare_outputs(first_outputs, trial.run_workflow(other_lock, "second"), arguments.tolerance)
+        comparisons = compare_job_outputs(first_outputs, trial.run_workflow(other_lock, "second"), arguments.tolerance)
         differing = [name for name, comparison in comparisons.items() if not comparison.same]
         culprit = None
         # With one lock there is no pin to blame.
@@ -126,7 +126,7 @@ def _reproduce_lock(arguments: argparse.Namespace) -> int:
                 step_outputs = trial.run_workflow(pin_steps[step_number].lock, f"step-{step_number}")
                 return not all(
                     comparison.same
-                    for comparison in _compare_outputs(first_outputs, step_outputs, arguments.tolerance).values()
+                    for comparison in compare_job_outputs(first_outputs, step_outputs, arguments.tolerance).values()
                 )
 
             culprit = pin_steps[find_first_different(len(pin_steps), is_different)] if pin_steps else None
@@ -134,7 +134,7 @@ def _reproduce_lock(arguments: argparse.Namespace) -> int:
     return EXIT_DIFFERENT if differing else 0
 
 
-def _compare_outputs(
+def compare_job_outputs(
     first_outputs: list[dict[str, object]], second_outputs: list[dict[str, object]], tolerance: float
 ) -> "dict[str, Comparison]":
     """Compare outputs by node and number; an output that only one job has counts as different."""

@@ -13,17 +13,20 @@ from comfypin.cli.lock.common import (
     require_release_name,
     write_lock,
 )
+from comfypin.cli.lock.upgrade_check import add_check_flags, check_upgrade
+from comfypin.errors import UsageError
 from comfypin.lock.model import DEFAULT_PYTHON
 
 _UPGRADE = """Make a new release from another one, and move only what the flags name: ComfyUI, nodes, packages,
-models. Other packages keep their versions unless the new requirements forbid it."""
+models. Other packages keep their versions unless the new requirements forbid it. With --check nothing is written:
+without a move it lists what could move, with one what the move would change."""
 
 
 def configure_upgrade(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `lock upgrade`."""
     parser.description = _UPGRADE
     parser.add_argument("--lock", metavar="FILE|NAME", help="the release to start from (default: LOCK_PATH)")
-    parser.add_argument("--name", metavar="NEW", required=True, help="the new release's name")
+    parser.add_argument("--name", metavar="NEW", help="the new release's name (not needed with --check)")
     parser.add_argument(
         "--comfyui", metavar="REF", nargs="?", const="", help="move ComfyUI: to REF, or to where its ref points now"
     )
@@ -39,6 +42,7 @@ def configure_upgrade(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--torch", metavar="BUILD", help="move to another build of torch")
     parser.add_argument("--python", metavar="X.Y", help="move to another Python")
     add_resolve_flags(parser)
+    add_check_flags(parser)
     add_lock_output_flags(parser)
     parser.set_defaults(act=_upgrade_lock)
 
@@ -50,6 +54,8 @@ def _upgrade_lock(arguments: argparse.Namespace) -> int:
     from comfypin.locking.upgrade import UpgradeRequest, resolve_request_of, upgrade_lock
     from comfypin.wiring import make_model_describer
 
+    if arguments.name is None and not arguments.check:
+        raise UsageError("comfypin lock upgrade needs --name NEW: a release does not change, the new one has a name.")
     _, reading = read_named_lock(arguments.lock, arguments.settings)
     asked_question, known_question = read_question(arguments), resolve_request_of(reading.lock)
     question = replace(
@@ -62,7 +68,7 @@ def _upgrade_lock(arguments: argparse.Namespace) -> int:
         exclude_newer=asked_question.exclude_newer,
     )
     moves = UpgradeRequest(
-        name=require_release_name(arguments.name),
+        name=require_release_name(arguments.name or "checked"),
         comfyui=arguments.comfyui or None,
         # The flag without REF is an empty text: move to where the lock's ref points now.
         move_comfyui=arguments.comfyui is not None,
@@ -72,13 +78,18 @@ def _upgrade_lock(arguments: argparse.Namespace) -> int:
         dropped=frozenset(arguments.drop_requirement),
         question=question if question != known_question else None,
     )
+    lock_places = make_lock_places(arguments)
+    if arguments.check and moves.is_empty:
+        return check_upgrade(reading.lock, None, arguments, lock_places)
     upgraded = upgrade_lock(
         reading.lock,
         moves,
-        upstreams=make_lock_places(arguments),
+        upstreams=lock_places,
         describe_model=make_model_describer(arguments.settings),
         report=report_progress,
     )
+    if arguments.check:
+        return check_upgrade(reading.lock, upgraded.lock, arguments, lock_places)
     # On stderr: the result is the lock, and what moved is for people.
     if not arguments.json:
         from comfypin.lock.diff import change_lines, diff_locks

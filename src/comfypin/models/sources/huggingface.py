@@ -75,6 +75,24 @@ class HubFile:
         return file_path if file_path.is_file() else None
 
 
+def find_hub_address(url: str, endpoint: str) -> str | None:
+    """Return `hf://org/repo@revision/path` for a link to a file on the hub's pages, or None if it is another address.
+
+    Links to download (`/resolve/`, `/raw/`) and to look at (`/blob/`), with or without `?download=true`.
+    """
+    parts = urllib.parse.urlsplit(url)
+    hosts = {"huggingface.co", "www.huggingface.co", "hf.co", urllib.parse.urlsplit(endpoint).netloc}
+    if parts.scheme not in ("http", "https") or parts.netloc not in hosts:
+        return None
+    steps = parts.path.strip("/").split("/")
+    kind = f"{steps.pop(0)}/" if steps[0] in _KINDS else ""
+    if len(steps) < 5 or steps[2] not in ("resolve", "blob", "raw") or not all(steps):
+        return None
+    # A revision with slashes, such as refs%2Fpr%2F3, is one step of the link.
+    revision = urllib.parse.quote(urllib.parse.unquote(steps[3]), safe="/")
+    return f"hf://{kind}{steps[0]}/{steps[1]}@{revision}/{'/'.join(steps[4:])}"
+
+
 class HubSource:
     """`hf://` addresses."""
 

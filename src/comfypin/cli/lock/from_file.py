@@ -1,0 +1,40 @@
+"""Reads the file of another tool that `lock create --from` and `lock capture --from` name."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from comfypin.cli.common import report_progress
+from comfypin.cli.lock.common import make_lock_places, read_question
+
+if TYPE_CHECKING:
+    from comfypin.locking.from_file import ChosenParts
+    from comfypin.locking.release_files.document import ReleaseFile
+    from comfypin.locking.resolve import ResolveRequest
+    from comfypin.locking.sources import Upstreams
+
+
+def read_file_parts(arguments: argparse.Namespace) -> "tuple[ChosenParts, Upstreams]":
+    """Read the file, and choose of it what the flags say. Raises what `choose_parts` raises."""
+    from comfypin.locking.from_file import FileChoices, choose_parts
+    from comfypin.locking.release_files.registry import read_release_file
+    from comfypin.locking.repository_refs import parse_repo_spec
+
+    release = read_release_file(arguments.origin)
+    report_progress(f"reading {arguments.origin}, {release.kind}")
+    choices = FileChoices(
+        path=str(arguments.origin),
+        comfyui=parse_repo_spec(arguments.comfyui) if arguments.comfyui else None,
+        left_out=frozenset(arguments.leave_out),
+        only=frozenset(arguments.only),
+        with_models=not arguments.no_models,
+    )
+    lock_places = make_lock_places(arguments)
+    return choose_parts(release, choices, lock_places), lock_places
+
+
+def file_question(arguments: argparse.Namespace, release: "ReleaseFile") -> "ResolveRequest":
+    """Return how packages are resolved: for the file's Python, unless a flag names another."""
+    from dataclasses import replace
+
+    question = read_question(arguments)
+    return question if arguments.python or not release.python else replace(question, python=release.python)

@@ -1,0 +1,26 @@
+"""Compares the names of --leave-out with what is there: normalized, and in full (pure)."""
+
+import difflib
+from collections.abc import Collection, Iterable
+
+from comfypin.lock.requirements import normalize_package_name
+from comfypin.locking.errors import NothingToLeaveOut
+
+
+def is_left_out(left_out: Collection[str], *names: str) -> bool:
+    """Return whether one of a part's names is left out: `lazr-uri` is `lazr.uri`, and `torch` is not `torchvision`."""
+    wanted = {normalize_package_name(name) for name in left_out}
+    return any(normalize_package_name(name) in wanted for name in names)
+
+
+def require_known(left_out: Collection[str], known: Iterable[str], *, where: str, flag: str = "--leave-out") -> None:
+    """Raise `NothingToLeaveOut` for names that nothing has: a typo would leave in what was to be left out."""
+    by_name = {normalize_package_name(name): name for name in known}
+    unknown = sorted(name for name in left_out if normalize_package_name(name) not in by_name)
+    if unknown:
+        near = [
+            by_name[match]
+            for name in unknown
+            for match in difflib.get_close_matches(normalize_package_name(name), by_name, n=2)
+        ]
+        raise NothingToLeaveOut(flag=flag, names=unknown, where=where, near=list(dict.fromkeys(near)))

@@ -1,0 +1,199 @@
+"""What a file of another tool says about a ComfyUI, and how such files are parsed (pure but for reading the file)."""
+
+import contextlib
+import json
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from comfypin.digest import Digest
+from comfypin.lock.model_spec import ModelSpec
+from comfypin.lock.requirements import logical_lines, parse_requirement
+from comfypin.locking.errors import SnapshotUnreadable
+from comfypin.locking.repository_refs import RepoSpec
+
+# Most of these files do not name ComfyUI's repository; this is where it is unless the user says otherwise.
+COMFYUI = "https://github.com/comfyanonymous/ComfyUI"
+# Far above any real file; YAML of that size already takes seconds to parse.
+MAX_BYTES = 16 << 20
+
+
+PartKind = Literal["node", "package", "model"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnpinnablePart:
+    """A part that no other machine can have: the names by which --leave-out may call it, and why."""
+
+    kind: PartKind
+    names: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseFile:
+    """What a file says.
+
+    `comfyui` is None if the file does not name it. `node_files` are single files under custom_nodes. `installed` are
+    exactly the packages that were there, `requirements` what is to be resolved. `notes` are differences between what
+    the file says and what a lock of it holds; `left_out` the names of parts that it lists as disabled.
+    """
+
+    kind: str
+    comfyui: RepoSpec | None = None
+    nodes: tuple[RepoSpec, ...] = ()
+    node_files: tuple[str, ...] = ()
+    installed: tuple[str, ...] = ()
+    requirements: tuple[str, ...] = ()
+    models: tuple[ModelSpec, ...] = ()
+    python: str | None = None
+    unpinnable: tuple[UnpinnablePart, ...] = ()
+    left_out: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class ReleaseParts:
+    """Collects what a reader finds, entry by entry."""
+
+    nodes: list[RepoSpec] = field(default_factory=list)
+    node_files: list[str] = field(default_factory=list)
+    packages: list[str] = field(default_factory=list)
+    models: list[ModelSpec] = field(default_factory=list)
+    unpinnable: list[UnpinnablePart] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def skip_disabled(self, what: str, *names: str) -> None:
+        """Leave out a part that is switched off, and say so."""
+        self.left_out += names
+        self.notes.append(f"{what} {names[0]} is disabled there, so it is left out")
+
+    def refuse(self, kind: PartKind, reason: str, *names: str) -> None:
+        """Note a part that cannot be pinned."""
+        self.unpinnable.append(UnpinnablePart(kind=kind, names=names, reason=reason))
+
+    def add_package(self, requirement_line: str) -> None:
+        """Add an installed package; what comes from files of that machine cannot be pinned. pip itself is no part."""
+        requirement = parse_requirement(requirement_line, "the file")
+        if requirement is None or "file:" in requirement_line:
+            name = requirement.name if requirement and requirement.name else package_name(requirement_line)
+            self.refuse("package", f"the package {requirement_line} is installed from that machine's own files", name)
+        elif requirement.name != "pip":
+            self.packages.append(requirement.text)
+
+    def to_release(self, kind: str, **known: object) -> ReleaseFile:
+        """Return what was collected as a value."""
+        return ReleaseFile(
+            kind=kind,
+            nodes=tuple(self.nodes),
+            node_files=tuple(self.node_files),
+            models=tuple(self.models),
+            unpinnable=tuple(self.unpinnable),
+            left_out=tuple(self.left_out),
+            notes=tuple(self.notes),
+            **known,  # type: ignore[arg-type]
+        )
+
+
+def package_name(requirement_line: str) -> str:
+    """Return the name in `name==1.0`, `name @ url`, `name[extra]`, or in a URL's `#egg=name`."""
+    if egg := re.search(r"[#&]egg=([A-Za-z0-9._-]+)", requirement_line):
+        return egg[1]
+    return re.split(r"[\s=@<>!~;\[]", requirement_line.removeprefix("-e ").strip(), maxsplit=1)[0]
+
+
+def python_minor(version: object) -> str | None:
+    """Return `3.12` of `3.12.7`, None if the text is not a version of Python."""
+    match = re.match(r"(3\.\d{1,2})(\.|$)", version.strip()) if isinstance(version, str) else None
+    return match[1] if match else None
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentPath:
+    """A file that is being read, and how to refuse it."""
+
+    path: Path
+
+    def refuse(self, reason: str) -> SnapshotUnreadable:
+        """Return the error that this file earns."""
+        return SnapshotUnreadable(path=str(self.path), reason=reason)
+
+    def mapping(self, value: object, name: str) -> dict[str, object]:
+        """Return an object, empty if there is none. Raises `SnapshotUnreadable`."""
+        if value is None:
+            return {}
+        if not isinstance(value, Mapping):
+            raise self.refuse(f"{name} is not an object")
+        return {str(key): item for key, item in value.items()}
+
+    def entries(self, value: object, name: str) -> list[object]:
+        """Return a list, empty if there is none. Raises `SnapshotUnreadable`."""
+        if value is None:
+            return []
+        if not isinstance(value, list):
+            raise self.refuse(f"{name} is not a list")
+        return value
+
+    def objects(self, value: object, name: str) -> list[dict[str, object]]:
+        """Return a list of objects, empty if there is none. Raises `SnapshotUnreadable`."""
+        return [self.mapping(item, f"{name}[{index}]") for index, item in enumerate(self.entries(value, name))]
+
+    def text(self, value: object, name: str) -> str:
+        """Return a text that must be there. Raises `SnapshotUnreadable`."""
+        if not isinstance(value, str) or not value.strip():
+            raise self.refuse(f"{name} is not a text")
+        return value.strip()
+
+    def digest(self, value: object, name: str) -> Digest | None:
+        """Return a sha256, None if there is none. Raises `SnapshotUnreadable`."""
+        if value in (None, ""):
+            return None
+        try:
+            return Digest.parse(str(value))
+        except ValueError as error:
+            raise self.refuse(f"{name} is not a sha256") from error
+
+
+def load_document(file_path: Path) -> object:
+    """Parse JSON, YAML, or a pack of comfy-pack (a zip). Raises `SnapshotUnreadable`."""
+    import yaml
+
+    document_path = DocumentPath(file_path)
+    try:
+        if zipfile.is_zipfile(file_path):
+            return _read_pack(file_path)
+        with file_path.open("rb") as file:
+            file_bytes = file.read(MAX_BYTES + 1)
+        if len(file_bytes) > MAX_BYTES:
+            raise document_path.refuse("it is larger than 16 MiB")
+        text = file_bytes.decode("utf-8-sig")
+        # JSON is YAML too; but YAML's parser takes a minute for a large JSON file.
+        if text.lstrip()[:1] in ("{", "["):
+            # Not JSON: YAML's own flow style begins like this, too.
+            with contextlib.suppress(ValueError):
+                return json.loads(text)
+        # Tokens are counted first, for aliases can make a small file a huge value.
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
+            raise document_path.refuse("it uses YAML aliases")
+        return yaml.safe_load(text)
+    except (OSError, KeyError, ValueError, RecursionError, zipfile.BadZipFile, yaml.YAMLError) as error:
+        raise document_path.refuse(" ".join(str(error).split())[:200]) from error
+
+
+def _read_pack(file_path: Path) -> object:
+    """Return the snapshot.json of a pack; its packages are in the requirements.txt beside it."""
+    with zipfile.ZipFile(file_path) as archive:
+        document = json.loads(_read_member(archive, "snapshot.json"))
+        if isinstance(document, dict) and not document.get("pips") and "requirements.txt" in archive.namelist():
+            lines = logical_lines(_read_member(archive, "requirements.txt").decode())
+            document["pips"] = {line: "" for _, line in lines if not line.startswith("-")}
+        return document
+
+
+def _read_member(archive: zipfile.ZipFile, name: str) -> bytes:
+    with archive.open(name) as member:
+        return member.read(MAX_BYTES)
