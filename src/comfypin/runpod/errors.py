@@ -240,8 +240,10 @@ class PlatformUnfit(DeployError):
 _STATUS_ADVICE = {
     401: " Check RUNPOD_API_KEY.",
     403: " The key lacks the permission; make one with read and write access.",
+    402: " The account's balance is used up; add credit, then apply again.",
     404: " It may have been deleted meanwhile; run `comfypin runpod plan` again.",
     409: " Something else is changing it; wait a moment and apply again.",
+    413: " Runpod takes requests of 100 KB: shorten `env`, `cmd` or `args`.",
     429: " The account's request quota is used up; wait and apply again.",
 }
 

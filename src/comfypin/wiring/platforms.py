@@ -44,6 +44,13 @@ def open_runpod_jobs_api(settings: "Settings") -> "ManagementApi":
     return _open_runpod_api(settings, settings.runpod.jobs_url)
 
 
+def open_balanced_jobs_api(settings: "Settings", address: str) -> "ManagementApi":
+    """Return the job API of the workers behind a load balancer. Raises `ApiKeyMissing`, `ConfigError`."""
+    from comfypin.runpod.load_balancer import balanced_jobs
+
+    return balanced_jobs(open_runpod_api(settings), address, token=settings.server.token)
+
+
 def _open_runpod_api(settings: "Settings", base_url: str) -> "ManagementApi":
     from comfypin.http.client import HttpClient
     from comfypin.runpod.errors import ApiKeyMissing

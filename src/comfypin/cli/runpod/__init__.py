@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from comfypin.cli.common import print_on_stderr
 from comfypin.cli.runpod import run as runpod_run
 from comfypin.cli.runpod import volume as runpod_volume
+from comfypin.cli.runpod.job_routes import JobRoute
 from comfypin.errors import Cancelled, UsageError
 
 if TYPE_CHECKING:
@@ -176,7 +177,6 @@ def _wait_and_smoke(
     endpoints: Mapping[str, str],
 ) -> dict[str, str]:
     from comfypin.runpod.apply import wait_for_workers
-    from comfypin.runpod.endpoint_client import run_endpoint_job
 
     smoke_results = {}
     for endpoint_config in deployment.endpoint:
@@ -186,18 +186,12 @@ def _wait_and_smoke(
             wait_for_workers(
                 management_api, identifier, wanted=endpoint_config.workers.min, timeout_s=arguments.timeout
             )
-        if endpoint_config.type == "queue":
-            print_on_stderr(f"smoke job through {endpoint_config.name}")
-            # An empty workflow is a smoke test of the engine.
-            job = {"workflow": {}, "output": {"mode": "base64"}}
-            run_endpoint_job(
-                _open_jobs_api(arguments),
-                identifier,
-                job,
-                timeout_s=arguments.timeout,
-                on_progress=runpod_run.print_job_progress,
-            )
-            smoke_results[endpoint_config.name] = "COMPLETED"
+        print_on_stderr(f"smoke job through {endpoint_config.name}")
+        # An empty workflow is a smoke test of the engine.
+        job = {"workflow": {}, "output": {"mode": "base64"}}
+        route = JobRoute.of_live(management_api.get_resource("endpoint", identifier))
+        route.run_job(job, arguments.settings, timeout_s=arguments.timeout, on_progress=runpod_run.print_job_progress)
+        smoke_results[endpoint_config.name] = "COMPLETED"
     return smoke_results
 
 
@@ -296,19 +290,21 @@ def _survey_and_plan(
     management_api: "ManagementApi", deployment: "Deployment", release: "ReleaseFacts", *, path: str
 ) -> "tuple[LiveResources, tuple[DeploymentStep, ...], tuple[HourlyCost, ...]]":
     from comfypin.runpod.apply import survey_account
+    from comfypin.runpod.compute_rules import cpu_findings, gpu_findings
     from comfypin.runpod.cost import hourly_costs
     from comfypin.runpod.deployment_plan import plan_deployment
     from comfypin.runpod.desired_state import desired_state
     from comfypin.runpod.errors import DeploymentInvalid
-    from comfypin.runpod.platform_rules import gpu_findings
 
     live_state, gpu_types = survey_account(management_api), management_api.list_gpus()
-    if found := gpu_findings(deployment, release, gpu_types):
+    wants_cpus = any(endpoint.cpu for endpoint in deployment.endpoint) or any(pod.cpu for pod in deployment.pod)
+    cpu_types = management_api.list_cpus() if wants_cpus else []
+    if found := [*gpu_findings(deployment, release, gpu_types), *cpu_findings(deployment, cpu_types)]:
         raise DeploymentInvalid(path=path, findings=found)
     return (
         live_state,
         plan_deployment(deployment.name, desired_state(deployment, release), live_state),
-        hourly_costs(deployment, gpu_types),
+        hourly_costs(deployment, gpu_types, cpu_types),
     )
 
 
@@ -316,12 +312,6 @@ def _open_api(arguments: argparse.Namespace) -> "ManagementApi":
     from comfypin.wiring import open_runpod_api
 
     return open_runpod_api(arguments.settings)
-
-
-def _open_jobs_api(arguments: argparse.Namespace) -> "ManagementApi":
-    from comfypin.wiring import open_runpod_jobs_api
-
-    return open_runpod_jobs_api(arguments.settings)
 
 
 def _require_consent(arguments: argparse.Namespace, question: str) -> None:
