@@ -223,7 +223,7 @@ class FakeRunPod:
 
     def _request_urls(self, item: dict[str, Any]) -> dict[str, str]:
         if item["type"] == "LOAD_BALANCER":
-            base = self.balancers.get(item["name"], f"{self.url}/balanced/{item['id']}")
+            base = self.balancers.get(item["name"].removesuffix(" -fb"), f"{self.url}/balanced/{item['id']}")
             return {"base": base, "health": f"{base}/ping"}
         names = ("run", "runSync", "status", "stream", "cancel", "retry", "purgeQueue", "health")
         return {name: f"{self.url}/job/{item['id']}/{name.lower()}" for name in names}

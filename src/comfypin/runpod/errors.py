@@ -49,6 +49,9 @@ class ApiRefused(DeployError):
     @property
     def advice(self) -> str:
         """Return what to do about this status."""
+        # The edge took Runpod's key, and the worker behind it refused the token.
+        if self.status == 401 and "X-Comfypin-Token" in self.detail:
+            return " COMFYPIN_TOKEN must be the one that the workers have."
         return _STATUS_ADVICE.get(self.status, "")
 
 

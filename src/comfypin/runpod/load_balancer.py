@@ -10,7 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from comfypin.errors import ConfigError
-from comfypin.runpod.errors import ApiRefused, ApiUnreachable, WaitedTooLong
+from comfypin.http.deadline import Deadline
+from comfypin.http.errors import HttpError
+from comfypin.runpod.errors import ApiRefused, WaitedTooLong
 from comfypin.runpod.management_api import ManagementApi
 
 MAX_REQUEST_BYTES = 30_000_000
@@ -18,6 +20,9 @@ WORKER_HEADER = "X-Runpod-Worker-Id"
 # The gate of `comfypin serve` reads it; it knows nothing of Runpod, so the name stands twice.
 GATE_HEADER = "X-Comfypin-Token"
 _POLL_S = 2.0
+# The edge holds a request for up to two minutes while it looks for a worker.
+_PING_S = 130.0
+_SHOWN_BYTES = 200
 # Only these stay as they are however long one waits.
 _FINAL_STATUSES = (401, 403)
 
@@ -75,11 +80,10 @@ def wait_for_balancer(
     on_state: Callable[[str], None] = lambda _state: None,
 ) -> None:
     """Return when a worker behind the load balancer is healthy; asking starts one. Raises `WaitedTooLong`."""
-    pinged_api = replace(management_api, base_url=address)
     deadline = time.monotonic() + timeout_s
     last_state = ""
     while True:
-        state = _ping(pinged_api)
+        state = _ping(management_api, address)
         if state is None:
             return
         if state != last_state:
@@ -90,14 +94,22 @@ def wait_for_balancer(
         management_api.sleep(_POLL_S)
 
 
-def _ping(management_api: ManagementApi) -> str | None:
-    """Return why no worker is healthy yet, or None if one is."""
+def _ping(management_api: ManagementApi, address: str) -> str | None:
+    """Return why no worker is healthy yet, or None if one is. Raises `ApiRefused` if the key is refused."""
+    headers = {"Authorization": f"Bearer {management_api.key}"}
     try:
-        # 204 says that it starts, and has no body.
-        return None if management_api.send_request("GET", "/ping") is not None else "a worker is starting"
-    except ApiRefused as refused:
-        if refused.status in _FINAL_STATUSES:
-            raise
-        return f"{refused.status} {refused.detail}"
-    except ApiUnreachable as unreachable:
-        return unreachable.reason
+        response = management_api.client.request(
+            "GET", f"{address}/ping", headers=headers, max_redirects=0, deadline=Deadline(_PING_S)
+        )
+        text = response.read_text(_SHOWN_BYTES).strip()
+    except HttpError as error:
+        return error.reason
+    if response.status in _FINAL_STATUSES:
+        raise ApiRefused(request="GET /ping", status=response.status, title=response.reason, detail=text or "no reason")
+    match response.status:
+        case 200:
+            return None
+        case 204:
+            return "a worker is starting"
+        case status:
+            return f"{status} {text or response.reason}"

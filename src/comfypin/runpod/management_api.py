@@ -284,7 +284,8 @@ def _to_refusal(request_line: str, response: Response, content: bytes) -> ApiRef
         request=request_line,
         status=response.status,
         title=str(problem.get("title", "")),
-        detail=str(problem.get("detail", "no reason given")),
+        # Of an endpoint's workers and its edge, whose errors are of other kinds.
+        detail=str(problem.get("detail") or problem.get("error") or problem.get("reason") or "no reason given"),
         errors=[str(http_error) for http_error in errors] if isinstance(errors, list) else (),
     )
 

@@ -1,6 +1,5 @@
 """Checks RunPod's rules before any call; every finding says what is wrong, with what, and what to do. Pure."""
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -9,29 +8,15 @@ from comfypin.runpod.compute_rules import endpoint_compute_findings, pod_compute
 from comfypin.runpod.deployment_file import Deployment, EndpointConfig, PodConfig, TemplateConfig
 from comfypin.runpod.desired_state import MARK_VARIABLE, SERVE_PORT, needed_disk_gb
 from comfypin.runpod.release_facts import ReleaseFacts, to_gigabytes
+from comfypin.settings.plain_secrets import looks_secret
 
 MAX_HTTP_PORTS = 10
 MAX_VARIABLES = 50
 # What desired_state.py adds to all: the release, its digest, the mark.
 _PLATFORM_VARIABLES = 3
-SECRET_REFERENCE = re.compile(r"\{\{\s*RUNPOD_SECRET_[A-Za-z0-9_.-]+\s*\}\}")
-_SECRET_NAME = re.compile(
-    r"(^|_)(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|ACCESS_KEY_ID|AUTH)(_|$)", re.IGNORECASE
-)
-_SECRET_VALUE = re.compile(
-    r"\b(hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|rpa_[A-Za-z0-9]{20,}|AKIA[0-9A-Z]{16}|"
-    r"ya29\.[\w-]{20,}|sk-[A-Za-z0-9_-]{20,}|xox[bap]-[\w-]{10,})|-----BEGIN [A-Z ]*PRIVATE KEY|://[^/\s:@]+:[^/\s@]+@|"
-    r"\bAccountKey=\S|\bSharedAccessSignature=\S"
-)
-# In JSON: keys of service accounts, of users, of workload identity that gets its token with a header or a secret.
-_SECRET_FIELD = re.compile(
-    r".*(private_?key|secret|password|passphrase|authorization|api_?key|access_?key|(access|refresh|id|bearer|auth)_?token)",
-    re.IGNORECASE,
-)
+SECRET_REFERENCE = re.compile(r"\{\{\s*RUNPOD_SECRET_[A-Za-z_][A-Za-z0-9_./-]*\s*\}\}")
 _FIRST_SYMMETRICAL = 70_000
 _PORT = re.compile(r"(\d{1,6})/(http|tcp)")
-# Settings whose names look like secrets and whose values are plain facts, unless they are JSON.
-_NOT_SECRET = {"GOOGLE_APPLICATION_CREDENTIALS"}
 _OUR_VARIABLES = {"COMFY_VERSION_NAME", "COMFYPIN_LOCK_DIGEST", MARK_VARIABLE}
 
 
@@ -155,6 +140,11 @@ def _template_findings(deployment: Deployment, release_facts: ReleaseFacts) -> I
             yield f"{place}: volume_disk belongs to pods; a serverless worker has a container disk only"
 
 
+def is_secret_reference(text: str) -> bool:
+    """Return whether a value names a secret of Runpod instead of being one."""
+    return SECRET_REFERENCE.fullmatch(text.strip()) is not None
+
+
 def variable_findings(place: str, variables: Mapping[str, str]) -> Iterator[str]:
     """Find plain secrets, names that no shell takes, and names that comfypin sets itself."""
     for variable, variable_value in variables.items():
@@ -162,38 +152,12 @@ def variable_findings(place: str, variables: Mapping[str, str]) -> Iterator[str]
             yield f"{place}: {variable!r} is not a valid variable name; use letters, digits and _"
         if variable in _OUR_VARIABLES:
             yield f"{place}: {variable} is set from the release in `release`; leave it out"
-        is_reference = SECRET_REFERENCE.fullmatch(variable_value.strip()) is not None
-        if variable_value and not is_reference and _looks_secret(variable, variable_value):
+        if looks_secret(variable, variable_value, is_reference=is_secret_reference):
             yield (
                 f"{place}: {variable} looks like a secret in plain text; store it in RunPod's secret manager "
                 f"(console, Secrets, Create Secret, name {variable.lower()}) and write "
                 f'{variable} = "{{{{ RUNPOD_SECRET_{variable.lower()} }}}}"'
             )
-
-
-def _looks_secret(variable: str, variable_value: str) -> bool:
-    # The name or the value alone is enough.
-    if (_SECRET_NAME.search(variable) and variable not in _NOT_SECRET) or _SECRET_VALUE.search(variable_value):
-        return True
-    if not variable_value.lstrip().startswith(("{", "[")):
-        return False
-    try:
-        return _holds_secret(json.loads(variable_value))
-    except (ValueError, RecursionError):
-        # Of a text that is not JSON nobody knows; a key that was pasted badly is still one.
-        return variable in _NOT_SECRET or '"private_key"' in variable_value
-
-
-def _holds_secret(document: object) -> bool:
-    match document:
-        case dict():
-            texts = {name: value.strip() for name, value in document.items() if isinstance(value, str)}
-            plain_names = [name for name, text in texts.items() if text and not SECRET_REFERENCE.fullmatch(text)]
-            return any(map(_SECRET_FIELD.fullmatch, plain_names)) or any(map(_holds_secret, document.values()))
-        case list():
-            return any(map(_holds_secret, document))
-        case _:
-            return False
 
 
 def _variable_count_findings(

@@ -16,6 +16,7 @@ from comfypin.wiring.page import open_page
 from comfypin.wiring.platforms import (
     open_balanced_jobs_api,
     open_builder,
+    open_builder_of,
     open_runpod_api,
     open_runpod_jobs_api,
     open_volume_bucket,
@@ -43,6 +44,7 @@ __all__ = [
     "open_balanced_jobs_api",
     "open_bucket",
     "open_builder",
+    "open_builder_of",
     "open_engine",
     "open_job_models",
     "open_job_server",
