@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jsonschema import Draft202012Validator
-from referencing import Registry, Resource
+from referencing import Registry
 from referencing.jsonschema import DRAFT202012
 
 # https://docs.runpod.io/api-reference-v2/secrets, seen in October 2026
@@ -35,9 +35,8 @@ class RunpodOpenApi:
         for name, fields in NEWER_FIELDS.items():
             schema = self.document["components"]["schemas"][name]
             schema["allOf"] = [*schema["allOf"], {"type": "object", "properties": copy.deepcopy(fields)}]
-        self._registry: Registry[Any] = Registry().with_resource(
-            "api", Resource(contents=self.document, specification=DRAFT202012)
-        )
+        registry: Registry[Any] = Registry()
+        self._registry = registry.with_resource("api", DRAFT202012.create_resource(self.document))
         self._validators: dict[str, Draft202012Validator] = {}
         self._templates = {
             template: re.compile("/".join("[^/]+" if part.startswith("{") else part for part in template.split("/")))

@@ -19,6 +19,20 @@ class DeploymentInvalid(DeployError):
         return _bullet_lines(self.findings)
 
 
+@declare
+class HubInvalid(DeployError):
+    """A file for Runpod's Hub has a field that the Hub does not know, or lacks one; every finding at once."""
+
+    template = "{path} would not be taken by Runpod's Hub:{lines}"
+    path: str
+    findings: Sequence[str]
+
+    @property
+    def lines(self) -> str:
+        """Return the findings, one a line."""
+        return _bullet_lines(self.findings)
+
+
 class ApiKeyMissing(DeployError):
     """No RunPod API key is configured."""
 

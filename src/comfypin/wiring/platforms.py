@@ -21,7 +21,7 @@ def open_builder(builder_name: str, *, report: "Report") -> "ContainerBuilder":
     """
     from comfypin.image.errors import NoBuilder
 
-    reasons = []
+    reasons: list[str] = []
     for candidate in _builder_candidates(builder_name):
         # By trying: one that answers may still not build.
         reason = candidate.why_unusable() or candidate.why_unbuilding()
@@ -39,7 +39,8 @@ def open_builder_of(image_tag: str, builder_name: str) -> "ContainerBuilder":
     """Return the named builder, or with `auto` the first one that has the image. Raises `NoBuilder`, `NoSuchImage`."""
     from comfypin.image.errors import NoBuilder, NoSuchImage
 
-    reasons, missing = [], None
+    reasons: list[str] = []
+    missing: NoSuchImage | None = None
     for candidate in _builder_candidates(builder_name):
         if (reason := candidate.why_unusable()) is not None:
             reasons.append(reason)

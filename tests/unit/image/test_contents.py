@@ -16,8 +16,8 @@ LOCK = Lock(
     version_name="r",
     comfyui=RepoPin(repo="https://github.com/comfyanonymous/ComfyUI", commit="a" * 40),
     custom_nodes=(
-        NodePin(folder="here", repo="https://github.com/me/here", commit="b" * 40),
-        NodePin(folder="gone", repo="https://github.com/me/gone", commit="c" * 40),
+        NodePin(name="here", repo="https://github.com/me/here", commit="b" * 40),
+        NodePin(name="gone", repo="https://github.com/me/gone", commit="c" * 40),
     ),
     models=(
         ModelPin(name="baked", target_path="$MODELS_DIR/checkpoints/baked.safetensors", sha256=Digest.of(b"baked")),

@@ -205,8 +205,9 @@ def test_credentials_without_a_secret_are_plain_facts(value: str) -> None:
     assert deployment_findings(deployment(env={"GOOGLE_APPLICATION_CREDENTIALS": value}), facts()) == []
 
 
-def test_a_secret_by_reference_is_accepted() -> None:
-    assert deployment_findings(deployment(env={"HF_TOKEN": "{{ RUNPOD_SECRET_hf }}"}), facts()) == []
+@pytest.mark.parametrize("name", ["hf", "_hf", "team/hf.token-1"])
+def test_a_secret_by_reference_is_accepted(name: str) -> None:
+    assert deployment_findings(deployment(env={"HF_TOKEN": f"{{{{ RUNPOD_SECRET_{name} }}}}"}), facts()) == []
 
 
 @pytest.mark.parametrize("port", ["70000/tcp", "70001/tcp", "70022/tcp", "99999/tcp"])

@@ -6,6 +6,7 @@ comfypin runpod apply [--wait]           make it so; --wait also runs the smoke 
 comfypin runpod status                   what exists, and whether its workers are ready
 comfypin runpod destroy [--volumes]      list what carries this deployment's mark, ask, remove it
 comfypin runpod run W --endpoint NAME    send a job, follow it, save its outputs
+comfypin runpod hub --image IMAGE        write the files by which a release is published in Runpod's Hub
 comfypin runpod volume push|ls|verify|gc fill a network volume with a release, without a pod
 """
 
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from comfypin.cli.common import print_on_stderr
+from comfypin.cli.runpod import hub as runpod_hub
 from comfypin.cli.runpod import run as runpod_run
 from comfypin.cli.runpod import volume as runpod_volume
 from comfypin.cli.runpod.job_routes import JobRoute
@@ -65,6 +67,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     destroy_parser.add_argument("--volumes", action="store_true", help="remove its network volumes and their data too")
     destroy_parser.add_argument("--yes", action="store_true", help="do not ask")
     runpod_run.configure(action_parsers.add_parser("run", help="run a workflow on an endpoint and save its outputs"))
+    runpod_hub.configure(action_parsers.add_parser("hub", help="write or check the files of a listing in Runpod's Hub"))
     runpod_volume.configure(
         action_parsers.add_parser("volume", help="manage a release's models and env on network volumes")
     )
@@ -80,6 +83,7 @@ def execute(arguments: argparse.Namespace) -> int:
         "status": _show_status,
         "destroy": _destroy_resources,
         "run": runpod_run.execute,
+        "hub": runpod_hub.execute,
         "volume": runpod_volume.execute,
     }
     return actions[arguments.action](arguments)
@@ -198,6 +202,7 @@ def _wait_and_smoke(
 def _show_status(arguments: argparse.Namespace) -> int:
     from comfypin.runpod.apply import survey_account
     from comfypin.runpod.deployment_plan import owned_resources
+    from comfypin.runpod.idle_rule import explain_lowered_workers
 
     deployment = _read_deployment(arguments)
     management_api = _open_api(arguments)
@@ -219,6 +224,7 @@ def _show_status(arguments: argparse.Namespace) -> int:
         if kind == "endpoint":
             workers_response = management_api.send_request("GET", f"/v2/serverless/{resource['id']}/workers")
             resource_row["workers"] = workers_response.get("summary") if isinstance(workers_response, dict) else None
+            resource_row["idle"] = explain_lowered_workers(deployment, resource)
         if kind == "pod":
             resource_row["status"] = resource.get("status")
         resource_rows.append(resource_row)
@@ -230,6 +236,7 @@ def _show_status(arguments: argparse.Namespace) -> int:
                 str(resource_row.get("release") or ""),
                 str(resource_row.get("status") or ""),
                 _format_workers(resource_row.get("workers")),
+                str(resource_row.get("idle") or ""),
             ]
             identity = f"{resource_row['kind']:<9} {resource_row['name']:<32} {resource_row['id']:<16}"
             print(f"{identity} {' '.join(filter(None, details))}".rstrip())
