@@ -13,6 +13,8 @@ from typing import Any
 
 import bcrypt
 import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 from PIL import Image
 
 from tests.conftest import ROOT
@@ -48,6 +50,24 @@ def test_it_runs_read_only_without_capabilities_and_as_any_user(daemon: Containe
 
 def test_a_command_does_not_run_as_root(daemon: Containers, demo: object) -> None:
     assert daemon.run("demo:1", "id", "-u").stdout.strip() == "1000"
+
+
+def test_a_user_can_write_a_workflow_as_the_guide_says(daemon: Containers, demo: object) -> None:
+    script = "id -u; echo '{}' > /app/workflows/minimal.json && cat /app/workflows/minimal.json"
+    assert daemon.run("demo:1", "sh", "-c", script).stdout.split() == ["1000", "{}"]
+
+
+def test_its_list_of_contents_has_what_its_programs_find(daemon: Containers, demo: object) -> None:
+    document = daemon.run("demo:1", "cat", "/app/sbom/comfy-demo.cdx.json").stdout
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(document) is None
+    listed = json.loads(document)["components"]
+    debian = daemon.run("demo:1", "dpkg-query", "--show", "--showformat", "${Package} ${Version}\\n").stdout.split("\n")
+    found = {f"{one['name']} {one['version']}" for one in listed if str(one.get("purl", "")).startswith("pkg:deb/")}
+    assert found == {line for line in debian if line}
+    count = "import importlib.metadata as m; [print(d.metadata['Name'], d.version) for d in m.distributions()]"
+    python = set(daemon.run("demo:1", "/opt/comfypin/bin/python", "-c", count).stdout.split("\n")) - {""}
+    assert len(python) > 50
+    assert python <= {f"{one['name']} {one.get('version')}" for one in listed}
 
 
 def test_an_empty_volume_is_writable(daemon: Containers, demo: object, tmp_path: Path) -> None:

@@ -14,9 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-from jsonschema import Draft202012Validator
-from referencing import Registry, Resource
-from referencing.jsonschema import DRAFT202012
+from tests.support.runpod_openapi import RunpodOpenApi
 
 KEY = "rpa_TESTKEY0000000000000000000000000000000000"
 _COLLECTIONS = {
@@ -50,6 +48,16 @@ GPUS: list[dict[str, Any]] = [
         "maxCount": {"secure": 8, "community": 0},
     },
 ]
+CPUS: list[dict[str, Any]] = [
+    {
+        "id": "cpu5c",
+        "name": "Compute-Optimized",
+        "group": "Gen 5",
+        "vcpu": {"min": 2, "max": 32},
+        "ramGbPerVcpu": 2,
+        "price": {"securePerVcpu": 0.04, "serverlessPerVcpu": 0.03},
+    }
+]
 _CREATED = "2026-11-01T00:00:00Z"
 
 
@@ -71,12 +79,7 @@ class FakeRunPod:
     """A running server: `url`, its `state` by list, the `log` of (method, path), the OpenAPI's `violations`."""
 
     def __init__(self, openapi: Path) -> None:
-        self.document = json.loads(openapi.read_text())
-        registry: Registry[Any] = Registry().with_resource(
-            "api", Resource(contents=self.document, specification=DRAFT202012)
-        )
-        self._validators: dict[str, Draft202012Validator] = {}
-        self._registry = registry
+        self.openapi = RunpodOpenApi(openapi)
         self.state: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in _COLLECTIONS.values()}
         self.jobs: dict[str, dict[str, Any]] = {}
         self.log: list[tuple[str, str]] = []
@@ -84,6 +87,8 @@ class FakeRunPod:
         self.faults: deque[Fault] = deque()
         self.run_job: Callable[[dict[str, Any]], dict[str, Any]] = lambda _input: {"status": "COMPLETED", "output": {}}
         self.worker_states: list[str] = ["IDLE"]
+        # By an endpoint's name: where its load balancer is, if a test has one.
+        self.balancers: dict[str, str] = {}
         self.page_size = 2  # as the real one pages, but so that few resources are many pages
         self._ids = itertools.count(1)
         self._lock = threading.Lock()
@@ -122,6 +127,8 @@ class FakeRunPod:
         with self._lock:
             if path.startswith("/job/"):
                 return self._job(method, path, body)
+            if method in ("GET", "DELETE") or path.endswith("/action"):
+                self._request_errors(method, path, body, dict(parse_qsl(query)))
             status, answer = self._manage(method, path, body)
             if method == "GET" and path in _COLLECTIONS:
                 answer = self._page(answer, _COLLECTIONS[path], dict(parse_qsl(query)))
@@ -131,6 +138,14 @@ class FakeRunPod:
     def _manage(self, method: str, path: str, body: Any) -> tuple[int, Any]:
         if path == "/v2/catalog/gpus":
             return 200, {"gpus": GPUS}
+        if path == "/v2/catalog/cpus":
+            return 200, {"cpus": CPUS}
+        if match := re.fullmatch(r"/v2/pods/([^/]+)/action", path):
+            pod = self.state["pods"].get(match[1])
+            if pod is None:
+                return _problem(404, "Not Found", "no such pod")
+            pod["status"] = {"stop": "EXITED", "terminate": "TERMINATED"}.get(body["action"], "RUNNING")
+            return 200, copy.deepcopy(pod)
         if match := re.fullmatch(r"/v2/serverless/([^/]+)/workers", path):
             if match[1] not in self.state["endpoints"]:
                 return _problem(404, "Not Found", "no such endpoint")
@@ -162,7 +177,7 @@ class FakeRunPod:
         return {**answer, collection: answer[collection][begin:end], "pagination": pagination}
 
     def _create(self, base: str, collection: str, body: Any) -> tuple[int, Any]:
-        if errors := self._request_errors("post", base, body):
+        if errors := self._request_errors("POST", base, body):
             return _problem(422, "Unprocessable Entity", "validation failed", errors)
         if any(item["name"] == body["name"] for item in self.state[collection].values()):
             return _problem(400, "Bad Request", f"the name {body['name']} is taken")
@@ -172,26 +187,46 @@ class FakeRunPod:
             item = {"id": item["id"], "name": item["name"]}
         if collection == "endpoints" and "FLASHBOOT" in item["flashboot"]:
             item["name"] += " -fb"
+        if collection == "endpoints":
+            item["requestUrls"] = self._request_urls(item)
+            if "cpu" in item:
+                item["cpu"] = [{**choice, "memory": 2 * choice["vcpuCount"]} for choice in item["cpu"]]
         if collection == "endpoints" and isinstance(item.get("gpu"), dict):
             item["gpu"] = {"allowedCudaVersions": [], "minCudaVersion": None, "excludedTypes": [], **item["gpu"]}
         if collection == "pods":
             item.pop("startSsh", None)
             item.pop("startJupyter", None)
-            item["gpu"] = {k: v for k, v in item["gpu"].items() if k != "minCudaVersion"}
+            if "gpu" in item:
+                # What only places a pod is never told back.
+                item["gpu"] = {k: v for k, v in item["gpu"].items() if k in ("id", "count")}
+            if "cpu" in item:
+                item["cpu"] = {**item["cpu"], "memory": 2 * item["cpu"]["vcpuCount"]}
+            item["globalNetworking"] = {"enabled": bool(body.get("globalNetworking"))}
             item.pop("dataCenterIds", None)
         self.state[collection][item["id"]] = item
         return 201, copy.deepcopy(item)
 
     def _change(self, base: str, collection: str, identifier: str, body: Any) -> tuple[int, Any]:
-        if errors := self._request_errors("patch", base + "/{id}", body):
+        if errors := self._request_errors("PATCH", f"{base}/{identifier}", body):
             return _problem(422, "Unprocessable Entity", "validation failed", errors)
         item = self.state[collection][identifier]
         if collection == "networkVolumes" and body.get("size", item["size"]) < item["size"]:
             return _problem(400, "Bad Request", "a volume cannot shrink")
+        if isinstance(body.get("globalNetworking"), bool):
+            body = {**body, "globalNetworking": {"enabled": body["globalNetworking"]}}
+        if isinstance(body.get("gpu"), dict) and "minCudaVersion" in body["gpu"]:
+            body = {**body, "gpu": {**body["gpu"], "minCudaVersion": body["gpu"]["minCudaVersion"] or None}}
         for key, value in body.items():
             merged = isinstance(value, dict) and key != "env" and isinstance(item.get(key), dict)
             item[key] = {**item[key], **value} if merged and "type" not in value else value
         return 200, copy.deepcopy(item)
+
+    def _request_urls(self, item: dict[str, Any]) -> dict[str, str]:
+        if item["type"] == "LOAD_BALANCER":
+            base = self.balancers.get(item["name"].removesuffix(" -fb"), f"{self.url}/balanced/{item['id']}")
+            return {"base": base, "health": f"{base}/ping"}
+        names = ("run", "runSync", "status", "stream", "cancel", "retry", "purgeQueue", "health")
+        return {name: f"{self.url}/job/{item['id']}/{name.lower()}" for name in names}
 
     def _workers(self) -> dict[str, Any]:
         workers = [
@@ -240,27 +275,13 @@ class FakeRunPod:
 
     # -- the OpenAPI -------------------------------------------------------------------------------------------------
 
-    def _request_errors(self, method: str, path: str, body: Any) -> list[str]:
-        schema = self.document["paths"][path][method]["requestBody"]["content"]["application/json"]["schema"]
-        errors = [f"{'.'.join(map(str, e.path))}: {e.message}" for e in self._validator(schema).iter_errors(body)]
-        self.violations += [f"{method} {path}: {error}" for error in errors]
+    def _request_errors(self, method: str, path: str, body: Any, query: dict[str, str] | None = None) -> list[str]:
+        errors = self.openapi.request_errors(method.upper(), path, body, query)
+        self.violations += errors
         return errors
 
     def _check_answer(self, method: str, path: str, status: int, answer: Any) -> None:
-        template = re.sub(r"^(/v2/(?!catalog)[^/]+)/[^/]+", r"\1/{id}", path)
-        operation = self.document["paths"].get(template, {}).get(method.lower())
-        if operation is None or answer is None or status >= 400:
-            return
-        content = operation["responses"][str(status)]["content"]["application/json"]["schema"]
-        for error in self._validator(content).iter_errors(answer):
-            self.violations.append(f"answer of {method} {template}: {'.'.join(map(str, error.path))}: {error.message}")
-
-    def _validator(self, schema: dict[str, Any]) -> Draft202012Validator:
-        key = json.dumps(schema, sort_keys=True)
-        if key not in self._validators:
-            absolute = json.loads(key.replace('"#/', '"api#/'))
-            self._validators[key] = Draft202012Validator(absolute, registry=self._registry)
-        return self._validators[key]
+        self.violations += self.openapi.answer_errors(method, path, status, answer)
 
 
 def _container() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The entrypoint of the image: a RunPod Serverless worker, a pod's services, or the given command.
+"""The entrypoint of the image: a Runpod Serverless worker, a pod's services, or the given command.
 
 Not a command of its own: the image starts it as process 1 (`python -m comfypin.cli.entry [COMMAND...]`).
 """
@@ -6,6 +6,7 @@ Not a command of its own: the image starts it as process 1 (`python -m comfypin.
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,21 +34,25 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _start_services(command: Sequence[str]) -> int:
-    from comfypin.image.container_command import VOLUMES
+    from comfypin.image.container_command import VOLUMES, choose_mode
     from comfypin.image.container_user import choose_user, find_mounted_volumes, switch_user
     from comfypin.image.init_process import InitProcess
     from comfypin.settings.environment import Settings
 
     settings = Settings(os.environ)
     entry_settings, machine = settings.entry, settings.machine
-    named_folders = [path for path in (machine.named_models_dir, entry_settings.output_dir) if path is not None]
+    named = (entry_settings.volume, machine.named_models_dir, entry_settings.output_dir)
+    named_folders = [path for path in named if path is not None]
     volumes = find_mounted_volumes([*VOLUMES, machine.models_dir, machine.comfy_home, *named_folders])
     user_choice = choose_user(volumes)
     why_not = switch_user(user_choice)
     if why_not is not None:
         print(f"comfypin: {why_not}.", file=sys.stderr, flush=True)
     services = _choose_services(command, entry_settings, settings, [volume.path for volume in volumes])
-    return InitProcess(services, _child_environment(settings), entry_settings.grace_s, _print_message).run_services()
+    environment = _child_environment(settings)
+    if choose_mode(command, entry_settings) == "serve":
+        environment = _with_outputs_in_answers(environment, settings)
+    return InitProcess(services, environment, entry_settings.grace_s, _print_message).run_services()
 
 
 def _choose_services(
@@ -70,6 +75,12 @@ def _choose_services(
                     name="worker", argv=(*COMFYPIN, "worker", *grace_arguments(entry_settings)), main=True
                 ),
             )
+        case "serve":
+            # ComfyUI's own page has no password, and a load balancer could not tell one worker's from another's.
+            alone = replace(entry_settings, page_listen="off", stop_after_s=None)
+            output = _ensure_writable(choose_output_folder(alone, settings.machine.comfy_home, mounted), is_named=False)
+            lock = read_release(None, settings)
+            return make_pod_services(lock, alone, comfypin=COMFYPIN, home=settings.machine.comfy_home, output=output)
         case "pod":
             lock = read_release(None, settings)
             output = _ensure_writable(
@@ -120,6 +131,18 @@ def _child_environment(settings: "Settings") -> dict[str, str]:
     return {**settings.variables, "HOME": home_folder if os.access(home_folder, os.W_OK) else "/tmp"}  # noqa: S108
 
 
+def _with_outputs_in_answers(environment: dict[str, str], settings: "Settings") -> dict[str, str]:
+    """Return the environment, with outputs as base64 in the answers if it names no place for them.
+
+    A folder of this worker would do on a pod; a load balancer sends whoever asks for a file to another worker.
+    """
+    from comfypin.outputs.modes import named_mode
+    from comfypin.storage.registry import first_configured_kind
+
+    is_named = named_mode(settings.variables) or first_configured_kind(settings.variables)
+    return environment if is_named else {**environment, "OUTPUT_MODE": "base64"}
+
+
 def _check_health() -> int:
     """Return 0 if the pod's HTTP API responds, else 1; a worker or a command is healthy while it runs."""
     import http.client
@@ -131,7 +154,7 @@ def _check_health() -> int:
     command = Path("/proc/1/cmdline").read_bytes().split(b"\0")[:-1]
     given_words = [word.decode(errors="replace") for word in command[command.index(b"comfypin.cli.entry") + 1 :]]
     settings = Settings(os.environ)
-    if choose_mode(given_words, settings.entry) != "pod":
+    if choose_mode(given_words, settings.entry) not in ("pod", "serve"):
         return 0
     port = settings.server.port or 8000
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)

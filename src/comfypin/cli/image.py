@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from comfypin.cli.common import read_named_lock
+from comfypin.cli.common import print_on_stderr, read_named_lock
 from comfypin.errors import UsageError
 from comfypin.temp_folders import temp_folder
 
@@ -61,7 +61,11 @@ def _add_build_flags(build_parser: argparse.ArgumentParser) -> None:
         "--release", metavar="NAME|FILE", help="the release, or its lock file (default: LOCK_PATH)"
     )
     build_parser.add_argument(
-        "--tag", action="append", required=True, metavar="TAG", help="the image's name; repeatable"
+        "--tag",
+        action="append",
+        default=[],
+        metavar="TAG",
+        help="the image's name; repeatable (not needed with --context-dir, which then only writes the context)",
     )
     build_parser.add_argument(
         "--bake",
@@ -83,6 +87,13 @@ def _add_build_flags(build_parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="id=ID,src=FILE",
         help="a secret for the build only; repeatable",
+    )
+    build_parser.add_argument(
+        "--env",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a variable that the image's containers have; repeatable, and never a secret",
     )
     build_parser.add_argument("--network", metavar="MODE", help="the network of build steps, such as host")
     build_parser.add_argument("--no-cache", action="store_true", help="build every layer again")
@@ -119,10 +130,13 @@ def _build_image(arguments: argparse.Namespace) -> int:
     from comfypin.image.build_context import ImageOptions, compute_context
     from comfypin.image.build_plan import render_label
     from comfypin.image.image_names import require_tags
+    from comfypin.image.image_variables import read_variables
     from comfypin.image.interface import BuildRequest
     from comfypin.image.own_files import collect_own_files, write_context
     from comfypin.wiring import http_proxies, open_builder
 
+    if not arguments.tag and arguments.context_dir is None:
+        raise UsageError("comfypin image build needs a --tag for the image, or a --context-dir to write to.")
     image_tags = require_tags(arguments.tag)
     lock = _read_release_lock(arguments.release, arguments.settings)
     image_wish = ImageOptions(
@@ -130,12 +144,15 @@ def _build_image(arguments: argparse.Namespace) -> int:
         base=arguments.base,
         vendor=arguments.vendor,
         workflows=_read_workflows(arguments.workflows),
+        variables=read_variables(arguments.env),
     )
     with temp_folder("image") as temp_path:
         context = compute_context(lock, collect_own_files(Path(temp_path)), image_wish)
-        builder = open_builder(arguments.builder)
+        if not image_tags:
+            return _write_context_only(lock, image_wish, context, arguments)
+        builder = open_builder(arguments.builder, report=print_on_stderr)
         plan = _make_image_plan(
-            lock, image_wish, context, builder, image_tags[0], proxies=http_proxies(arguments.settings)
+            lock, image_wish, context, _known_layers(builder, image_tags[0]), proxies=http_proxies(arguments.settings)
         )
         _show_plan(plan, arguments)
         if arguments.dry_run:
@@ -159,6 +176,25 @@ def _build_image(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _write_context_only(
+    lock: "Lock", image_wish: "ImageOptions", context: "BuildContext", arguments: argparse.Namespace
+) -> int:
+    """Write the context for others to build; it needs no program that builds."""
+    from comfypin.image.own_files import write_context
+    from comfypin.wiring import http_proxies
+
+    plan = _make_image_plan(lock, image_wish, context, {}, proxies=http_proxies(arguments.settings))
+    _show_plan(plan, arguments)
+    if arguments.dry_run:
+        return 0
+    write_context(context, arguments.context_dir)
+    if arguments.json:
+        print(json.dumps({"context": str(arguments.context_dir), "plan": plan.to_json()}, indent=2))
+    else:
+        print(arguments.context_dir)
+    return 0
+
+
 def _print_built(built_image: "BuiltImage", image_tags: "Sequence[str]", plan: "ImagePlan", *, as_json: bool) -> None:
     image_facts = {
         "image": built_image.image_id,
@@ -173,25 +209,30 @@ def _print_built(built_image: "BuiltImage", image_tags: "Sequence[str]", plan: "
         print(f"{image_tags[0]}  {built_image.image_id}  {layers}")
 
 
+def _known_layers(builder: "ContainerBuilder", tag: str) -> "Mapping[str, str]":
+    """Return what the layers of the image that has the tag now were made of."""
+    from comfypin.image.build_plan import INPUTS_LABEL, read_label
+    from comfypin.image.errors import NoSuchImage
+
+    try:
+        return read_label(builder.inspect(tag).labels.get(INPUTS_LABEL, ""))
+    except NoSuchImage:
+        # The first build of this tag: no layer can be reused.
+        return {}
+
+
 def _make_image_plan(
     lock: "Lock",
     image_wish: "ImageOptions",
     context: "BuildContext",
-    builder: "ContainerBuilder",
-    tag: str,
+    known_layers: "Mapping[str, str]",
     *,
     proxies: "Proxies",
 ) -> "ImagePlan":
     from comfypin.env.install.wheel_size import unpacked_sizes
     from comfypin.image.build_context import bakes_an_env
-    from comfypin.image.build_plan import INPUTS_LABEL, make_image_plan, read_label
-    from comfypin.image.errors import NoSuchImage
+    from comfypin.image.build_plan import make_image_plan
 
-    try:
-        known_layers = read_label(builder.inspect(tag).labels.get(INPUTS_LABEL, ""))
-    except NoSuchImage:
-        # The first build of this tag: no layer can be reused.
-        known_layers = {}
     packages = lock.python.packages if bakes_an_env(lock, image_wish.bake) else ()
     unpacked_bytes = unpacked_sizes(packages, offline=image_wish.vendor is not None, proxies=proxies)
     sizes = dict(zip(packages, unpacked_bytes, strict=True))
@@ -231,18 +272,20 @@ def _require_disk_space(plan: "ImagePlan", builder: "ContainerBuilder") -> None:
 
 def _push_image(arguments: argparse.Namespace) -> int:
     from comfypin.image.image_names import reference_on_registry, registry_host, require_tags
-    from comfypin.image.image_record import PushedImage, write_image_record
+    from comfypin.image.image_record import PushedImage, read_contents, write_image_record
     from comfypin.image.registry_login import VARIABLES, find_credential, push_image
     from comfypin.image.supply_chain import require_tools, scan_image, sign_image
-    from comfypin.wiring import open_builder
+    from comfypin.wiring import open_builder_of
 
     # First of all: a missing tool should not be noticed after a push of gigabytes.
     require_tools(wants_scan=arguments.scan, wants_sign=arguments.sign)
     (tag,) = require_tags([arguments.tag])
     reference = reference_on_registry(tag, arguments.registry)
-    builder = open_builder(arguments.builder)
+    builder = open_builder_of(tag, arguments.builder)
     labels = builder.inspect(tag).labels
     lock_path, lock = _find_image_lock(arguments.release, labels, arguments.settings)
+    # Before the push, which takes long: an image without it is told at once.
+    contents = read_contents(builder, tag, lock.version_name)
     with _show_builder_lines(verbose=arguments.verbose, description=f"Pushing {reference}") as report_line:
         if arguments.scan:
             scan_image(builder, tag, report_line)
@@ -251,11 +294,11 @@ def _push_image(arguments: argparse.Namespace) -> int:
         pushed_image = PushedImage(
             reference=reference, digest=digest, release=lock.version_name, lock=str(digest_of_lock(lock))
         )
-        record_files = write_image_record(lock_path, pushed_image, lock)
-        contents_digest = _attach_contents(pushed_image, lock, credential, arguments.settings)
+        record_files = write_image_record(lock_path, pushed_image, contents)
+        contents_digest = _attach_contents(pushed_image, contents, credential, arguments.settings)
         # Last: a signature is made for the digest, which the push returns.
         if arguments.sign:
-            sign_image(pushed_image.digest_reference, lock, report_line)
+            sign_image(pushed_image.digest_reference, contents, report_line)
     if arguments.json:
         facts = {**pushed_image.to_json(), "sbom": contents_digest, "written": [str(file) for file in record_files]}
         print(json.dumps(facts, indent=2))
@@ -267,14 +310,13 @@ def _push_image(arguments: argparse.Namespace) -> int:
 
 
 def _attach_contents(
-    pushed_image: "PushedImage", lock: "Lock", credential: "Credential | None", settings: "Settings"
+    pushed_image: "PushedImage", contents: bytes, credential: "Credential | None", settings: "Settings"
 ) -> str:
     """Attach the SBOM to the image in its registry, and return the SBOM's digest."""
     from comfypin.image.attachments import CYCLONEDX, attach_document
     from comfypin.image.image_names import registry_host
     from comfypin.image.registry_client import ImageRepository
     from comfypin.image.stored_logins import VARIABLES, stored_credential
-    from comfypin.lock.export import export_lock
     from comfypin.wiring import http_proxies
 
     # The push used the login that docker stores; the attachment goes through the registry's API and needs it too.
@@ -283,8 +325,8 @@ def _attach_contents(
     repository = ImageRepository(
         reference=pushed_image.reference, credential=credential, proxies=http_proxies(settings)
     )
-    data, title = export_lock(lock, "cyclonedx").encode(), f"comfy-{lock.version_name}.cdx.json"
-    return attach_document(repository, pushed_image.digest, kind=CYCLONEDX, data=data, title=title)
+    title = f"comfy-{pushed_image.release}.cdx.json"
+    return attach_document(repository, pushed_image.digest, kind=CYCLONEDX, data=contents, title=title)
 
 
 def digest_of_lock(lock: "Lock") -> "Digest":

@@ -440,8 +440,11 @@ def _find_public_url(server_settings: ServerSettings, port: int) -> str | None:
     """Return how clients reach the server, if that is known."""
     if server_settings.public_url:
         return server_settings.public_url
+    if server_settings.endpoint_id:
+        # A worker behind a load balancer: its own port is not for clients.
+        return f"https://{server_settings.endpoint_id}.api.runpod.ai"
     if server_settings.pod_id:
-        # RunPod's proxy gives each port of a pod a host name.
+        # Runpod's proxy gives each port of a pod a host name.
         return f"https://{server_settings.pod_id}-{port}.proxy.runpod.net"
     return None
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from comfypin.image.errors import ReleaseUnfitForImage
 from comfypin.image.interface import Bake
 from comfypin.lock.codec import lock_digest, render_lock
-from comfypin.lock.export import export_lock
 from comfypin.lock.model import DEFAULT_PYTHON, Lock, PythonPins
 
 # 2020-01-01, the time of every file in a layer; docker/steps/settle.sh has it too.
 FIXED_TIME_S = 1577836800
 # What comfypin itself runs on; see pyproject.toml.
 OLDEST_PYTHON = (3, 11)
+_VARIABLES_BLOCK = re.compile(r"^# \[variables\].*?^# \[/variables\]\n", re.MULTILINE | re.DOTALL)
 _MODEL_BLOCK = re.compile(r"^# \[model\].*?\n(.*?)^# \[/model\]\n", re.MULTILINE | re.DOTALL)
 
 
@@ -44,6 +44,7 @@ class ImageOptions:
     base: str | None = None
     vendor: Path | None = None
     workflows: Mapping[str, bytes] = field(default_factory=dict)
+    variables: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,8 +62,10 @@ def compute_context(lock: Lock, own_files: OwnFiles, options: ImageOptions) -> B
     baked_models = lock.models if options.bake == "env+models" else ()
     # Without models: else a new model would invalidate the cached layers of the env.
     env_lock = replace(lock, models=())
+    arguments = _build_arguments(lock, options)
+    dockerfile = render_dockerfile(own_files.dockerfile, len(baked_models), options.variables)
     files: dict[str, bytes] = {
-        "Dockerfile": render_dockerfile(own_files.dockerfile, len(baked_models)).encode(),
+        "Dockerfile": set_defaults(dockerfile, arguments).encode(),
         **{f"steps/{file_name}": file_content for file_name, file_content in own_files.steps.items()},
         "mounts.tar": _make_mount_archive(),
         "requirements/all.txt": own_files.requirements,
@@ -70,8 +73,6 @@ def compute_context(lock: Lock, own_files: OwnFiles, options: ImageOptions) -> B
         # Only what the env is made of: another model, or another engine argument, is no reason to realize anew.
         "env/lock.json": render_lock(env_lock) if bakes_env else b"{}\n",
         "vendor/README": b"`comfypin image build --vendor DIR` puts a vendor folder here.\n",
-        # What is in the image, in words that scanners read.
-        f"release/app/sbom/comfy-{lock.version_name}.cdx.json": export_lock(lock, "cyclonedx").encode(),
         f"release/app/lockfiles/comfy-{lock.version_name}.lock.json": render_lock(lock),
         **{f"release/app/workflows/{file_name}": file_content for file_name, file_content in options.workflows.items()},
     }
@@ -85,7 +86,7 @@ def compute_context(lock: Lock, own_files: OwnFiles, options: ImageOptions) -> B
         files["comfypin/requirement.txt"] = f"comfypin=={own_files.version}\n".encode()
     if options.vendor is not None:
         copied_paths["vendor"] = options.vendor
-    return BuildContext(files=files, copies=copied_paths, arguments=_build_arguments(lock, options))
+    return BuildContext(files=files, copies=copied_paths, arguments=arguments)
 
 
 def bakes_an_env(lock: Lock, bake_mode: Bake) -> bool:
@@ -93,8 +94,8 @@ def bakes_an_env(lock: Lock, bake_mode: Bake) -> bool:
     return bake_mode != "nothing" and lock.engine.kind == "comfyui"
 
 
-def render_dockerfile(dockerfile_template: str, model_count: int) -> str:
-    """Return the Dockerfile with its model block repeated once for each model to bake."""
+def render_dockerfile(dockerfile_template: str, model_count: int, variables: Mapping[str, str] | None = None) -> str:
+    """Return the Dockerfile with its model block repeated once for each model to bake, and the image's variables."""
 
     def repeat_block(block_match: re.Match[str]) -> str:
         return "".join(
@@ -102,7 +103,28 @@ def render_dockerfile(dockerfile_template: str, model_count: int) -> str:
         )
 
     # One block for each model: a Dockerfile has no loops, and each model is a layer of its own.
-    return _MODEL_BLOCK.sub(repeat_block, dockerfile_template)
+    with_models = _MODEL_BLOCK.sub(repeat_block, dockerfile_template)
+    lines = [f"ENV {name}={_quote_word(value)}\n" for name, value in sorted((variables or {}).items())]
+    return _VARIABLES_BLOCK.sub(lambda _match: "".join(lines), with_models)
+
+
+def set_defaults(dockerfile: str, arguments: Mapping[str, str]) -> str:
+    """Return the Dockerfile with the arguments as defaults, so that whoever is given only the context builds the same.
+
+    Runpod's GitHub builds take a repository and its Dockerfile, and no arguments.
+    """
+
+    def set_default(line_match: re.Match[str]) -> str:
+        name = line_match[1]
+        return f"ARG {name}={_quote_word(arguments[name])}" if name in arguments else line_match[0]
+
+    return re.sub(r"^ARG (\w+)(=.*)?$", set_default, dockerfile, flags=re.MULTILINE)
+
+
+def _quote_word(text: str) -> str:
+    # Within double quotes these three mean something: https://docs.docker.com/reference/dockerfile/#environment-replacement
+    escaped = re.sub(r'([\\"$])', r"\\\1", text)
+    return f'"{escaped}"'
 
 
 def choose_base_image(lock: Lock, wanted_base: str | None) -> str:

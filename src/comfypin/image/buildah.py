@@ -12,7 +12,9 @@ from comfypin.image.errors import BuildFailed, NoSuchImage, PushFailed
 from comfypin.image.image_names import is_local_registry
 from comfypin.image.interface import BuildRequest, BuiltImage, Report, request_arguments
 from comfypin.image.program_output import run_and_report
+from comfypin.image.trial_build import explain_trial_failure
 from comfypin.temp_folders import temp_folder
+from comfypin.tools.errors import ToolTimedOut
 from comfypin.tools.process import run_program
 
 
@@ -53,6 +55,18 @@ class Buildah:
     def push(self, image_tag: str, reference: str, credentials: Path | None, report: Report) -> str:
         self.inspect(image_tag)
         return push_as_buildah(self.program, image_tag, reference, credentials, report)
+
+    def read_file(self, image_tag: str, file_path: str) -> bytes | None:
+        started = run_program([self.program, "from", "--pull-never", image_tag], timeout_s=60)
+        if started.exit_code:
+            raise NoSuchImage(tag=image_tag, builder=self.name)
+        container = started.stdout_text.strip().splitlines()[-1]
+        try:
+            # `buildah mount` would need a user namespace of its own without root; this works wherever builds do.
+            printed = run_program([self.program, "run", container, "--", "cat", file_path], timeout_s=60)
+        finally:
+            run_program([self.program, "rm", container], timeout_s=60)
+        return None if printed.exit_code else printed.stdout
 
     def save(self, image_tag: str, archive_path: Path) -> None:
         save_as_buildah(self.program, image_tag, archive_path)
@@ -106,11 +120,21 @@ def save_as_buildah(program_name: str, image_tag: str, archive_path: Path) -> No
 
 
 def explain_store_unusable(program_name: str) -> str | None:
-    """Return why buildah, or podman, cannot build here; None if it can."""
+    """Return why buildah, or podman, does not work here; None if it does."""
     if shutil.which(program_name) is None:
         return f"{program_name} is not installed"
-    finished = run_program([program_name, "images", "--quiet"], timeout_s=30)
+    try:
+        finished = run_program([program_name, "images", "--quiet"], timeout_s=30)
+    except ToolTimedOut as timed_out:
+        return f"{program_name} does not work here ({timed_out.message})"
     return f"{program_name} does not work here ({finished.error_summary})" if finished.exit_code else None
+
+
+def explain_store_cannot_build(program_name: str) -> str | None:
+    """Return why buildah, or podman, cannot build though it answers; None if it can."""
+    build_verb = "bud" if program_name == "buildah" else "build"
+    reason = explain_trial_failure([program_name, build_verb], [program_name, "rmi", "--force"])
+    return reason and f"{program_name} cannot build ({reason})"
 
 
 def _parse_size(listing_json: bytes) -> int:

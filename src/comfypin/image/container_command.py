@@ -1,4 +1,4 @@
-"""Decides what a container does: run a given command, a Serverless worker, or a pod's services (pure)."""
+"""Decides what a container does: a given command, a worker of a queue, a pod's services, or the API alone (pure)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from typing import Literal, TypeAlias
 from comfypin.lock.model import Lock
 from comfypin.settings.entry import EntrySettings
 
-Mode: TypeAlias = Literal["command", "worker", "pod"]
+Mode: TypeAlias = Literal["command", "worker", "pod", "serve"]
 # ComfyUI's own default.
 PAGE_PORT = 8188
 # Time to write the failures of jobs, and to close, before SIGKILL.
 _TO_CLOSE_S = 5
-# Where RunPod mounts a network volume: in pods, and in Serverless workers.
+# Where Runpod mounts a volume unless it is told otherwise: in pods, and in Serverless workers.
 VOLUMES = (Path("/workspace"), Path("/runpod-volume"))
 
 
@@ -31,18 +31,21 @@ class ContainerService:
 
 
 def choose_mode(given_command: Sequence[str], settings: EntrySettings) -> Mode:
-    """Return the mode: a command wins, then COMFYPIN_MODE, then what RunPod's variables say."""
+    """Return the mode: a command wins, then COMFYPIN_MODE, then what Runpod's variables say."""
     if given_command:
         return "command"
-    if settings.mode is not None:
-        return "worker" if settings.mode == "worker" else "pod"
+    for mode in ("worker", "pod", "serve"):
+        if settings.mode == mode:
+            return mode
+    if settings.balanced:
+        return "serve"
     return "worker" if settings.serverless else "pod"
 
 
 def make_pod_services(
     lock: Lock, settings: EntrySettings, *, comfypin: Sequence[str], home: Path, output: Path
 ) -> tuple[ContainerService, ...]:
-    """Return the services of a pod: the HTTP API, ComfyUI's own page if the release has one, and the syncer."""
+    """Return a pod's services: the HTTP API, ComfyUI's own page if there is one, the syncer, what stops the pod."""
     has_page = lock.engine.kind == "comfyui" and settings.page_listen != "off"
     pod_services = []
     serve_command = [*comfypin, "serve", "--host", "0.0.0.0", "--output-dir", str(output / "api")]  # noqa: S104 a container's network is its own
@@ -56,6 +59,10 @@ def make_pod_services(
     )
     if settings.sync_to is not None:
         pod_services.append(ContainerService(name="sync", argv=(*comfypin, "sync", str(output), settings.sync_to)))
+    if settings.stop_after_s is not None:
+        # The program of all services, with another module: `python -m comfypin.cli.main`.
+        stopper = (*comfypin[:-1], "comfypin.cli.self_stop", str(settings.stop_after_s))
+        pod_services.append(ContainerService(name="stop", argv=stopper))
     return tuple(pod_services)
 
 
@@ -69,8 +76,9 @@ def choose_output_folder(settings: EntrySettings, home_folder: Path, mounted_vol
     if settings.output_dir is not None:
         return settings.output_dir
     # The volume survives the pod; the home does not.
+    volumes = VOLUMES if settings.volume is None else (settings.volume, *VOLUMES)
     return next(
-        (volume_path / "output" for volume_path in VOLUMES if volume_path in mounted_volumes), home_folder / "output"
+        (volume_path / "output" for volume_path in volumes if volume_path in mounted_volumes), home_folder / "output"
     )
 
 

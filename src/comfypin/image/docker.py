@@ -1,16 +1,21 @@
 """Builds images with Docker and BuildKit."""
 
 import json
+import os
 import re
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from comfypin.atomic_files import free_bytes
+from comfypin.image.container_files import copy_out
 from comfypin.image.errors import BuildFailed, NoSuchImage, PushFailed
 from comfypin.image.interface import BuildRequest, BuiltImage, Report, request_arguments
 from comfypin.image.program_output import run_and_report
+from comfypin.image.trial_build import explain_trial_failure
+from comfypin.tools.errors import ToolTimedOut
 from comfypin.tools.process import run_program
 
 _DIGEST = re.compile(r"digest: (sha256:[0-9a-f]{64})")
@@ -68,6 +73,9 @@ class Docker:
             raise PushFailed(reference=reference, reason=output.error_summary, tries=1)
         return pushed_digest
 
+    def read_file(self, image_tag: str, file_path: str) -> bytes | None:
+        return copy_out(self.program, image_tag, file_path)
+
     def save(self, image_tag: str, archive_path: Path) -> None:
         if run_program([self.program, "save", "--output", str(archive_path), image_tag]).exit_code:
             raise NoSuchImage(tag=image_tag, builder=self.name)
@@ -77,14 +85,25 @@ class Docker:
 
 
 def explain_docker_unusable(program_name: str = "docker") -> str | None:
-    """Return why docker cannot build here, None if it can."""
-    import shutil
-
+    """Return why docker does not work here, None if it does."""
     if shutil.which(program_name) is None:
         return "docker is not installed"
     # A daemon that hangs answers after the client's own timeout; the time tells it from one that is off.
     began_s = time.monotonic()
-    finished = run_program([program_name, "version", "--format", "{{.Server.Version}}"], timeout_s=30)
-    if finished.exit_code:
-        return f"docker's daemon does not answer ({finished.error_summary}, {time.monotonic() - began_s:.0f} s)"
-    return None
+    try:
+        finished = run_program([program_name, "version", "--format", "{{.Server.Version}}"], timeout_s=30)
+        reason = finished.error_summary if finished.exit_code else None
+    except ToolTimedOut as timed_out:
+        reason = timed_out.message
+    return reason and f"docker's daemon does not answer ({reason}, {time.monotonic() - began_s:.0f} s)"
+
+
+def explain_docker_cannot_build(program_name: str = "docker") -> str | None:
+    """Return why docker cannot build, though its daemon answers; None if it can."""
+    # With BuildKit, which is a plugin of its own (buildx) that may be missing, or too old for the daemon.
+    reason = explain_trial_failure(
+        [program_name, "build"],
+        [program_name, "image", "rm", "--force"],
+        env={**os.environ, "DOCKER_BUILDKIT": "1"},
+    )
+    return reason and f"docker cannot build ({reason})"

@@ -99,6 +99,27 @@ class AttachFailed(ImageError):
 
 
 @declare
+class ContentsMissing(ImageError):
+    """An image does not hold the list of its contents that a build of comfypin ends with."""
+
+    template = (
+        "{tag} holds no list of its contents ({path}); it was built by an older comfypin or by something else. Build "
+        "it again: comfypin image build --tag {tag}."
+    )
+    tag: str
+    path: str
+
+
+@declare
+class VariableRefused(UsageError):
+    """A variable cannot become a part of an image."""
+
+    template = "--env {name} cannot be a part of the image: {reason}."
+    name: str
+    reason: str
+
+
+@declare
 class ReleaseUnfitForImage(ImageError):
     """A lock cannot become the requested image."""
 

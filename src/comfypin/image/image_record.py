@@ -6,8 +6,8 @@ from pathlib import Path
 
 from comfypin.atomic_files import write_atomically
 from comfypin.digest import JsonValue
-from comfypin.lock.export import export_lock
-from comfypin.lock.model import Lock
+from comfypin.image.errors import ContentsMissing
+from comfypin.image.interface import ContainerBuilder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,8 +35,8 @@ class PushedImage:
         }
 
 
-def write_image_record(lock_path: Path, pushed_image: PushedImage, lock: Lock) -> tuple[Path, Path]:
-    """Write `comfy-<name>.image.json` and the CycloneDX list beside a lock; return both paths."""
+def write_image_record(lock_path: Path, pushed_image: PushedImage, contents: bytes) -> tuple[Path, Path]:
+    """Write `comfy-<name>.image.json` and the image's CycloneDX list beside a lock; return both paths."""
     # `comfy-x.lock.json` gives `comfy-x`.
     lock_stem = lock_path.name.removesuffix(".json").removesuffix(".lock")
     record_path, contents_path = (
@@ -45,5 +45,14 @@ def write_image_record(lock_path: Path, pushed_image: PushedImage, lock: Lock) -
     )
     write_atomically(record_path, (json.dumps(pushed_image.to_json(), indent=2, sort_keys=True) + "\n").encode())
     # The same bytes as in the image, so that both can be compared.
-    write_atomically(contents_path, export_lock(lock, "cyclonedx").encode())
+    write_atomically(contents_path, contents)
     return record_path, contents_path
+
+
+def read_contents(builder: ContainerBuilder, image_tag: str, release: str) -> bytes:
+    """Return the CycloneDX list that an image holds. Raises `NoSuchImage`, `ContentsMissing`."""
+    contents_path = f"/app/sbom/comfy-{release}.cdx.json"
+    contents = builder.read_file(image_tag, contents_path)
+    if contents is None:
+        raise ContentsMissing(tag=image_tag, path=contents_path)
+    return contents

@@ -59,6 +59,9 @@ class ContainerBuilder(Protocol):
         `credentials` is a folder with a `config.json` as docker writes it. Raises `NoSuchImage`, `PushFailed`.
         """
 
+    def read_file(self, image_tag: str, file_path: str) -> bytes | None:
+        """Return a file of an image, None if the image has no such file. Raises `NoSuchImage`."""
+
     def save(self, image_tag: str, archive_path: Path) -> None:
         """Write an image to a file, as `docker save` does. Raises `NoSuchImage`."""
 

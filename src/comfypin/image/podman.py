@@ -6,6 +6,7 @@ from pathlib import Path
 
 from comfypin.atomic_files import free_bytes
 from comfypin.image.buildah import build_arguments, push_as_buildah, save_as_buildah
+from comfypin.image.container_files import copy_out
 from comfypin.image.errors import BuildFailed, NoSuchImage
 from comfypin.image.interface import BuildRequest, BuiltImage, Report
 from comfypin.image.program_output import run_and_report
@@ -46,6 +47,9 @@ class Podman:
     def push(self, image_tag: str, reference: str, credentials: Path | None, report: Report) -> str:
         self.inspect(image_tag)
         return push_as_buildah(self.program, image_tag, reference, credentials, report)
+
+    def read_file(self, image_tag: str, file_path: str) -> bytes | None:
+        return copy_out(self.program, image_tag, file_path)
 
     def save(self, image_tag: str, archive_path: Path) -> None:
         save_as_buildah(self.program, image_tag, archive_path)

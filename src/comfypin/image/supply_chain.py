@@ -6,8 +6,6 @@ from pathlib import Path
 from comfypin.image.errors import ScanFailed, SignFailed, SupplyToolMissing
 from comfypin.image.interface import ContainerBuilder, Report
 from comfypin.image.program_output import run_and_report
-from comfypin.lock.export import export_lock
-from comfypin.lock.model import Lock
 from comfypin.temp_folders import temp_folder
 
 _TRIVY = "https://trivy.dev"
@@ -35,11 +33,11 @@ def scan_image(builder: ContainerBuilder, image_tag: str, report: Report) -> Non
         raise ScanFailed(tag=image_tag, _log=output.log_text)
 
 
-def sign_image(reference: str, lock: Lock, report: Report) -> None:
+def sign_image(reference: str, contents: bytes, report: Report) -> None:
     """Sign an image by digest, and attest its list of contents. Raises `SignFailed`."""
     with temp_folder("sign") as temporary_folder:
         contents_path = Path(temporary_folder, "contents.cdx.json")
-        contents_path.write_text(export_lock(lock, "cyclonedx"), encoding="utf-8")
+        contents_path.write_bytes(contents)
         for command in (
             # By digest: a tag could be moved between the push and the signature.
             ["cosign", "sign", "--yes", reference],

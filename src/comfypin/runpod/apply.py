@@ -19,7 +19,7 @@ _NOT_PATCHABLE: dict[ResourceKind, frozenset[str]] = {
     "volume": frozenset({"dataCenter", "type"}),
     "template": frozenset(),
     "endpoint": frozenset({"type"}),
-    "pod": frozenset({"gpu", "cloud"}),
+    "pod": frozenset({"gpu", "cpu", "cloud"}),
 }
 _POLL_S = 5.0
 
@@ -126,23 +126,43 @@ def _create_resource(
             for field in ("username", "password")
         }
         return management_api.create_resource("registry", {**request_body, **credentials})
-    gpu = desired.create_only.get("gpu")
     create_fields = {key: value for key, value in desired.create_only.items() if key != "gpu"}
-    # A pod's minCudaVersion is sent when the pod is made, and never compared.
-    if isinstance(gpu, Mapping):
-        request_body["gpu"] = {**request_body["gpu"], **gpu}
-    if isinstance(request_body.get("gpu"), dict) and not request_body["gpu"].get("excludedTypes", True):
-        del request_body["gpu"]["excludedTypes"]
-    return management_api.create_resource(desired.kind, {**request_body, **create_fields})
+    # A pod's placement is sent when the pod is made, and never compared.
+    placement = desired.create_only.get("gpu")
+    gpu = {**_mapping(request_body.get("gpu")), **_mapping(placement)}
+    if gpu:
+        # Unset, or excluding nothing, is told by leaving it out.
+        request_body["gpu"] = {
+            name: value
+            for name, value in gpu.items()
+            if value is not None and not (name == "excludedTypes" and not value)
+        }
+    return management_api.create_resource(desired.kind, {**_as_words(request_body), **create_fields})
 
 
 def _changed_fields(plan_step: DeploymentStep, known_ids: Mapping[tuple[ResourceKind, str], str]) -> dict[str, object]:
     """Return the top-level fields that differ, each whole: RunPod replaces `env`, `ports` and the like as one."""
     fixed_fields = _NOT_PATCHABLE[plan_step.desired.kind]
     fields = {change.path.split(".")[0] for change in plan_step.changes} - fixed_fields
-    return {
+    changed = {
         name: resolve_references(value, known_ids) for name, value in plan_step.desired.body.items() if name in fields
     }
+    if gpu := _mapping(changed.get("gpu")):
+        # A limit that is not named stays; the empty word is what clears it.
+        changed["gpu"] = {name: "" if value is None else value for name, value in gpu.items()}
+    return _as_words(changed)
+
+
+def _as_words(request_body: Mapping[str, object]) -> dict[str, object]:
+    """Return the request with `globalNetworking` as requests say it: true or false."""
+    networking = request_body.get("globalNetworking")
+    if not isinstance(networking, Mapping):
+        return dict(request_body)
+    return {**request_body, "globalNetworking": bool(networking.get("enabled"))}
+
+
+def _mapping(value: object) -> Mapping[str, object]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _require_variable(variables: Mapping[str, str], name: str) -> str:

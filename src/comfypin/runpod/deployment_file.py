@@ -18,6 +18,10 @@ from comfypin.runpod.errors import DeploymentInvalid
 _STRICT = ConfigDict(extra="forbid")
 Name = Annotated[str, Field(min_length=1, max_length=60, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Environment = Mapping[str, str]
+CudaVersion = Annotated[str, Field(pattern=r"^\d+\.\d+$")]
+# Fields of Runpod's API that this file has no word for, as JSON; they go along with the request as they are.
+ApiFields = Mapping[str, Any]
+DEFAULT_POD_MOUNT = "/workspace"
 
 
 @checked(frozen=True, slots=True, kw_only=True, config=_STRICT)
@@ -42,17 +46,23 @@ class VolumeConfig:
 
 @checked(frozen=True, slots=True, kw_only=True, config=_STRICT)
 class TemplateConfig:
-    """Container settings that endpoints (`kind = "serverless"`) or pods start from. `disk` is in GB."""
+    """Container settings that endpoints (`kind = "serverless"`) or pods start from. `disk` is in GB.
+
+    `args` is a command line that Runpod splits; `cmd` and `entrypoint` are lists that nobody splits.
+    """
 
     name: Name
     kind: Literal["serverless", "pod"] = "serverless"
     image: str | None = None
     args: str = ""
+    cmd: tuple[str, ...] | None = None
+    entrypoint: tuple[str, ...] | None = None
     disk: Annotated[int, Field(ge=1)] | None = None
     ports: tuple[str, ...] | None = None
     env: Environment = field(default_factory=dict)
     registry: Name | None = None
     volume_disk: Annotated[int, Field(ge=10)] | None = None
+    api_fields: ApiFields = field(default_factory=dict)
 
 
 @checked(frozen=True, slots=True, kw_only=True, config=_STRICT)
@@ -73,16 +83,29 @@ class ScalingConfig:
 
 
 @checked(frozen=True, slots=True, kw_only=True, config=_STRICT)
+class CpuChoice:
+    """A CPU flavor by its id in the CPU catalog, such as `cpu5c`, with a number of vCPUs."""
+
+    id: Annotated[str, Field(min_length=1)]
+    vcpus: Annotated[int, Field(ge=2)]
+
+
+@checked(frozen=True, slots=True, kw_only=True, config=_STRICT)
 class EndpointConfig:
-    """A serverless endpoint. `timeout` is seconds a job may run; `gpu_pools` are ids from the GPU catalog's `pool`."""
+    """A serverless endpoint, on GPUs or on CPUs. `timeout` is seconds a job may run.
+
+    `gpu_pools` are ids from the GPU catalog's `pool`; `cuda_versions` are the only ones that a host may have.
+    """
 
     name: Name
     template: Name
     type: Literal["queue", "load-balancer"] = "queue"
-    gpu_pools: Annotated[tuple[str, ...], Field(min_length=1)]
+    gpu_pools: tuple[str, ...] = ()
     excluded_gpus: tuple[str, ...] = ()
     gpu_count: Annotated[int, Field(ge=1)] = 1
-    min_cuda: Annotated[str, Field(pattern=r"^\d+\.\d+$")] | None = None
+    cpu: tuple[CpuChoice, ...] = ()
+    min_cuda: CudaVersion | None = None
+    cuda_versions: tuple[CudaVersion, ...] = ()
     workers: WorkersConfig = field(default_factory=WorkersConfig)
     scaling: ScalingConfig = field(default_factory=ScalingConfig)
     volumes: tuple[Name, ...] = ()
@@ -90,22 +113,34 @@ class EndpointConfig:
     timeout: Annotated[int, Field(ge=5, le=604_800)] = 600
     flashboot: Literal["off", "on", "priority"] = "on"
     env: Environment = field(default_factory=dict)
+    api_fields: ApiFields = field(default_factory=dict)
 
 
 @checked(frozen=True, slots=True, kw_only=True, config=_STRICT)
 class PodConfig:
-    """A pod, on one GPU type, with a network volume at /workspace when one is named."""
+    """A pod, on one GPU type or on CPUs; its volume (or volume disk) is mounted at `mount`.
+
+    `min_ram` (GB) and `min_vcpus` are those of the host for each GPU; `stop_after` is seconds from its start.
+    """
 
     name: Name
     template: Name
-    gpu: str
+    gpu: str | None = None
     gpu_count: Annotated[int, Field(ge=1)] = 1
+    cpu: CpuChoice | None = None
     cloud: Literal["secure", "community"] = "secure"
-    min_cuda: Annotated[str, Field(pattern=r"^\d+\.\d+$")] | None = None
+    min_cuda: CudaVersion | None = None
+    cuda_versions: tuple[CudaVersion, ...] = ()
+    min_ram: Annotated[int, Field(ge=1)] | None = None
+    min_vcpus: Annotated[int, Field(ge=1)] | None = None
     volume: Name | None = None
+    mount: Annotated[str, Field(pattern=r"^/[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$")] = DEFAULT_POD_MOUNT
     data_centers: tuple[str, ...] = ()
+    global_networking: bool = False
+    stop_after: Annotated[int, Field(ge=60)] | None = None
     env: Environment = field(default_factory=dict)
     ssh: bool = False
+    api_fields: ApiFields = field(default_factory=dict)
 
 
 @checked(frozen=True, slots=True, kw_only=True, config=_STRICT)

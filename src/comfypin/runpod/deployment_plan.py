@@ -1,9 +1,11 @@
 """Compares what should exist with what does: create, change (field by field), replace, or nothing. Pure."""
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from comfypin.runpod.compute_request import compute_family
 from comfypin.runpod.desired_state import (
     CREATION_ORDER,
     MARK_VARIABLE,
@@ -20,7 +22,9 @@ LiveResources = Mapping[ResourceKind, Iterable[Mapping[str, object]]]
 
 KNOWN_AFTER_APPLY = "(known after apply)"
 # Lists whose order means nothing to RunPod.
-_SETS = frozenset({"ports", "networkVolumes", "dataCenterIds", "gpu.pools", "gpu.excludedTypes"})
+_SETS = frozenset(
+    {"ports", "networkVolumes", "dataCenterIds", "gpu.pools", "gpu.excludedTypes", "gpu.allowedCudaVersions"}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +142,8 @@ def _compare_resource(
         for field_path, after in wanted_fields.items()
         # The name was compared already, and RunPod adds to those of endpoints.
         if field_path != "name" and not _is_same_value(field_path, live_fields.get(field_path), after)
+        # Of a field that Runpod does not tell back nobody can say that it differs.
+        if field_path in live_fields or field_path.split(".")[0] not in resource.unknown
     )
     # A variable that RunPod has and the file has not would survive in the console's eyes only: env is replaced whole.
     changes += tuple(
@@ -150,6 +156,7 @@ def _compare_resource(
     if resource.kind == "volume":
         _refuse_volume_loss(resource, changes)
     fixed = any(field_change.path in resource.immutable for field_change in changes)
+    fixed = fixed or compute_family(resource.body) != compute_family(live_resource)
     return DeploymentStep(verb="replace" if fixed else "change", desired=resource, live=live_resource, changes=changes)
 
 
@@ -175,14 +182,17 @@ def _no_such_volume(resource: DesiredResource, live: LiveResources) -> str:
 
 
 def _flatten_record(value: object, prefix: str = "") -> dict[str, object]:
-    """Return a nested record as dotted paths; lists of plain values stay whole, lists of records are numbered."""
+    """Return a nested record as dotted paths; lists of plain values stay whole, lists of records are numbered.
+
+    The number of records is one of the paths, so that a longer list differs from a shorter one.
+    """
     if isinstance(value, Mapping):
         flattened: dict[str, object] = {}
         for key, nested in value.items():
             flattened |= _flatten_record(nested, f"{prefix}.{key}" if prefix else str(key))
         return flattened
     if isinstance(value, list) and any(isinstance(nested, Mapping) for nested in value):
-        flattened = {}
+        flattened = {f"{prefix}.count": len(value)}
         for index, nested in enumerate(value):
             flattened |= _flatten_record(nested, f"{prefix}.{index}")
         return flattened
@@ -195,7 +205,20 @@ def _is_same_value(field_path: str, before: object, after: object) -> bool:
     if isinstance(after, float) and isinstance(before, int | float):
         # A float may come back with other last digits.
         return abs(before - after) < 1e-6
+    if field_path == "args":
+        return _parse_command(before) == _parse_command(after)
     # Unset and empty mean the same.
     if after in ("", None) and before in ("", None):
         return True
     return before == after
+
+
+def _parse_command(command: object) -> object:
+    """Return a command in its list form without its spelling: JSON may come back with other spaces and order."""
+    text = "" if command is None else str(command)
+    try:
+        lists = json.loads(text)
+    except ValueError:
+        return text
+    # An empty list is a list that is not there.
+    return {name: words for name, words in lists.items() if words} if isinstance(lists, dict) else text

@@ -4,13 +4,15 @@ Container settings are written out on every endpoint and pod, not only on the te
 and keeps no link to it, so only what is on the resource itself can be compared later.
 """
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
-from comfypin.runpod.deployment_file import Deployment, EndpointConfig, PodConfig, TemplateConfig
+from comfypin.runpod.compute_request import endpoint_compute, pod_compute, pod_placement
+from comfypin.runpod.deployment_file import DEFAULT_POD_MOUNT, Deployment, EndpointConfig, PodConfig, TemplateConfig
 from comfypin.runpod.release_facts import ReleaseFacts, to_gigabytes
 
 ResourceKind = Literal["registry", "volume", "template", "endpoint", "pod"]
@@ -18,8 +20,13 @@ CREATION_ORDER: tuple[ResourceKind, ...] = ("registry", "volume", "template", "e
 MARK_VARIABLE = "COMFYPIN_DEPLOYMENT"
 SERVE_PORT = 8000
 SERVERLESS_MOUNT = "/runpod-volume"
-POD_MOUNT = "/workspace"
+POD_MOUNT = DEFAULT_POD_MOUNT
+# The container looks at these by itself; of any other mount it has to be told.
+_KNOWN_MOUNTS = (SERVERLESS_MOUNT, POD_MOUNT)
 _NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
+_FIXED_OF_PODS = frozenset(
+    {"gpu.id", "gpu.count", "cpu.id", "cpu.vcpuCount", "cloud", "mounts.network.0.volumeId", "mounts.network.count"}
+)
 _FLASHBOOT = {"off": "OFF", "on": "FLASHBOOT", "priority": "PRIORITY_FLASHBOOT"}
 
 
@@ -37,6 +44,7 @@ class DesiredResource:
 
     `create_only` fields are sent when it is made and are neither compared nor changed; a difference in an `immutable`
     field (dotted path) can only be mended by replacing the resource. `existing` ones are used and never written.
+    `unknown` fields are of `api_fields`: Runpod may take them without telling them back.
     """
 
     kind: ResourceKind
@@ -46,6 +54,7 @@ class DesiredResource:
     create_only: Mapping[str, object] = field(default_factory=dict)
     immutable: frozenset[str] = frozenset()
     existing: bool = False
+    unknown: frozenset[str] = frozenset()
 
 
 def desired_state(deployment: Deployment, release_facts: ReleaseFacts) -> list[DesiredResource]:
@@ -110,7 +119,8 @@ def _desired_volumes(deployment: Deployment) -> list[DesiredResource]:
 
 def _volume_variables(mount: str) -> dict[str, str]:
     """Return where `comfypin runpod volume push` puts models and env packs, as variables for the engine."""
-    return {"MODELS_DIR": f"{mount}/models", "COMFYPIN_PACKS": f"{mount}/packs"}
+    places = {"MODELS_DIR": f"{mount}/models", "COMFYPIN_PACKS": f"{mount}/packs"}
+    return places if mount in _KNOWN_MOUNTS else {**places, "COMFYPIN_VOLUME": mount}
 
 
 def _merge_variables(
@@ -140,12 +150,22 @@ def _container_settings(
         ports = (f"{SERVE_PORT}/http",) if template.kind == "pod" else ()
     return {
         "image": template.image or deployment.image or "",
-        "args": template.args,
+        "args": _command_line(template),
         "disk": template.disk or needed_disk_gb(deployment, release_facts, template),
         "ports": list(ports),
         "env": _merge_variables(deployment, release_facts, template.env),
         "registry": Reference(kind="registry", name=template.registry) if template.registry else None,
     }
+
+
+def _command_line(template: TemplateConfig) -> str:
+    """Return the command as Runpod stores it: a line that it splits, or lists as a JSON object."""
+    if template.cmd is None and template.entrypoint is None:
+        return template.args
+    # The fields `cmd` and `entrypoint` of newer APIs encode into this one, which all of them have;
+    # https://docs.runpod.io/api-reference-v2/pods/create-a-pod
+    lists = {"entrypoint": template.entrypoint, "cmd": template.cmd}
+    return json.dumps({name: list(words) for name, words in lists.items() if words is not None})
 
 
 def needed_disk_gb(deployment: Deployment, release_facts: ReleaseFacts, template: TemplateConfig) -> int:
@@ -181,8 +201,9 @@ def _desired_template(deployment: Deployment, release_facts: ReleaseFacts, templ
         kind="template",
         name=template.name,
         remote_name=str(request_body["name"]),
-        body=request_body,
+        body=_add_api_fields(request_body, template.api_fields),
         immutable=frozenset(),
+        unknown=frozenset(template.api_fields),
     )
 
 
@@ -191,25 +212,26 @@ def _desired_endpoint(deployment: Deployment, release_facts: ReleaseFacts, endpo
         resource_config for resource_config in deployment.template if resource_config.name == endpoint.template
     )
     container = _container_settings(deployment, release_facts, template)
-    volume_variables = _volume_variables(SERVERLESS_MOUNT) if endpoint.volumes else {}
-    own_variables = {**template.env, **endpoint.env}
-    container["env"] = {
-        **_merge_variables(deployment, release_facts, own_variables, volume_variables),
-        **_serving_variables(endpoint),
-    }
-    gpu: dict[str, object] = {
-        "pools": list(endpoint.gpu_pools),
-        "excludedTypes": list(endpoint.excluded_gpus),
-        "count": endpoint.gpu_count,
-    }
-    if cuda_floor := endpoint.min_cuda or release_facts.cuda:
-        gpu["minCudaVersion"] = cuda_floor
+    variables = _merge_variables(
+        deployment,
+        release_facts,
+        {**template.env, **endpoint.env},
+        {
+            **(_volume_variables(SERVERLESS_MOUNT) if endpoint.volumes else {}),
+            "RUNPOD_INIT_TIMEOUT": str(release_facts.init_timeout_s),
+        },
+    )
+    if endpoint.type == "load-balancer":
+        variables = {**variables, **_serving_variables(variables)}
+        # A port that is not exposed is 8 minutes of a worker that bills, and then a 502.
+        container["ports"] = container["ports"] or [f"{variables['PORT']}/http"]
+    container["env"] = variables
     name = remote_name(deployment.name, endpoint.name)
     request_body: dict[str, object] = {
         "name": name,
         "type": "QUEUE" if endpoint.type == "queue" else "LOAD_BALANCER",
         **container,
-        "gpu": gpu,
+        **endpoint_compute(endpoint, release_facts),
         **_scaling_settings(endpoint),
         "networkVolumes": [Reference(kind="volume", name=volume) for volume in endpoint.volumes],
         "dataCenterIds": list(endpoint.data_centers) or _data_centers_of(deployment, endpoint.volumes),
@@ -218,7 +240,12 @@ def _desired_endpoint(deployment: Deployment, release_facts: ReleaseFacts, endpo
         "flashboot": _FLASHBOOT[endpoint.flashboot],
     }
     return DesiredResource(
-        kind="endpoint", name=endpoint.name, remote_name=name, body=request_body, immutable=frozenset({"type"})
+        kind="endpoint",
+        name=endpoint.name,
+        remote_name=name,
+        body=_add_api_fields(request_body, endpoint.api_fields),
+        immutable=frozenset({"type"}),
+        unknown=frozenset(endpoint.api_fields),
     )
 
 
@@ -235,10 +262,20 @@ def _scaling_settings(endpoint: EndpointConfig) -> dict[str, object]:
     return {"workers": workers, "scaling": scaling}
 
 
-def _serving_variables(endpoint: EndpointConfig) -> dict[str, str]:
-    if endpoint.type == "queue":
-        return {}
-    return {"PORT": str(SERVE_PORT), "PORT_HEALTH": str(SERVE_PORT)}
+def _serving_variables(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return what makes a worker serve HTTP for a load balancer; ports that the file names stay."""
+    port = variables.get("PORT") or str(SERVE_PORT)
+    # A load balancer's workers have RUNPOD_ENDPOINT_ID too, by which the image would take jobs of a queue.
+    return {"PORT": port, "PORT_HEALTH": variables.get("PORT_HEALTH") or port, "COMFYPIN_MODE": "serve"}
+
+
+def _add_api_fields(request_body: Mapping[str, object], api_fields: Mapping[str, object]) -> dict[str, object]:
+    """Return the request with the fields that only Runpod knows; those of an object, such as `gpu`, join it."""
+    joined = dict(request_body)
+    for name, value in api_fields.items():
+        ours = joined.get(name)
+        joined[name] = {**value, **ours} if isinstance(ours, Mapping) and isinstance(value, Mapping) else value
+    return joined
 
 
 def _data_centers_of(deployment: Deployment, volumes: tuple[str, ...]) -> list[str]:
@@ -248,29 +285,37 @@ def _data_centers_of(deployment: Deployment, volumes: tuple[str, ...]) -> list[s
 def _desired_pod(deployment: Deployment, release_facts: ReleaseFacts, pod: PodConfig) -> DesiredResource:
     template = next(resource_config for resource_config in deployment.template if resource_config.name == pod.template)
     container = _container_settings(deployment, release_facts, template)
-    volume_variables = _volume_variables(POD_MOUNT) if pod.volume is not None else {}
-    container["env"] = _merge_variables(deployment, release_facts, {**template.env, **pod.env}, volume_variables)
+    own_variables = {**template.env, **pod.env}
+    if pod.stop_after is not None:
+        own_variables["COMFYPIN_STOP_AFTER"] = str(pod.stop_after)
+    volume_variables = _volume_variables(pod.mount) if pod.volume is not None else {}
+    container["env"] = _merge_variables(deployment, release_facts, own_variables, volume_variables)
     volume_mounts: dict[str, object] = {}
     if pod.volume is not None:
-        volume_mounts["network"] = [{"volumeId": Reference(kind="volume", name=pod.volume), "path": POD_MOUNT}]
+        volume_mounts["network"] = [{"volumeId": Reference(kind="volume", name=pod.volume), "path": pod.mount}]
     elif template.volume_disk is not None:
-        volume_mounts["persistent"] = {"size": template.volume_disk, "path": POD_MOUNT}
+        volume_mounts["persistent"] = {"size": template.volume_disk, "path": pod.mount}
     name = remote_name(deployment.name, pod.name)
     request_body: dict[str, object] = {
         "name": name,
         **container,
         "mounts": volume_mounts,
-        "gpu": {"id": pod.gpu, "count": pod.gpu_count},
+        **pod_compute(pod),
         "cloud": pod.cloud.upper(),
     }
     data_centers = list(pod.data_centers) or (_data_centers_of(deployment, (pod.volume,)) if pod.volume else [])
-    cuda_floor = pod.min_cuda or release_facts.cuda
     create_only: dict[str, object] = {"startSsh": pod.ssh, "startJupyter": False}
     if data_centers:
         create_only["dataCenterIds"] = data_centers
-    if cuda_floor:
-        create_only["gpu"] = {"minCudaVersion": cuda_floor}
-    immutable = frozenset({"gpu.id", "gpu.count", "cloud", "mounts.network.0.volumeId"})
+    if placement := pod_placement(pod, release_facts):
+        create_only["gpu"] = placement
     return DesiredResource(
-        kind="pod", name=pod.name, remote_name=name, body=request_body, create_only=create_only, immutable=immutable
+        kind="pod",
+        name=pod.name,
+        remote_name=name,
+        # Runpod tells it back as an object, `{"enabled": ...}`, and takes it as a word.
+        body={**_add_api_fields(request_body, pod.api_fields), "globalNetworking": {"enabled": pod.global_networking}},
+        create_only=create_only,
+        immutable=_FIXED_OF_PODS,
+        unknown=frozenset(pod.api_fields),
     )

@@ -22,14 +22,15 @@ def run_endpoint_job(
     *,
     timeout_s: float,
     on_progress: Callable[[str, object], None] = lambda _status, _progress: None,
+    limit_bytes: int = MAX_REQUEST_BYTES,
 ) -> Mapping[str, object]:
     """Send a job and follow it to its end; returns its output. A wait that is cut short cancels the job.
 
     `api.base_url` is the jobs' address. Raises `EndpointJobFailed`, `WaitedTooLong`, `ApiRefused`, `ApiUnreachable`.
     """
     request_body = {"input": dict(job_input)}
-    if (size := len(json.dumps(request_body))) > MAX_REQUEST_BYTES:
-        raise JobTooLarge(size_bytes=size, limit_bytes=MAX_REQUEST_BYTES)
+    if (size := len(json.dumps(request_body))) > limit_bytes:
+        raise JobTooLarge(size_bytes=size, limit_bytes=limit_bytes)
     response = management_api.submit_once(f"/{endpoint_id}/run", request_body)
     if not isinstance(response, dict) or "id" not in response:
         raise ApiUnreachable(request="POST /run", reason="the answer holds no job id")

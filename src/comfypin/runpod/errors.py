@@ -19,6 +19,20 @@ class DeploymentInvalid(DeployError):
         return _bullet_lines(self.findings)
 
 
+@declare
+class HubInvalid(DeployError):
+    """A file for Runpod's Hub has a field that the Hub does not know, or lacks one; every finding at once."""
+
+    template = "{path} would not be taken by Runpod's Hub:{lines}"
+    path: str
+    findings: Sequence[str]
+
+    @property
+    def lines(self) -> str:
+        """Return the findings, one a line."""
+        return _bullet_lines(self.findings)
+
+
 class ApiKeyMissing(DeployError):
     """No RunPod API key is configured."""
 
@@ -49,6 +63,9 @@ class ApiRefused(DeployError):
     @property
     def advice(self) -> str:
         """Return what to do about this status."""
+        # The edge took Runpod's key, and the worker behind it refused the token.
+        if self.status == 401 and "X-Comfypin-Token" in self.detail:
+            return " COMFYPIN_TOKEN must be the one that the workers have."
         return _STATUS_ADVICE.get(self.status, "")
 
 
@@ -240,8 +257,10 @@ class PlatformUnfit(DeployError):
 _STATUS_ADVICE = {
     401: " Check RUNPOD_API_KEY.",
     403: " The key lacks the permission; make one with read and write access.",
+    402: " The account's balance is used up; add credit, then apply again.",
     404: " It may have been deleted meanwhile; run `comfypin runpod plan` again.",
     409: " Something else is changing it; wait a moment and apply again.",
+    413: " Runpod takes requests of 100 KB: shorten `env`, `cmd` or `args`.",
     429: " The account's request quota is used up; wait and apply again.",
 }
 

@@ -68,22 +68,30 @@ class RequestQuota:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ManagementApi:
-    """Speaks RunPod's management API. `sleep` is the clock's, so that tests need not wait."""
+    """Speaks RunPod's management API. `sleep` is the clock's, so that tests need not wait.
+
+    `extra_headers` go along with each request; `on_response` is told the headers of each answer that is no refusal.
+    """
 
     key: str = field(repr=False)
     base_url: str = BASE_URL
     sleep: Callable[[float], None] = time.sleep
     quota: RequestQuota = field(default_factory=RequestQuota)
+    extra_headers: Callable[[], Mapping[str, str]] = field(default=dict, repr=False)
+    on_response: Callable[[Mapping[str, str]], None] = field(default=lambda _headers: None, repr=False)
     client: HttpClient = field(default_factory=lambda: HttpClient(transport=HttpTransport(timeout_s=60.0)))
 
     def list_resources(self, resource_kind: ResourceKind) -> list[Resource]:
         """Return all of the account's resources of one kind, of as many pages as there are."""
-        request_path, found = RESOURCE_PATHS[resource_kind], list[Resource]()
+        return self._list_pages(RESOURCE_PATHS[resource_kind], _LIST_FIELDS[resource_kind])
+
+    def _list_pages(self, request_path: str, list_field: str) -> list[Resource]:
+        found: list[Resource] = []
         cursors: list[str] = []
         while True:
             query = {"limit": str(_PAGE_SIZE), **({"cursor": cursors[-1]} if cursors else {})}
             response_json = self.send_request("GET", f"{request_path}?{urlencode(query)}")
-            found += _read_page(response_json, request_path, _LIST_FIELDS[resource_kind])
+            found += _read_page(response_json, request_path, list_field)
             cursor = _next_cursor(response_json)
             if cursor is None:
                 # A resource that was made meanwhile may have moved others to the next page: each counts once.
@@ -132,11 +140,18 @@ class ManagementApi:
 
     def list_gpus(self) -> list[Resource]:
         """Return the GPU catalog: id, pool, memory in GB, prices in dollars an hour."""
-        response_json = self.send_request("GET", "/v2/catalog/gpus")
-        resources = response_json.get("gpus") if isinstance(response_json, dict) else None
-        if not isinstance(resources, list):
-            raise ApiUnreachable(request="GET /v2/catalog/gpus", reason="the answer holds no list 'gpus'")
-        return resources
+        return self._list_pages("/v2/catalog/gpus", "gpus")
+
+    def list_cpus(self) -> list[Resource]:
+        """Return the CPU catalog: id, the range of vCPUs, prices in dollars an hour for a vCPU."""
+        return self._list_pages("/v2/catalog/cpus", "cpus")
+
+    def get_resource(self, resource_kind: ResourceKind, identifier: str) -> Resource:
+        """Return one resource by its id. Raises `ApiRefused`, with 404 if there is none."""
+        return _require_resource(
+            self.send_request("GET", f"{RESOURCE_PATHS[resource_kind]}/{identifier}"),
+            f"GET {RESOURCE_PATHS[resource_kind]}",
+        )
 
     def submit_once(self, request_path: str, request_body: Mapping[str, object]) -> object:
         """Send a POST that would count twice: it is tried again only if it surely did not arrive.
@@ -168,7 +183,7 @@ class ManagementApi:
 
     def _send_once(self, method: str, request_path: str, request_body: Mapping[str, object] | None) -> object:
         request_line = f"{method} {request_path}"
-        headers = {"Authorization": f"Bearer {self.key}", "Accept": "application/json"}
+        headers = {**self.extra_headers(), "Authorization": f"Bearer {self.key}", "Accept": "application/json"}
         request_bytes = None
         if (pause_s := self.quota.take_pause_s()) > 0:
             self.sleep(min(_LONGEST_WAIT_S, pause_s))
@@ -194,6 +209,7 @@ class ManagementApi:
             raise _RetryableFailure(failure, may_have_happened=http_error.was_sent) from http_error
         if response.status < 300:
             self.quota.note_headers(response.headers)
+            self.on_response(response.headers)
             return self._parse_json(request_line, content)
         refusal = _to_refusal(request_line, response, content)
         if response.status in _RETRIED_STATUSES:
@@ -268,7 +284,8 @@ def _to_refusal(request_line: str, response: Response, content: bytes) -> ApiRef
         request=request_line,
         status=response.status,
         title=str(problem.get("title", "")),
-        detail=str(problem.get("detail", "no reason given")),
+        # Of an endpoint's workers and its edge, whose errors are of other kinds.
+        detail=str(problem.get("detail") or problem.get("error") or problem.get("reason") or "no reason given"),
         errors=[str(http_error) for http_error in errors] if isinstance(errors, list) else (),
     )
 

@@ -1,35 +1,22 @@
 """Checks RunPod's rules before any call; every finding says what is wrong, with what, and what to do. Pure."""
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
+from comfypin.runpod.compute_rules import endpoint_compute_findings, pod_compute_findings
 from comfypin.runpod.deployment_file import Deployment, EndpointConfig, PodConfig, TemplateConfig
-from comfypin.runpod.desired_state import MARK_VARIABLE, needed_disk_gb
+from comfypin.runpod.desired_state import MARK_VARIABLE, SERVE_PORT, needed_disk_gb
 from comfypin.runpod.release_facts import ReleaseFacts, to_gigabytes
+from comfypin.settings.plain_secrets import looks_secret
 
 MAX_HTTP_PORTS = 10
 MAX_VARIABLES = 50
-# What desired.py adds at most: the release, its digest, the mark, the places of models and packs, two ports.
-_PLATFORM_VARIABLES = 7
-SECRET_REFERENCE = re.compile(r"\{\{\s*RUNPOD_SECRET_[A-Za-z0-9_.-]+\s*\}\}")
-_SECRET_NAME = re.compile(
-    r"(^|_)(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|ACCESS_KEY_ID|AUTH)(_|$)", re.IGNORECASE
-)
-_SECRET_VALUE = re.compile(
-    r"\b(hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|rpa_[A-Za-z0-9]{20,}|AKIA[0-9A-Z]{16}|"
-    r"ya29\.[\w-]{20,}|sk-[A-Za-z0-9_-]{20,}|xox[bap]-[\w-]{10,})|-----BEGIN [A-Z ]*PRIVATE KEY|://[^/\s:@]+:[^/\s@]+@|"
-    r"\bAccountKey=\S|\bSharedAccessSignature=\S"
-)
-# In JSON: keys of service accounts, of users, of workload identity that gets its token with a header or a secret.
-_SECRET_FIELD = re.compile(
-    r".*(private_?key|secret|password|passphrase|authorization|api_?key|access_?key|(access|refresh|id|bearer|auth)_?token)",
-    re.IGNORECASE,
-)
+# What desired_state.py adds to all: the release, its digest, the mark.
+_PLATFORM_VARIABLES = 3
+SECRET_REFERENCE = re.compile(r"\{\{\s*RUNPOD_SECRET_[A-Za-z_][A-Za-z0-9_./-]*\s*\}\}")
+_FIRST_SYMMETRICAL = 70_000
 _PORT = re.compile(r"(\d{1,6})/(http|tcp)")
-# Settings whose names look like secrets and whose values are plain facts, unless they are JSON.
-_NOT_SECRET = {"GOOGLE_APPLICATION_CREDENTIALS"}
 _OUR_VARIABLES = {"COMFY_VERSION_NAME", "COMFYPIN_LOCK_DIGEST", MARK_VARIABLE}
 
 
@@ -42,51 +29,8 @@ def deployment_findings(deployment: Deployment, release_facts: ReleaseFacts) -> 
         *_volume_findings(deployment, release_facts),
         *_template_findings(deployment, release_facts),
         *_endpoint_findings(deployment, release_facts),
-        *_pod_findings(deployment),
+        *_pod_findings(deployment, release_facts),
     ]
-
-
-def gpu_findings(
-    deployment: Deployment, release_facts: ReleaseFacts, gpus: Iterable[Mapping[str, object]]
-) -> list[str]:
-    """Return what only the catalog shows: unknown pools and GPUs, and models larger than a GPU's memory."""
-    catalog = [gpu_type for gpu_type in gpus if isinstance(gpu_type.get("memory"), int)]
-    pools: dict[str, list[Mapping[str, object]]] = {}
-    for gpu_type in catalog:
-        pools.setdefault(str(gpu_type.get("pool")), []).append(gpu_type)
-    by_id = {str(gpu_type["id"]): gpu_type for gpu_type in catalog}
-    findings: list[str] = []
-    for endpoint in deployment.endpoint:
-        place = f"endpoint {endpoint.name!r}"
-        for pool in endpoint.gpu_pools:
-            # The catalog's GPUs without a pool are grouped under None.
-            if pool not in pools or pool == "None":
-                known = ", ".join(sorted(set(pools) - {"None"}))
-                findings.append(f"{place}: there is no GPU pool {pool!r}; there are {known}")
-            else:
-                allowed_gpus = [gpu_type for gpu_type in pools[pool] if gpu_type["id"] not in endpoint.excluded_gpus]
-                findings += [
-                    finding
-                    for gpu_type in allowed_gpus
-                    if (finding := _gpu_memory_finding(place, gpu_type, release_facts))
-                ]
-    for pod in deployment.pod:
-        place = f"pod {pod.name!r}"
-        if pod.gpu not in by_id:
-            findings.append(f"{place}: there is no GPU {pod.gpu!r}; there are {', '.join(sorted(by_id))}")
-        elif finding := _gpu_memory_finding(place, by_id[pod.gpu], release_facts):
-            findings.append(finding)
-    return findings
-
-
-def _gpu_memory_finding(place: str, gpu_type: Mapping[str, object], release_facts: ReleaseFacts) -> str | None:
-    memory_gb = int(str(gpu_type["memory"]))
-    if to_gigabytes(release_facts.largest_model_bytes) <= memory_gb:
-        return None
-    return (
-        f"{place}: the release's largest model has {to_gigabytes(release_facts.largest_model_bytes):.1f} GB and "
-        f"{gpu_type['id']} has {memory_gb} GB of memory; choose larger GPUs or exclude this one"
-    )
 
 
 def _name_findings(deployment: Deployment) -> Iterator[str]:
@@ -190,8 +134,15 @@ def _template_findings(deployment: Deployment, release_facts: ReleaseFacts) -> I
                 f"{place}: disk = {template.disk} GB is less than the {needed} GB that the release's container writes "
                 "(with its models, if no volume holds them); leave it out to have it derived"
             )
+        if template.args and (template.cmd is not None or template.entrypoint is not None):
+            yield f"{place}: args and cmd (or entrypoint) are two ways to say one command; keep one"
         if template.kind == "serverless" and template.volume_disk is not None:
             yield f"{place}: volume_disk belongs to pods; a serverless worker has a container disk only"
+
+
+def is_secret_reference(text: str) -> bool:
+    """Return whether a value names a secret of Runpod instead of being one."""
+    return SECRET_REFERENCE.fullmatch(text.strip()) is not None
 
 
 def variable_findings(place: str, variables: Mapping[str, str]) -> Iterator[str]:
@@ -201,8 +152,7 @@ def variable_findings(place: str, variables: Mapping[str, str]) -> Iterator[str]
             yield f"{place}: {variable!r} is not a valid variable name; use letters, digits and _"
         if variable in _OUR_VARIABLES:
             yield f"{place}: {variable} is set from the release in `release`; leave it out"
-        is_reference = SECRET_REFERENCE.fullmatch(variable_value.strip()) is not None
-        if variable_value and not is_reference and _looks_secret(variable, variable_value):
+        if looks_secret(variable, variable_value, is_reference=is_secret_reference):
             yield (
                 f"{place}: {variable} looks like a secret in plain text; store it in RunPod's secret manager "
                 f"(console, Secrets, Create Secret, name {variable.lower()}) and write "
@@ -210,39 +160,23 @@ def variable_findings(place: str, variables: Mapping[str, str]) -> Iterator[str]
             )
 
 
-def _looks_secret(variable: str, variable_value: str) -> bool:
-    # The name or the value alone is enough.
-    if (_SECRET_NAME.search(variable) and variable not in _NOT_SECRET) or _SECRET_VALUE.search(variable_value):
-        return True
-    if not variable_value.lstrip().startswith(("{", "[")):
-        return False
-    try:
-        return _holds_secret(json.loads(variable_value))
-    except (ValueError, RecursionError):
-        # Of a text that is not JSON nobody knows; a key that was pasted badly is still one.
-        return variable in _NOT_SECRET or '"private_key"' in variable_value
-
-
-def _holds_secret(document: object) -> bool:
-    match document:
-        case dict():
-            texts = {name: value.strip() for name, value in document.items() if isinstance(value, str)}
-            plain_names = [name for name, text in texts.items() if text and not SECRET_REFERENCE.fullmatch(text)]
-            return any(map(_SECRET_FIELD.fullmatch, plain_names)) or any(map(_holds_secret, document.values()))
-        case list():
-            return any(map(_holds_secret, document))
-        case _:
-            return False
-
-
 def _variable_count_findings(
-    place: str, deployment: Deployment, template: str, own: Mapping[str, str]
+    place: str, deployment: Deployment, template: str, own: Mapping[str, str], *, added: int = 0
 ) -> Iterator[str]:
-    """More variables than RunPod allows, of all the places that a worker's or pod's variables come from."""
+    """More variables than Runpod allows, of all the places that a worker's or pod's variables come from."""
     shared = next((resource.env for resource in deployment.template if resource.name == template), {})
     occurrences = len({**deployment.env, **deployment.storage, **shared, **own})
-    if occurrences + _PLATFORM_VARIABLES > MAX_VARIABLES:
-        yield f"{place}: {occurrences} variables and {_PLATFORM_VARIABLES} of ours; RunPod allows {MAX_VARIABLES}"
+    ours = _PLATFORM_VARIABLES + added
+    if occurrences + ours > MAX_VARIABLES:
+        yield f"{place}: {occurrences} variables and {ours} of ours; RunPod allows {MAX_VARIABLES}"
+
+
+def _count_added(resource: EndpointConfig | PodConfig) -> int:
+    """Return how many variables desired_state.py adds to an endpoint or a pod beside those of all."""
+    if isinstance(resource, EndpointConfig):
+        # The time to start; where models and packs are; the ports and the mode.
+        return 1 + (2 if resource.volumes else 0) + (3 if resource.type == "load-balancer" else 0)
+    return (3 if resource.volume else 0) + (1 if resource.stop_after else 0)
 
 
 def _port_findings(place: str, template: TemplateConfig) -> Iterator[str]:
@@ -258,10 +192,11 @@ def _port_findings(place: str, template: TemplateConfig) -> Iterator[str]:
         if occurrences > 1:
             yield f"{place}: port {port} is listed {occurrences} times"
         number = int(port_match[1])
-        # Above 70000 RunPod gives a TCP port that is the same inside and outside, told in RUNPOD_TCP_PORT_<number>.
-        symmetrical = port_match[2] == "tcp" and 70_000 < number < 80_000
+        # From 70000 on Runpod gives a TCP port that is the same inside and outside, told in RUNPOD_TCP_PORT_<number>;
+        # https://docs.runpod.io/pods/configuration/expose-ports#symmetrical-port-mapping
+        symmetrical = port_match[2] == "tcp" and number >= _FIRST_SYMMETRICAL
         if not (1 <= number <= 65_535 or symmetrical):
-            yield f"{place}: port {port} does not exist; take 1 to 65535, or 70001/tcp to 79999/tcp (symmetrical)"
+            yield f"{place}: port {port} does not exist; take 1 to 65535, or 70000/tcp and above (symmetrical)"
 
 
 def _endpoint_findings(deployment: Deployment, release_facts: ReleaseFacts) -> Iterator[str]:
@@ -269,7 +204,9 @@ def _endpoint_findings(deployment: Deployment, release_facts: ReleaseFacts) -> I
         place = f"endpoint {endpoint.name!r}"
         workers, scaling = endpoint.workers, endpoint.scaling
         yield from variable_findings(place, endpoint.env)
-        yield from _variable_count_findings(place, deployment, endpoint.template, endpoint.env)
+        yield from _variable_count_findings(
+            place, deployment, endpoint.template, endpoint.env, added=_count_added(endpoint)
+        )
         if workers.min > workers.max:
             yield f"{place}: workers.min = {workers.min} is more than workers.max = {workers.max}"
         if scaling.queue_delay is not None and scaling.request_count is not None:
@@ -281,31 +218,48 @@ def _endpoint_findings(deployment: Deployment, release_facts: ReleaseFacts) -> I
             yield f"{place}: workers.idle_timeout does not apply to a queue that scales by request_count; leave it out"
         if endpoint.flashboot != "off" and workers.max == 0:
             yield f'{place}: flashboot needs workers; set workers.max, or flashboot = "off"'
-        yield from _cuda_findings(place, endpoint.min_cuda, release_facts)
+        yield from endpoint_compute_findings(place, endpoint, release_facts)
+        if endpoint.type == "load-balancer":
+            yield from _balancer_findings(place, deployment, endpoint)
 
 
-def _pod_findings(deployment: Deployment) -> Iterator[str]:
+def _balancer_findings(place: str, deployment: Deployment, endpoint: EndpointConfig) -> Iterator[str]:
+    """Find what lets a load balancer's workers start, and then refuse or miss every request."""
+    template = next((resource for resource in deployment.template if resource.name == endpoint.template), None)
+    shared = {} if template is None else template.env
+    variables = {**deployment.env, **deployment.storage, **shared, **endpoint.env}
+    if not variables.get("COMFYPIN_TOKEN"):
+        yield (
+            f"{place}: a load balancer's workers need one token, or each makes its own and refuses everybody; write "
+            'COMFYPIN_TOKEN = "{{ RUNPOD_SECRET_comfypin_token }}" into [env], and send it as X-Comfypin-Token '
+            "(Authorization is for Runpod's key)"
+        )
+    if variables.get("COMFYPIN_MODE", "serve") != "serve":
+        yield f"{place}: COMFYPIN_MODE = {variables['COMFYPIN_MODE']} serves no load balancer; leave it out"
+    port = variables.get("PORT") or str(SERVE_PORT)
+    for wanted_port in dict.fromkeys((port, variables.get("PORT_HEALTH") or port)):
+        if template is not None and template.ports and f"{wanted_port}/http" not in template.ports:
+            yield (
+                f"{place}: its workers serve port {wanted_port}, which template {template.name!r} does not expose; add "
+                f"{wanted_port}/http to its ports, or leave ports out"
+            )
+
+
+def _pod_findings(deployment: Deployment, release_facts: ReleaseFacts) -> Iterator[str]:
     for pod in deployment.pod:
         place = f"pod {pod.name!r}"
         yield from variable_findings(place, pod.env)
-        yield from _variable_count_findings(place, deployment, pod.template, pod.env)
+        yield from _variable_count_findings(place, deployment, pod.template, pod.env, added=_count_added(pod))
         template = next((resource for resource in deployment.template if resource.name == pod.template), None)
         if pod.volume and template is not None and template.volume_disk is not None:
             yield f"{place}: a network volume and the template's volume_disk exclude each other; keep one"
+        if pod.volume and pod.cloud == "community":
+            yield f"{place}: network volumes exist on the secure cloud only; leave out cloud, or the volume"
+        if pod.cpu is not None and template is not None and template.volume_disk is not None:
+            yield f"{place}: a pod on CPUs takes no volume_disk; give it a network volume"
+        yield from pod_compute_findings(place, pod, release_facts)
         if pod.ssh and template is not None and "22/tcp" not in (template.ports or ("22/tcp",)):
             yield f"{place}: ssh = true needs the port 22/tcp in template {template.name!r}"
-
-
-def _cuda_findings(place: str, stated_cuda: str | None, release_facts: ReleaseFacts) -> Iterator[str]:
-    if stated_cuda and release_facts.cuda and _parse_version(stated_cuda) < _parse_version(release_facts.cuda):
-        yield (
-            f"{place}: min_cuda = {stated_cuda} is below CUDA {release_facts.cuda}, which the lock's torch needs; "
-            "leave it out to have it derived"
-        )
-
-
-def _parse_version(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split("."))
 
 
 def _unknown_name(place: str, kind: str, resource_name: str, known: Iterable[str]) -> str:

@@ -16,6 +16,8 @@ from comfypin.server.sessions import Sessions
 
 OPEN_PATHS = frozenset({"/ping"})
 PAGE_FILES = "/page/"
+# For whoever is behind a gateway that wants a key of its own in Authorization, as Runpod's load balancers do.
+GATE_HEADER = "X-Comfypin-Token"
 SESSION_PATH = "/session"
 _LOOKS = ("GET", "HEAD")
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -88,7 +90,7 @@ class Gate:
 
     def _find_refusal(self, method: str, path: str, request_headers: Mapping[str, str]) -> JsonResponse | None:
         if not self._may_enter(method, path, request_headers):
-            refusal = failure_response(401, "A token is needed: Authorization: Bearer TOKEN.")
+            refusal = failure_response(401, f"A token is needed: Authorization: Bearer TOKEN, or {GATE_HEADER}: TOKEN.")
             refusal.headers.append("WWW-Authenticate", 'Bearer realm="comfypin"')
             # A line of its own, since Chromium reads only the first scheme of a line. Not for the page's own requests:
             # a browser would ask for a password on top of the page that does so itself.
@@ -121,6 +123,9 @@ class Gate:
         return asking_site == "same-origin" or (asking_site is None and "origin" in request_headers)
 
     def _shows_token(self, method: str, request_headers: Mapping[str, str]) -> bool:
+        if (shown_token := request_headers.get(GATE_HEADER.lower())) is not None:
+            # Authorization is the gateway's then. No page of another site can send this header: there is no CORS.
+            return self._rules.is_token(shown_token.strip())
         authorization = request_headers.get("authorization", "")
         scheme, _, credentials = authorization.partition(" ")
         if scheme.lower() == "basic":

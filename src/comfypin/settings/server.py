@@ -15,16 +15,17 @@ _MOST_PORT = 65_535
 class ServerSettings:
     """Says how a server is reached. The token and secret are in no repr.
 
-    `token` is COMFYPIN_TOKEN; `webhook_secret` COMFYPIN_WEBHOOK_SECRET; `public_url` COMFYPIN_PUBLIC_URL, else RunPod's
-    proxy of RUNPOD_POD_ID; `port` PORT, and `health_port` PORT_HEALTH if a load balancer asks another one;
-    `metrics_port` is COMFYPIN_METRICS_PORT, for a worker, which has no server of its own. `symmetrical_ports` are the
-    ports that RunPod gave, by the numbers (above 65535) that a pod asked for.
+    `token` is COMFYPIN_TOKEN; `webhook_secret` COMFYPIN_WEBHOOK_SECRET; `public_url` COMFYPIN_PUBLIC_URL, else Runpod's
+    load balancer of RUNPOD_ENDPOINT_ID, else its proxy of RUNPOD_POD_ID; `port` PORT, and `health_port` PORT_HEALTH if
+    a load balancer asks another one; `metrics_port` is COMFYPIN_METRICS_PORT, for a worker, which has no server of its
+    own. `symmetrical_ports` are the ports that Runpod gave, by the numbers (above 65535) that a pod asked for.
     """
 
     token: str | None = field(default=None, repr=False)
     webhook_secret: str | None = field(default=None, repr=False)
     public_url: str | None = None
     pod_id: str | None = None
+    endpoint_id: str | None = None
     port: int | None = None
     health_port: int | None = None
     metrics_port: int | None = None
@@ -55,6 +56,7 @@ class ServerSettings:
             webhook_secret=variables.read_text("COMFYPIN_WEBHOOK_SECRET"),
             public_url=variables.read_url("COMFYPIN_PUBLIC_URL"),
             pod_id=variables.read_text("RUNPOD_POD_ID"),
+            endpoint_id=variables.read_text("RUNPOD_ENDPOINT_ID"),
             port=variables.read_port("PORT"),
             health_port=variables.read_port("PORT_HEALTH"),
             metrics_port=variables.read_port("COMFYPIN_METRICS_PORT"),

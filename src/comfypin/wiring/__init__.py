@@ -21,7 +21,14 @@ from comfypin.wiring.models import (
 )
 from comfypin.wiring.network import http_proxies, http_transport
 from comfypin.wiring.page import open_page
-from comfypin.wiring.platforms import open_builder, open_runpod_api, open_runpod_jobs_api, open_volume_bucket
+from comfypin.wiring.platforms import (
+    open_balanced_jobs_api,
+    open_builder,
+    open_builder_of,
+    open_runpod_api,
+    open_runpod_jobs_api,
+    open_volume_bucket,
+)
 from comfypin.wiring.service import make_fitness_checks, open_service, open_sinks
 from comfypin.wiring.sinks import make_job_sink, make_sink, watch_uploads
 from comfypin.wiring.stores import open_bucket, open_pack_store, open_store, own_bucket
@@ -44,8 +51,10 @@ __all__ = [
     "make_realize_options",
     "make_sink",
     "make_source_places",
+    "open_balanced_jobs_api",
     "open_bucket",
     "open_builder",
+    "open_builder_of",
     "open_engine",
     "open_job_models",
     "open_job_server",

@@ -1,37 +1,87 @@
 """Container builders, and RunPod's API, jobs and volumes."""
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from comfypin.wiring.network import http_transport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
-    from comfypin.image.interface import ContainerBuilder
+    from comfypin.image.interface import ContainerBuilder, Report
     from comfypin.runpod.management_api import ManagementApi
     from comfypin.runpod.volume_bucket import VolumeBucket
     from comfypin.settings.environment import Settings
 
 
-def open_builder(builder_name: str) -> "ContainerBuilder":
-    """Return the named image builder, or with `auto` the first one that works. Raises `NoBuilder`."""
-    from comfypin.image.buildah import Buildah, explain_store_unusable
-    from comfypin.image.docker import Docker, explain_docker_unusable
-    from comfypin.image.errors import NoBuilder
-    from comfypin.image.podman import Podman
+def open_builder(builder_name: str, *, report: "Report") -> "ContainerBuilder":
+    """Return the named image builder, or with `auto` the first one that builds, after telling why not another.
 
-    # In the order that `auto` tries them.
-    builders: dict[str, tuple[Callable[[], str | None], Callable[[], ContainerBuilder]]] = {
-        "docker": (explain_docker_unusable, Docker),
-        "buildah": (lambda: explain_store_unusable("buildah"), Buildah),
-        "podman": (lambda: explain_store_unusable("podman"), Podman),
-    }
-    reasons = []
-    for why_not, open_one in [builders[builder_name]] if builder_name != "auto" else builders.values():
-        if (reason := why_not()) is None:
-            return open_one()
+    Raises `NoBuilder`.
+    """
+    from comfypin.image.errors import NoBuilder
+
+    reasons: list[str] = []
+    for candidate in _builder_candidates(builder_name):
+        # By trying: one that answers may still not build.
+        reason = candidate.why_unusable() or candidate.why_unbuilding()
+        if reason is None:
+            builder = candidate.open()
+            # That one is not installed surprises nobody.
+            if told := [reason for reason in reasons if not reason.endswith("not installed")]:
+                report(f"{'; '.join(told)}; building with {builder.name}.")
+            return builder
         reasons.append(reason)
     raise NoBuilder(tried=reasons)
+
+
+def open_builder_of(image_tag: str, builder_name: str) -> "ContainerBuilder":
+    """Return the named builder, or with `auto` the first one that has the image. Raises `NoBuilder`, `NoSuchImage`."""
+    from comfypin.image.errors import NoBuilder, NoSuchImage
+
+    reasons: list[str] = []
+    missing: NoSuchImage | None = None
+    for candidate in _builder_candidates(builder_name):
+        if (reason := candidate.why_unusable()) is not None:
+            reasons.append(reason)
+            continue
+        builder = candidate.open()
+        try:
+            builder.inspect(image_tag)
+        # Each has a store of its own, and the image may have been built by the next one.
+        except NoSuchImage as no_such_image:
+            missing = missing or no_such_image
+            continue
+        return builder
+    if missing is not None:
+        raise missing
+    raise NoBuilder(tried=reasons)
+
+
+@dataclass(frozen=True, slots=True)
+class _BuilderCandidate:
+    why_unusable: "Callable[[], str | None]"
+    why_unbuilding: "Callable[[], str | None]"
+    open: "Callable[[], ContainerBuilder]"
+
+
+def _builder_candidates(builder_name: str) -> "Iterable[_BuilderCandidate]":
+    """Return the builder of this name, or with `auto` all of them in the order in which they are tried."""
+    from comfypin.image.buildah import Buildah, explain_store_cannot_build, explain_store_unusable
+    from comfypin.image.docker import Docker, explain_docker_cannot_build, explain_docker_unusable
+    from comfypin.image.podman import Podman
+
+    def in_store(program: str, open_one: "Callable[[], ContainerBuilder]") -> _BuilderCandidate:
+        return _BuilderCandidate(
+            lambda: explain_store_unusable(program), lambda: explain_store_cannot_build(program), open_one
+        )
+
+    candidates = {
+        "docker": _BuilderCandidate(explain_docker_unusable, explain_docker_cannot_build, Docker),
+        "buildah": in_store("buildah", Buildah),
+        "podman": in_store("podman", Podman),
+    }
+    return candidates.values() if builder_name == "auto" else [candidates[builder_name]]
 
 
 def open_runpod_api(settings: "Settings") -> "ManagementApi":
@@ -42,6 +92,13 @@ def open_runpod_api(settings: "Settings") -> "ManagementApi":
 def open_runpod_jobs_api(settings: "Settings") -> "ManagementApi":
     """Return the job API of RunPod's endpoints, or of the server that RUNPOD_ENDPOINT_BASE_URL names."""
     return _open_runpod_api(settings, settings.runpod.jobs_url)
+
+
+def open_balanced_jobs_api(settings: "Settings", address: str) -> "ManagementApi":
+    """Return the job API of the workers behind a load balancer. Raises `ApiKeyMissing`, `ConfigError`."""
+    from comfypin.runpod.load_balancer import balanced_jobs
+
+    return balanced_jobs(open_runpod_api(settings), address, token=settings.server.token)
 
 
 def _open_runpod_api(settings: "Settings", base_url: str) -> "ManagementApi":

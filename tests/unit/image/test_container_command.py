@@ -36,9 +36,27 @@ def test_serverless_is_a_worker_and_all_else_a_pod() -> None:
     assert choose_mode([], settings(RUNPOD_ENDPOINT_ID="e", COMFYPIN_MODE="pod")) == "pod"
 
 
+def test_a_worker_behind_a_load_balancer_serves_http() -> None:
+    assert choose_mode([], settings(RUNPOD_ENDPOINT_ID="e", PORT="8000")) == "serve"
+    assert choose_mode([], settings(RUNPOD_ENDPOINT_ID="e", COMFYPIN_MODE="serve")) == "serve"
+    # A queue's worker may have a port in its variables too.
+    queue = settings(RUNPOD_ENDPOINT_ID="e", PORT="8000", RUNPOD_WEBHOOK_GET_JOB="https://x/job-take/$ID?gpu=1")
+    assert choose_mode([], queue) == "worker"
+
+
+def test_a_pod_that_shall_stop_has_what_stops_it() -> None:
+    command = ("python", "-m", "comfypin.cli.main")
+    made = make_pod_services(
+        Lock(version_name="x"), settings(COMFYPIN_STOP_AFTER="7200"), comfypin=command, home=HOME, output=Path("/o")
+    )
+    assert made[-1].argv == ("python", "-m", "comfypin.cli.self_stop", "7200")
+    assert not made[-1].main
+    assert "stop" not in services(Lock(version_name="x"), settings())
+
+
 def test_a_mode_that_is_none_names_its_variable() -> None:
     with pytest.raises(ConfigError, match="COMFYPIN_MODE"):
-        settings(COMFYPIN_MODE="server")
+        settings(COMFYPIN_MODE="queue")
 
 
 def test_a_pod_serves_shows_the_page_on_loopback_and_syncs_where_told() -> None:
@@ -59,6 +77,8 @@ def test_outputs_lie_on_the_volume_where_there_is_one() -> None:
     assert choose_output_folder(settings(), HOME, [Path("/workspace")]) == Path("/workspace/output")
     assert choose_output_folder(settings(), HOME, []) == HOME / "output"
     assert choose_output_folder(settings(COMFYPIN_OUTPUT_DIR="/o"), HOME, [Path("/workspace")]) == Path("/o")
+    elsewhere = settings(COMFYPIN_VOLUME="/data/comfy")
+    assert choose_output_folder(elsewhere, HOME, [Path("/data/comfy")]) == Path("/data/comfy/output")
 
 
 def test_an_empty_volume_is_given_to_our_user() -> None:

@@ -8,9 +8,10 @@ from pydantic import TypeAdapter
 from comfypin.digest import Digest
 from comfypin.lock.model import Lock, ModelPin, PackagePin, PythonPins
 from comfypin.lock.torch import minimum_cuda
+from comfypin.runpod.compute_rules import cpu_findings, gpu_findings
 from comfypin.runpod.deployment_file import Deployment
 from comfypin.runpod.desired_state import needed_disk_gb
-from comfypin.runpod.platform_rules import deployment_findings, gpu_findings
+from comfypin.runpod.platform_rules import deployment_findings
 from comfypin.runpod.release_facts import ReleaseFacts, release_facts
 
 DIGEST = Digest.of(b"lock")
@@ -42,6 +43,12 @@ def deployment(**changes: Any) -> Deployment:
     return TypeAdapter(Deployment).validate_python({**document, **changes})
 
 
+CPUS = [{"id": "cpu5c", "vcpus": 4}]
+POD = {"name": "desk", "template": "studio", "gpu": "NVIDIA GeForce RTX 4090"}
+TOKEN = {"COMFYPIN_TOKEN": "{{ RUNPOD_SECRET_comfypin_token }}"}
+BALANCED = {"name": "a", "template": "worker", "gpu_pools": ["X"], "type": "load-balancer", "env": TOKEN}
+
+
 def test_a_sound_deployment_has_no_findings() -> None:
     assert deployment_findings(deployment(), facts()) == []
 
@@ -53,7 +60,7 @@ def test_a_sound_deployment_has_no_findings() -> None:
         ({"image": None}, "no image"),
         ({"image": "ghcr.io/YOU/comfypin-demo@sha256:" + "0" * 64}, "placeholder"),
         ({"env": {"COMFY_VERSION_NAME": "other"}}, "is set from the release"),
-        ({"env": {f"V{index}": "x" for index in range(46)}}, "RunPod allows 50"),
+        ({"env": {f"V{index}": "x" for index in range(48)}}, "RunPod allows 50"),
         ({"env": {"HF_TOKEN": "hf_abcdefghijklmnopqrstuvwxyz"}}, "RUNPOD_SECRET_hf_token"),
         ({"storage": {"S3_URL": "https://user:pass@host/"}}, "looks like a secret"),
         ({"env": {"SETTINGS": "token ghp_abcdefghijklmnopqrstuvwxyz0123"}}, "looks like a secret"),
@@ -115,6 +122,46 @@ def test_a_sound_deployment_has_no_findings() -> None:
             },
             "has no queue",
         ),
+        ({"endpoint": [{**BALANCED, "env": {}}]}, "a load balancer's workers need one token"),
+        ({"endpoint": [{**BALANCED, "env": {**TOKEN, "COMFYPIN_MODE": "worker"}}]}, "serves no load balancer"),
+        (
+            {"template": [{"name": "worker", "ports": ["9000/http"]}], "endpoint": [BALANCED]},
+            "add 8000/http to its ports",
+        ),
+        ({"endpoint": [{"name": "a", "template": "worker"}]}, "give it gpu_pools, or cpu"),
+        ({"endpoint": [{"name": "a", "template": "worker", "gpu_pools": ["X"], "cpu": CPUS}]}, "and not both"),
+        ({"endpoint": [{"name": "a", "template": "worker", "cpu": CPUS, "gpu_count": 2}]}, "gpu_count need a GPU"),
+        ({"endpoint": [{"name": "a", "template": "worker", "cpu": [{"id": "cpu5c", "vcpus": 6}]}]}, "no power of two"),
+        ({"endpoint": [{"name": "a", "template": "worker", "cpu": CPUS * 2}]}, "with 4 vCPUs 2 times"),
+        (
+            {"endpoint": [{"name": "a", "template": "worker", "gpu_pools": ["X"], "cuda_versions": ["12.4"]}]},
+            "cuda_versions = 12.4 is below CUDA 12.8",
+        ),
+        (
+            {
+                "endpoint": [
+                    {
+                        "name": "a",
+                        "template": "worker",
+                        "gpu_pools": ["X"],
+                        "cuda_versions": ["12.8"],
+                        "min_cuda": "12.8",
+                    }
+                ]
+            },
+            "exclude each other",
+        ),
+        ({"template": [{"name": "worker", "args": "a b", "cmd": ["a", "b"]}]}, "two ways to say one command"),
+        ({"pod": [{**POD, "cloud": "community", "volume": "models"}]}, "exist on the secure cloud only"),
+        ({"pod": [{"name": "desk", "template": "studio"}]}, "give it a gpu, or cpu"),
+        ({"pod": [{"name": "desk", "template": "studio", "cpu": CPUS[0], "global_networking": True}]}, "need a GPU"),
+        (
+            {
+                "template": [{"name": "worker"}, {"name": "studio", "kind": "pod", "volume_disk": 20}],
+                "pod": [{"name": "desk", "template": "studio", "cpu": CPUS[0]}],
+            },
+            "takes no volume_disk",
+        ),
     ],
 )
 def test_each_broken_rule_is_one_clear_finding(changes: dict[str, Any], words: str) -> None:
@@ -158,15 +205,23 @@ def test_credentials_without_a_secret_are_plain_facts(value: str) -> None:
     assert deployment_findings(deployment(env={"GOOGLE_APPLICATION_CREDENTIALS": value}), facts()) == []
 
 
-def test_a_secret_by_reference_is_accepted() -> None:
-    assert deployment_findings(deployment(env={"HF_TOKEN": "{{ RUNPOD_SECRET_hf }}"}), facts()) == []
+@pytest.mark.parametrize("name", ["hf", "_hf", "team/hf.token-1"])
+def test_a_secret_by_reference_is_accepted(name: str) -> None:
+    assert deployment_findings(deployment(env={"HF_TOKEN": f"{{{{ RUNPOD_SECRET_{name} }}}}"}), facts()) == []
 
 
-def test_tcp_ports_above_70000_ask_for_symmetrical_mapping_and_are_accepted() -> None:
-    template = [{"name": "worker"}, {"name": "studio", "kind": "pod", "ports": ["8000/http", "70000/tcp", "70022/tcp"]}]
-    found = deployment_findings(deployment(template=template), facts())
-    assert found == ["template 'studio': port 70000/tcp does not exist; take 1 to 65535, or 70001/tcp to "
-                     "79999/tcp (symmetrical)"]  # fmt: skip
+@pytest.mark.parametrize("port", ["70000/tcp", "70001/tcp", "70022/tcp", "99999/tcp"])
+def test_tcp_ports_from_70000_on_ask_for_symmetrical_mapping_and_are_accepted(port: str) -> None:
+    template = [{"name": "worker"}, {"name": "studio", "kind": "pod", "ports": ["8000/http", port]}]
+    assert deployment_findings(deployment(template=template), facts()) == []
+
+
+def test_a_port_between_the_real_ones_and_the_symmetrical_ones_does_not_exist() -> None:
+    template = [{"name": "worker"}, {"name": "studio", "kind": "pod", "ports": ["69999/tcp"]}]
+    (finding,) = deployment_findings(deployment(template=template), facts())
+    assert finding == (
+        "template 'studio': port 69999/tcp does not exist; take 1 to 65535, or 70000/tcp and above (symmetrical)"
+    )
 
 
 def test_models_larger_than_a_gpu_are_found_with_the_catalog() -> None:
@@ -220,7 +275,7 @@ def test_variables_of_all_places_are_counted_together() -> None:
         ],
     }
     (finding,) = deployment_findings(deployment(**changes), facts())
-    assert finding == "endpoint 'api': 50 variables and 7 of ours; RunPod allows 50"
+    assert finding == "endpoint 'api': 50 variables and 4 of ours; RunPod allows 50"
 
 
 def test_the_disk_holds_the_models_where_no_volume_does() -> None:
@@ -236,3 +291,57 @@ def test_the_disk_holds_the_models_where_no_volume_does() -> None:
 def test_a_volume_smaller_than_the_models_is_named() -> None:
     (finding,) = deployment_findings(deployment(), facts(models_bytes=130_000_000_000))
     assert finding == "volume 'models': size = 100 GB is less than the release's models (130.0 GB)"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"endpoint": [BALANCED]},
+        {"endpoint": [{**BALANCED, "env": {**TOKEN, "PORT": "9000"}}]},
+        {"template": [{"name": "worker", "ports": ["8000/http", "9001/http"]}], "endpoint": [BALANCED], "pod": []},
+        {"endpoint": [{"name": "a", "template": "worker", "cpu": CPUS}]},
+        {"pod": [{"name": "desk", "template": "studio", "cpu": CPUS[0], "volume": "models", "mount": "/data/models"}]},
+        {"pod": [{**POD, "min_ram": 32, "min_vcpus": 8, "stop_after": 7200, "global_networking": True}]},
+        {"pod": [{**POD, "cloud": "community"}]},
+        {"template": [{"name": "worker", "entrypoint": ["/bin/sh", "-c"], "cmd": ["sleep 1"]}], "pod": []},
+        {"endpoint": [{"name": "a", "template": "worker", "gpu_pools": ["X"], "cuda_versions": ["12.8", "13.0"]}]},
+        {"env": {f"V{index}": "x" for index in range(41)}},
+    ],
+)
+def test_what_runpod_takes_is_accepted(changes: dict[str, Any]) -> None:
+    assert deployment_findings(deployment(**changes), facts()) == []
+
+
+def test_a_release_that_needs_a_gpu_is_not_put_on_cpus() -> None:
+    endpoint = [{"name": "a", "template": "worker", "cpu": CPUS}]
+    (finding,) = deployment_findings(deployment(endpoint=endpoint), facts(needs_gpu=True))
+    assert "ComfyUI ends on a machine without a GPU" in finding
+
+
+def test_cpus_that_the_catalog_does_not_have_are_named() -> None:
+    flavors = [{"id": "cpu5c", "vcpu": {"min": 2, "max": 32}}]
+    endpoint = [{"name": "a", "template": "worker", "cpu": [{"id": "cpu9x", "vcpus": 4}, {"id": "cpu5c", "vcpus": 64}]}]
+    assert cpu_findings(deployment(endpoint=endpoint), flavors) == [
+        "endpoint 'a': there is no CPU 'cpu9x'; there are cpu5c",
+        "endpoint 'a': cpu5c has 2 to 32 vCPUs, and the file says 64",
+    ]
+
+
+def test_an_exclusion_that_excludes_nothing_is_named_before_runpod_refuses_it() -> None:
+    gpus = [{"id": "small", "pool": "P", "memory": 24}]
+    endpoint = [{"name": "a", "template": "worker", "gpu_pools": ["P"], "excluded_gpus": ["smal"]}]
+    (finding,) = gpu_findings(deployment(endpoint=endpoint, pod=[]), facts(), gpus)
+    assert finding == "endpoint 'a': excluded_gpus names 'smal', which its pools do not have; they have small"
+
+
+@pytest.mark.parametrize(
+    ("fetched", "seconds"),
+    [
+        ({}, 420),
+        ({"env_bytes": 4_000_000_000}, 480),
+        ({"models_bytes": 25_000_000_000}, 1320),
+        ({"models_bytes": 25_000_000_000, "env_bytes": 4_000_000_000}, 1500),
+    ],
+)
+def test_the_time_to_start_comes_from_what_must_be_fetched(fetched: dict[str, int], seconds: int) -> None:
+    assert facts(**fetched).init_timeout_s == seconds

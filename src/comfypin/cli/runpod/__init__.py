@@ -9,6 +9,7 @@ comfypin runpod apply [--wait]           make it so; --wait also runs the smoke 
 comfypin runpod status                   what exists, and whether its workers are ready
 comfypin runpod destroy [--volumes]      list what carries this deployment's mark, ask, remove it
 comfypin runpod run W --endpoint NAME    send a job, follow it, save its outputs
+comfypin runpod hub --image IMAGE        write the files by which a release is published in Runpod's Hub
 comfypin runpod volume push|ls|verify|gc fill a network volume with a release, without a pod
 """
 
@@ -21,10 +22,12 @@ from typing import TYPE_CHECKING
 
 from comfypin.cli.common import print_on_stderr
 from comfypin.cli.runpod import fill as runpod_fill
+from comfypin.cli.runpod import hub as runpod_hub
 from comfypin.cli.runpod import run as runpod_run
 from comfypin.cli.runpod import up as runpod_up
 from comfypin.cli.runpod import up_verbs as runpod_up_verbs
 from comfypin.cli.runpod import volume as runpod_volume
+from comfypin.cli.runpod.job_routes import JobRoute
 from comfypin.errors import Cancelled, UsageError
 
 if TYPE_CHECKING:
@@ -73,6 +76,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     runpod_up_verbs.configure(action_parsers)
     runpod_fill.configure(action_parsers.add_parser("fill", help="fill a network volume; what the pod of `up` runs"))
     runpod_run.configure(action_parsers.add_parser("run", help="run a workflow on an endpoint and save its outputs"))
+    runpod_hub.configure(action_parsers.add_parser("hub", help="write or check the files of a listing in Runpod's Hub"))
     runpod_volume.configure(
         action_parsers.add_parser("volume", help="manage a release's models and env on network volumes")
     )
@@ -91,6 +95,7 @@ def execute(arguments: argparse.Namespace) -> int:
         "fill": runpod_fill.execute,
         **runpod_up_verbs.ACTIONS,
         "run": runpod_run.execute,
+        "hub": runpod_hub.execute,
         "volume": runpod_volume.execute,
     }
     return actions[arguments.action](arguments)
@@ -188,7 +193,6 @@ def _wait_and_smoke(
     endpoints: Mapping[str, str],
 ) -> dict[str, str]:
     from comfypin.runpod.apply import wait_for_workers
-    from comfypin.runpod.endpoint_client import run_endpoint_job
 
     smoke_results = {}
     for endpoint_config in deployment.endpoint:
@@ -198,24 +202,19 @@ def _wait_and_smoke(
             wait_for_workers(
                 management_api, identifier, wanted=endpoint_config.workers.min, timeout_s=arguments.timeout
             )
-        if endpoint_config.type == "queue":
-            print_on_stderr(f"smoke job through {endpoint_config.name}")
-            # An empty workflow is a smoke test of the engine.
-            job = {"workflow": {}, "output": {"mode": "base64"}}
-            run_endpoint_job(
-                _open_jobs_api(arguments),
-                identifier,
-                job,
-                timeout_s=arguments.timeout,
-                on_progress=runpod_run.print_job_progress,
-            )
-            smoke_results[endpoint_config.name] = "COMPLETED"
+        print_on_stderr(f"smoke job through {endpoint_config.name}")
+        # An empty workflow is a smoke test of the engine.
+        job = {"workflow": {}, "output": {"mode": "base64"}}
+        route = JobRoute.of_live(management_api.get_resource("endpoint", identifier))
+        route.run_job(job, arguments.settings, timeout_s=arguments.timeout, on_progress=runpod_run.print_job_progress)
+        smoke_results[endpoint_config.name] = "COMPLETED"
     return smoke_results
 
 
 def _show_status(arguments: argparse.Namespace) -> int:
     from comfypin.runpod.apply import survey_account
     from comfypin.runpod.deployment_plan import owned_resources
+    from comfypin.runpod.idle_rule import explain_lowered_workers
 
     deployment = _read_deployment(arguments)
     management_api = _open_api(arguments)
@@ -237,6 +236,7 @@ def _show_status(arguments: argparse.Namespace) -> int:
         if kind == "endpoint":
             workers_response = management_api.send_request("GET", f"/v2/serverless/{resource['id']}/workers")
             resource_row["workers"] = workers_response.get("summary") if isinstance(workers_response, dict) else None
+            resource_row["idle"] = explain_lowered_workers(deployment, resource)
         if kind == "pod":
             resource_row["status"] = resource.get("status")
         resource_rows.append(resource_row)
@@ -248,6 +248,7 @@ def _show_status(arguments: argparse.Namespace) -> int:
                 str(resource_row.get("release") or ""),
                 str(resource_row.get("status") or ""),
                 _format_workers(resource_row.get("workers")),
+                str(resource_row.get("idle") or ""),
             ]
             identity = f"{resource_row['kind']:<9} {resource_row['name']:<32} {resource_row['id']:<16}"
             print(f"{identity} {' '.join(filter(None, details))}".rstrip())
@@ -308,19 +309,21 @@ def _survey_and_plan(
     management_api: "ManagementApi", deployment: "Deployment", release: "ReleaseFacts", *, path: str
 ) -> "tuple[LiveResources, tuple[DeploymentStep, ...], tuple[HourlyCost, ...]]":
     from comfypin.runpod.apply import survey_account
+    from comfypin.runpod.compute_rules import cpu_findings, gpu_findings
     from comfypin.runpod.cost import hourly_costs
     from comfypin.runpod.deployment_plan import plan_deployment
     from comfypin.runpod.desired_state import desired_state
     from comfypin.runpod.errors import DeploymentInvalid
-    from comfypin.runpod.platform_rules import gpu_findings
 
     live_state, gpu_types = survey_account(management_api), management_api.list_gpus()
-    if found := gpu_findings(deployment, release, gpu_types):
+    wants_cpus = any(endpoint.cpu for endpoint in deployment.endpoint) or any(pod.cpu for pod in deployment.pod)
+    cpu_types = management_api.list_cpus() if wants_cpus else []
+    if found := [*gpu_findings(deployment, release, gpu_types), *cpu_findings(deployment, cpu_types)]:
         raise DeploymentInvalid(path=path, findings=found)
     return (
         live_state,
         plan_deployment(deployment.name, desired_state(deployment, release), live_state),
-        hourly_costs(deployment, gpu_types),
+        hourly_costs(deployment, gpu_types, cpu_types),
     )
 
 
@@ -328,12 +331,6 @@ def _open_api(arguments: argparse.Namespace) -> "ManagementApi":
     from comfypin.wiring import open_runpod_api
 
     return open_runpod_api(arguments.settings)
-
-
-def _open_jobs_api(arguments: argparse.Namespace) -> "ManagementApi":
-    from comfypin.wiring import open_runpod_jobs_api
-
-    return open_runpod_jobs_api(arguments.settings)
 
 
 def _require_consent(arguments: argparse.Namespace, question: str) -> None:

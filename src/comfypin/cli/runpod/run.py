@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from comfypin.cli.common import print_on_stderr
+from comfypin.cli.runpod.job_routes import find_route
 from comfypin.errors import UsageError
 
 
@@ -38,8 +39,7 @@ def execute(arguments: argparse.Namespace) -> int:
     from comfypin.client.result_outputs import outputs_of_result
     from comfypin.client.save_outputs import save_outputs
     from comfypin.http.client import HttpClient
-    from comfypin.runpod.endpoint_client import run_endpoint_job
-    from comfypin.wiring import http_transport, open_runpod_jobs_api
+    from comfypin.wiring import http_transport
     from comfypin.workflow.overrides import parse_override
 
     job_input: dict[str, object] = {"workflow": _read_workflow(arguments.workflow)}
@@ -49,10 +49,8 @@ def execute(arguments: argparse.Namespace) -> int:
         job_input["inputs"] = [inline_input(parse_input_source(text)) for text in arguments.input]
     if arguments.randomize_seeds:
         job_input["randomize_seeds"] = True
-    identifier = _find_endpoint_id(arguments)
-    jobs_api = open_runpod_jobs_api(arguments.settings)
-    output = run_endpoint_job(
-        jobs_api, identifier, job_input, timeout_s=arguments.timeout, on_progress=print_job_progress
+    output = find_route(arguments).run_job(
+        job_input, arguments.settings, timeout_s=arguments.timeout, on_progress=print_job_progress
     )
     client = HttpClient(transport=http_transport(arguments.settings))
     saved_files = save_outputs(outputs_of_result(output), arguments.out_dir, client)
@@ -64,26 +62,6 @@ def execute(arguments: argparse.Namespace) -> int:
     else:
         print("\n".join(str(saved_file.path or saved_file.uri) for saved_file in saved_files))
     return 0
-
-
-def _find_endpoint_id(arguments: argparse.Namespace) -> str:
-    """Return the endpoint's id, looked up if runpod.toml names such an endpoint, else the argument itself."""
-    from comfypin.runpod.deployment_file import read_deployment
-    from comfypin.runpod.desired_state import plain_name, remote_name
-    from comfypin.wiring import open_runpod_api
-
-    endpoint_name = str(arguments.endpoint)
-    # Without a deployment, the argument must be an id.
-    if not arguments.file.exists():
-        return endpoint_name
-    deployment = read_deployment(arguments.file).deployment
-    if endpoint_name not in [item.name for item in deployment.endpoint]:
-        return endpoint_name
-    full_name = remote_name(deployment.name, endpoint_name)
-    for item in open_runpod_api(arguments.settings).list_resources("endpoint"):
-        if plain_name(item) == full_name:
-            return str(item["id"])
-    raise UsageError(f"Endpoint {endpoint_name!r} does not exist on RunPod yet; run `comfypin runpod apply` first.")
 
 
 def _read_workflow(source: str) -> object:
