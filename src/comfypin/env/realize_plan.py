@@ -13,7 +13,7 @@ from comfypin.env.receipt import Receipt
 from comfypin.lock.check import check_lock
 from comfypin.lock.codec import env_digest
 from comfypin.lock.errors import LockIncomplete
-from comfypin.lock.model import Lock, NodePin, PackagePin, RepoPin
+from comfypin.lock.model import Lock, NodePin, PackagePin, RepoPin, VariantChoice
 
 Action = Literal["keep", "rewire", "unpack", "build"]
 _PLAIN_FOLDER = re.compile(r"[^/\0]+")
@@ -31,6 +31,7 @@ class EnvRecipe:
     comfyui: RepoPin
     nodes: tuple[NodePin, ...]
     packages: tuple[PackagePin, ...]
+    variants: tuple[VariantChoice, ...] = ()
 
     @property
     def pack_name(self) -> str:
@@ -107,6 +108,7 @@ def make_recipe(lock: Lock, interpreter: Interpreter, *, target: str | None = No
         comfyui=lock.comfyui,
         nodes=tuple(sorted(lock.custom_nodes, key=lambda node_pin: node_pin.folder)),
         packages=select_packages(lock, chosen_target, interpreter),
+        variants=lock.python.variants,
     )
 
 

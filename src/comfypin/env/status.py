@@ -25,6 +25,7 @@ from comfypin.env.layout import (
     venv_python,
 )
 from comfypin.env.package_drifts import find_package_drifts
+from comfypin.env.package_overlaps import find_overlap_drifts
 from comfypin.env.package_selection import normalize_name
 from comfypin.env.receipt import Receipt, SourcePin, read_receipt
 from comfypin.lock.codec import env_digest
@@ -78,6 +79,9 @@ def check_env(home: Home, lock: Lock | None) -> EnvStatus:
     if manifest is not None:
         drifts += describe_changes(env_folder, receipt, compare_manifests(manifest, hash_files(env_folder)))
     drifts += _find_bytecode_drift(env_folder)
+    # Without a lock nobody knows what was chosen.
+    if lock is not None:
+        drifts += find_overlap_drifts(env_folder, lock.python.variants)
     return EnvStatus(home=home.root, folder=env_folder, receipt=receipt, drifts=tuple(drifts))
 
 

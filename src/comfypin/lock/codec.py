@@ -13,7 +13,17 @@ from comfypin.digest import Digest, JsonValue, canonical_json
 from comfypin.lock.check import find_duplicate_pins
 from comfypin.lock.document import describe_value, json_path, load_document, read_lock_bytes
 from comfypin.lock.errors import LockFinding, LockInvalid
-from comfypin.lock.model import EngineSpec, Lock, ModelPin, NodePin, PackagePin, PythonPins, Release, RepoPin
+from comfypin.lock.model import (
+    EngineSpec,
+    Lock,
+    ModelPin,
+    NodePin,
+    PackagePin,
+    PythonPins,
+    Release,
+    RepoPin,
+    VariantChoice,
+)
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -79,8 +89,11 @@ def env_digest(lock: Lock) -> Digest:
     """
     python_json = python_to_json(lock.python)
     # These say what was asked for. Only the packages, which are the answer, are installed.
-    for wish_key in ("requirements", "overrides", "dropped", "indexes"):
+    for wish_key in ("requirements", "overrides", "dropped", "indexes", "variants"):
         python_json.pop(wish_key, None)
+    # Whose file it is changes the env; what was left out does not, because it is no package any more.
+    if decided := {choice.name: sorted(choice.overwrites) for choice in lock.python.variants if choice.overwrites}:
+        python_json["overwrites"] = decided
     env_parts: dict[str, JsonValue] = {
         "comfyui": None if lock.comfyui is None else _without_keys(repo_to_json(lock.comfyui), "ref"),
         "custom_nodes": [
@@ -149,6 +162,7 @@ def python_to_json(python_pins: PythonPins) -> dict[str, JsonValue]:
             overrides=sorted(set(python_pins.overrides)) or None,
             dropped=sorted(set(python_pins.dropped)) or None,
             indexes=list(python_pins.indexes) or None,  # in the order that they are asked in
+            variants=[variant_to_json(choice) for choice in sorted(python_pins.variants, key=_variant_order)] or None,
         ),
         "targets": {target: dict(facts) for target, facts in python_pins.targets.items()},
         "packages": [package_to_json(package_pin) for package_pin in packages],
@@ -169,6 +183,21 @@ def package_to_json(package_pin: PackagePin) -> dict[str, JsonValue]:
         # A set, because several indexes may offer the same file.
         "sha256": sorted({digest.hex for digest in package_pin.sha256}),
     }
+
+
+def variant_to_json(choice: VariantChoice) -> dict[str, JsonValue]:
+    return _present_keys(
+        choice.extra,
+        name=choice.name,
+        imports=sorted(choice.imports) or None,
+        replaces=sorted(choice.replaces) or None,
+        overwrites=sorted(choice.overwrites) or None,
+        platforms=sorted(choice.platforms) or None,
+    )
+
+
+def _variant_order(choice: VariantChoice) -> tuple[str, tuple[str, ...]]:
+    return choice.name, choice.platforms
 
 
 def model_to_json(model_pin: ModelPin) -> dict[str, JsonValue]:

@@ -76,12 +76,29 @@ class PackagePin:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VariantChoice:
+    """Which of several distributions that bring the same import packages is installed, chosen when the lock was made.
+
+    `name` is the one chosen. `replaces` are left out, because it brings all that they bring. `overwrites` stay, because
+    they bring more; the files that both bring are the chosen one's. `platforms` are those it holds for (all if empty).
+    """
+
+    name: str
+    imports: tuple[str, ...] = ()
+    replaces: tuple[str, ...] = ()
+    overwrites: tuple[str, ...] = ()
+    platforms: tuple[str, ...] = ()
+    extra: Extra = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PythonPins:
     """The interpreter (`3.12`), the targets that packages were resolved for, and the packages.
 
     `requirements` are what the user asked for beside ComfyUI's and the nodes' own (PEP 508), `overrides` replace what
-    anybody asks for, `dropped` are lines or names that are left out, `indexes` are asked before PyPI. They are kept so
-    that a later resolve asks the same; only `packages` are installed.
+    anybody asks for, `dropped` are lines or names that are left out, `indexes` are asked before PyPI, `variants` choose
+    between packages that overwrite each other. They are kept so that a later resolve asks the same; only `packages` are
+    installed.
     """
 
     version: str | None = None
@@ -90,6 +107,7 @@ class PythonPins:
     overrides: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
     indexes: tuple[str, ...] = ()
+    variants: tuple[VariantChoice, ...] = ()
     packages: tuple[PackagePin, ...] = ()
     extra: Extra = field(default_factory=dict, hash=False)
 

@@ -13,12 +13,21 @@ from dataclasses import dataclass, field
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 _COMMENT = re.compile(r"(?:^|\s)#.*$")
 _INCLUDE = re.compile(r"(?:-r|--requirement|-c|--constraint)(?:\s+|=)?(.+)")
-# Options after a requirement steer one pip run; the resolver finds hashes by itself.
-_PER_REQUIREMENT = re.compile(r"\s+--(?:hash|config-settings?|global-option|install-option)[ =].*$")
+# pip reads over options after a requirement that are for a whole file, which people write there all the same.
+_FILE_OPTIONS = re.compile(
+    r"(?:\s+(?:(?:-i|-f|--(?:(?:extra-)?index-url|find-links|trusted-host|no-binary|only-binary))(?:[ =]+[^\s-]\S*)"
+    r"|--(?:pre|no-index|prefer-binary|require-hashes)))+\s*$"
+)
+# They steer one pip run; the resolver finds hashes by itself.
+_PER_REQUIREMENT = re.compile(r"\s+--(?:hash|config-settings?|global-option|install-option)[ =]\S+")
+# An editable install from git is an ordinary one with its sources at hand, so the sources alone are left away.
+_EDITABLE_GIT = re.compile(r"(?:-e|--editable)[ =]\s*(git\+(?:https?|ssh)://\S+)")
 _URL = re.compile(r"(?:git\+)?(?:https?|ssh)://\S+")
 # pip accepts a URL without a name; PEP 508 does not, so these are recognised before it is asked.
 _BARE_URL = re.compile(
-    r"(?:(?:git\+)(?:https?|ssh)://\S+|https?://\S+\.(?:whl|zip|tar\.gz)(?:[?#]\S*)?)(?P<marker>\s+;\s*.+)?"
+    r"(?P<url>(?:git\+)(?:https?|ssh)://\S+?|https?://\S+\.(?:whl|zip|tar\.gz)(?:[?#]\S*?)?)"
+    # pip needs a space after the semicolon of a URL, uv one before it.
+    r"(?:\s+;\s*(?P<spaced>.+)|;\s+(?P<marker>.+))?"
 )
 
 
@@ -88,19 +97,30 @@ class _RequirementReader:
                 self.read_file(
                     included_path, self.constraints if requirement_line.startswith(("-c", "--c")) else destination
                 )
+        elif editable := _EDITABLE_GIT.fullmatch(requirement_line):
+            self._read_requirement(editable[1], line_place, destination)
         elif requirement_line.startswith(("-e", "--editable")):
             self.unusable.append(f"{line_place}: {requirement_line} is an editable install")
         # Indexes and find-links among them: only the user says where packages come from.
         elif requirement_line.startswith("-"):
             self.ignored.append(f"{line_place}: {requirement_line}")
         else:
-            requirement = parse_requirement(requirement_line, self.origin)
-            if requirement_line in self.dropped or (requirement and requirement.name in self.dropped):
-                self.ignored.append(f"{line_place}: {requirement_line}")
-            elif requirement is None:
-                self.unusable.append(f"{line_place}: {requirement_line}")
-            else:
-                destination.append(requirement)
+            self._read_requirement(requirement_line, line_place, destination)
+
+    def _read_requirement(self, requirement_line: str, line_place: str, destination: list[RequirementLine]) -> None:
+        without_hashes = _PER_REQUIREMENT.sub("", requirement_line)
+        requirement_text = _FILE_OPTIONS.sub("", without_hashes)
+        if options := without_hashes[len(requirement_text) :].strip():
+            # An index among them is worth knowing when nothing fits.
+            self.ignored.append(f"{line_place}: {options}")
+        requirement = parse_requirement(requirement_text, self.origin)
+        names = requirement_names(requirement) if requirement else frozenset()
+        if {requirement_line, requirement_text, *names} & self.dropped:
+            self.ignored.append(f"{line_place}: {requirement_text}")
+        elif requirement is None:
+            self.unusable.append(f"{line_place}: {requirement_line}")
+        else:
+            destination.append(requirement)
 
 
 def read_requirements(
@@ -134,20 +154,22 @@ def logical_lines(text: str) -> Iterator[tuple[int, str]]:
     for line_number, requirement_line in enumerate([*text.splitlines(), ""], start=1):
         first_number = first_number if joined_line else line_number
         if requirement_line.rstrip().endswith("\\") and not requirement_line.lstrip().startswith("#"):
-            joined_line += requirement_line.rstrip()[:-1] + " "
+            joined_line += requirement_line.rstrip()[:-1]
             continue
         stripped = _COMMENT.sub("", joined_line + requirement_line).strip()
         joined_line = ""
         if stripped:
-            yield first_number, _PER_REQUIREMENT.sub("", stripped)
+            yield first_number, stripped
 
 
 def parse_requirement(requirement_line: str, origin: str) -> RequirementLine | None:
     """Parse one requirement line; return None if no other machine could resolve it."""
     from packaging.requirements import InvalidRequirement, Requirement
 
-    if _BARE_URL.fullmatch(requirement_line):
-        return RequirementLine(text=requirement_line, name=_egg_name(requirement_line), origin=origin)
+    if bare := _BARE_URL.fullmatch(requirement_line):
+        marker = bare["spaced"] or bare["marker"]
+        text = f"{bare['url']} ; {marker}" if marker else bare["url"]
+        return RequirementLine(text=text, name=_egg_name(bare["url"]) or _wheel_name(bare["url"]), origin=origin)
     try:
         parsed = Requirement(requirement_line)
     except InvalidRequirement:
@@ -160,6 +182,23 @@ def parse_requirement(requirement_line: str, origin: str) -> RequirementLine | N
 def _egg_name(url: str) -> str | None:
     match = re.search(r"[#&]egg=([A-Za-z0-9._-]+)", url)
     return normalize_package_name(match[1]) if match else None
+
+
+def _wheel_name(url: str) -> str | None:
+    """Return the name that a wheel's file begins with; its fields are joined by dashes (PEP 427)."""
+    file_name = re.split(r"[?#]", url, maxsplit=1)[0].rpartition("/")[2]
+    name, dash, _ = file_name.partition("-")
+    return normalize_package_name(name) if dash and file_name.endswith(".whl") else None
+
+
+def requirement_names(requirement: RequirementLine) -> frozenset[str]:
+    """Return the names that a user may call a requirement by; one from git without a name by its repository's."""
+    if requirement.name is not None:
+        return frozenset({requirement.name})
+    address = re.split(r"[#?;\s]", requirement.text, maxsplit=1)[0].partition("://")[2]
+    # What follows an "@" in the path is the ref; one before the first "/" belongs to a user.
+    project = re.sub(r"(?<=/)([^/@]+)@.*$", r"\1", address).rstrip("/").rpartition("/")[2].removesuffix(".git")
+    return frozenset({normalize_package_name(project)}) if project else frozenset()
 
 
 def normalize_package_name(name: str) -> str:

@@ -12,7 +12,7 @@ from comfypin.digest import Digest
 from comfypin.digest import JsonValue as Json
 from comfypin.lock import field_kinds as kinds
 from comfypin.lock.errors import LockFinding
-from comfypin.lock.model import EngineSpec, Lock, ModelPin, NodePin, PackagePin, PythonPins, RepoPin
+from comfypin.lock.model import EngineSpec, Lock, ModelPin, NodePin, PackagePin, PythonPins, RepoPin, VariantChoice
 
 JsonObject = dict[str, JsonValue]
 
@@ -118,6 +118,26 @@ class Package(SchemaObject):
         )
 
 
+class Variant(SchemaObject):
+    """Which of several distributions that bring the same import packages is installed."""
+
+    name: kinds.PackageName
+    imports: Annotated[list[kinds.Line], Field(default_factory=list)]
+    replaces: Annotated[list[kinds.PackageName], Field(default_factory=list)]
+    overwrites: Annotated[list[kinds.PackageName], Field(default_factory=list)]
+    platforms: Annotated[list[kinds.TargetName], Field(default_factory=list)]
+
+    def to_choice(self) -> VariantChoice:
+        return VariantChoice(
+            name=self.name,
+            imports=tuple(self.imports),
+            replaces=tuple(self.replaces),
+            overwrites=tuple(self.overwrites),
+            platforms=tuple(self.platforms),
+            extra=self.unknown_keys(),
+        )
+
+
 class Python(SchemaObject):
     """The interpreter, the targets that packages were resolved for, and the packages."""
 
@@ -127,6 +147,7 @@ class Python(SchemaObject):
     overrides: Annotated[list[kinds.Line], Field(default_factory=list)]
     dropped: Annotated[list[kinds.Line], Field(default_factory=list)]
     indexes: Annotated[list[kinds.Url], Field(default_factory=list)]
+    variants: Annotated[list[Variant], Field(default_factory=list)]
     packages: Annotated[list[Package], Field(default_factory=list)]
 
     def to_pins(self) -> PythonPins:
@@ -137,6 +158,7 @@ class Python(SchemaObject):
             overrides=tuple(self.overrides),
             dropped=tuple(self.dropped),
             indexes=tuple(self.indexes),
+            variants=tuple(variant.to_choice() for variant in self.variants),
             packages=tuple(package_entry.to_pin() for package_entry in self.packages),
             extra=self.unknown_keys(),
         )

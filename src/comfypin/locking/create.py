@@ -2,6 +2,7 @@
 bytes.
 """
 
+import difflib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -18,13 +19,15 @@ from comfypin.lock.requirements import (
     normalize_package_name,
     parse_requirement,
     read_requirements,
+    requirement_names,
 )
-from comfypin.locking.errors import NotComfyUI, PackagesNowhere
+from comfypin.locking.errors import NotComfyUI, NothingDropped, PackagesNowhere
 from comfypin.locking.git_archives import find_archives, repository_of, require_archives
 from comfypin.locking.missing_packages import require_installed
 from comfypin.locking.repository_refs import RepoSpec
 from comfypin.locking.resolve import ResolveRequest, pin_installed, resolve_packages
 from comfypin.locking.sources import WORKERS, ResolvedSource, Upstreams, fetch_source, make_node_pin, named_ref
+from comfypin.locking.variants import describe_choices
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +80,8 @@ def create_lock(
         lock_request.packages, lock_request.requirement_files, lock_request.dropped
     )
     requirement_set = sum((part.needs for part in (comfyui, *nodes)), own_requirements)
-    resolve_request = replace(lock_request.question, proxies=upstreams.proxies)
+    require_drops(lock_request.dropped, requirement_set)
+    resolve_request = replace(lock_request.question, proxies=upstreams.proxies, wheels=upstreams.wheels)
     unmet_notes: tuple[str, ...] = ()
     # A snapshot says exactly what was installed; resolving again could only move it.
     if lock_request.installed is None:
@@ -106,8 +110,9 @@ def create_lock(
     )
     notes = (
         *_creation_notes(requirement_set, nodes, lock.custom_nodes),
-        *_unused_wishes(lock_request, requirement_set, python_pins),
+        *_unused_wishes(lock_request, python_pins),
         *unmet_notes,
+        *describe_choices(python_pins.variants, requirement_set),
         *package_notes(python_pins),
     )
     return MadeLock(lock=lock, notes=notes)
@@ -211,13 +216,24 @@ def _creation_notes(
     return notes
 
 
-def _unused_wishes(lock_request: LockRequest, requirement_set: RequirementSet, python_pins: PythonPins) -> list[str]:
-    """Return notes about wishes that met nothing they could apply to."""
+def require_drops(dropped: Iterable[str], requirement_set: RequirementSet) -> None:
+    """Refuse a line or name that nobody asks for: a typo would lock what was to be left out. Raises
+    `NothingDropped`.
+    """
     # Each line reads "origin: requirement"; only the requirement is compared.
     ignored_lines = {line.partition(": ")[2] for line in requirement_set.ignored}
-    names = {requirement.name for line in ignored_lines if (requirement := parse_requirement(line, ""))}
-    idle = sorted(name for name in lock_request.dropped - ignored_lines if normalize_package_name(name) not in names)
-    notes = [f"nobody asks for {name}, so nothing was dropped" for name in idle]
+    ignored = [requirement for line in ignored_lines if (requirement := parse_requirement(line, ""))]
+    there = set().union(*map(requirement_names, ignored))
+    idle = sorted(text for text in dropped if text not in ignored_lines and normalize_package_name(text) not in there)
+    if idle:
+        names = sorted(set().union(*map(requirement_names, requirement_set.requirements)))
+        near = [name for text in idle for name in difflib.get_close_matches(normalize_package_name(text), names, n=2)]
+        raise NothingDropped(names=idle, near=near)
+
+
+def _unused_wishes(lock_request: LockRequest, python_pins: PythonPins) -> list[str]:
+    """Return notes about wishes that met nothing they could apply to."""
+    notes = []
     if lock_request.question.torch and not any(package_pin.name == "torch" for package_pin in python_pins.packages):
         notes.append(f"nobody asks for torch, so --torch {lock_request.question.torch} changes nothing")
     return notes

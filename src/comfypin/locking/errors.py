@@ -61,6 +61,65 @@ class TorchTrioSplit(LockError):
 
 
 @declare
+class PackagesOverlap(LockError):
+    """Raised when packages bring different files of the same paths, and no rule says which one is meant."""
+
+    template = (
+        "Packages overwrite each other's files, so what is imported would be chance:{listed}\nName the one that is "
+        "meant with --variant NAME, or leave one out: --drop-requirement NAME if you or a node ask for it, "
+        "--override \"NAME ; python_version < '0'\" if only another package does."
+    )
+    overlaps: Sequence[str]
+
+    @property
+    def listed(self) -> str:
+        """Return the overlaps, a line each."""
+        return indent_lines(self.overlaps, at_most=20)
+
+
+@declare
+class VariantUnknown(LockError):
+    """Raised when `--variant` names a package that overwrites no other one, nor replaces one."""
+
+    template = (
+        "--variant {named} chooses nothing: no other package brings the same files. Ask for a package with --package."
+    )
+    names: Sequence[str]
+
+    @property
+    def named(self) -> str:
+        """Return the names."""
+        return ", ".join(self.names)
+
+
+@declare
+class NothingDropped(LockError):
+    """Raised when `--drop-requirement` names something that neither the user nor a node asks for."""
+
+    template = (
+        "--drop-requirement {named} drops nothing: neither you, nor ComfyUI, nor a node asks for it.{offered} What "
+        "only another package asks for is left out with --override \"{first} ; python_version < '0'\"."
+    )
+    names: Sequence[str]
+    near: Sequence[str] = ()
+
+    @property
+    def first(self) -> str:
+        """Return the first name."""
+        return self.names[0]
+
+    @property
+    def named(self) -> str:
+        """Return what was to be dropped."""
+        return ", ".join(self.names)
+
+    @property
+    def offered(self) -> str:
+        """Return a question that offers what is written similarly, empty if nothing is."""
+        return f" Did you mean {' or '.join(self.near)}?" if self.near else ""
+
+
+@declare
 class PackagesUnreachable(LockError):
     """Raised when the package index, or a package's own address, cannot be reached."""
 

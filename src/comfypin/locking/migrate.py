@@ -79,7 +79,7 @@ def complete_lock(
     python_pins = lock.python
     # Complete packages are left alone: resolving again might move them.
     if any(not package_pin.sha256 for package_pin in python_pins.packages) or not python_pins.packages:
-        resolve_request = replace(question, proxies=upstreams.proxies)
+        resolve_request = replace(question, proxies=upstreams.proxies, wheels=upstreams.wheels)
         python_pins = _complete_packages(python_pins, resolve_request, resolved_sources.values(), report)
     nodes = tuple(
         _complete_node(node_pin, resolved_sources[f"the node {node_pin.folder}"]) for node_pin in lock.custom_nodes
@@ -137,6 +137,7 @@ def _complete_packages(
         packages=resolved.packages,
         requirements=tuple(dict.fromkeys((*python_pins.requirements, *names))),
         overrides=resolve_request.overrides,
+        variants=resolved.variants,
         indexes=tuple(map(hide_credentials, resolve_request.indexes)),
     )
 

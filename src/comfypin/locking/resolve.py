@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from comfypin.http.proxies import Proxies
-from comfypin.lock.model import PackagePin, PythonPins
+from comfypin.lock.model import PackagePin, PythonPins, VariantChoice
+from comfypin.lock.overlaps import find_overlaps, is_settled
 from comfypin.lock.requirements import RequirementLine, RequirementSet, normalize_package_name
 from comfypin.lock.torch import (
     TRIO,
@@ -18,10 +19,12 @@ from comfypin.lock.torch import (
 )
 from comfypin.locking.errors import (
     GitPackageUnreachable,
+    PackagesOverlap,
     PackagesUnreachable,
     RequirementsConflict,
     RequirementsUnreadable,
     TorchTrioSplit,
+    VariantUnknown,
 )
 from comfypin.locking.git_archives import (
     ARCHIVE_HOSTS,
@@ -31,6 +34,15 @@ from comfypin.locking.git_archives import (
     require_archives,
 )
 from comfypin.locking.pylock import PLATFORMS, Platform, file_name_of_url, read_pylock
+from comfypin.locking.variants import (
+    apply_variants,
+    choose_variants,
+    choose_wanted_siblings,
+    forget_overruled,
+    merge_choices,
+    who_asks,
+)
+from comfypin.locking.wheel_contents import WheelReader
 from comfypin.temp_folders import temp_folder
 from comfypin.tools.errors import UvFailed
 from comfypin.tools.process import FinishedProcess
@@ -47,8 +59,9 @@ class ResolveRequest:
     """What to resolve.
 
     `torch` is the wanted build (`cu128`, `cpu`); None takes what the index has. `keep` are pins that stay if they still
-    fit, except for the packages in `move`. `overrides` replace what anybody asks of a package. `git_hosts` give
-    archives of commits (`comfypin.locking.git_archives`).
+    fit, except for the packages in `move`. `overrides` replace what anybody asks of a package. `variants` are choices
+    between packages that overwrite each other, `wanted_variants` those that the user names now (normalized); without
+    `wheels` nobody looks whether packages do. `git_hosts` give archives of commits (`comfypin.locking.git_archives`).
     """
 
     needs: RequirementSet
@@ -56,36 +69,89 @@ class ResolveRequest:
     platforms: tuple[str, ...]
     torch: str | None = None
     overrides: tuple[str, ...] = ()
+    variants: tuple[VariantChoice, ...] = ()
+    wanted_variants: frozenset[str] = frozenset()
     indexes: tuple[str, ...] = ()
     exclude_newer: str | None = None
     git_hosts: Mapping[str, str] = field(default_factory=lambda: ARCHIVE_HOSTS, hash=False)
     proxies: Proxies = field(default_factory=Proxies, compare=False)
+    wheels: WheelReader | None = field(default=None, compare=False)
     keep: tuple[PackagePin, ...] = ()
     move: frozenset[str] = field(default_factory=frozenset)
 
 
 def resolve_packages(resolve_request: ResolveRequest, *, report: Callable[[str], None]) -> PythonPins:
-    """Resolve for every platform, and say which packages they share.
+    """Resolve for every platform, choose between packages that overwrite each other, and say what platforms share.
 
     Raises `RequirementsUnreadable`, `RequirementsConflict`, `TorchTrioSplit`, `PackagesUnreachable`,
-    `GitPackageUnreachable`, `PackageWithoutFile` or `UvFailed`.
+    `GitPackageUnreachable`, `PackageWithoutFile`, `PackagesOverlap`, `VariantUnknown` or `UvFailed`.
     """
     if resolve_request.needs.unusable:
         raise RequirementsUnreadable(lines=resolve_request.needs.unusable)
-    by_target: dict[str, tuple[PackagePin, ...]] = {}
+    wanted = resolve_request.wanted_variants
+    resolve_request = replace(resolve_request, variants=forget_overruled(resolve_request.variants, wanted))
+    while True:
+        by_platform = _resolve_platforms(resolve_request, report)
+        added = _choose_variants(resolve_request, by_platform)
+        variants = merge_choices(resolve_request.variants, added)
+        # The same choice again would change nothing: an override asks for what it leaves out.
+        if variants == resolve_request.variants:
+            break
+        resolve_request = replace(resolve_request, variants=variants)
+    if unused := wanted - {name for choice in resolve_request.variants for name in (choice.name, *choice.overwrites)}:
+        raise VariantUnknown(names=sorted(unused))
+    by_target = {target_name(name, package_pins): package_pins for name, package_pins in by_platform.items()}
+    return PythonPins(
+        version=resolve_request.python,
+        targets={target: {} for target in by_target},
+        variants=resolve_request.variants,
+        packages=merge_targets(by_target),
+    )
+
+
+def _resolve_platforms(
+    resolve_request: ResolveRequest, report: Callable[[str], None]
+) -> dict[str, tuple[PackagePin, ...]]:
+    by_platform: dict[str, tuple[PackagePin, ...]] = {}
     for name in resolve_request.platforms:
         report(
             f"resolving {len(resolve_request.needs.requirements)} requirements for {name}, "
             f"Python {resolve_request.python}"
         )
-        package_pins = _resolve_platform(resolve_request, PLATFORMS[name])
+        needs, overrides = apply_variants(
+            resolve_request.needs, resolve_request.overrides, resolve_request.variants, name
+        )
+        package_pins = _resolve_platform(replace(resolve_request, needs=needs, overrides=overrides), PLATFORMS[name])
         require_archives(package_pins, resolve_request.needs.requirements)
-        by_target[target_name(name, package_pins)] = package_pins
-    return PythonPins(
-        version=resolve_request.python,
-        targets={target: {} for target in by_target},
-        packages=merge_targets(by_target),
-    )
+        by_platform[name] = package_pins
+    return by_platform
+
+
+def _choose_variants(
+    resolve_request: ResolveRequest, by_platform: Mapping[str, tuple[PackagePin, ...]]
+) -> tuple[VariantChoice, ...]:
+    """Return what has to be chosen before the next resolve, nothing if all is settled. Raises `PackagesOverlap`."""
+    if resolve_request.wheels is None:
+        return ()
+    added: list[VariantChoice] = []
+    for platform, package_pins in by_platform.items():
+        names = {normalize_package_name(package_pin.name) for package_pin in package_pins}
+        if siblings := choose_wanted_siblings(names, resolve_request.wanted_variants, platform):
+            added += siblings
+            continue
+        contents, _ = resolve_request.wheels.read_contents(package_pins)
+        overlaps = [item for item in find_overlaps(contents) if not is_settled(item, resolve_request.variants)]
+        wanted = resolve_request.wanted_variants | {choice.name for choice in resolve_request.variants}
+        chosen = choose_variants(overlaps, contents, wanted, platform)
+        if chosen.open_overlaps:
+            raise PackagesOverlap(
+                overlaps=[
+                    f"{overlap}: {', '.join(who_asks(name, resolve_request.needs) for name in overlap.packages)}"
+                    for overlap in chosen.open_overlaps
+                ]
+            )
+        added += chosen.choices
+    return merge_choices((), added)
 
 
 def _resolve_platform(resolve_request: ResolveRequest, platform: Platform) -> tuple[PackagePin, ...]:

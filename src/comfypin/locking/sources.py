@@ -16,6 +16,7 @@ from comfypin.lock.requirements import RequirementSet, decode_requirements, read
 from comfypin.locking.errors import ArchiveUnreadable
 from comfypin.locking.node_registry import REGISTRY_SCHEME, NodeRegistry
 from comfypin.locking.repository_refs import RepoSpec
+from comfypin.locking.wheel_contents import WheelReader
 from comfypin.tools.download import download_file
 from comfypin.tools.git import CommitSource, list_tree, read_blobs, require_whole_files
 from comfypin.tools.git_remote import resolve_ref
@@ -34,6 +35,11 @@ class Upstreams:
     registry: NodeRegistry
     archives: Path
     proxies: Proxies = field(default_factory=Proxies)
+
+    @property
+    def wheels(self) -> WheelReader:
+        """Return a reader of wheels, which keeps its notes beside the archives."""
+        return WheelReader(notes_folder=self.archives.parent / "wheel-notes", proxies=self.proxies)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,12 +11,13 @@ from comfypin.lock.model import DEFAULT_PYTHON, Lock, ModelPin, NodePin, PythonP
 from comfypin.lock.model_spec import DescribeModel, ModelSpec, pin_models
 from comfypin.lock.requirements import RequirementLine, RequirementSet, normalize_package_name, parse_requirement
 from comfypin.lock.torch import split_target
-from comfypin.locking.create import MadeLock, package_notes, read_own_requirements
+from comfypin.locking.create import MadeLock, package_notes, read_own_requirements, require_drops
 from comfypin.locking.errors import NothingToUpgrade, RequirementsConflict
 from comfypin.locking.git_archives import hold_at_pins
 from comfypin.locking.repository_refs import RepoSpec
 from comfypin.locking.resolve import ResolveRequest, hold_requirements, resolve_packages
 from comfypin.locking.sources import ResolvedSource, Upstreams, fetch_all_sources, make_node_pin, named_ref
+from comfypin.locking.variants import describe_choices
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +152,7 @@ def _resolve_again(
     )
     base_request = upgrade_request.question or resolve_request_of(lock)
     dropped = frozenset(lock.python.dropped) | upgrade_request.dropped
+    require_drops(upgrade_request.dropped, requirement_set)
     unmoved = (
         requirement
         for requirement in requirement_set.requirements
@@ -164,6 +166,7 @@ def _resolve_again(
         keep=lock.python.packages,
         move=frozenset(asked_by_name),
         proxies=upstreams.proxies,
+        wheels=upstreams.wheels,
     )
     resolve_request = hold_requirements(resolve_request, held_archives)
     python_pins = resolve_packages(resolve_request, report=report)
@@ -173,6 +176,8 @@ def _resolve_again(
         python_pins = resolve_packages(
             replace(resolve_request, needs=resolve_request.needs + RequirementSet(requirements=strays)), report=report
         )
+    for line in describe_choices(set(python_pins.variants) - set(lock.python.variants), requirement_set):
+        report(line)
     return replace(
         python_pins,
         requirements=tuple(requirement.text for requirement in (*still_wanted, *newly_asked, *strays)),
@@ -266,6 +271,7 @@ def resolve_request_of(lock: Lock) -> ResolveRequest:
         platforms=tuple(dict.fromkeys(platform for platform, _ in targets)) or ("linux-x86_64",),
         torch=next((build for _, build in targets if build), None),
         overrides=lock.python.overrides,
+        variants=lock.python.variants,
         indexes=lock.python.indexes,
     )
 

@@ -14,7 +14,7 @@ IGNORED = (
     "---", "-r",
 )  # fmt: skip
 UNUSABLE = (
-    "-e .", "-e ./x", "-e git+https://example.org/x", "--editable=.", "-e.", "./local", "../x", "/etc/passwd", ".",
+    "-e .", "-e ./x", "--editable=.", "-e.", "./local", "../x", "/etc/passwd", ".",
     "..",
     "~/x", "file:///etc/passwd", "x @ file:///etc/passwd", "x@file:///etc", "x @ ./local", "x @ /etc/passwd",
     "-r ../../etc/passwd", "-r /etc/passwd", "-r file:///etc/passwd", "-r http://127.0.0.1:1/x", "-r ~/x",
@@ -23,10 +23,18 @@ UNUSABLE = (
     "git+ext::sh -c touch%20x", "x @ git+ext::sh", "git+-x", "git+ssh:x", "hg+http://x/y", "svn+http://x/y",
     "bzr+http://x/y",
     "x @ git+file:///x", "ftp://x/y.whl", "${HOME}/x.whl", "$(touch x)", "`touch x`", "x; import os", "x\x00y",
-    "x @ data:text/plain,x", "x @ javascript:x", "x @ -x", "\u202ex", "x --index-url http://127.0.0.1:1",
-    "x ; python_version == __import__('os')", "x --find-links=/tmp", "x -r other.txt", "x[", "==1.0", "x==1.0 -e .",
-    "x @ git+https://example.org/x --upload-pack=touch", "https://example.org/x.whl --extra-index-url=http://x",
+    "x @ data:text/plain,x", "x @ javascript:x", "x @ -x", "\u202ex",
+    "x ; python_version == __import__('os')", "x -r other.txt", "x[", "==1.0", "x==1.0 -e .",
+    "x @ git+https://example.org/x --upload-pack=touch", "https://example.org/x.whl --upload-pack=touch",
+    "x --index-url -r", "-e git+https://example.org/x --upload-pack=touch", "-e git+file:///x", "-e hg+http://x/y",
 )  # fmt: skip
+READ_OVER = {
+    "x --index-url http://127.0.0.1:1": "x",
+    "x==1 --extra-index-url=https://example.org/simple --pre": "x==1",
+    "x --find-links=/tmp": "x",
+    "x -f /tmp --hash=sha256:00": "x",
+    "https://example.org/x.whl --extra-index-url=http://x": "https://example.org/x.whl",
+}
 TAKEN = {
     "x --hash=sha256:" + "0" * 64: "x",
     "x==1 --config-settings=--build-option=touch": "x==1",
@@ -61,6 +69,11 @@ def test_what_is_of_this_machine_or_no_requirement_is_refused(line: str) -> None
 @pytest.mark.parametrize(("line", "text"), TAKEN.items())
 def test_options_of_one_requirement_are_left_out(line: str, text: str) -> None:
     assert needs_of(line, [])[0] == [text]
+
+
+@pytest.mark.parametrize(("line", "text"), READ_OVER.items())
+def test_an_index_on_a_requirements_own_line_is_said_and_not_obeyed(line: str, text: str) -> None:
+    assert needs_of(line, []) == ([text], 1, 0)
 
 
 @pytest.mark.parametrize("mark", ["\r", "\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\u2029"])

@@ -83,3 +83,41 @@ def test_a_package_is_dropped_however_its_name_is_written() -> None:
 def test_a_byte_order_mark_says_how_a_file_is_written(encoding: str) -> None:
     text = "six>=1  # Größe\r\nidna\r\n"
     assert [need.text for need in needs(decode_requirements(text.encode(encoding))).requirements] == ["six>=1", "idna"]
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        # pip: a space after the semicolon of a URL is enough. uv: there must be one before it.
+        ("https://x.org/a-1-py3-none-any.whl; os_name == 'nt'", "https://x.org/a-1-py3-none-any.whl ; os_name == 'nt'"),
+        ("-e git+https://x.org/a.git#egg=a", "git+https://x.org/a.git#egg=a"),
+        ("--editable=git+https://x.org/a.git@v1", "git+https://x.org/a.git@v1"),
+        ("a==1.\\\n0", "a==1.0"),
+    ],
+)
+def test_lines_are_read_as_pip_reads_them(line: str, text: str) -> None:
+    found = needs(f"{line}\n")
+    assert ([need.text for need in found.requirements], found.unusable) == ([text], ())
+
+
+def test_a_wheels_file_says_its_package() -> None:
+    (need,) = needs("https://x.org/A_b-1-py3-none-any.whl?download=true\n").requirements
+    assert need.name == "a-b"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "git+https://github.com/o/cstr",
+        "git+https://user@github.com/o/CStr.git@feature/x",
+        "git+ssh://git@github.com/o/cstr.git@v1#subdirectory=python",
+        "-e git+https://github.com/o/cstr",
+    ],
+)
+def test_a_git_requirement_without_a_name_is_dropped_by_its_projects_name(line: str) -> None:
+    found = needs(f"{line}\nidna\n", frozenset({"cstr"}))
+    assert ([need.text for need in found.requirements], found.unusable) == (["idna"], ())
+
+
+def test_a_git_requirement_with_a_name_is_not_dropped_by_its_repositorys() -> None:
+    assert len(needs("a @ git+https://github.com/o/cstr\n", frozenset({"cstr"})).requirements) == 1

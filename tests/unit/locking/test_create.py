@@ -12,7 +12,7 @@ from comfypin.lock.errors import ModelUndescribed, SpecInvalid
 from comfypin.lock.model import Lock
 from comfypin.lock.model_spec import ModelFacts, ModelSpec, parse_model_spec, pin_models, read_model_file
 from comfypin.locking.create import LockRequest, create_lock
-from comfypin.locking.errors import NotComfyUI
+from comfypin.locking.errors import NotComfyUI, NothingDropped
 from comfypin.locking.migrate import migrate_lock
 from comfypin.locking.node_registry import NodeRegistry
 from comfypin.locking.repository_refs import parse_repo_spec
@@ -149,3 +149,11 @@ def test_models_are_read_from_lines_and_from_json(text: str, tmp_path: Path) -> 
     (tmp_path / "models").write_text(text)
     (spec,) = read_model_file(tmp_path / "models")
     assert (spec.sources, str(spec.target).removeprefix("$MODELS_DIR/")) == (("https://h/x",), "vae/x")
+
+
+def test_a_requirement_to_drop_that_nobody_asks_for_is_refused_with_what_is_near(
+    wishes: LockRequest, places: Upstreams
+) -> None:
+    asked = replace(wishes, dropped=frozenset({"iniconfg"}))
+    with pytest.raises(NothingDropped, match=r"iniconfg drops nothing.*Did you mean iniconfig\?.*--override"):
+        create_lock(asked, upstreams=places, describe_model=describe, report=silent)

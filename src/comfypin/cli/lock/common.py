@@ -49,6 +49,13 @@ def add_resolve_flags(group: argparse._ActionsContainer) -> None:
         "--drop-requirement", metavar="LINE|NAME", action="append", default=[], help="leave a requirement out"
     )
     group.add_argument(
+        "--variant",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="of packages that overwrite each other, install this one; repeatable",
+    )
+    group.add_argument(
         "--index", metavar="URL", action="append", default=[], help="another package index, searched first"
     )
     group.add_argument("--exclude-newer", metavar="DATE", help="ignore packages uploaded after this date")
@@ -66,13 +73,13 @@ def read_question(arguments: argparse.Namespace) -> "ResolveRequest":
     """Read from the flags how packages are resolved. Raises `UsageError`."""
     import re
 
-    from comfypin.lock.requirements import RequirementSet, parse_requirement
+    from comfypin.lock.requirements import RequirementSet, normalize_package_name, parse_requirement
     from comfypin.lock.torch import BUILD_PATTERN
     from comfypin.locking.pylock import PLATFORMS
     from comfypin.locking.resolve import ResolveRequest
 
     # Not every verb has all of these flags.
-    flag_values = {"platform": [], "override": [], "index": [], "exclude_newer": None, **vars(arguments)}
+    flag_values = {"platform": [], "override": [], "variant": [], "index": [], "exclude_newer": None, **vars(arguments)}
     python_version = arguments.python or DEFAULT_PYTHON
     if not re.fullmatch(r"3\.\d{1,2}(\.\d{1,3})?", python_version):
         raise UsageError(f"--python {python_version!r} is not a Python version, such as 3.12.")
@@ -95,6 +102,7 @@ def read_question(arguments: argparse.Namespace) -> "ResolveRequest":
         platforms=tuple(dict.fromkeys(flag_values["platform"])) or ("linux-x86_64",),
         torch=arguments.torch,
         overrides=tuple(flag_values["override"]),
+        wanted_variants=frozenset(map(normalize_package_name, flag_values["variant"])),
         indexes=tuple(flag_values["index"]),
         exclude_newer=exclude_newer,
     )

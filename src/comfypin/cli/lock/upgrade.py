@@ -63,6 +63,7 @@ def _upgrade_lock(arguments: argparse.Namespace) -> int:
         torch=arguments.torch or known_question.torch,
         python=arguments.python or known_question.python,
         overrides=(*known_question.overrides, *asked_question.overrides),
+        wanted_variants=asked_question.wanted_variants,
         indexes=tuple(dict.fromkeys((*asked_question.indexes, *known_question.indexes))),
         # Not inherited: an upgrade without the flag wants the newest.
         exclude_newer=asked_question.exclude_newer,

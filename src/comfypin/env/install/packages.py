@@ -29,6 +29,7 @@ from comfypin.env.file_manifest import (
 from comfypin.env.install.sources import SourceLocations
 from comfypin.env.install.unpacked_wheels import UnpackedWheels
 from comfypin.env.layout import VENV_FOLDER, site_packages, venv_python
+from comfypin.env.package_overlaps import describe_overlap, find_open_overlaps
 from comfypin.env.package_selection import (
     Interpreter,
     fits_interpreter,
@@ -131,7 +132,9 @@ class PackageInstaller:
         return PackageCache(root=self.locations.package_cache, platform=self.recipe.interpreter.platform_tag)
 
     def _install_with_uv(self, package_pins: Sequence[PackagePin], *, again: bool = False) -> None:
-        """Install some packages with uv, one file two packages fight for going to the last of them by name."""
+        """Install some packages with uv; a file that two bring goes to the one that the lock chose, else to the last by
+        name.
+        """
         if not package_pins:
             return
         self._run_uv(package_pins, again=again)
@@ -142,8 +145,11 @@ class PackageInstaller:
             if contested_paths
             else set()
         )
+        for overlap in find_open_overlaps(records, self.recipe.variants):
+            self.report(describe_overlap(overlap))
+        winner_names = {choice.name for choice in self.recipe.variants if choice.overwrites}
         # uv installs in parallel: who came last is chance. The same lock must give the same bytes.
-        for package_pin in self.recipe.packages:
+        for package_pin in sorted(self.recipe.packages, key=lambda pin: normalize_name(pin.name) in winner_names):
             if normalize_name(package_pin.name) in rival_names:
                 self._run_uv([package_pin], again=True)
 
