@@ -80,7 +80,7 @@ def multipart(data: bytes) -> tuple[bytes, dict[str, str]]:
 
 
 def test_accepted_jobs_end_once_and_keys_stay_claimed(tmp_path: Path) -> None:
-    with serving(tmp_path, "--queue", "100000") as server:
+    with serving(tmp_path, "--max-waiting", "100000") as server:
         clients = [Client(server, number) for number in range(CLIENTS)]
         for client in clients:
             client.start()

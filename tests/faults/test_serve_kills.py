@@ -61,7 +61,7 @@ class Clients:
 
 
 def load_and_kill(tmp_path: Path, *, clients: int, jobs: int, kills: int, within_s: float) -> None:
-    with serving(tmp_path, "--queue", "1000") as server:
+    with serving(tmp_path, "--max-waiting", "1000") as server:
         load = Clients(server, clients=clients, jobs=jobs)
         load.start()
         for kill in range(1, kills + 1):

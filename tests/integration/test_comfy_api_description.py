@@ -18,7 +18,7 @@ def fuzz(
     home: Path, *, phases: str, per_operation: int, at_least: int, timeout_s: float, real_ids: bool = False
 ) -> None:
     description = shared_path("openapi") / "comfy-api-v2.openapi.yaml"
-    with serving(home, "--queue", "1000000") as server:
+    with serving(home, "--max-waiting", "1000000") as server:
         (home / "schemathesis.toml").write_text(ids_that_exist(server) if real_ids else "")
         command = [
             *(str(Path(sys.executable).with_name("schemathesis")), "--config-file", str(home / "schemathesis.toml")),

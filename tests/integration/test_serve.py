@@ -253,7 +253,7 @@ def test_metrics_are_prometheus_text(server: Server) -> None:
 
 
 def test_it_answers_while_it_starts_and_a_full_queue_says_when_to_come_again(tmp_path: Path) -> None:
-    with serving(tmp_path, "--queue", "2", ready=False) as server:
+    with serving(tmp_path, "--max-waiting", "2", ready=False) as server:
         taken = [server.ask("POST", "/run", job(slow(400))) for _ in range(8)]
         assert [status for status, _, _ in taken][:2] == [200, 200]
         refused = [headers for status, _, headers in taken if status == 429]

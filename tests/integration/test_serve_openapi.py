@@ -11,7 +11,7 @@ from tests.support.server import TOKEN, serving
 
 
 def fuzz(home: Path, *, phases: str, per_operation: int, at_least: int, timeout_s: float) -> None:
-    with serving(home, "--queue", "1000000") as server:
+    with serving(home, "--max-waiting", "1000000") as server:
         command = [
             *(str(Path(sys.executable).with_name("schemathesis")), "run", f"{server.url}/openapi.json"),
             *("--header", f"Authorization: Bearer {TOKEN}"),

@@ -12,6 +12,7 @@ import secrets
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,19 +24,24 @@ from comfypin.settings.environment import Settings
 from comfypin.settings.server import ServerSettings
 
 if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
+    from fastapi import FastAPI
+
+    from comfypin.engine.interface import Engine
     from comfypin.jobs.handler import JobService
     from comfypin.lease import Lease
     from comfypin.lock.model import Lock
     from comfypin.outputs.interface import OutputSink
     from comfypin.queue.job_runner import QueueLimits
-    from comfypin.queue.local_queue import LocalJobQueue
-    from comfypin.queue.sqlite import JobStore
     from comfypin.queue.steady_clock import Clock
     from comfypin.server.comfy_api.api import ComfyApi
     from comfypin.server.comfy_api.output_assets import OutputAssets
     from comfypin.server.lifecycle import OpenService
     from comfypin.server.server_state import Site
+    from comfypin.server.sessions import Sessions
     from comfypin.server.thumbnails import Thumbnails
+    from comfypin.wiring.queues import OpenQueue
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +84,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     _add_limit_flags(parser)
     parser.add_argument("--state-dir", type=Path, metavar="DIR", help="the folder that keeps jobs, on a local disk")
     parser.add_argument(
+        "--queue",
+        metavar="ADDRESS",
+        help="keep jobs in a fleet's queue, such as nats://host:4222, for workers elsewhere "
+        "(default: COMFYPIN_QUEUE, else this machine keeps and runs them)",
+    )
+    parser.add_argument(
         "--json", action="store_true", help="write logs as JSON lines (the default unless on a terminal)"
     )
     parser.add_argument("--keep-temp", action="store_true", help="keep what the engine wrote, for debugging")
@@ -93,7 +105,7 @@ def _add_limit_flags(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="jobs that run at once; one of them is in the engine (2)",
     )
-    limit_flags.add_argument("--queue", type=_COUNT, default=1000, metavar="N", help="jobs that may wait (1000)")
+    limit_flags.add_argument("--max-waiting", type=_COUNT, default=1000, metavar="N", help="jobs that may wait (1000)")
     limit_flags.add_argument(
         "--max-body-mb", type=_COUNT, default=64, metavar="N", help="the largest request, in MB (64)"
     )
@@ -138,19 +150,9 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 async def _run_server(arguments: argparse.Namespace, lock: "Lock", settings: Settings) -> None:
-    from comfypin import wiring
-    from comfypin.queue.local_queue import LocalJobQueue
-    from comfypin.queue.sqlite import JobStore
     from comfypin.queue.steady_clock import steady_clock
-    from comfypin.queue.webhook import Webhooks
-    from comfypin.server.app import make_app
-    from comfypin.server.auth import AccessRules
-    from comfypin.server.comfy_api.output_assets import OutputAssets
-    from comfypin.server.comfy_api.uploads import MULTIPART_BYTES
     from comfypin.server.connections import ConnectionLimits
     from comfypin.server.lifecycle import HostingOptions, host_server, open_sockets
-    from comfypin.server.output_folder import ServedOutputFolder
-    from comfypin.server.server_state import Site
     from comfypin.server.sessions import Sessions
 
     server_settings = settings.server
@@ -163,70 +165,129 @@ async def _run_server(arguments: argparse.Namespace, lock: "Lock", settings: Set
     sockets = open_sockets(address, _choose_ports(arguments, server_settings))
     # With --port 0 the system chose it.
     bound_port = sockets[0].getsockname()[1]
+    public_url = _find_public_url(server_settings, bound_port)
+    base_url = public_url or f"{_local_url(address, bound_port)}{prefix}"
+    # One clock for jobs and assets, whose times are compared.
+    clock = steady_clock()
     with _lease_state(state_folder):
-        store = JobStore(state_folder / "jobs.sqlite")
-        webhooks = Webhooks(
-            secret=server_settings.webhook_secret,
-            allow_private=arguments.allow_private_inputs,
-            proxies=wiring.http_proxies(settings),
-        )
-        # One clock for jobs and assets, whose times are compared.
-        clock = steady_clock()
-        queue = LocalJobQueue(
-            store,
-            webhooks,
-            _make_queue_limits(arguments),
-            worker_id=server_settings.pod_id or "local",
-            clock=clock,
-            release=lock.version_name,
-        )
-        site = Site(queue, outputs)
-        public_url = _find_public_url(server_settings, bound_port)
-        comfy_api = _make_comfy_api(arguments, site, queue, store, state_folder, public_url=public_url, clock=clock)
-        rules = AccessRules(
-            token=token,
-            max_body_bytes=arguments.max_body_mb * 1_000_000,
-            max_upload_bytes=comfy_api.limits.upload_bytes + MULTIPART_BYTES,
-            sessions=sessions,
-        )
-        page = wiring.open_page(
-            site,
-            store,
-            comfy_api.assets,
-            bucket=comfy_api.bucket,
-            lock=lock,
-            settings=settings,
-            state_folder=state_folder,
-            engine_kind="remote" if arguments.engine_url else lock.engine.kind,
-            sync_destination=arguments.sync,
-            prefix=prefix,
-            clock=clock,
-        )
-        app = make_app(site, rules, comfy_api, page)
-        base_url = public_url or f"{_local_url(address, bound_port)}{prefix}"
-        folder = ServedOutputFolder(outputs, base_url=base_url)
-        output_assets = OutputAssets(comfy_api.assets, comfy_api.records, queue.events, base_url=base_url)
-        site.wrap_handle = lambda handle: comfy_api.secrets.wrap_handle(output_assets.wrap_handle(handle))
-        log.info("listening", extra={"action": "listening", "address": f"http://{address}:{bound_port}"})
-        if sessions is not None and is_first_start:
-            # Printed, not logged: logs are often sent elsewhere. After the #, so that no proxy logs it either.
-            link = f"{base_url}/#link={sessions.make_link_code()}"
-            print(f"Sign a browser in (once, within the hour): {link}", file=sys.stderr, flush=True)
-        hosting = HostingOptions(
-            sockets=sockets,
-            grace_s=arguments.grace,
-            connections=ConnectionLimits.for_total(arguments.connections),
-            sync=(outputs, arguments.sync) if arguments.sync else None,
-        )
-        try:
-            opener = _make_service_opener(
-                *(arguments, lock, settings, folder),
-                output_assets=output_assets,
-                thumbnails=page.gallery.thumbnails,
+        async with _open_queue(arguments, lock, settings, state_folder, clock=clock) as opened:
+            parts = _assemble(
+                *(arguments, lock, opened),
+                outputs=outputs,
+                state_folder=state_folder,
+                access=(token, sessions),
+                addresses=_Addresses(public_url=public_url, base_url=base_url, prefix=prefix),
+                clock=clock,
             )
-            await host_server(app, site, queue, opener, hosting)
-        finally:
-            store.close()
+            log.info("listening", extra={"action": "listening", "address": f"http://{address}:{bound_port}"})
+            if sessions is not None and is_first_start:
+                # Printed, not logged: logs are often sent elsewhere. After the #, so that no proxy logs it either.
+                link = f"{base_url}/#link={sessions.make_link_code()}"
+                print(f"Sign a browser in (once, within the hour): {link}", file=sys.stderr, flush=True)
+            hosting = HostingOptions(
+                sockets=sockets,
+                grace_s=arguments.grace,
+                connections=ConnectionLimits.for_total(arguments.connections),
+                sync=(outputs, arguments.sync) if arguments.sync else None,
+            )
+            await host_server(parts.app, parts.site, opened.queue, parts.open_service, hosting)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Addresses:
+    """How clients reach the server: `public_url` if it is known, else `base_url`; `prefix` is a proxy's path."""
+
+    public_url: str | None
+    base_url: str
+    prefix: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Parts:
+    """What `_assemble` has put together."""
+
+    app: "FastAPI"
+    site: "Site"
+    open_service: "OpenService"
+
+
+def _open_queue(
+    arguments: argparse.Namespace, lock: "Lock", settings: Settings, state_folder: Path, *, clock: "Clock"
+) -> "AbstractAsyncContextManager[OpenQueue]":
+    """Open the queue of this machine, or that of a fleet."""
+    from comfypin import wiring
+    from comfypin.queue.webhook import Webhooks
+
+    limits = _make_queue_limits(arguments)
+    webhooks = Webhooks(
+        secret=settings.server.webhook_secret,
+        allow_private=arguments.allow_private_inputs,
+        proxies=wiring.http_proxies(settings),
+    )
+    queue_address = arguments.queue or settings.fleet.queue
+    if queue_address is None:
+        worker_id = settings.server.pod_id or "local"
+        return wiring.open_local_queue(state_folder, limits, webhooks, lock=lock, worker_id=worker_id, clock=clock)
+    wiring.require_fleet_extra("comfypin serve")
+    return wiring.open_fleet_queue(
+        queue_address, state_folder, limits, webhooks, lock=lock, settings=settings, clock=clock
+    )
+
+
+def _assemble(
+    arguments: argparse.Namespace,
+    lock: "Lock",
+    opened: "OpenQueue",
+    *,
+    outputs: Path,
+    state_folder: Path,
+    access: "tuple[str | None, Sessions | None]",
+    addresses: _Addresses,
+    clock: "Clock",
+) -> _Parts:
+    """Put the application together over a queue."""
+    from comfypin import wiring
+    from comfypin.server.app import make_app
+    from comfypin.server.auth import AccessRules
+    from comfypin.server.comfy_api.output_assets import OutputAssets
+    from comfypin.server.comfy_api.uploads import MULTIPART_BYTES
+    from comfypin.server.output_folder import ServedOutputFolder
+    from comfypin.server.server_state import Site
+
+    queue, token_and_sessions = opened.queue, access
+    site = Site(queue, outputs)
+    comfy_api = _make_comfy_api(arguments, site, opened, state_folder, public_url=addresses.public_url, clock=clock)
+    rules = AccessRules(
+        token=token_and_sessions[0],
+        max_body_bytes=arguments.max_body_mb * 1_000_000,
+        max_upload_bytes=comfy_api.limits.upload_bytes + MULTIPART_BYTES,
+        sessions=token_and_sessions[1],
+    )
+    page = wiring.open_page(
+        site,
+        opened.store,
+        comfy_api.assets,
+        bucket=comfy_api.bucket,
+        lock=lock,
+        settings=arguments.settings,
+        state_folder=state_folder,
+        engine_kind="remote" if arguments.engine_url else lock.engine.kind,
+        sync_destination=arguments.sync,
+        prefix=addresses.prefix,
+        clock=clock,
+    )
+    folder = ServedOutputFolder(outputs, base_url=addresses.base_url)
+    output_assets = OutputAssets(comfy_api.assets, comfy_api.records, queue.events, base_url=addresses.base_url)
+    site.wrap_handle = lambda handle: comfy_api.secrets.wrap_handle(output_assets.wrap_handle(handle))
+    if opened.engine is None:
+        open_service = _make_service_opener(
+            *(arguments, lock, arguments.settings, folder),
+            output_assets=output_assets,
+            thumbnails=page.gallery.thumbnails,
+        )
+    else:
+        open_service = _make_fleet_service_opener(arguments, lock, opened.engine)
+    return _Parts(app=make_app(site, rules, comfy_api, page), site=site, open_service=open_service)
 
 
 def _lease_state(state_folder: Path) -> "Lease":
@@ -260,8 +321,7 @@ def _choose_ports(arguments: argparse.Namespace, server_settings: ServerSettings
 def _make_comfy_api(
     arguments: argparse.Namespace,
     site: "Site",
-    queue: "LocalJobQueue",
-    store: "JobStore",
+    opened: "OpenQueue",
     state_folder: Path,
     *,
     public_url: str | None,
@@ -271,11 +331,12 @@ def _make_comfy_api(
     from comfypin.server.comfy_api.api import ApiLimits, ComfyApi
     from comfypin.server.comfy_api.assets import Assets
     from comfypin.server.comfy_api.idempotency import IdempotencyKeys
-    from comfypin.server.comfy_api.lent_keys import LentKeys
+    from comfypin.server.comfy_api.lent_keys import LentKeys, SealedKeys
     from comfypin.server.comfy_api.output_assets import ForeignOutputs
     from comfypin.server.comfy_api.records import Records
 
-    records = Records(store)
+    queue = opened.queue
+    records = Records(opened.store)
     keep_s = arguments.keep_hours * 3600.0
     assets = Assets(
         records,
@@ -291,10 +352,10 @@ def _make_comfy_api(
         queue=queue,
         records=records,
         assets=assets,
-        secrets=LentKeys(records),
+        secrets=LentKeys(records) if opened.keys is None else SealedKeys(),
         foreign=ForeignOutputs(assets, site.outputs, records=records, bucket=bucket),
         bucket=bucket,
-        keys=IdempotencyKeys(records, clock=clock),
+        keys=IdempotencyKeys(records, clock=clock, shared=opened.keys),
         limits=ApiLimits(upload_bytes=arguments.max_asset_mb * 1_000_000, keep_s=keep_s),
         clock=clock,
         public_url=public_url,
@@ -341,11 +402,26 @@ def _make_service_opener(
     return open_service
 
 
+def _make_fleet_service_opener(arguments: argparse.Namespace, lock: "Lock", engine: "Engine") -> "OpenService":
+    """Return what opens the service of a server on which no job runs: it knows the release's workflows and nodes."""
+
+    @asynccontextmanager
+    async def open_service() -> "AsyncIterator[JobService]":
+        from comfypin import wiring
+
+        def open_no_sink(*_wish: object) -> "OutputSink":
+            raise AssertionError("jobs run on workers")
+
+        yield wiring.open_service(lock, engine, open_no_sink, settings=arguments.settings)
+
+    return open_service
+
+
 def _make_queue_limits(arguments: argparse.Namespace) -> "QueueLimits":
     from comfypin.queue.job_runner import QueueLimits
 
     return QueueLimits(
-        max_waiting=arguments.queue,
+        max_waiting=arguments.max_waiting,
         max_running=arguments.concurrency,
         keep_s=arguments.keep_hours * 3600.0,
         keep_bytes=arguments.keep_mb * 1_000_000,

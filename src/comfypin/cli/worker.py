@@ -1,5 +1,7 @@
-"""Serve the jobs of a RunPod Serverless endpoint: check the bucket, realize the env, start and warm the engine.
+"""Serve the jobs of a RunPod Serverless endpoint, or of a fleet: check the bucket, realize the env, warm the engine.
 
+With --queue the jobs are those of a fleet's queue, which `comfypin serve --queue` takes: this release's first, urgent
+ones before others, and those of releases named with --also once they wait longer than a swap takes.
 The release is LOCK_PATH or COMFY_VERSION_NAME (in /app/lockfiles), or --lock. Outputs go to the
 destination of OUTPUT_MODE, else to the configured bucket, else into the result as base64, up to RunPod's limit.
 """
@@ -9,7 +11,7 @@ import importlib.util
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -20,19 +22,26 @@ from comfypin.process_memory import give_back_large_blocks
 if TYPE_CHECKING:
     from comfypin.jobs.handler import Handler
     from comfypin.jobs.interface import Handle
+    from comfypin.lock.model import Lock
+    from comfypin.settings.environment import Settings
 
 log = logging.getLogger(__name__)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the flags; on RunPod the variables say everything."""
-    parser.add_argument("--lock", metavar="FILE|NAME", help="the release (default: LOCK_PATH, COMFY_VERSION_NAME)")
+    parser.add_argument(
+        "--lock",
+        "--release",
+        metavar="FILE|NAME",
+        help="the release (default: LOCK_PATH, COMFY_VERSION_NAME)",
+    )
+    _add_fleet_flags(parser)
     parser.add_argument(
         "--concurrency",
         type=int,
-        default=2,
         metavar="N",
-        help="jobs that run at once; one of them is in the engine (2)",
+        help="jobs that run at once; one of them is in the engine (2; with --queue 1, as others could run the second)",
     )
     parser.add_argument(
         "--grace",
@@ -55,10 +64,33 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--verbose", action="store_true", help="add the engine's log")
 
 
+def _add_fleet_flags(parser: argparse.ArgumentParser) -> None:
+    flags = parser.add_argument_group("fleet")
+    flags.add_argument(
+        "--queue",
+        metavar="ADDRESS",
+        help="take the jobs of a fleet's queue, such as nats://host:4222 (default: COMFYPIN_QUEUE, else RunPod's)",
+    )
+    flags.add_argument("--also", metavar="FILE|NAME,...", default="", help="releases to help out with")
+    flags.add_argument(
+        "--class",
+        dest="gpu_class",
+        metavar="NAME",
+        default="any",
+        help="take jobs of this class too, such as rtx4090, besides those that any worker may run",
+    )
+    flags.add_argument("--idle-exit", type=float, metavar="S", help="end after so many seconds without a job")
+
+
 def execute(arguments: argparse.Namespace) -> int:
     """Serve until SIGTERM."""
     if arguments.schema:
         return _print_schema()
+    queue_address = arguments.queue or arguments.settings.fleet.queue
+    if queue_address is not None:
+        return _work_for_fleet(arguments, queue_address)
+    if arguments.also or arguments.idle_exit is not None or arguments.gpu_class != "any":
+        raise UsageError("--also, --class and --idle-exit are for workers of a fleet; name its queue with --queue.")
     # Asked before anything is started, without importing it.
     if importlib.util.find_spec("runpod") is None:
         raise UsageError("comfypin worker needs its extra: pip install 'comfypin[worker]'.")
@@ -67,7 +99,7 @@ def execute(arguments: argparse.Namespace) -> int:
     from comfypin.jobs.handler import Handler
     from comfypin.jobs.warmup import warm_engine
     from comfypin.runpod.loop_thread import LoopThread
-    from comfypin.runpod.serverless import RunpodWorker
+    from comfypin.runpod.serverless import JOBS_AT_ONCE, RunpodWorker
 
     # Collectors of logs parse JSON; a person at a terminal reads lines.
     console.configure_service_logging(as_json=arguments.json or not sys.stderr.isatty(), verbose=arguments.verbose)
@@ -97,9 +129,80 @@ def execute(arguments: argparse.Namespace) -> int:
         )
         # From here on the worker takes jobs, so the engine must be warm.
         with _count_jobs(handler, metrics_port) as handle:
-            worker = RunpodWorker(handle, loop_thread.loop, grace_s=arguments.grace, concurrency=arguments.concurrency)
+            concurrency = arguments.concurrency or JOBS_AT_ONCE
+            worker = RunpodWorker(handle, loop_thread.loop, grace_s=arguments.grace, concurrency=concurrency)
             worker.serve(fitness=wiring.make_fitness_checks(lock, engine_choice.settings))
     return 0
+
+
+def _work_for_fleet(arguments: argparse.Namespace, queue_address: str) -> int:
+    import asyncio
+
+    from comfypin import wiring
+    from comfypin.cli import console
+    from comfypin.lock.codec import lock_digest
+    from comfypin.queue.nats.names import is_class_name
+
+    wiring.require_fleet_extra("comfypin worker")
+    if not is_class_name(arguments.gpu_class):
+        raise UsageError(f"--class {arguments.gpu_class!r} must be up to 40 letters, digits and dashes.")
+    console.configure_service_logging(as_json=arguments.json or not sys.stderr.isatty(), verbose=arguments.verbose)
+    give_back_large_blocks()
+    named = [arguments.lock, *(name.strip() for name in arguments.also.split(",") if name.strip())]
+    releases = [read_release(name, arguments.settings) for name in named]
+    locks = {wiring.release_key(lock_digest(lock)): lock for lock in releases}
+    asyncio.run(_serve_fleet(arguments, queue_address, locks))
+    return 0
+
+
+async def _serve_fleet(arguments: argparse.Namespace, queue_address: str, locks: "Mapping[str, Lock]") -> None:
+    """Work for a fleet until SIGTERM, or for as long as there is work with --idle-exit."""
+    import asyncio
+    import signal
+
+    from comfypin import wiring
+    from comfypin.queue.nats.connection import parse_queue_address
+    from comfypin.queue.nats.fleet import open_fleet
+    from comfypin.queue.nats.progress import ProgressTeller
+    from comfypin.queue.nats.worker import FleetWorker, WorkerOptions
+    from comfypin.queue.steady_clock import steady_clock
+
+    settings = arguments.settings
+    async with open_fleet(parse_queue_address(queue_address), settings.fleet, name="comfypin worker") as fleet:
+        teller = ProgressTeller(fleet.client)
+        opener = wiring.make_release_opener(
+            locks,
+            settings,
+            fleet=fleet,
+            previews=teller,
+            private_inputs=arguments.allow_private_inputs,
+            keep_temp=arguments.keep_temp,
+            open_models=lambda lock, lock_settings: open_job_models(arguments, lock, lock_settings),
+        )
+        options = WorkerOptions(
+            own=next(iter(locks)),
+            releases={release: lock.version_name for release, lock in locks.items()},
+            gpu_class=arguments.gpu_class,
+            concurrency=arguments.concurrency or 1,
+            grace_s=arguments.grace,
+            idle_exit_s=arguments.idle_exit,
+        )
+        worker = FleetWorker(
+            fleet, options, opener, worker_id=_worker_name(settings), clock=steady_clock(), teller=teller
+        )
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, worker.stop)
+        await worker.serve()
+
+
+def _worker_name(settings: "Settings") -> str:
+    """Return a name of this life of the worker: of the pod or machine, and by chance."""
+    import re
+    import secrets
+    import socket
+
+    place = settings.server.pod_id or socket.gethostname()
+    return f"{re.sub('[^A-Za-z0-9-]', '-', place)[:40]}-{secrets.token_hex(4)}"
 
 
 @contextmanager

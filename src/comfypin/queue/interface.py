@@ -4,14 +4,22 @@
 do no more than these protocols say.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from comfypin.digest import JsonValue
 from comfypin.jobs.interface import Handle, JobState
 from comfypin.jobs.metrics import Metrics
 from comfypin.jobs.previews import PreviewSink
+
+if TYPE_CHECKING:
+    from comfypin.queue.job_events import JobEvents
+    from comfypin.queue.job_listing import JobFilter, ListedJob
+    from comfypin.queue.job_notes import JobNotes
+    from comfypin.queue.live_jobs import LiveJob
+    from comfypin.queue.webhook_events import WriteEnd
+    from comfypin.queue.webhook_records import EventName, WebhookFailure
 
 JobProgress = Mapping[str, JsonValue]
 ApiName = Literal["runpod", "workflows", "comfy"]
@@ -65,8 +73,15 @@ class JobQueue(Protocol):
         timeout_s: float | None,
         ttl_s: float | None,
         api: ApiName = "runpod",
+        job_id: str | None = None,
+        webhook_events: Sequence["EventName"] | None = None,
+        notes: "JobNotes | None" = None,
     ) -> str:
-        """Take a job and return its id; it survives a power cut from here on. Raises `QueueFull`, `JobsNotStored`."""
+        """Take a job and return its id; it survives a power cut from here on, together with its notes.
+
+        Its webhook is told of its `webhook_events`, or else of its end, whichever it is.
+        Raises `QueueFull`, `JobsNotStored`.
+        """
 
     async def read_record(self, job_id: str, *, wait_s: float = 0.0) -> JobRecord:
         """Return the job once it has ended, or as it is after `wait_s` seconds. Raises `JobUnknown`."""
@@ -79,6 +94,66 @@ class JobQueue(Protocol):
 
     async def retry_job(self, job_id: str) -> None:
         """Run an ended job again. Raises `JobUnknown`, `RetryRefused`, `QueueFull`."""
+
+
+class JobCatalogue(Protocol):
+    """Shows the jobs of all APIs: to lists, pages, and followers of what happens."""
+
+    events: "JobEvents"
+
+    @property
+    def webhooks(self) -> "WebhookLedger":
+        """Return what webhooks could not be told."""
+
+    def find_live(self, job_id: str) -> "LiveJob | None":
+        """Return the job if it has not ended, or ended a short while ago."""
+
+    def waiting_place(self, job_id: str) -> int | None:
+        """Return a waiting job's place in the queue, from 1; None if it does not wait."""
+
+    def list_pending(self) -> "list[LiveJob]":
+        """Return the jobs that have not ended, oldest first."""
+
+    def ends_in_s(self) -> dict[str, float | None]:
+        """Return the seconds until the expected end of each job that has not ended, if its history tells."""
+
+    async def list_jobs(self, job_filter: "JobFilter") -> "list[ListedJob]":
+        """Return the jobs that a filter lets through, newest first. Raises `JobsNotStored`."""
+
+    async def read_input(self, job_id: str) -> object:
+        """Return what a job asked for, as far as it is kept."""
+
+    async def read_status(self, job_id: str) -> bytes | None:
+        """Return the body that tells a webhook of a job's end, or None if the job is not kept or runs again."""
+
+    async def had_secrets(self, job_id: str) -> bool:
+        """Return whether a job came with secrets."""
+
+
+class WebhookLedger(Protocol):
+    """What webhooks could not be told, and what waits to be."""
+
+    async def list_failures(self, *, before: int | None, limit: int) -> "list[WebhookFailure]":
+        """Return the posts that were given up, newest first. Raises `JobsNotStored`."""
+
+    async def list_waiting(self, *, limit: int) -> list[tuple[str, str, int]]:
+        """Return the jobs with events that wait to be told: id, host and how many. Raises `JobsNotStored`."""
+
+    async def retry(self, number: int, write_end: "WriteEnd") -> str | None:
+        """Post once more what was given up; return why it failed again, or None. Raises `WebhookNotKept`."""
+
+
+class SharedKeys(Protocol):
+    """The idempotency keys of all servers of a queue."""
+
+    async def is_claimed(self, key: str) -> bool:
+        """Return whether a request has used this key. Raises `JobsNotStored`."""
+
+    async def claim(self, key: str, job_id: str | None) -> bool:
+        """Claim a key; return whether it was free. Raises `JobsNotStored`."""
+
+    async def release(self, key: str) -> None:
+        """Give a key back whose request made nothing; if the queue does not answer, it stays claimed."""
 
 
 class ProgressFeed(Protocol):
@@ -116,7 +191,12 @@ class QueueHealth(Protocol):
 
 
 class QueueWorker(Protocol):
-    """Runs the jobs of a queue on this machine. `previews` shows followers what the jobs are making."""
+    """Runs the jobs of a queue. `previews` shows followers what the jobs are making.
+
+    `runs_here` says whether they run on this machine, or on workers elsewhere.
+    """
+
+    runs_here: bool
 
     @property
     def previews(self) -> PreviewSink:
@@ -132,5 +212,9 @@ class QueueWorker(Protocol):
         """Begin no more jobs; give those that run some time, then put them back for the next server."""
 
 
-class ServedQueue(JobQueue, ProgressFeed, QueueHealth, Protocol):
+class ServedQueue(JobQueue, JobCatalogue, ProgressFeed, QueueHealth, Protocol):
     """Everything that a server asks of a queue."""
+
+
+class RunnableQueue(ServedQueue, QueueWorker, Protocol):
+    """A queue that a server serves and keeps going."""

@@ -2,8 +2,10 @@
 
 import asyncio
 from collections import OrderedDict, deque
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
+from comfypin.jobs.interface import PENDING_STATES
 from comfypin.queue.interface import JobProgress, JobRow
 from comfypin.queue.job_description import JobDescription, JobEnd
 
@@ -70,6 +72,11 @@ class LiveJobs:
         return sum(live_job.row.state == "IN_QUEUE" for live_job in tuple(self._pending.values()))
 
     @property
+    def pending_count(self) -> int:
+        """Return how many jobs have not ended."""
+        return len(self._pending)
+
+    @property
     def running_count(self) -> int:
         """Return how many jobs run."""
         return len(self._pending) - self.waiting_count
@@ -85,6 +92,31 @@ class LiveJobs:
     def find_recent(self, job_id: str) -> LiveJob | None:
         """Return the job if it has not ended, or ended a short while ago."""
         return self._pending.get(job_id) or self._recently_ended.get(job_id)
+
+    async def follow_progress(self, job_id: str, *, silence_s: float) -> AsyncIterator[JobProgress | None]:
+        """Yield the newest progress whenever it changes, until the job ends; None after `silence_s` without news."""
+        seen_progress: JobProgress | None = None
+        while (live_job := self.find_recent(job_id)) is not None and live_job.row.state in PENDING_STATES:
+            change_event = live_job.changed
+            if live_job.progress and live_job.progress is not seen_progress:
+                seen_progress = live_job.progress
+                yield seen_progress
+            # It may have changed while the client took the last one; then there is nothing to wait for.
+            if live_job.changed is change_event:
+                try:
+                    await asyncio.wait_for(change_event.wait(), silence_s)
+                except TimeoutError:
+                    yield None
+
+    def take_progress(self, job_id: str, *, poller: str, after: int | None) -> tuple[list[JobProgress], int]:
+        """Return a job's progress, oldest first, and how often the job has told any.
+
+        It is what came after the `after`th, or what this poller has not been given yet.
+        """
+        live_job = self.find_recent(job_id)
+        if live_job is None:
+            return [], 0
+        return live_job.take_progress(poller, after), live_job.progress_count
 
     def waiting_place(self, job_id: str) -> int | None:
         """Return a waiting job's place in the queue, from 1; None if it does not wait."""

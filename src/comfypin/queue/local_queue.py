@@ -18,6 +18,8 @@ from comfypin.queue.job_description import JobDescription, describe_job, job_des
 from comfypin.queue.job_endings import JobEndings
 from comfypin.queue.job_events import JobEvents
 from comfypin.queue.job_listing import JobFilter, ListedJob
+from comfypin.queue.job_notes import SCHEMA as NOTES_SCHEMA
+from comfypin.queue.job_notes import JobNotes, notes_kept
 from comfypin.queue.job_runner import LOOK_AGAIN_S, JobRunner, QueueLimits
 from comfypin.queue.live_jobs import LiveJob, LiveJobs
 from comfypin.queue.preview_relay import PreviewRelay
@@ -40,6 +42,8 @@ _REMEMBERED_RUNS = 2000
 class LocalJobQueue:
     """Implements `ServedQueue` with a file on the local disk. Jobs that are not in memory any more are in the store."""
 
+    runs_here = True
+
     def __init__(
         self,
         store: JobStore,
@@ -56,6 +60,7 @@ class LocalJobQueue:
         self._estimates = RunEstimates()
         # One clock for all times that are compared: those of jobs that were taken, began and ended.
         self._clock = clock or steady_clock()
+        store.add_tables(NOTES_SCHEMA)
         self._store = store
         self._limits = queue_limits
         self._worker_id = worker_id
@@ -95,9 +100,9 @@ class LocalJobQueue:
         api: ApiName = "runpod",
         job_id: str | None = None,
         webhook_events: Sequence[EventName] | None = None,
-        beside: Sequence[JobChange] = (),
+        notes: JobNotes | None = None,
     ) -> str:
-        """Take a job and return its id; it is on the disk from here on, together with the changes `beside` it.
+        """Take a job and return its id; it is on the disk from here on, together with its notes.
 
         Its webhook is told of its `webhook_events`, or else of its end, whichever it is.
         Raises `QueueFull`, `JobsNotStored`.
@@ -119,7 +124,8 @@ class LocalJobQueue:
             accepted, live_job.description = await asyncio.to_thread(self._read_job, job_row, job_input, api)
             described = job_described(job_row.id, live_job.description)
             chosen = [events_chosen(job_row.id, webhook_events)] if webhook_events is not None else []
-            await self._store.write_changes(accepted, described, *chosen, *beside)
+            noted = [] if notes is None else notes_kept(job_row.id, notes, job_row.created_at)
+            await self._store.write_changes(accepted, described, *chosen, *noted)
         except BaseException:
             self._jobs.drop_pending(live_job)
             raise
@@ -242,28 +248,15 @@ class LocalJobQueue:
 
     async def follow_progress(self, job_id: str, *, silence_s: float) -> AsyncIterator[JobProgress | None]:
         """Yield the newest progress whenever it changes, until the job ends; None after `silence_s` without news."""
-        seen_progress: JobProgress | None = None
-        while (live_job := self._jobs.find_recent(job_id)) is not None and is_pending(live_job.row.state):
-            change_event = live_job.changed
-            if live_job.progress and live_job.progress is not seen_progress:
-                seen_progress = live_job.progress
-                yield seen_progress
-            # It may have changed while the client took the last one; then there is nothing to wait for.
-            if live_job.changed is change_event:
-                try:
-                    await asyncio.wait_for(change_event.wait(), silence_s)
-                except TimeoutError:
-                    yield None
+        async for progress in self._jobs.follow_progress(job_id, silence_s=silence_s):
+            yield progress
 
     def take_progress(self, job_id: str, *, poller: str, after: int | None) -> tuple[list[JobProgress], int]:
         """Return a job's progress, oldest first, and how often the job has told any.
 
         It is what came after the `after`th, or what this poller has not been given yet.
         """
-        live_job = self._jobs.find_recent(job_id)
-        if live_job is None:
-            return [], 0
-        return live_job.take_progress(poller, after), live_job.progress_count
+        return self._jobs.take_progress(job_id, poller=poller, after=after)
 
     # -- QueueHealth ----------------------------------------------------------------------------------------------
 

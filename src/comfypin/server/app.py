@@ -18,12 +18,12 @@ from comfypin import __version__
 from comfypin.errors import ComfypinError, EngineError, WorkflowError
 from comfypin.models.errors import JobModelsRefused
 from comfypin.queue.errors import JobUnknown, QueueFull, RetryRefused, WebhookNotKept
+from comfypin.queue.job_notes import JobNotes
 from comfypin.queue.status_bodies import health_body, status_body
 from comfypin.server.auth import AccessRules, Gate
 from comfypin.server.comfy_api.api import ComfyApi
 from comfypin.server.comfy_api.blobs import is_hash
 from comfypin.server.comfy_api.envelope import PREFIX
-from comfypin.server.comfy_api.records import asset_used
 from comfypin.server.comfy_api.references import find_hashes
 from comfypin.server.comfy_api.routes import make_comfy_app, run_sweeps, unrouted
 from comfypin.server.errors import (
@@ -125,9 +125,7 @@ def _endpoint_routes(server_site: Site, comfy_api: ComfyApi) -> APIRouter:
     async def take_job(http_request: Request) -> str:
         job_request = await asyncio.to_thread(read_job_request, await http_request.body())
         job_id = str(uuid.uuid4())
-        asset_uses = [
-            asset_used(job_id, asset_hash) for asset_hash in find_hashes(job_request.input) if is_hash(asset_hash)
-        ]
+        assets = tuple(asset_hash for asset_hash in find_hashes(job_request.input) if is_hash(asset_hash))
         return await comfy_api.queue.accept_job(
             job_request.input,
             webhook=job_request.webhook,
@@ -135,7 +133,7 @@ def _endpoint_routes(server_site: Site, comfy_api: ComfyApi) -> APIRouter:
             ttl_s=job_request.ttl_s,
             job_id=job_id,
             webhook_events=job_request.webhook_events,
-            beside=asset_uses,
+            notes=JobNotes(assets=assets),
         )
 
     @routes.post("/run", summary="Take a job", openapi_extra=JOB_BODY)

@@ -8,8 +8,8 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response, StreamingResponse
 
 from comfypin.jobs.interface import JOB_STATES, JobState
+from comfypin.queue.interface import ServedQueue
 from comfypin.queue.job_listing import JobFilter
-from comfypin.queue.local_queue import LocalJobQueue
 from comfypin.server.errors import RequestInvalid, TooManyFollowers
 from comfypin.server.event_stream import EventStream, FrameCache
 from comfypin.server.job_views import JobViews
@@ -22,7 +22,7 @@ _LARGEST_PAGE = 200
 _LONGEST_FILTER = 500
 
 
-def job_list_routes(queue: LocalJobQueue) -> APIRouter:
+def job_list_routes(queue: ServedQueue) -> APIRouter:
     """Return the routes."""
     routes, views = APIRouter(tags=["jobs"]), JobViews(queue)
     frame_cache = FrameCache(views)

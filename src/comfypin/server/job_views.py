@@ -7,10 +7,9 @@ from dataclasses import replace
 
 from comfypin.digest import JsonValue
 from comfypin.jobs.interface import JOB_STATES, PENDING_STATES
-from comfypin.queue.interface import JobRow
+from comfypin.queue.interface import JobRow, ServedQueue
 from comfypin.queue.job_listing import JobFilter
 from comfypin.queue.live_jobs import LiveJob
-from comfypin.queue.local_queue import LocalJobQueue
 from comfypin.queue.status_bodies import is_pending
 from comfypin.server.job_summary import job_summary
 
@@ -23,7 +22,7 @@ _ENDED_STATES = tuple(state for state in JOB_STATES if state not in PENDING_STAT
 class JobViews:
     """Shows the jobs of a queue."""
 
-    def __init__(self, queue: LocalJobQueue) -> None:
+    def __init__(self, queue: ServedQueue) -> None:
         self._queue = queue
 
     def live_summary(self, job_id: str) -> dict[str, JsonValue] | None:

@@ -108,7 +108,8 @@ async def _run_jobs(site: Site, queue: QueueWorker, open_service: OpenService) -
     async with open_service() as service:
         handler = Handler(service, previews=queue.previews)
         lock: Lock = service.lock
-        await warm_engine(handler, lock)
+        if queue.runs_here:
+            await warm_engine(handler, lock)
         site.open_for_jobs(service, handler)
         log.info("server ready", extra={"action": "server_ready", "release": lock.version_name})
         await queue.run_jobs(site.wrap_handle(handler))

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from comfypin.digest import JsonValue
-from comfypin.queue.local_queue import LocalJobQueue
+from comfypin.queue.interface import ServedQueue
 from comfypin.queue.status_bodies import shown_time
 from comfypin.queue.webhook_records import WebhookFailure
 from comfypin.server.responses import JsonResponse
@@ -17,7 +17,7 @@ _Failed = Annotated[bool, Query(description="Only what failed.")]
 _HIGHEST_NUMBER = 1 << 62
 
 
-def webhook_routes(queue: LocalJobQueue) -> APIRouter:
+def webhook_routes(queue: ServedQueue) -> APIRouter:
     """Return the routes."""
     routes = APIRouter(tags=["webhooks"])
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from comfypin.settings.client import ClientSettings
 from comfypin.settings.entry import EntrySettings
 from comfypin.settings.env import EnvSettings
+from comfypin.settings.fleet import FleetSettings
 from comfypin.settings.machine import MachineSettings
 from comfypin.settings.models import ModelSettings
 from comfypin.settings.runpod import RunpodSettings
@@ -58,6 +59,11 @@ class Settings:
     def server(self) -> ServerSettings:
         """Return how the HTTP server is reached."""
         return ServerSettings.from_variables(self.variables)
+
+    @cached_property
+    def fleet(self) -> FleetSettings:
+        """Return how the queue of a fleet is reached."""
+        return FleetSettings.from_variables(self.variables)
 
     @cached_property
     def client(self) -> ClientSettings:

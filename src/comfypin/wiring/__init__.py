@@ -28,6 +28,13 @@ from comfypin.wiring.platforms import (
     open_runpod_api,
     open_runpod_jobs_api,
     open_volume_bucket,
+from comfypin.wiring.platforms import open_builder, open_runpod_api, open_runpod_jobs_api, open_volume_bucket
+from comfypin.wiring.queues import (
+    make_release_opener,
+    open_fleet_queue,
+    open_local_queue,
+    release_key,
+    require_fleet_extra,
 )
 from comfypin.wiring.service import make_fitness_checks, open_service, open_sinks
 from comfypin.wiring.sinks import make_job_sink, make_sink, watch_uploads
@@ -49,6 +56,7 @@ __all__ = [
     "make_lock_places",
     "make_model_describer",
     "make_realize_options",
+    "make_release_opener",
     "make_sink",
     "make_source_places",
     "open_balanced_jobs_api",
@@ -56,8 +64,10 @@ __all__ = [
     "open_builder",
     "open_builder_of",
     "open_engine",
+    "open_fleet_queue",
     "open_job_models",
     "open_job_server",
+    "open_local_queue",
     "open_model_sources",
     "open_model_store",
     "open_pack_store",
@@ -69,5 +79,7 @@ __all__ = [
     "open_store",
     "open_volume_bucket",
     "own_bucket",
+    "release_key",
+    "require_fleet_extra",
     "watch_uploads",
 ]

@@ -7,6 +7,7 @@ import pytest
 
 from comfypin.queue.interface import JobRow
 from comfypin.queue.job_changes import JobChange, job_accepted, job_ended
+from comfypin.queue.job_notes import asset_used
 from comfypin.server.comfy_api import records
 from tests.support.comfy_api import UPLOAD_BYTES, LocalApi, SetClock, hash_of, local_api
 from tests.support.small_disk import small_disk
@@ -114,7 +115,7 @@ def end_job(local: LocalApi) -> None:
 
 def test_what_a_waiting_job_needs_is_neither_deleted_nor_swept(local: LocalApi) -> None:
     asset = local.upload(b"needed", expires_in="60")
-    job(local, records.asset_used("job", str(asset["hash"])))
+    job(local, asset_used("job", str(asset["hash"])))
     local.clock.now += 61
     local.run(local.api.assets.sweep)
     assert local.client.get(str(asset["url"])).content == b"needed"

@@ -4,11 +4,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from comfypin.queue.interface import JobRow
-from comfypin.queue.local_queue import LocalJobQueue
+from comfypin.queue.interface import JobRow, ServedQueue
 from comfypin.server.comfy_api.assets import Assets
 from comfypin.server.comfy_api.idempotency import IdempotencyKeys
-from comfypin.server.comfy_api.lent_keys import LentKeys
+from comfypin.server.comfy_api.lent_keys import KeyLender
 from comfypin.server.comfy_api.output_assets import ForeignOutputs
 from comfypin.server.comfy_api.own_bucket import OwnBucket
 from comfypin.server.comfy_api.records import Records
@@ -29,11 +28,11 @@ class ComfyApi:
     """The queue, and what Comfy API v2 keeps beside it. `public_url` is how clients reach the server, if known;
     `bucket` is where outputs go, if not to this machine."""
 
-    queue: LocalJobQueue
+    queue: ServedQueue
     records: Records
     assets: Assets
     keys: IdempotencyKeys
-    secrets: LentKeys
+    secrets: KeyLender
     foreign: ForeignOutputs
     limits: ApiLimits
     site: Site

@@ -36,14 +36,14 @@ def asset_routes(api: ComfyApi) -> APIRouter:
     async def upload(request: Request) -> Response:
         key = request.headers.get("idempotency-key")
         async with _drained(request) as chunks, _incoming(api) as file:
-            api.keys.check(key)
+            await api.keys.check(key)
             content_type = request.headers.get("content-type", "")
             sent = await read_upload(content_type, chunks, file, most_bytes=api.limits.upload_bytes)
             if sent.expected_hash not in (None, sent.incoming.hash):
                 message = f"The bytes that arrived are {sent.incoming.hash}, not the expected_hash; send them again."
                 raise ApiFailure(409, "hash_mismatch", message)
-            with api.keys.claim(key) as claimed:
-                asset, is_new = await api.assets.mint(sent.incoming, sent.label, *claimed)
+            async with api.keys.claim(key):
+                asset, is_new = await api.assets.mint(sent.incoming, sent.label, *api.keys.changes(key))
         return await _shown(api, request, asset, created_new=is_new, status=201 if is_new else 200)
 
     @routes.post("/assets/from-hash")

@@ -28,7 +28,7 @@ def job_routes(api: ComfyApi) -> APIRouter:
     @routes.post("/jobs")
     async def create(request: Request) -> Response:
         key = request.headers.get("idempotency-key")
-        api.keys.check(key)
+        await api.keys.check(key)
         submission = await asyncio.to_thread(read_submission, await request.body())
         # A client that goes away does not undo what it has asked for.
         job_id = await asyncio.shield(submit(api, submission, key))

@@ -1,12 +1,16 @@
 """Keys for API nodes, in memory alone: a job's key is never on the disk, and goes when the job has ended."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from typing import Protocol
 
 from comfypin.errors import WorkflowError
 from comfypin.jobs.interface import Handle, JobOutcome, ProgressCallback, ignore_progress
 from comfypin.jobs.result_json import failed_outcome
 from comfypin.server.comfy_api.records import Records
+
+API_KEY_FIELD = "comfy_org_api_key"
 
 
 class ApiKeyGone(WorkflowError):
@@ -19,20 +23,49 @@ class ApiKeyGone(WorkflowError):
         )
 
 
+class KeyLender(Protocol):
+    """Has the key for API nodes reach whoever runs a job."""
+
+    def lending(self, job_id: str, key: str | None) -> AbstractContextManager[Mapping[str, str]]:
+        """Yield the fields that a job's input is to have for its key, while the job is taken in the block."""
+
+    def wrap_handle(self, handle: Handle) -> Handle:
+        """Return a handle that gives each job the key that it came with."""
+
+    def sweep(self, is_pending: Callable[[str], bool]) -> None:
+        """Forget the keys of jobs that ended before they began."""
+
+
+class SealedKeys:
+    """Implements `KeyLender` for a fleet: a key goes with its job's input, which the queue seals or refuses."""
+
+    @contextlib.contextmanager
+    def lending(self, job_id: str, key: str | None) -> Iterator[Mapping[str, str]]:
+        """Yield the field that holds the key."""
+        yield {} if key is None else {API_KEY_FIELD: key}
+
+    def wrap_handle(self, handle: Handle) -> Handle:
+        """Return the handle: the key is in the input."""
+        return handle
+
+    def sweep(self, is_pending: Callable[[str], bool]) -> None:
+        """Do nothing: no key is kept here."""
+
+
 class LentKeys:
-    """The keys of jobs that have not ended."""
+    """Implements `KeyLender` on one machine: the keys of jobs that have not ended."""
 
     def __init__(self, records: Records) -> None:
         self._records = records
         self._keys: dict[str, str] = {}
 
     @contextlib.contextmanager
-    def lending(self, job_id: str, key: str | None) -> Iterator[None]:
-        """Keep a key for a job that is taken in the block; a failure in it forgets the key."""
+    def lending(self, job_id: str, key: str | None) -> Iterator[Mapping[str, str]]:
+        """Keep a key for a job that is taken in the block; a failure in it forgets the key. Yields no fields."""
         if key is not None:
             self._keys[job_id] = key
         try:
-            yield
+            yield {}
         except BaseException:
             self._keys.pop(job_id, None)
             raise
@@ -50,7 +83,7 @@ class LentKeys:
                     gone = ApiKeyGone()
                     return failed_outcome(gone)
             elif isinstance(document, dict):
-                document = {**document, "comfy_org_api_key": key}
+                document = {**document, API_KEY_FIELD: key}
             try:
                 return await handle(job_id, document, progress=progress)
             finally:

@@ -12,6 +12,7 @@ from typing import Any
 
 from comfypin.digest import JsonValue
 from comfypin.queue.job_changes import JobChange
+from comfypin.queue.job_notes import SCHEMA as NOTES_SCHEMA
 from comfypin.queue.sqlite import JobStore
 
 SCHEMA = """
@@ -23,15 +24,7 @@ CREATE TABLE IF NOT EXISTS assets (
 CREATE INDEX IF NOT EXISTS assets_by_hash ON assets (hash);
 CREATE INDEX IF NOT EXISTS assets_by_job ON assets (job_id, position);
 CREATE INDEX IF NOT EXISTS assets_by_expiry ON assets (expires_at);
-CREATE TABLE IF NOT EXISTS asset_uses (job_id TEXT NOT NULL, hash TEXT NOT NULL, PRIMARY KEY (job_id, hash));
-CREATE INDEX IF NOT EXISTS asset_uses_by_hash ON asset_uses (hash);
-CREATE TABLE IF NOT EXISTS idempotency_keys (key TEXT PRIMARY KEY, claimed_at REAL NOT NULL, job_id TEXT);
-CREATE TABLE IF NOT EXISTS comfy_jobs (
-    job_id TEXT PRIMARY KEY, workflow TEXT, labels TEXT NOT NULL DEFAULT '{}', had_key INTEGER NOT NULL DEFAULT 0
-);
 CREATE TRIGGER IF NOT EXISTS forget_what_was_of_a_job AFTER DELETE ON jobs BEGIN
-    DELETE FROM comfy_jobs WHERE job_id = OLD.id;
-    DELETE FROM asset_uses WHERE job_id = OLD.id;
     DELETE FROM assets WHERE job_id = OLD.id;
 END;
 """
@@ -115,26 +108,9 @@ def ended_job_removed(job_id: str) -> JobChange:
     )
 
 
-def asset_used(job_id: str, hash_: str) -> JobChange:
-    """Return the change for a job that needs an asset's bytes until it has ended."""
-    return JobChange("INSERT OR IGNORE INTO asset_uses VALUES (?, ?)", (job_id, hash_))
-
-
-def key_claimed(key: str, at: float, job_id: str | None) -> JobChange:
-    """Return the change for an idempotency key that was used."""
-    return JobChange("INSERT OR REPLACE INTO idempotency_keys VALUES (?, ?, ?)", (key, at, job_id))
-
-
 def keys_forgotten(claimed_before: float) -> JobChange:
     """Return the change for the keys that were kept long enough."""
     return JobChange("DELETE FROM idempotency_keys WHERE claimed_at < ?", (claimed_before,))
-
-
-def job_noted(job_id: str, *, workflow: str | None, labels: Mapping[str, str], had_key: bool) -> JobChange:
-    """Return the change for a job that came through Comfy API v2; `workflow` is JSON text."""
-    return JobChange(
-        "INSERT INTO comfy_jobs VALUES (?, ?, ?, ?)", (job_id, workflow, json.dumps(dict(labels)), had_key)
-    )
 
 
 class Records:
@@ -142,7 +118,7 @@ class Records:
 
     def __init__(self, store: JobStore) -> None:
         self._store = store
-        store.add_tables(SCHEMA)
+        store.add_tables(NOTES_SCHEMA + SCHEMA)
 
     async def write(self, *changes: JobChange) -> None:
         """Make the changes together. Raises `JobsNotStored`."""

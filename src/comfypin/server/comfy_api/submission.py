@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from comfypin.digest import JsonValue
 from comfypin.jobs.job_input import MAX_INPUTS
 from comfypin.jobs.secret_fields import holds_secret
-from comfypin.queue.job_changes import JobChange
-from comfypin.server.comfy_api import records
+from comfypin.queue.job_notes import ComfyNote, JobNotes
 from comfypin.server.comfy_api.api import ComfyApi
 from comfypin.server.comfy_api.errors import ApiFailure, invalid_request
 from comfypin.server.comfy_api.records import Asset
@@ -99,18 +98,19 @@ async def submit(api: ComfyApi, submission: JobSubmission, key: str | None) -> s
         inputs: list[JsonValue] = [{"name": names[asset_id], "asset": asset.hash} for asset_id, asset in assets.items()]
         job_input = {"workflow": workflow, **({"inputs": inputs} if inputs else {})}
         job_id = str(uuid.uuid4())
-        beside = await asyncio.to_thread(_beside, job_id, submission)
-        uses = [records.asset_used(job_id, asset.hash) for asset in assets.values()]
-        with api.keys.claim(key, job_id) as claimed, api.secrets.lending(job_id, submission.api_key):
-            return await api.queue.accept_job(
-                job_input,
-                webhook=None,
-                timeout_s=None,
-                ttl_s=None,
-                api="comfy",
-                job_id=job_id,
-                beside=(beside, *uses, *claimed),
-            )
+        note = await asyncio.to_thread(_note_of, submission)
+        notes = JobNotes(comfy=note, assets=tuple(asset.hash for asset in assets.values()), key=key)
+        async with api.keys.claim(key, job_id):
+            with api.secrets.lending(job_id, submission.api_key) as lent:
+                return await api.queue.accept_job(
+                    {**job_input, **lent},
+                    webhook=None,
+                    timeout_s=None,
+                    ttl_s=None,
+                    api="comfy",
+                    job_id=job_id,
+                    notes=notes,
+                )
 
 
 async def _assets(api: ComfyApi, references: tuple[AssetInput, ...]) -> dict[str, Asset]:
@@ -145,9 +145,7 @@ async def _check(api: ComfyApi, workflow: Mapping[str, object], references: tupl
     )
 
 
-def _beside(job_id: str, submission: JobSubmission) -> JobChange:
-    """Return the note of a job; a workflow that may hold a secret is not kept longer than its job runs."""
+def _note_of(submission: JobSubmission) -> ComfyNote:
+    """Return what is kept of a job; a workflow that may hold a secret is not kept longer than its job runs."""
     workflow = None if holds_secret(submission.workflow) else json.dumps(submission.workflow)
-    return records.job_noted(
-        job_id, workflow=workflow, labels=submission.labels, had_key=submission.api_key is not None
-    )
+    return ComfyNote(workflow=workflow, labels=submission.labels, had_key=submission.api_key is not None)

@@ -1,0 +1,1 @@
+"""A queue that many machines share, on NATS JetStream: any number of servers, and workers for each release."""

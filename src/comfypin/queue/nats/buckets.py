@@ -1,0 +1,114 @@
+"""Keys and values in a stream of NATS, laid out as its KV buckets are (`nats kv` reads them), changed by revision.
+
+nats-py's own buckets read from any replica, which may be behind: whoever changes a value by its revision would be
+refused again and again. These ask the leader.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nats.js.errors import APIError, NotFoundError
+
+from comfypin.queue.nats.failures import UNCLEAR, WRONG_REVISION, is_api_error
+
+if TYPE_CHECKING:
+    from nats.js.client import JetStreamContext
+
+REQUEST_WITHIN_S = 5.0
+_MARKER_KEPT_S = 3600
+"""How long a removed key's marker stays, for followers that were away."""
+_UNCLEAR_TRIES = 6
+_TRY_AGAIN_S = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Value:
+    """What a key holds, and the revision to name when it is changed."""
+
+    data: bytes
+    revision: int
+
+
+class Bucket:
+    """One bucket. What JetStream refuses or does not answer is raised as nats-py raises it."""
+
+    def __init__(self, stream: "JetStreamContext", name: str) -> None:
+        self._stream = stream
+        self.name = name
+
+    @property
+    def stream_name(self) -> str:
+        """Return the name of the stream behind it."""
+        return f"KV_{self.name}"
+
+    def subject(self, key: str) -> str:
+        """Return where a key's values are written."""
+        return f"$KV.{self.name}.{key}"
+
+    async def get(self, key: str) -> Value | None:
+        """Return a key's value, or None."""
+        try:
+            found = await self._stream.get_last_msg(self.stream_name, self.subject(key))
+        except NotFoundError:
+            return None
+        if found.headers and "KV-Operation" in found.headers:
+            return None
+        return Value(data=found.data or b"", revision=found.seq or 0)
+
+    async def put(self, key: str, data: bytes) -> int:
+        """Write a value whatever was there; return its revision. Tried again while nobody knows whether it was."""
+        for tries_left in reversed(range(_UNCLEAR_TRIES)):
+            try:
+                return (await self._stream.publish(self.subject(key), data, timeout=REQUEST_WITHIN_S)).seq
+            except UNCLEAR:
+                if not tries_left:
+                    raise
+                await asyncio.sleep(_TRY_AGAIN_S)
+        raise AssertionError
+
+    async def change(self, key: str, data: bytes, *, revision: int) -> int | None:
+        """Write a value if the key is still at this revision (0: if it is free); None if it is not.
+
+        An unclear outcome is raised: the caller looks at what is there.
+        """
+        headers = {"Nats-Expected-Last-Subject-Sequence": str(revision)}
+        try:
+            acknowledged = await self._stream.publish(
+                self.subject(key), data, timeout=REQUEST_WITHIN_S, headers=headers
+            )
+        except APIError as exc:
+            if is_api_error(exc, WRONG_REVISION):
+                return None
+            raise
+        return acknowledged.seq
+
+    async def create(self, key: str, data: bytes) -> int | None:
+        """Write the value of a key that is free, or was removed; None if it holds one."""
+        revision = await self.change(key, data, revision=0)
+        if revision is not None:
+            return revision
+        try:
+            last = await self._stream.get_last_msg(self.stream_name, self.subject(key))
+        except NotFoundError:
+            return await self.change(key, data, revision=0)
+        if not (last.headers and "KV-Operation" in last.headers):
+            return None
+        return await self.change(key, data, revision=last.seq or 0)
+
+    async def remove(self, key: str) -> None:
+        """Remove a key; followers hear of it, also if they were away for less than an hour."""
+        headers = {"KV-Operation": "PURGE", "Nats-Rollup": "sub", "Nats-TTL": f"{_MARKER_KEPT_S}s"}
+        await self._stream.publish(self.subject(key), b"", timeout=REQUEST_WITHIN_S, headers=headers)
+
+    async def drop(self, keys: Sequence[str]) -> None:
+        """Remove keys that nobody follows, without a trace."""
+        for key in keys:
+            await self._stream.purge_stream(self.stream_name, subject=self.subject(key))
+
+    async def keys(self) -> list[str]:
+        """Return the keys that there are, removed ones perhaps among them."""
+        info = await self._stream.stream_info(self.stream_name, subjects_filter=self.subject(">"))
+        prefix = self.subject("")
+        return [subject.removeprefix(prefix) for subject in (info.state.subjects or {})]

@@ -1,0 +1,117 @@
+"""Connects to NATS: its addresses, the login, TLS; what happens to the connection is logged, never printed."""
+
+import logging
+import re
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from comfypin.queue.nats.errors import QueueAddressInvalid, QueueUnfit, QueueUnreachable
+from comfypin.settings.fleet import FleetSettings
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
+
+log = logging.getLogger(__name__)
+
+_ADDRESS = re.compile(r"(?:nats|tls)://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?/?")
+_OLDEST_SERVER = (2, 11)  # older ones do not know `sync_interval: always`: a power cut would lose two minutes of jobs
+_CONNECT_WITHIN_S = 5
+_RECONNECT_EVERY_S = 0.5
+# A network that swallows packets is noticed within 20 s; TCP alone would take many minutes.
+_PING_EVERY_S = 10
+_MOST_PINGS_LOST = 2
+
+
+def parse_queue_address(text: str) -> tuple[str, ...]:
+    """Return the servers of an address such as `nats://a:4222,nats://b:4222`. Raises `QueueAddressInvalid`."""
+    servers = tuple(part.strip() for part in text.split(",") if part.strip())
+    if not servers or not all(_ADDRESS.fullmatch(server) for server in servers):
+        raise QueueAddressInvalid(address=text)
+    return servers
+
+
+@asynccontextmanager
+async def open_connection(servers: tuple[str, ...], settings: FleetSettings, *, name: str) -> "AsyncIterator[Client]":
+    """Yield a connection that comes back by itself whenever it is lost. Raises `QueueUnreachable`, `QueueUnfit`."""
+    import nats
+    from nats.errors import Error
+
+    shown = ", ".join(servers)
+    try:
+        client = await nats.connect(
+            list(servers),
+            name=name,
+            connect_timeout=_CONNECT_WITHIN_S,
+            reconnect_time_wait=_RECONNECT_EVERY_S,
+            max_reconnect_attempts=-1,
+            ping_interval=_PING_EVERY_S,
+            max_outstanding_pings=_MOST_PINGS_LOST,
+            # A server refuses a connection whose first message it waits for: jobs may be large.
+            pending_size=64 << 20,
+            error_cb=_log_error,
+            disconnected_cb=_log_lost,
+            reconnected_cb=_log_back,
+            **_login(settings),
+            **_tls(servers, settings, shown),
+        )
+    except (OSError, Error, ValueError) as exc:
+        raise QueueUnreachable(servers=shown, reason=_reason_of(exc)) from exc
+    try:
+        _require_version(client.connected_server_version, shown)
+        yield client
+    finally:
+        await client.close()
+
+
+def _login(settings: FleetSettings) -> dict[str, Any]:
+    login: dict[str, Any] = {}
+    if settings.token is not None:
+        login["token"] = settings.token
+    if settings.user is not None:
+        login.update(user=settings.user, password=settings.password or "")
+    if settings.credentials is not None:
+        login["user_credentials"] = str(settings.credentials)
+    if settings.nkey is not None:
+        login["nkeys_seed"] = str(settings.nkey)
+    return login
+
+
+def _tls(servers: tuple[str, ...], settings: FleetSettings, shown: str) -> dict[str, Any]:
+    """Return TLS settings if an address or a file asks for it. Raises `QueueUnfit` if a file cannot be used."""
+    if settings.ca is None and settings.certificate is None and not any(one.startswith("tls:") for one in servers):
+        return {}
+    try:
+        context = ssl.create_default_context(cafile=None if settings.ca is None else str(settings.ca))
+        if settings.certificate is not None:
+            context.load_cert_chain(str(settings.certificate), settings.certificate_key)
+    except (OSError, ssl.SSLError) as exc:
+        reason = f"its certificates (COMFYPIN_NATS_CA, COMFYPIN_NATS_CERT) cannot be read: {exc}"
+        raise QueueUnfit(servers=shown, reason=reason) from exc
+    return {"tls": context}
+
+
+def _require_version(version: Any, shown: str) -> None:
+    found = (version.major, version.minor)
+    if found < _OLDEST_SERVER:
+        reason = f"it is NATS {version.major}.{version.minor}, and 2.11 or newer is needed, which can write safely"
+        raise QueueUnfit(servers=shown, reason=reason)
+
+
+def _reason_of(error: Exception) -> str:
+    reason = getattr(error, "strerror", None) or str(error).removeprefix("nats: ")
+    return reason or type(error).__name__
+
+
+async def _log_error(error: Exception) -> None:
+    # By itself nats-py prints a traceback for each try.
+    log.warning("queue", extra={"action": "queue_error", "reason": _reason_of(error)})
+
+
+async def _log_lost() -> None:
+    log.warning("queue lost", extra={"action": "queue_lost"})
+
+
+async def _log_back() -> None:
+    log.info("queue is back", extra={"action": "queue_back"})

@@ -1,0 +1,91 @@
+"""Failures of a fleet's queue: the server of messages cannot be reached, or is not one that keeps jobs safe."""
+
+from comfypin.errors import ComfypinError, ConfigError, EngineError, RemoteError, UsageError, declare
+
+
+@declare
+class QueueAddressInvalid(UsageError):
+    """--queue is not an address of NATS."""
+
+    template = (
+        "The queue {shown} is not an address such as nats://host:4222 or tls://host:4222 (several with commas); "
+        "logins go into variables (COMFYPIN_NATS_TOKEN, COMFYPIN_NATS_CREDS, COMFYPIN_NATS_NKEY), not into addresses."
+    )
+    address: str
+
+    @property
+    def shown(self) -> str:
+        """Return the address without what stands before its @."""
+        return repr(self.address.rpartition("@")[2][:200])
+
+
+@declare
+class QueueUnreachable(RemoteError):
+    """No server of the queue answers."""
+
+    template = "The queue at {servers} cannot be reached: {reason}."
+    servers: str
+    reason: str
+
+
+@declare
+class QueueUnfit(ConfigError):
+    """The server of the queue cannot keep jobs as they must be kept."""
+
+    template = "The queue at {servers} cannot be used: {reason}."
+    servers: str
+    reason: str
+
+
+class FleetKeyInvalid(ConfigError):
+    """COMFYPIN_FLEET_KEY is not a key."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "COMFYPIN_FLEET_KEY must be 32 bytes in base64; make one with: "
+            "python3 -c 'import base64, os; print(base64.b64encode(os.urandom(32)).decode())'.",
+            variable="COMFYPIN_FLEET_KEY",
+        )
+
+
+class JobSecretsRefused(ComfypinError):
+    """A job came with secrets, and the fleet has no key to seal them with. Clients read this."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The job holds secrets (keys, logins or signed addresses), and this fleet has no key to seal them with: "
+            "send it without them, or have COMFYPIN_FLEET_KEY set on the servers and workers."
+        )
+
+
+class SealBroken(ConfigError):
+    """What was sealed cannot be opened."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "A sealed text of a job cannot be opened: COMFYPIN_FLEET_KEY is unset here, or is not the key of the "
+            "server that took the job."
+        )
+
+
+@declare
+class BodyTooLarge(ComfypinError):
+    """A job's input or result is too large for the queue, and there is nowhere else to put it. Clients read this."""
+
+    template = (
+        "The job's data take {size} bytes, the queue takes {most} of one job, and there is no bucket for more: "
+        "configure one on servers and workers, or send inputs by address."
+    )
+    size: int
+    most: int
+
+
+@declare
+class CatalogueUnknown(EngineError):
+    """No worker has served the release yet, so nobody knows which nodes it has. Clients read this."""
+
+    template = (
+        "No worker has served {release} yet, so its nodes are not known here: start one (comfypin worker --queue ... "
+        "--release {release}), and try again."
+    )
+    release: str

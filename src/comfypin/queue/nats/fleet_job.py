@@ -1,0 +1,176 @@
+"""One job as the bucket `comfypin_jobs` holds it, under its id, and how it changes. Pure.
+
+What is large stands elsewhere (`Body`): servers keep all records in sight. docs/architecture.md describes the layout.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from comfypin.jobs.interface import RETRYABLE_STATES, JobState
+from comfypin.queue.interface import JobRow
+from comfypin.queue.job_description import JobDescription, JobEnd
+from comfypin.queue.job_notes import ComfyNote, JobNotes
+from comfypin.queue.nats.names import Lane
+
+_VERSION = 1
+MOST_ATTEMPTS = 5
+SMALL_INPUT = 262_144
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Body:
+    """Where the text of an input or a result stands: under a key of the bucket of bodies, or at an address.
+
+    `size` is that of the text itself; `sealed` texts are encrypted with the fleet's key.
+    """
+
+    key: str
+    size: int
+    sealed: bool = False
+    address: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetJob:
+    """One job. `run` counts how often it was asked for, by /run and each /retry; `number` orders lists.
+
+    `owes_webhook` is set together with the end, until the webhook was told. `dead` says why a job was given up whose
+    workers died. `upload` is where a worker may put a result that is too large for the queue.
+    """
+
+    row: JobRow
+    lane: Lane
+    description: JobDescription
+    run: int = 0
+    retries: int = 0
+    number: int = 0
+    secret: bool = False
+    input: Body | None = None
+    result: Body | None = None
+    error: str | None = None
+    end: JobEnd | None = None
+    worker_id: str = ""
+    webhook_events: tuple[str, ...] | None = None
+    owes_webhook: bool = False
+    dead: str | None = None
+    upload: str | None = None
+    notes: JobNotes = field(default_factory=JobNotes)
+
+    @property
+    def has_ended(self) -> bool:
+        """Return whether the job has ended."""
+        return self.row.ended_at is not None
+
+    @property
+    def ticket(self) -> str:
+        """Return the subject of the ticket of this run."""
+        return self.lane.ticket_subject(self.row.id, self.run)
+
+    def dump(self) -> bytes:
+        """Return the record as it is stored."""
+        return json.dumps({"version": _VERSION, **asdict(self)}, separators=(",", ":")).encode()
+
+    @classmethod
+    def load(cls, data: bytes) -> "FleetJob":
+        """Read a record. Raises `ValueError`, `TypeError`, `KeyError` for what is none."""
+        found: dict[str, Any] = json.loads(data)
+        del found["version"]
+        notes = found.pop("notes")
+        events, end = found.pop("webhook_events"), found.pop("end")
+        return cls(
+            row=JobRow(**found.pop("row")),
+            lane=Lane(**found.pop("lane")),
+            description=JobDescription(**found.pop("description")),
+            input=_body(found.pop("input")),
+            result=_body(found.pop("result")),
+            end=None if end is None else JobEnd(**end),
+            webhook_events=None if events is None else tuple(events),
+            notes=JobNotes(
+                comfy=None if notes["comfy"] is None else ComfyNote(**notes["comfy"]),
+                assets=tuple(notes["assets"]),
+                key=notes["key"],
+            ),
+            **found,
+        )
+
+
+def _body(found: Mapping[str, Any] | None) -> Body | None:
+    return None if found is None else Body(**found)
+
+
+# -- Changes: each returns the record as it is to be, or None if the job does not allow it -----------------------------
+
+
+def started(job: FleetJob, *, run: int, at: float, worker_id: str) -> FleetJob | None:
+    """Return the job as one that this worker runs; also if another did, whose ticket was delivered again."""
+    if job.has_ended or job.run != run or job.row.attempts >= MOST_ATTEMPTS:
+        return None
+    row = replace(job.row, state="IN_PROGRESS", started_at=at, attempts=job.row.attempts + 1)
+    return replace(job, row=row, worker_id=worker_id)
+
+
+def given_back(job: FleetJob, *, run: int, worker_id: str) -> FleetJob | None:
+    """Return the job as one that waits, as if it had not begun: its worker was asked to stop."""
+    if job.has_ended or job.run != run or job.worker_id != worker_id or job.row.state != "IN_PROGRESS":
+        return None
+    row = replace(job.row, state="IN_QUEUE", started_at=None, attempts=max(0, job.row.attempts - 1))
+    return replace(job, row=row, worker_id="")
+
+
+def ended(
+    job: FleetJob,
+    state: JobState,
+    *,
+    at: float,
+    result: Body | None = None,
+    end: JobEnd | None = None,
+    dead: str | None = None,
+    run: int | None = None,
+) -> FleetJob | None:
+    """Return the job as one that has ended: once, whoever comes first. `run` is that of a worker's ticket.
+
+    The input goes if it holds a secret, or if it is large and the job cannot be retried.
+    """
+    if job.has_ended or run not in (None, job.run):
+        return None
+    is_kept = not job.secret and (state in RETRYABLE_STATES or job.input is None or job.input.size <= SMALL_INPUT)
+    return replace(
+        job,
+        row=replace(job.row, state=state, ended_at=at),
+        input=job.input if is_kept else None,
+        result=result,
+        end=end or JobEnd(),
+        error=None if end is None else end.error,
+        dead=dead,
+        upload=None,
+        owes_webhook=job.row.webhook is not None,
+    )
+
+
+def queued_again(job: FleetJob, *, at: float) -> FleetJob | None:
+    """Return the job as one that waits for another run, if it has ended."""
+    if not job.has_ended or job.row.state not in RETRYABLE_STATES or job.secret:
+        return None
+    row = replace(job.row, state="IN_QUEUE", created_at=at, started_at=None, ended_at=None, attempts=0)
+    return replace(
+        job,
+        row=row,
+        run=job.run + 1,
+        retries=job.retries + 1,
+        result=None,
+        error=None,
+        end=None,
+        worker_id="",
+        owes_webhook=False,
+        dead=None,
+    )
+
+
+def webhook_told(job: FleetJob, *, run: int) -> FleetJob | None:
+    """Return the job as one whose webhook was told. Its address may hold a token: it stays for a retry only."""
+    if not job.owes_webhook or job.run != run:
+        return None
+    is_kept = not job.secret and job.row.state in RETRYABLE_STATES
+    return replace(job, owes_webhook=False, row=job.row if is_kept else replace(job.row, webhook=None))

@@ -1,0 +1,268 @@
+"""Follows the records of all jobs: each server has them in sight, in memory and in a file, for lists, waits and events.
+
+The file is a copy that is thrown away at each start; what counts is in NATS. Records come in the order in which they
+were changed, each once or, after the connection was lost, perhaps again.
+"""
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from nats.errors import Error
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+
+from comfypin.queue.errors import JobsNotStored
+from comfypin.queue.interface import JobRow
+from comfypin.queue.job_changes import JobChange
+from comfypin.queue.job_description import end_described, job_described
+from comfypin.queue.job_events import JobEvents
+from comfypin.queue.job_notes import notes_kept
+from comfypin.queue.live_jobs import LiveJob, LiveJobs
+from comfypin.queue.nats.fleet_job import FleetJob
+from comfypin.queue.nats.job_states import Kept
+from comfypin.queue.nats.pulling import Puller, open_puller
+from comfypin.queue.run_estimates import RunEstimates
+from comfypin.queue.sqlite import JobStore
+from comfypin.queue.status_bodies import is_pending
+
+if TYPE_CHECKING:
+    from nats.aio.msg import Msg
+
+    from comfypin.queue.nats.fleet import Fleet
+
+log = logging.getLogger(__name__)
+
+_BATCH = 512
+_WAIT_S = 4.0
+_CONSUMER_KEPT_S = 60.0
+_TRY_AGAIN_S = 0.5
+_KNOWN_ENDS = 4000
+
+
+class Mirror:
+    """The jobs of a fleet as this server sees them."""
+
+    def __init__(
+        self,
+        fleet: "Fleet",
+        store: JobStore,
+        *,
+        events: JobEvents,
+        estimates: RunEstimates,
+        on_end: Callable[[FleetJob], None],
+    ) -> None:
+        self._fleet = fleet
+        self._store = store
+        self._events = events
+        self._estimates = estimates
+        self._on_end = on_end
+        self._stream_name = fleet.states.bucket.stream_name
+        self._newest = 0
+        # Of jobs that have not ended, and of the last that have: what was noted must not be undone by what is older.
+        self._revisions: OrderedDict[str, int] = OrderedDict()
+        self._waiting: set[str] = set()
+        self.jobs = LiveJobs()
+        self.is_loaded = False
+        self.trouble: str | None = None
+        """Why the jobs cannot be followed now, or None."""
+
+    @property
+    def waiting_count(self) -> int:
+        """Return how many jobs wait."""
+        return len(self._waiting)
+
+    async def load(self) -> None:
+        """Read all records. Raises what nats-py raises, `JobsNotStored`."""
+        await self._store.write_changes(JobChange("DELETE FROM jobs", ()))
+        info = await self._fleet.stream.stream_info(self._stream_name)
+        last = info.state.last_seq
+        async with open_puller(self._fleet.client) as puller:
+            consumer = await self._open_consumer()
+            while self._newest < last:
+                batch = await puller.take_batch(self._stream_name, consumer, most=_BATCH, wait_s=_WAIT_S)
+                if not batch:
+                    break  # the last of it was removed meanwhile
+                await self._apply(batch)
+        self.is_loaded = True
+
+    async def follow(self) -> None:
+        """Note what changes, for ever."""
+        while True:
+            try:
+                async with open_puller(self._fleet.client) as puller:
+                    await self._follow_consumer(puller)
+            except (Error, TimeoutError, OSError, JobsNotStored) as exc:
+                if self.trouble is None:
+                    log.warning("jobs are not followed", extra={"action": "mirror_lost", "reason": str(exc)})
+                self.trouble = "The queue does not answer."
+            await asyncio.sleep(_TRY_AGAIN_S)
+
+    async def note(self, kept: Kept) -> None:
+        """Note what this server has made of a job, at once."""
+        changes = self._take(kept.job, kept.revision)
+        with suppress(JobsNotStored):
+            await self._store.write_changes(*changes)
+
+    async def _follow_consumer(self, puller: Puller) -> None:
+        """Follow with one consumer, until it is gone: with its server, or since we were away for long."""
+        consumer = await self._open_consumer()
+        while True:
+            batch = await puller.take_batch(self._stream_name, consumer, most=_BATCH, wait_s=_WAIT_S)
+            if batch:
+                await self._apply(batch)
+            else:
+                # Silence is either a quiet queue, or a consumer that is no more.
+                await self._fleet.stream.consumer_info(self._stream_name, consumer)
+            self.trouble = None
+
+    async def _open_consumer(self) -> str:
+        config = ConsumerConfig(
+            deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
+            opt_start_seq=self._newest + 1,
+            ack_policy=AckPolicy.NONE,
+            inactive_threshold=_CONSUMER_KEPT_S,
+            mem_storage=True,
+            num_replicas=1,
+        )
+        return (await self._fleet.stream.add_consumer(self._stream_name, config)).name
+
+    async def _apply(self, batch: "list[Msg]") -> None:
+        changes: list[JobChange] = []
+        for message in batch:
+            revision = message.metadata.sequence.stream
+            job_id = message.subject.rpartition(".")[2]
+            if message.header and "KV-Operation" in message.header:
+                changes += self._forget(job_id)
+            else:
+                try:
+                    job = FleetJob.load(message.data)
+                except (ValueError, TypeError, KeyError) as exc:
+                    facts = {"action": "record_unreadable", "job_id": job_id, "reason": str(exc)[:200]}
+                    log.error("a job of another version", extra=facts)
+                    continue
+                changes += self._take(job if job.number else replace(job, number=revision), revision)
+            self._newest = max(self._newest, revision)
+        if changes:
+            await self._store.write_changes(*changes)
+
+    def _take(self, job: FleetJob, revision: int) -> list[JobChange]:
+        job_id = job.row.id
+        if revision <= self._revisions.get(job_id, 0):
+            return []
+        self._revisions[job_id] = revision
+        self._revisions.move_to_end(job_id)
+        self._count(job)
+        self._take_live(job)
+        return _copied(job)
+
+    def _count(self, job: FleetJob) -> None:
+        if job.row.state == "IN_QUEUE":
+            self._waiting.add(job.row.id)
+        else:
+            self._waiting.discard(job.row.id)
+
+    def _take_live(self, job: FleetJob) -> None:
+        job_id, row = job.row.id, job.row
+        live = self.jobs.find_recent(job_id)
+        before = None if live is None else live.row.state
+        if not job.has_ended:
+            if live is None or not is_pending(live.row.state):
+                live = LiveJob(row, description=job.description)
+                self.jobs.forget_ended(job_id)
+                self.jobs.add_pending(live)
+            self._change_live(live, row)
+            self._tell(before, job)
+            return
+        if live is None:
+            if not self.is_loaded:
+                self._note_run(job)
+                return
+            live = LiveJob(row, description=job.description)
+        live.end = job.end
+        live.row = row
+        self.jobs.move_to_ended(live)
+        live.wake_followers()
+        self._note_run(job)
+        self._forget_old_ends()
+        self._tell(before, job)
+
+    def _change_live(self, live: LiveJob, row: JobRow) -> None:
+        if live.row != row:
+            live.row = row
+            live.wake_followers()
+
+    def _tell(self, before: str | None, job: FleetJob) -> None:
+        """Tell followers what has become of a job."""
+        if not self.is_loaded:
+            return
+        state, job_id = job.row.state, job.row.id
+        if job.has_ended:
+            if before is None or is_pending(before):  # type: ignore[arg-type]  # a state, though mypy has lost sight of it
+                self._on_end(job)
+                self._events.publish("ended", job_id, {"state": state})
+        elif before is None:
+            self._events.publish("accepted", job_id)
+            if state == "IN_PROGRESS":
+                self._events.publish("started", job_id)
+        elif state != before:
+            self._events.publish("started" if state == "IN_PROGRESS" else "retried", job_id)
+
+    def _note_run(self, job: FleetJob) -> None:
+        row = job.row
+        if row.state == "COMPLETED" and row.started_at is not None and row.ended_at is not None:
+            self._estimates.note_run(job.description.shape, max(0.0, row.ended_at - row.started_at))
+
+    def _forget(self, job_id: str) -> list[JobChange]:
+        self._revisions.pop(job_id, None)
+        self._waiting.discard(job_id)
+        live = self.jobs.find_pending(job_id)
+        if live is not None:
+            self.jobs.drop_pending(live)
+            live.wake_followers()
+        self.jobs.forget_ended(job_id)
+        if self.is_loaded:
+            self._events.publish("removed", job_id)
+        return [JobChange("DELETE FROM jobs WHERE id = ?", (job_id,))]
+
+    def _forget_old_ends(self) -> None:
+        while len(self._revisions) > _KNOWN_ENDS + self.jobs.pending_count:
+            oldest = next(iter(self._revisions))
+            if self.jobs.find_pending(oldest) is not None:
+                self._revisions.move_to_end(oldest)
+            else:
+                del self._revisions[oldest]
+
+
+def _copied(job: FleetJob) -> list[JobChange]:
+    """Return the changes that copy a record into the file."""
+    row = job.row
+    size = sum(body.size for body in (job.input, job.result) if body is not None)
+    columns = (
+        *(
+            job.number,
+            row.id,
+            row.state,
+            "{}",
+            None if job.secret else row.webhook,
+            job.owes_webhook,
+            row.timeout_s,
+            row.ttl_s,
+        ),
+        *(row.attempts, job.retries, job.secret, row.created_at, row.started_at, row.ended_at, job.error, size),
+    )
+    copied = JobChange(
+        "INSERT INTO jobs (number, id, state, input, webhook, webhook_owed, timeout_s, ttl_s, attempts, retries, "
+        "secret, created_at, started_at, ended_at, error, size) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+        "ON CONFLICT (id) DO UPDATE SET state = excluded.state, webhook = excluded.webhook, "
+        "webhook_owed = excluded.webhook_owed, attempts = excluded.attempts, retries = excluded.retries, "
+        "created_at = excluded.created_at, "
+        "started_at = excluded.started_at, ended_at = excluded.ended_at, error = excluded.error, size = excluded.size",
+        columns,
+    )
+    changes = [copied, job_described(row.id, job.description), *notes_kept(row.id, job.notes, row.created_at)]
+    return changes if job.end is None else [*changes, end_described(row.id, job.end)]

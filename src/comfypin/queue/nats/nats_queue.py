@@ -1,0 +1,364 @@
+"""The queue of a fleet, as a server of it sees it: jobs are kept in NATS, and run by workers elsewhere.
+
+Servers hold nothing that another one could not take over: any of them may be asked about any job.
+"""
+
+import asyncio
+import contextlib
+import json
+import time
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from nats.errors import Error
+
+from comfypin.jobs.interface import RETRYABLE_STATES, Handle, JobState
+from comfypin.jobs.metrics import Metrics
+from comfypin.jobs.secret_fields import holds_secret, is_secret_address
+from comfypin.queue.errors import JobUnknown, QueueFull, RetryRefused
+from comfypin.queue.interface import ApiName, JobCounts, JobProgress, JobRecord, JobRow
+from comfypin.queue.job_description import describe_job
+from comfypin.queue.job_events import JobEvents
+from comfypin.queue.job_listing import JobFilter, ListedJob
+from comfypin.queue.job_notes import JobNotes
+from comfypin.queue.job_runner import QueueLimits
+from comfypin.queue.live_jobs import LiveJob
+from comfypin.queue.nats import fleet_job
+from comfypin.queue.nats.failures import as_storage_failure
+from comfypin.queue.nats.fleet_job import FleetJob
+from comfypin.queue.nats.job_states import Kept
+from comfypin.queue.nats.mirror import Mirror
+from comfypin.queue.nats.names import Lane, cancel_subject
+from comfypin.queue.nats.progress import ProgressReader
+from comfypin.queue.nats.tickets import withdraw_quietly
+from comfypin.queue.run_estimates import RunEstimates
+from comfypin.queue.sqlite import JobStore
+from comfypin.queue.status_bodies import is_pending, status_body
+from comfypin.queue.webhook import Webhooks
+from comfypin.queue.webhook_events import WebhookEvents
+from comfypin.queue.webhook_records import EventName
+
+if TYPE_CHECKING:
+    from comfypin.queue.nats.fleet import Fleet
+    from comfypin.queue.steady_clock import Clock
+
+_RETRY_AFTER_S = 5
+_CANCELS_AT_ONCE = 64
+_LOOK_AGAIN_S = 0.05
+_LARGEST_NOTE = 65_536
+
+
+class NatsJobQueue:
+    """Implements `ServedQueue` on NATS. `release` is the digest of the server's release, `release_name` its name."""
+
+    runs_here = False
+
+    def __init__(
+        self,
+        fleet: "Fleet",
+        store: JobStore,
+        limits: QueueLimits,
+        *,
+        release: str,
+        release_name: str | None,
+        clock: "Clock",
+        webhooks: Webhooks,
+        events: JobEvents | None = None,
+    ) -> None:
+        self._fleet = fleet
+        self._store = store
+        self._limits = limits
+        self._release = release
+        self._release_name = release_name
+        self._clock = clock
+        self._estimates = RunEstimates()
+        self._accepting = 0
+        self.events = events or JobEvents()
+        self.metrics = Metrics()
+        self.webhooks = WebhookEvents(store, webhooks, self.metrics, clock=clock, events=self.events)
+        self._mirror = Mirror(fleet, store, events=self.events, estimates=self._estimates, on_end=self._note_end)
+        self._progress = ProgressReader(fleet.client, self._mirror.jobs, self.events)
+        self._stopped = asyncio.Event()
+
+    # -- JobQueue -------------------------------------------------------------------------------------------------
+
+    async def accept_job(
+        self,
+        job_input: object,
+        *,
+        webhook: str | None,
+        timeout_s: float | None,
+        ttl_s: float | None,
+        api: ApiName = "runpod",
+        job_id: str | None = None,
+        webhook_events: Sequence[EventName] | None = None,
+        notes: JobNotes | None = None,
+    ) -> str:
+        """Take a job and return its id: its record, its input and its ticket are on the disks of the queue then."""
+        self._require_room()
+        row = JobRow(
+            id=job_id or str(uuid.uuid4()),
+            state="IN_QUEUE",
+            webhook=webhook,
+            timeout_s=timeout_s,
+            ttl_s=ttl_s,
+            created_at=self._clock(),
+        )
+        self._accepting += 1
+        try:
+            make = partial(self._make_job, row, job_input, api, notes or JobNotes())
+            job, text = await asyncio.to_thread(make)
+            job = replace(job, webhook_events=None if webhook_events is None else tuple(webhook_events))
+            with as_storage_failure():
+                await self._keep_job(job, text)
+        finally:
+            self._accepting -= 1
+        return row.id
+
+    def _make_job(self, row: JobRow, job_input: object, api: ApiName, notes: JobNotes) -> tuple[FleetJob, str]:
+        """Return the record of a job, and its input as text. Slow for a large input: walks and dumps all of it."""
+        is_secret = holds_secret(job_input) or is_secret_address(row.webhook or "")
+        if is_secret and row.webhook is not None:
+            row = replace(row, webhook=self._fleet.seal.close_text(row.webhook))
+        if notes.comfy is not None and len(notes.comfy.workflow or "") > _LARGEST_NOTE:
+            notes = replace(notes, comfy=replace(notes.comfy, workflow=None))  # the input has it, too
+        job = FleetJob(
+            row=row,
+            lane=Lane(release=self._release),
+            description=describe_job(job_input, api=api, release=self._release_name),
+            secret=is_secret,
+            notes=notes,
+        )
+        return job, json.dumps(job_input)
+
+    async def _keep_job(self, job: FleetJob, text: str) -> None:
+        body = await self._fleet.bodies.put(job.row.id, text, secret=job.secret)
+        job = replace(job, input=body)
+        revision = await self._fleet.states.create(job)
+        job = replace(job, number=revision)
+        try:
+            await self._fleet.tickets.issue(job)
+        except (Error, TimeoutError):
+            # Refused for good, or unclear to the end: the client is told that it was not taken, so it must not run.
+            with contextlib.suppress(Error, TimeoutError):
+                await withdraw_quietly(self._fleet.tickets, job)
+                await self._fleet.states.bucket.remove(job.row.id)
+                await self._fleet.bodies.remove(body)
+            raise
+        await self._mirror.note(Kept(job=job, revision=revision))
+
+    async def read_record(self, job_id: str, *, wait_s: float = 0.0) -> JobRecord:
+        """Return the job once it has ended, or as it is after `wait_s` seconds. Raises `JobUnknown`."""
+        if wait_s > 0:
+            await self._wait_for_end(job_id, wait_s)
+        live = self._mirror.jobs.find_pending(job_id)
+        if live is not None:
+            progress = json.dumps(live.progress) if live.progress else None
+            return JobRecord(row=live.row, output=progress)
+        with as_storage_failure():
+            kept = await self._fleet.states.read(job_id)
+            if kept is None:
+                raise JobUnknown(job_id=job_id)
+            job = kept.job
+            output = None if job.result is None else await self._fleet.bodies.get(job.result)
+        return JobRecord(row=job.row, output=output, error=job.error, worker_id=job.worker_id)
+
+    async def _wait_for_end(self, job_id: str, wait_s: float) -> None:
+        deadline_s = time.monotonic() + wait_s
+        while (left_s := deadline_s - time.monotonic()) > 0:
+            live = self._mirror.jobs.find_pending(job_id)
+            if live is None:
+                # Another server took it a moment ago, or it has ended.
+                with as_storage_failure():
+                    kept = await self._fleet.states.read(job_id)
+                if kept is None or kept.job.has_ended:
+                    return
+                await asyncio.sleep(min(left_s, _LOOK_AGAIN_S))
+                continue
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(live.changed.wait(), left_s)
+
+    async def cancel_job(self, job_id: str) -> JobState:
+        """Stop a job and return its state then. Raises `JobUnknown`, `JobsNotStored`."""
+        end = partial(fleet_job.ended, state="CANCELLED", at=self._clock())
+        with as_storage_failure():
+            kept = await self._fleet.states.change(job_id, end)
+            if kept is None:
+                raise JobUnknown(job_id=job_id)
+            if kept.changed:
+                await withdraw_quietly(self._fleet.tickets, kept.job)
+                await self._fleet.client.publish(cancel_subject(job_id))
+                await self._mirror.note(kept)
+        return kept.job.row.state
+
+    async def cancel_waiting(self) -> int:
+        """Cancel all jobs that wait; return how many those were. Raises `JobsNotStored`."""
+        waiting = [live.row.id for live in self._mirror.jobs.list_pending() if live.row.state == "IN_QUEUE"]
+        limit = asyncio.Semaphore(_CANCELS_AT_ONCE)
+
+        async def cancel(job_id: str) -> bool:
+            async with limit:
+                kept = await self._fleet.states.change(job_id, partial(_cancelled_if_waiting, at=self._clock()))
+                if kept is None or not kept.changed:
+                    return False
+                await withdraw_quietly(self._fleet.tickets, kept.job)
+                await self._mirror.note(kept)
+                return True
+
+        with as_storage_failure():
+            return sum(await asyncio.gather(*map(cancel, waiting)))
+
+    async def retry_job(self, job_id: str) -> None:
+        """Run an ended job again. Raises `JobUnknown`, `RetryRefused`, `QueueFull`, `JobsNotStored`."""
+        with as_storage_failure():
+            kept = await self._fleet.states.read(job_id)
+            if kept is None:
+                raise JobUnknown(job_id=job_id)
+            _require_retryable(kept.job)
+            self._require_room()
+            old_result = kept.job.result
+            kept = await self._fleet.states.change(job_id, partial(fleet_job.queued_again, at=self._clock()))
+            if kept is None:
+                raise JobUnknown(job_id=job_id)
+            if not kept.changed:
+                _require_retryable(kept.job)
+                raise RetryRefused(job_id=job_id, reason="it waits already")
+            await self._mirror.note(kept)
+            await self._fleet.tickets.issue(kept.job)
+            await self._fleet.bodies.remove(old_result)
+
+    # -- What lists, pages and other APIs ask beside ------------------------------------------------------------------
+
+    def find_live(self, job_id: str) -> LiveJob | None:
+        """Return the job if it has not ended, or ended a short while ago."""
+        return self._mirror.jobs.find_recent(job_id)
+
+    def waiting_place(self, job_id: str) -> int | None:
+        """Return a waiting job's place in the queue, from 1; None if it does not wait."""
+        return self._mirror.jobs.waiting_place(job_id)
+
+    async def read_input(self, job_id: str) -> object:
+        """Return what a job asked for, as far as it is kept."""
+        with as_storage_failure():
+            kept = await self._fleet.states.read(job_id)
+            if kept is None:
+                return None
+            text = None if kept.job.input is None else await self._fleet.bodies.get(kept.job.input)
+        return {} if text is None else await asyncio.to_thread(json.loads, text)
+
+    async def read_status(self, job_id: str) -> bytes | None:
+        """Return the body that tells a webhook of a job's end, or None if the job is not kept or runs again."""
+        try:
+            record = await self.read_record(job_id)
+        except JobUnknown:
+            return None
+        return None if is_pending(record.row.state) else status_body(record)
+
+    def list_pending(self) -> list[LiveJob]:
+        """Return the jobs that have not ended, oldest first."""
+        return self._mirror.jobs.list_pending()
+
+    def ends_in_s(self) -> dict[str, float | None]:
+        """Return the seconds until the expected end of each job that has not ended, if its history tells."""
+        pending = self._mirror.jobs.list_pending()
+        return self._estimates.ends_in_s(pending, at_once=max(1, self.running_count), now=self._clock())
+
+    async def list_jobs(self, job_filter: JobFilter) -> list[ListedJob]:
+        """Return the jobs that a filter lets through, newest first. Raises `JobsNotStored`."""
+        return await self._store.list_jobs(job_filter)
+
+    async def had_secrets(self, job_id: str) -> bool:
+        """Return whether a job came with secrets."""
+        return await self._store.had_secrets(job_id)
+
+    # -- ProgressFeed ---------------------------------------------------------------------------------------------
+
+    async def follow_progress(self, job_id: str, *, silence_s: float) -> AsyncIterator[JobProgress | None]:
+        """Yield the newest progress whenever it changes, until the job ends; None after `silence_s` without news."""
+        async for progress in self._mirror.jobs.follow_progress(job_id, silence_s=silence_s):
+            yield progress
+
+    def take_progress(self, job_id: str, *, poller: str, after: int | None) -> tuple[list[JobProgress], int]:
+        """Return a job's progress, oldest first, and how often this server has heard of any."""
+        return self._mirror.jobs.take_progress(job_id, poller=poller, after=after)
+
+    # -- QueueHealth ----------------------------------------------------------------------------------------------
+
+    @property
+    def trouble(self) -> str | None:
+        """Return why no jobs can be taken now, as a sentence, or None."""
+        if self._store.trouble is not None:
+            return self._store.trouble.message
+        if not self._fleet.client.is_connected:
+            return "The queue cannot be reached."
+        return self._mirror.trouble
+
+    @property
+    def waiting_count(self) -> int:
+        """Return how many jobs wait."""
+        return self._mirror.waiting_count
+
+    @property
+    def running_count(self) -> int:
+        """Return how many jobs run."""
+        return self._mirror.jobs.pending_count - self._mirror.waiting_count
+
+    async def count_jobs(self) -> JobCounts:
+        """Count the jobs that are kept. Raises `JobsNotStored`."""
+        by_state = await self._store.count_by_state()
+        return JobCounts(
+            waiting=self.waiting_count,
+            running=self.running_count,
+            completed=by_state["COMPLETED"],
+            failed=by_state["FAILED"] + by_state["TIMED_OUT"],
+            retried=await self._store.count_retries(),
+        )
+
+    @property
+    def previews(self) -> ProgressReader:
+        """Return where previews of jobs that run here would go: none do."""
+        return self._progress
+
+    # -- running --------------------------------------------------------------------------------------------------
+
+    async def recover_jobs(self) -> None:
+        """Read all jobs of the fleet."""
+        with as_storage_failure():
+            await self._mirror.load()
+
+    async def run_jobs(self, handle: Handle) -> None:
+        """Follow the jobs, which others run, until cancelled or until `stop_jobs`."""
+        async with asyncio.TaskGroup() as group:
+            following = group.create_task(self._mirror.follow())
+            listening = group.create_task(self._progress.listen())
+            await self._stopped.wait()
+            for task in (following, listening):
+                task.cancel()
+
+    async def stop_jobs(self, grace_s: float) -> None:
+        """Stop following: nothing runs here. Clients that wait get what is known."""
+        self._stopped.set()
+
+    def _note_end(self, job: FleetJob) -> None:
+        self.metrics.count_end(job.row.state, None)
+
+    def _require_room(self) -> None:
+        waiting = self.waiting_count + self._accepting
+        if waiting >= self._limits.max_waiting:
+            self.metrics.refused.inc()
+            raise QueueFull(waiting=waiting, retry_after_s=_RETRY_AFTER_S)
+
+
+def _cancelled_if_waiting(job: FleetJob, *, at: float) -> FleetJob | None:
+    return fleet_job.ended(job, "CANCELLED", at=at) if job.row.state == "IN_QUEUE" else None
+
+
+def _require_retryable(job: FleetJob) -> None:
+    if job.row.state not in RETRYABLE_STATES:
+        reason = f"it is {job.row.state}; only FAILED and TIMED_OUT jobs are"
+        raise RetryRefused(job_id=job.row.id, reason=reason)
+    if job.secret:
+        raise RetryRefused(job_id=job.row.id, reason="it came with secrets, which are not kept; send it anew")

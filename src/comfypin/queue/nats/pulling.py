@@ -1,0 +1,80 @@
+"""Takes messages from consumers of JetStream: one at once if there is one, or what comes, a batch at a time.
+
+nats-py's `fetch` leaves requests behind at the server, which catch messages that nobody reads for half a minute. Here
+all requests of a reader answer into one inbox, so what comes late is simply read next.
+"""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from nats.errors import TimeoutError as NatsTimeout
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
+    from nats.aio.msg import Msg
+    from nats.aio.subscription import Subscription
+
+_ANSWER_WITHIN_S = 2.0
+
+
+class Puller:
+    """One reader's inbox."""
+
+    def __init__(self, client: "Client", inbox: str, subscription: "Subscription") -> None:
+        self._client = client
+        self._inbox = inbox
+        self._subscription = subscription
+
+    async def take_one(self, stream: str, consumer: str) -> "Msg | None":
+        """Return a message if one waits; it may be one that was asked for before. Raises `TimeoutError`."""
+        await self._ask(stream, consumer, {"batch": 1, "no_wait": True})
+        message = await self._subscription.next_msg(timeout=_ANSWER_WITHIN_S)
+        return None if is_status(message) else message
+
+    async def take_batch(self, stream: str, consumer: str, *, most: int, wait_s: float) -> "list[Msg]":
+        """Return what waits, or what comes first within `wait_s`; an empty list if nothing does.
+
+        Raises `NatsTimeout` if not even the server's word for that comes.
+        """
+        await self._ask(stream, consumer, {"batch": most, "expires": int(wait_s * 1e9)})
+        taken = [await self._subscription.next_msg(timeout=wait_s + _ANSWER_WITHIN_S)]
+        if is_status(taken[0]):
+            return []
+        # What lies in the inbox already; the rest of the batch is read by the next call.
+        while self._subscription.pending_msgs and len(taken) < most:
+            taken.append(await self._subscription.next_msg(timeout=_ANSWER_WITHIN_S))
+        return [message for message in taken if not is_status(message)]
+
+    async def rest(self) -> "list[Msg]":
+        """Return what has come and was not read."""
+        left: list[Msg] = []
+        while self._subscription.pending_msgs:
+            try:
+                message = await self._subscription.next_msg(timeout=0.1)
+            except NatsTimeout:
+                break
+            if not is_status(message):
+                left.append(message)
+        return left
+
+    async def _ask(self, stream: str, consumer: str, request: dict[str, object]) -> None:
+        subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
+        await self._client.publish(subject, json.dumps(request).encode(), reply=self._inbox)
+
+
+def is_status(message: "Msg") -> bool:
+    """Return whether a message is a server's word on a request: nothing there, expired, no such consumer."""
+    return bool(message.header and "Status" in message.header)
+
+
+@asynccontextmanager
+async def open_puller(client: "Client") -> AsyncIterator[Puller]:
+    """Yield a reader."""
+    inbox = client.new_inbox()
+    subscription = await client.subscribe(inbox)
+    try:
+        yield Puller(client, inbox, subscription)
+    finally:
+        await subscription.unsubscribe()

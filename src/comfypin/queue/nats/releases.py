@@ -1,0 +1,91 @@
+"""The releases of a fleet: the first worker of each tells which nodes it has, so that servers need no engine."""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+
+import zstandard
+from nats.errors import Error
+
+from comfypin.engine.interface import Catalogue, EngineEvent, Prompt, PromptOutputs
+from comfypin.queue.nats.bodies import LARGEST_BYTES
+from comfypin.queue.nats.buckets import Bucket
+from comfypin.queue.nats.errors import CatalogueUnknown
+
+log = logging.getLogger(__name__)
+
+_LARGEST_CATALOGUE = 256 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseRecord:
+    """A release that a worker has served: its name, the digest of its lock, and the nodes of its engine."""
+
+    name: str
+    digest: str
+    catalogue: Catalogue
+
+    def dump(self) -> bytes:
+        """Return the record as it is stored. Slow: a catalogue has megabytes."""
+        document = {"name": self.name, "digest": self.digest, "catalogue": dict(self.catalogue)}
+        return zstandard.compress(json.dumps(document).encode(), 10)
+
+    @classmethod
+    def load(cls, data: bytes) -> "ReleaseRecord":
+        """Read a record. Slow, too."""
+        return cls(**json.loads(zstandard.decompress(data, max_output_size=_LARGEST_CATALOGUE)))
+
+
+async def tell_release(bucket: Bucket, release: str, record: ReleaseRecord) -> None:
+    """Write down a release that this worker serves. A worker is none the worse if that does not work."""
+    data = await asyncio.to_thread(record.dump)
+    if len(data) > LARGEST_BYTES * 2 - 100_000:
+        facts = {"action": "catalogue_too_large", "release": record.name, "bytes": len(data)}
+        log.warning("servers will not know the nodes of the release", extra=facts)
+        return
+    try:
+        found = await bucket.get(release)
+        if found is None or found.data != data:
+            await bucket.put(release, data)
+    except (Error, TimeoutError) as exc:
+        log.warning("release not told", extra={"action": "release_not_told", "reason": str(exc)})
+
+
+class FleetEngine:
+    """Implements `Engine` for a server of a fleet, which runs nothing: it knows the nodes of a release."""
+
+    def __init__(self, bucket: Bucket, release: str, name: str) -> None:
+        self._bucket = bucket
+        self._release = release
+        self._name = name
+        self._catalogue: Catalogue | None = None
+
+    async def catalogue(self) -> Catalogue:
+        """Return the node classes of the release's workers. Raises `CatalogueUnknown` before the first of them."""
+        if self._catalogue is None:
+            try:
+                found = await self._bucket.get(self._release)
+            except (Error, TimeoutError) as exc:
+                raise CatalogueUnknown(release=self._name) from exc
+            if found is None:
+                raise CatalogueUnknown(release=self._name)
+            self._catalogue = (await asyncio.to_thread(ReleaseRecord.load, found.data)).catalogue
+        return self._catalogue
+
+    async def submit(self, prompt: Prompt) -> None:
+        """Refuse: jobs run on workers."""
+        raise CatalogueUnknown(release=self._name)
+
+    async def events(self, prompt_id: str) -> AsyncGenerator[EngineEvent, None]:
+        """Refuse: jobs run on workers."""
+        raise CatalogueUnknown(release=self._name)
+        yield
+
+    async def outputs(self, prompt_id: str) -> PromptOutputs:
+        """Refuse: jobs run on workers."""
+        raise CatalogueUnknown(release=self._name)
+
+    async def cancel(self, prompt_id: str) -> None:
+        """Do nothing: no prompt runs here."""

@@ -1,0 +1,307 @@
+"""A worker of a fleet: takes tickets, its warm release's first and urgent ones before others, and runs their jobs."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nats.errors import Error
+
+from comfypin.errors import ComfypinError
+from comfypin.jobs.interface import Handle
+from comfypin.queue.nats import names
+from comfypin.queue.nats.backlogs import read_backlog
+from comfypin.queue.nats.layout import HEARTBEAT_S
+from comfypin.queue.nats.names import ANY_CLASS, lanes_of_worker, wake_subject
+from comfypin.queue.nats.progress import ProgressTeller
+from comfypin.queue.nats.pulling import Puller, open_puller
+from comfypin.queue.nats.ticket_run import RunEnd, TicketRunner
+from comfypin.queue.nats.warm_first import choose_release
+from comfypin.queue.nats.worker_records import WorkerRecord
+
+if TYPE_CHECKING:
+    from nats.aio.msg import Msg
+
+    from comfypin.queue.nats.fleet import Fleet
+    from comfypin.queue.steady_clock import Clock
+
+log = logging.getLogger(__name__)
+
+_LOOK_EVERY_S = 5.0
+"""How often an idle worker looks for tickets that nobody woke it for: those of workers that died."""
+_OTHERS_EVERY_S = 2.0
+_TRY_AGAIN_S = 1.0
+
+OpenRelease = Callable[[str], AbstractAsyncContextManager[Handle]]
+"""Opens the engine of a release, by its digest, and yields what runs its jobs."""
+
+
+class WorkerWornOut(ComfypinError):
+    """The engine died several times in a row: whoever started the worker should start another one."""
+
+    def __init__(self) -> None:
+        super().__init__("The engine died several times in a row; the worker has handed its job back and ends.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerOptions:
+    """What a worker is: its own release and others that it may swap to (digest: name), its class, and its limits."""
+
+    own: str
+    releases: Mapping[str, str]
+    gpu_class: str = ANY_CLASS
+    gpu: str | None = None
+    concurrency: int = 1
+    grace_s: float = 20.0
+    idle_exit_s: float | None = None
+
+
+class FleetWorker:
+    """Serves a fleet until it is stopped, has idled for long, or its engine is worn out."""
+
+    def __init__(
+        self,
+        fleet: "Fleet",
+        options: WorkerOptions,
+        open_release: OpenRelease,
+        *,
+        worker_id: str,
+        clock: "Clock",
+        teller: ProgressTeller,
+    ) -> None:
+        self._fleet = fleet
+        self._options = options
+        self._open_release = open_release
+        self._worker_id = worker_id
+        self._clock = clock
+        self._teller = teller
+        self._started_at = clock()
+        self._stopping = asyncio.Event()
+        self._woken = asyncio.Event()
+        self._swapped = asyncio.Event()
+        self._running: dict[asyncio.Task[RunEnd], str] = {}
+        self._warm: str | None = None
+        self._handle: Handle | None = None
+        self._swap_s = 0.0
+        self._looked_at_s = float("-inf")
+        self._is_worn_out = False
+        self._runner = TicketRunner(
+            fleet=fleet,
+            teller=teller,
+            worker_id=worker_id,
+            clock=clock,
+            is_stopping=self._stopping.is_set,
+        )
+
+    def stop(self) -> None:
+        """Take no more tickets; give the jobs that run the grace, and hand back what is not done then."""
+        self._stopping.set()
+        self._woken.set()
+
+    async def serve(self) -> None:
+        """Work. Raises `WorkerWornOut`, and what the engine raises if it does not start."""
+        for release in self._options.releases:
+            for lane in lanes_of_worker(release, self._options.gpu_class):
+                await self._fleet.tickets.open_lane(lane)
+        await self._teller.listen()
+        async with (
+            AsyncExitStack() as engines,
+            self._known(),
+            self._listening(),
+            open_puller(self._fleet.client) as puller,
+        ):
+            await self._make_warm(self._options.own, engines)
+            log.info("worker ready", extra={"action": "worker_ready", "worker": self._worker_id})
+            try:
+                await self._take_tickets(puller, engines)
+            finally:
+                await self._finish_jobs()
+                for ticket in await puller.rest():
+                    await ticket.nak()
+        if self._is_worn_out:
+            raise WorkerWornOut
+
+    # -- taking -------------------------------------------------------------------------------------------------------
+
+    async def _take_tickets(self, puller: Puller, engines: AsyncExitStack) -> None:
+        idle_since_s = time.monotonic()
+        while not self._stopping.is_set():
+            if len(self._running) >= self._options.concurrency:
+                await self._wait_for_a_place()
+                idle_since_s = time.monotonic()
+                continue
+            self._woken.clear()
+            ticket = await self._take_ticket(puller)
+            if ticket is not None:
+                await self._begin(ticket, engines)
+                idle_since_s = time.monotonic()
+                continue
+            if self._running:
+                idle_since_s = time.monotonic()
+            idle_s = time.monotonic() - idle_since_s
+            if self._options.idle_exit_s is not None and idle_s >= self._options.idle_exit_s:
+                log.info("idle", extra={"action": "worker_idle", "seconds": round(idle_s, 1)})
+                return
+            await self._wait_to_be_woken(idle_s)
+
+    async def _wait_to_be_woken(self, idle_s: float) -> None:
+        wait_s = _LOOK_EVERY_S
+        if self._options.idle_exit_s is not None:
+            wait_s = min(wait_s, max(0.01, self._options.idle_exit_s - idle_s))
+        if len(self._options.releases) > 1:
+            wait_s = min(wait_s, _OTHERS_EVERY_S)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._woken.wait(), wait_s)
+
+    async def _take_ticket(self, puller: Puller) -> "Msg | None":
+        try:
+            release = await self._choose_release()
+            for lane in lanes_of_worker(release, self._options.gpu_class):
+                ticket = await puller.take_one(names.JOBS_STREAM, lane.consumer)
+                if ticket is not None:
+                    return ticket
+        except (Error, TimeoutError, OSError) as exc:
+            log.warning("no tickets", extra={"action": "queue_waited_for", "reason": str(exc)})
+            await asyncio.sleep(_TRY_AGAIN_S)
+        return None
+
+    async def _choose_release(self) -> str:
+        warm = self._warm or self._options.own
+        now_s = time.monotonic()
+        if len(self._options.releases) == 1 or now_s - self._looked_at_s < _OTHERS_EVERY_S:
+            return warm
+        self._looked_at_s = now_s
+        now = self._clock()
+        backlogs = {
+            release: await read_backlog(self._fleet.stream, release, self._options.gpu_class, now=now)
+            for release in self._options.releases
+        }
+        return choose_release(
+            backlogs[warm], [one for one in backlogs.values() if one.release != warm], swap_s=self._swap_s
+        )
+
+    # -- running ------------------------------------------------------------------------------------------------------
+
+    async def _begin(self, ticket: "Msg", engines: AsyncExitStack) -> None:
+        release = names.release_of_ticket(ticket.subject)
+        job_id, _ = names.job_of_ticket(ticket.subject)
+        before = list(self._running)
+        if release != self._warm:
+            self._swapped.clear()
+
+        async def open_handle() -> Handle:
+            if release != self._warm and before:
+                await asyncio.wait(before)  # they are in the engine that is to go
+            return await self._make_warm(release, engines)
+
+        task = asyncio.create_task(self._runner.run(ticket, open_handle))
+        self._running[task] = job_id
+        if release != self._warm:
+            # No ticket is taken during a swap: nobody knows how long it will last.
+            swapped = asyncio.create_task(self._swapped.wait())
+            await asyncio.wait([task, swapped], return_when=asyncio.FIRST_COMPLETED)
+            swapped.cancel()
+
+    async def _make_warm(self, release: str, engines: AsyncExitStack) -> Handle:
+        if self._warm == release and self._handle is not None:
+            return self._handle
+        began_s = time.monotonic()
+        self._warm, self._handle = None, None
+        self._swapped.clear()
+        await engines.aclose()
+        self._handle = await engines.enter_async_context(self._open_release(release))
+        self._warm = release
+        self._swapped.set()
+        self._swap_s = time.monotonic() - began_s
+        name = self._options.releases[release]
+        facts = {"action": "release_warm", "release": name, "seconds": round(self._swap_s, 2)}
+        log.info("release warm", extra=facts)
+        return self._handle
+
+    async def _wait_for_a_place(self) -> None:
+        stopping = asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait([*self._running, stopping], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
+        self._reap()
+
+    def _reap(self) -> None:
+        for task in [task for task in self._running if task.done()]:
+            del self._running[task]
+            if task.result() == "worn out":
+                self._is_worn_out = True
+                self.stop()
+
+    async def _finish_jobs(self) -> None:
+        """Give what runs the grace; what is not done then goes back to the queue."""
+        if self._running:
+            await asyncio.wait(list(self._running), timeout=self._options.grace_s)
+        self._stopping.set()
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+        self._reap()
+
+    # -- being known --------------------------------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def _listening(self) -> AsyncIterator[None]:
+        """Be woken while the block runs by new tickets: one worker of those that could take one is."""
+
+        async def wake(_message: object) -> None:
+            self._woken.set()
+
+        subscriptions = [
+            await self._fleet.client.subscribe(wake_subject(gpu_class, release), cb=wake)
+            for release in self._options.releases
+            for gpu_class in {ANY_CLASS, self._options.gpu_class}
+        ]
+        try:
+            yield
+        finally:
+            for subscription in subscriptions:
+                with contextlib.suppress(Error):
+                    await subscription.unsubscribe()
+
+    @contextlib.asynccontextmanager
+    async def _known(self) -> AsyncIterator[None]:
+        """Keep the worker's record while the block runs."""
+        telling = asyncio.create_task(self._tell_forever())
+        try:
+            yield
+        finally:
+            telling.cancel()
+            await asyncio.gather(telling, return_exceptions=True)
+            with contextlib.suppress(Error, TimeoutError):
+                await self._fleet.workers.drop([self._worker_id])
+
+    async def _tell_forever(self) -> None:
+        told: bytes = b""
+        told_at_s = float("-inf")
+        while True:
+            record = self._record()
+            if record != told or time.monotonic() - told_at_s > HEARTBEAT_S:
+                with contextlib.suppress(Error, TimeoutError):
+                    await self._fleet.workers.put(self._worker_id, self._record(seen_at=self._clock()))
+                    told, told_at_s = record, time.monotonic()
+            await asyncio.sleep(1)
+
+    def _record(self, *, seen_at: float = 0.0) -> bytes:
+        options = self._options
+        return WorkerRecord(
+            id=self._worker_id,
+            warm=self._warm,
+            releases=tuple(options.releases.items()),
+            gpu_class=options.gpu_class,
+            gpu=options.gpu,
+            concurrency=options.concurrency,
+            jobs=tuple(self._running.values()),
+            started_at=self._started_at,
+            seen_at=seen_at,
+            is_stopping=self._stopping.is_set(),
+        ).dump()

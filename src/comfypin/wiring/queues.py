@@ -1,0 +1,161 @@
+"""Opens the queue of a server, here or in a fleet, and what a worker of a fleet needs."""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from comfypin.errors import UsageError
+
+if TYPE_CHECKING:
+    from comfypin.engine.interface import Engine
+    from comfypin.jobs.interface import Handle
+    from comfypin.jobs.previews import PreviewSink
+    from comfypin.lock.model import Lock
+    from comfypin.models.job_models import JobModels
+    from comfypin.queue.interface import RunnableQueue, SharedKeys
+    from comfypin.queue.job_runner import QueueLimits
+    from comfypin.queue.nats.fleet import Fleet
+    from comfypin.queue.nats.worker import OpenRelease
+    from comfypin.queue.sqlite import JobStore
+    from comfypin.queue.steady_clock import Clock
+    from comfypin.queue.webhook import Webhooks
+    from comfypin.settings.environment import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenQueue:
+    """A server's queue, and the file in which other rooms keep what is theirs.
+
+    In a fleet `engine` knows the release's nodes, and `keys` are the idempotency keys of all servers.
+    """
+
+    queue: "RunnableQueue"
+    store: "JobStore"
+    engine: "Engine | None" = None
+    keys: "SharedKeys | None" = None
+
+
+@asynccontextmanager
+async def open_local_queue(
+    state_folder: Path,
+    limits: "QueueLimits",
+    webhooks: "Webhooks",
+    *,
+    lock: "Lock",
+    worker_id: str,
+    clock: "Clock",
+) -> AsyncIterator[OpenQueue]:
+    """Yield the queue in a file of the state folder. Raises `JobsUnusable`."""
+    from comfypin.queue.local_queue import LocalJobQueue
+    from comfypin.queue.sqlite import JobStore
+
+    store = JobStore(state_folder / "jobs.sqlite")
+    try:
+        queue = LocalJobQueue(store, webhooks, limits, worker_id=worker_id, clock=clock, release=lock.version_name)
+        yield OpenQueue(queue=queue, store=store)
+    finally:
+        store.close()
+
+
+@asynccontextmanager
+async def open_fleet_queue(
+    address: str,
+    state_folder: Path,
+    limits: "QueueLimits",
+    webhooks: "Webhooks",
+    *,
+    lock: "Lock",
+    settings: "Settings",
+    clock: "Clock",
+) -> AsyncIterator[OpenQueue]:
+    """Yield the queue of a fleet. Raises `QueueAddressInvalid`, `QueueUnreachable`, `QueueUnfit`, `JobsUnusable`."""
+    from comfypin.lock.codec import release_identity
+    from comfypin.queue.nats.connection import parse_queue_address
+    from comfypin.queue.nats.fleet import open_fleet
+    from comfypin.queue.nats.nats_queue import NatsJobQueue
+    from comfypin.queue.nats.releases import FleetEngine
+    from comfypin.queue.nats.shared_keys import FleetKeys
+    from comfypin.queue.sqlite import JobStore
+
+    identity = release_identity(lock)
+    release = release_key(identity.digest)
+    store = JobStore(state_folder / "fleet.sqlite")
+    try:
+        servers = parse_queue_address(address)
+        async with open_fleet(servers, settings.fleet, name="comfypin serve") as fleet:
+            queue = NatsJobQueue(
+                fleet,
+                store,
+                limits,
+                release=release,
+                release_name=identity.name,
+                clock=clock,
+                webhooks=webhooks,
+            )
+            engine = FleetEngine(fleet.releases, release, identity.name)
+            yield OpenQueue(queue=queue, store=store, engine=engine, keys=FleetKeys(fleet.keys))
+    finally:
+        store.close()
+
+
+def release_key(digest: object) -> str:
+    """Return what a release is called in the names of a fleet: the beginning of its lock's digest."""
+    from comfypin.queue.nats.names import RELEASE_LETTERS
+
+    return str(digest).rpartition(":")[2][:RELEASE_LETTERS]
+
+
+def require_fleet_extra(command: str) -> None:
+    """Raise `UsageError` if the libraries of a fleet are not installed."""
+    try:
+        import nacl  # noqa: F401
+        import nats  # noqa: F401
+    except ImportError as exc:
+        raise UsageError(f"{command} --queue needs its extra: pip install 'comfypin[fleet]'.") from exc
+
+
+def make_release_opener(
+    locks: "Mapping[str, Lock]",
+    settings: "Settings",
+    *,
+    fleet: "Fleet",
+    previews: "PreviewSink",
+    private_inputs: bool,
+    keep_temp: bool,
+    open_models: "Callable[[Lock, Settings], JobModels | None]",
+) -> "OpenRelease":
+    """Return what opens a release of a worker: its env, its engine, warm, and what runs its jobs."""
+    import asyncio
+    import logging
+
+    from comfypin.jobs.handler import Handler
+    from comfypin.jobs.warmup import warm_engine
+    from comfypin.lock.codec import release_identity
+    from comfypin.queue.nats.releases import ReleaseRecord, tell_release
+    from comfypin.wiring.engines import choose_engine, open_engine
+    from comfypin.wiring.envs import ensure_env
+    from comfypin.wiring.service import open_service, open_sinks
+
+    log = logging.getLogger(__name__)
+    sink_for = open_sinks(settings, private_buckets=private_inputs)
+
+    @asynccontextmanager
+    async def open_release(release: str) -> "AsyncIterator[Handle]":
+        lock = locks[release]
+        choice = choose_engine(lock.engine, settings, keep_temp=keep_temp)
+        choice = await asyncio.to_thread(ensure_env, lock, choice, report=log.info)
+        models = await asyncio.to_thread(open_models, lock, choice.settings)
+        async with open_engine(choice) as engine:
+            service = open_service(
+                lock, engine, sink_for, settings=settings, private_inputs=private_inputs, models=models
+            )
+            handler = Handler(service, previews=previews)
+            await warm_engine(handler, lock)
+            identity = release_identity(lock)
+            told = ReleaseRecord(name=identity.name, digest=str(identity.digest), catalogue=await engine.catalogue())
+            await tell_release(fleet.releases, release, told)
+            yield handler
+
+    return open_release
