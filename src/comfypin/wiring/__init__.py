@@ -28,7 +28,7 @@ from comfypin.wiring.platforms import (
     open_runpod_api,
     open_runpod_jobs_api,
     open_volume_bucket,
-from comfypin.wiring.platforms import open_builder, open_runpod_api, open_runpod_jobs_api, open_volume_bucket
+)
 from comfypin.wiring.queues import (
     make_release_opener,
     open_fleet_queue,
