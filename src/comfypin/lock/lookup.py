@@ -13,8 +13,12 @@ _RELEASE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 def release_folders() -> tuple[Path, ...]:
     """Return the folders that releases are looked up in by name, in order: image, checkout, package."""
+    package = Path(str(files("comfypin")))
+    # An editable installation has its data in the checkout; in any other, nothing of ours lies there.
+    checkout = package.parent.parent / "lockfiles"
+    packaged = checkout if checkout.is_dir() else package / "data" / "lockfiles"
     # In the image /app/lockfiles comes first, so that a release cannot be shadowed by the working folder.
-    return Path("/app/lockfiles"), Path("lockfiles"), Path(str(files("comfypin"))) / "data" / "lockfiles"
+    return Path("/app/lockfiles"), Path("lockfiles"), packaged
 
 
 def find_lock(
