@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from comfypin.lock.errors import LockNotFound, LockNotNamed
+from comfypin.lock.errors import LockNameEmpty, LockNotFound, LockNotNamed
 
 _RELEASE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
@@ -56,7 +56,9 @@ def list_releases(folders: Sequence[Path]) -> Iterator[str]:
 
 def _find_by_path_or_name(wanted_lock: str, folders: Sequence[Path]) -> Path:
     lock_path = Path(wanted_lock)
-    if "\0" in wanted_lock or not wanted_lock.strip():
+    if not wanted_lock.strip():
+        raise LockNameEmpty
+    if "\0" in wanted_lock:
         raise LockNotFound(wanted=repr(wanted_lock), searched=["nothing: this is neither a path nor a name"])
     try:
         # Folders and pipes go on to the reader, which says what is wrong with them.

@@ -13,6 +13,7 @@ from comfypin.lock.requirements import parse_requirement
 from comfypin.locking.errors import SnapshotUnreadable
 from comfypin.locking.node_registry import REGISTRY_SCHEME
 from comfypin.locking.repository_refs import RepoSpec, repo_folder
+from comfypin.text_encoding import decode_text
 
 # Snapshots name only ComfyUI's commit; this is where it is unless the user says otherwise.
 COMFYUI = "https://github.com/comfyanonymous/ComfyUI"
@@ -84,7 +85,7 @@ def _load_document(snapshot_path: Path) -> dict[str, object]:
         if len(snapshot_bytes) > MAX_BYTES:
             raise SnapshotUnreadable(path=str(snapshot_path), reason="it is larger than 16 MiB")
         # JSON is YAML too; events are counted first, for aliases can make a small file a huge value.
-        path_text = snapshot_bytes.decode("utf-8-sig")
+        path_text = decode_text(snapshot_bytes)
         if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(path_text)):
             raise SnapshotUnreadable(path=str(snapshot_path), reason="it uses YAML aliases")
         document = yaml.safe_load(path_text)
