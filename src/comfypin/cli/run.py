@@ -227,10 +227,12 @@ def _read_lock(arguments: argparse.Namespace, settings: Settings) -> "Lock | Non
 
 def _choose_engine(arguments: argparse.Namespace, settings: Settings, lock: "Lock | None") -> "EngineChoice":
     from comfypin import wiring
-    from comfypin.lock.model import EngineSpec
+    from comfypin.lock.model import EngineKind, EngineSpec
 
     # A home that is named is to be used: the lock's own engine would leave it aside without a word.
-    implied_kind = "comfyui" if arguments.comfy_home is not None and arguments.engine_url is None else None
+    implied_kind: EngineKind | None = (
+        "comfyui" if arguments.comfy_home is not None and arguments.engine_url is None else None
+    )
     return wiring.choose_engine(
         EngineSpec() if lock is None else lock.engine,
         settings.with_flags(

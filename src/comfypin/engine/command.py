@@ -156,7 +156,7 @@ def choose_python(home: Path, main: Path, environ: Mapping[str, str], *, named: 
     """
     if named is not None:
         # --python may name the environment, as --venv of `lock capture` does.
-        candidates = (named / "bin" / "python", named / "python") if named.is_dir() else (named,)
+        candidates: tuple[Path, ...] = (named / "bin/python", named / "python") if named.is_dir() else (named,)
         found = next((candidate for candidate in candidates if candidate.is_file()), None)
     else:
         found, candidates = find_python(home, main, environ)

@@ -57,7 +57,7 @@ def list_releases(folders: Sequence[Path]) -> Iterator[str]:
 def _find_by_path_or_name(wanted_lock: str, folders: Sequence[Path]) -> Path:
     lock_path = Path(wanted_lock)
     if not wanted_lock.strip():
-        raise LockNameEmpty
+        raise LockNameEmpty()  # type: ignore[call-arg]  # `declare` gives it no fields
     if "\0" in wanted_lock:
         raise LockNotFound(wanted=repr(wanted_lock), searched=["nothing: this is neither a path nor a name"])
     try:
