@@ -250,7 +250,9 @@ def _ensure_env(run_plan: RunPlan, reporter: "ProgressReporter") -> RunPlan:
 
     if run_plan.lock is None:
         return run_plan
-    engine = wiring.ensure_env(run_plan.lock, run_plan.engine, report=reporter.report_step)
+    engine = wiring.ensure_env(
+        run_plan.lock, run_plan.engine, report=reporter.report_step, report_bytes=reporter.report_bytes
+    )
     return replace(run_plan, engine=engine)
 
 

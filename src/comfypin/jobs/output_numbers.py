@@ -24,17 +24,23 @@ _MOST_PREFIXES = 10_000
 
 
 def number_from_one(outputs: Sequence[WantedOutput], counted: Collection[NodeId]) -> list[WantedOutput]:
-    """Return one job's outputs; those of `counted` nodes with numbers that begin at 1 for each folder and prefix."""
-    numbers: dict[tuple[str, str], set[int]] = {}
+    """Return one job's outputs; those of `counted` nodes with numbers that begin at 1 for each folder and prefix.
+
+    Nodes that share a prefix get their numbers in the order of `counted`: the engine runs them now in one order, now in
+    another, depending on what its cache holds.
+    """
+    node_order = {node_id: position for position, node_id in enumerate(counted)}
     matches = [_match_counted(output, counted) for output in outputs]
+    series: dict[tuple[str, str], set[tuple[int, int]]] = {}
     for output, matched in zip(outputs, matches, strict=True):
         if matched is not None:
-            numbers.setdefault((output.subfolder, matched["prefix"]), set()).add(int(matched["number"]))
+            place = (node_order[output.engine_output.node_id], int(matched["number"]))
+            series.setdefault((output.subfolder, matched["prefix"]), set()).add(place)
     renumbered = []
     for output, matched in zip(outputs, matches, strict=True):
         if matched is not None:
-            # In the engine's order, whatever lies between: files of a prompt that came from its cache are older.
-            number = sorted(numbers[output.subfolder, matched["prefix"]]).index(int(matched["number"])) + 1
+            place = (node_order[output.engine_output.node_id], int(matched["number"]))
+            number = sorted(series[output.subfolder, matched["prefix"]]).index(place) + 1
             output = replace(output, filename=f"{matched['prefix']}{number:05}{matched['end']}")
         renumbered.append(output)
     return renumbered
