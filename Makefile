@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
 SYNC := UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/uv sync --frozen --quiet --inexact
 
-.PHONY: help install install-dev demo test test-unit test-pythons lint check-types check-imports test-comfyui test-soak screenshots site bench clean
+.PHONY: help install install-dev shell demo test test-unit test-pythons lint check-types check-imports test-comfyui test-soak screenshots site bench clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,7 +27,13 @@ $(VENV)/.dev: $(VENV)/.run
 	$(SYNC) --group dev
 	@touch $@
 
-install: $(VENV)/.run  ## install comfypin with its locked packages into .venv
+EXTRAS ?= all
+install: $(VENV)/.run  ## install comfypin and its extras into .venv (EXTRAS="s3 serve" for fewer)
+	$(SYNC) --no-default-groups --compile-bytecode $(addprefix --extra ,$(EXTRAS))
+	@echo "comfypin is in $(BIN); '. $(BIN)/activate' puts it on PATH"
+
+shell: $(VENV)/.run  ## open a shell that has comfypin on its PATH
+	@VIRTUAL_ENV="$(abspath $(VENV))" PATH="$(abspath $(BIN)):$$PATH" exec "$${SHELL:-sh}"
 
 install-dev: $(VENV)/.dev  ## the same, with what tests and checks need
 
@@ -35,7 +41,10 @@ demo: $(VENV)/.run  ## run the demo workflow; the picture is out/demo.png
 	@mkdir -p out
 	$(BIN)/python -m rp_handler.main --lock lockfiles/comfy-demo.lock.json --workflow workflows/demo.json \
 	    --output base64 --out-file out/demo.png
-	@echo "The picture is in out/demo.png"
+	@echo "The picture is in out/demo.png. Next, your own workflow on your own ComfyUI:"
+	@echo "    . $(BIN)/activate        # or: make shell"
+	@echo "    comfypin run --comfy-home ~/ComfyUI --workflow my-workflow.json --output file"
+	@echo "'make install' adds what buckets and 'comfypin serve' need."
 
 test: $(VENV)/.dev lint check-types check-imports  ## run all checks and all tests (PYTEST_ARGS=... is passed on)
 	$(BIN)/pytest -n auto $(PYTEST_ARGS)

@@ -100,6 +100,8 @@ def read_workflow(path: str) -> "Document":
     from comfypin.workflow.errors import WorkflowNotFound
     from comfypin.workflow.read_file import MAX_FILE_BYTES, read_workflow_bytes
 
+    if not path:
+        raise WorkflowNotFound(path="(an empty name)", reason="is the variable that should hold its name unset?")
     try:
         if path == "-":
             # A limit, since stdin may never end.
@@ -109,7 +111,21 @@ def read_workflow(path: str) -> "Document":
     # `open` raises ValueError for a path with a NUL byte.
     except (OSError, ValueError) as exc:
         reason = (exc.strerror or str(exc)).lower() if isinstance(exc, OSError) else str(exc)
-        raise WorkflowNotFound(path=path, reason=reason) from exc
+        raise WorkflowNotFound(path=path, reason=reason, near=_files_named_like(path)) from exc
+
+
+def _files_named_like(path: str) -> tuple[str, ...]:
+    """Return the files beside a missing one whose names are near to its."""
+    import difflib
+
+    wanted = Path(path)
+    try:
+        names = {entry.name.casefold(): entry for entry in wanted.parent.iterdir() if entry.is_file()}
+        near = difflib.get_close_matches(wanted.name.casefold(), names, n=3, cutoff=0.8)
+    # The name that is not there may hold what no path can.
+    except (OSError, ValueError):
+        return ()
+    return tuple(str(names[name]) for name in near if names[name].name != wanted.name)
 
 
 def report_progress(text: str) -> None:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
+from comfypin.cli.flag_values import format_count
+from comfypin.cli.transfer_progress import LINE_EVERY_S, TransferMeter, describe_time, describe_transfer, ticking
 from comfypin.digest import JsonValue
 from comfypin.engine.interface import NodeProgress, NodeStarted, Queued, Warned
 from comfypin.engine.progress import PromptProgress
@@ -23,12 +25,12 @@ if TYPE_CHECKING:
     from comfypin.outputs.bucket import UploadEvent, UploadWatcher
     from comfypin.workflow.graph import ApiGraph, NodeId
 
-# Often enough to see that it moves, seldom enough that an hour's log stays readable.
-_LINE_EVERY_S = 5.0
 # Fast nodes report hundreds of steps a second, which nobody reads.
 _EVENT_EVERY_S = 0.1
 # Files can go up by the hundred each second, and a program draws one bar.
 _UPLOAD_EVENT_EVERY_S = 1.0
+_FIRST_LINE_AFTER_S = 5.0
+_LONGEST_DETAIL = 160
 # What every record has; the rest came with `extra`.
 _PLAIN_RECORD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -42,6 +44,9 @@ class ProgressReporter(Protocol):
 
     def report_step(self, text: str) -> None:
         """Show one sentence about what happens now."""
+
+    def report_bytes(self, label: str, done_bytes: int, total_bytes: int) -> None:
+        """Show how much of a transfer is done; called very often, from any thread."""
 
     def attach_graph(self, graph: "ApiGraph") -> None:
         """Take the job's graph, so that later events can name its nodes by their titles."""
@@ -59,7 +64,9 @@ def open_reporter(*, as_json: bool) -> Iterator[ProgressReporter]:
         with open_progress_bar() as progress_bar:
             yield BarReporter(progress_bar)
     else:
-        yield LineReporter(sys.stderr.write)
+        reporter = LineReporter(sys.stderr.write)
+        with ticking(reporter.report_waiting):
+            yield reporter
 
 
 class _JobFollower:
@@ -127,6 +134,8 @@ class JsonReporter(_JobFollower):
         self._clock = clock
         self._quiet_until = 0.0
         self._uploads = _UploadProgress(clock, every_s=_UPLOAD_EVENT_EVERY_S)
+        self._meter = TransferMeter(clock)
+        self._bytes_quiet_until = 0.0
 
     def report_step(self, text: str) -> None:
         self._write_line({"event": "note", "message": text})
@@ -160,22 +169,59 @@ class JsonReporter(_JobFollower):
             case UploadFinished(key=key):
                 self._write_line({"event": "upload_finished", "key": key})
 
+    def report_bytes(self, label: str, done_bytes: int, total_bytes: int) -> None:
+        self._meter.set_progress(label, done_bytes, total_bytes)
+        if self._clock() >= self._bytes_quiet_until or done_bytes == total_bytes:
+            self._bytes_quiet_until = self._clock() + _UPLOAD_EVENT_EVERY_S
+            _, _, bytes_per_s = self._meter.measure()
+            facts: dict[str, JsonValue] = {"done_bytes": done_bytes, "total_bytes": total_bytes}
+            self._write_line({"event": "moved", "what": label, **facts, "bytes_per_s": round(bytes_per_s)})
+
     def _write_line(self, facts: dict[str, JsonValue]) -> None:
         self._write(json.dumps(facts, ensure_ascii=False) + "\n")
 
 
 class LineReporter(_JobFollower):
-    """Writes a line when something changes that a reader of logs wants to know, and the progress every few seconds."""
+    """Writes a line when something changes that a reader of logs wants to know, and the progress every ten seconds."""
 
     def __init__(self, write: Callable[[str], object], clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._write = write
         self._clock = clock
         # Quiet at first: a short job needs no progress lines.
-        self._quiet_until = clock() + _LINE_EVERY_S
-        self._uploads = _UploadProgress(clock, every_s=_LINE_EVERY_S)
+        self._quiet_until = clock() + _FIRST_LINE_AFTER_S
+        self._meter = TransferMeter(clock)
+        self._bytes_quiet_until = clock() + LINE_EVERY_S
+        self._last_step, self._step_began, self._last_line_at = "", clock(), clock()
+        self._detail = ""
 
     def report_step(self, text: str) -> None:
+        self._last_step, self._step_began = text, self._clock()
+        self._write_text(text)
+
+    def report_bytes(self, label: str, done_bytes: int, total_bytes: int) -> None:
+        self._meter.set_progress(label, done_bytes, total_bytes)
+        self._tell_transfer(label)
+        if done_bytes == total_bytes:
+            self._meter.end(label)
+
+    def report_waiting(self) -> None:
+        """Say what still goes on, if nothing was said for a while; called from a thread of its own."""
+        if self._last_step and self._clock() - self._last_line_at >= LINE_EVERY_S:
+            elapsed = describe_time(self._clock() - self._step_began)
+            self._write_text(f"{self._last_step.rstrip('.')}: {elapsed} so far.{self._detail}")
+
+    def note_detail(self, text: str) -> None:
+        """Note a line of a program that works; the next line about what goes on ends with it."""
+        self._detail = f" {text.strip()[:_LONGEST_DETAIL]}"
+
+    def _tell_transfer(self, what: str) -> None:
+        if self._clock() >= self._bytes_quiet_until:
+            self._bytes_quiet_until = self._clock() + LINE_EVERY_S
+            self._write_text(f"{what}: {self._meter.describe()}")
+
+    def _write_text(self, text: str) -> None:
+        self._last_line_at = self._clock()
         self._write(f"{text}\n")
 
     def report_event(self, event: RunEvent) -> None:
@@ -185,19 +231,22 @@ class LineReporter(_JobFollower):
             if not isinstance(event, PhaseStarted):
                 self.report_step(sentence)
         elif isinstance(event, NodeStarted | NodeProgress) and self._clock() >= self._quiet_until:
-            self._quiet_until = self._clock() + _LINE_EVERY_S
+            self._quiet_until = self._clock() + LINE_EVERY_S
             steps = f" {event.value:g}/{event.maximum:g}" if isinstance(event, NodeProgress) else ""
             self.report_step(f"{fraction or 0:4.0%}  {self._node_name(event.node_id)}{steps}")
 
     def report_upload(self, event: "UploadEvent") -> None:
-        from comfypin.outputs.bucket import UploadMoved, UploadStarted
+        from comfypin.outputs.bucket import UploadFinished, UploadMoved, UploadStarted
 
         match event:
             case UploadStarted(key=key, size_bytes=size):
-                self._uploads.begin_upload(key, size)
+                self._meter.set_progress(key, 0, size)
             case UploadMoved(key=key, sent_bytes=byte_count):
-                if (progress := self._uploads.advance_upload(key, byte_count)) is not None:
-                    self.report_step(f"Uploading {key}: {progress[0] / 1e6:.1f} of {progress[1] / 1e6:.1f} MB")
+                self._meter.advance(key, byte_count)
+                uploads = self._meter.count
+                self._tell_transfer(f"Uploading {key}" if uploads == 1 else f"Uploading {uploads} files")
+            case UploadFinished(key=key):
+                self._meter.end(key)
 
 
 class BarReporter(_JobFollower):
@@ -212,6 +261,13 @@ class BarReporter(_JobFollower):
 
     def report_step(self, text: str) -> None:
         self._progress_bar.update(self._task, description=text)
+
+    def report_bytes(self, label: str, done_bytes: int, total_bytes: int) -> None:
+        if label not in self._uploads:
+            self._uploads[label] = self._progress_bar.add_task(label, total=total_bytes, transfer=True)
+        self._progress_bar.update(self._uploads[label], completed=done_bytes)
+        if done_bytes == total_bytes:
+            self._progress_bar.remove_task(self._uploads.pop(label))
 
     def report_event(self, event: RunEvent) -> None:
         fraction = self._follow_event(event)
@@ -231,7 +287,7 @@ class BarReporter(_JobFollower):
 
         match event:
             case UploadStarted(key=key, size_bytes=size):
-                self._uploads[key] = self._progress_bar.add_task(key, total=size)
+                self._uploads[key] = self._progress_bar.add_task(key, total=size, transfer=True)
             case UploadMoved(key=key, sent_bytes=byte_count):
                 self._progress_bar.advance(self._uploads[key], byte_count)
             case UploadFinished(key=key):
@@ -241,7 +297,7 @@ class BarReporter(_JobFollower):
 def _describe_event(event: RunEvent) -> str | None:
     match event:
         case Queued(ahead=prompts_ahead) if prompts_ahead:
-            return f"Waiting behind {prompts_ahead} prompts."
+            return f"Waiting behind {format_count(prompts_ahead, 'prompt')}."
         case Warned(message=message):
             return f"Warning: {message}"
         case Requeued(reason=reason):
@@ -257,10 +313,25 @@ def _describe_event(event: RunEvent) -> str | None:
 @contextmanager
 def open_progress_bar() -> "Iterator[rich.progress.Progress]":
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, ProgressColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+    from rich.text import Text
+
+    class TransferColumn(ProgressColumn):
+        """Shows bytes, rate and time left, of what is moved; nodes and phases have none."""
+
+        def render(self, task: "rich.progress.Task") -> Text:
+            if not task.fields.get("transfer") or task.total is None:
+                return Text("")
+            return Text(describe_transfer(int(task.completed), int(task.total), task.speed or 0.0))
 
     # Titles may hold brackets, which rich would read as styles.
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TransferColumn(),
+    )
     # Transient: when the bar is gone, only results stay.
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress_bar:
         yield progress_bar

@@ -15,6 +15,7 @@ from typing import Literal
 from comfypin import __version__
 from comfypin.atomic_files import free_bytes
 from comfypin.errors import ComfypinError
+from comfypin.installation import extra_command
 from comfypin.outputs.modes import OutputMode, named_mode
 from comfypin.settings.environment import Settings
 from comfypin.settings.machine import MachineSettings
@@ -154,7 +155,7 @@ def _check_release(machine: MachineSettings) -> MachineCheck:
 def _check_extra(extra: str, module: str, purpose: str) -> MachineCheck:
     if _is_installed(module):
         return MachineCheck(name=f"[{extra}]", verdict="good", found=f"installed: {purpose}")
-    remedy = f"pip install 'comfypin[{extra}]'"
+    remedy = extra_command(extra)
     return MachineCheck(name=f"[{extra}]", verdict="absent", found=f"not installed: {purpose}", remedy=remedy)
 
 

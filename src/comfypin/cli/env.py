@@ -116,6 +116,7 @@ def _find_model_drifts(lock: "Lock", arguments: argparse.Namespace) -> "list[Dri
 
 
 def _pack_env(arguments: argparse.Namespace) -> int:
+    from comfypin.cli.console import open_reporter
     from comfypin.env.errors import NothingRealized
     from comfypin.env.realize_plan import pack_name
     from comfypin.env.receipt import read_receipt
@@ -130,8 +131,11 @@ def _pack_env(arguments: argparse.Namespace) -> int:
     pack_store = open_pack_store(arguments.place, arguments.settings)
     # Whoever builds it anew, or removes it, waits; on a volume that is read only there is nobody.
     writable = os.access(home.root, os.W_OK)
-    with acquire_lease(home.lease_path(receipt.key), purpose="pack an env") if writable else nullcontext():
-        pack_address = pack_store.publish_env(env_folder, pack_name(receipt.key, receipt.platform))
+    lease = acquire_lease(home.lease_path(receipt.key), purpose="pack an env") if writable else nullcontext()
+    with lease, open_reporter(as_json=arguments.json) as reporter:
+        pack_address = pack_store.publish_env(
+            env_folder, pack_name(receipt.key, receipt.platform), report_bytes=reporter.report_bytes
+        )
     print(json.dumps({"pack": pack_address}) if arguments.json else pack_address)
     return 0
 

@@ -8,11 +8,13 @@ import argparse
 import contextlib
 import json
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from comfypin.cli.common import print_on_stderr, read_named_lock
+from comfypin.cli.transfer_progress import describe_time, ticking
 from comfypin.errors import UsageError
 from comfypin.temp_folders import temp_folder
 
@@ -377,11 +379,19 @@ def _show_builder_lines(*, verbose: bool, description: str) -> "Iterator[Report]
     elif sys.stderr.isatty():
         from rich.console import Console
 
+        began_s = time.monotonic()
         with Console(stderr=True).status(description) as status:
-            yield lambda line: status.update(f"{description}: {_escape_markup(line)}")
+            yield lambda line: status.update(
+                f"{description} ({describe_time(time.monotonic() - began_s)}): {_escape_markup(line)}"
+            )
     else:
-        print(f"{description}.", file=sys.stderr, flush=True)
-        yield lambda line: None
+        from comfypin.cli.console import LineReporter
+
+        # Builders say what they do, not how much of it is done: a log gets their last line now and then.
+        reporter = LineReporter(lambda text: print(text, end="", file=sys.stderr, flush=True))
+        reporter.report_step(f"{description}.")
+        with ticking(reporter.report_waiting):
+            yield reporter.note_detail
 
 
 def _escape_markup(line: str) -> str:

@@ -7,7 +7,7 @@ import importlib
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
 from comfypin import __version__
@@ -38,12 +38,50 @@ NOUNS = {
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
+def find_near(word: str, known: Iterable[str]) -> str | None:
+    """Return the known word that a misspelt one is nearest to, if any is near."""
+    import difflib
+
+    return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=0.7)), None)
+
+
 class CommandParser(argparse.ArgumentParser):
     """Raises `UsageError` (one sentence, exit code 64) for mistakes, and expands no abbreviated flags."""
 
     def __init__(self, **options: object) -> None:
         # An abbreviation in a script breaks when another flag begins alike.
         super().__init__(**{"allow_abbrev": False, **options})  # type: ignore[arg-type]
+
+    def parse_known_args(  # type: ignore[override]  # argparse's overloads only say which namespace comes back
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Parse the words; a misspelt flag is named first, since argparse would ask for the required ones instead."""
+        for word in args or ():
+            if word == "--":
+                break
+            flag = word.partition("=")[0]
+            # The flags after a verb are for the verb's own parser.
+            if word in (self._verbs or ()):
+                break
+            if not flag.startswith("--") or flag in self._option_string_actions:
+                continue
+            if near := find_near(flag, self._option_string_actions):
+                raise UsageError(f"There is no flag {flag}; did you mean {near}? See {self.prog} --help.")
+        return super().parse_known_args(args, namespace)
+
+    @property
+    def _verbs(self) -> Iterable[str] | None:
+        return next(
+            (action.choices for action in self._actions if isinstance(action, argparse._SubParsersAction)), None
+        )
+
+    def _check_value(self, action: argparse.Action, value: object) -> None:
+        """Refuse a value that is not among the choices, with the nearest of them."""
+        if action.choices is not None and value not in action.choices:
+            choices = [str(choice) for choice in action.choices]
+            near = find_near(str(value), choices)
+            hint = f"did you mean {near}?" if near else f"there are {', '.join(choices)}"
+            raise argparse.ArgumentError(action, f"there is no {value!r}; {hint}")
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message[:1].upper()}{message[1:]}; see {self.prog} --help.")
@@ -118,7 +156,9 @@ def _run_command(arguments: list[str]) -> int:
             parser.print_help()
             return 0
         if first_word.noun not in NOUNS:
-            raise UsageError(f"There is no command {first_word.noun!r}; there are {', '.join(NOUNS)}.")
+            near = find_near(first_word.noun, NOUNS)
+            hint = f"did you mean {near}? See comfypin --help" if near else f"there are {', '.join(NOUNS)}"
+            raise UsageError(f"There is no command {first_word.noun!r}; {hint}.")
         noun_module = importlib.import_module(f"comfypin.cli.{first_word.noun}")
         noun_parser = CommandParser(
             prog=f"comfypin {first_word.noun}",

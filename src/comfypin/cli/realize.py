@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 from comfypin.cli.common import add_home_flag, read_named_lock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from comfypin.cli.console import ProgressReporter
     from comfypin.env.realize import RealizedEnv, RealizeOptions
     from comfypin.env.realize_plan import RealizePlan
     from comfypin.lock.model import Lock
@@ -52,7 +51,7 @@ def execute(arguments: argparse.Namespace) -> int:
         _print_plan(plan_realize(reading.lock, _make_options(arguments), where=lock_path), as_json=arguments.json)
         return 0
     with open_reporter(as_json=arguments.json) as reporter:
-        options = _make_options(arguments, reporter.report_step)
+        options = _make_options(arguments, reporter)
         realized = realize_env(reading.lock, options, where=lock_path)
     # After the block: downloads have bars of their own.
     if not arguments.no_models:
@@ -70,7 +69,7 @@ def _bring_models(arguments: argparse.Namespace, lock: "Lock", *, offline: bool)
         bring_models(lock, settings, offline=offline, watcher=watcher)
 
 
-def _make_options(arguments: argparse.Namespace, report: "Callable[[str], None] | None" = None) -> "RealizeOptions":
+def _make_options(arguments: argparse.Namespace, reporter: "ProgressReporter | None" = None) -> "RealizeOptions":
     from comfypin.wiring import make_realize_options
 
     settings = arguments.settings.with_flags(comfy_home=arguments.home, models_dir=arguments.models_dir)
@@ -80,7 +79,8 @@ def _make_options(arguments: argparse.Namespace, report: "Callable[[str], None] 
         publish=arguments.publish,
         rebuild=arguments.rebuild,
         target=arguments.target,
-        report=report,
+        report=reporter.report_step if reporter is not None else None,
+        report_bytes=reporter.report_bytes if reporter is not None else None,
     )
 
 

@@ -1,9 +1,10 @@
 """Run a workflow on a release, and deliver its outputs.
 
-The release is a lock (--lock FILE or NAME, else LOCK_PATH, else COMFY_VERSION_NAME). A ComfyUI that runs already
-(--engine-url) needs none: the result then says "unpinned", because nobody knows what made it. The workflow is a file as
-ComfyUI saves it (UI format), exports it (API format), or a picture that ComfyUI saved; `-` reads it from stdin, and an
-empty one, {}, is a smoke test of the engine.
+The release is a lock (--lock FILE or NAME, else LOCK_PATH, else COMFY_VERSION_NAME). A ComfyUI of your own needs none:
+the one in --comfy-home DIR, the one at --engine-url URL, or, if nothing is named, the one that runs at port 8188. The
+result then says "unpinned", because nobody knows what made it. The workflow is a file as ComfyUI saves it (UI format),
+exports it (API format), or a picture that ComfyUI saved; `-` reads it from stdin, and an empty one, {}, is a smoke test
+of the engine.
 
 stdout holds results only: with --output base64 the outputs as base64, one a line; with file, gcs and s3 the place of
 each, one a line; with --json one JSON object. Progress and logs go to stderr, as JSON lines with --json.
@@ -41,6 +42,11 @@ if TYPE_CHECKING:
 _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 # Outputs cost GPU time, so those that a bucket refuses are kept here.
 _UNDELIVERED = Path("out/undelivered")
+
+_WITHOUT_LOCK = (
+    "Without a lock: --comfy-home DIR starts a ComfyUI of your own, --engine-url URL takes one that runs (none answers "
+    "at http://127.0.0.1:8188), and --lock demo is the built-in engine, which has no models."
+)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -85,11 +91,17 @@ def add_engine_flags(parser: argparse.ArgumentParser) -> None:
         "--engine",
         choices=("embedded", "comfyui", "remote"),
         help="the built-in CPU engine for nodes without models, a ComfyUI that is started, or one that runs already "
-        "(default: the lock's; remote if --engine-url is given)",
+        "(default: the lock's; remote if --engine-url is given, comfyui if --comfy-home is)",
     )
     engine_flags.add_argument("--engine-url", metavar="URL", help="the address of a running ComfyUI")
     engine_flags.add_argument(
         "--comfy-home", metavar="DIR", type=Path, help="the ComfyUI to start (default: COMFY_HOME)"
+    )
+    engine_flags.add_argument(
+        "--python",
+        metavar="PYTHON|DIR",
+        type=Path,
+        help="the Python of that ComfyUI, or its environment (default: COMFY_PYTHON, else the one that is found)",
     )
     engine_flags.add_argument("--models-dir", metavar="DIR", type=Path, help="the models folder (default: MODELS_DIR)")
 
@@ -155,48 +167,81 @@ class RunPlan:
 
 
 def _make_plan(arguments: argparse.Namespace, settings: Settings) -> RunPlan:
-    from comfypin import wiring
-    from comfypin.lock.model import EngineSpec
-
     mode = _choose_mode(arguments, settings)
-    sink = wiring.make_sink(
-        mode,
-        settings,
-        out_file=arguments.out_file,
-        out_dir=arguments.out_dir,
-        bucket=arguments.gcs_bucket,
-        prefix=arguments.gcs_prefix,
-        keep_in=_UNDELIVERED,
-    )
+    # Before the bucket is asked: a typo in a file's name is nearer than a key that expired.
+    request = _make_request(arguments)
     lock = _read_lock(arguments, settings)
-    engine = wiring.choose_engine(
-        EngineSpec() if lock is None else lock.engine,
-        settings.with_flags(comfy_home=arguments.comfy_home, models_dir=arguments.models_dir),
-        kind=arguments.engine,
-        engine_url=arguments.engine_url,
-        keep_temp=arguments.keep_temp,
-    )
+    engine = _choose_engine(arguments, settings, lock)
     return RunPlan(
-        request=_make_request(arguments),
+        request=request,
         lock=lock,
         engine=engine,
-        sink=sink,
+        sink=_open_sink(mode, arguments, settings),
         mode=mode,
         out_file=arguments.out_file,
         as_json=arguments.json,
     )
 
 
+def _open_sink(mode: OutputMode, arguments: argparse.Namespace, settings: Settings) -> "OutputSink":
+    from comfypin import wiring
+    from comfypin.settings.errors import SettingMissing
+
+    try:
+        return wiring.make_sink(
+            mode,
+            settings,
+            out_file=arguments.out_file,
+            out_dir=arguments.out_dir,
+            bucket=arguments.gcs_bucket,
+            prefix=arguments.gcs_prefix,
+            keep_in=_UNDELIVERED,
+        )
+    except SettingMissing as error:
+        # Most who meet this wanted no bucket: the documented default is one.
+        error.command_hint = "To save the outputs on this machine instead, add --output file."
+        raise
+
+
 def _read_lock(arguments: argparse.Namespace, settings: Settings) -> "Lock | None":
-    """Return the lock; None if none is named and the engine is one that runs already. Raises `LockError`."""
+    """Return the lock; None if none is named and a ComfyUI of the user's runs the job. Raises `LockError`.
+
+    The ComfyUI is put into the flags if they name none: one that runs, COMFY_HOME's, or the one that is asked for.
+    """
     from comfypin.lock.errors import LockNotNamed
 
     try:
         return read_release(arguments.lock, settings)
-    except LockNotNamed:
-        if arguments.engine_url is None:
-            raise
+    except LockNotNamed as error:
+        if arguments.engine_url is not None or arguments.comfy_home is not None or arguments.engine == "embedded":
+            return None
+        from comfypin.cli.own_comfyui import ask_for_comfyui, find_own_comfyui
+
+        own_comfyui = find_own_comfyui(settings) or ask_for_comfyui()
+        if own_comfyui is None:
+            raise LockNotNamed(releases=error.releases, _instead=_WITHOUT_LOCK) from None
+        print_on_stderr(f"No lock is named: {own_comfyui.said} runs it, unpinned.")
+        arguments.engine_url, arguments.comfy_home = own_comfyui.url, own_comfyui.home
         return None
+
+
+def _choose_engine(arguments: argparse.Namespace, settings: Settings, lock: "Lock | None") -> "EngineChoice":
+    from comfypin import wiring
+    from comfypin.lock.model import EngineKind, EngineSpec
+
+    # A home that is named is to be used: the lock's own engine would leave it aside without a word.
+    implied_kind: EngineKind | None = (
+        "comfyui" if arguments.comfy_home is not None and arguments.engine_url is None else None
+    )
+    return wiring.choose_engine(
+        EngineSpec() if lock is None else lock.engine,
+        settings.with_flags(
+            comfy_home=arguments.comfy_home, models_dir=arguments.models_dir, comfy_python=arguments.python
+        ),
+        kind=arguments.engine or implied_kind,
+        engine_url=arguments.engine_url,
+        keep_temp=arguments.keep_temp,
+    )
 
 
 def _ensure_env(run_plan: RunPlan, reporter: "ProgressReporter") -> RunPlan:
@@ -205,7 +250,9 @@ def _ensure_env(run_plan: RunPlan, reporter: "ProgressReporter") -> RunPlan:
 
     if run_plan.lock is None:
         return run_plan
-    engine = wiring.ensure_env(run_plan.lock, run_plan.engine, report=reporter.report_step)
+    engine = wiring.ensure_env(
+        run_plan.lock, run_plan.engine, report=reporter.report_step, report_bytes=reporter.report_bytes
+    )
     return replace(run_plan, engine=engine)
 
 

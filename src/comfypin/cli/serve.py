@@ -538,4 +538,6 @@ def _require_extra() -> None:
         import python_multipart  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError as exc:
-        raise UsageError("comfypin serve needs its extra: pip install 'comfypin[serve]'.") from exc
+        from comfypin.installation import extra_command
+
+        raise UsageError(f"comfypin serve needs its extra: {extra_command('serve')}") from exc

@@ -12,14 +12,16 @@ import contextlib
 import json
 import os
 import signal
+import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from comfypin.cli.flag_values import parse_rate, seconds_below
-from comfypin.errors import UsageError
+from comfypin.cli.flag_values import format_count, format_size, parse_rate, seconds_below
+from comfypin.cli.transfer_progress import TransferMeter, describe_time, ticking
+from comfypin.errors import ComfypinError, UsageError
 
 if TYPE_CHECKING:
     from comfypin.sync.outbox import Outbox
@@ -91,15 +93,16 @@ def _sync_folder(arguments: argparse.Namespace, folder: Path, destination: str) 
         raise FolderMissing(folder=str(folder))
     _refuse_nested(folder, destination)
     outbox_path = _choose_outbox_path(arguments, folder, destination)
+    meter = TransferMeter()
     with (
         _open_outbox(outbox_path, arguments.outbox_copy, folder, destination) as outbox,
-        _open_event_reporter(arguments, outbox) as report_event,
+        _open_event_reporter(arguments, outbox_path, meter) as report_event,
     ):
         syncer = Syncer(
             folder,
             open_store(destination, arguments.settings),
             outbox,
-            _make_options(arguments, outbox_path),
+            _make_options(arguments, outbox_path, meter),
             media_type=lambda path: identify_file(path, b"").media_type,
             on_event=report_event,
         )
@@ -111,7 +114,8 @@ def _sync_folder(arguments: argparse.Namespace, folder: Path, destination: str) 
     if arguments.json:
         print(json.dumps({"event": "ended", "owed": len(owed_rows), **_tally_to_json(tally)}), flush=True)
     elif not owed_rows:
-        print(f"{tally.done} files are in {destination}", file=sys.stderr)
+        verb = "is" if tally.done == 1 else "are"
+        print(f"{format_count(tally.done, 'file')} {verb} in {destination}", file=sys.stderr)
     if not owed_rows:
         return 0
     error = StillOwed(
@@ -161,7 +165,7 @@ def _show_status(arguments: argparse.Namespace, folder: str, destination: str) -
     return 0
 
 
-def _make_options(arguments: argparse.Namespace, outbox: Path) -> "SyncOptions":
+def _make_options(arguments: argparse.Namespace, outbox: Path, meter: TransferMeter) -> "SyncOptions":
     from comfypin.sync.delivery_log import DeliveryLog
     from comfypin.sync.key_names import FileFilter
     from comfypin.sync.sync_options import SyncOptions
@@ -176,6 +180,7 @@ def _make_options(arguments: argparse.Namespace, outbox: Path) -> "SyncOptions":
         bytes_per_s=arguments.limit,
         grace_s=arguments.grace,
         poll_s=arguments.poll,
+        on_bytes=lambda outbox_row, byte_count: meter.advance(outbox_row.path, byte_count),
         manifest=DeliveryLog(outbox.with_suffix(".jsonl"), f".comfypin/manifest-{outbox.stem}.jsonl")
         if arguments.manifest
         else None,
@@ -219,37 +224,74 @@ def _open_outbox(outbox_path: Path, outbox_copy: Path | None, folder: Path, dest
 
 
 @contextlib.contextmanager
-def _open_event_reporter(arguments: argparse.Namespace, outbox: "Outbox") -> "Iterator[Callable[[SyncEvent], None]]":
+def _open_event_reporter(
+    arguments: argparse.Namespace, outbox_path: Path, meter: TransferMeter
+) -> "Iterator[Callable[[SyncEvent], None]]":
     """Yield a callback that prints events: JSON on stdout, or on stderr a live line or plain lines."""
+    backlog = _Backlog(outbox_path, meter)
     if arguments.json:
         yield lambda event: print(json.dumps(_event_to_json(event)), flush=True)
     elif sys.stderr.isatty() and not arguments.verbose:
-        with _open_live_line(outbox) as report_event:
+        with _open_live_line(backlog) as report_event:
             yield report_event
     else:
-        yield lambda event: _print_event(event, verbose=arguments.verbose)
+        with ticking(backlog.print_line):
+            yield lambda event: _print_event(event, verbose=arguments.verbose)
+
+
+class _Backlog:
+    """Says what is still to be delivered, how fast it goes and how long it will take; called from a thread."""
+
+    def __init__(self, outbox_path: Path, meter: TransferMeter) -> None:
+        self._outbox_path = outbox_path
+        self._meter = meter
+
+    def describe(self) -> tuple[str, int]:
+        """Return the sentence, and how many files are pending."""
+        from comfypin.sync.outbox import Outbox
+
+        # The syncer's own connection belongs to its thread.
+        outbox = Outbox(self._outbox_path, read_only=True)
+        try:
+            tally = outbox.count_rows()
+        finally:
+            outbox.close()
+        _, _, bytes_per_s = self._meter.measure()
+        text = f"{format_count(tally.owed, 'file')} pending ({format_size(tally.owed_bytes)})"
+        text += f", {tally.failing} of them failing" if tally.failing else ""
+        if tally.owed and bytes_per_s >= 1:
+            text += f", {bytes_per_s / 1e6:.1f} MB/s, {describe_time(tally.owed_bytes / bytes_per_s)} left"
+        return f"{text}; {tally.done} done", tally.owed
+
+    def print_line(self) -> None:
+        """Print a line for a log, if anything is pending."""
+        # The syncer itself says what is wrong with its outbox.
+        with contextlib.suppress(ComfypinError, sqlite3.Error):
+            text, pending = self.describe()
+            if pending:
+                print(text, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
-def _open_live_line(outbox: "Outbox") -> "Iterator[Callable[[SyncEvent], None]]":
+def _open_live_line(backlog: _Backlog) -> "Iterator[Callable[[SyncEvent], None]]":
     from rich.console import Console
     from rich.live import Live
     from rich.text import Text
 
     console = Console(stderr=True)
-    last_update = 0.0
     with Live(Text("watching"), console=console, auto_refresh=False, transient=True) as live:
 
         def report_event(event: "SyncEvent") -> None:
-            nonlocal last_update
             if (line := _describe_event(event, verbose=False)) is not None:
                 console.print(Text(line))
-            # Redrawing more often only makes the line flicker.
-            if time.monotonic() - last_update > 0.2:
-                last_update = time.monotonic()
-                live.update(Text("  ".join(_format_status(outbox.count_rows(), []))), refresh=True)
 
-        yield report_event
+        def redraw() -> None:
+            with contextlib.suppress(ComfypinError, sqlite3.Error):
+                live.update(Text(backlog.describe()[0]), refresh=True)
+
+        # Redrawing more often only makes the line flicker.
+        with ticking(redraw, every_s=0.5):
+            yield report_event
 
 
 def _print_event(event: "SyncEvent", *, verbose: bool) -> None:
@@ -263,7 +305,7 @@ def _describe_event(event: "SyncEvent", *, verbose: bool) -> str | None:
 
     match event:
         case WatchStarted(file_count):
-            return f"watching, {file_count} files to look at" if verbose else None
+            return f"watching, {format_count(file_count, 'file')} to look at" if verbose else None
         case Delivered(outbox_row, sent):
             return f"{'delivered' if sent else 'there already'} {_escape_name(outbox_row.path)}" if verbose else None
         case UploadFailed(outbox_row, wait_s):

@@ -93,7 +93,9 @@ def execute(arguments: argparse.Namespace) -> int:
         raise UsageError("--also, --class and --idle-exit are for workers of a fleet; name its queue with --queue.")
     # Asked before anything is started, without importing it.
     if importlib.util.find_spec("runpod") is None:
-        raise UsageError("comfypin worker needs its extra: pip install 'comfypin[worker]'.")
+        from comfypin.installation import extra_command
+
+        raise UsageError(f"comfypin worker needs its extra: {extra_command('worker')}")
     from comfypin import wiring
     from comfypin.cli import console
     from comfypin.jobs.handler import Handler

@@ -1,8 +1,10 @@
 """Removes what prompts leave on this machine's disk, so that a worker that stays does not fill it.
 
 ComfyUI empties its temp folder only when it starts, and its output folder never. A file that bears a submission's mark
-belongs to that submission alone and goes with it. All prompts share the temp folder: what the engine's cache may report
-again stays for the last prompts; what no node reported (frames of a video) stays until one more prompt has ended.
+belongs to that submission alone and goes with it. Files under the user's own names stay for a while after their
+delivery, because the engine's cache may report them again (`comfypin.engine.saved_files`). All prompts share the temp
+folder: what the engine's cache may report again stays for the last prompts; what no node reported (frames of a video)
+stays until one more prompt has ended.
 """
 
 import os
@@ -12,7 +14,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from comfypin.engine.host import LocalFolders
-from comfypin.engine.output_files import find_marked, remove_files
+from comfypin.engine.output_files import find_counted, find_marked, remove_files
+from comfypin.engine.saved_files import SavedFiles
 
 # ComfyUI's cache holds the last prompt, or with --cache-lru some more: previews of 64 prompts are ample.
 _KEPT_PREVIEWS = 64
@@ -47,14 +50,16 @@ class PromptCleanup:
         self._keep = keep
         self._lock = threading.Lock()
         self._previews = PreviewKeeper()
-        self._open_prompts: set[str] = set()
+        self.saved = SavedFiles()
+        # With the prefixes under which they count their files up.
+        self._open_prompts: dict[str, frozenset[str]] = {}
         self._cleared_marks: deque[str] = deque(maxlen=_KEPT_MARKS)
         # Temporary files that no node reported, with the prompts that may have made them.
         self._unreported: dict[Path, frozenset[str]] = {}
 
-    def begin_prompt(self, prompt_id: str, mark: str | None) -> None:
+    def begin_prompt(self, prompt_id: str, mark: str | None, prefixes: Iterable[str] = ()) -> None:
         """Note a prompt before it is submitted: its files stay until `clear_prompt`."""
-        self._open_prompts.add(prompt_id)
+        self._open_prompts[prompt_id] = frozenset(prefixes)
         if mark is not None and mark in self._cleared_marks:
             self._cleared_marks.remove(mark)
 
@@ -68,9 +73,14 @@ class PromptCleanup:
         """Remove what a prompt left, once it is delivered or will not be. Repeatable. Blocks."""
         with self._lock:
             made_by = frozenset(self._open_prompts)
-            self._open_prompts.discard(prompt_id)
+            prefixes = self._open_prompts.pop(prompt_id, frozenset())
+            expired = self.saved.release_files(prompt_id)
             if self._keep:
                 return
+            remove_files(expired)
+            # What a prompt saved before it failed is in no report.
+            unused = prefixes.difference(*self._open_prompts.values())
+            remove_files(find_counted(folders, unused) - self.saved.kept_files())
             if mark is not None and mark not in self._cleared_marks:
                 self._cleared_marks.append(mark)
             # A node's thread may still write when its prompt has ended: look for the marks of the last ones again.
@@ -82,7 +92,9 @@ class PromptCleanup:
         present = {Path(folder, name) for folder, _, names in os.walk(temp) for name in names} - kept
         # While any prompt is open that may have made a file, the file may still be read.
         outlived = {
-            path for path in present if path in self._unreported and not self._unreported[path] & self._open_prompts
+            path
+            for path in present
+            if path in self._unreported and not self._unreported[path] & self._open_prompts.keys()
         }
         remove_files(outlived)
         self._unreported = {path: self._unreported.get(path, made_by) for path in present - outlived}

@@ -14,7 +14,7 @@ from comfypin.engine.cleanup import PromptCleanup
 from comfypin.engine.errors import EngineAnswerInvalid, EngineUnreachable, NodeFailed, PromptInterrupted, PromptLost
 from comfypin.engine.host import EngineAddress, EngineHost, LocalFolders
 from comfypin.engine.http_transport import EngineResponse, EngineTimeouts, EngineTransport
-from comfypin.engine.input_files import InputUploader
+from comfypin.engine.input_files import InputFolders, InputUploader
 from comfypin.engine.interface import Catalogue, EngineEvent, Prompt, PromptOutputs, Warned
 from comfypin.engine.messages import parse_cancelled
 from comfypin.engine.prompt_history import HistoryEntry, Interrupted, Raised, Succeeded
@@ -25,6 +25,7 @@ from comfypin.engine.tracked_prompt import TrackedPrompt
 from comfypin.errors import ComfypinError, EngineError
 from comfypin.retry import Failures, RetryPolicy
 from comfypin.workflow.errors import WorkflowRejected
+from comfypin.workflow.filename_mark import counted_prefixes
 from comfypin.workflow.object_info import EngineCatalogue, to_catalogue
 
 # Callers ask for outputs soon after the end; who forgets to must not make a server grow for ever.
@@ -66,6 +67,7 @@ class HttpEngine:
         self._tracker_lock = asyncio.Lock()
         self._tracked: dict[str, tuple[TrackedPrompt, PromptTracker]] = {}
         self._cleanup = cleanup or PromptCleanup()
+        self._input_folders = InputFolders()
         self._catalogue: tuple[PromptTracker, float, Catalogue] | None = None
 
     async def close(self) -> None:
@@ -105,11 +107,10 @@ class HttpEngine:
     async def submit(self, prompt: Prompt) -> None:
         """Upload the inputs and queue the prompt. Raises `WorkflowRejected`, `InputFileInvalid` or `EngineError`."""
         tracker = await self._ensure_tracker()
-        self._cleanup.begin_prompt(prompt.prompt_id, prompt.mark)
+        prefixes = counted_prefixes(prompt.graph).values() if prompt.mark is not None else ()
+        self._cleanup.begin_prompt(prompt.prompt_id, prompt.mark, prefixes)
         try:
-            graph = await InputUploader(tracker.transport, tracker.address.folders).upload_inputs(
-                prompt.prompt_id, prompt.graph, prompt.inputs
-            )
+            graph = await self._uploader(tracker).upload_inputs(prompt.prompt_id, prompt.graph, prompt.inputs)
             await tracker.wait_until_listening()
             await self._post_prompt(tracker, replace(prompt, graph=graph))
         except BaseException as exc:
@@ -294,7 +295,10 @@ class HttpEngine:
 
     async def _clear_inputs(self, tracker: PromptTracker, prompt: Prompt) -> None:
         if prompt.inputs:
-            await InputUploader(tracker.transport, tracker.address.folders).clear_inputs(prompt.prompt_id)
+            await self._uploader(tracker).clear_inputs(prompt.prompt_id)
+
+    def _uploader(self, tracker: PromptTracker) -> InputUploader:
+        return InputUploader(tracker.transport, tracker.address.folders, self._input_folders)
 
     async def _discard_outputs(self, tracker: PromptTracker, prompt: Prompt) -> None:
         """Remove what a prompt saved before it failed: nobody will fetch it."""

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from comfypin.engine.errors import EngineNotFound
+from comfypin.engine.errors import EngineNotFound, EnginePythonNotFound
+from comfypin.engine.find_python import find_python
 from comfypin.engine.host import LocalFolders
 from comfypin.lock.model import EngineSpec
 
@@ -134,10 +135,7 @@ def comfyui_child(
     """Describe a ComfyUI from an env: `home/ComfyUI/main.py` or `home/main.py`. Raises `EngineNotFound`."""
     # An env of comfypin has ComfyUI in a folder of its own; other people's installs are that folder.
     main = _first_file((home / "ComfyUI" / "main.py", home / "main.py"), home)
-    # People put the virtual environment beside ComfyUI or into it.
-    roots = dict.fromkeys((home, main.parent))
-    candidates = [root / name / "bin" / "python" for root in roots for name in (".venv", "venv")]
-    python = _first_file((python,) if python is not None else candidates, home)
+    python = choose_python(home, main, environ, named=python)
     options = _known_options(main.parent / "comfy" / "cli_args.py")
     arguments = engine_arguments(_without_retired(engine.args, options), gpu=gpu)
     return ChildSpec(
@@ -149,6 +147,22 @@ def comfyui_child(
         models_dir=_other_models(models_dir, main.parent),
         fast_models_dir=fast_models_dir.absolute() if fast_models_dir is not None else None,
     )
+
+
+def choose_python(home: Path, main: Path, environ: Mapping[str, str], *, named: Path | None = None) -> Path:
+    """Return the Python that runs `main`: the named one (a program or an environment), else the one that is found.
+
+    Raises `EnginePythonNotFound`.
+    """
+    if named is not None:
+        # --python may name the environment, as --venv of `lock capture` does.
+        candidates: tuple[Path, ...] = (named / "bin/python", named / "python") if named.is_dir() else (named,)
+        found = next((candidate for candidate in candidates if candidate.is_file()), None)
+    else:
+        found, candidates = find_python(home, main, environ)
+    if found is None:
+        raise EnginePythonNotFound(main=str(main), looked_for=tuple(map(str, candidates)), named=named is not None)
+    return found
 
 
 def embedded_child(

@@ -16,14 +16,35 @@ class EngineUrlInvalid(ConfigError):
 
 @declare
 class EngineNotFound(ConfigError):
-    """Raised when there is no ComfyUI, or no Python to run it with, in the env's place."""
+    """Raised when there is no ComfyUI in the env's place."""
 
     template = (
         "There is no ComfyUI to start in {home}: looked for {candidates}. "
-        "Point COMFY_HOME at a ComfyUI with its virtual environment."
+        "Point --comfy-home or COMFY_HOME at the folder of a ComfyUI (the one with main.py)."
     )
     home: str
     looked_for: tuple[str, ...]
+
+    @property
+    def candidates(self) -> str:
+        return ", ".join(self.looked_for)
+
+
+@declare
+class EnginePythonNotFound(ConfigError):
+    """Raised when there is a ComfyUI, and no Python that has what it imports (torch, aiohttp)."""
+
+    template = (
+        "There is no Python to run {main} with: {reason} ({candidates}). "
+        "Name the Python of its environment with --python or COMFY_PYTHON, such as ~/ComfyUI/venv."
+    )
+    main: str
+    looked_for: tuple[str, ...]
+    named: bool = False
+
+    @property
+    def reason(self) -> str:
+        return "the one that was named is not there" if self.named else "none of these is there and has torch"
 
     @property
     def candidates(self) -> str:

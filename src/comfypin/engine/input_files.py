@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from comfypin.digest import Digest
 from comfypin.engine.errors import EngineAnswerInvalid
 from comfypin.engine.host import LocalFolders
 from comfypin.engine.http_transport import EngineTransport
@@ -24,9 +25,34 @@ _BIG_BYTES = 32 << 20
 _FORM_BYTES = 64 << 10
 
 
-def job_folder(prompt_id: str) -> str:
-    """Return the folder, inside the engine's input folder, that belongs to one prompt."""
-    return f"{_FOLDER}/{prompt_id}"
+def input_folder(prompt_id: str, digest: Digest | None) -> str:
+    """Return the folder, inside the engine's input folder, of a file: by its bytes, else the prompt's own.
+
+    The name is in the metadata of what the prompt saves: the same input must have the same one each time.
+    """
+    return f"{_FOLDER}/{digest.hex[:32] if digest is not None else prompt_id}"
+
+
+class InputFolders:
+    """Knows which prompts use which folders, so that the last one to end removes a folder."""
+
+    def __init__(self) -> None:
+        self._users: dict[str, set[str]] = {}
+        # Copying into a folder and removing it exclude each other.
+        self.lock = asyncio.Lock()
+
+    def use(self, folder: str, prompt_id: str) -> None:
+        """Note that a prompt uses a folder."""
+        self._users.setdefault(folder, set()).add(prompt_id)
+
+    def leave(self, prompt_id: str) -> list[str]:
+        """Note that a prompt has ended; return the folders that nobody uses any more."""
+        unused = [folder for folder, users in self._users.items() if users == {prompt_id}]
+        for folder in unused:
+            del self._users[folder]
+        for users in self._users.values():
+            users.discard(prompt_id)
+        return unused
 
 
 def assign_names(files: tuple[InputFile, ...]) -> dict[Path, str]:
@@ -58,7 +84,10 @@ def point_load_nodes(graph: ApiGraph, files: tuple[InputFile, ...], given_names:
 class InputUploader:
     """Puts files into one engine's input folder and takes them away again."""
 
-    def __init__(self, transport: EngineTransport, folders: LocalFolders | None) -> None:
+    def __init__(
+        self, transport: EngineTransport, folders: LocalFolders | None, input_folders: InputFolders | None = None
+    ) -> None:
+        self._input_folders = input_folders or InputFolders()
         self._transport = transport
         self._folders = folders
         self._limit_bytes: int | None = None
@@ -66,23 +95,28 @@ class InputUploader:
     async def upload_inputs(self, prompt_id: str, graph: ApiGraph, files: tuple[InputFile, ...]) -> ApiGraph:
         """Upload the files; return the graph that names them. Raises `InputFileInvalid` or `EngineError`."""
         given_names: dict[Path, str] = {}
+        digests = {file.path: file.digest for file in files}
         for path, name in assign_names(files).items():
+            folder = input_folder(prompt_id, digests[path])
+            self._input_folders.use(folder, prompt_id)
             try:
-                given_names[path] = await self._bring_file(job_folder(prompt_id), path, name)
+                given_names[path] = await self._bring_file(folder, path, name)
             except OSError as exc:
-                folder = f" (in {self._folders.input})" if self._folders is not None and is_full(exc) else ""
-                raise InputFileInvalid(name=path.name, reason=f"{reason_of(exc)}{folder}") from exc
+                where = f" (in {self._folders.input})" if self._folders is not None and is_full(exc) else ""
+                raise InputFileInvalid(name=path.name, reason=f"{reason_of(exc)}{where}") from exc
         return point_load_nodes(graph, files, given_names) if files else graph
 
     async def clear_inputs(self, prompt_id: str) -> None:
         """Remove the job's files if the folder is on this machine; a remote ComfyUI has no way to remove any."""
-        if self._folders is not None:
-            folder = self._folders.input / _FOLDER / prompt_id
-            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        async with self._input_folders.lock:
+            for folder in self._input_folders.leave(prompt_id):
+                if self._folders is not None:
+                    await asyncio.to_thread(shutil.rmtree, self._folders.input / folder, ignore_errors=True)
 
     async def _bring_file(self, folder: str, path: Path, name: str) -> str:
         if self._folders is not None:
-            await asyncio.to_thread(_copy_file, path, self._folders.input / folder / name)
+            async with self._input_folders.lock:
+                await asyncio.to_thread(_copy_file, path, self._folders.input / folder / name)
             return f"{folder}/{name}"
         return await self._upload_file(folder, path, name)
 
@@ -115,7 +149,10 @@ class InputUploader:
 
 def _copy_file(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, target)
+    # Another prompt may be reading the same file there.
+    unfinished = target.with_name(f".{target.name}.part")
+    shutil.copyfile(source, unfinished)
+    unfinished.replace(target)
 
 
 def _too_large(name: str, size_bytes: int, limit_bytes: int | None) -> InputFileInvalid:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, TypeAlias
 
-from comfypin.digest import JsonValue
+from comfypin.digest import Digest, JsonValue
 from comfypin.workflow.graph import ApiGraph, NodeId
 
 Catalogue: TypeAlias = Mapping[str, Mapping[str, JsonValue]]
@@ -26,6 +26,8 @@ class InputFile:
     node_id: NodeId
     input_name: str
     path: Path
+    # Names the folder in the engine: the same file has the same name there, which saved files hold in their metadata.
+    digest: Digest | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +137,8 @@ class PromptOutputs:
     clear: Callable[[], Awaitable[None]] = _nothing_to_clear
     # What a user should know about how the outputs were found.
     warnings: tuple[str, ...] = ()
+    # Nodes that the engine's cache answered with files that another submission saved, so their metadata is that one's.
+    foreign: frozenset[NodeId] = frozenset()
 
 
 class Engine(Protocol):

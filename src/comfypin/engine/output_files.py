@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import os
 import posixpath
-from collections.abc import AsyncIterator, Iterable, Iterator
+import re
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -82,6 +83,22 @@ def find_marked(folders: LocalFolders, *marks: str) -> tuple[Path, ...]:
             inside = Path(folder).relative_to(root).as_posix()
             marked_paths += [Path(folder, name) for name in names if any(mark in f"{inside}/{name}" for mark in marks)]
     return tuple(sorted(marked_paths))
+
+
+def find_counted(folders: LocalFolders, prefixes: Collection[str]) -> set[Path]:
+    """Find every file in the output folder that a node of ComfyUI counted up under one of these prefixes. Blocks."""
+    if not prefixes:
+        return set()
+    # What the engine fills in (`%width%`) may be anything.
+    stems = "|".join(
+        ".*".join(map(re.escape, re.split("%[^%]*%", posixpath.normpath(prefix)))) for prefix in sorted(prefixes)
+    )
+    counted = re.compile(rf"(?:{stems})_\d{{5,}}_?\.[^./]+", re.DOTALL)
+    found = set()
+    for folder, _, names in os.walk(folders.output):
+        inside = PurePosixPath(Path(folder).relative_to(folders.output).as_posix())
+        found |= {Path(folder, name) for name in names if counted.fullmatch((inside / name).as_posix())}
+    return found
 
 
 def find_unreported(folders: LocalFolders, mark: str, graph: ApiGraph, reported: Iterable[ReportedFile]) -> Unreported:

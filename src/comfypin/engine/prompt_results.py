@@ -4,7 +4,7 @@ import asyncio
 import re
 from collections.abc import Iterator, Mapping
 from functools import partial
-from pathlib import PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from comfypin.engine.cleanup import PromptCleanup
 from comfypin.engine.host import LocalFolders
@@ -29,6 +29,8 @@ async def collect_outputs(
 ) -> PromptOutputs:
     """Collect what the history reports, and look for what it does not. Raises nothing; files are read later."""
     unreported, reported, gone_count = Unreported(), history_entry.files, 0
+    present_files = None if folders is None else await asyncio.to_thread(_present_files, folders, reported)
+    foreign = cleanup.saved.note_files(prompt, reported, history_entry.cached, present_files)
     if folders is not None:
         present = await asyncio.to_thread(_drop_removed_previews, folders, history_entry.files, cleanup)
         gone_count, reported = len(history_entry.files) - len(present), present
@@ -46,6 +48,7 @@ async def collect_outputs(
         ),
         texts=texts,
         cached=history_entry.cached,
+        foreign=foreign,
         clear=partial(_clear_outputs, folders, prompt, cleanup),
         warnings=tuple(_list_warnings(prompt, history_entry, unreported.files, gone_count, folders)),
     )
@@ -54,6 +57,12 @@ async def collect_outputs(
 async def _clear_outputs(folders: LocalFolders | None, prompt: Prompt, cleanup: PromptCleanup) -> None:
     if folders is not None:
         await asyncio.to_thread(cleanup.clear_prompt, folders, prompt.prompt_id, prompt.mark)
+
+
+def _present_files(folders: LocalFolders, files: tuple[ReportedFile, ...]) -> dict[str, Path]:
+    """Return the paths of those files that are there, by their names. Blocks."""
+    paths = {file.full_name: locate_file(folders, file) for file in files if file.folder == "output"}
+    return {name: path for name, path in paths.items() if path is not None}
 
 
 def _drop_removed_previews(

@@ -23,6 +23,7 @@ from comfypin.env.install.sources import SourceLocations
 from comfypin.env.interpreter import find_interpreter, is_venv_usable, replace_link, rewire_venv
 from comfypin.env.layout import COMFYUI_FOLDER, RECEIPT_FILE, VENV_FOLDER, Home, remove_stale_packings
 from comfypin.env.model_paths import write_model_paths
+from comfypin.env.pack.progress import ByteReport, ignore_bytes
 from comfypin.env.pack.store import PackStore
 from comfypin.env.package_selection import Interpreter, machine_name, package_file_name
 from comfypin.env.realize_plan import (
@@ -64,6 +65,7 @@ class RealizeOptions:
     rebuild: bool = False
     target: str | None = None
     report: Report = ignore_report
+    report_bytes: ByteReport = ignore_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +164,9 @@ def _publish_pack(receipt: Receipt, options: RealizeOptions, *, replace: bool) -
         return pack_address
     with acquire_lease(options.home.lease_path(receipt.key), purpose="pack an env"):
         options.report("Packing and publishing.")
-        return options.pack_store.publish_env(options.home.build_folder(receipt.key), pack_key, replace=replace)
+        return options.pack_store.publish_env(
+            options.home.build_folder(receipt.key), pack_key, replace=replace, report_bytes=options.report_bytes
+        )
 
 
 def _make_env(lock: Lock, recipe: EnvRecipe, options: RealizeOptions) -> tuple[Receipt, Action, bool]:
@@ -215,7 +219,9 @@ def _fill_build(temporary_folder: Path, realize_plan: RealizePlan, options: Real
     recipe = realize_plan.recipe
     if realize_plan.action == "unpack" and options.pack_store is not None:
         options.report(f"Unpacking {recipe.pack_name}.")
-        receipt = options.pack_store.unpack_env(recipe.pack_name, temporary_folder, key=recipe.key)
+        receipt = options.pack_store.unpack_env(
+            recipe.pack_name, temporary_folder, key=recipe.key, report_bytes=options.report_bytes
+        )
         rewire_venv(temporary_folder, recipe.interpreter)
         return receipt
     locations = options.locations

@@ -21,7 +21,8 @@ class Job:
     `timeout_s` is the deadline from submission to the last delivered output. `extra_data` may hold secrets (a comfy.org
     API key), which go to the engine and nowhere else. `with_previews` delivers temporary outputs (PreviewImage) too.
     Outputs that must pass through this machine's disk do so under `spool_parent` (default: the system's). `mark` is in
-    the names of the files that the graph saves, and is taken out of the outputs' names again. `warnings` are what was
+    the names of the files that the graph saves if ComfyUI itself does not keep them apart, and is taken out of the
+    outputs' names again; `marked_graph` has it in all of them. `warnings` are what was
     noticed while the job was prepared, `errors` what keeps some of its outputs from being made. `keeps_valid_outputs`
     says to go on without outputs that the engine refuses. `needs_saved_workflow` are nodes that ask for the saved
     workflow and get none. `models` are those that the job brought.
@@ -31,6 +32,7 @@ class Job:
     release: Release
     graph: ApiGraph
     mark: SubmissionMark | None = None
+    marked_graph: ApiGraph | None = None
     inputs: tuple[InputFile, ...] = ()
     timeout_s: float | None = None
     extra_data: Mapping[str, JsonValue] = field(default_factory=dict)

@@ -111,16 +111,18 @@ def prepare_job(request: RunRequest, *, lock: Lock | None, catalogue: Catalogue,
     # Two jobs that save under the same name must not read each other's files from ComfyUI's output folder.
     mark = SubmissionMark.for_submission(request.submission_id)
     extra_data = _merge_extra_data(request)
-    marked = mark_outputs(graph, mark, catalogue)
+    digests = {found_file.path: _digest_whole_file(found_file) for found_file in found_files}
+    marked = mark_outputs(graph, mark, catalogue, keep_counted=True)
     return Job(
         id=request.job_id,
         release=UNPINNED if lock is None else release_identity(lock),
         graph=marked.graph,
         mark=mark,
-        inputs=tuple(_to_input_file(found_file) for found_file in found_files),
+        marked_graph=mark_outputs(graph, mark, catalogue).graph,
+        inputs=tuple(_to_input_file(found_file, digests) for found_file in found_files),
         timeout_s=request.timeout_s,
         extra_data=extra_data,
-        input_digests={found_file.path.name: _digest_whole_file(found_file) for found_file in found_files},
+        input_digests={path.name: digest for path, digest in digests.items()},
         with_previews=request.with_previews,
         warnings=(
             *(str(finding) for finding in findings if finding.severity == "warning"),
@@ -255,8 +257,13 @@ def _brought_inputs(found_files: tuple[FoundFile, ...]) -> frozenset[tuple[NodeI
     return frozenset((found_file.node_id, found_file.input_name) for found_file in found_files)
 
 
-def _to_input_file(found_file: FoundFile) -> InputFile:
-    return InputFile(node_id=found_file.node_id, input_name=found_file.input_name, path=found_file.path)
+def _to_input_file(found_file: FoundFile, digests: Mapping[Path, Digest]) -> InputFile:
+    return InputFile(
+        node_id=found_file.node_id,
+        input_name=found_file.input_name,
+        path=found_file.path,
+        digest=digests[found_file.path],
+    )
 
 
 def _digest_whole_file(found_file: FoundFile) -> Digest:

@@ -23,11 +23,14 @@ from comfypin.engine.interface import (
 from comfypin.errors import ComfypinError, PromptError
 from comfypin.jobs.events import EventWatcher, Requeued, RunEvent
 from comfypin.jobs.job import Job, JobResult
+from comfypin.jobs.output_numbers import number_from_one
 from comfypin.jobs.output_spool import WantedOutput, collect_outputs, open_spool
 from comfypin.jobs.previews import PreviewSink
 from comfypin.jobs.timing import Stopwatch
 from comfypin.outputs.interface import JobFacts, Output, OutputSink
 from comfypin.workflow.errors import WorkflowRejected
+from comfypin.workflow.filename_mark import counted_prefixes
+from comfypin.workflow.graph import NodeId
 
 # Platforms kill a worker ten seconds after they asked it to stop, and an engine that hangs would take all of them.
 _CANCEL_WITHIN_S = 5.0
@@ -93,11 +96,12 @@ class _JobRun:
         self._warnings = list(job.warnings)
         self._errors = list(job.errors)
         self._graph = job.graph
+        self._left_out: set[NodeId] = set()
         self._is_waiting = False
         self.stopwatch = Stopwatch(clock, on_event)
 
     async def run_to_result(self) -> JobResult:
-        prompt_id, prompt_outputs = await self._run_prompt()
+        prompt_id, prompt_outputs = await self._run_own_prompt()
         for warning_text in prompt_outputs.warnings:
             self._add_warning(warning_text)
         self.stopwatch.enter_phase("collect")
@@ -127,6 +131,17 @@ class _JobRun:
             held_back=held_back,
             models=self._job.models,
         )
+
+    async def _run_own_prompt(self) -> tuple[str, PromptOutputs]:
+        """Run the prompt; once more, under names of its own, if the engine answered with another submission's files."""
+        prompt_id, prompt_outputs = await self._run_prompt()
+        if not prompt_outputs.foreign or self._job.marked_graph is None:
+            return prompt_id, prompt_outputs
+        await prompt_outputs.clear()
+        self._graph = self._job.marked_graph.without(self._left_out)
+        # Everything before the save nodes comes from the cache again, so this takes moments.
+        self.stopwatch.enter_phase("queue")
+        return await self._run_prompt()
 
     async def _run_prompt(self) -> tuple[str, PromptOutputs]:
         """Run the prompt; once more if the engine dies under it, and again if it died under another job's."""
@@ -158,6 +173,7 @@ class _JobRun:
         if not (refused and self._job.keeps_valid_outputs):
             return False
         self._graph = self._graph.without(refused)
+        self._left_out.update(refused)
         sentences = rejection.problems or (rejection.reason,)
         self._errors += [f"The outputs of node {', '.join(refused)} were left out: {said}" for said in sentences]
         return True
@@ -256,9 +272,9 @@ class _JobRun:
             for engine_output in prompt_outputs.files
             if engine_output.folder == "output" or self._job.with_previews
         ]
-        return [self._name_output(engine_output) for engine_output in kept_files], len(prompt_outputs.files) - len(
-            kept_files
-        )
+        named = [self._name_output(engine_output) for engine_output in kept_files]
+        wanted = number_from_one(named, counted_prefixes(self._graph))
+        return wanted, len(prompt_outputs.files) - len(kept_files)
 
     def _name_output(self, engine_output: EngineOutput) -> WantedOutput:
         filename_mark = self._job.mark

@@ -14,6 +14,7 @@ from typing import cast
 
 from comfypin.digest import JsonValue
 from comfypin.lock.errors import LockFinding, LockInvalid, LockUnreadable
+from comfypin.text_encoding import decode_json
 
 # A lock of 500 packages and 200 models is below 1 MiB: what is larger is something else.
 MAX_BYTES = 64 << 20
@@ -86,11 +87,13 @@ def read_lock_bytes(path: Path) -> bytes:
 def load_document(data: bytes, *, where: str) -> dict[str, JsonValue]:
     """Parse the bytes into one JSON object. Raises `LockUnreadable` or `LockInvalid` with every finding."""
     try:
-        # Editors on Windows write a byte order mark before the first brace.
-        unicode_text = data.decode("utf-8-sig")
+        # Editors on Windows write a byte order mark before the first brace, and its shells UTF-16.
+        unicode_text = decode_json(data)
         json_tree = json.loads(unicode_text, object_pairs_hook=_ParsedObject)
     except UnicodeDecodeError as error:
-        raise LockUnreadable(where=where, reason=f"byte {error.start} is not UTF-8, and a lock is UTF-8") from error
+        raise LockUnreadable(
+            where=where, reason=f"byte {error.start} is not {error.encoding.upper()}, and a lock is UTF-8"
+        ) from error
     except json.JSONDecodeError as error:
         reason = f"line {error.lineno}, column {error.colno} is not JSON ({error.msg})"
         raise LockUnreadable(where=where, reason=reason) from error

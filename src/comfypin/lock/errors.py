@@ -84,11 +84,20 @@ class LockNotFound(LockError):
 
 
 @declare
+class LockNameEmpty(LockError):
+    """Raised when the name of a lock is given, and is empty."""
+
+    template = "The name of the lock is empty; is the variable that should hold it unset?"
+
+
+@declare
 class LockNotNamed(LockError):
     """Raised when a command needs a lock and nothing says which."""
 
     template = "No lock is named: give --lock FILE or NAME, or set LOCK_PATH or COMFY_VERSION_NAME ({offered})."
+    command_hint = "{_instead}"
     releases: Sequence[str]
+    _instead: str = ""
 
     @property
     def offered(self) -> str:

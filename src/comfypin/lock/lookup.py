@@ -6,15 +6,19 @@ from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from comfypin.lock.errors import LockNotFound, LockNotNamed
+from comfypin.lock.errors import LockNameEmpty, LockNotFound, LockNotNamed
 
 _RELEASE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 def release_folders() -> tuple[Path, ...]:
     """Return the folders that releases are looked up in by name, in order: image, checkout, package."""
+    package = Path(str(files("comfypin")))
+    # An editable installation has its data in the checkout; in any other, nothing of ours lies there.
+    checkout = package.parent.parent / "lockfiles"
+    packaged = checkout if checkout.is_dir() else package / "data" / "lockfiles"
     # In the image /app/lockfiles comes first, so that a release cannot be shadowed by the working folder.
-    return Path("/app/lockfiles"), Path("lockfiles"), Path(str(files("comfypin"))) / "data" / "lockfiles"
+    return Path("/app/lockfiles"), Path("lockfiles"), packaged
 
 
 def find_lock(
@@ -52,7 +56,9 @@ def list_releases(folders: Sequence[Path]) -> Iterator[str]:
 
 def _find_by_path_or_name(wanted_lock: str, folders: Sequence[Path]) -> Path:
     lock_path = Path(wanted_lock)
-    if "\0" in wanted_lock or not wanted_lock.strip():
+    if not wanted_lock.strip():
+        raise LockNameEmpty()  # type: ignore[call-arg]  # `declare` gives it no fields
+    if "\0" in wanted_lock:
         raise LockNotFound(wanted=repr(wanted_lock), searched=["nothing: this is neither a path nor a name"])
     try:
         # Folders and pipes go on to the reader, which says what is wrong with them.

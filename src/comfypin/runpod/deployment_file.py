@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
 
 from comfypin.runpod.errors import DeploymentInvalid
+from comfypin.text_encoding import decode_text
 
 # A misspelled key that was ignored would cost money before anybody noticed.
 _STRICT = ConfigDict(extra="forbid")
@@ -170,7 +171,7 @@ class DeploymentFile:
 def read_deployment(path: Path) -> DeploymentFile:
     """Read and check the shape of runpod.toml. Raises `DeploymentInvalid` with every finding at once."""
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = tomllib.loads(decode_text(path.read_bytes()))
     except OSError as exc:
         reason = exc.strerror or str(exc)
         hint = f"it cannot be read ({reason}); `comfypin runpod init` writes a first one"

@@ -30,9 +30,12 @@ class Settings:
         self.variables = Variables(variables)
         self._machine = machine
 
-    def with_flags(self, *, comfy_home: Path | None = None, models_dir: Path | None = None) -> "Settings":
+    def with_flags(
+        self, *, comfy_home: Path | None = None, models_dir: Path | None = None, comfy_python: Path | None = None
+    ) -> "Settings":
         """Return the settings with the values of flags instead of the environment's."""
-        return Settings(self.variables, machine=self.machine.with_flags(comfy_home=comfy_home, models_dir=models_dir))
+        machine = self.machine.with_flags(comfy_home=comfy_home, models_dir=models_dir, comfy_python=comfy_python)
+        return Settings(self.variables, machine=machine)
 
     @cached_property
     def machine(self) -> MachineSettings:

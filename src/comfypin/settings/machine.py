@@ -15,6 +15,7 @@ class MachineSettings:
     They come after `LOCK_PATH` and before `COMFY_VERSION_NAME`, which an image has of its own.
     `fast_models_dir` is COMFYPIN_FAST_MODELS, the folder of staged models; the engine looks there first.
     `embedded_version` is COMFYPIN_EMBEDDED_VERSION, the ComfyUI release that the embedded engine imitates.
+    `comfy_python` is COMFY_PYTHON, the Python of a ComfyUI that comfypin did not install.
     `engine_standby` is COMFYPIN_ENGINE_STANDBY: whether a second engine waits to take a dead one's place.
     """
 
@@ -27,19 +28,23 @@ class MachineSettings:
     fast_models_dir: Path | None = None
     embedded_version: str | None = None
     engine_standby: bool = False
+    comfy_python: Path | None = None
 
     @property
     def models_dir(self) -> Path:
         """Return the folder of models: MODELS_DIR, else `models` in COMFY_HOME."""
         return self.named_models_dir or self.comfy_home / "models"
 
-    def with_flags(self, *, comfy_home: Path | None = None, models_dir: Path | None = None) -> "MachineSettings":
+    def with_flags(
+        self, *, comfy_home: Path | None = None, models_dir: Path | None = None, comfy_python: Path | None = None
+    ) -> "MachineSettings":
         """Return the settings with the values of flags instead of the environment's."""
         # An absent flag leaves what the environment says.
         return replace(
             self,
             comfy_home=comfy_home or self.comfy_home,
             named_models_dir=models_dir or self.named_models_dir,
+            comfy_python=comfy_python or self.comfy_python,
         )
 
     @classmethod
@@ -57,4 +62,5 @@ class MachineSettings:
             fast_models_dir=variables.read_path("COMFYPIN_FAST_MODELS"),
             embedded_version=variables.read_text("COMFYPIN_EMBEDDED_VERSION"),
             engine_standby=variables.read_flag("COMFYPIN_ENGINE_STANDBY"),
+            comfy_python=variables.read_path("COMFY_PYTHON"),
         )

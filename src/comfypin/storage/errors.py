@@ -8,6 +8,7 @@ from pathlib import PurePath
 from typing import TypeVar
 
 from comfypin.errors import ConfigError, StorageError, declare
+from comfypin.installation import extra_command
 
 # An id is copied into logs and results unchanged, so only harmless characters are accepted.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:=/+-]{1,128}")
@@ -38,9 +39,15 @@ class CertificatesUnusable(ConfigError):
 class SdkMissing(ConfigError):
     """Raised if the client library of a store is not installed."""
 
-    template = "{store} needs its client library: install comfypin[{extra}]."
+    template = "{store} needs its client library, comfypin[{extra}]."
+    command_hint = "To install it: {command}"
     store: str
     extra: str
+
+    @property
+    def command(self) -> str:
+        """Return what to type."""
+        return extra_command(self.extra)
 
 
 class TransientStorageError(StorageError):

@@ -1,11 +1,13 @@
 """Defines how a folder is synced."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
 from comfypin.retry import RetryPolicy
 from comfypin.sync.delivery_log import DeliveryLog
 from comfypin.sync.key_names import FileFilter
+from comfypin.sync.outbox_row import OutboxRow
 
 OnChange = Literal["overwrite", "version", "ignore"]
 # Without end: what is owed stays owed.
@@ -27,3 +29,5 @@ class SyncOptions:
     poll_s: float = 5.0
     retry_policy: RetryPolicy = SYNC_RETRIES
     manifest: DeliveryLog | None = None
+    # Hears of every piece that is sent, from the threads that upload.
+    on_bytes: Callable[[OutboxRow, int], None] | None = None

@@ -83,7 +83,12 @@ class Syncer:
         self._removal_tried: dict[str, Fingerprint] = {}
         self._revisions = RevisionPlanner(outbox, options.on_change)
         self._uploader = Uploader(
-            root_folder, store, self._inbox.put, media_type=media_type, bytes_per_s=options.bytes_per_s
+            root_folder,
+            store,
+            self._inbox.put,
+            media_type=media_type,
+            bytes_per_s=options.bytes_per_s,
+            on_bytes=options.on_bytes,
         )
         self._scanned = False
         self._is_disk_warned = False

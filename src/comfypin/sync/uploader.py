@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from comfypin.errors import ComfypinError
@@ -22,7 +23,10 @@ class UploadEnded:
 
 
 class Uploader:
-    """Uploads files of the folder `root` and reports each outcome to `report`."""
+    """Uploads files of the folder `root` and reports each outcome to `report`.
+
+    `on_bytes` hears of every piece that is sent, with its file, from the threads that upload.
+    """
 
     def __init__(
         self,
@@ -32,12 +36,14 @@ class Uploader:
         *,
         media_type: Callable[[str], str],
         bytes_per_s: float | None,
+        on_bytes: Callable[[OutboxRow, int], None] | None = None,
     ) -> None:
         self._root = str(root_folder)
         self._store = store
         self._report = report
         self._media_type = media_type
         self._rate_limiter = RateLimiter(bytes_per_s) if bytes_per_s else None
+        self._on_bytes = on_bytes
         self._absent_count = 0
 
     def upload_file(self, outbox_row: OutboxRow) -> None:
@@ -77,5 +83,11 @@ class Uploader:
             media_type=self._media_type(outbox_row.path),
             # Lets a later HEAD recognise the object, since an ETag is no content digest for large ones.
             metadata={"sha256": outbox_row.sha256.hex},
-            pace=self._rate_limiter,
+            pace=partial(self._let_through, outbox_row),
         )
+
+    def _let_through(self, outbox_row: OutboxRow, byte_count: int) -> None:
+        if self._rate_limiter is not None:
+            self._rate_limiter(byte_count)
+        if self._on_bytes is not None:
+            self._on_bytes(outbox_row, byte_count)

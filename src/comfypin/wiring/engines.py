@@ -96,6 +96,7 @@ async def open_engine(engine_choice: EngineChoice) -> AsyncIterator["Engine"]:
 
 def _make_child(engine_choice: EngineChoice) -> "ChildSpec":
     from comfypin.engine.command import comfyui_child, embedded_child, has_gpu
+    from comfypin.env.layout import RECEIPT_FILE
     from comfypin.storage.registry import variable_prefixes
 
     machine, inherited = engine_choice.settings.machine, engine_choice.settings.variables
@@ -111,6 +112,8 @@ def _make_child(engine_choice: EngineChoice) -> "ChildSpec":
         engine_choice.spec,
         inherited,
         gpu=has_gpu(inherited),
+        # An env of ours has its own Python.
+        python=None if (machine.comfy_home / RECEIPT_FILE).is_file() else machine.comfy_python,
         # A default that is not there would only be listed in the engine's log, folder by folder.
         models_dir=machine.models_dir if machine.named_models_dir or machine.models_dir.is_dir() else None,
         fast_models_dir=machine.fast_models_dir,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from comfypin.env.install.sources import SourceLocations
+    from comfypin.env.pack.progress import ByteReport
     from comfypin.env.realize import RealizeOptions
     from comfypin.lock.model import Lock
     from comfypin.locking.sources import Upstreams
@@ -32,9 +33,11 @@ def make_realize_options(
     rebuild: bool = False,
     target: str | None = None,
     report: "Callable[[str], None] | None" = None,
+    report_bytes: "ByteReport | None" = None,
 ) -> "RealizeOptions":
     """Return how this machine realizes locks. Raises `UsageError` for flags that do not fit together."""
     from comfypin.env.layout import Home
+    from comfypin.env.pack.progress import ignore_bytes
     from comfypin.env.realize import RealizeOptions, ignore_report
     from comfypin.tools.vendor_folder import VendorFolder
 
@@ -56,10 +59,17 @@ def make_realize_options(
         rebuild=rebuild,
         target=target,
         report=report or ignore_report,
+        report_bytes=report_bytes or ignore_bytes,
     )
 
 
-def ensure_env(lock: "Lock", engine_choice: EngineChoice, *, report: "Callable[[str], None]") -> EngineChoice:
+def ensure_env(
+    lock: "Lock",
+    engine_choice: EngineChoice,
+    *,
+    report: "Callable[[str], None]",
+    report_bytes: "ByteReport | None" = None,
+) -> EngineChoice:
     """Return the choice with the home of the lock's env; realize it and pull its models if needed.
 
     Only the engine `comfyui` has an env. A ComfyUI that comfypin did not install is used as it is, and reported.
@@ -74,7 +84,7 @@ def ensure_env(lock: "Lock", engine_choice: EngineChoice, *, report: "Callable[[
         return engine_choice
     from comfypin.env.realize import realize_env
 
-    realized = realize_env(lock, make_realize_options(settings, report=report))
+    realized = realize_env(lock, make_realize_options(settings, report=report, report_bytes=report_bytes))
     bring_models(lock, settings, offline=settings.env.offline)
     # With a new home, the default models folder would move too.
     realized_settings = settings.with_flags(
@@ -90,7 +100,13 @@ def holds_foreign_comfyui(settings: "Settings") -> bool:
     return not (comfy_home / "current").is_symlink() and any((comfy_home / path).is_file() for path in _FOREIGN_FILES)
 
 
-def ensure_env_pack(lock: "Lock", settings: "Settings", *, report: "Callable[[str], None]") -> Path:
+def ensure_env_pack(
+    lock: "Lock",
+    settings: "Settings",
+    *,
+    report: "Callable[[str], None]",
+    report_bytes: "ByteReport | None" = None,
+) -> Path:
     """Return the env pack of the lock as a local file; realize and pack the env if that was not done before.
 
     Raises `EnvError`, `LockError`.
@@ -99,7 +115,8 @@ def ensure_env_pack(lock: "Lock", settings: "Settings", *, report: "Callable[[st
     from comfypin.env.realize import realize_env
     from comfypin.env.realize_plan import pack_name
 
-    realized = realize_env(lock, make_realize_options(settings, report=report))
+    options = make_realize_options(settings, report=report, report_bytes=report_bytes)
+    realized = realize_env(lock, options)
     pack_filename = pack_name(realized.receipt.key, realized.receipt.platform)
     # Ours comes last: it is the one that may be written to.
     pack_stores = [FolderPackStore(settings.env.cache_dir.absolute() / "packs")]
@@ -115,7 +132,7 @@ def ensure_env_pack(lock: "Lock", settings: "Settings", *, report: "Callable[[st
     if pack_path is None:
         report("Packing the env.")
         pack_stores[-1].root.mkdir(parents=True, exist_ok=True)
-        pack_path = pack_stores[-1].publish_env(realized.folder, pack_filename)
+        pack_path = pack_stores[-1].publish_env(realized.folder, pack_filename, report_bytes=options.report_bytes)
     return Path(pack_path)
 
 

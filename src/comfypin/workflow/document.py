@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal, cast
 
 from comfypin.digest import JsonValue
+from comfypin.text_encoding import decode_json
 from comfypin.workflow.errors import WorkflowUnreadable
 
 WorkflowFormat = Literal["api", "ui", "empty"]
@@ -47,10 +48,12 @@ def read_document(json_text: bytes | str, *, source: str) -> Document:
         reason = f"it has {len(json_text):,} bytes, and a workflow may have at most {MAX_BYTES:,}"
         raise WorkflowUnreadable(source=source, reason=reason)
     try:
-        text = json_text if isinstance(json_text, str) else json_text.decode("utf-8-sig")
+        text = json_text if isinstance(json_text, str) else decode_json(json_text)
         json_value: object = json.loads(text.removeprefix("\ufeff"), parse_constant=lambda _name: None)
     except UnicodeDecodeError as exc:
-        raise WorkflowUnreadable(source=source, reason=f"it is not UTF-8 text (byte {exc.start})") from exc
+        raise WorkflowUnreadable(
+            source=source, reason=f"it is not text in {exc.encoding.upper()} (byte {exc.start})"
+        ) from exc
     except json.JSONDecodeError as exc:
         reason = f"it is not JSON (line {exc.lineno}, column {exc.colno}: {exc.msg})"
         raise WorkflowUnreadable(source=source, reason=reason) from exc
@@ -70,6 +73,8 @@ def to_document(json_value: object, *, source: str) -> Document:
             raise WorkflowUnreadable(
                 source=source, reason=f"it is {_name_json_kind(json_value)}, and a workflow is a JSON object"
             )
+        if "schema_version" in json_value and "version_name" in json_value:
+            raise WorkflowUnreadable(source=source, reason="it is a lock, which --lock takes")
         # Only the UI format lists its nodes; in API format a node may be called `nodes`, but is an object.
         if isinstance(json_value.get("nodes"), list):
             content = _check_limits(json_value, len(json_value["nodes"]), source)

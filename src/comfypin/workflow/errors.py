@@ -15,9 +15,17 @@ _ALLOWED_SHOWN = 12
 class WorkflowNotFound(WorkflowError):
     """The workflow file does not exist or cannot be read."""
 
-    template = "The workflow {path} cannot be read: {reason}; give a JSON file that ComfyUI saved or exported."
+    template = "The workflow {path} cannot be read: {reason}; {advice}"
     path: str
     reason: str
+    near: tuple[str, ...] = ()
+
+    @property
+    def advice(self) -> str:
+        """Return the names that are near, else what to give."""
+        if self.near:
+            return f"did you mean {' or '.join(self.near)}?"
+        return "give a JSON file that ComfyUI saved or exported."
 
 
 @declare
@@ -45,6 +53,11 @@ class WorkflowInvalid(WorkflowError):
         )
         if any(finding.get("code") == "not_in_list" and finding.get("pin") for finding in findings):
             self.command_hint = "comfypin models pull fetches the missing models."
+        if any(finding.get("code") == "engine_without_models" for finding in findings):
+            self.command_hint = (
+                "\nRun it on a ComfyUI of your own: --comfy-home ~/ComfyUI starts one, "
+                "--engine-url http://127.0.0.1:8188 takes one that runs."
+            )
         self.findings = tuple(findings)
         self.problems = tuple(problems)
 

@@ -1,7 +1,11 @@
-"""Put a mark of the submission into every saved file's name, and take it out again.
+"""Put a mark of the submission into a saved file's name, and take it out again.
 
 Two submissions then never write the same file, and a save node is never answered from ComfyUI's cache, which would
-report the older submission's file (docs/workflows.md). The mark goes in front of the last part of `filename_prefix`,
+report the older submission's file (docs/workflows.md). But the mark is in the metadata of what is saved, too, and no
+two jobs have the same. So nodes of ComfyUI's own that count their files up, and report them, do without it at first
+(`keep_counted`); what the engine's cache answers for them is watched by `comfypin.engine.saved_files`.
+
+The mark goes in front of the last part of `filename_prefix`,
 so that folders in it stay what they are and a node that makes no folders still works.
 """
 
@@ -12,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from comfypin.workflow.graph import ApiGraph, ApiLink, ApiNode, InputValue, NodeId
-from comfypin.workflow.object_info import Catalogue, input_specs, is_output
+from comfypin.workflow.object_info import Catalogue, input_specs, is_core, is_output
 
 PREFIX_INPUT = "filename_prefix"
 _SERVER_DEFAULT = "ComfyUI"
@@ -21,7 +25,18 @@ _CONCATENATE = "StringConcatenate"
 _MARK = re.compile(r"cp[0-9a-f]{16}_")
 _JOINT = re.compile(rf"{_MARK.pattern}\d+")
 # Where the engine's client puts a job's input files.
-_JOB_FOLDER = re.compile(r"^comfypin/[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}/")
+_JOB_FOLDER = re.compile(r"^comfypin/(?:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{32})/")
+# ComfyUI's own nodes that take the next free number and report what they saved. Others of its own (datasets, models)
+# write fixed names or report nothing; of packs nobody knows.
+_COUNTING = frozenset(
+    {
+        *("SaveImage", "SaveImageAdvanced", "SaveAnimatedPNG", "SaveAnimatedWEBP", "SaveSVGNode", "SaveVideo"),
+        *("SaveWEBM", "SaveAudio", "SaveAudioMP3", "SaveAudioOpus", "SaveAudioAdvanced", "SaveGLB", "SaveLatent"),
+        "SaveText",
+    }
+)
+# The files of a batch: the number is looked for under the name as it is written, so it never counts up.
+_BATCH_NUMBER = "%batch_num%"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +68,17 @@ class MarkedGraph:
     unmarked: tuple[NodeId, ...] = ()
 
 
-def mark_outputs(graph: ApiGraph, mark: SubmissionMark, catalogue: Catalogue) -> MarkedGraph:
+def has_mark(name: str) -> bool:
+    """Return whether a file's name holds the mark of some submission."""
+    return _MARK.search(name) is not None
+
+
+def mark_outputs(
+    graph: ApiGraph, mark: SubmissionMark, catalogue: Catalogue, *, keep_counted: bool = False
+) -> MarkedGraph:
     """Mark the prefix of every output node that has one, whether it is written, defaulted or linked.
+
+    `keep_counted` leaves the prefixes alone whose files ComfyUI itself keeps apart.
 
     A linked prefix is joined with the mark by a StringConcatenate between the two nodes; an engine without that class
     keeps it as it is, and the node is named in `unmarked`.
@@ -67,6 +91,8 @@ def mark_outputs(graph: ApiGraph, mark: SubmissionMark, catalogue: Catalogue) ->
         if prefix is None:
             continue
         if isinstance(prefix, str):
+            if keep_counted and _is_counted(node, prefix, catalogue):
+                continue
             nodes[node_id] = replace(node, inputs={**node.inputs, PREFIX_INPUT: mark.add_to_prefix(prefix)})
         elif _CONCATENATE in catalogue:
             # The text of a link is known only when the prompt runs, so a node must join the two then.
@@ -96,6 +122,22 @@ def remove_marks(graph: ApiGraph) -> ApiGraph:
         }
         nodes[node_id] = replace(node, inputs=inputs)
     return ApiGraph(nodes=nodes)
+
+
+def counted_prefixes(graph: ApiGraph) -> dict[NodeId, str]:
+    """Return the prefixes under which a graph's nodes count their files up, by node."""
+    return {
+        node.id: prefix
+        for node in graph.nodes.values()
+        if node.class_type in _COUNTING
+        and isinstance(prefix := node.inputs.get(PREFIX_INPUT, _SERVER_DEFAULT), str)
+        and not has_mark(prefix)
+    }
+
+
+def _is_counted(node: ApiNode, prefix: str, catalogue: Catalogue) -> bool:
+    definition = catalogue.get(node.class_type, {})
+    return node.class_type in _COUNTING and is_core(definition) and _BATCH_NUMBER not in prefix
 
 
 def _remove_mark(name: str, value: InputValue) -> InputValue:

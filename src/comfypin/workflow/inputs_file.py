@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from comfypin.digest import JsonValue
+from comfypin.text_encoding import decode_text
 from comfypin.workflow.errors import InputsFileInvalid, OverrideInvalid
 from comfypin.workflow.findings import closest_names, did_you_mean, show_value
 from comfypin.workflow.graph import ApiGraph, ApiLink
@@ -172,7 +173,7 @@ def read_inputs_file(workflow: Path) -> InputsFile | None:
     """Read the inputs file beside a workflow, or return None if there is none. Raises `InputsFileInvalid`."""
     inputs_path = inputs_file_beside(workflow)
     try:
-        return load_inputs_file(inputs_path.read_text(encoding="utf-8"), source=str(inputs_path))
+        return load_inputs_file(decode_text(inputs_path.read_bytes()), source=str(inputs_path))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, UnicodeDecodeError) as exc:

@@ -13,6 +13,7 @@ from comfypin.workflow.input_files import split_annotation
 from comfypin.workflow.missing_pins import LockLike, SuspectPins, find_model_pin, find_pack_pin, find_suspects
 from comfypin.workflow.node_inputs import OpenedInputs, open_inputs
 from comfypin.workflow.object_info import Catalogue, InputSpec, is_core, is_output, names_file, output_types
+from comfypin.workflow.without_models import gather_unknown_classes, spoken_findings
 
 # Looking for similar names is the slowest check; after this many wrong names in a graph, none are suggested.
 _NAMED_CLOSELY = 50
@@ -46,7 +47,7 @@ class Preflight:
         if self.errors:
             raise WorkflowInvalid(
                 source=source,
-                problems=[str(finding) for finding in self.findings],
+                problems=[str(finding) for finding in spoken_findings(self.findings)],
                 findings=[finding.to_json() for finding in self.findings],
             )
 
@@ -93,6 +94,7 @@ class _GraphCheck:
             if self._find_definition(node) is None
         )
         outputs = [node.id for node in self.graph.nodes.values() if is_output(self._find_definition(node) or {})]
+        unknown_classes = gather_unknown_classes(unknown_classes, self.catalogue)
         if not outputs:
             if unknown_classes:
                 return Preflight(findings=unknown_classes)

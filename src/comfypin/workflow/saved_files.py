@@ -6,6 +6,7 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Literal, TypeAlias
 
+from comfypin.text_encoding import is_wide_json
 from comfypin.workflow import media_metadata as containers
 from comfypin.workflow.document import MAX_BYTES, Document, read_document
 from comfypin.workflow.errors import WorkflowUnreadable
@@ -41,6 +42,8 @@ _BY_SIGNATURE: Mapping[bytes, Reader] = {
 
 def is_json_text(file_bytes: bytes) -> bool:
     """Return whether the bytes look like JSON text rather than a picture or another file that may hold a workflow."""
+    if is_wide_json(file_bytes[:512]):
+        return True
     first_bytes = file_bytes[:512].lstrip(b"\xef\xbb\xbf \t\r\n")
     return first_bytes[:1] in (b"{", b"[", b"") or (_is_text(first_bytes) and not _SVG.match(first_bytes))
 

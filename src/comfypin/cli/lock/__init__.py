@@ -65,6 +65,9 @@ def _add_reading_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParse
     vendor_parser = verbs.add_parser("vendor", help="gather all that a lock needs in a folder", description=_VENDOR)
     vendor_parser.add_argument("folder", metavar="DIR", type=Path, help="the folder; what it has already is kept")
     vendor_parser.set_defaults(act=_vendor_lock)
+    for verb_parser in (show_parser, check_parser, export_parser):
+        # As `realize` and `runpod` name it; `vendor` already has a folder there.
+        verb_parser.add_argument("named_lock", nargs="?", metavar="LOCK", help="the lock, instead of --lock")
     for verb_parser in (show_parser, check_parser, export_parser, vendor_parser):
         verb_parser.add_argument(
             "--lock", metavar="FILE|NAME", help="a lock file, or a release's name (default: LOCK_PATH)"
@@ -83,6 +86,10 @@ def execute(arguments: argparse.Namespace) -> int:
     """Run the verb."""
     if arguments.verb is None:
         raise UsageError("comfypin lock needs a verb, such as create, show or check; see comfypin lock --help.")
+    if (named_lock := getattr(arguments, "named_lock", None)) is not None:
+        if arguments.lock is not None:
+            raise UsageError("The lock is named twice, as LOCK and with --lock; drop one of them.")
+        arguments.lock = named_lock
     return int(arguments.act(arguments))
 
 

@@ -19,6 +19,7 @@ from comfypin.cli.runpod.volume_reports import print_push_report, record_to_json
 from comfypin.errors import UsageError
 
 if TYPE_CHECKING:
+    from comfypin.env.pack.progress import ByteReport
     from comfypin.lock.model import Lock
     from comfypin.models.interface import PullWatcher
     from comfypin.runpod.volume_bucket import VolumeBucket
@@ -114,7 +115,7 @@ def _push_release(arguments: argparse.Namespace) -> int:
         local_models = _bring_models_here(
             lock, settings, [owed_model for lacking in missing_models for owed_model in lacking], watcher
         )
-        local_packs = _pack_env_here(arguments, lock, settings, destinations)
+        local_packs = _pack_env_here(arguments, lock, settings, destinations, watcher)
         uploads = [
             (destination, [*(local_models[owed_model.key] for owed_model in lacking), *pack_files])
             for destination, lacking, pack_files in zip(destinations, missing_models, local_packs, strict=True)
@@ -172,7 +173,11 @@ def _bring_models_here(
 
 
 def _pack_env_here(
-    arguments: argparse.Namespace, lock: "Lock", settings: "Settings", destinations: "list[PushDestination]"
+    arguments: argparse.Namespace,
+    lock: "Lock",
+    settings: "Settings",
+    destinations: "list[PushDestination]",
+    watcher: "PullWatcher",
 ) -> "list[list[FileToPush]]":
     """Return for each destination the env pack if its volume lacks it, else no file."""
     import platform
@@ -201,7 +206,7 @@ def _pack_env_here(
         lacking.append(known_object is None)
     if not any(lacking):
         return [[] for _ in destinations]
-    pack_path = ensure_env_pack(lock, settings, report=print_on_stderr)
+    pack_path = ensure_env_pack(lock, settings, report=print_on_stderr, report_bytes=_report_to(watcher))
     pack_file = FileToPush(
         key=f"{PACKS}/{pack_path.name}",
         path=pack_path,
@@ -210,6 +215,21 @@ def _pack_env_here(
         kind="env",
     )
     return [[pack_file] if lacks_pack else [] for lacks_pack in lacking]
+
+
+def _report_to(watcher: "PullWatcher") -> "ByteReport":
+    """Return a callback that shows what is packed or unpacked beside what is pulled and pushed."""
+    reported: dict[str, int] = {}
+
+    def report_bytes(label: str, done_bytes: int, total_bytes: int) -> None:
+        if label not in reported:
+            watcher.start_file(label, total_bytes, 0)
+        watcher.advance_file(label, done_bytes - reported.get(label, 0))
+        reported[label] = done_bytes
+        if done_bytes == total_bytes:
+            watcher.end_file(label, "done")
+
+    return report_bytes
 
 
 def _finish_volume(lock: "Lock", owed_models: "list[OwedModel]", destination: "PushDestination") -> None:

@@ -9,6 +9,7 @@ from typing import Protocol
 from comfypin.digest import Digest
 from comfypin.env.errors import DiskFull
 from comfypin.env.layout import packing_folder
+from comfypin.env.pack.progress import ByteCounter, ByteReport, ignore_bytes
 from comfypin.env.pack.unpack import open_pack, unpack_pack
 from comfypin.env.pack.write import write_pack
 from comfypin.env.receipt import Receipt
@@ -24,13 +25,17 @@ class PackStore(Protocol):
     def find_pack(self, pack_name: str) -> str | None:
         """Return the address of the pack of this name, or None. Raises `StorageError`."""
 
-    def unpack_env(self, pack_name: str, target_folder: Path, *, key: str) -> Receipt:
+    def unpack_env(
+        self, pack_name: str, target_folder: Path, *, key: str, report_bytes: ByteReport = ignore_bytes
+    ) -> Receipt:
         """Unpack into an empty folder and verify; return the pack's receipt, which is not written.
 
         Raises `PackDamaged`, `PackUnfit`, `NoRoomForEnv`, `StorageError`.
         """
 
-    def publish_env(self, build_folder: Path, pack_name: str, *, replace: bool = False) -> str:
+    def publish_env(
+        self, build_folder: Path, pack_name: str, *, replace: bool = False, report_bytes: ByteReport = ignore_bytes
+    ) -> str:
         """Pack a build and store it unless it is stored already; return its address.
 
         Raises `StorageError`, `BuildChanged`, `DiskFull`.
@@ -47,16 +52,20 @@ class FolderPackStore:
         pack_path = self.root / pack_name
         return str(pack_path) if pack_path.is_file() else None
 
-    def unpack_env(self, pack_name: str, target_folder: Path, *, key: str) -> Receipt:
+    def unpack_env(
+        self, pack_name: str, target_folder: Path, *, key: str, report_bytes: ByteReport = ignore_bytes
+    ) -> Receipt:
         with open_pack(self.root / pack_name) as pack_source:
-            return unpack_pack(pack_source, target_folder, key=key)
+            return unpack_pack(pack_source, target_folder, key=key, report_bytes=report_bytes)
 
-    def publish_env(self, build_folder: Path, pack_name: str, *, replace: bool = False) -> str:
+    def publish_env(
+        self, build_folder: Path, pack_name: str, *, replace: bool = False, report_bytes: ByteReport = ignore_bytes
+    ) -> str:
         pack_path = self.root / pack_name
         if replace or not pack_path.is_file():
             # Written beside its place and renamed: of two that publish at once, both succeed with a whole pack.
             try:
-                write_pack(build_folder, pack_path)
+                write_pack(build_folder, pack_path, report_bytes=report_bytes)
             except OSError as error:
                 if error.errno in {errno.ENOSPC, errno.EDQUOT}:
                     raise DiskFull(where=self.root) from error  # not the home's disk, where the env is complete
@@ -98,22 +107,33 @@ class BucketPackStore:
         stored_pack = self.store.head(pack_name)
         return stored_pack.uri if stored_pack else None
 
-    def unpack_env(self, pack_name: str, target_folder: Path, *, key: str) -> Receipt:
+    def unpack_env(
+        self, pack_name: str, target_folder: Path, *, key: str, report_bytes: ByteReport = ignore_bytes
+    ) -> Receipt:
         stored_pack = self.store.head(pack_name)
         size_bytes = stored_pack.size_bytes if stored_pack else 0
         return unpack_pack(
             _BucketPack(self.store, pack_name, stored_pack.uri if stored_pack else pack_name, size_bytes),
             target_folder,
             key=key,
+            report_bytes=report_bytes,
         )
 
-    def publish_env(self, build_folder: Path, pack_name: str, *, replace: bool = False) -> str:
+    def publish_env(
+        self, build_folder: Path, pack_name: str, *, replace: bool = False, report_bytes: ByteReport = ignore_bytes
+    ) -> str:
         stored_pack = None if replace else self.store.head(pack_name)
         if stored_pack is not None:
             return stored_pack.uri
         with packing_folder(build_folder) as temporary_folder:
             # Packed to a file first: an upload needs its size and digest before the first byte.
             pack_path = temporary_folder / "pack"
-            write_pack(build_folder, pack_path)
-            payload = Payload(path=pack_path, size_bytes=pack_path.stat().st_size, sha256=Digest.of_file(pack_path))
+            write_pack(build_folder, pack_path, report_bytes=report_bytes)
+            size_bytes = pack_path.stat().st_size
+            payload = Payload(
+                path=pack_path,
+                size_bytes=size_bytes,
+                sha256=Digest.of_file(pack_path),
+                pace=ByteCounter("Uploading", size_bytes, report_bytes),
+            )
             return self.store.put(pack_name, payload).uri

@@ -12,6 +12,7 @@ from typing import Protocol
 from comfypin.env.errors import PackDamaged, PackUnfit
 from comfypin.env.install.disk_space import require_space
 from comfypin.env.pack.format import MAGIC, TRAILER, PackIndex, PlacedFrame, decode_index, frame_segments, index_limit
+from comfypin.env.pack.progress import ByteCounter, ByteReport, ignore_bytes
 from comfypin.env.receipt import Receipt, receipt_from_json
 
 # File systems round each file up to a block, which is 4 KiB nearly everywhere.
@@ -92,7 +93,9 @@ def read_index(pack_source: PackSource) -> PackIndex:
     return pack_index
 
 
-def unpack_pack(pack_source: PackSource, target_folder: Path, *, key: str) -> Receipt:
+def unpack_pack(
+    pack_source: PackSource, target_folder: Path, *, key: str, report_bytes: ByteReport = ignore_bytes
+) -> Receipt:
     """Unpack into an empty folder, and return the receipt that the pack carries (it is not written).
 
     Raises `PackDamaged`, `PackUnfit` if it is not a pack of the env `key`, `NoRoomForEnv`.
@@ -112,14 +115,16 @@ def unpack_pack(pack_source: PackSource, target_folder: Path, *, key: str) -> Re
     for relative_path in sorted(pack_index.folders):
         os.mkdir(f"{target_folder}/{relative_path}")  # noqa: PTH102  (thousands of them: strings are faster)
     with ThreadPoolExecutor(max_workers=pack_source.readers, thread_name_prefix="unpack") as thread_pool:
-        placed_frames = pack_index.placed_frames()
+        placed_frames = tuple(pack_index.placed_frames())
         pending_writes = [
             thread_pool.submit(_write_frame, pack_source, pack_index, placed_frame, str(target_folder))
             for placed_frame in placed_frames
         ]
+        count_bytes = ByteCounter("Unpacking", pack_index.size_bytes, report_bytes)
         try:
-            for pending_write in pending_writes:
+            for pending_write, placed_frame in zip(pending_writes, placed_frames, strict=True):
                 pending_write.result()
+                count_bytes(placed_frame.size)
         except BaseException:
             # Without this a damaged pack would be read to its end before the error shows.
             thread_pool.shutdown(cancel_futures=True)

@@ -16,6 +16,7 @@ from comfypin.env.errors import BuildChanged, NothingRealized
 from comfypin.env.file_manifest import FileFact, FileManifest, read_manifest
 from comfypin.env.layout import BYTECODE_FILE, MANIFEST_FILE, packing_folder
 from comfypin.env.pack.format import FRAME_BYTES, MAGIC, TRAILER, PackedFrame, PackIndex, encode_index
+from comfypin.env.pack.progress import ByteCounter, ByteReport, ignore_bytes
 from comfypin.env.receipt import Receipt, read_receipt
 
 COMPRESSION_LEVEL = 6
@@ -34,7 +35,7 @@ class _PackMember:
     sha256: str | None = None
 
 
-def write_pack(build_folder: Path, pack_path: Path) -> None:
+def write_pack(build_folder: Path, pack_path: Path, *, report_bytes: ByteReport = ignore_bytes) -> None:
     """Pack a whole build into one file, completely or not at all.
 
     Raises `NothingRealized` if the build has no receipt, `BuildChanged` if it does not match its receipt.
@@ -50,7 +51,8 @@ def write_pack(build_folder: Path, pack_path: Path) -> None:
                 build_folder, manifest, compile_modules(build_folder, temporary_folder), temporary_folder
             )
             pack_file.write(MAGIC)
-            packed_frames = tuple(_write_frames(pack_file, pack_members))
+            count_bytes = ByteCounter("Packing", sum(member.size for member in pack_members), report_bytes)
+            packed_frames = tuple(_count_frames(_write_frames(pack_file, pack_members), count_bytes))
         _write_index(pack_file, _make_index(pack_members, manifest, packed_frames, receipt))
 
 
@@ -126,6 +128,12 @@ def _write_frames(pack_file: BinaryIO, pack_members: Sequence[_PackMember]) -> I
                 yield _write_frame(pack_file, pending_frames.popleft())
         while pending_frames:
             yield _write_frame(pack_file, pending_frames.popleft())
+
+
+def _count_frames(packed_frames: Iterator[PackedFrame], count_bytes: ByteCounter) -> Iterator[PackedFrame]:
+    for packed_frame in packed_frames:
+        count_bytes(packed_frame.size)
+        yield packed_frame
 
 
 def _compress_bytes(content: bytes) -> tuple[bytes, int]:

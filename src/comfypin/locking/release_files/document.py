@@ -14,6 +14,7 @@ from comfypin.lock.model_spec import ModelSpec
 from comfypin.lock.requirements import logical_lines, parse_requirement
 from comfypin.locking.errors import SnapshotUnreadable
 from comfypin.locking.repository_refs import RepoSpec
+from comfypin.text_encoding import decode_text
 
 # Most of these files do not name ComfyUI's repository; this is where it is unless the user says otherwise.
 COMFYUI = "https://github.com/comfyanonymous/ComfyUI"
@@ -170,7 +171,7 @@ def load_document(file_path: Path) -> object:
             file_bytes = file.read(MAX_BYTES + 1)
         if len(file_bytes) > MAX_BYTES:
             raise document_path.refuse("it is larger than 16 MiB")
-        text = file_bytes.decode("utf-8-sig")
+        text = decode_text(file_bytes)
         # JSON is YAML too; but YAML's parser takes a minute for a large JSON file.
         if text.lstrip()[:1] in ("{", "["):
             # Not JSON: YAML's own flow style begins like this, too.

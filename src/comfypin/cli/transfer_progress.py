@@ -1,0 +1,104 @@
+"""How far a transfer is, in words: bytes, rate and time left; lines for a log every ten seconds."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from comfypin.cli.flag_values import format_size
+
+# A log of what takes an hour should still be readable.
+LINE_EVERY_S = 10.0
+# The rate of the last moments, so that a connection that became slow is seen.
+_RATE_WINDOW_S = 20.0
+
+
+class TransferMeter:
+    """Measures transfers by name; thread-safe. One that begins again counts from zero."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._totals: dict[str, int] = {}
+        self._done: dict[str, int] = {}
+        self._samples: deque[tuple[float, int]] = deque([(clock(), 0)])
+        self._moved_bytes = 0
+
+    def set_progress(self, name: str, done_bytes: int, total_bytes: int) -> None:
+        """Note how much of a transfer is done."""
+        with self._lock:
+            self._moved_bytes += max(0, done_bytes - self._done.get(name, 0))
+            self._totals[name], self._done[name] = total_bytes, done_bytes
+            self._take_sample()
+
+    def advance(self, name: str, byte_count: int) -> None:
+        """Note bytes that were moved; bytes that are sent again move, and do not count as done twice."""
+        with self._lock:
+            self._moved_bytes += byte_count
+            self._done[name] = min(self._done.get(name, 0) + byte_count, self._totals.get(name, 0))
+            self._take_sample()
+
+    def end(self, name: str) -> None:
+        """Forget a transfer that has ended; the others go on."""
+        with self._lock:
+            self._totals.pop(name, None)
+            self._done.pop(name, None)
+
+    @property
+    def count(self) -> int:
+        """Return how many transfers go on."""
+        return len(self._totals)
+
+    def measure(self) -> tuple[int, int, float]:
+        """Return the bytes done, all bytes, and bytes a second of the last moments."""
+        with self._lock:
+            now_s = self._clock()
+            began_s, began_bytes = self._samples[0]
+            # No time may have passed yet.
+            bytes_per_s = (self._moved_bytes - began_bytes) / max(1e-3, now_s - began_s)
+            return sum(self._done.values()), sum(self._totals.values()), bytes_per_s
+
+    def describe(self) -> str:
+        """Return `12.0 MB of 40.0 MB, 5.2 MB/s, 5 s left`."""
+        return describe_transfer(*self.measure())
+
+    def _take_sample(self) -> None:
+        now_s = self._clock()
+        # Ten samples in the window are enough for a rate.
+        if now_s - self._samples[-1][0] >= _RATE_WINDOW_S / 10:
+            self._samples.append((now_s, self._moved_bytes))
+        while len(self._samples) > 1 and now_s - self._samples[0][0] > _RATE_WINDOW_S:
+            self._samples.popleft()
+
+
+def describe_transfer(done_bytes: int, total_bytes: int, bytes_per_s: float) -> str:
+    """Return `12.0 MB of 40.0 MB, 5.2 MB/s, 5 s left`; without a time if nothing moves."""
+    text = f"{format_size(done_bytes)} of {format_size(total_bytes)}, {bytes_per_s / 1e6:.1f} MB/s"
+    return f"{text}, {describe_time((total_bytes - done_bytes) / bytes_per_s)} left" if bytes_per_s >= 1 else text
+
+
+def describe_time(seconds: float) -> str:
+    """Return `40 s`, `12 min` or `3 h 20 min`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
+
+
+@contextmanager
+def ticking(tick: Callable[[], None], *, every_s: float = LINE_EVERY_S) -> Iterator[None]:
+    """Call `tick` in a thread of its own every few seconds while the block runs."""
+    ended = threading.Event()
+
+    def run_ticks() -> None:
+        while not ended.wait(every_s):
+            tick()
+
+    thread = threading.Thread(target=run_ticks, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
