@@ -99,13 +99,10 @@ def _make_variables(release: ReleaseFacts, options: HubOptions) -> list[JsonValu
 def _make_tests(release: ReleaseFacts, options: HubOptions) -> dict[str, JsonValue]:
     timeout_ms = (release.init_timeout_s + _JOB_S) * 1000
     in_answer: JsonValue = {"mode": "base64"}
-    tests: list[JsonValue] = [
-        {"name": "smoke", "input": {"workflow": {}, "output": in_answer}, "timeout": timeout_ms},
-        *(
-            {"name": name, "input": {"workflow_name": name, "output": in_answer}, "timeout": timeout_ms}
-            for name in options.test_workflows
-        ),
-    ]
+    tests: list[JsonValue] = [{"name": "smoke", "input": {"workflow": {}, "output": in_answer}, "timeout": timeout_ms}]
+    for name in options.test_workflows:
+        job_input: JsonValue = {"workflow_name": name, "output": in_answer}
+        tests.append({"name": name, "input": job_input, "timeout": timeout_ms})
     machine: dict[str, JsonValue] = (
         {"cpuFlavor": options.cpu_flavor}
         if options.cpu_flavor
