@@ -28,7 +28,7 @@ ApiName = Literal["runpod", "workflows", "comfy"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobRow:
-    """One job without its input and output. Times in seconds since the epoch."""
+    """One job without its input and output. Times in seconds since the epoch; a higher `priority` begins earlier."""
 
     id: str
     state: JobState
@@ -36,6 +36,7 @@ class JobRow:
     timeout_s: float | None = None
     ttl_s: float | None = None
     attempts: int = 0
+    priority: int = 0
     created_at: float
     started_at: float | None = None
     ended_at: float | None = None

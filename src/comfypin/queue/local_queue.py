@@ -23,7 +23,7 @@ from comfypin.queue.job_notes import JobNotes, notes_kept
 from comfypin.queue.job_runner import LOOK_AGAIN_S, JobRunner, QueueLimits
 from comfypin.queue.live_jobs import LiveJob, LiveJobs
 from comfypin.queue.preview_relay import PreviewRelay
-from comfypin.queue.run_estimates import RunEstimates
+from comfypin.queue.run_estimates import EndSchedule, RunEstimates
 from comfypin.queue.sqlite import JobStore
 from comfypin.queue.status_bodies import is_pending, status_body
 from comfypin.queue.steady_clock import Clock, steady_clock
@@ -58,6 +58,7 @@ class LocalJobQueue:
         self.events = events or JobEvents()
         self._release = release
         self._estimates = RunEstimates()
+        self._schedule: EndSchedule | None = None
         # One clock for all times that are compared: those of jobs that were taken, began and ended.
         self._clock = clock or steady_clock()
         store.add_tables(NOTES_SCHEMA)
@@ -98,6 +99,7 @@ class LocalJobQueue:
         timeout_s: float | None,
         ttl_s: float | None,
         api: ApiName = "runpod",
+        priority: int = 0,
         job_id: str | None = None,
         webhook_events: Sequence[EventName] | None = None,
         notes: JobNotes | None = None,
@@ -114,6 +116,7 @@ class LocalJobQueue:
             webhook=webhook,
             timeout_s=timeout_s,
             ttl_s=ttl_s,
+            priority=priority,
             created_at=self._clock(),
         )
         live_job = LiveJob(job_row)
@@ -187,6 +190,7 @@ class LocalJobQueue:
         if job_row.state not in RETRYABLE_STATES:
             raise RetryRefused(job_id=job_id, reason=f"it is {job_row.state}; only FAILED and TIMED_OUT jobs are")
         if await self._store.had_secrets(job_id):
+            await self.read_record(job_id)  # one that was dropped at this moment is unknown, not secret
             raise RetryRefused(job_id=job_id, reason="it came with secrets, which are not kept; send it anew")
         self._require_room()
         fresh = replace(job_row, state="IN_QUEUE", created_at=self._clock(), started_at=None, ended_at=None, attempts=0)
@@ -197,12 +201,27 @@ class LocalJobQueue:
         try:
             queued_again = job_changes.job_queued_again(job_id, fresh.created_at)
             await self._store.write_changes(queued_again, *self._store.changes_beside(job_id))
+            if await self._store.read_record(job_id) is None:
+                raise JobUnknown(job_id=job_id)  # it was dropped before it could be queued again
         except BaseException:
             self._jobs.drop_pending(live_job)
             raise
         await self.webhooks.follow_again(fresh)
         self.events.publish("retried", job_id)
         self._jobs.let_begin(live_job)
+
+    async def prioritize_job(self, job_id: str, priority: int) -> None:
+        """Let a job that waits begin before those of a lower priority. Raises `JobUnknown`, `JobsNotStored`.
+
+        It is behind those of the same priority. Of one that runs or has ended, nothing changes.
+        """
+        await self.read_record(job_id)
+        await self._store.write_changes(job_changes.job_prioritized(job_id, priority))
+        live_job = self._jobs.find_pending(job_id)
+        if live_job is not None:
+            live_job.row = replace(live_job.row, priority=priority)
+            self._jobs.move_to_priority(live_job)
+            self.events.publish("moved", job_id)
 
     # -- What Comfy API v2 asks beside --------------------------------------------------------------------------------
 
@@ -229,12 +248,33 @@ class LocalJobQueue:
     # -- What lists and followers of all jobs ask ---------------------------------------------------------------------
 
     def list_pending(self) -> list[LiveJob]:
-        """Return the jobs that have not ended, oldest first."""
-        return self._jobs.list_pending()
+        """Return the jobs that run, then those that wait, in the order in which they are to begin."""
+        return self._jobs.list_in_order()
 
-    def ends_in_s(self) -> dict[str, float | None]:
-        """Return the seconds until the expected end of each job that has not ended, if its history tells."""
-        return self._estimates.ends_in_s(self._jobs.list_pending(), at_once=self._limits.max_running, now=self._clock())
+    def ends_in_s(self, pending: Sequence[LiveJob]) -> dict[str, float | None]:
+        """Return the seconds until the expected end of each job of `list_pending`, if its history tells."""
+        return self._estimates.ends_in_s(pending, at_once=self._limits.max_running, now=self._clock())
+
+    def end_in_s(self, live_job: LiveJob) -> float | None:
+        """Return the seconds until a job's expected end, if its history tells; costs little if thousands wait."""
+        now = self._clock()
+        if not is_pending(live_job.row.state):
+            return None
+        if live_job.row.started_at is not None:
+            return self._estimates.run_ends_in_s(live_job, now)
+        if self._schedule is None or not self._schedule.is_good_at(now):
+            self._schedule = self._make_schedule(now)
+        if live_job.row.id not in self._schedule.ends:
+            if self._jobs.is_last(live_job.row.id):
+                self._schedule.add_last(live_job)
+            else:
+                self._schedule = self._make_schedule(now)
+        end = self._schedule.ends.get(live_job.row.id)
+        return None if end is None else max(0.0, end - now)
+
+    def _make_schedule(self, now: float) -> EndSchedule:
+        pending = self._jobs.list_in_order()
+        return EndSchedule(self._estimates, pending, at_once=self._limits.max_running, now=now)
 
     async def list_jobs(self, job_filter: JobFilter) -> list[ListedJob]:
         """Return the jobs that a filter lets through, newest first. Raises `JobsNotStored`."""

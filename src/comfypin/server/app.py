@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import time
-import uuid
 from collections.abc import AsyncIterator
 from typing import Annotated
 
@@ -18,13 +17,10 @@ from comfypin import __version__
 from comfypin.errors import ComfypinError, EngineError, WorkflowError
 from comfypin.models.errors import JobModelsRefused
 from comfypin.queue.errors import JobUnknown, QueueFull, RetryRefused, WebhookNotKept
-from comfypin.queue.job_notes import JobNotes
 from comfypin.queue.status_bodies import health_body, status_body
 from comfypin.server.auth import AccessRules, Gate
 from comfypin.server.comfy_api.api import ComfyApi
-from comfypin.server.comfy_api.blobs import is_hash
 from comfypin.server.comfy_api.envelope import PREFIX
-from comfypin.server.comfy_api.references import find_hashes
 from comfypin.server.comfy_api.routes import make_comfy_app, run_sweeps, unrouted
 from comfypin.server.errors import (
     BodyTooBig,
@@ -32,8 +28,8 @@ from comfypin.server.errors import (
     RequestInvalid,
     RequestTooComplex,
     TooManyDownloads,
-    TooManyFollowers,
 )
+from comfypin.server.job_intake import take_job
 from comfypin.server.job_list_routes import job_list_routes
 from comfypin.server.model_routes import model_routes
 from comfypin.server.openapi import JOB_BODY, openapi_document
@@ -54,7 +50,6 @@ _KEEP_ALIVE_S = 15.0
 # The first class that fits wins, so single errors come before their families.
 _STATUS_OF_ERROR: tuple[tuple[type[ComfypinError], int], ...] = (
     (QueueFull, 429),
-    (TooManyFollowers, 429),
     (JobUnknown, 404),
     (WorkflowNotFound, 404),
     (RetryRefused, 409),
@@ -122,28 +117,18 @@ async def _run_beside(comfy_api: ComfyApi, page: Page) -> AsyncIterator[None]:
 def _endpoint_routes(server_site: Site, comfy_api: ComfyApi) -> APIRouter:
     routes, queue = APIRouter(tags=["jobs"]), server_site.queue
 
-    async def take_job(http_request: Request) -> str:
+    async def take_sent_job(http_request: Request) -> str:
         job_request = await asyncio.to_thread(read_job_request, await http_request.body())
-        job_id = str(uuid.uuid4())
-        assets = tuple(asset_hash for asset_hash in find_hashes(job_request.input) if is_hash(asset_hash))
-        return await comfy_api.queue.accept_job(
-            job_request.input,
-            webhook=job_request.webhook,
-            timeout_s=job_request.timeout_s,
-            ttl_s=job_request.ttl_s,
-            job_id=job_id,
-            webhook_events=job_request.webhook_events,
-            notes=JobNotes(assets=assets),
-        )
+        return await take_job(comfy_api.queue, job_request)
 
     @routes.post("/run", summary="Take a job", openapi_extra=JOB_BODY)
     async def run(http_request: Request) -> Response:
-        return _accepted_response(await take_job(http_request))
+        return _accepted_response(await take_sent_job(http_request))
 
     @routes.post("/runsync", summary="Take a job and wait for its end", openapi_extra=JOB_BODY)
     async def runsync(http_request: Request, wait: WaitMilliseconds = SYNC_WAIT_MS) -> Response:
         begun_at_s = time.monotonic()
-        job_id = await take_job(http_request)
+        job_id = await take_sent_job(http_request)
         # Taking a large job takes a while too, and the client's patience began before it.
         wait_s = longest_wait_s(http_request.url.hostname, wait) - (time.monotonic() - begun_at_s)
         return JsonResponse(status_body(await queue.read_record(job_id, wait_s=wait_s)))

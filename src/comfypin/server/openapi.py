@@ -8,9 +8,11 @@ from fastapi.openapi.utils import get_openapi
 
 from comfypin.jobs.job_input import JobInput
 from comfypin.queue.webhook_records import EVENT_NAMES
+from comfypin.server.request_bodies import MOST_PRIORITY
 from comfypin.server.server_state import DescribedWorkflow
 
 _MS: dict[str, Any] = {"type": "integer", "minimum": 1, "maximum": 604_800_000}
+PRIORITY: dict[str, Any] = {"type": "integer", "minimum": -MOST_PRIORITY, "maximum": MOST_PRIORITY, "default": 0}
 _JOB_REQUEST: dict[str, Any] = {
     "title": "JobRequest",
     "type": "object",
@@ -34,6 +36,8 @@ _JOB_REQUEST: dict[str, Any] = {
             "properties": {
                 "executionTimeout": {**_MS, "description": "Milliseconds that the job may run."},
                 "ttl": {**_MS, "description": "Milliseconds that the job may wait and run together."},
+                "lowPriority": {"type": "boolean", "description": "Begin after all others: a priority of -1."},
+                "priority": {**PRIORITY, "description": "Jobs of a higher one begin earlier."},
             },
         },
         "s3Config": {"$ref": "#/components/schemas/S3Wish"},
@@ -43,6 +47,16 @@ JOB_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {"application/json": {"schema": {"$ref": "#/components/schemas/JobRequest"}}},
+    }
+}
+PRIORITY_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {"type": "object", "required": ["priority"], "properties": {"priority": PRIORITY}}
+            }
+        },
     }
 }
 TAGS = [

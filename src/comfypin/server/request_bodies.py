@@ -29,6 +29,8 @@ _PROXY_HOST = ".proxy.runpod.net"
 _PROXY_WAIT_MS = 90_000
 # RunPod's limit for `executionTimeout` and `ttl`.
 _LONGEST_MS = 7 * 86_400_000
+MOST_PRIORITY = 1000
+LOW_PRIORITY = -1
 _ADDRESS = re.compile(r"^(https?|s3|gs)://")
 _DATA = re.compile(r"^data:[a-z]+/([a-z0-9]+)[;,]", re.IGNORECASE)
 
@@ -42,6 +44,7 @@ class JobRequest:
     webhook_events: tuple[EventName, ...] | None = None
     timeout_s: float | None = None
     ttl_s: float | None = None
+    priority: int = 0
 
 
 def parse_json_body(request_body: bytes) -> object:
@@ -111,6 +114,7 @@ def parse_job_request(document: object) -> JobRequest:
         webhook_events=_read_events(document.get("webhook_events"), webhook),
         timeout_s=_policy_seconds(policy or {}, "executionTimeout"),
         ttl_s=_policy_seconds(policy or {}, "ttl"),
+        priority=_policy_priority(policy or {}),
     )
 
 
@@ -202,6 +206,24 @@ def _policy_seconds(policy: Mapping[str, Any], field_name: str) -> float | None:
     if isinstance(sent_value, bool) or not isinstance(sent_value, int | float) or not 0 < sent_value <= _LONGEST_MS:
         raise RequestInvalid(reason=f"`policy.{field_name}` must be milliseconds, up to 7 days")
     return sent_value / 1000
+
+
+def _policy_priority(policy: Mapping[str, Any]) -> int:
+    """Read `policy.priority`, which is ours, or RunPod's `lowPriority`."""
+    low = policy.get("lowPriority")
+    if low is not None and not isinstance(low, bool):
+        raise RequestInvalid(reason="`policy.lowPriority` must be true or false")
+    if policy.get("priority") is None:
+        return LOW_PRIORITY if low else 0
+    return read_priority(policy["priority"], "`policy.priority`")
+
+
+def read_priority(sent_value: object, named: str) -> int:
+    """Read a priority. Raises `RequestInvalid`."""
+    is_whole = isinstance(sent_value, int) and not isinstance(sent_value, bool)
+    if not is_whole or abs(sent_value) > MOST_PRIORITY:
+        raise RequestInvalid(reason=f"{named} must be a whole number from -{MOST_PRIORITY} to {MOST_PRIORITY}")
+    return sent_value
 
 
 def _parse_finite(text: str) -> float:
