@@ -3,8 +3,11 @@
 import base64
 import io
 import json
+import subprocess
 import urllib.parse
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -103,6 +106,37 @@ def test_a_failed_job_says_in_the_list_with_what(server: Server) -> None:
     assert job["status"] == "FAILED"
     assert "Nope" in job["error"]["message"]
     assert job["error"]["name"]
+    shown = server.get(f"/jobs/{job_id}")["error"]
+    assert shown["message"] == job["error"]["message"]
+    assert shown["family"] == "workflow"
+    assert "workflow-check" in shown["remedy"]
+    assert shown["log"] == []
+
+
+def test_a_jobs_files_are_listed_with_checksums_that_fit_them(server: Server, tmp_path: Path) -> None:
+    job_id = done(server, picture(8))
+    listed_files = server.get(f"/jobs/{job_id}/manifest")
+    assert (listed_files["job_id"], listed_files["status"]) == (job_id, "COMPLETED")
+    (entry,) = listed_files["outputs"]
+    (tmp_path / entry["filename"]).write_bytes(server.get_bytes(f"/{entry['href']}"))
+    lines = server.get_bytes(f"/jobs/{job_id}/manifest?format=sha256")
+    checked = subprocess.run(["sha256sum", "-c", "-"], cwd=tmp_path, input=lines, capture_output=True, check=False)
+    assert checked.returncode == 0, checked.stderr
+    assert server.ask("GET", "/jobs/nobody/manifest")[0] == 404
+
+
+def test_outputs_are_filtered_by_the_day_on_which_they_were_made(server: Server) -> None:
+    job_id = done(server, picture(9))
+    day = datetime.now(UTC).date()
+
+    def found(**query: str) -> list[str]:
+        answer = server.get("/outputs?" + urllib.parse.urlencode({"job": job_id, **query}))
+        return [output["job_id"] for output in answer["outputs"]]
+
+    yesterday, tomorrow = (str(day + timedelta(days=days)) for days in (-1, 1))
+    assert found(since=yesterday, until=tomorrow) == [job_id]
+    assert found(until=yesterday) == found(since=str(day + timedelta(days=2))) == []
+    assert server.ask("GET", "/outputs?since=soon")[0] == 400
 
 
 def test_jobs_that_wait_have_a_place_and_an_estimate(server: Server) -> None:

@@ -84,7 +84,7 @@ def make_app(server_site: Site, rules: AccessRules, comfy_api: ComfyApi, page: P
     for family in (_endpoint_routes(server_site, comfy_api), _job_routes(server_site)):
         application.include_router(family)
         application.include_router(family, prefix="/v2/{endpoint}", include_in_schema=False)
-    application.include_router(job_list_routes(comfy_api.queue))
+    application.include_router(job_list_routes(comfy_api.queue, page.gallery.index))
     application.include_router(_workflow_routes(server_site))
     application.include_router(workflow_check_routes(server_site))
     application.include_router(webhook_routes(comfy_api.queue))

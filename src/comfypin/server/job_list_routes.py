@@ -2,7 +2,9 @@
 
 import asyncio
 import base64
-from typing import Annotated, cast
+import json
+from typing import Annotated, Literal, cast
+from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
@@ -10,13 +12,16 @@ from starlette.responses import Response
 from comfypin.jobs.interface import JOB_STATES, JobState
 from comfypin.queue.interface import ServedQueue
 from comfypin.queue.job_listing import JobFilter
+from comfypin.queue.status_bodies import is_pending
 from comfypin.server.counted_stream import EventStreamResponse, OpenStreams
 from comfypin.server.errors import RequestInvalid, TooManyFollowers
 from comfypin.server.event_frames import FrameCache
 from comfypin.server.event_stream import EventGroup
 from comfypin.server.job_intake import take_job_again
+from comfypin.server.job_manifest import checksum_lines, job_manifest
 from comfypin.server.job_views import JobViews
 from comfypin.server.openapi import PRIORITY_BODY
+from comfypin.server.output_index import OutputIndex
 from comfypin.server.request_bodies import parse_json_body, read_priority
 from comfypin.server.responses import JsonResponse, failure_response
 
@@ -26,9 +31,12 @@ _LARGEST_PAGE = 200
 _STREAMS_FREE_WITHIN_S = 5
 # It is compared with every job's texts.
 _LONGEST_FILTER = 500
+ManifestForm = Annotated[
+    Literal["json", "sha256"], Query(alias="format", description="sha256: as `sha256sum -c` reads it.")
+]
 
 
-def job_list_routes(queue: ServedQueue) -> APIRouter:
+def job_list_routes(queue: ServedQueue, outputs: OutputIndex) -> APIRouter:
     """Return the routes."""
     routes, views = APIRouter(tags=["jobs"]), JobViews(queue)
     frames = FrameCache(views, queue.events)
@@ -60,6 +68,18 @@ def job_list_routes(queue: ServedQueue) -> APIRouter:
     @routes.get("/jobs/{job_id}", summary="All that is known of a job: input, output, progress, timing")
     async def job(job_id: str) -> Response:
         return JsonResponse(await views.details(job_id))
+
+    @routes.get("/jobs/{job_id}/manifest", summary="The files of a job with their checksums, as a file")
+    async def manifest(job_id: str, form: ManifestForm = "json") -> Response:
+        record = await queue.read_record(job_id)
+        files = await outputs.of_job(job_id)
+        name = f"{job_id}.{'manifest.json' if form == 'json' else 'sha256'}"
+        headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(name, safe='', errors='replace')}"}
+        if form == "sha256":
+            return Response(checksum_lines(files), headers=headers, media_type="text/plain; charset=utf-8")
+        result = json.loads(record.output or "{}") if not is_pending(record.row.state) else {}
+        shown = job_manifest(record.row, result if isinstance(result, dict) else {}, files)
+        return Response(json.dumps(shown, indent=2), headers=headers, media_type="application/json")
 
     @routes.post(
         "/jobs/{job_id}/priority",

@@ -11,6 +11,7 @@ from comfypin.queue.interface import JobRow, ServedQueue
 from comfypin.queue.job_listing import JobFilter
 from comfypin.queue.live_jobs import LiveJob
 from comfypin.queue.status_bodies import is_pending
+from comfypin.server.job_errors import error_details
 from comfypin.server.job_summary import job_summary
 
 # As many as the page shows before somebody scrolls.
@@ -72,6 +73,9 @@ class JobViews:
         # What may hold a secret is shown to nobody, not even while it is there.
         job_input = None if await self._queue.had_secrets(job_id) else await self._queue.read_input(job_id)
         timing = output.get("timing") if isinstance(output, Mapping) else None
+        error = summary["error"]
+        if isinstance(error, Mapping) and isinstance(output, Mapping):
+            summary = {**summary, "error": {**error, **error_details(output)}}
         return {**summary, "input": _shorten(job_input) or None, "output": output, "timing": timing}
 
     async def _ended_summary(self, row: JobRow) -> dict[str, JsonValue]:

@@ -220,8 +220,7 @@ def _policy_priority(policy: Mapping[str, Any]) -> int:
 
 def read_priority(sent_value: object, named: str) -> int:
     """Read a priority. Raises `RequestInvalid`."""
-    is_whole = isinstance(sent_value, int) and not isinstance(sent_value, bool)
-    if not is_whole or abs(sent_value) > MOST_PRIORITY:
+    if isinstance(sent_value, bool) or not isinstance(sent_value, int) or abs(sent_value) > MOST_PRIORITY:
         raise RequestInvalid(reason=f"{named} must be a whole number from -{MOST_PRIORITY} to {MOST_PRIORITY}")
     return sent_value
 
