@@ -74,6 +74,7 @@ class JobQueue(Protocol):
         timeout_s: float | None,
         ttl_s: float | None,
         api: ApiName = "runpod",
+        priority: int = 0,
         job_id: str | None = None,
         webhook_events: Sequence["EventName"] | None = None,
         notes: "JobNotes | None" = None,

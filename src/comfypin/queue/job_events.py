@@ -13,9 +13,9 @@ from typing import Literal, Protocol
 
 from comfypin.digest import JsonValue
 
-Kind = Literal["accepted", "started", "progress", "preview", "output", "ended", "retried", "moved", "removed"]
-_REPLACED: frozenset[Kind] = frozenset({"progress", "preview"})
-"""Kinds of which only a job's newest event matters: they replace each other and are not kept for resuming."""
+Kind = Literal["accepted", "started", "progress", "preview", "output", "ended", "retried", "moved", "removed", "model"]
+_REPLACED: frozenset[Kind] = frozenset({"progress", "preview", "model"})
+"""Kinds whose newest event alone matters, of a job or a model: they replace each other, and none is kept."""
 # A page that reconnects within a minute finds what it missed, even while jobs end by the dozen.
 _KEPT_EVENTS = 2000
 # Who is further behind gets a snapshot, which is smaller than what it missed.

@@ -36,7 +36,7 @@ from comfypin.server.openapi import JOB_BODY, openapi_document
 from comfypin.server.output_routes import output_routes
 from comfypin.server.page_routes import Page, page_routes
 from comfypin.server.prefix import RootPath
-from comfypin.server.request_bodies import longest_wait_s, parse_json_body, read_job_request
+from comfypin.server.request_bodies import MOST_PRIORITY, longest_wait_s, parse_json_body, read_job_request
 from comfypin.server.responses import JsonResponse, failure_response
 from comfypin.server.server_state import Site
 from comfypin.server.webhook_routes import webhook_routes
@@ -67,6 +67,7 @@ _STATUS_OF_ERROR: tuple[tuple[type[ComfypinError], int], ...] = (
 _RETRY_AFTER_S = 5
 
 WaitMilliseconds = Annotated[int, Query(ge=0, le=300_000, description="Milliseconds to wait for the end.")]
+Priority = Annotated[int, Query(ge=-MOST_PRIORITY, le=MOST_PRIORITY, description="Jobs of a higher one begin earlier.")]
 
 
 def make_app(server_site: Site, rules: AccessRules, comfy_api: ComfyApi, page: Page) -> FastAPI:
@@ -88,7 +89,7 @@ def make_app(server_site: Site, rules: AccessRules, comfy_api: ComfyApi, page: P
     application.include_router(_workflow_routes(server_site))
     application.include_router(workflow_check_routes(server_site))
     application.include_router(webhook_routes(comfy_api.queue))
-    application.include_router(model_routes(server_site))
+    application.include_router(model_routes(server_site, comfy_api.queue.events))
     application.include_router(_machine_routes(server_site, application))
     application.include_router(output_routes(page.gallery))
     application.include_router(page_routes(rules, page))
@@ -198,12 +199,16 @@ def _workflow_routes(server_site: Site) -> APIRouter:
         )
 
     @routes.post("/workflows/{name}", include_in_schema=False)
-    async def run_workflow(http_request: Request, name: str, wait: WaitMilliseconds = 0) -> Response:
+    async def run_workflow(
+        http_request: Request, name: str, wait: WaitMilliseconds = 0, priority: Priority = 0
+    ) -> Response:
         request_body = await http_request.body()
         job_request = await server_site.make_job(
             name, await asyncio.to_thread(parse_json_body, request_body) if request_body.strip() else {}
         )
-        job_id = await queue.accept_job(dict(job_request), webhook=None, timeout_s=None, ttl_s=None, api="workflows")
+        job_id = await queue.accept_job(
+            dict(job_request), webhook=None, timeout_s=None, ttl_s=None, api="workflows", priority=priority
+        )
         if not wait:
             return _accepted_response(job_id)
         wait_s = longest_wait_s(http_request.url.hostname, wait)

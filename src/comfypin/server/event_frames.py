@@ -15,7 +15,7 @@ from comfypin.server.job_views import JobViews
 
 _KEPT_FRAMES = 256
 _SNAPSHOT_SHARED_S = 0.5
-_REPLACED = ("progress", "preview")
+_REPLACED = ("progress", "preview", "model")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +112,8 @@ class FrameCache:
                 return format_event("preview", {"id": event.job_id, **shown, "data": event.data["data_base64"]})
             case "output":
                 return format_event("output", {"id": event.job_id, "output": dict(event.data)}, wire_id)
+            case "model":
+                return format_event("model", dict(event.data))
             case "removed":
                 return format_event("removed", {"id": event.job_id}, wire_id)
         summary = self.views.live_summary(event.job_id)

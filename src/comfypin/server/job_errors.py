@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from comfypin.digest import JsonValue
 
 _REMEDIES: Mapping[str, str] = {
-    "workflow": "Correct what is named and send the job again; POST /workflow-check says what fits this server.",
+    "workflow": "Correct what is named and send the job again. The page and POST /workflow-check say what fits here.",
     "engine": "The engine is started again by itself: retry the job. If it ends again, the log says with what.",
     "prompt": "Look at the inputs of the node that is named, and at the log. The same job fails the same way.",
     "output": "The outputs were made and not brought to their place. Correct what is named, then retry the job.",

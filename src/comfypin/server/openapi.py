@@ -6,9 +6,9 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from comfypin.jobs.job_input import JobInput
+from comfypin.jobs.job_input import MAX_MODELS, JobInput
 from comfypin.queue.webhook_records import EVENT_NAMES
-from comfypin.server.request_bodies import MOST_PRIORITY
+from comfypin.server.request_bodies import MOST_PRIORITY, takes_models
 from comfypin.server.server_state import DescribedWorkflow
 
 _MS: dict[str, Any] = {"type": "integer", "minimum": 1, "maximum": 604_800_000}
@@ -72,6 +72,12 @@ _WAIT_PARAMETER = {
     "description": "Milliseconds to wait for the end; 0: the job is only taken.",
     "schema": {"type": "integer", "minimum": 0, "maximum": 300_000, "default": 0},
 }
+_PRIORITY_PARAMETER = {
+    "name": "priority",
+    "in": "query",
+    "description": "Jobs of a higher one begin earlier.",
+    "schema": PRIORITY,
+}
 _RESPONSES = {
     "200": {"description": "The job's state.", "content": {"application/json": {"schema": {"type": "object"}}}},
     "422": {"description": "An input that the workflow cannot take."},
@@ -98,12 +104,15 @@ def openapi_document(application: FastAPI, workflows: Sequence[DescribedWorkflow
 
 def _workflow_operation(workflow: DescribedWorkflow) -> dict[str, Any]:
     body = {key: value for key, value in workflow.inputs_schema().items() if key != "$schema"}
+    if takes_models(workflow.inputs):
+        models = {"type": "array", "maxItems": MAX_MODELS, "items": {"$ref": "#/components/schemas/ModelWish"}}
+        body = {**body, "properties": {**body.get("properties", {}), "models": models}}
     return {
         "tags": ["workflows"],
         "summary": workflow.title or f"Run {workflow.name}",
         "description": workflow.description or "",
         "operationId": f"workflow_{workflow.name}",
-        "parameters": [_WAIT_PARAMETER],
+        "parameters": [_WAIT_PARAMETER, _PRIORITY_PARAMETER],
         "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
         "responses": _RESPONSES,
     }

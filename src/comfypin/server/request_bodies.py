@@ -9,7 +9,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from comfypin.digest import JsonValue
-from comfypin.jobs.job_input import input_of_platform_job
+from comfypin.jobs.errors import JobInvalid
+from comfypin.jobs.job_input import MAX_MODELS, input_of_platform_job, parse_model_wish
 from comfypin.queue.webhook_records import EVENT_NAMES, EventName
 from comfypin.server.errors import RequestInvalid, RequestTooComplex
 from comfypin.workflow.inputs_file import overrides_by_name
@@ -152,10 +153,15 @@ def longest_wait_s(hostname: str | None, asked_ms: int) -> float:
 def job_for_workflow(workflow_name: str, values: object, inputs: Sequence[WorkflowInput]) -> Mapping[str, JsonValue]:
     """Return the job that runs a workflow of the image with inputs by name. Raises `RequestInvalid`, `OverrideInvalid`.
 
-    A file is an address, a data URI, or the name of a file beside the workflow.
+    A file is an address, a data URI, or the name of a file beside the workflow. `models` are those that the job brings,
+    unless the workflow has an input of that name.
     """
     if not isinstance(values, dict):
         raise RequestInvalid(reason="its body must be an object of the workflow's inputs")
+    models: list[JsonValue] = []
+    if takes_models(inputs) and "models" in values:
+        models = _read_models(values["models"])
+        values = {name: value for name, value in values.items() if name != "models"}
     overrides = overrides_by_name(values, inputs)
     files = {
         f"{node_id}.{input_name}": replace(workflow_input, node_id=node_id, input_name=input_name)
@@ -172,7 +178,28 @@ def job_for_workflow(workflow_name: str, values: object, inputs: Sequence[Workfl
             changes[override.target] = override.value
         else:
             media.append(media_input)
-    return {"workflow_name": workflow_name, "set": changes, **({"inputs": media} if media else {})}
+    return {
+        "workflow_name": workflow_name,
+        "set": changes,
+        **({"inputs": media} if media else {}),
+        **({"models": models} if models else {}),
+    }
+
+
+def takes_models(inputs: Sequence[WorkflowInput]) -> bool:
+    """Return whether `models` beside the inputs of a workflow means models: unless it is the name of an input."""
+    return all(workflow_input.name != "models" for workflow_input in inputs)
+
+
+def _read_models(sent_value: object) -> list[JsonValue]:
+    if not isinstance(sent_value, list) or len(sent_value) > MAX_MODELS:
+        raise RequestInvalid(reason=f"`models` must be a list of at most {MAX_MODELS} models")
+    for number, model in enumerate(sent_value):
+        try:
+            parse_model_wish(model)
+        except JobInvalid as exc:
+            raise RequestInvalid(reason=f"`models.{number}`: {'; '.join(exc.findings)}") from exc
+    return sent_value
 
 
 def _media_input(workflow_input: WorkflowInput, sent_value: JsonValue) -> Mapping[str, JsonValue] | None:

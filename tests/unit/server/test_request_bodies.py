@@ -133,6 +133,14 @@ def test_an_address_that_is_none_is_left_to_whoever_fetches_it(address: str) -> 
     assert [media["url"] for media in job["inputs"]] == [address]
 
 
+def test_a_typed_workflow_takes_models_beside_its_inputs() -> None:
+    lora = {"source": "https://example.com/cat.safetensors", "folder": "loras"}
+    assert job_for_workflow("w", {"models": [lora]}, [])["models"] == [lora]
+    for wrong, words in (({}, "a list"), ([{"folder": 5, "source": "https://e.com/a"}], "models.0")):
+        with pytest.raises(RequestInvalid, match=words):
+            job_for_workflow("w", {"models": wrong}, [])
+
+
 @pytest.mark.parametrize(
     ("policy", "priority"),
     [({}, 0), ({"lowPriority": True}, -1), ({"lowPriority": False}, 0), ({"priority": 7, "lowPriority": True}, 7)],
