@@ -164,6 +164,14 @@ class LiveJobs:
         del self._pending[live_job.row.id]
         self._leave_waiting(live_job.row.id)
 
+    def take_place(self, live_job: LiveJob) -> None:
+        """Give a job of a queue elsewhere the place that its row says: it may have begun, or wait again."""
+        if live_job.row.state != "IN_QUEUE":
+            self._leave_waiting(live_job.row.id)
+        elif live_job.row.id not in self._places:
+            self._arrival_count += 1
+            self._put_at((-live_job.row.priority, self._arrival_count, live_job.row.id))
+
     def note_started(self, live_job: LiveJob) -> None:
         """Count a job among those that run."""
         self._leave_waiting(live_job.row.id)

@@ -23,7 +23,7 @@ from comfypin.queue.job_notes import JobNotes, notes_kept
 from comfypin.queue.job_runner import LOOK_AGAIN_S, JobRunner, QueueLimits
 from comfypin.queue.live_jobs import LiveJob, LiveJobs
 from comfypin.queue.preview_relay import PreviewRelay
-from comfypin.queue.run_estimates import EndSchedule, RunEstimates
+from comfypin.queue.run_estimates import ExpectedEnds, RunEstimates
 from comfypin.queue.sqlite import JobStore
 from comfypin.queue.status_bodies import is_pending, status_body
 from comfypin.queue.steady_clock import Clock, steady_clock
@@ -42,6 +42,8 @@ _REMEMBERED_RUNS = 2000
 class LocalJobQueue:
     """Implements `ServedQueue` with a file on the local disk. Jobs that are not in memory any more are in the store."""
 
+    can_reorder = True
+
     runs_here = True
 
     def __init__(
@@ -58,7 +60,6 @@ class LocalJobQueue:
         self.events = events or JobEvents()
         self._release = release
         self._estimates = RunEstimates()
-        self._schedule: EndSchedule | None = None
         # One clock for all times that are compared: those of jobs that were taken, began and ended.
         self._clock = clock or steady_clock()
         store.add_tables(NOTES_SCHEMA)
@@ -67,6 +68,9 @@ class LocalJobQueue:
         self._worker_id = worker_id
         self.metrics = Metrics()
         self._jobs = LiveJobs()
+        self._ends = ExpectedEnds(
+            self._estimates, self._jobs, at_once=lambda: queue_limits.max_running, clock=self._clock
+        )
         self.webhooks = WebhookEvents(store, webhooks, self.metrics, clock=self._clock, events=self.events)
         self._endings = JobEndings(
             store,
@@ -253,28 +257,11 @@ class LocalJobQueue:
 
     def ends_in_s(self, pending: Sequence[LiveJob]) -> dict[str, float | None]:
         """Return the seconds until the expected end of each job of `list_pending`, if its history tells."""
-        return self._estimates.ends_in_s(pending, at_once=self._limits.max_running, now=self._clock())
+        return self._ends.of_all(pending)
 
     def end_in_s(self, live_job: LiveJob) -> float | None:
-        """Return the seconds until a job's expected end, if its history tells; costs little if thousands wait."""
-        now = self._clock()
-        if not is_pending(live_job.row.state):
-            return None
-        if live_job.row.started_at is not None:
-            return self._estimates.run_ends_in_s(live_job, now)
-        if self._schedule is None or not self._schedule.is_good_at(now):
-            self._schedule = self._make_schedule(now)
-        if live_job.row.id not in self._schedule.ends:
-            if self._jobs.is_last(live_job.row.id):
-                self._schedule.add_last(live_job)
-            else:
-                self._schedule = self._make_schedule(now)
-        end = self._schedule.ends.get(live_job.row.id)
-        return None if end is None else max(0.0, end - now)
-
-    def _make_schedule(self, now: float) -> EndSchedule:
-        pending = self._jobs.list_in_order()
-        return EndSchedule(self._estimates, pending, at_once=self._limits.max_running, now=now)
+        """Return the seconds until one job's expected end; costs little if thousands wait."""
+        return self._ends.of_job(live_job)
 
     async def list_jobs(self, job_filter: JobFilter) -> list[ListedJob]:
         """Return the jobs that a filter lets through, newest first. Raises `JobsNotStored`."""

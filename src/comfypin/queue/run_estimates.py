@@ -2,10 +2,11 @@
 
 import heapq
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from statistics import median
 
-from comfypin.queue.live_jobs import LiveJob
+from comfypin.queue.live_jobs import LiveJob, LiveJobs
+from comfypin.queue.status_bodies import is_pending
 
 # The median of few runs forgets a cold start, and soon follows a faster GPU.
 _KEPT_RUNS = 9
@@ -92,3 +93,40 @@ class EndSchedule:
     def is_good_at(self, now: float) -> bool:
         """Return whether it need not be made anew: the more jobs it has, the longer."""
         return 0 <= now - self.at <= len(self.ends) * _GOOD_FOR_S_A_JOB
+
+
+class ExpectedEnds:
+    """When the jobs of a queue are expected to end. `at_once` tells how many run at the same time."""
+
+    def __init__(
+        self, estimates: RunEstimates, jobs: LiveJobs, *, at_once: Callable[[], int], clock: Callable[[], float]
+    ) -> None:
+        self._estimates = estimates
+        self._jobs = jobs
+        self._at_once = at_once
+        self._clock = clock
+        self._schedule: EndSchedule | None = None
+
+    def of_all(self, pending: Sequence[LiveJob]) -> dict[str, float | None]:
+        """Return the seconds until the end of each job, given in the order of the queue."""
+        return self._estimates.ends_in_s(pending, at_once=self._at_once(), now=self._clock())
+
+    def of_job(self, live_job: LiveJob) -> float | None:
+        """Return the seconds until one job's end, by a schedule that is kept a while if many wait."""
+        now = self._clock()
+        if not is_pending(live_job.row.state):
+            return None
+        if live_job.row.started_at is not None:
+            return self._estimates.run_ends_in_s(live_job, now)
+        if self._schedule is None or not self._schedule.is_good_at(now):
+            self._schedule = self._make_schedule(now)
+        if live_job.row.id not in self._schedule.ends:
+            if self._jobs.is_last(live_job.row.id):
+                self._schedule.add_last(live_job)
+            else:
+                self._schedule = self._make_schedule(now)
+        end = self._schedule.ends.get(live_job.row.id)
+        return None if end is None else max(0.0, end - now)
+
+    def _make_schedule(self, now: float) -> EndSchedule:
+        return EndSchedule(self._estimates, self._jobs.list_in_order(), at_once=self._at_once(), now=now)

@@ -16,7 +16,7 @@ from starlette.responses import Response, StreamingResponse
 from comfypin import __version__
 from comfypin.errors import ComfypinError, EngineError, WorkflowError
 from comfypin.models.errors import JobModelsRefused
-from comfypin.queue.errors import JobUnknown, QueueFull, RetryRefused, WebhookNotKept
+from comfypin.queue.errors import JobUnknown, NotReordered, QueueFull, RetryRefused, WebhookNotKept
 from comfypin.queue.status_bodies import health_body, status_body
 from comfypin.server.auth import AccessRules, Gate
 from comfypin.server.comfy_api.api import ComfyApi
@@ -53,6 +53,7 @@ _STATUS_OF_ERROR: tuple[tuple[type[ComfypinError], int], ...] = (
     (JobUnknown, 404),
     (WorkflowNotFound, 404),
     (RetryRefused, 409),
+    (NotReordered, 409),
     (WebhookNotKept, 409),
     (RequestInvalid, 400),
     (TooManyDownloads, 429),

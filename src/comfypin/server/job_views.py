@@ -61,6 +61,7 @@ class JobViews:
             "waiting": self._queue.waiting_count,
             "running": self._queue.running_count,
             "paused": self._queue.trouble,
+            "can_reorder": self._queue.can_reorder,
         }
 
     async def details(self, job_id: str) -> dict[str, JsonValue]:

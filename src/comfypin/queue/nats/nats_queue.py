@@ -18,7 +18,7 @@ from nats.errors import Error
 from comfypin.jobs.interface import RETRYABLE_STATES, Handle, JobState
 from comfypin.jobs.metrics import Metrics
 from comfypin.jobs.secret_fields import holds_secret, is_secret_address
-from comfypin.queue.errors import JobUnknown, QueueFull, RetryRefused
+from comfypin.queue.errors import JobUnknown, NotReordered, QueueFull, RetryRefused
 from comfypin.queue.interface import ApiName, JobCounts, JobProgress, JobRecord, JobRow
 from comfypin.queue.job_description import describe_job
 from comfypin.queue.job_events import JobEvents
@@ -34,7 +34,7 @@ from comfypin.queue.nats.mirror import Mirror
 from comfypin.queue.nats.names import Lane, cancel_subject
 from comfypin.queue.nats.progress import ProgressReader
 from comfypin.queue.nats.tickets import withdraw_quietly
-from comfypin.queue.run_estimates import RunEstimates
+from comfypin.queue.run_estimates import ExpectedEnds, RunEstimates
 from comfypin.queue.sqlite import JobStore
 from comfypin.queue.status_bodies import is_pending, status_body
 from comfypin.queue.webhook import Webhooks
@@ -55,6 +55,7 @@ class NatsJobQueue:
     """Implements `ServedQueue` on NATS. `release` is the digest of the server's release, `release_name` its name."""
 
     runs_here = False
+    can_reorder = False
 
     def __init__(
         self,
@@ -80,6 +81,9 @@ class NatsJobQueue:
         self.metrics = Metrics()
         self.webhooks = WebhookEvents(store, webhooks, self.metrics, clock=clock, events=self.events)
         self._mirror = Mirror(fleet, store, events=self.events, estimates=self._estimates, on_end=self._note_end)
+        self._ends = ExpectedEnds(
+            self._estimates, self._mirror.jobs, at_once=lambda: max(1, self.running_count), clock=clock
+        )
         self._progress = ProgressReader(fleet.client, self._mirror.jobs, self.events)
         self._stopped = asyncio.Event()
 
@@ -93,6 +97,7 @@ class NatsJobQueue:
         timeout_s: float | None,
         ttl_s: float | None,
         api: ApiName = "runpod",
+        priority: int = 0,
         job_id: str | None = None,
         webhook_events: Sequence[EventName] | None = None,
         notes: JobNotes | None = None,
@@ -105,6 +110,7 @@ class NatsJobQueue:
             webhook=webhook,
             timeout_s=timeout_s,
             ttl_s=ttl_s,
+            priority=min(1, max(0, priority)),  # a fleet has two lines
             created_at=self._clock(),
         )
         self._accepting += 1
@@ -127,7 +133,7 @@ class NatsJobQueue:
             notes = replace(notes, comfy=replace(notes.comfy, workflow=None))  # the input has it, too
         job = FleetJob(
             row=row,
-            lane=Lane(release=self._release),
+            lane=Lane(release=self._release, priority="high" if row.priority > 0 else "normal"),
             description=describe_job(job_input, api=api, release=self._release_name),
             secret=is_secret,
             notes=notes,
@@ -230,6 +236,10 @@ class NatsJobQueue:
             await self._fleet.tickets.issue(kept.job)
             await self._fleet.bodies.remove(old_result)
 
+    async def prioritize_job(self, job_id: str, priority: int) -> None:
+        """Refuse: a ticket stays in its line. Raises `NotReordered`."""
+        raise NotReordered(job_id=job_id)
+
     # -- What lists, pages and other APIs ask beside ------------------------------------------------------------------
 
     def find_live(self, job_id: str) -> LiveJob | None:
@@ -258,13 +268,16 @@ class NatsJobQueue:
         return None if is_pending(record.row.state) else status_body(record)
 
     def list_pending(self) -> list[LiveJob]:
-        """Return the jobs that have not ended, oldest first."""
-        return self._mirror.jobs.list_pending()
+        """Return the jobs that run, then those that wait, in the order in which they are to begin."""
+        return self._mirror.jobs.list_in_order()
 
-    def ends_in_s(self) -> dict[str, float | None]:
-        """Return the seconds until the expected end of each job that has not ended, if its history tells."""
-        pending = self._mirror.jobs.list_pending()
-        return self._estimates.ends_in_s(pending, at_once=max(1, self.running_count), now=self._clock())
+    def ends_in_s(self, pending: Sequence[LiveJob]) -> dict[str, float | None]:
+        """Return the seconds until the expected end of each job of `list_pending`, if its history tells."""
+        return self._ends.of_all(pending)
+
+    def end_in_s(self, live_job: LiveJob) -> float | None:
+        """Return the seconds until one job's expected end; costs little if thousands wait."""
+        return self._ends.of_job(live_job)
 
     async def list_jobs(self, job_filter: JobFilter) -> list[ListedJob]:
         """Return the jobs that a filter lets through, newest first. Raises `JobsNotStored`."""

@@ -3,7 +3,7 @@ import { html, useEffect, useState } from "./vendor/htm-preact.js";
 import { cancelJob, moveJob, retryJob } from "./actions.js";
 import { get, post } from "./api.js";
 import { ago, clock, seconds, t } from "./i18n.js";
-import { byNewest, canRetry, isPending, secondsLeft, useStore } from "./store.js";
+import { byNewest, canRetry, isPending, secondsLeft, store, useStore } from "./store.js";
 import { Empty, Icon, IconButton, Progress, StatusMark, Strip, jobTitle, sayFailure, shortId, useTick } from "./ui.js";
 
 const since = (iso) => (Date.now() - Date.parse(iso)) / 1000;
@@ -45,7 +45,7 @@ function WaitingRow({ job, place, waiting }) {
     <span class="place num" title=${t("position")}>${place}</span>
     <a class="title ellipsis" href=${`#/job/${job.id}`}>${jobTitle(job)}</a>
     <span class="dim num">${secondsLeft(job) !== null ? t("done in", { time: seconds(secondsLeft(job)) }) : t("waits", { time: seconds(since(job.created_at)) })}</span>
-    ${waiting.length > 1 && html`<${IconButton} icon="first" label=${t("run next", { name: jobTitle(job) })} disabled=${place === 1} onClick=${() => moveJob(job, waiting, true)} />
+    ${store.queue.can_reorder && waiting.length > 1 && html`<${IconButton} icon="first" label=${t("run next", { name: jobTitle(job) })} disabled=${place === 1} onClick=${() => moveJob(job, waiting, true)} />
       <${IconButton} icon="last" className="wide-only" label=${t("run last", { name: jobTitle(job) })} disabled=${place === waiting.length} onClick=${() => moveJob(job, waiting, false)} />`}
     <${IconButton} icon="close" label=${t("cancel job", { name: jobTitle(job) })} onClick=${() => cancelJob(job)} />
   </li>`;
