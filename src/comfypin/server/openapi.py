@@ -103,7 +103,7 @@ def openapi_document(application: FastAPI, workflows: Sequence[DescribedWorkflow
 
 
 def _workflow_operation(workflow: DescribedWorkflow) -> dict[str, Any]:
-    body = {key: value for key, value in workflow.inputs_schema().items() if key != "$schema"}
+    body: dict[str, Any] = {key: value for key, value in workflow.inputs_schema().items() if key != "$schema"}
     if takes_models(workflow.inputs):
         models = {"type": "array", "maxItems": MAX_MODELS, "items": {"$ref": "#/components/schemas/ModelWish"}}
         body = {**body, "properties": {**body.get("properties", {}), "models": models}}
