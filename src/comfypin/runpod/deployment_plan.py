@@ -155,9 +155,16 @@ def _compare_resource(
         return DeploymentStep(verb="unchanged", desired=resource, live=live_resource)
     if resource.kind == "volume":
         _refuse_volume_loss(resource, changes)
-    fixed = any(field_change.path in resource.immutable for field_change in changes)
+    fixed = any(
+        field_change.path in resource.immutable or _is_new_mount(resource, field_change) for field_change in changes
+    )
     fixed = fixed or compute_family(resource.body) != compute_family(live_resource)
     return DeploymentStep(verb="replace" if fixed else "change", desired=resource, live=live_resource, changes=changes)
+
+
+def _is_new_mount(resource: DesiredResource, field_change: FieldChange) -> bool:
+    """Return whether a pod would get a kind of mount that it has not: that is fixed when it is made."""
+    return resource.kind == "pod" and field_change.path.startswith("mounts.") and field_change.before is None
 
 
 def _refuse_volume_loss(resource: DesiredResource, changes: Iterable[FieldChange]) -> None:

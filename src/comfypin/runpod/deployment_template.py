@@ -47,6 +47,7 @@ kind = "serverless"
 name = "api"
 template = "worker"
 gpu_pools = ["ADA_24"]    # ids of the GPU catalog; the CUDA floor comes from the lock's torch
+# type = "load-balancer"  # in place of a queue; [env] then needs COMFYPIN_TOKEN
 # volumes = ["models"]
 timeout = 600             # seconds a job may run
 flashboot = "on"
@@ -68,6 +69,7 @@ queue_delay = 4
 # template = "studio"
 # gpu = "NVIDIA GeForce RTX 4090"
 # volume = "models"
+# stop_after = 28800      # seconds from its start, so that a forgotten pod ends
 """
 
 
