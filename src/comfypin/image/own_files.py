@@ -10,7 +10,7 @@ from comfypin.image.build_context import BuildContext, OwnFiles
 from comfypin.image.errors import OwnFilesMissing
 from comfypin.tools.uv import run_uv
 
-# What comes with our dependencies for their command lines and extras, a third of their size: RunPod's SDK asks for
+# What comes with our dependencies for their command lines and extras, a third of their size: Runpod's SDK asks for
 # fastapi[all] and its own console.
 UNUSED_PACKAGES = frozenset(
     (
