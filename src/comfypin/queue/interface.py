@@ -6,7 +6,7 @@ do no more than these protocols say.
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 from comfypin.digest import JsonValue
 from comfypin.jobs.interface import Handle, JobState
@@ -26,6 +26,26 @@ ApiName = Literal["runpod", "workflows", "comfy"]
 """The API that a job came by."""
 
 
+Priority = Literal["high", "normal"]
+PRIORITIES: tuple[Priority, ...] = get_args(Priority)
+"""The order in which waiting jobs begin; those of one priority in order of arrival."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRoute:
+    """Which workers may run a job, and how soon. One machine knows priorities alone: it has one release.
+
+    `gpu_class` None: any worker; `release` None: that of the server which takes the job, else a name or digest.
+    """
+
+    priority: Priority = "normal"
+    gpu_class: str | None = None
+    release: str | None = None
+
+
+ANY_ROUTE = JobRoute()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobRow:
     """One job without its input and output. Times in seconds since the epoch."""
@@ -39,6 +59,7 @@ class JobRow:
     created_at: float
     started_at: float | None = None
     ended_at: float | None = None
+    priority: Priority = "normal"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,11 +97,12 @@ class JobQueue(Protocol):
         job_id: str | None = None,
         webhook_events: Sequence["EventName"] | None = None,
         notes: "JobNotes | None" = None,
+        route: JobRoute = ANY_ROUTE,
     ) -> str:
         """Take a job and return its id; it survives a power cut from here on, together with its notes.
 
         Its webhook is told of its `webhook_events`, or else of its end, whichever it is.
-        Raises `QueueFull`, `JobsNotStored`.
+        Raises `QueueFull`, `JobsNotStored`, `RouteUnknown`.
         """
 
     async def read_record(self, job_id: str, *, wait_s: float = 0.0) -> JobRecord:

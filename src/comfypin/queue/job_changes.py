@@ -26,10 +26,10 @@ def job_accepted(row: JobRow, job_input: object) -> JobChange:
     """Return the change for a job that was taken. Slow for a large input: walks and dumps all of it."""
     text = json.dumps(job_input)
     secret = holds_secret(job_input) or is_secret_address(row.webhook or "")
-    columns = (row.id, row.state, text, row.webhook, row.timeout_s, row.ttl_s, secret, row.created_at)
+    columns = (row.id, row.state, text, row.webhook, row.timeout_s, row.ttl_s, secret, row.created_at, row.priority)
     return JobChange(
-        "INSERT INTO jobs (id, state, input, webhook, timeout_s, ttl_s, secret, created_at, size) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO jobs (id, state, input, webhook, timeout_s, ttl_s, secret, created_at, priority, size) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (*columns, len(text)),
     )
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 from comfypin.jobs.interface import PENDING_STATES
-from comfypin.queue.interface import JobProgress, JobRow
+from comfypin.queue.interface import PRIORITIES, JobProgress, JobRow
 from comfypin.queue.job_description import JobDescription, JobEnd
 
 # A poller that comes every few seconds misses nothing; a job of hours holds no more memory.
@@ -63,7 +63,8 @@ class LiveJobs:
     def __init__(self) -> None:
         self._pending: dict[str, LiveJob] = {}
         self._recently_ended: OrderedDict[str, LiveJob] = OrderedDict()
-        self._arrivals: asyncio.Queue[LiveJob] = asyncio.Queue()
+        self._arrivals: asyncio.PriorityQueue[tuple[int, int, LiveJob]] = asyncio.PriorityQueue()
+        self._arrived_count = 0
 
     @property
     def waiting_count(self) -> int:
@@ -82,8 +83,8 @@ class LiveJobs:
         return len(self._pending) - self.waiting_count
 
     def list_pending(self) -> list[LiveJob]:
-        """Return the jobs that have not ended, oldest first."""
-        return list(self._pending.values())
+        """Return the jobs that have not ended in the order in which they begin: by priority, oldest first."""
+        return sorted(self._pending.values(), key=_rank)
 
     def find_pending(self, job_id: str) -> LiveJob | None:
         """Return the job if it has not ended."""
@@ -122,7 +123,7 @@ class LiveJobs:
         """Return a waiting job's place in the queue, from 1; None if it does not wait."""
         waiting_ids = (
             live_job.row.id
-            for live_job in self._pending.values()
+            for live_job in self.list_pending()
             if live_job.row.state == "IN_QUEUE" and not live_job.ending
         )
         return next((place for place, waiting_id in enumerate(waiting_ids, 1) if waiting_id == job_id), None)
@@ -134,7 +135,9 @@ class LiveJobs:
     def let_begin(self, live_job: LiveJob) -> None:
         """Put a job behind those that wait to begin."""
         self._recently_ended.pop(live_job.row.id, None)
-        self._arrivals.put_nowait(live_job)
+        self._arrived_count += 1
+        # The count keeps the order of arrival within a priority, and jobs from being compared.
+        self._arrivals.put_nowait((_rank(live_job), self._arrived_count, live_job))
 
     def drop_pending(self, live_job: LiveJob) -> None:
         """Forget a job that was not taken after all."""
@@ -152,5 +155,9 @@ class LiveJobs:
         self._recently_ended.pop(job_id, None)
 
     async def next_arrival(self) -> LiveJob:
-        """Wait for the next job in order of arrival. It may have been cancelled meanwhile."""
-        return await self._arrivals.get()
+        """Wait for the next job, by priority and arrival. It may have been cancelled meanwhile."""
+        return (await self._arrivals.get())[-1]
+
+
+def _rank(live_job: LiveJob) -> int:
+    return PRIORITIES.index(live_job.row.priority)

@@ -9,6 +9,13 @@ from comfypin.jobs.secret_fields import holds_secret, is_secret_address
 _VERSION = 1  # PRAGMA user_version: 0 is a new file, or one in which inputs stayed until their jobs were dropped
 
 
+def add_missing_columns(connection: sqlite3.Connection) -> None:
+    """Add what the table of jobs of an older version lacks. Raises `sqlite3.Error`."""
+    columns = {row[1] for row in connection.execute("PRAGMA table_info(jobs)").fetchall()}
+    if "priority" not in columns:
+        connection.execute("ALTER TABLE jobs ADD COLUMN priority TEXT NOT NULL DEFAULT 'normal'")
+
+
 def forget_older_inputs(connection: sqlite3.Connection) -> None:
     """Remove what ended jobs of an older version left, from the free pages too. Raises `sqlite3.Error`.
 

@@ -17,7 +17,7 @@ from starlette.responses import Response, StreamingResponse
 from comfypin import __version__
 from comfypin.errors import ComfypinError, EngineError, WorkflowError
 from comfypin.models.errors import JobModelsRefused
-from comfypin.queue.errors import JobUnknown, QueueFull, RetryRefused, WebhookNotKept
+from comfypin.queue.errors import JobUnknown, QueueFull, RetryRefused, RouteUnknown, WebhookNotKept
 from comfypin.queue.job_notes import JobNotes
 from comfypin.queue.status_bodies import health_body, status_body
 from comfypin.server.auth import AccessRules, Gate
@@ -55,6 +55,7 @@ _KEEP_ALIVE_S = 15.0
 _STATUS_OF_ERROR: tuple[tuple[type[ComfypinError], int], ...] = (
     (QueueFull, 429),
     (TooManyFollowers, 429),
+    (RouteUnknown, 400),
     (JobUnknown, 404),
     (WorkflowNotFound, 404),
     (RetryRefused, 409),
@@ -134,6 +135,7 @@ def _endpoint_routes(server_site: Site, comfy_api: ComfyApi) -> APIRouter:
             job_id=job_id,
             webhook_events=job_request.webhook_events,
             notes=JobNotes(assets=assets),
+            route=job_request.route,
         )
 
     @routes.post("/run", summary="Take a job", openapi_extra=JOB_BODY)

@@ -7,6 +7,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from comfypin.jobs.job_input import JobInput
+from comfypin.queue.interface import PRIORITIES
 from comfypin.queue.webhook_records import EVENT_NAMES
 from comfypin.server.server_state import DescribedWorkflow
 
@@ -34,6 +35,9 @@ _JOB_REQUEST: dict[str, Any] = {
             "properties": {
                 "executionTimeout": {**_MS, "description": "Milliseconds that the job may run."},
                 "ttl": {**_MS, "description": "Milliseconds that the job may wait and run together."},
+                "priority": {"enum": list(PRIORITIES), "description": "high: before all that wait with normal."},
+                "gpuClass": {"type": "string", "description": "In a fleet: the class of workers that may run it."},
+                "release": {"type": "string", "description": "The release that must run it, by name or digest."},
             },
         },
         "s3Config": {"$ref": "#/components/schemas/S3Wish"},

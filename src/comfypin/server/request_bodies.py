@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from comfypin.digest import JsonValue
 from comfypin.jobs.job_input import input_of_platform_job
+from comfypin.queue.interface import ANY_ROUTE, PRIORITIES, JobRoute
 from comfypin.queue.webhook_records import EVENT_NAMES, EventName
 from comfypin.server.errors import RequestInvalid, RequestTooComplex
 from comfypin.workflow.inputs_file import overrides_by_name
@@ -29,6 +30,7 @@ _PROXY_HOST = ".proxy.runpod.net"
 _PROXY_WAIT_MS = 90_000
 # RunPod's limit for `executionTimeout` and `ttl`.
 _LONGEST_MS = 7 * 86_400_000
+_LONGEST_ROUTE = 100
 _ADDRESS = re.compile(r"^(https?|s3|gs)://")
 _DATA = re.compile(r"^data:[a-z]+/([a-z0-9]+)[;,]", re.IGNORECASE)
 
@@ -42,6 +44,7 @@ class JobRequest:
     webhook_events: tuple[EventName, ...] | None = None
     timeout_s: float | None = None
     ttl_s: float | None = None
+    route: JobRoute = ANY_ROUTE
 
 
 def parse_json_body(request_body: bytes) -> object:
@@ -111,6 +114,7 @@ def parse_job_request(document: object) -> JobRequest:
         webhook_events=_read_events(document.get("webhook_events"), webhook),
         timeout_s=_policy_seconds(policy or {}, "executionTimeout"),
         ttl_s=_policy_seconds(policy or {}, "ttl"),
+        route=_read_route(policy or {}),
     )
 
 
@@ -193,6 +197,18 @@ def _is_http_address(sent_value: object) -> bool:
         )
     except ValueError:
         return False
+
+
+def _read_route(policy: Mapping[str, Any]) -> JobRoute:
+    """Read which workers may run a job, and how soon; RunPod's own policy has neither."""
+    priority = policy.get("priority", "normal")
+    if priority not in PRIORITIES:
+        raise RequestInvalid(reason=f"`policy.priority` must be {' or '.join(PRIORITIES)}")
+    for field_name in ("gpuClass", "release"):
+        named = policy.get(field_name)
+        if named is not None and not (isinstance(named, str) and 0 < len(named) <= _LONGEST_ROUTE):
+            raise RequestInvalid(reason=f"`policy.{field_name}` must be a text of at most {_LONGEST_ROUTE} characters")
+    return JobRoute(priority=priority, gpu_class=policy.get("gpuClass"), release=policy.get("release"))
 
 
 def _policy_seconds(policy: Mapping[str, Any], field_name: str) -> float | None:
