@@ -14,6 +14,7 @@ from comfypin.env.errors import (
     PackageDamaged,
     PackageHashMismatch,
     PackagesUnavailable,
+    PackageUnbuilt,
     VendorIncomplete,
     WheelUnfit,
 )
@@ -26,6 +27,7 @@ from comfypin.env.file_manifest import (
     hash_and_stamp_files,
     read_records,
 )
+from comfypin.env.install.required_by import who_requires
 from comfypin.env.install.sources import SourceLocations
 from comfypin.env.install.unpacked_wheels import UnpackedWheels
 from comfypin.env.layout import VENV_FOLDER, site_packages, venv_python
@@ -42,7 +44,7 @@ from comfypin.env.package_selection import (
 from comfypin.env.realize_plan import EnvRecipe
 from comfypin.lock.model import PackagePin
 from comfypin.tools.process import FinishedProcess
-from comfypin.tools.uv import run_uv
+from comfypin.tools.uv import UNBUILT, run_uv
 
 Report = Callable[[str], None]
 
@@ -319,6 +321,14 @@ def explain_failure(
     if re.search(r"not compatible with the current|no wheels? with a matching|is not supported", uv_output, re.I):
         machine = f"{recipe.interpreter.machine}, Python {recipe.interpreter.minor_version}"
         return WheelUnfit(machine=machine, packages=[reason])
+    if unbuilt := UNBUILT.search(uv_output):
+        return PackageUnbuilt(
+            package=f"{unbuilt[1]} {unbuilt[2] or ''}".strip(),
+            name=unbuilt[1],
+            python=recipe.interpreter.minor_version,
+            reason=reason,
+            wants=who_requires(disk_folder, unbuilt[1]),
+        )
     if locations.vendor is not None and locations.offline:
         vendored_names = list_vendored_wheels(locations)
         expected_names = [
