@@ -27,7 +27,6 @@ from comfypin.env.file_manifest import (
     hash_and_stamp_files,
     read_records,
 )
-from comfypin.env.install.required_by import who_requires
 from comfypin.env.install.sources import SourceLocations
 from comfypin.env.install.unpacked_wheels import UnpackedWheels
 from comfypin.env.layout import VENV_FOLDER, site_packages, venv_python
@@ -322,12 +321,10 @@ def explain_failure(
         machine = f"{recipe.interpreter.machine}, Python {recipe.interpreter.minor_version}"
         return WheelUnfit(machine=machine, packages=[reason])
     if unbuilt := UNBUILT.search(uv_output):
+        name = normalize_name(unbuilt[1])
+        pinned = next((pin.version for pin in recipe.packages if normalize_name(pin.name) == name), "")
         return PackageUnbuilt(
-            package=f"{unbuilt[1]} {unbuilt[2] or ''}".strip(),
-            name=unbuilt[1],
-            python=recipe.interpreter.minor_version,
-            reason=reason,
-            wants=who_requires(disk_folder, unbuilt[1]),
+            package=f"{name} {pinned}".strip(), name=name, python=recipe.interpreter.minor_version, reason=reason
         )
     if locations.vendor is not None and locations.offline:
         vendored_names = list_vendored_wheels(locations)
