@@ -39,8 +39,8 @@ class LockRequest:
 
     `install_scripts` are the folders of nodes whose install.py runs ("all": every one); `dropped` are lines or names of
     requirements to leave out; `system_packages` are Debian's ("auto": those that wheels need); `installed` are exactly
-    the packages (`name==version`) if they are known and nothing is to be resolved, and `allow_missing` accepts that they
-    lack something that is required; `question` says how packages are resolved, without the requirements.
+    the packages (`name==version`) if they are known and nothing is to be resolved, and `allow_missing` accepts that
+    they lack something that is required; `question` says how packages are resolved, without the requirements.
     """
 
     name: str
