@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from comfypin.errors import LockError, declare, indent_lines
+from comfypin.errors import EnvError, LockError, declare, indent_lines
 
 
 @declare
@@ -325,12 +325,36 @@ class PackageUnbuildable(LockError):
     """Raised when a package has no wheel, and building one from its source fails."""
 
     template = (
-        "{package} has no wheel, and it cannot be built here for Python {python}: {reason}. Install what its "
-        "build needs, or lock a version that has a wheel."
+        "{package} has no wheel{asked}, and it cannot be built here for Python {python}: {reason}. {advice}Install "
+        "what its build needs, or lock a version that has a wheel."
     )
     package: str
     reason: str
     python: str
+    wants: Sequence[str] = ()
+    remedy: str = ""
+
+    @property
+    def asked(self) -> str:
+        """Return who asks for it, in brackets."""
+        return _in_brackets(self.wants)
+
+    @property
+    def advice(self) -> str:
+        """Return which wheel would do, as a sentence."""
+        return f"But {self.remedy}. " if self.remedy else ""
+
+
+@declare
+class SourceNotWhole(EnvError):
+    """Raised for a node, or a ComfyUI, of which something is gone: a submodule, or a file that is only a pointer."""
+
+    template = (
+        "{origin} is not complete: {reason} Take another version of it, or a fork that has everything "
+        "(--node FOLDER=URL@REF)."
+    )
+    origin: str
+    reason: str
 
 
 @declare
