@@ -24,7 +24,7 @@ _FAMILY_REMEDIES = {
     "internal": "Run again with --verbose, and report it.",
     "config": "The message names the variable; docs/environment.md says what it takes.",
     "lock": "comfypin lock check LOCK lists what is wrong with a lock.",
-    "workflow": "The message lists every finding with its node and the closest names; comfypin workflow check does, too.",
+    "workflow": "The message lists every finding, with the closest names; comfypin workflow check does, too.",
     "engine": "The engine's last log lines are in the message; --verbose shows its whole log.",
     "prompt": "The message names the node; look at its inputs.",
     "output": "Make room on the disk, or name a folder that takes files.",

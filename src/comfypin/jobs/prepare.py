@@ -38,6 +38,7 @@ from comfypin.workflow.seeds import change_seeds
 from comfypin.workflow.settable_inputs import describe_inputs, input_names
 from comfypin.workflow.smallest_graph import smoke_graph
 from comfypin.workflow.spelling import respell_graph
+from comfypin.workflow.text_macros import find_unfilled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +127,7 @@ def prepare_job(request: RunRequest, *, lock: Lock | None, catalogue: Catalogue,
         with_previews=request.with_previews,
         warnings=(
             *(str(finding) for finding in findings if finding.severity == "warning"),
+            *_warn_of_unfilled(graph),
             *_warn_of_unmarked(marked),
             *_warn_of_unused_models(own_models, named_models.used),
             *_warn_of_unread(request, unread_files(request.file_labels, wanted_files, found_files)),
@@ -276,6 +278,15 @@ def _digest_whole_file(found_file: FoundFile) -> Digest:
     if missing_by_input is not None:
         raise InputFileInvalid(name=found_file.path.name, reason=missing_by_input)
     return digest
+
+
+def _warn_of_unfilled(graph: ApiGraph) -> tuple[str, ...]:
+    return tuple(
+        f"Node {node_id} names its files with {' and '.join(texts)}, which ComfyUI does not fill in: it stays in the "
+        "name as it is. ComfyUI counts files up by itself (_00001_), and fills in %date:yyyy-MM-dd%, %width%, %height% "
+        "and %Node.input%, such as %LoadImage.image%."
+        for node_id, texts in find_unfilled(graph).items()
+    )
 
 
 def _warn_of_unmarked(marked: MarkedGraph) -> tuple[str, ...]:

@@ -63,4 +63,10 @@ def test_without_any_name_the_releases_that_are_there_are_said(folders: tuple[Pa
 def test_the_image_the_checkout_and_the_package_are_searched() -> None:
     image, checkout, package = release_folders()
     assert (str(image), str(checkout)) == ("/app/lockfiles", "lockfiles")
-    assert package.parts[-3:] == ("comfypin", "data", "lockfiles")
+    # Tests run from a checkout, whose own folder takes the place of the package's data.
+    assert (package / "comfy-demo.lock.json").is_file()
+
+
+def test_the_demos_lock_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_lock("demo").name == "comfy-demo.lock.json"
