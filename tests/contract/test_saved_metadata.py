@@ -1,4 +1,4 @@
-"""What a job saves is the user's, bit for bit: the prefix that they wrote is in it, and the same job gives the same bytes.
+"""What a job saves holds the prefix that its user wrote, and the same job gives the same bytes.
 
 On the embedded engine, and on a real ComfyUI where one is (COMFYUI_DIR).
 """

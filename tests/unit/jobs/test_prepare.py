@@ -88,6 +88,21 @@ def test_the_graph_for_a_second_try_has_the_mark_before_the_name(folder: Path) -
     assert job.marked_graph.nodes["2"].inputs["filename_prefix"] == f"2026-03-04/{job.mark.text}cat"
 
 
+def test_the_tag_is_the_same_for_the_same_job_and_another_for_another(folder: Path) -> None:
+    def tag_of(request: RunRequest) -> object:
+        return prepared(request).graph.nodes["2"].inputs["comfypin"]
+
+    request = a_request(folder)
+    assert tag_of(request) == tag_of(replace(request, submission_id="second"))
+    others = [
+        replace(request, overrides=(parse_override("SaveImage.filename_prefix=dog"),)),
+        replace(request, extra_data={"extra_pnginfo": {"workflow": {"a": 1}}}),
+    ]
+    assert len({tag_of(request), *map(tag_of, others)}) == 3
+    (folder / "photo.png").write_bytes(b"another photo")
+    assert tag_of(request) not in {*map(tag_of, others)}
+
+
 @pytest.mark.parametrize("text", ["%basename%", "%counter%"])
 def test_a_text_that_nothing_fills_in_is_named_in_a_warning(text: str, folder: Path) -> None:
     job = prepared(a_request(folder, WORKFLOW.replace("%date:yyyy-MM-dd%/cat", f"%width%_{text}")))

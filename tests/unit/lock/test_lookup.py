@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from comfypin.lock.errors import LockNotFound, LockNotNamed
+from comfypin.lock.errors import LockNameEmpty, LockNotFound, LockNotNamed
 from comfypin.lock.lookup import find_lock, release_folders
 
 
@@ -51,7 +51,7 @@ def test_a_path_that_is_not_there_names_near_files(folders: tuple[Path, ...]) ->
 def test_a_release_name_cannot_walk_the_disk(name: str, folders: tuple[Path, ...]) -> None:
     with pytest.raises(LockNotFound):
         find_lock(None, version_name=name, folders=folders)
-    with pytest.raises(LockNotFound):
+    with pytest.raises(LockNotFound if name else LockNameEmpty):
         find_lock(name, folders=folders)
 
 
