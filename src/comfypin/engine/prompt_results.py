@@ -70,7 +70,7 @@ async def _clear_outputs(folders: LocalFolders | None, prompt: Prompt, cleanup: 
 
 
 async def _find_foreign(transport: EngineTransport, prompt: Prompt, history_entry: HistoryEntry) -> frozenset[NodeId]:
-    """Return the cached nodes of an engine elsewhere whose files do not hold this job's tag: others write there, too."""
+    """Return the cached nodes of an engine elsewhere whose files do not hold this job's tag: others write there."""
     foreign = set()
     for file in history_entry.files:
         if prompt.mark is None or file.folder != "output" or file.node_id not in history_entry.cached:
