@@ -1,8 +1,12 @@
 """Declares the failures of making a lock: what was asked for does not exist, does not fit, or cannot be pinned."""
 
+import difflib
 from collections.abc import Sequence
 
 from comfypin.errors import EnvError, LockError, declare, indent_lines
+
+# More names would not be read.
+_MOST_OFFERED = 12
 
 
 @declare
@@ -287,7 +291,7 @@ class RequirementsUnmet(LockError):
 class NothingToUpgrade(LockError):
     """Raised when an upgrade names something that the lock does not have."""
 
-    template = "The lock has no {named}; it has {offered}."
+    template = "The lock has no {named}; {offered}."
     names: Sequence[str]
     there: Sequence[str]
 
@@ -298,8 +302,13 @@ class NothingToUpgrade(LockError):
 
     @property
     def offered(self) -> str:
-        """Return what could be asked for."""
-        return ", ".join(self.there)
+        """Return what could be asked for: the nearest names, or all if they are few."""
+        near = [name for wanted in self.names for name in difflib.get_close_matches(wanted, self.there, n=3)]
+        if near:
+            return f"did you mean {' or '.join(dict.fromkeys(near))}?".removesuffix("?")
+        if len(self.there) <= _MOST_OFFERED:
+            return f"it has {', '.join(self.there)}"
+        return f"it has {len(self.there)} others, which `comfypin lock show --json` lists"
 
 
 @declare
