@@ -125,7 +125,7 @@ class ImageError(ComfypinError):
 
 
 class DeployError(ComfypinError):
-    """RunPod's management API refused, or the plan cannot be applied."""
+    """Runpod's management API refused, or the plan cannot be applied."""
 
     family = "deploy"
     exit_code = 70

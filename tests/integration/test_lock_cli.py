@@ -40,3 +40,15 @@ def test_the_door_has_its_own_dependencies_by_hash(tmp_path: Path) -> None:
     assert own.wheel is not None
     assert own.installer.startswith(b"uv==")
     assert own.requirements.count(b"==") < own.requirements.count(b"--hash=sha256:")
+
+
+def test_requirements_as_people_write_them_become_a_lock(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = "idna==3.7 --extra-index-url https://example.org/simple\ngit+https://github.com/o/cstr\n"
+    commit(project / "node", {"__init__.py": "", "requirements.txt": line}, tag="v1")
+    words = ["lock", "create", "rel", "--comfyui", "./ComfyUI@v1", "--node", "./node@v1"]
+    assert main([*words, "--drop-requirement", "cstr", "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert {pin["name"]: pin["version"] for pin in made["lock"]["python"]["packages"]}["idna"] == "3.7"
+    assert any("--extra-index-url https://example.org/simple" in note for note in made["notes"])
+    assert main([*words, "--drop-requirement", "csrt", "--force"]) == 10
+    assert "Did you mean cstr?" in capsys.readouterr().err

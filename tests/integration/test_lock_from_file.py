@@ -82,3 +82,16 @@ def test_nodes_of_cogs_list_are_locked_beside_those_of_the_flags(
     assert [node["name"] for node in lock["custom_nodes"]] == ["other", "pack"]
     assert main(["lock", "create", "rel", "--from", "nodes.json"]) == 10
     assert "add --comfyui URL@REF" in capsys.readouterr().err
+
+
+def test_a_build_of_torch_that_was_installed_does_not_stop_a_resolve(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    snapshot = json.loads((project / "snapshot.json").read_text())
+    (project / "snapshot.json").write_text(
+        json.dumps({**snapshot, "pips": {"torch==2.4.0+cu121": "", "idna==3.7": ""}})
+    )
+    assert main(["lock", "create", "rel", "--from", "snapshot.json", "--comfyui", "./ComfyUI"]) == 0
+    said = capsys.readouterr().err
+    assert "--torch cu121 takes that build" in said
+    assert "installed there, and asked for by nobody, so not in the lock: torch==2.4.0+cu121, idna==3.7" in said

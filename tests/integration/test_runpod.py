@@ -1,4 +1,4 @@
-"""plan, apply and destroy against a RunPod that keeps state and checks every request by RunPod's own OpenAPI."""
+"""plan, apply and destroy against a Runpod that keeps state and checks every request by Runpod's own OpenAPI."""
 
 import itertools
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""`comfypin runpod` as people use it: its own process, a RunPod that keeps state, exit codes and words."""
+"""`comfypin runpod` as people use it: its own process, a Runpod that keeps state, exit codes and words."""
 
 import base64
 import json

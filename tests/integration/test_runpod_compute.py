@@ -194,6 +194,12 @@ def test_a_pod_that_gets_a_volume_is_replaced(api: ManagementApi) -> None:
     assert step(planned(api, **pod(volume="models")), "pod").verb == "replace"
 
 
+def test_a_pod_that_gets_a_volume_disk_is_replaced(api: ManagementApi) -> None:
+    apply(api, **pod())
+    template = [{"name": "worker"}, {"name": "studio", "kind": "pod", "volume_disk": 20}]
+    assert step(planned(api, template=template, **pod()), "pod").verb == "replace"
+
+
 def test_global_networking_is_changed_in_place(api: ManagementApi, runpod: FakeRunPod) -> None:
     apply(api, **pod())
     apply(api, **pod(global_networking=True))

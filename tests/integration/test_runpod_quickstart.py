@@ -1,4 +1,4 @@
-"""docs/quickstart-runpod.md shows what its commands print, against the tests' RunPod with a worker that really runs."""
+"""docs/quickstart-runpod.md shows what its commands print, against the tests' Runpod with a worker that really runs."""
 
 import os
 import re

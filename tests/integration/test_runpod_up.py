@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import shared_path
+from tests.conftest import ROOT, shared_path
 from tests.support.model_hubs import HubRepo, hub
 from tests.support.models import safetensors
 from tests.support.releases import small_release
@@ -164,6 +166,33 @@ def test_no_gpu_anywhere_lists_what_there_is(box: RunpodBox, tmp_path: Path) -> 
     assert "ADA_24 in EU-RO-1" in done.stderr
 
 
-def test_logs_are_those_of_the_worker(box: RunpodBox, tmp_path: Path) -> None:
+def test_logs_and_status_are_those_of_the_worker(box: RunpodBox, tmp_path: Path) -> None:
     run_verb(box, tmp_path, "up", write_workflow(tmp_path), "--lock", DEMO, *FLAGS)
     assert "worker ready" in run_verb(box, tmp_path, "logs").stdout
+    (endpoint,) = json.loads(run_verb(box, tmp_path, "status", "card", "--json").stdout)["resources"]
+    assert (endpoint["workers"]["idle"], endpoint["rollout"]["percentOnLatest"]) == (1, 100)
+
+
+def transcript(page: str) -> list[tuple[str, str]]:
+    """The commands of a page's transcript, and what the page says that each prints."""
+    (block,) = re.findall(r"```console\n(.*?)```", (ROOT / "docs" / page).read_text(), re.DOTALL)
+    steps = re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]
+    return [(command, printed) for command, _, printed in (step.partition("\n") for step in steps)]
+
+
+def without_chance(printed: str, box: RunpodBox) -> str:
+    """What is printed without what differs from run to run: seconds, the address, how often progress was asked for."""
+    printed = printed.replace(f"{box.url}/job/", "https://api.runpod.ai/v2/")
+    printed = re.sub(r"(?m)^IN_\w+.*\n", "", printed)
+    return re.sub(r"(?<=[a-z]) \d+\.\d\b(?! a)", " N", printed)
+
+
+def test_the_page_shows_what_is_printed(box: RunpodBox, tmp_path: Path) -> None:
+    assert transcript("up.md") == transcript("ru/up.md")
+    for name in ("lockfiles", "workflows"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    for command, printed in transcript("up.md"):
+        words = shlex.split(command)[2:]
+        # Both streams as a person sees them: what was done, then what came of it.
+        done = run_verb(box, tmp_path, *words)
+        assert without_chance(done.stderr + done.stdout, box) == without_chance(printed, box), command

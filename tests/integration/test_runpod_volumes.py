@@ -1,4 +1,4 @@
-"""`comfypin runpod volume` against an S3 server behind RunPod's limits: push, resume after kill -9, ls, verify, gc."""
+"""`comfypin runpod volume` against an S3 server behind Runpod's limits: push, resume after kill -9, ls, verify, gc."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""`comfypin serve` as its clients meet it: RunPod's API, tokens, limits, typed workflows, restarts."""
+"""`comfypin serve` as its clients meet it: Runpod's API, tokens, limits, typed workflows, restarts."""
 
 import base64
 import json
@@ -36,7 +36,7 @@ def job(workflow: object, **more: object) -> dict[str, object]:
     return {"input": {"workflow": workflow, **more}}
 
 
-# -- RunPod's API ------------------------------------------------------------------------------------------------------
+# -- Runpod's API ------------------------------------------------------------------------------------------------------
 
 
 def test_a_job_is_taken_followed_and_its_output_is_served(server: Server) -> None:

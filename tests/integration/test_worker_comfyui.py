@@ -1,4 +1,4 @@
-"""Clients of worker-comfyui meet its fields, types and pixels: its cases, its variables, RunPod's own client."""
+"""Clients of worker-comfyui meet its fields, types and pixels: its cases, its variables, Runpod's own client."""
 
 import base64
 import hashlib

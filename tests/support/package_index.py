@@ -1,4 +1,4 @@
-"""A package index on loopback (PEP 503) over a folder of wheels; it gives parts of files, as PyPI does."""
+"""A package index on loopback (PEP 503) over a folder of wheels and source archives, with parts of files as on PyPI."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ def package_index(folder: Path, *, whole_files_only: bool = False) -> Iterator[F
         if kind == "files" and (folder / name).is_file():
             data = (folder / name).read_bytes()
             return Reply(body=data) if whole_files_only else _ranged(data, request)
-        wheels = sorted(path.name for path in folder.glob("*.whl") if _project(path.name) == name)
+        wheels = sorted(path.name for path in folder.iterdir() if _project(path.name) == name)
         if kind != "simple" or not wheels:
             return Reply(status=404)
         links = "".join(f'<a href="/files/{wheel}">{wheel}</a>\n' for wheel in wheels)

@@ -1,4 +1,4 @@
-"""RunPod's management and job API, in memory: keeps state, and checks every request and answer by RunPod's OpenAPI."""
+"""Runpod's management and job API, in memory: keeps state, and checks every request and answer by Runpod's OpenAPI."""
 
 import copy
 import http.server

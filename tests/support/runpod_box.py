@@ -147,6 +147,8 @@ class RunpodBox(FakeRunPod):
     def __exit__(self, *exc: object) -> None:
         for container in [*self.workers.values(), *self.pod_containers.values()]:
             container.end()
+            # What a test that failed shows.
+            print(f"--- {container.folder.name}", *container.lines[-20:], sep="\n")
         super().__exit__(*exc)
         self._closing.close()
 
@@ -484,7 +486,7 @@ def run_verb(
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,  # a worker starts meanwhile, on a machine that others use
         check=False,
         stdin=subprocess.DEVNULL,
         env=client_environ(box, folder, **environ),

@@ -1,4 +1,4 @@
-"""A queue as RunPod's SDK asks it: take, stop, ping, done, stream; with a worker in a process of its own."""
+"""A queue as Runpod's SDK asks it: take, stop, ping, done, stream; with a worker in a process of its own."""
 
 import json
 import os

@@ -1,6 +1,6 @@
-"""RunPod's S3 gateway to network volumes: a proxy before a real S3 server that refuses what RunPod's does not take.
+"""Runpod's S3 gateway to network volumes: a proxy before a real S3 server that refuses what Runpod's does not take.
 
-Scaled down: an object in one request has to be smaller than `limit_bytes` (RunPod's limit: 500 MB).
+Scaled down: an object in one request has to be smaller than `limit_bytes` (Runpod's limit: 500 MB).
 """
 
 import hashlib
@@ -63,7 +63,7 @@ class VolumeGate:
             self.held.set()
 
     def refusal(self, method: str, query: dict[str, list[str]], headers: dict[str, str], body: bytes) -> str | None:
-        """The S3 error code that RunPod's gateway would answer, or None."""
+        """The S3 error code that Runpod's gateway would answer, or None."""
         if any(name.lower().startswith("x-amz-") or name == "Signature" for name in query):
             return "PresignedNotSupported"
         if "authorization" not in headers:

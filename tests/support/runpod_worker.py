@@ -1,4 +1,4 @@
-"""What a worker of the demo release makes of a job, for the tests' RunPod: `comfypin run` on the embedded engine."""
+"""What a worker of the demo release makes of a job, for the tests' Runpod: `comfypin run` on the embedded engine."""
 
 import base64
 import json

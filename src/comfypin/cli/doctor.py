@@ -3,14 +3,17 @@
 import argparse
 import importlib.util
 import json
+import os
 import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from comfypin import __version__
 from comfypin.atomic_files import free_bytes
@@ -21,8 +24,16 @@ from comfypin.settings.environment import Settings
 from comfypin.settings.machine import MachineSettings
 from comfypin.storage.registry import KINDS
 
+if TYPE_CHECKING:
+    from comfypin.storage.registry import StoreKind
+
 Verdict = Literal["good", "absent", "bad"]
 _SIGNS: dict[Verdict, str] = {"good": "+", "absent": "-", "bad": "!"}
+# The variables that change what comfypin does; of others even the names are nobody's business.
+_OUR_VARIABLES = (
+    *("COMFY", "GCS_", "S3_", "AWS_", "AZURE_", "RUNPOD_", "OUTPUT_", "MODELS_DIR", "LOCK_PATH", "HTTP_PROXY"),
+    *("HTTPS_PROXY", "NO_PROXY", "SSL_CERT"),
+)
 # An env without torch takes about this much; with less, nothing that was asked for would work.
 _ENOUGH_FREE_BYTES = 1 << 30
 # nvidia-smi hangs if the driver is broken.
@@ -48,14 +59,18 @@ class MachineCheck:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `doctor`."""
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+    parser.add_argument("--bucket", action="store_true", help="also write to each configured bucket, and read it back")
+    parser.add_argument("--issue", action="store_true", help="print what to paste into an issue; it holds no secrets")
 
 
 def execute(arguments: argparse.Namespace) -> int:
     """Print the findings; return 1 if something prevents runs."""
     # All of them first: the longest name sets the column's width.
-    checks = list(examine_machine(arguments.settings))
+    checks = list(examine_machine(arguments.settings, write_to_buckets=arguments.bucket))
     if arguments.json:
         print(json.dumps({"checks": [asdict(check) for check in checks]}))
+    elif arguments.issue:
+        print("\n".join(_describe_for_issue(checks, arguments.settings)))
     else:
         width = max(len(check.name) for check in checks)
         for check in checks:
@@ -65,7 +80,22 @@ def execute(arguments: argparse.Namespace) -> int:
     return 1 if any(check.verdict == "bad" for check in checks) else 0
 
 
-def examine_machine(settings: Settings) -> Iterator[MachineCheck]:
+def _describe_for_issue(checks: Sequence[MachineCheck], settings: Settings) -> Iterator[str]:
+    """Yield lines of Markdown: the findings without this machine's paths and names, and which variables are set."""
+    yield "```"
+    yield f"system: {platform.platform()}, {os.cpu_count()} CPUs"
+    for check in checks:
+        # What follows a colon in a failure quotes addresses, buckets and paths.
+        found = check.found if check.verdict == "good" else check.found.partition(":")[0]
+        for private, shown in ((str(Path.home()), "~"), (str(Path.cwd()), ".")):
+            found = found.replace(private, shown) if len(private) > 1 else found
+        yield f"{_SIGNS[check.verdict]} {check.name}: {found}"
+    ours = sorted(name for name in settings.variables if name.startswith(_OUR_VARIABLES))
+    yield f"variables that are set (values left out): {', '.join(ours) or 'none'}"
+    yield "```"
+
+
+def examine_machine(settings: Settings, *, write_to_buckets: bool = False) -> Iterator[MachineCheck]:
     """Yield every finding in order; settings that cannot be read are a finding too."""
     yield MachineCheck(name="comfypin", verdict="good", found=__version__)
     version = platform.python_version()
@@ -82,7 +112,7 @@ def examine_machine(settings: Settings) -> Iterator[MachineCheck]:
     yield _check_comfyui(machine)
     yield _check_release(machine)
     yield from (_check_extra(extra, module, purpose) for extra, (module, purpose) in _EXTRAS.items())
-    yield from _check_buckets(settings, mode)
+    yield from _check_buckets(settings, mode, write=write_to_buckets)
     yield from (_check_disk(name, path) for name, path in (("models", machine.models_dir), ("here", Path.cwd())))
 
 
@@ -101,8 +131,27 @@ def _check_programs() -> Iterator[MachineCheck]:
                 found=f"not found; needed for {purpose}",
                 remedy=f"Install {program_name}.",
             )
+        elif program_name == "docker" and (why_not := _find_daemon_fault(program)) is not None:
+            version = _output_of(program, "--version") or program
+            remedy = "Start it (systemctl start docker, or Docker Desktop); buildah and podman need no daemon."
+            yield MachineCheck(name="docker", verdict="absent", found=f"{version}, but {why_not}", remedy=remedy)
         else:
             yield MachineCheck(name=program_name, verdict="good", found=_output_of(program, "--version") or program)
+
+
+def _find_daemon_fault(program: str) -> str | None:
+    """Return why docker's daemon cannot be used; None if it answers."""
+    query = [program, "version", "--format", "{{.Server.Version}}"]
+    try:
+        completed = subprocess.run(query, capture_output=True, text=True, timeout=_PROGRAM_TIMEOUT_S, check=False)
+    except subprocess.SubprocessError:
+        return "its daemon does not answer"
+    except (OSError, UnicodeDecodeError):
+        return "it cannot be asked"
+    if completed.returncode == 0:
+        return None
+    is_refused = "permission denied" in completed.stderr.lower()
+    return "this user may not use its daemon (group docker)" if is_refused else "its daemon does not run"
 
 
 def _check_gpu(settings: Settings) -> MachineCheck:
@@ -122,11 +171,14 @@ def _check_gpu(settings: Settings) -> MachineCheck:
 
 def _check_comfyui(machine: MachineSettings) -> MachineCheck:
     from comfypin.engine.command import comfyui_child
+    from comfypin.engine.errors import EnginePythonNotFound
     from comfypin.lock.model import EngineSpec
 
     comfy_home = machine.comfy_home
     try:
-        child = comfyui_child(comfy_home, EngineSpec(), {}, gpu=False)
+        child = comfyui_child(comfy_home, EngineSpec(), {}, gpu=False, python=machine.comfy_python)
+    except EnginePythonNotFound as error:
+        return MachineCheck(name="comfyui", verdict="bad", found=error.command_message)
     except ComfypinError:
         remedy = "Set COMFY_HOME, or install one with comfypin realize; the embedded engine needs none."
         return MachineCheck(name="comfyui", verdict="absent", found=f"none in {comfy_home}", remedy=remedy)
@@ -167,11 +219,15 @@ def _is_installed(module: str) -> bool:
         return False
 
 
-def _check_buckets(settings: Settings, chosen_mode: OutputMode | None) -> Iterator[MachineCheck]:
+def _check_buckets(settings: Settings, chosen_mode: OutputMode | None, *, write: bool) -> Iterator[MachineCheck]:
     from comfypin import wiring
     from comfypin.settings.errors import SettingMissing
 
-    for mode in KINDS:
+    for mode, kind in KINDS.items():
+        # Asked first: that a library is missing is only bad for a bucket that is wanted.
+        if chosen_mode != mode and not _is_installed(kind.sdk) and not _names_bucket(kind, settings):
+            yield MachineCheck(name=mode, verdict="absent", found=f"no bucket of {kind.title} is configured")
+            continue
         try:
             # Opening a bucket asks it, so a wrong key shows here.
             wiring.make_sink(mode, settings)
@@ -182,7 +238,45 @@ def _check_buckets(settings: Settings, chosen_mode: OutputMode | None) -> Iterat
         except ComfypinError as error:
             yield MachineCheck(name=mode, verdict="bad", found=error.command_message)
         else:
-            yield MachineCheck(name=mode, verdict="good", found="configured; the bucket responds")
+            yield (
+                _try_writing(kind, settings)
+                if write
+                else MachineCheck(
+                    name=mode, verdict="good", found="configured; the bucket responds (--bucket writes to it)"
+                )
+            )
+
+
+def _names_bucket(kind: "StoreKind", settings: Settings) -> bool:
+    try:
+        return kind.is_configured(settings.variables)
+    except ComfypinError:
+        # A wrong variable is to be seen, so go on and let it show.
+        return True
+
+
+def _try_writing(kind: "StoreKind", settings: Settings) -> MachineCheck:
+    """Write a small object below the prefix, and read it back; it stays there, since stores here remove nothing."""
+    from comfypin.digest import Digest
+    from comfypin.storage.interface import Payload
+
+    content = b"comfypin doctor --bucket wrote this; it may be removed.\n"
+    try:
+        bucket_settings = kind.read_settings(settings.variables)
+        store = kind.open_store(bucket_settings)
+        key = f"{bucket_settings.prefix.rstrip('/')}/comfypin-doctor.txt".lstrip("/")
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "probe")
+            path.write_bytes(content)
+            began_s = time.monotonic()
+            stored = store.put(key, Payload(path=path, size_bytes=len(content), sha256=Digest.of(content)))
+        is_same = b"".join(store.read(key)) == content
+    except ComfypinError as error:
+        return MachineCheck(name=kind.name, verdict="bad", found=error.command_message)
+    elapsed_s = time.monotonic() - began_s
+    if not is_same:
+        return MachineCheck(name=kind.name, verdict="bad", found=f"{stored.uri} was written, and reads differently")
+    return MachineCheck(name=kind.name, verdict="good", found=f"wrote and read {stored.uri} in {elapsed_s:.1f} s")
 
 
 def _check_disk(disk_name: str, path: Path) -> MachineCheck:

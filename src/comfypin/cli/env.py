@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from comfypin.cli.common import add_home_flag, read_named_lock
+from comfypin.cli.flag_values import format_count
 from comfypin.errors import EnvError, UsageError
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def _show_status(arguments: argparse.Namespace) -> int:
     else:
         for drift in status.drifts:
             print(f"{drift.kind:18} {drift.text}")
-        file_count = f"{status.receipt.files} files" if status.receipt else "no receipt"
+        file_count = format_count(status.receipt.files, "file") if status.receipt else "no receipt"
         count = len(status.drifts)
         summary = f"{count} difference{'s' if count > 1 else ''}" if count else "what its lock says"
         print(f"{status.folder}: {summary} ({file_count})")

@@ -18,23 +18,44 @@ from comfypin.errors import Cancelled, ComfypinError, OutputError, UsageError, d
 # Each noun is a module of this package with `configure(parser)` and `execute(arguments) -> int`;
 # `arguments.settings` is what the environment says. Only the one that is called is imported, so that --help stays
 # fast (bench/overhead).
-NOUNS = {
-    "run": "run a workflow on a release, and deliver its outputs",
-    "submit": "send a workflow to a server elsewhere, follow it, and save its outputs",
-    "jobs": "list, show, watch, cancel, retry and download the jobs of a server elsewhere",
-    "demo": "run the built-in demo, from the package's own data",
-    "workflow": "convert and check workflows, and list their inputs",
-    "lock": "make, check, compare and export locks",
-    "realize": "make this machine match a lock: ComfyUI, nodes, packages and models",
-    "env": "check, pack and clean up realized environments",
-    "models": "pull, verify, list, stage and collect models",
-    "serve": "serve jobs over HTTP, as RunPod's endpoints do, on this machine",
-    "worker": "serve the jobs of a RunPod Serverless endpoint",
-    "sync": "sync a folder to a bucket without losing a file",
-    "image": "build a release's container image, and push it",
-    "runpod": "plan, apply and destroy RunPod templates, endpoints, pods and volumes",
-    "doctor": "check what this machine has and lacks",
+_GROUPS = {
+    "run workflows": {
+        "run": "run a workflow on a release or on your own ComfyUI, and deliver its outputs",
+        "demo": "run the built-in demo, from the package's own data",
+        "workflow": "convert and check workflows, and list their inputs",
+        "submit": "send a workflow to a server elsewhere, follow it, and save its outputs",
+        "jobs": "list, show, watch, cancel, retry and download the jobs of a server elsewhere",
+    },
+    "pin and install releases": {
+        "init": "make a lock of your own ComfyUI, and say what to type next",
+        "lock": "make, check, compare and export locks",
+        "realize": "make this machine match a lock: ComfyUI, nodes, packages and models",
+        "env": "check, pack and clean up realized environments",
+        "models": "pull, verify, list, stage and collect models",
+    },
+    "serve and ship": {
+        "serve": "serve jobs over HTTP, as Runpod's endpoints do, on this machine",
+        "worker": "serve the jobs of a Runpod Serverless endpoint, or of a fleet",
+        "fleet": "look after a fleet: its workers, its backlog, jobs that were given up",
+        "sync": "sync a folder to a bucket without losing a file",
+        "image": "build a release's container image, and push it",
+        "runpod": "make Runpod endpoints: up, plan, apply, destroy templates, endpoints, pods and volumes",
+    },
+    "find out": {
+        "doctor": "check what this machine has and lacks",
+        "explain": "explain a failure by its name or exit code",
+        "help": "show the help of a command, or a page of the documentation",
+        "completion": "print what completes these commands in bash, zsh or fish",
+    },
 }
+NOUNS = {noun: summary for group in _GROUPS.values() for noun, summary in group.items()}
+_EXAMPLES = (
+    ("comfypin demo", "a picture, with nothing else installed"),
+    ("comfypin run --comfy-home ~/ComfyUI --workflow W.json --output file", "your own ComfyUI"),
+    ("comfypin init ~/ComfyUI", "pin it in a lock"),
+    ("comfypin run --lock NAME --workflow W.json --output s3", "the same anywhere, into a bucket"),
+    ("comfypin serve --lock NAME", "an HTTP API and a page for it"),
+)
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -145,7 +166,10 @@ def _handle_unexpected(error: Exception, arguments: Sequence[str]) -> int:
 
 def _run_command(arguments: list[str]) -> int:
     parser = CommandParser(
-        prog="comfypin", description=_describe_commands(), formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="comfypin",
+        description=_describe_commands(),
+        epilog=_show_examples(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"comfypin {__version__}")
     parser.add_argument("noun", nargs="?", metavar="COMMAND", help="one of the commands above")
@@ -163,6 +187,7 @@ def _run_command(arguments: list[str]) -> int:
         noun_parser = CommandParser(
             prog=f"comfypin {first_word.noun}",
             description=noun_module.__doc__,
+            epilog=getattr(noun_module, "EXAMPLES", None),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         noun_module.configure(noun_parser)
@@ -179,8 +204,16 @@ def _run_command(arguments: list[str]) -> int:
 
 def _describe_commands() -> str:
     width = max(map(len, NOUNS))
-    lines = "\n".join(f"  {noun:<{width}}  {summary}" for noun, summary in NOUNS.items())
-    return f"Pin a ComfyUI release, run workflows headless, deliver every output.\n\ncommands:\n{lines}"
+    lines = ["Pin a ComfyUI release, run workflows headless, deliver every output."]
+    for title, nouns in _GROUPS.items():
+        lines += ["", f"{title}:", *(f"  {noun:<{width}}  {summary}" for noun, summary in nouns.items())]
+    return "\n".join(lines)
+
+
+def _show_examples() -> str:
+    width = max(len(command) for command, _ in _EXAMPLES)
+    lines = "\n".join(f"  {command:<{width}}  {purpose}" for command, purpose in _EXAMPLES)
+    return f"examples:\n{lines}\n\ncomfypin COMMAND --help says more; so does comfypin help."
 
 
 def _open_missing_streams() -> None:

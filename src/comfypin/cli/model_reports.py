@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from comfypin.cli.flag_values import format_count
+
 if TYPE_CHECKING:
     from comfypin.lock.model import ModelPin
     from comfypin.models.gc import BlobUse
@@ -37,7 +39,8 @@ def print_pull_report(pull_report: "PullReport", elapsed_s: float, *, as_json: b
             )
     fetched_bytes = sum(outcome.size_bytes for outcome in pull_report.outcomes if outcome.state == "fetched")
     print(
-        f"{len(pull_report.outcomes)} models in {elapsed_s:.1f} s, {fetched_bytes / 1e9:.2f} GB fetched",
+        f"{format_count(len(pull_report.outcomes), 'model')} in {elapsed_s:.1f} s, "
+        f"{fetched_bytes / 1e9:.2f} GB fetched",
         file=sys.stderr,
     )
 
@@ -58,7 +61,7 @@ def print_findings(
     for (_, path), finding in zip(models, findings, strict=True):
         if isinstance(finding, Present):
             print(f"{path}: {'verified' if finding.proven else describe_finding(finding)}")
-    print(f"{len(findings)} models in {elapsed_s:.2f} s", file=sys.stderr)
+    print(f"{format_count(len(findings), 'model')} in {elapsed_s:.2f} s", file=sys.stderr)
 
 
 def print_removed(blob_uses: "list[BlobUse]", what_happened: str, *, as_json: bool) -> None:

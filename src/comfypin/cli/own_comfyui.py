@@ -26,9 +26,10 @@ class OwnComfyUI:
     home: Path | None = None
 
 
-def find_own_comfyui(settings: "Settings", *, port: int = COMFYUI_PORT) -> OwnComfyUI | None:
+def find_own_comfyui(settings: "Settings", *, port: int | None = None) -> OwnComfyUI | None:
     """Return the ComfyUI that runs at its usual port, else the one in COMFY_HOME; None if there is neither."""
     # A second one beside it would want the same GPU memory.
+    port = COMFYUI_PORT if port is None else port
     url = f"http://127.0.0.1:{port}"
     if (version := _ask_version(port)) is not None:
         return OwnComfyUI(url=url, said=f"the ComfyUI {version} that runs at {url}")

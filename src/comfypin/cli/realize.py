@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from comfypin.cli.common import add_home_flag, read_named_lock
+from comfypin.cli.flag_values import format_count
 
 if TYPE_CHECKING:
     from comfypin.cli.console import ProgressReporter
@@ -88,7 +89,8 @@ def _print_plan(plan: "RealizePlan", *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(plan.to_json(), indent=2, sort_keys=True))
         return
-    print(f"{plan.recipe.version_name}: {plan.action} ({plan.recipe.key[:16]}, {len(plan.recipe.packages)} packages)")
+    package_count = format_count(len(plan.recipe.packages), "package")
+    print(f"{plan.recipe.version_name}: {plan.action} ({plan.recipe.key[:16]}, {package_count})")
     for step in plan.steps:
         print(f"  {step.name:9} {step.subject}: {step.text}")
 

@@ -25,7 +25,7 @@ def add_server_flags(parser: argparse.ArgumentParser) -> None:
         "--server",
         metavar="URL",
         help="comfypin serve (http://HOST:8000), runpod://ENDPOINT_ID, or Comfy API v2 (https://HOST/api/v2) "
-        "(default: COMFYPIN_SERVER); its token is COMFYPIN_TOKEN, RunPod's RUNPOD_API_KEY",
+        "(default: COMFYPIN_SERVER); its token is COMFYPIN_TOKEN, Runpod's RUNPOD_API_KEY",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object; progress as JSON lines on stderr")
     parser.add_argument("--verbose", action="store_true", help="show the cause of failures")

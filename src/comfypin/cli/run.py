@@ -43,6 +43,11 @@ _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 # Outputs cost GPU time, so those that a bucket refuses are kept here.
 _UNDELIVERED = Path("out/undelivered")
 
+EXAMPLES = """examples:
+  comfypin run --comfy-home ~/ComfyUI --workflow cat.json --output file
+  comfypin run --engine-url http://127.0.0.1:8188 --workflow cat.png --set KSampler.seed=random --out-dir pictures
+  comfypin run --lock wan22 --workflow video.json --input LoadImage=first.png --output s3
+  comfypin run --lock demo --workflow - --json < workflow.json"""
 _WITHOUT_LOCK = (
     "Without a lock: --comfy-home DIR starts a ComfyUI of your own, --engine-url URL takes one that runs (none answers "
     "at http://127.0.0.1:8188), and --lock demo is the built-in engine, which has no models."

@@ -48,7 +48,7 @@ def heeding_signals() -> Iterator[None]:
     before = {number: was for number in numbers if (was := signal.getsignal(number)) is not signal.SIG_IGN}
     for number in before:
         signal.signal(number, _stop)
-    # A process that a library forks (RunPod's heartbeat) inherits the handlers, and has nothing of ours to clean up.
+    # A process that a library forks (Runpod's heartbeat) inherits the handlers, and has nothing of ours to clean up.
     os.register_at_fork(after_in_child=_restore_defaults)
     try:
         yield

@@ -1,6 +1,6 @@
 """Send a workflow as a job to a server elsewhere, follow it, and save its outputs.
 
-The server is comfypin serve, a RunPod Serverless endpoint, or any that speaks Comfy API v2; which one it is, its
+The server is comfypin serve, a Runpod Serverless endpoint, or any that speaks Comfy API v2; which one it is, its
 address tells, or it is asked once. Ctrl-C stops the following, not the job: `comfypin jobs` watches and cancels.
 
 stdout holds the paths of the saved outputs, or the addresses of those in a bucket, one a line; with --detach the id.

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from comfypin.cli.common import read_workflow
+from comfypin.cli.flag_values import format_count
 from comfypin.errors import UsageError, WorkflowError
 
 if TYPE_CHECKING:
@@ -73,6 +74,8 @@ def _add_engine_flags(parser: argparse.ArgumentParser) -> None:
         "--engine", "--engine-url", dest="engine_url", metavar="URL", help="the address of a running ComfyUI"
     )
     group.add_argument("--lock", metavar="FILE|NAME", help="the release, for its engine and its model pins")
+    group.add_argument("--comfy-home", metavar="DIR", type=Path, help="the ComfyUI to start (default: COMFY_HOME)")
+    group.add_argument("--python", metavar="PYTHON|DIR", type=Path, help="its Python (default: it is looked for)")
 
 
 def _convert_workflow(arguments: argparse.Namespace) -> int:
@@ -163,7 +166,8 @@ def _choose_lock(arguments: argparse.Namespace) -> "Lock | None":
     from comfypin.lock.codec import read_lock
     from comfypin.lock.lookup import find_lock
 
-    if arguments.lock is None and (arguments.object_info is not None or arguments.engine_url is not None):
+    named_engine = (arguments.object_info, arguments.engine_url, arguments.comfy_home)
+    if arguments.lock is None and any(named is not None for named in named_engine):
         return None
     machine = arguments.settings.machine
     path = find_lock(arguments.lock, lock_path=machine.lock_path, version_name=machine.version_name)
@@ -179,8 +183,14 @@ def _load_catalogue(arguments: argparse.Namespace, lock: "Lock | None") -> "Cata
         if arguments.engine_url is not None:
             raise UsageError("--object-info and --engine both describe the engine; give only one of them.")
         return _read_object_info(arguments.object_info)
-    engine_spec = lock.engine if lock is not None else EngineSpec(kind="remote")
-    choice = wiring.choose_engine(engine_spec, arguments.settings, engine_url=arguments.engine_url)
+    has_home = arguments.comfy_home is not None and arguments.engine_url is None
+    engine_spec = lock.engine if lock is not None else EngineSpec(kind="comfyui" if has_home else "remote")
+    choice = wiring.choose_engine(
+        engine_spec,
+        arguments.settings.with_flags(comfy_home=arguments.comfy_home, comfy_python=arguments.python),
+        kind="comfyui" if has_home else None,
+        engine_url=arguments.engine_url,
+    )
 
     async def ask_engine() -> "Catalogue":
         async with wiring.open_engine(choice) as engine:
@@ -228,7 +238,7 @@ def _survey_json(survey: "WorkflowCheck") -> "Mapping[str, JsonValue]":
 
 def _print_survey(survey: "WorkflowCheck", workflow_source: str, graph: "ApiGraph") -> None:
     verdict = "would run" if survey.can_run else "would not run"
-    print(f"{workflow_source}: {len(graph.nodes)} nodes, {verdict}")
+    print(f"{workflow_source}: {format_count(len(graph.nodes), 'node')}, {verdict}")
     for finding in survey.preflight.findings:
         print(f"  {finding.severity}: {finding}")
     for model_use in survey.models:

@@ -1,1 +1,1 @@
-"""Sends jobs to servers that are elsewhere, follows them and fetches their outputs: serve, RunPod, Comfy API v2."""
+"""Sends jobs to servers that are elsewhere, follows them and fetches their outputs: serve, Runpod, Comfy API v2."""

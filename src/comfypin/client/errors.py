@@ -3,7 +3,7 @@
 from comfypin.errors import Cancelled, ConfigError, OutputError, PromptError, RemoteError, UsageError, declare
 
 KNOWN_SERVERS = (
-    "comfypin serve (http://HOST:8000), a RunPod endpoint (runpod://ENDPOINT_ID) or Comfy API v2 (https://HOST/api/v2)"
+    "comfypin serve (http://HOST:8000), a Runpod endpoint (runpod://ENDPOINT_ID) or Comfy API v2 (https://HOST/api/v2)"
 )
 
 

@@ -20,7 +20,7 @@ _ENDPOINT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 def locate_by_address(named: str, jobs_url: str) -> ServerAddress | None:
     """Return the server if its address tells its kind; None if it must be asked. Raises `ServerAddressInvalid`.
 
-    `jobs_url` is where RunPod's endpoints are.
+    `jobs_url` is where Runpod's endpoints are.
     """
     named = named.strip().rstrip("/")
     if named.startswith(RUNPOD_SCHEME):
@@ -50,13 +50,13 @@ def locate_by_asking(base_url: str, client: JsonClient) -> ServerAddress:
     """Return the server at an address that does not tell its kind. Raises `ServerUnknown`, `ConfigError`."""
     health = _ask(client, f"{base_url}/health")
     if isinstance(health, Mapping) and {"jobs", "workers"} <= health.keys():
-        # RunPod's own has no `problems`.
+        # Runpod's own has no `problems`.
         return ServerAddress(kind="serve" if "problems" in health else "runpod", base_url=base_url, named=base_url)
     answer = _ask(client, f"{base_url}{COMFY_PATH}/jobs/{_PROBE}")
     error = answer.get("error") if isinstance(answer, Mapping) else None
     if isinstance(error, Mapping) and "code" in error:
         return ServerAddress(kind="comfy", base_url=f"{base_url}{COMFY_PATH}", named=base_url)
-    raise ServerUnknown(server=base_url, reason="it has neither RunPod's paths (/health) nor Comfy API v2 (/api/v2)")
+    raise ServerUnknown(server=base_url, reason="it has neither Runpod's paths (/health) nor Comfy API v2 (/api/v2)")
 
 
 def is_below(url: str, folder_url: str) -> bool:

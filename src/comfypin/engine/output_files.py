@@ -5,7 +5,7 @@ import contextlib
 import os
 import posixpath
 import re
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -16,8 +16,12 @@ from comfypin.engine.host import LocalFolders
 from comfypin.engine.http_transport import EngineTransport
 from comfypin.engine.interface import EngineOutput
 from comfypin.engine.prompt_history import ReportedFile
+from comfypin.errors import EngineError
 from comfypin.workflow.filename_mark import PREFIX_INPUT
 from comfypin.workflow.graph import ApiGraph, ApiLink, NodeId
+
+# Pictures and sounds have it first; a video's comes last, if the video is long.
+_METADATA_WITHIN_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,7 +186,7 @@ async def _read_file(path: Path, reported_file: ReportedFile, mark: str | None) 
 
 async def _download_file(
     transport: EngineTransport, reported_file: ReportedFile, mark: str | None, *, is_local: bool
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     """Stream a file through the engine's /view."""
     is_outside = _leads_outside(reported_file)
     shown_name = _strip_mark(reported_file.full_name if is_outside else reported_file.filename, mark)
@@ -204,6 +208,22 @@ async def _download_file(
         if exc.status == 404:
             raise OutputGone(node_id=reported_file.node_id, filename=shown_name) from exc
         raise
+
+
+async def holds_tag(transport: EngineTransport, reported_file: ReportedFile, tag: str) -> bool:
+    """Return whether the metadata at the beginning of a file holds a tag; False if it cannot be read."""
+    beginning = b""
+    try:
+        async with contextlib.aclosing(_download_file(transport, reported_file, None, is_local=False)) as chunks:
+            async for chunk in chunks:
+                beginning += chunk
+                if tag.encode() in beginning:
+                    return True
+                if len(beginning) > _METADATA_WITHIN_BYTES:
+                    break
+    except EngineError:
+        return False
+    return False
 
 
 def _strip_mark(name: str, mark: str | None) -> str:

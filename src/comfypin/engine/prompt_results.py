@@ -10,8 +10,16 @@ from comfypin.engine.cleanup import PromptCleanup
 from comfypin.engine.host import LocalFolders
 from comfypin.engine.http_transport import EngineTransport
 from comfypin.engine.interface import Prompt, PromptOutputs
-from comfypin.engine.output_files import Unreported, engine_output, find_silent_nodes, find_unreported, locate_file
+from comfypin.engine.output_files import (
+    Unreported,
+    engine_output,
+    find_silent_nodes,
+    find_unreported,
+    holds_tag,
+    locate_file,
+)
 from comfypin.engine.prompt_history import HistoryEntry, ReportedFile
+from comfypin.workflow.filename_mark import TAG_INPUT, has_mark
 from comfypin.workflow.graph import ApiGraph, NodeId
 
 # Longer texts are prose or data, although Linux would allow paths of 4096.
@@ -31,6 +39,8 @@ async def collect_outputs(
     unreported, reported, gone_count = Unreported(), history_entry.files, 0
     present_files = None if folders is None else await asyncio.to_thread(_present_files, folders, reported)
     foreign = cleanup.saved.note_files(prompt, reported, history_entry.cached, present_files)
+    if folders is None:
+        foreign = await _find_foreign(transport, prompt, history_entry)
     if folders is not None:
         present = await asyncio.to_thread(_drop_removed_previews, folders, history_entry.files, cleanup)
         gone_count, reported = len(history_entry.files) - len(present), present
@@ -57,6 +67,19 @@ async def collect_outputs(
 async def _clear_outputs(folders: LocalFolders | None, prompt: Prompt, cleanup: PromptCleanup) -> None:
     if folders is not None:
         await asyncio.to_thread(cleanup.clear_prompt, folders, prompt.prompt_id, prompt.mark)
+
+
+async def _find_foreign(transport: EngineTransport, prompt: Prompt, history_entry: HistoryEntry) -> frozenset[NodeId]:
+    """Return the cached nodes of an engine elsewhere whose files do not hold this job's tag: others write there."""
+    foreign = set()
+    for file in history_entry.files:
+        if prompt.mark is None or file.folder != "output" or file.node_id not in history_entry.cached:
+            continue
+        node = prompt.graph.nodes.get(file.node_id)
+        tag = node.inputs.get(TAG_INPUT) if node is not None else None
+        if not has_mark(file.full_name) and not (isinstance(tag, str) and await holds_tag(transport, file, tag)):
+            foreign.add(file.node_id)
+    return frozenset(foreign)
 
 
 def _present_files(folders: LocalFolders, files: tuple[ReportedFile, ...]) -> dict[str, Path]:

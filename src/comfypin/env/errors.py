@@ -60,6 +60,27 @@ class PackageHashMismatch(EnvError):
 
 
 @declare
+class PackageUnbuilt(EnvError):
+    """A package of the lock has no wheel for this Python, and building it here fails."""
+
+    template = (
+        "{package}{asked} has no wheel for Python {python}, and it cannot be built here: {reason}. Install what its "
+        "build needs, lock a version that has a wheel (comfypin lock upgrade --override '{name}==VERSION'), or another "
+        "Python (comfypin lock upgrade --python X.Y)."
+    )
+    package: str
+    name: str
+    python: str
+    reason: str
+    wants: Sequence[str] = ()
+
+    @property
+    def asked(self) -> str:
+        """Return who asks for it, in brackets."""
+        return f" ({'; '.join(self.wants)})" if self.wants else ""
+
+
+@declare
 class PackagesUnavailable(EnvError):
     """uv could not install the packages."""
 

@@ -1,1 +1,1 @@
-"""The synchronous HTTP client that models, registries, RunPod and job inputs share, over urllib3."""
+"""The synchronous HTTP client that models, registries, Runpod and job inputs share, over urllib3."""

@@ -1,11 +1,12 @@
 """Plans a build before it starts: layers with their sizes, which of them exist already, the disk needed (pure)."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from comfypin.digest import Digest, JsonValue, canonical_json
 from comfypin.image.build_context import BuildContext, ImageOptions, bakes_an_env
 from comfypin.lock.codec import lock_digest, node_to_json, package_to_json, repo_to_json
+from comfypin.lock.debian_packages import propose_packages
 from comfypin.lock.model import Lock, PackagePin, RepoPin
 from comfypin.lock.torch import is_torch_family
 
@@ -40,11 +41,15 @@ class PlannedLayer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImagePlan:
-    """Holds the layers of an image in order."""
+    """Holds the layers of an image in order.
+
+    `lacking` are OS packages with libraries that the lock's packages need and `system_packages` does not name.
+    """
 
     release: str
     base: str
     layers: tuple[PlannedLayer, ...]
+    lacking: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def size_bytes(self) -> int:
@@ -59,8 +64,14 @@ class ImagePlan:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """Return what RunPod will do with an image of this size, as sentences."""
+        """Return what the image lacks, and what RunPod will do with one of this size, as sentences."""
         remarks = []
+        if self.lacking:
+            named = "; ".join(f"{name} for {', '.join(packages)}" for name, packages in self.lacking.items())
+            remarks.append(
+                f"Packages need libraries that this image lacks: {named}. Lock them: comfypin lock upgrade "
+                "--system-package auto."
+            )
         if self.size_bytes > RUNPOD_BUILD_BYTES:
             remarks.append(
                 f"RunPod's GitHub builds take {RUNPOD_BUILD_BYTES / 1e9:.0f} GB and {RUNPOD_BUILD_MINUTES} minutes: "
@@ -80,6 +91,7 @@ class ImagePlan:
             "about_bytes": self.size_bytes,
             "disk_bytes": self.disk_bytes,
             "layers": [layer.to_json() for layer in self.layers],
+            "lacking": {name: list(packages) for name, packages in self.lacking.items()},
             "remarks": list(self.remarks),
         }
 
@@ -118,7 +130,12 @@ def make_image_plan(
         ]
     layers.append(_make_layer("comfypin", "comfypin and what it needs", COMFYPIN_BYTES, _own_digests(build_context)))
     layers.append(_make_layer("lock", f"the lock and {len(options.workflows)} workflows", 0, str(lock_digest(lock))))
-    return ImagePlan(release=lock.version_name, base=base_image, layers=_mark_cached(layers, known or {}))
+    return ImagePlan(
+        release=lock.version_name,
+        base=base_image,
+        layers=_mark_cached(layers, known or {}),
+        lacking=propose_packages(lock.python.libraries, system_packages) if lock.engine.kind == "comfyui" else {},
+    )
 
 
 def _own_digests(build_context: BuildContext) -> JsonValue:

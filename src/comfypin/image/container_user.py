@@ -31,7 +31,7 @@ class UserChoice:
 def choose_user(mounted_volumes: Sequence[MountedVolume]) -> UserChoice:
     """Return our own user, who is given empty volumes, or else the owner of a volume with content (pure).
 
-    A volume's files were written by its owner, root on RunPod, and only that user can change them.
+    A volume's files were written by its owner, root on Runpod, and only that user can change them.
     """
     full_volumes = [mounted_volume for mounted_volume in mounted_volumes if not mounted_volume.empty]
     if full_volumes:

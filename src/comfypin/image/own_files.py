@@ -10,7 +10,7 @@ from comfypin.image.build_context import BuildContext, OwnFiles
 from comfypin.image.errors import OwnFilesMissing
 from comfypin.tools.uv import run_uv
 
-# What comes with our dependencies for their command lines and extras, a third of their size: RunPod's SDK asks for
+# What comes with our dependencies for their command lines and extras, a third of their size: Runpod's SDK asks for
 # fastapi[all] and its own console.
 UNUSED_PACKAGES = frozenset(
     (
@@ -60,7 +60,9 @@ def collect_own_files(temporary_folder: Path) -> OwnFiles:
 
 
 def write_context(build_context: BuildContext, target_folder: Path) -> None:
-    """Write a context into an empty folder."""
+    """Write a context into a folder: an empty one, or one with an earlier context, in a repository for example."""
+    # What an earlier release had in its image must not stay in this one's: workflows, locks.
+    shutil.rmtree(target_folder / "release" / "app", ignore_errors=True)
     for file_name, content in build_context.files.items():
         file_path = target_folder / file_name
         file_path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Sources of jobs: a source owns its loop (RunPod's SDK does, a queue does) and calls one handler for each job."""
+"""Sources of jobs: a source owns its loop (Runpod's SDK does, a queue does) and calls one handler for each job."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from comfypin.errors import ComfypinError
 JobState = Literal["IN_QUEUE", "IN_PROGRESS", "COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT"]
 JOB_STATES: tuple[JobState, ...] = get_args(JobState)
 PENDING_STATES: frozenset[JobState] = frozenset({"IN_QUEUE", "IN_PROGRESS"})
-# RunPod's /retry takes these two only.
+# Runpod's /retry takes these two only.
 RETRYABLE_STATES: frozenset[JobState] = frozenset({"FAILED", "TIMED_OUT"})
 
 ProgressCallback = Callable[[Mapping[str, JsonValue]], None]

@@ -17,7 +17,7 @@ from comfypin.storage.registry import SCHEMES
 MAX_INPUTS = 64
 _ELSEWHERE = {
     "webhook_events": "webhook_events was ignored: it stands beside `input` and `webhook` in a job for comfypin serve; "
-    "RunPod's own webhook is told of a job's end only, and its progress is at /stream and /status."
+    "Runpod's own webhook is told of a job's end only, and its progress is at /stream and /status."
 }
 # Each may be gigabytes; a workflow with more LoRAs than this belongs into the lock.
 MAX_MODELS = 16
@@ -106,7 +106,7 @@ class OutputWish(_JobModel):
 
 
 class S3Wish(_JobModel):
-    """A bucket of the job's own, as RunPod's `s3Config` names it."""
+    """A bucket of the job's own, as Runpod's `s3Config` names it."""
 
     accessId: Annotated[str, Field(min_length=1)]
     accessSecret: Annotated[str, Field(min_length=1)]
@@ -190,7 +190,7 @@ def parse_model_wish(document: object) -> ModelWish:
 
 
 def input_of_platform_job(body: Mapping[str, Any]) -> object:
-    """Return the input of a platform's job, with the `s3Config` that RunPod puts beside it."""
+    """Return the input of a platform's job, with the `s3Config` that Runpod puts beside it."""
     job_document = body.get("input")
     if isinstance(job_document, dict) and "s3Config" in body and "s3Config" not in job_document:
         return {**job_document, "s3Config": body["s3Config"]}

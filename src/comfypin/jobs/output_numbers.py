@@ -12,7 +12,6 @@ from dataclasses import replace
 
 from comfypin.jobs.output_spool import WantedOutput
 from comfypin.outputs.interface import Delivery, Output
-from comfypin.workflow.filename_mark import has_mark
 from comfypin.workflow.graph import NodeId
 
 # `prefix_00001_.png`, `clip_00001.mp4`, `clip_00001-audio.mp4`.
@@ -48,8 +47,7 @@ def number_from_one(outputs: Sequence[WantedOutput], counted: Collection[NodeId]
 
 def _match_counted(output: WantedOutput, counted: Collection[NodeId]) -> re.Match[str] | None:
     engine_output = output.engine_output
-    # A marked name counts from 1 in the engine already.
-    if engine_output.folder != "output" or engine_output.node_id not in counted or has_mark(engine_output.filename):
+    if engine_output.folder != "output" or engine_output.node_id not in counted:
         return None
     return _COUNTED.fullmatch(output.filename)
 

@@ -1,5 +1,6 @@
 """Prepares a job from what a caller asks for; every mistake is reported before anything is queued."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -17,7 +18,7 @@ from comfypin.workflow.app_inputs import offered_inputs, with_shared_places
 from comfypin.workflow.brought_models import find_model_names
 from comfypin.workflow.document import Document
 from comfypin.workflow.errors import InputFileInvalid
-from comfypin.workflow.filename_mark import MarkedGraph, SubmissionMark, mark_outputs
+from comfypin.workflow.filename_mark import MarkedGraph, SubmissionMark, mark_outputs, tag_counted
 from comfypin.workflow.findings import WorkflowFinding
 from comfypin.workflow.graph import ApiGraph, NodeId
 from comfypin.workflow.input_files import (
@@ -38,6 +39,7 @@ from comfypin.workflow.seeds import change_seeds
 from comfypin.workflow.settable_inputs import describe_inputs, input_names
 from comfypin.workflow.smallest_graph import smoke_graph
 from comfypin.workflow.spelling import respell_graph
+from comfypin.workflow.text_macros import find_unfilled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,10 +115,11 @@ def prepare_job(request: RunRequest, *, lock: Lock | None, catalogue: Catalogue,
     extra_data = _merge_extra_data(request)
     digests = {found_file.path: _digest_whole_file(found_file) for found_file in found_files}
     marked = mark_outputs(graph, mark, catalogue, keep_counted=True)
+    tag = _make_tag(marked.graph, extra_data, digests)
     return Job(
         id=request.job_id,
         release=UNPINNED if lock is None else release_identity(lock),
-        graph=marked.graph,
+        graph=tag_counted(marked.graph, tag, catalogue),
         mark=mark,
         marked_graph=mark_outputs(graph, mark, catalogue).graph,
         inputs=tuple(_to_input_file(found_file, digests) for found_file in found_files),
@@ -126,6 +129,7 @@ def prepare_job(request: RunRequest, *, lock: Lock | None, catalogue: Catalogue,
         with_previews=request.with_previews,
         warnings=(
             *(str(finding) for finding in findings if finding.severity == "warning"),
+            *_warn_of_unfilled(graph),
             *_warn_of_unmarked(marked),
             *_warn_of_unused_models(own_models, named_models.used),
             *_warn_of_unread(request, unread_files(request.file_labels, wanted_files, found_files)),
@@ -276,6 +280,23 @@ def _digest_whole_file(found_file: FoundFile) -> Digest:
     if missing_by_input is not None:
         raise InputFileInvalid(name=found_file.path.name, reason=missing_by_input)
     return digest
+
+
+def _make_tag(graph: ApiGraph, extra_data: Mapping[str, JsonValue], digests: Mapping[Path, Digest]) -> str:
+    """Return what names all that decides the bytes of what a job saves, beside the engine."""
+    metadata = {"prompt": graph.to_prompt(), "extra_pnginfo": extra_data.get("extra_pnginfo")}
+    inputs = sorted((path.name, digest.hex) for path, digest in digests.items())
+    # In the order that they are written in: the metadata has it, too.
+    return Digest.of(json.dumps([metadata, inputs]).encode()).hex[:32]
+
+
+def _warn_of_unfilled(graph: ApiGraph) -> tuple[str, ...]:
+    return tuple(
+        f"Node {node_id} names its files with {' and '.join(texts)}, which ComfyUI does not fill in: it stays in the "
+        "name as it is. ComfyUI counts files up by itself (_00001_), and fills in %date:yyyy-MM-dd%, %width%, %height% "
+        "and %Node.input%, such as %LoadImage.image%."
+        for node_id, texts in find_unfilled(graph).items()
+    )
 
 
 def _warn_of_unmarked(marked: MarkedGraph) -> tuple[str, ...]:

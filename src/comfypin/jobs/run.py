@@ -29,7 +29,7 @@ from comfypin.jobs.previews import PreviewSink
 from comfypin.jobs.timing import Stopwatch
 from comfypin.outputs.interface import JobFacts, Output, OutputSink
 from comfypin.workflow.errors import WorkflowRejected
-from comfypin.workflow.filename_mark import counted_prefixes
+from comfypin.workflow.filename_mark import counting_nodes
 from comfypin.workflow.graph import NodeId
 
 # Platforms kill a worker ten seconds after they asked it to stop, and an engine that hangs would take all of them.
@@ -273,7 +273,7 @@ class _JobRun:
             if engine_output.folder == "output" or self._job.with_previews
         ]
         named = [self._name_output(engine_output) for engine_output in kept_files]
-        wanted = number_from_one(named, counted_prefixes(self._graph))
+        wanted = number_from_one(named, counting_nodes(self._graph))
         return wanted, len(prompt_outputs.files) - len(kept_files)
 
     def _name_output(self, engine_output: EngineOutput) -> WantedOutput:

@@ -88,8 +88,8 @@ def env_digest(lock: Lock) -> Digest:
     engine.
     """
     python_json = python_to_json(lock.python)
-    # These say what was asked for. Only the packages, which are the answer, are installed.
-    for wish_key in ("requirements", "overrides", "dropped", "indexes", "variants"):
+    # These say what was asked for, and what was learned. Only the packages, which are the answer, are installed.
+    for wish_key in ("requirements", "overrides", "dropped", "indexes", "variants", "libraries"):
         python_json.pop(wish_key, None)
     # Whose file it is changes the env; what was left out does not, because it is no package any more.
     if decided := {choice.name: sorted(choice.overwrites) for choice in lock.python.variants if choice.overwrites}:
@@ -162,6 +162,7 @@ def python_to_json(python_pins: PythonPins) -> dict[str, JsonValue]:
             overrides=sorted(set(python_pins.overrides)) or None,
             dropped=sorted(set(python_pins.dropped)) or None,
             indexes=list(python_pins.indexes) or None,  # in the order that they are asked in
+            libraries={library: sorted(packages) for library, packages in python_pins.libraries.items()} or None,
             variants=[variant_to_json(choice) for choice in sorted(python_pins.variants, key=_variant_order)] or None,
         ),
         "targets": {target: dict(facts) for target, facts in python_pins.targets.items()},

@@ -98,7 +98,7 @@ class PythonPins:
     `requirements` are what the user asked for beside ComfyUI's and the nodes' own (PEP 508), `overrides` replace what
     anybody asks for, `dropped` are lines or names that are left out, `indexes` are asked before PyPI, `variants` choose
     between packages that overwrite each other. They are kept so that a later resolve asks the same; only `packages` are
-    installed.
+    installed. `libraries` are those of the system that packages need, with the packages.
     """
 
     version: str | None = None
@@ -108,6 +108,7 @@ class PythonPins:
     dropped: tuple[str, ...] = ()
     indexes: tuple[str, ...] = ()
     variants: tuple[VariantChoice, ...] = ()
+    libraries: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     packages: tuple[PackagePin, ...] = ()
     extra: Extra = field(default_factory=dict, hash=False)
 

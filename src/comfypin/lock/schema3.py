@@ -148,6 +148,7 @@ class Python(SchemaObject):
     dropped: Annotated[list[kinds.Line], Field(default_factory=list)]
     indexes: Annotated[list[kinds.Url], Field(default_factory=list)]
     variants: Annotated[list[Variant], Field(default_factory=list)]
+    libraries: Annotated[dict[kinds.Line, list[kinds.PackageName]], Field(default_factory=dict)]
     packages: Annotated[list[Package], Field(default_factory=list)]
 
     def to_pins(self) -> PythonPins:
@@ -159,6 +160,7 @@ class Python(SchemaObject):
             dropped=tuple(self.dropped),
             indexes=tuple(self.indexes),
             variants=tuple(variant.to_choice() for variant in self.variants),
+            libraries={library: tuple(packages) for library, packages in self.libraries.items()},
             packages=tuple(package_entry.to_pin() for package_entry in self.packages),
             extra=self.unknown_keys(),
         )

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,7 @@ from comfypin.locking.create import MadeLock, package_notes, pin_exactly
 from comfypin.locking.errors import CaptureRefused, NotComfyUI
 from comfypin.locking.installed_models import find_models
 from comfypin.locking.left_out import is_left_out, require_known
+from comfypin.locking.manager_snapshot import COMFYUI
 from comfypin.locking.missing_packages import find_unmet
 from comfypin.locking.model_suspicions import FindProblem
 from comfypin.locking.node_registry import REGISTRY_SCHEME
@@ -163,6 +165,7 @@ def _pin_comfyui(
     if checkout is None:
         capture_notes.reasons.append(
             f"{capture_request.folder} is not a git checkout, so nobody knows which ComfyUI it is"
+            f"{_clone_hint(capture_request.folder)}"
         )
         return None
     node_pin = _pin_checkout("ComfyUI", checkout, capture_request, capture_notes, upstreams)
@@ -170,6 +173,19 @@ def _pin_comfyui(
         None
         if node_pin is None
         else RepoPin(repo=node_pin.repo, ref=node_pin.ref, commit=node_pin.commit, patch=node_pin.patch)
+    )
+
+
+def _clone_hint(folder: Path) -> str:
+    """Return how to get a checkout of the same version, if the folder says which version it is."""
+    version_file = folder / "comfyui_version.py"
+    text = version_file.read_text(errors="replace") if version_file.is_file() else ""
+    version = re.search(r'__version__ = "([0-9.]+)"', text)
+    if version is None:
+        return ""
+    return (
+        f"; it says {version[1]}: git clone --branch v{version[1]} {COMFYUI} beside it, "
+        "and move models, custom_nodes and the venv there"
     )
 
 

@@ -26,8 +26,11 @@ from comfypin.locking.git_archives import find_archives, repository_of, require_
 from comfypin.locking.missing_packages import require_installed
 from comfypin.locking.repository_refs import RepoSpec
 from comfypin.locking.resolve import ResolveRequest, pin_installed, resolve_packages
+from comfypin.locking.script_downloads import find_downloads
 from comfypin.locking.sources import WORKERS, ResolvedSource, Upstreams, fetch_source, make_node_pin, named_ref
+from comfypin.locking.system_libraries import accept_proposals, library_notes, note_libraries
 from comfypin.locking.variants import describe_choices
+from comfypin.locking.wheel_hints import source_notes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,9 +38,9 @@ class LockRequest:
     """What a release is made of, as the user says it.
 
     `install_scripts` are the folders of nodes whose install.py runs ("all": every one); `dropped` are lines or names of
-    requirements to leave out; `installed` are exactly the packages (`name==version`) if they are known and nothing is
-    to be resolved, and `allow_missing` accepts that they lack something that is required; `question` says how packages
-    are resolved, without the requirements.
+    requirements to leave out; `system_packages` are Debian's ("auto": those that wheels need); `installed` are exactly
+    the packages (`name==version`) if they are known and nothing is to be resolved, and `allow_missing` accepts that
+    they lack something that is required; `question` says how packages are resolved, without the requirements.
     """
 
     name: str
@@ -86,11 +89,13 @@ def create_lock(
     # A snapshot says exactly what was installed; resolving again could only move it.
     if lock_request.installed is None:
         python_pins = resolve_packages(replace(resolve_request, needs=requirement_set), report=report)
+        python_pins = note_libraries(python_pins, upstreams.wheels, report)
     else:
         python_pins = pin_exactly(lock_request.installed, resolve_request, report)
         unmet_notes = require_installed(
             requirement_set, python_pins, resolve_request, allow_missing=lock_request.allow_missing, report=report
         )
+    system_packages = accept_proposals(lock_request.system_packages, python_pins.libraries)
     models = pin_models(lock_request.models, describe_model, report=report)
     lock = Lock(
         version_name=lock_request.name,
@@ -105,7 +110,7 @@ def create_lock(
             indexes=tuple(map(hide_credentials, lock_request.question.indexes)),
         ),
         models=models,
-        system_packages=lock_request.system_packages,
+        system_packages=system_packages,
         engine=lock_request.engine,
     )
     notes = (
@@ -113,7 +118,14 @@ def create_lock(
         *_unused_wishes(lock_request, python_pins),
         *unmet_notes,
         *describe_choices(python_pins.variants, requirement_set),
-        *package_notes(python_pins),
+        *source_notes(
+            python_pins.packages,
+            requirement_set,
+            python=resolve_request.python,
+            platform=resolve_request.platforms[0],
+            indexes=resolve_request.indexes,
+        ),
+        *library_notes(python_pins.libraries, system_packages),
     )
     return MadeLock(lock=lock, notes=notes)
 
@@ -213,7 +225,18 @@ def _creation_notes(
     if skipped_folders:
         named = " ".join(f"--install-script {name}" for name in skipped_folders)
         notes.append(f"install.py of {', '.join(skipped_folders)} will be skipped; to have it run: {named}")
-    return notes
+    return [*notes, *download_notes(nodes)]
+
+
+def download_notes(nodes: Iterable[ResolvedSource]) -> list[str]:
+    """Return a line about each node whose install.py fetches what no lock can hold."""
+    found = ((part.spec.name, find_downloads(part.install_script)) for part in nodes if part.install_script)
+    return [
+        f"install.py of {name} downloads ({'; '.join(map(str, downloads[:3]))}): nothing of that is locked, and a run "
+        "without a network lacks it; pin models with --model and packages with --package"
+        for name, downloads in found
+        if downloads
+    ]
 
 
 def require_drops(dropped: Iterable[str], requirement_set: RequirementSet) -> None:

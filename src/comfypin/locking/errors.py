@@ -1,8 +1,12 @@
 """Declares the failures of making a lock: what was asked for does not exist, does not fit, or cannot be pinned."""
 
+import difflib
 from collections.abc import Sequence
 
-from comfypin.errors import LockError, declare, indent_lines
+from comfypin.errors import EnvError, LockError, declare, indent_lines
+
+# More names would not be read.
+_MOST_OFFERED = 12
 
 
 @declare
@@ -287,7 +291,7 @@ class RequirementsUnmet(LockError):
 class NothingToUpgrade(LockError):
     """Raised when an upgrade names something that the lock does not have."""
 
-    template = "The lock has no {named}; it has {offered}."
+    template = "The lock has no {named}; {offered}."
     names: Sequence[str]
     there: Sequence[str]
 
@@ -298,8 +302,13 @@ class NothingToUpgrade(LockError):
 
     @property
     def offered(self) -> str:
-        """Return what could be asked for."""
-        return ", ".join(self.there)
+        """Return what could be asked for: the nearest names, or all if they are few."""
+        near = [name for wanted in self.names for name in difflib.get_close_matches(wanted, self.there, n=3)]
+        if near:
+            return f"did you mean {' or '.join(dict.fromkeys(near))}?".removesuffix("?")
+        if len(self.there) <= _MOST_OFFERED:
+            return f"it has {', '.join(self.there)}"
+        return f"it has {len(self.there)} others, which `comfypin lock show --json` lists"
 
 
 @declare
@@ -325,12 +334,36 @@ class PackageUnbuildable(LockError):
     """Raised when a package has no wheel, and building one from its source fails."""
 
     template = (
-        "{package} has no wheel, and it cannot be built here for Python {python}: {reason}. Install what its "
-        "build needs, or lock a version that has a wheel."
+        "{package} has no wheel{asked}, and it cannot be built here for Python {python}: {reason}. {advice}Install "
+        "what its build needs, or lock a version that has a wheel."
     )
     package: str
     reason: str
     python: str
+    wants: Sequence[str] = ()
+    remedy: str = ""
+
+    @property
+    def asked(self) -> str:
+        """Return who asks for it, in brackets."""
+        return _in_brackets(self.wants)
+
+    @property
+    def advice(self) -> str:
+        """Return which wheel would do, as a sentence."""
+        return f"But {self.remedy}. " if self.remedy else ""
+
+
+@declare
+class SourceNotWhole(EnvError):
+    """Raised for a node, or a ComfyUI, of which something is gone: a submodule, or a file that is only a pointer."""
+
+    template = (
+        "{origin} is not complete: {reason} Take another version of it, or a fork that has everything "
+        "(--node FOLDER=URL@REF)."
+    )
+    origin: str
+    reason: str
 
 
 @declare

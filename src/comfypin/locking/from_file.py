@@ -1,11 +1,13 @@
 """Makes a lock's request of a file of another tool, with what the user chooses of it; says every difference."""
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from comfypin.lock.model import Lock
 from comfypin.lock.model_spec import ModelSpec
 from comfypin.lock.requirements import normalize_package_name
+from comfypin.lock.torch import find_requested_build
 from comfypin.locking.errors import CaptureRefused, FileWithoutComfyUI
 from comfypin.locking.left_out import is_left_out, require_known
 from comfypin.locking.release_files.document import ReleaseFile, UnpinnablePart, package_name
@@ -14,6 +16,9 @@ from comfypin.locking.resolve import ResolveRequest, pin_installed
 from comfypin.locking.sources import Upstreams
 from comfypin.tools.git import list_tree
 from comfypin.tools.git_remote import resolve_ref
+
+# `2.8.0+cu128` is 2.8.0, built for CUDA 12.8.
+_LOCAL_BUILD = re.compile(r"(?<=\d)\+[a-z0-9.]+$")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,9 +142,13 @@ def prefer_installed(
     """Return the question with the installed packages preferred, and a note for each that no index has."""
     if not installed:
         return question, ()
-    pins, missing = pin_installed(installed, question, report=report)
-    notes = tuple(f"{line} was installed, and no index has it" for line in missing)
-    return replace(question, keep=pins.packages), notes
+    # A build of torch is on PyTorch's own index only, and --torch says which is wanted: here the version counts.
+    pins, missing = pin_installed([_LOCAL_BUILD.sub("", line) for line in installed], question, report=report)
+    notes = [f"{line} was installed, and no index has it" for line in missing]
+    build = find_requested_build(sorted(installed))
+    if build is not None and build != question.torch:
+        notes.append(f"the torch that was installed is built for {build}; --torch {build} takes that build")
+    return replace(question, keep=pins.packages), tuple(notes)
 
 
 def differing_packages(installed: Iterable[str], lock: Lock) -> list[str]:

@@ -43,6 +43,7 @@ from comfypin.locking.variants import (
     who_asks,
 )
 from comfypin.locking.wheel_contents import WheelReader
+from comfypin.locking.wheel_hints import explain_build_failure
 from comfypin.temp_folders import temp_folder
 from comfypin.tools.errors import UvFailed
 from comfypin.tools.process import FinishedProcess
@@ -377,6 +378,14 @@ def _explain_failure(
             if _INDEX_FLAG.search(requirement_line)
         ]
         return RequirementsConflict(target=target, wants=wants, explanation=explanation, unheard=unheard)
+    if unbuildable := explain_build_failure(
+        uv_run.stderr,
+        resolve_request.needs,
+        python=resolve_request.python,
+        platform=platform,
+        indexes=resolve_request.indexes,
+    ):
+        return unbuildable
     # Before the check for the network, whose pattern also matches git's `failed to clone`.
     if "Git operation failed" in uv_message:
         asked_requirements = [

@@ -17,8 +17,9 @@ from comfypin.locking.errors import ArchiveUnreadable
 from comfypin.locking.node_registry import REGISTRY_SCHEME, NodeRegistry
 from comfypin.locking.repository_refs import RepoSpec
 from comfypin.locking.wheel_contents import WheelReader
+from comfypin.locking.whole_sources import require_whole_source
 from comfypin.tools.download import download_file
-from comfypin.tools.git import CommitSource, list_tree, read_blobs, require_whole_files
+from comfypin.tools.git import CommitSource, list_tree, read_blobs
 from comfypin.tools.git_remote import resolve_ref
 
 # A zip may claim any size: requirement files and scripts are read only if they are small.
@@ -71,8 +72,7 @@ def fetch_source(
         )
     commit = resolve_ref(repo_spec.repo, repo_spec.ref)
     stored_folder = upstreams.commits.obtain_repository(repo_spec.repo, commit)
-    # A pointer of git LFS instead of a file would only fail when the node is imported.
-    require_whole_files(stored_folder, repo_spec.repo, commit)
+    require_whole_source(upstreams.commits, stored_folder, repo_spec.repo, commit, origin=origin)
     entries = {
         tree_entry.path: tree_entry
         for tree_entry in list_tree(stored_folder, commit)

@@ -17,6 +17,7 @@ from comfypin.locking.git_archives import hold_at_pins
 from comfypin.locking.repository_refs import RepoSpec
 from comfypin.locking.resolve import ResolveRequest, hold_requirements, resolve_packages
 from comfypin.locking.sources import ResolvedSource, Upstreams, fetch_all_sources, make_node_pin, named_ref
+from comfypin.locking.system_libraries import AUTO, accept_proposals, library_notes, note_libraries
 from comfypin.locking.variants import describe_choices
 
 
@@ -33,12 +34,14 @@ class UpgradeRequest:
     nodes: dict[str, str | None] = field(default_factory=dict)
     packages: tuple[str, ...] = ()
     models: tuple[ModelSpec, ...] = ()
+    system_packages: tuple[str, ...] = ()
     dropped: frozenset[str] = frozenset()
     question: ResolveRequest | None = None
 
     @property
     def is_empty(self) -> bool:
-        return not (self.move_comfyui or self.nodes or self.packages or self.models or self.dropped or self.question)
+        moves = self.nodes or self.packages or self.models or self.system_packages or self.dropped or self.question
+        return not (self.move_comfyui or moves)
 
 
 def upgrade_lock(
@@ -77,10 +80,22 @@ def upgrade_lock(
         else lock.python
     )
     models = _merge_models(lock.models, pin_models(upgrade_request.models, describe_model, report=report))
+    if AUTO in upgrade_request.system_packages and python_pins is lock.python:
+        # An older lock does not say what its packages need.
+        python_pins = note_libraries(python_pins, upstreams.wheels, report)
+    wanted_system = {*lock.system_packages, *upgrade_request.system_packages}
+    system_packages = accept_proposals(sorted(wanted_system), python_pins.libraries)
     made = replace(
-        lock, version_name=upgrade_request.name, comfyui=comfyui, custom_nodes=nodes, python=python_pins, models=models
+        lock,
+        version_name=upgrade_request.name,
+        comfyui=comfyui,
+        custom_nodes=nodes,
+        python=python_pins,
+        models=models,
+        system_packages=system_packages,
     )
-    return MadeLock(lock=replace(made, read_from_schema=3), notes=tuple(package_notes(python_pins)))
+    notes = (*package_notes(python_pins), *library_notes(python_pins.libraries, system_packages))
+    return MadeLock(lock=replace(made, read_from_schema=3), notes=notes)
 
 
 def _do_packages_move(upgrade_request: UpgradeRequest) -> bool:
@@ -178,6 +193,7 @@ def _resolve_again(
         )
     for line in describe_choices(set(python_pins.variants) - set(lock.python.variants), requirement_set):
         report(line)
+    python_pins = note_libraries(python_pins, upstreams.wheels, report)
     return replace(
         python_pins,
         requirements=tuple(requirement.text for requirement in (*still_wanted, *newly_asked, *strays)),

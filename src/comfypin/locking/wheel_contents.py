@@ -11,19 +11,21 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 from urllib.parse import unquote, urlsplit
 
 from comfypin.atomic_files import write_atomically
-from comfypin.http.client import HttpClient, HttpTransport
-from comfypin.http.errors import HttpError
 from comfypin.http.proxies import Proxies, ProxyInvalid
-from comfypin.http.remote_file import TAIL_BYTES, RemoteFile
 from comfypin.lock.model import PackagePin
 from comfypin.lock.overlaps import WheelContents
 from comfypin.lock.requirements import normalize_package_name
 from comfypin.locking.pylock import file_name_of_url
 
+if TYPE_CHECKING:
+    from comfypin.http.client import HttpClient
+
+# Usually enough for a RECORD and the zip's own list, which are both at the end.
+_TAIL_BYTES = 1 << 16
 # A RECORD has some 100 bytes a file; the largest (torch) has 1.5 MB.
 _MAX_RECORD_BYTES = 64 << 20
 # From servers that give no parts, only small wheels are fetched whole.
@@ -75,13 +77,17 @@ class WheelReader:
         kind: str,
         read: Callable[[zipfile.ZipFile], object],
         *,
-        part_bytes: int = TAIL_BYTES,
+        part_bytes: int = _TAIL_BYTES,
         workers: int = _WORKERS,
     ) -> list[object]:
         """Return what `read` finds in each wheel, in order; None for those that cannot be opened.
 
         `kind` names the note that is kept of it; `part_bytes` is how much is asked for at once.
         """
+        # Imported when wheels are read: commands that only parse flags need no HTTP.
+        from comfypin.http.client import HttpClient, HttpTransport
+        from comfypin.http.errors import HttpError
+
         transport = HttpTransport(proxies=self.proxies, timeout_s=_TIMEOUT_S)
 
         def read_one(package_pin: PackagePin) -> object:
@@ -108,7 +114,7 @@ class WheelReader:
 
 
 @contextmanager
-def _open_wheel(http_client: HttpClient, package_pin: PackagePin, part_bytes: int) -> Iterator[zipfile.ZipFile]:
+def _open_wheel(http_client: "HttpClient", package_pin: PackagePin, part_bytes: int) -> Iterator[zipfile.ZipFile]:
     url = (package_pin.url or "").partition("#")[0]
     if not file_name_of_url(url).endswith(".whl"):
         raise WheelUnread(f"{package_pin.name} has no wheel")
@@ -119,6 +125,8 @@ def _open_wheel(http_client: HttpClient, package_pin: PackagePin, part_bytes: in
         return
     if scheme not in {"http", "https"}:
         raise WheelUnread(url)
+    from comfypin.http.remote_file import RemoteFile
+
     remote_file = RemoteFile(http_client, url)
     file: io.BufferedIOBase = io.BufferedReader(remote_file, buffer_size=part_bytes)
     if not remote_file.in_parts:

@@ -8,7 +8,7 @@ from comfypin.outputs.key_template import DEFAULT_TEMPLATE, KeyTemplate, Templat
 from comfypin.settings.errors import SettingInvalid
 from comfypin.settings.variables import Variables
 
-# RunPod takes results of 10 MB from jobs of /run; the rest of a result needs a little of that. Its worker passes this
+# Runpod takes results of 10 MB from jobs of /run; the rest of a result needs a little of that. Its worker passes this
 # to `wiring.make_sink`; a pipe or a file takes any size.
 RUNPOD_RESULT_BYTES = 10_000_000 - 64_000
 # A server of one's own keeps results in a database.
@@ -42,7 +42,7 @@ class OutputConfig:
                 quality=variables.read_count("OUTPUT_QUALITY", default=90, minimum=1, maximum=100),
                 keep_workflow=variables.read_flag("OUTPUT_KEEP_WORKFLOW", default=True),
             ),
-            # If it is unset, the limit is the caller's: a RunPod result may hold less than a file.
+            # If it is unset, the limit is the caller's: a Runpod result may hold less than a file.
             inline_max_bytes=variables.read_count("INLINE_MAX_BYTES", default=0)
             if variables.read_text("INLINE_MAX_BYTES")
             else None,

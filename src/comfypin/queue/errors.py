@@ -33,6 +33,21 @@ class AlreadyServing(LeaseError):
 
 
 @declare
+class RouteUnknown(ComfypinError):
+    """No worker of this queue serves what a job asks for. Clients read this."""
+
+    template = "The job asks for the {what} {shown}, which this server does not know; it serves {known}."
+    what: str
+    name: str
+    known: str
+
+    @property
+    def shown(self) -> str:
+        """Return the name, shortened: it is a stranger's text."""
+        return repr(self.name[:100])
+
+
+@declare
 class QueueFull(ComfypinError):
     """As many jobs wait as the server takes; try again later."""
 

@@ -6,7 +6,7 @@ do no more than these protocols say.
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 from comfypin.digest import JsonValue
 from comfypin.jobs.interface import Handle, JobState
@@ -26,9 +26,31 @@ ApiName = Literal["runpod", "workflows", "comfy"]
 """The API that a job came by."""
 
 
+Priority = Literal["high", "normal"]
+PRIORITIES: tuple[Priority, ...] = get_args(Priority)
+"""The order in which waiting jobs begin; those of one priority in order of arrival."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRoute:
+    """Which workers may run a job, and how soon. One machine knows priorities alone: it has one release.
+
+    `rank` orders the jobs of one machine: the higher begins earlier (high: 1).
+    `gpu_class` None: any worker; `release` None: that of the server which takes the job, else a name or digest.
+    """
+
+    priority: Priority = "normal"
+    rank: int = 0
+    gpu_class: str | None = None
+    release: str | None = None
+
+
+ANY_ROUTE = JobRoute()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobRow:
-    """One job without its input and output. Times in seconds since the epoch; a higher `priority` begins earlier."""
+    """One job without its input and output. Times in seconds since the epoch; a higher `rank` begins earlier."""
 
     id: str
     state: JobState
@@ -36,10 +58,11 @@ class JobRow:
     timeout_s: float | None = None
     ttl_s: float | None = None
     attempts: int = 0
-    priority: int = 0
     created_at: float
     started_at: float | None = None
     ended_at: float | None = None
+    priority: Priority = "normal"
+    rank: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,15 +97,15 @@ class JobQueue(Protocol):
         timeout_s: float | None,
         ttl_s: float | None,
         api: ApiName = "runpod",
-        priority: int = 0,
         job_id: str | None = None,
         webhook_events: Sequence["EventName"] | None = None,
         notes: "JobNotes | None" = None,
+        route: JobRoute = ANY_ROUTE,
     ) -> str:
         """Take a job and return its id; it survives a power cut from here on, together with its notes.
 
         Its webhook is told of its `webhook_events`, or else of its end, whichever it is.
-        Raises `QueueFull`, `JobsNotStored`.
+        Raises `QueueFull`, `JobsNotStored`, `RouteUnknown`.
         """
 
     async def read_record(self, job_id: str, *, wait_s: float = 0.0) -> JobRecord:

@@ -26,11 +26,11 @@ def job_accepted(row: JobRow, job_input: object) -> JobChange:
     """Return the change for a job that was taken. Slow for a large input: walks and dumps all of it."""
     text = json.dumps(job_input)
     secret = holds_secret(job_input) or is_secret_address(row.webhook or "")
-    columns = (row.id, row.state, text, row.webhook, row.timeout_s, row.ttl_s, row.priority, secret, row.created_at)
+    columns = (row.id, row.state, text, row.webhook, row.timeout_s, row.ttl_s, secret, row.created_at)
     return JobChange(
-        "INSERT INTO jobs (id, state, input, webhook, timeout_s, ttl_s, priority, secret, created_at, size) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (*columns, len(text)),
+        "INSERT INTO jobs (id, state, input, webhook, timeout_s, ttl_s, secret, created_at, priority, rank, size) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (*columns, row.priority, row.rank, len(text)),
     )
 
 
@@ -75,9 +75,9 @@ def job_queued_again(job_id: str, changed_at: float) -> JobChange:
     )
 
 
-def job_prioritized(job_id: str, priority: int) -> JobChange:
+def job_ranked(job_id: str, rank: int) -> JobChange:
     """Return the change for a job that waits and is to begin earlier or later than others."""
-    return JobChange("UPDATE jobs SET priority = ? WHERE id = ? AND ended_at IS NULL", (priority, job_id))
+    return JobChange("UPDATE jobs SET rank = ? WHERE id = ? AND ended_at IS NULL", (rank, job_id))
 
 
 def webhook_told(job_id: str) -> JobChange:

@@ -151,7 +151,7 @@ class LiveJobs:
         """Count a job among those that wait. It begins only after `let_begin`."""
         self._pending[live_job.row.id] = live_job
         self._arrival_count += 1
-        self._put_at((-live_job.row.priority, self._arrival_count, live_job.row.id))
+        self._put_at((-live_job.row.rank, self._arrival_count, live_job.row.id))
 
     def let_begin(self, live_job: LiveJob) -> None:
         """Let a job begin when its turn comes."""
@@ -170,7 +170,7 @@ class LiveJobs:
             self._leave_waiting(live_job.row.id)
         elif live_job.row.id not in self._places:
             self._arrival_count += 1
-            self._put_at((-live_job.row.priority, self._arrival_count, live_job.row.id))
+            self._put_at((-live_job.row.rank, self._arrival_count, live_job.row.id))
 
     def note_started(self, live_job: LiveJob) -> None:
         """Count a job among those that run."""
@@ -199,7 +199,7 @@ class LiveJobs:
             if may_begin:
                 self._may_begin.add(live_job.row.id)
             self._arrival_count += 1
-            self._put_at((-live_job.row.priority, self._arrival_count, live_job.row.id))
+            self._put_at((-live_job.row.rank, self._arrival_count, live_job.row.id))
 
     def forget_ended(self, job_id: str) -> None:
         """Forget an ended job that is not kept any longer."""

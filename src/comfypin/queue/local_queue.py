@@ -11,8 +11,8 @@ from dataclasses import replace
 from comfypin.jobs.interface import RETRYABLE_STATES, Handle, JobState
 from comfypin.jobs.metrics import Metrics
 from comfypin.queue import job_changes
-from comfypin.queue.errors import JobUnknown, QueueFull, RetryRefused
-from comfypin.queue.interface import ApiName, JobCounts, JobProgress, JobRecord, JobRow
+from comfypin.queue.errors import JobUnknown, QueueFull, RetryRefused, RouteUnknown
+from comfypin.queue.interface import ANY_ROUTE, ApiName, JobCounts, JobProgress, JobRecord, JobRoute, JobRow
 from comfypin.queue.job_changes import JobChange
 from comfypin.queue.job_description import JobDescription, describe_job, job_described
 from comfypin.queue.job_endings import JobEndings
@@ -103,25 +103,28 @@ class LocalJobQueue:
         timeout_s: float | None,
         ttl_s: float | None,
         api: ApiName = "runpod",
-        priority: int = 0,
         job_id: str | None = None,
         webhook_events: Sequence[EventName] | None = None,
         notes: JobNotes | None = None,
+        route: JobRoute = ANY_ROUTE,
     ) -> str:
         """Take a job and return its id; it is on the disk from here on, together with its notes.
 
         Its webhook is told of its `webhook_events`, or else of its end, whichever it is.
-        Raises `QueueFull`, `JobsNotStored`.
+        Raises `QueueFull`, `JobsNotStored`, `RouteUnknown`.
         """
         self._require_room()
+        if route.release is not None and route.release != self._release:
+            raise RouteUnknown(what="release", name=route.release, known=self._release or "one without a name")
         job_row = JobRow(
             id=job_id or str(uuid.uuid4()),
             state="IN_QUEUE",
             webhook=webhook,
             timeout_s=timeout_s,
             ttl_s=ttl_s,
-            priority=priority,
             created_at=self._clock(),
+            priority=route.priority,
+            rank=route.rank or int(route.priority == "high"),
         )
         live_job = LiveJob(job_row)
         # Counted before it is written: clients that send at the same moment must not overfill the queue together.
@@ -220,10 +223,10 @@ class LocalJobQueue:
         It is behind those of the same priority. Of one that runs or has ended, nothing changes.
         """
         await self.read_record(job_id)
-        await self._store.write_changes(job_changes.job_prioritized(job_id, priority))
+        await self._store.write_changes(job_changes.job_ranked(job_id, priority))
         live_job = self._jobs.find_pending(job_id)
         if live_job is not None:
-            live_job.row = replace(live_job.row, priority=priority)
+            live_job.row = replace(live_job.row, rank=priority)
             self._jobs.move_to_priority(live_job)
             self.events.publish("moved", job_id)
 

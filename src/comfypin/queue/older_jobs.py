@@ -9,11 +9,13 @@ from comfypin.jobs.secret_fields import holds_secret, is_secret_address
 _VERSION = 1  # PRAGMA user_version: 0 is a new file, or one in which inputs stayed until their jobs were dropped
 
 
-def add_newer_columns(connection: sqlite3.Connection) -> None:
-    """Add the columns that a file of an older version does not have. Raises `sqlite3.Error`."""
-    present = {name for _, name, *_ in connection.execute("PRAGMA table_info(jobs)")}
-    if "priority" not in present:
-        connection.execute("ALTER TABLE jobs ADD COLUMN priority INTEGER NOT NULL DEFAULT 0")
+def add_missing_columns(connection: sqlite3.Connection) -> None:
+    """Add what the table of jobs of an older version lacks. Raises `sqlite3.Error`."""
+    columns = {row[1] for row in connection.execute("PRAGMA table_info(jobs)").fetchall()}
+    if "priority" not in columns:
+        connection.execute("ALTER TABLE jobs ADD COLUMN priority TEXT NOT NULL DEFAULT 'normal'")
+    if "rank" not in columns:
+        connection.execute("ALTER TABLE jobs ADD COLUMN rank INTEGER NOT NULL DEFAULT 0")
 
 
 def forget_older_inputs(connection: sqlite3.Connection) -> None:

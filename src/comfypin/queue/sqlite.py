@@ -26,7 +26,7 @@ from comfypin.queue.job_changes import JobChange
 from comfypin.queue.job_description import SCHEMA as DESCRIPTIONS_SCHEMA
 from comfypin.queue.job_description import JobDescription
 from comfypin.queue.job_listing import JobFilter, ListedJob, listing_query, to_listed_job
-from comfypin.queue.older_jobs import add_newer_columns, forget_older_inputs
+from comfypin.queue.older_jobs import add_missing_columns, forget_older_inputs
 
 log = logging.getLogger(__name__)
 
@@ -45,13 +45,13 @@ CREATE TABLE IF NOT EXISTS jobs (
     webhook TEXT, webhook_owed INTEGER NOT NULL DEFAULT 0, timeout_s REAL, ttl_s REAL,
     attempts INTEGER NOT NULL DEFAULT 0, retries INTEGER NOT NULL DEFAULT 0, secret INTEGER NOT NULL DEFAULT 0,
     created_at REAL NOT NULL, started_at REAL, ended_at REAL, output TEXT, error TEXT, size INTEGER NOT NULL,
-    priority INTEGER NOT NULL DEFAULT 0
+    priority TEXT NOT NULL DEFAULT 'normal', rank INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE IF NOT EXISTS probe (number INTEGER PRIMARY KEY, bytes BLOB);
 CREATE INDEX IF NOT EXISTS by_end ON jobs (ended_at);
 CREATE INDEX IF NOT EXISTS by_state ON jobs (state);
 """
-_SUMMARY = "id, state, webhook, timeout_s, ttl_s, attempts, priority, created_at, started_at, ended_at"
+_SUMMARY = "id, state, webhook, timeout_s, ttl_s, attempts, created_at, started_at, ended_at, priority, rank"
 
 
 class JobStore:
@@ -86,7 +86,7 @@ class JobStore:
             ):
                 self._connection.execute(f"PRAGMA {pragma}")
             self._connection.executescript(_SCHEMA + DESCRIPTIONS_SCHEMA)
-            add_newer_columns(self._connection)
+            add_missing_columns(self._connection)
             forget_older_inputs(self._connection)
             self._truncate_log()
         except (sqlite3.Error, OSError) as exc:

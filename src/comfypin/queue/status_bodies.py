@@ -1,4 +1,4 @@
-"""Bodies that tell clients of jobs and of the queue, in RunPod's words. Pure."""
+"""Bodies that tell clients of jobs and of the queue, in Runpod's words. Pure."""
 
 import json
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ def status_body(job_record: JobRecord) -> bytes:
 
 
 def health_body(job_counts: JobCounts, *, trouble: str | None, ready: bool) -> dict[str, JsonValue]:
-    """Return the body of /health; `problems`, which RunPod does not have, says why no jobs begin."""
+    """Return the body of /health; `problems`, which Runpod does not have, says why no jobs begin."""
     return {
         "jobs": {
             "completed": job_counts.completed,

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 SIGNATURE_HEADER = "X-Comfypin-Signature"
 TIMESTAMP_HEADER = "X-Comfypin-Timestamp"
 WEBHOOK_RETRIES = RetryPolicy(retries=2, base_s=5.0, longest_asked_s=300.0)
-# RunPod gives receivers 30 s too; who needs longer should answer first and work then.
+# Runpod gives receivers 30 s too; who needs longer should answer first and work then.
 _TIMEOUT_S = 30.0
 
 

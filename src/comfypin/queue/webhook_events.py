@@ -80,7 +80,7 @@ class WebhookEvents:
             "WHERE webhook IS NOT NULL AND (ended_at IS NULL OR webhook_owed)"
         )
         for job_id, address, names in await self._store.query_rows(query):
-            receiver = self._receive(job_id, address, _known_names(json.loads(names)))
+            receiver = self._receive(job_id, address, known_names(json.loads(names)))
             self._start(self._drain(receiver))
 
     def follow(self, row: JobRow, names: Iterable[EventName]) -> None:
@@ -88,11 +88,16 @@ class WebhookEvents:
         if row.webhook is not None:
             self._receive(row.id, row.webhook, frozenset(names))
 
+    def follow_if_new(self, row: JobRow, names: Iterable[EventName]) -> None:
+        """Tell a job's webhook of these events, unless it is followed already."""
+        if row.id not in self._receivers:
+            self.follow(row, names)
+
     async def follow_again(self, row: JobRow) -> None:
         """Tell a job's webhook as before, since the job runs again. Raises `JobsNotStored`."""
         query = "SELECT events FROM webhook_choices WHERE job_id = ?"
         for (names,) in await self._store.query_rows(query, row.id):
-            self.follow(row, _known_names(json.loads(names)))
+            self.follow(row, known_names(json.loads(names)))
 
     def is_end_wanted(self, row: JobRow) -> bool:
         """Return whether a job's webhook is told of its end: unless it chose other events."""
@@ -268,7 +273,8 @@ def shown_host(address: str) -> str:
         return ""
 
 
-def _known_names(names: Iterable[str]) -> frozenset[EventName]:
+def known_names(names: Iterable[str]) -> frozenset[EventName]:
+    """Return those of the names that this version knows."""
     return frozenset(name for name in EVENT_NAMES if name in set(names))
 
 

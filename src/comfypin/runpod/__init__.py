@@ -1,1 +1,1 @@
-"""RunPod: its management API, deployments, volumes, and the Serverless worker."""
+"""Runpod: its management API, deployments, volumes, and the Serverless worker."""

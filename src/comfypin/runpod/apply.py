@@ -67,7 +67,7 @@ def destroy_resources(
     """Remove resources, in the order given (users before what they use)."""
     for resource_kind, resource in resources:
         if resource_kind == "endpoint":
-            # RunPod refuses to delete an endpoint that may still start workers.
+            # Runpod refuses to delete an endpoint that may still start workers.
             management_api.change_resource(resource_kind, str(resource["id"]), {"workers": {"min": 0, "max": 0}})
         management_api.remove_resource(resource_kind, str(resource["id"]))
         on_removed(resource_kind, str(resource.get("name")))
@@ -141,7 +141,7 @@ def _create_resource(
 
 
 def _changed_fields(plan_step: DeploymentStep, known_ids: Mapping[tuple[ResourceKind, str], str]) -> dict[str, object]:
-    """Return the top-level fields that differ, each whole: RunPod replaces `env`, `ports` and the like as one."""
+    """Return the top-level fields that differ, each whole: Runpod replaces `env`, `ports` and the like as one."""
     fixed_fields = _NOT_PATCHABLE[plan_step.desired.kind]
     fields = {change.path.split(".")[0] for change in plan_step.changes} - fixed_fields
     changed = {

@@ -1,4 +1,4 @@
-"""Reads runpod.toml into frozen values: what should exist on RunPod for one release.
+"""Reads runpod.toml into frozen values: what should exist on Runpod for one release.
 
 docs/runpod.schema.json is made from these.
 """

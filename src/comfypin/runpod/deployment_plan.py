@@ -18,10 +18,10 @@ from comfypin.runpod.errors import DeploymentInvalid, NotOurs
 
 Verb = Literal["create", "change", "replace", "unchanged"]
 LiveResources = Mapping[ResourceKind, Iterable[Mapping[str, object]]]
-"""What RunPod's lists answered, by kind."""
+"""What Runpod's lists answered, by kind."""
 
 KNOWN_AFTER_APPLY = "(known after apply)"
-# Lists whose order means nothing to RunPod.
+# Lists whose order means nothing to Runpod.
 _SETS = frozenset(
     {"ports", "networkVolumes", "dataCenterIds", "gpu.pools", "gpu.excludedTypes", "gpu.allowedCudaVersions"}
 )
@@ -29,7 +29,7 @@ _SETS = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldChange:
-    """One field that differs: its dotted path, what RunPod has and what the file wants."""
+    """One field that differs: its dotted path, what Runpod has and what the file wants."""
 
     path: str
     before: object
@@ -38,7 +38,7 @@ class FieldChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeploymentStep:
-    """One thing to do about one resource. `live` is RunPod's record of it, None if it does not exist yet."""
+    """One thing to do about one resource. `live` is Runpod's record of it, None if it does not exist yet."""
 
     verb: Verb
     desired: DesiredResource
@@ -47,7 +47,7 @@ class DeploymentStep:
 
     @property
     def identifier(self) -> str | None:
-        """Return the resource's id on RunPod, or None if it does not exist."""
+        """Return the resource's id on Runpod, or None if it does not exist."""
         return None if self.live is None else str(self.live["id"])
 
 
@@ -140,12 +140,12 @@ def _compare_resource(
     changes = tuple(
         FieldChange(path=field_path, before=live_fields.get(field_path), after=after)
         for field_path, after in wanted_fields.items()
-        # The name was compared already, and RunPod adds to those of endpoints.
+        # The name was compared already, and Runpod adds to those of endpoints.
         if field_path != "name" and not _is_same_value(field_path, live_fields.get(field_path), after)
         # Of a field that Runpod does not tell back nobody can say that it differs.
         if field_path in live_fields or field_path.split(".")[0] not in resource.unknown
     )
-    # A variable that RunPod has and the file has not would survive in the console's eyes only: env is replaced whole.
+    # A variable that Runpod has and the file has not would survive in the console's eyes only: env is replaced whole.
     changes += tuple(
         FieldChange(path=field_path, before=before, after=None)
         for field_path, before in live_fields.items()
@@ -155,9 +155,16 @@ def _compare_resource(
         return DeploymentStep(verb="unchanged", desired=resource, live=live_resource)
     if resource.kind == "volume":
         _refuse_volume_loss(resource, changes)
-    fixed = any(field_change.path in resource.immutable for field_change in changes)
+    fixed = any(
+        field_change.path in resource.immutable or _is_new_mount(resource, field_change) for field_change in changes
+    )
     fixed = fixed or compute_family(resource.body) != compute_family(live_resource)
     return DeploymentStep(verb="replace" if fixed else "change", desired=resource, live=live_resource, changes=changes)
+
+
+def _is_new_mount(resource: DesiredResource, field_change: FieldChange) -> bool:
+    """Return whether a pod would get a kind of mount that it has not: that is fixed when it is made."""
+    return resource.kind == "pod" and field_change.path.startswith("mounts.") and field_change.before is None
 
 
 def _refuse_volume_loss(resource: DesiredResource, changes: Iterable[FieldChange]) -> None:
@@ -171,7 +178,7 @@ def _refuse_volume_loss(resource: DesiredResource, changes: Iterable[FieldChange
             raise DeploymentInvalid(path=f"volume {resource.name!r}", findings=[finding])
         if field_change.path == "size" and int(str(field_change.after)) < int(str(field_change.before)):
             finding = (
-                f"size is {field_change.before} GB and the file says {field_change.after}; RunPod volumes only grow"
+                f"size is {field_change.before} GB and the file says {field_change.after}; Runpod volumes only grow"
             )
             raise DeploymentInvalid(path=f"volume {resource.name!r}", findings=[finding])
 

@@ -2,7 +2,7 @@
 
 _FILE = """\
 #:schema runpod.schema.json
-# What should exist on RunPod for one release. `comfypin runpod plan` shows what `apply` would do.
+# What should exist on Runpod for one release. `comfypin runpod plan` shows what `apply` would do.
 # Schema for editors: comfypin runpod schema > runpod.schema.json
 
 name = "{name}"       # marks everything that belongs to this deployment
@@ -11,7 +11,7 @@ release = "{name}"    # a release by name (lockfiles/comfy-{name}.lock.json) or 
 # The image, by digest: `comfypin image push` prints it.
 image = "{image}"
 
-# Environment of every worker and pod. Secrets only by reference: make them in RunPod's console, Secrets.
+# Environment of every worker and pod. Secrets only by reference: make them in Runpod's console, Secrets.
 [env]
 # HF_TOKEN = "{{{{ RUNPOD_SECRET_hf_token }}}}"
 
@@ -47,6 +47,7 @@ kind = "serverless"
 name = "api"
 template = "worker"
 gpu_pools = ["ADA_24"]    # ids of the GPU catalog; the CUDA floor comes from the lock's torch
+# type = "load-balancer"  # in place of a queue; [env] then needs COMFYPIN_TOKEN
 # volumes = ["models"]
 timeout = 600             # seconds a job may run
 flashboot = "on"
@@ -68,6 +69,7 @@ queue_delay = 4
 # template = "studio"
 # gpu = "NVIDIA GeForce RTX 4090"
 # volume = "models"
+# stop_after = 28800      # seconds from its start, so that a forgotten pod ends
 """
 
 

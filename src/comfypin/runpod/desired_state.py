@@ -1,6 +1,6 @@
-"""Turns a deployment and its release's facts into the request bodies of RunPod's API. Pure.
+"""Turns a deployment and its release's facts into the request bodies of Runpod's API. Pure.
 
-Container settings are written out on every endpoint and pod, not only on the templates: RunPod applies a template once
+Container settings are written out on every endpoint and pod, not only on the templates: Runpod applies a template once
 and keeps no link to it, so only what is on the resource itself can be compared later.
 """
 
@@ -69,13 +69,13 @@ def desired_state(deployment: Deployment, release_facts: ReleaseFacts) -> list[D
 
 
 def remote_name(deployment: str, name: str) -> str:
-    """Return a resource's name on RunPod. For volumes and registries, which hold no variables, it is the whole mark."""
+    """Return a resource's name on Runpod. For volumes and registries, which hold no variables, it is the whole mark."""
     return f"comfypin-{deployment}-{name}"
 
 
 def plain_name(found: Mapping[str, object]) -> str:
     """Return a resource's name as it was given."""
-    # RunPod appends " -fb" to the name of an endpoint with FlashBoot.
+    # Runpod appends " -fb" to the name of an endpoint with FlashBoot.
     return str(found.get("name", "")).removesuffix(" -fb")
 
 
@@ -86,7 +86,7 @@ def _desired_registries(deployment: Deployment) -> list[DesiredResource]:
             name=resource_config.name,
             remote_name=remote_name(deployment.name, resource_config.name),
             body={"name": remote_name(deployment.name, resource_config.name)},
-            # RunPod never tells credentials back, so they cannot be compared; apply reads these variables.
+            # Runpod never tells credentials back, so they cannot be compared; apply reads these variables.
             create_only={"username_env": resource_config.username_env, "password_env": resource_config.password_env},
         )
         for resource_config in deployment.registry
@@ -235,7 +235,7 @@ def _desired_endpoint(deployment: Deployment, release_facts: ReleaseFacts, endpo
         **_scaling_settings(endpoint),
         "networkVolumes": [Reference(kind="volume", name=volume) for volume in endpoint.volumes],
         "dataCenterIds": list(endpoint.data_centers) or _data_centers_of(deployment, endpoint.volumes),
-        # RunPod counts milliseconds, the file seconds.
+        # Runpod counts milliseconds, the file seconds.
         "timeout": endpoint.timeout * 1000,
         "flashboot": _FLASHBOOT[endpoint.flashboot],
     }

@@ -1,4 +1,4 @@
-"""Sends jobs to an endpoint: run, follow, cancel; RunPod as easily as local.
+"""Sends jobs to an endpoint: run, follow, cancel; Runpod as easily as local.
 
 The endpoint API is https://api.runpod.ai/v2/<endpoint>; a server of `comfypin serve` speaks it too.
 """

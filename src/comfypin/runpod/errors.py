@@ -1,4 +1,4 @@
-"""Failures of putting a release on RunPod: the file, the rules, the API, a volume, or a job sent to an endpoint."""
+"""Failures of putting a release on Runpod: the file, the rules, the API, a volume, or a job sent to an endpoint."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,7 +7,7 @@ from comfypin.errors import DeployError, declare
 
 @declare
 class DeploymentInvalid(DeployError):
-    """runpod.toml says something that RunPod, or safety, does not allow; every finding at once."""
+    """runpod.toml says something that Runpod, or safety, does not allow; every finding at once."""
 
     template = "{path} cannot be applied:{lines}"
     path: str
@@ -34,21 +34,21 @@ class HubInvalid(DeployError):
 
 
 class ApiKeyMissing(DeployError):
-    """No RunPod API key is configured."""
+    """No Runpod API key is configured."""
 
     exit_code = 3
 
     def __init__(self) -> None:
         super().__init__(
-            "RUNPOD_API_KEY is not set; make a key in RunPod's console (Settings, API Keys) and export it."
+            "RUNPOD_API_KEY is not set; make a key in Runpod's console (Settings, API Keys) and export it."
         )
 
 
 @declare
 class ApiRefused(DeployError):
-    """RunPod answered a request with an error (RFC 9457); `status` is the HTTP status."""
+    """Runpod answered a request with an error (RFC 9457); `status` is the HTTP status."""
 
-    template = "RunPod refused {request} with {status} {title}: {detail}{more}{advice}"
+    template = "Runpod refused {request} with {status} {title}: {detail}{more}{advice}"
     request: str
     status: int
     title: str
@@ -57,7 +57,7 @@ class ApiRefused(DeployError):
 
     @property
     def more(self) -> str:
-        """Return RunPod's list of errors in parentheses."""
+        """Return Runpod's list of errors in parentheses."""
         return f" ({'; '.join(self.errors)})" if self.errors else ""
 
     @property
@@ -71,9 +71,9 @@ class ApiRefused(DeployError):
 
 @declare
 class ApiUnreachable(DeployError):
-    """RunPod's API could not be reached, or its response was cut off, after all tries."""
+    """Runpod's API could not be reached, or its response was cut off, after all tries."""
 
-    template = "RunPod did not answer {request}: {reason}. Try again."
+    template = "Runpod did not answer {request}: {reason}. Try again."
     request: str
     reason: str
 
@@ -108,7 +108,7 @@ class JobTooLarge(DeployError):
 
     exit_code = 64
     template = (
-        "The job has {size_bytes} bytes and RunPod takes {limit_bytes}; put large inputs into a bucket and name them "
+        "The job has {size_bytes} bytes and Runpod takes {limit_bytes}; put large inputs into a bucket and name them "
         "by address: --input NODE=https://... (or of a bucket, such as s3://...)."
     )
     size_bytes: int
@@ -117,11 +117,11 @@ class JobTooLarge(DeployError):
 
 @declare
 class WaitedTooLong(DeployError):
-    """Something on RunPod did not become ready in the time allowed."""
+    """Something on Runpod did not become ready in the time allowed."""
 
     exit_code = 22
     template = (
-        "{what} was not ready within {timeout_s:g} s ({state}); look at its logs in RunPod's console, or wait longer "
+        "{what} was not ready within {timeout_s:g} s ({state}); look at its logs in Runpod's console, or wait longer "
         "with --timeout."
     )
     what: str
@@ -153,13 +153,13 @@ class VolumeUnknown(DeployError):
 
 
 class VolumeKeysMissing(DeployError):
-    """No keys for the volumes' S3 API are configured; RunPod's API key is not one."""
+    """No keys for the volumes' S3 API are configured; Runpod's API key is not one."""
 
     exit_code = 3
 
     def __init__(self) -> None:
         super().__init__(
-            "RUNPOD_S3_ACCESS_KEY and RUNPOD_S3_SECRET_KEY are not set; make an S3 API key in RunPod's console "
+            "RUNPOD_S3_ACCESS_KEY and RUNPOD_S3_SECRET_KEY are not set; make an S3 API key in Runpod's console "
             "(Settings, S3 API Keys) and export both. It is not the same as RUNPOD_API_KEY."
         )
 
@@ -245,10 +245,10 @@ class UploadGone(DeployError):
 
 @declare
 class PlatformUnfit(DeployError):
-    """An env that is made on this machine would not run on RunPod's."""
+    """An env that is made on this machine would not run on Runpod's."""
 
     template = (
-        "RunPod's machines are linux-x86_64 and this one is {platform}, so its env pack would not run there; push from "
+        "Runpod's machines are linux-x86_64 and this one is {platform}, so its env pack would not run there; push from "
         "Linux, or push the models only with --no-env (an image holds its own env)."
     )
     platform: str

@@ -63,7 +63,7 @@ def balanced_jobs(management_api: ManagementApi, address: str, *, token: str | N
             variable="COMFYPIN_TOKEN",
         )
     session = WorkerSession(token=token)
-    # The server has RunPod's job paths below /v2/<endpoint> too, so jobs are sent as to a queue.
+    # The server has Runpod's job paths below /v2/<endpoint> too, so jobs are sent as to a queue.
     return replace(
         management_api,
         base_url=f"{address}/v2",

@@ -1,4 +1,4 @@
-"""Speaks RunPod's REST API v2: errors as sentences, retries of 429 and 5xx, no request that could double.
+"""Speaks Runpod's REST API v2: errors as sentences, retries of 429 and 5xx, no request that could double.
 
 The key is sent in one header, to one host, and appears in no message. https://api.runpod.io/v2/openapi.json describes
 the requests.
@@ -68,7 +68,7 @@ class RequestQuota:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ManagementApi:
-    """Speaks RunPod's management API. `sleep` is the clock's, so that tests need not wait.
+    """Speaks Runpod's management API. `sleep` is the clock's, so that tests need not wait.
 
     `extra_headers` go along with each request; `on_response` is told the headers of each answer that is no refusal.
     """

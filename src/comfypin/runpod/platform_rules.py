@@ -1,4 +1,4 @@
-"""Checks RunPod's rules before any call; every finding says what is wrong, with what, and what to do. Pure."""
+"""Checks Runpod's rules before any call; every finding says what is wrong, with what, and what to do. Pure."""
 
 import re
 from collections import Counter
@@ -21,7 +21,7 @@ _OUR_VARIABLES = {"COMFY_VERSION_NAME", "COMFYPIN_LOCK_DIGEST", MARK_VARIABLE}
 
 
 def deployment_findings(deployment: Deployment, release_facts: ReleaseFacts) -> list[str]:
-    """Return everything in the file that RunPod would refuse, or that would fail later, unseen."""
+    """Return everything in the file that Runpod would refuse, or that would fail later, unseen."""
     return [
         *_name_findings(deployment),
         *_reference_findings(deployment),
@@ -154,7 +154,7 @@ def variable_findings(place: str, variables: Mapping[str, str]) -> Iterator[str]
             yield f"{place}: {variable} is set from the release in `release`; leave it out"
         if looks_secret(variable, variable_value, is_reference=is_secret_reference):
             yield (
-                f"{place}: {variable} looks like a secret in plain text; store it in RunPod's secret manager "
+                f"{place}: {variable} looks like a secret in plain text; store it in Runpod's secret manager "
                 f"(console, Secrets, Create Secret, name {variable.lower()}) and write "
                 f'{variable} = "{{{{ RUNPOD_SECRET_{variable.lower()} }}}}"'
             )
@@ -168,7 +168,7 @@ def _variable_count_findings(
     occurrences = len({**deployment.env, **deployment.storage, **shared, **own})
     ours = _PLATFORM_VARIABLES + added
     if occurrences + ours > MAX_VARIABLES:
-        yield f"{place}: {occurrences} variables and {ours} of ours; RunPod allows {MAX_VARIABLES}"
+        yield f"{place}: {occurrences} variables and {ours} of ours; Runpod allows {MAX_VARIABLES}"
 
 
 def _count_added(resource: EndpointConfig | PodConfig) -> int:
@@ -183,7 +183,7 @@ def _port_findings(place: str, template: TemplateConfig) -> Iterator[str]:
     ports = template.ports or ()
     http_ports = [port for port in ports if port.endswith("/http")]
     if len(http_ports) > MAX_HTTP_PORTS:
-        yield f"{place}: {len(http_ports)} HTTP ports; RunPod's proxy takes {MAX_HTTP_PORTS}"
+        yield f"{place}: {len(http_ports)} HTTP ports; Runpod's proxy takes {MAX_HTTP_PORTS}"
     for port, occurrences in Counter(ports).items():
         port_match = _PORT.fullmatch(port)
         if port_match is None:

@@ -1,6 +1,6 @@
 """Sends progress to a platform: in order, throttled, and all of it before the result. No thread a call.
 
-RunPod's own `progress_update` starts a thread for each call, so that updates overtake each other and the result.
+Runpod's own `progress_update` starts a thread for each call, so that updates overtake each other and the result.
 """
 
 import asyncio

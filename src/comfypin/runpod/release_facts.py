@@ -46,7 +46,7 @@ class ReleaseFacts:
 
 
 def release_facts(lock: Lock, digest: Digest) -> ReleaseFacts:
-    """Read a lock for what RunPod needs to be told."""
+    """Read a lock for what Runpod needs to be told."""
     model_sizes = [model.size_bytes or 0 for model in lock.models]
     has_torch = any(package.name == "torch" for package in lock.python.packages)
     # A CUDA torch with its libraries unpacks to about 7 GB; 10 GB more are for temp files and outputs on their way.
@@ -66,5 +66,5 @@ def release_facts(lock: Lock, digest: Digest) -> ReleaseFacts:
 
 
 def to_gigabytes(size_bytes: int) -> float:
-    """Bytes as the decimal gigabytes that people and RunPod's prices speak of."""
+    """Bytes as the decimal gigabytes that people and Runpod's prices speak of."""
     return size_bytes / _GB

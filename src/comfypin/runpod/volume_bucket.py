@@ -1,4 +1,4 @@
-"""Speaks a network volume's S3 API: the few requests that RunPod's gateway has, none of them presigned.
+"""Speaks a network volume's S3 API: the few requests that Runpod's gateway has, none of them presigned.
 
 Its limits: an object in one request stays below 500 MB, parts have 5 MB to 500 MB, there is no DeleteObjects.
 https://docs.runpod.io/storage/s3-api
@@ -28,7 +28,7 @@ from comfypin.storage.s3_settings import S3Settings
 
 T = TypeVar("T")
 _MD5 = re.compile(r"[0-9a-f]{32}")
-# Joining the parts of a large object takes RunPod's gateway minutes.
+# Joining the parts of a large object takes Runpod's gateway minutes.
 _ANSWER_TIMEOUT_S = 900.0
 
 
@@ -57,7 +57,7 @@ class VolumeBucket:
         try:
             from comfypin.storage.s3_client import S3Client
         except ImportError as exc:
-            raise SdkMissing(store="RunPod's network volumes", extra="s3") from exc
+            raise SdkMissing(store="Runpod's network volumes", extra="s3") from exc
         self._client = S3Client(settings, read_timeout_s=_ANSWER_TIMEOUT_S)
         self._retry = retry or StoreRetry(retries=5)
 

@@ -30,7 +30,7 @@ from comfypin.storage.part_sizes import MOST_PARTS, etag_of_parts
 MIB = 1 << 20
 PART_BYTES = 32 * MIB
 SMALLEST_PART_BYTES = 5 * MIB
-# RunPod refuses 500 MB and more in one request.
+# Runpod refuses 500 MB and more in one request.
 LARGEST_PART_BYTES = 450 * MIB
 # One laptop's line is full with these; each holds a part of up to 450 MiB in flight.
 PARTS_AT_ONCE = 4

@@ -18,7 +18,7 @@ _GB = 1 << 30
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkVolume:
-    """One network volume as RunPod lists it."""
+    """One network volume as Runpod lists it."""
 
     identifier: str
     name: str
@@ -40,9 +40,9 @@ class PushDestination:
 def find_volumes(
     api: ManagementApi, wanted: Sequence[str], *, centers: Sequence[str] = (), deployment: str | None = None
 ) -> list[NetworkVolume]:
-    """Find volumes by name (on RunPod or in runpod.toml) or id, in these data centres or in all.
+    """Find volumes by name (on Runpod or in runpod.toml) or id, in these data centres or in all.
 
-    Names need not be unique on RunPod: one name in several data centres is several volumes. Raises `VolumeUnknown`.
+    Names need not be unique on Runpod: one name in several data centres is several volumes. Raises `VolumeUnknown`.
     """
     all_volumes = [
         NetworkVolume(
@@ -56,7 +56,7 @@ def find_volumes(
     wanted_centers = {center.upper() for center in centers}
     found_volumes: dict[str, NetworkVolume] = {}
     for wanted_name in wanted:
-        # In runpod.toml a volume has a short name, which on RunPod carries the deployment's.
+        # In runpod.toml a volume has a short name, which on Runpod carries the deployment's.
         names = {wanted_name, remote_name(deployment, wanted_name)} if deployment else {wanted_name}
         matching = [
             volume

@@ -1,1 +1,1 @@
-"""Jobs over HTTP: the RunPod endpoint API, workflows as endpoints, auth and the page."""
+"""Jobs over HTTP: the Runpod endpoint API, workflows as endpoints, auth and the page."""

@@ -16,7 +16,8 @@ from starlette.responses import Response, StreamingResponse
 from comfypin import __version__
 from comfypin.errors import ComfypinError, EngineError, WorkflowError
 from comfypin.models.errors import JobModelsRefused
-from comfypin.queue.errors import JobUnknown, NotReordered, QueueFull, RetryRefused, WebhookNotKept
+from comfypin.queue.errors import JobUnknown, NotReordered, QueueFull, RetryRefused, RouteUnknown, WebhookNotKept
+from comfypin.queue.interface import JobRoute
 from comfypin.queue.status_bodies import health_body, status_body
 from comfypin.server.auth import AccessRules, Gate
 from comfypin.server.comfy_api.api import ComfyApi
@@ -50,6 +51,7 @@ _KEEP_ALIVE_S = 15.0
 # The first class that fits wins, so single errors come before their families.
 _STATUS_OF_ERROR: tuple[tuple[type[ComfypinError], int], ...] = (
     (QueueFull, 429),
+    (RouteUnknown, 400),
     (JobUnknown, 404),
     (WorkflowNotFound, 404),
     (RetryRefused, 409),
@@ -208,7 +210,12 @@ def _workflow_routes(server_site: Site) -> APIRouter:
             name, await asyncio.to_thread(parse_json_body, request_body) if request_body.strip() else {}
         )
         job_id = await queue.accept_job(
-            dict(job_request), webhook=None, timeout_s=None, ttl_s=None, api="workflows", priority=priority
+            dict(job_request),
+            webhook=None,
+            timeout_s=None,
+            ttl_s=None,
+            api="workflows",
+            route=JobRoute(priority="high" if priority > 0 else "normal", rank=priority),
         )
         if not wait:
             return _accepted_response(job_id)

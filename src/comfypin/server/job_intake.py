@@ -1,7 +1,7 @@
 """Takes jobs of RunPod's paths: what they name of this server's assets stays as long as they need it."""
 
 from comfypin.queue.errors import RetryRefused
-from comfypin.queue.interface import ServedQueue
+from comfypin.queue.interface import JobRoute, ServedQueue
 from comfypin.queue.job_notes import JobNotes
 from comfypin.server.comfy_api.blobs import is_hash
 from comfypin.server.comfy_api.references import find_hashes
@@ -16,9 +16,9 @@ async def take_job(queue: ServedQueue, job_request: JobRequest) -> str:
         webhook=job_request.webhook,
         timeout_s=job_request.timeout_s,
         ttl_s=job_request.ttl_s,
-        priority=job_request.priority,
         webhook_events=job_request.webhook_events,
         notes=JobNotes(assets=assets),
+        route=job_request.route,
     )
 
 
@@ -34,5 +34,11 @@ async def take_job_again(queue: ServedQueue, job_id: str) -> str:
     if not job_input:
         raise RetryRefused(job_id=job_id, reason="its input was too large to be kept after its end; send it anew")
     return await take_job(
-        queue, JobRequest(input=job_input, timeout_s=row.timeout_s, ttl_s=row.ttl_s, priority=row.priority)
+        queue,
+        JobRequest(
+            input=job_input,
+            timeout_s=row.timeout_s,
+            ttl_s=row.ttl_s,
+            route=JobRoute(priority=row.priority, rank=row.rank),
+        ),
     )

@@ -7,6 +7,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from comfypin.jobs.job_input import MAX_MODELS, JobInput
+from comfypin.queue.interface import PRIORITIES
 from comfypin.queue.webhook_records import EVENT_NAMES
 from comfypin.server.request_bodies import MOST_PRIORITY, takes_models
 from comfypin.server.server_state import DescribedWorkflow
@@ -37,7 +38,12 @@ _JOB_REQUEST: dict[str, Any] = {
                 "executionTimeout": {**_MS, "description": "Milliseconds that the job may run."},
                 "ttl": {**_MS, "description": "Milliseconds that the job may wait and run together."},
                 "lowPriority": {"type": "boolean", "description": "Begin after all others: a priority of -1."},
-                "priority": {**PRIORITY, "description": "Jobs of a higher one begin earlier."},
+                "priority": {
+                    "anyOf": [{"enum": list(PRIORITIES)}, PRIORITY],
+                    "description": "Jobs of a higher one begin earlier; high is 1, normal 0.",
+                },
+                "gpuClass": {"type": "string", "description": "In a fleet: the class of workers that may run it."},
+                "release": {"type": "string", "description": "The release that must run it, by name or digest."},
             },
         },
         "s3Config": {"$ref": "#/components/schemas/S3Wish"},

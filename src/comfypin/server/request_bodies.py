@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from comfypin.digest import JsonValue
 from comfypin.jobs.errors import JobInvalid
 from comfypin.jobs.job_input import MAX_MODELS, input_of_platform_job, parse_model_wish
+from comfypin.queue.interface import ANY_ROUTE, PRIORITIES, JobRoute
 from comfypin.queue.webhook_records import EVENT_NAMES, EventName
 from comfypin.server.errors import RequestInvalid, RequestTooComplex
 from comfypin.workflow.inputs_file import overrides_by_name
@@ -32,6 +33,7 @@ _PROXY_WAIT_MS = 90_000
 _LONGEST_MS = 7 * 86_400_000
 MOST_PRIORITY = 1000
 LOW_PRIORITY = -1
+_LONGEST_ROUTE = 100
 _ADDRESS = re.compile(r"^(https?|s3|gs)://")
 _DATA = re.compile(r"^data:[a-z]+/([a-z0-9]+)[;,]", re.IGNORECASE)
 
@@ -45,7 +47,7 @@ class JobRequest:
     webhook_events: tuple[EventName, ...] | None = None
     timeout_s: float | None = None
     ttl_s: float | None = None
-    priority: int = 0
+    route: JobRoute = ANY_ROUTE
 
 
 def parse_json_body(request_body: bytes) -> object:
@@ -115,7 +117,7 @@ def parse_job_request(document: object) -> JobRequest:
         webhook_events=_read_events(document.get("webhook_events"), webhook),
         timeout_s=_policy_seconds(policy or {}, "executionTimeout"),
         ttl_s=_policy_seconds(policy or {}, "ttl"),
-        priority=_policy_priority(policy or {}),
+        route=_read_route(policy or {}),
     )
 
 
@@ -226,6 +228,21 @@ def _is_http_address(sent_value: object) -> bool:
         return False
 
 
+def _read_route(policy: Mapping[str, Any]) -> JobRoute:
+    """Read which workers may run a job, and how soon; RunPod's own policy has `lowPriority` alone."""
+    rank = _policy_rank(policy)
+    for field_name in ("gpuClass", "release"):
+        named = policy.get(field_name)
+        if named is not None and not (isinstance(named, str) and 0 < len(named) <= _LONGEST_ROUTE):
+            raise RequestInvalid(reason=f"`policy.{field_name}` must be a text of at most {_LONGEST_ROUTE} characters")
+    return JobRoute(
+        priority="high" if rank > 0 else "normal",
+        rank=rank,
+        gpu_class=policy.get("gpuClass"),
+        release=policy.get("release"),
+    )
+
+
 def _policy_seconds(policy: Mapping[str, Any], field_name: str) -> float | None:
     sent_value = policy.get(field_name)
     if sent_value is None:
@@ -235,14 +252,18 @@ def _policy_seconds(policy: Mapping[str, Any], field_name: str) -> float | None:
     return sent_value / 1000
 
 
-def _policy_priority(policy: Mapping[str, Any]) -> int:
-    """Read `policy.priority`, which is ours, or RunPod's `lowPriority`."""
-    low = policy.get("lowPriority")
+def _policy_rank(policy: Mapping[str, Any]) -> int:
+    """Read `policy.priority`, a name or a number, or RunPod's `lowPriority`."""
+    low, priority = policy.get("lowPriority"), policy.get("priority")
     if low is not None and not isinstance(low, bool):
         raise RequestInvalid(reason="`policy.lowPriority` must be true or false")
-    if policy.get("priority") is None:
+    if priority is None:
         return LOW_PRIORITY if low else 0
-    return read_priority(policy["priority"], "`policy.priority`")
+    if isinstance(priority, str):
+        if priority not in PRIORITIES:
+            raise RequestInvalid(reason=f"`policy.priority` must be {' or '.join(PRIORITIES)}, or a whole number")
+        return int(priority == "high")
+    return read_priority(priority, "`policy.priority`")
 
 
 def read_priority(sent_value: object, named: str) -> int:

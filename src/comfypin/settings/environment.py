@@ -55,7 +55,7 @@ class Settings:
 
     @cached_property
     def runpod(self) -> RunpodSettings:
-        """Return how RunPod is reached."""
+        """Return how Runpod is reached."""
         return RunpodSettings.from_variables(self.variables)
 
     @cached_property

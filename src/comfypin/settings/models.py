@@ -22,7 +22,7 @@ class ModelSettings:
 
     `store` is COMFYPIN_MODEL_STORE (default: `.comfypin` in MODELS_DIR); `connections` COMFYPIN_CONNECTIONS; `durable`
     COMFYPIN_DURABLE; the tokens HF_TOKEN (or HUGGING_FACE_HUB_TOKEN) and CIVITAI_TOKEN (or CIVITAI_API_TOKEN,
-    CIVITAI_API_KEY); `hub_caches` are folders laid out as the hub's cache: RunPod's (COMFYPIN_RUNPOD_CACHE), then the
+    CIVITAI_API_KEY); `hub_caches` are folders laid out as the hub's cache: Runpod's (COMFYPIN_RUNPOD_CACHE), then the
     hub library's own (HF_HUB_CACHE, HF_HOME). `allowed` (COMFYPIN_ALLOW_MODELS) are the hosts and buckets that jobs may
     bring models from, each up to `max_model_gb` (COMFYPIN_MAX_MODEL_GB), all up to `keep_models_gb`
     (COMFYPIN_KEEP_MODELS_GB).
@@ -58,7 +58,7 @@ class ModelSettings:
             # The names that Hugging Face's own library reads, the old ones too.
             hub_token=variables.read_header("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_TOKEN"),
             hub_caches=(
-                # RunPod mounts an endpoint's cached models there.
+                # Runpod mounts an endpoint's cached models there.
                 variables.read_path("COMFYPIN_RUNPOD_CACHE") or Path("/runpod-volume/huggingface-cache/hub"),
                 Path(named_cache) if named_cache else hub_home / "hub",
             ),

@@ -1,4 +1,4 @@
-"""The settings of RunPod's APIs."""
+"""The settings of Runpod's APIs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,10 +13,10 @@ VOLUMES_URL = "https://s3api-{dc}.runpod.io"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunpodSettings:
-    """How RunPod is reached. The keys are in no repr, so that no log or traceback shows them.
+    """How Runpod is reached. The keys are in no repr, so that no log or traceback shows them.
 
-    `api_key` is RUNPOD_API_KEY; `jobs_url` RUNPOD_ENDPOINT_BASE_URL, as RunPod's own SDK reads it; `api_url` and
-    `volumes_url` (with `{dc}`) are for stand-ins; the S3 pair is the volumes' S3 API key of RunPod's console.
+    `api_key` is RUNPOD_API_KEY; `jobs_url` RUNPOD_ENDPOINT_BASE_URL, as Runpod's own SDK reads it; `api_url` and
+    `volumes_url` (with `{dc}`) are for stand-ins; the S3 pair is the volumes' S3 API key of Runpod's console.
     """
 
     api_key: str | None = field(default=None, repr=False)

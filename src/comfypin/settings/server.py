@@ -32,17 +32,17 @@ class ServerSettings:
     symmetrical_ports: Mapping[int, int] = field(default_factory=dict)
 
     def listening_port(self, port: int) -> int:
-        """Return the port to listen on: RunPod gives symmetrical ports in RUNPOD_TCP_PORT_<number>.
+        """Return the port to listen on: Runpod gives symmetrical ports in RUNPOD_TCP_PORT_<number>.
 
         Raises `ConfigError`.
         """
-        # The pod asked for 70000, say, and RunPod gave it a real port instead.
+        # The pod asked for 70000, say, and Runpod gave it a real port instead.
         if port > _MOST_PORT and port in self.symmetrical_ports:
             return self.symmetrical_ports[port]
         if not 0 <= port <= _MOST_PORT:
             variable_name = f"{_SYMMETRICAL}{port}"
             raise ConfigError(
-                f"{port} is not a port, and {variable_name} does not say which port RunPod gave for it.",
+                f"{port} is not a port, and {variable_name} does not say which port Runpod gave for it.",
                 variable=variable_name,
             )
         return port

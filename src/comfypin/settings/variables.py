@@ -9,7 +9,7 @@ from comfypin.settings.errors import SettingInvalid
 
 # Longer text is a secret or a document that was put into the wrong variable.
 _LONGEST_PATH = 1024
-_MOST_PORT = 999_999  # above 65535 RunPod's symmetrical ports begin
+_MOST_PORT = 999_999  # above 65535 Runpod's symmetrical ports begin
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 
 
@@ -82,7 +82,7 @@ class Variables(Mapping[str, str]):
         return float(raw_value)
 
     def read_port(self, variable_name: str) -> int | None:
-        """Return the number of a port, or of one of RunPod's symmetrical ports. Raises `SettingInvalid`."""
+        """Return the number of a port, or of one of Runpod's symmetrical ports. Raises `SettingInvalid`."""
         raw_value = self.read_text(variable_name)
         if raw_value is None:
             return None

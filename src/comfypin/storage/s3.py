@@ -1,4 +1,4 @@
-"""Objects in a bucket behind the S3 protocol (AWS, Cloudflare R2, MinIO, RunPod volumes), by boto3's client.
+"""Objects in a bucket behind the S3 protocol (AWS, Cloudflare R2, MinIO, Runpod volumes), by boto3's client.
 
 Requests are counted because they cost money: one PUT for each object, no listing, no HEAD before a PUT. A response is a
 success only if its status, body and ETag prove it; after any other, the object itself is read back.
@@ -125,7 +125,7 @@ class S3Store:
     def signed_url(self, key: str, *, ttl_s: int) -> str:
         """Return a presigned GET URL (signature version 4)."""
         if self._client.location.is_runpod_volume:
-            raise SigningImpossible(store=self._client.store_name, reason="RunPod's volumes have no presigned URLs")
+            raise SigningImpossible(store=self._client.store_name, reason="Runpod's volumes have no presigned URLs")
         return self._client.signed_url(join_key(self._prefix, key), ttl_s=ttl_s)
 
     def check(self, *, below: str = "") -> None:

@@ -76,7 +76,7 @@ class S3Location:
 
     @property
     def is_runpod_volume(self) -> bool:
-        """Return whether this is a RunPod network volume, whose S3 API has only the basic operations."""
+        """Return whether this is a Runpod network volume, whose S3 API has only the basic operations."""
         hostname = urlsplit(self.endpoint or "").hostname or ""
         return hostname.startswith("s3api-") and hostname.endswith(".runpod.io")
 
@@ -212,7 +212,7 @@ def explain_missing_credentials(exception: Exception, store_name: str) -> Storag
 def credentials_missing(store_name: str) -> CredentialsMissing:
     """Return the error if no variable names credentials, and the platform gives none."""
     remedy = (
-        "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or RunPod's BUCKET_ACCESS_KEY_ID and "
+        "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or Runpod's BUCKET_ACCESS_KEY_ID and "
         "BUCKET_SECRET_ACCESS_KEY"
     )
     return CredentialsMissing(store=store_name, remedy=remedy)

@@ -34,7 +34,7 @@ class S3Credentials:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class S3Settings(BucketSettings):
-    """A bucket behind the S3 protocol: AWS, R2, MinIO, RunPod volumes, ...
+    """A bucket behind the S3 protocol: AWS, R2, MinIO, Runpod volumes, ...
 
     `endpoint` never includes the bucket; None means AWS, unless the profile names one. Without a `region` the profile's
     is used, and without `credentials` what AWS's own clients find: a profile with a role, a program, SSO, a token of
@@ -59,10 +59,10 @@ class S3Settings(BucketSettings):
 
     @classmethod
     def from_variables(cls, environment: Mapping[str, str]) -> "S3Settings":
-        """Read the variables; ours before AWS's before RunPod's. Raises `ConfigError`."""
+        """Read the variables; ours before AWS's before Runpod's. Raises `ConfigError`."""
         variables = BucketVariables(environment)
         parsed_endpoint = _find_endpoint(variables)
-        # If the endpoint is from RunPod's variables, RunPod's keys belong to it.
+        # If the endpoint is from Runpod's variables, Runpod's keys belong to it.
         runpods_first = parsed_endpoint.given is not None and parsed_endpoint.given == variables.read_text(
             _RUNPOD_ENDPOINT
         )
@@ -106,7 +106,7 @@ class S3Settings(BucketSettings):
 
     @classmethod
     def require_named_bucket(cls, environment: Mapping[str, str]) -> None:
-        """Raise `SettingMissing` if RunPod's variable is the endpoint, and nothing names the bucket."""
+        """Raise `SettingMissing` if Runpod's variable is the endpoint, and nothing names the bucket."""
         parsed_endpoint = _find_endpoint(variables := BucketVariables(environment))
         is_runpods = parsed_endpoint.given is not None and parsed_endpoint.given == variables.read_text(
             _RUNPOD_ENDPOINT
@@ -125,7 +125,7 @@ class S3Settings(BucketSettings):
         return self.public_base_url
 
     def for_job(self, s3_config: Mapping[str, object]) -> "S3Settings":
-        """Return the settings with a RunPod job's own `s3Config`: bucket, endpoint and keys all come from the job.
+        """Return the settings with a Runpod job's own `s3Config`: bucket, endpoint and keys all come from the job.
 
         Raises `SettingInvalid` with the name of the field; its value is never shown.
         """
@@ -161,7 +161,7 @@ def _find_endpoint(variables: BucketVariables) -> ParsedEndpoint:
     account_id = variables.read_text("R2_ACCOUNT_ID")
     if account_id and not re.fullmatch(r"[0-9A-Za-z]+", account_id):
         raise SettingInvalid(variable="R2_ACCOUNT_ID", value=account_id, expected="an account id of letters and digits")
-    # A user who names their account means R2, whatever RunPod's template still says.
+    # A user who names their account means R2, whatever Runpod's template still says.
     names = ("S3_ENDPOINT_URL",) if account_id else ("S3_ENDPOINT_URL", *_OTHER_ENDPOINTS)
     variable_name = variables.first_set_name(*names)
     endpoint_url = variables.read_text(variable_name) or (
@@ -175,7 +175,7 @@ def _find_endpoint(variables: BucketVariables) -> ParsedEndpoint:
 def _usual_ttl_s(parsed_endpoint: ParsedEndpoint, base_url: str | None, *, is_runpods: bool) -> int:
     """Return how long URLs are valid if nobody says it.
 
-    worker-comfyui, whose variables RunPod's are, answers with URLs of a week, which its clients fetch.
+    worker-comfyui, whose variables Runpod's are, answers with URLs of a week, which its clients fetch.
     """
     host_name = urlsplit(parsed_endpoint.endpoint or "").hostname or ""
     return LONGEST_SIGNED_URL_S if is_runpods and not base_url and not host_name.endswith(_UNSIGNED_HOST) else 0

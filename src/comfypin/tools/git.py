@@ -158,12 +158,29 @@ def rewrite_files(
         _write_file(file_path, tree_entry, content, repository, commit_id)
 
 
-def list_submodules(bare_repository: Path, repository: str, commit_id: str) -> tuple[tuple[str, str], ...]:
-    """Return the repositories and commits of a commit's submodules. Raises `TreeRefused`."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submodule:
+    """Describes a submodule of a commit: its path, its repository's address and its commit."""
+
+    path: str
+    repository: str
+    commit_id: str
+
+
+def find_submodules(bare_repository: Path, repository: str, commit_id: str) -> tuple[Submodule, ...]:
+    """Return the submodules of a commit. Raises `TreeRefused`."""
     tree_entries = list_tree(bare_repository, commit_id)
     return tuple(
-        (submodule_address, tree_entry.object_id)
+        Submodule(path=tree_entry.path, repository=submodule_address, commit_id=tree_entry.object_id)
         for tree_entry, submodule_address in _find_submodules(bare_repository, repository, commit_id, tree_entries)
+    )
+
+
+def list_submodules(bare_repository: Path, repository: str, commit_id: str) -> tuple[tuple[str, str], ...]:
+    """Return the repositories and commits of a commit's submodules. Raises `TreeRefused`."""
+    return tuple(
+        (submodule.repository, submodule.commit_id)
+        for submodule in find_submodules(bare_repository, repository, commit_id)
     )
 
 

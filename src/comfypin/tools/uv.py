@@ -1,6 +1,7 @@
 """Runs uv, the Python package installer, as the binary that its library brings."""
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,6 +15,10 @@ _KEPT_VARIABLES = frozenset(
     {"UV_CACHE_DIR", "UV_HTTP_TIMEOUT", "UV_CONCURRENT_DOWNLOADS", "UV_SYSTEM_CERTS", "UV_NATIVE_TLS"}
 )
 
+# How uv says that the source of a package cannot be built: its name, and the version unless it came by its address.
+UNBUILT = re.compile(
+    r"Failed to (?:download and )?(?:build|prepare)(?: distributions?)?:? `([^`\s=]+)(?:==([^`\s]+)| @ [^`]+)?`"
+)
 # For questions that have another answer, for example a cached one.
 _IMPATIENT_VARIABLES = {"UV_HTTP_RETRIES": "1", "UV_HTTP_CONNECT_TIMEOUT": "3"}
 

@@ -96,7 +96,6 @@ async def open_engine(engine_choice: EngineChoice) -> AsyncIterator["Engine"]:
 
 def _make_child(engine_choice: EngineChoice) -> "ChildSpec":
     from comfypin.engine.command import comfyui_child, embedded_child, has_gpu
-    from comfypin.env.layout import RECEIPT_FILE
     from comfypin.storage.registry import variable_prefixes
 
     machine, inherited = engine_choice.settings.machine, engine_choice.settings.variables
@@ -107,6 +106,9 @@ def _make_child(engine_choice: EngineChoice) -> "ChildSpec":
             version=_embedded_version(machine),
             secret_prefixes=variable_prefixes(),
         )
+    # Only here: the other engines have no env, and need not load what makes one.
+    from comfypin.env.layout import RECEIPT_FILE
+
     return comfyui_child(
         machine.comfy_home,
         engine_choice.spec,

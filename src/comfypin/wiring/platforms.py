@@ -1,4 +1,4 @@
-"""Container builders, and RunPod's API, jobs and volumes."""
+"""Container builders, and Runpod's API, jobs and volumes."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -85,12 +85,12 @@ def _builder_candidates(builder_name: str) -> "Iterable[_BuilderCandidate]":
 
 
 def open_runpod_api(settings: "Settings") -> "ManagementApi":
-    """Return RunPod's management API with the environment's key. Raises `ApiKeyMissing`."""
+    """Return Runpod's management API with the environment's key. Raises `ApiKeyMissing`."""
     return _open_runpod_api(settings, settings.runpod.api_url)
 
 
 def open_runpod_jobs_api(settings: "Settings") -> "ManagementApi":
-    """Return the job API of RunPod's endpoints, or of the server that RUNPOD_ENDPOINT_BASE_URL names."""
+    """Return the job API of Runpod's endpoints, or of the server that RUNPOD_ENDPOINT_BASE_URL names."""
     return _open_runpod_api(settings, settings.runpod.jobs_url)
 
 

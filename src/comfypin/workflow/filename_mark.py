@@ -3,7 +3,8 @@
 Two submissions then never write the same file, and a save node is never answered from ComfyUI's cache, which would
 report the older submission's file (docs/workflows.md). But the mark is in the metadata of what is saved, too, and no
 two jobs have the same. So nodes of ComfyUI's own that count their files up, and report them, do without it at first
-(`keep_counted`); what the engine's cache answers for them is watched by `comfypin.engine.saved_files`.
+(`keep_counted`). They get a tag instead, which is the same for the same job (`tag_counted`), and what the engine's
+cache answers for them is watched by `comfypin.engine.saved_files`.
 
 The mark goes in front of the last part of `filename_prefix`,
 so that folders in it stay what they are and a node that makes no folders still works.
@@ -19,6 +20,7 @@ from comfypin.workflow.graph import ApiGraph, ApiLink, ApiNode, InputValue, Node
 from comfypin.workflow.object_info import Catalogue, input_specs, is_core, is_output
 
 PREFIX_INPUT = "filename_prefix"
+TAG_INPUT = "comfypin"
 _SERVER_DEFAULT = "ComfyUI"
 _CONCATENATE = "StringConcatenate"
 # 64 bits: among a billion submissions, two share a mark with a chance of 1 in 37.
@@ -66,6 +68,20 @@ class MarkedGraph:
 
     graph: ApiGraph
     unmarked: tuple[NodeId, ...] = ()
+
+
+def tag_counted(graph: ApiGraph, tag: str, catalogue: Catalogue) -> ApiGraph:
+    """Give the save nodes that need no mark an input that they do not have, which ComfyUI ignores: its cache does not.
+
+    The tag is made of all that decides what is saved, so a node is answered from the cache only if the file of the
+    earlier job is the same to the last byte of its metadata.
+    """
+    nodes = dict(graph.nodes)
+    for node_id, node in graph.nodes.items():
+        prefix = _prefix_of(node, catalogue)
+        if isinstance(prefix, str) and _is_counted(node, prefix, catalogue):
+            nodes[node_id] = replace(node, inputs={**node.inputs, TAG_INPUT: tag})
+    return ApiGraph(nodes=nodes)
 
 
 def has_mark(name: str) -> bool:
@@ -119,9 +135,15 @@ def remove_marks(graph: ApiGraph) -> ApiGraph:
         inputs = {
             name: joints.get(value.node_id, value) if isinstance(value, ApiLink) else _remove_mark(name, value)
             for name, value in node.inputs.items()
+            if not (name == TAG_INPUT and node.class_type in _COUNTING)
         }
         nodes[node_id] = replace(node, inputs=inputs)
     return ApiGraph(nodes=nodes)
+
+
+def counting_nodes(graph: ApiGraph) -> tuple[NodeId, ...]:
+    """Return the nodes of ComfyUI's own that count their files up, in the graph's order."""
+    return tuple(node.id for node in graph.nodes.values() if node.class_type in _COUNTING)
 
 
 def counted_prefixes(graph: ApiGraph) -> dict[NodeId, str]:

@@ -16,6 +16,9 @@ _DATE_PARTS = re.compile(r"dd?|MM?|hh?|mm?|ss?|yyy?y?")
 # The page replaces these in what it fills in, so that a prompt cannot name another folder.
 _NOT_IN_FILE_NAMES = re.compile(r'[/?<>\\:*|"\x00-\x1f\x7f]')
 
+# What ComfyUI itself fills in when it saves (folder_paths.get_save_image_path, SaveImage).
+_SERVER_TEXTS = frozenset({"width", "height", "year", "month", "day", "hour", "minute", "second", "batch_num"})
+
 # (node name, widget name) -> the widget's value as `javascript_text`, or None if there is no such widget.
 WidgetLookup: TypeAlias = "Callable[[str, str], str | None]"
 
@@ -43,6 +46,17 @@ def expand_texts(graph: ApiGraph, local_time: datetime, *, classes: Set[str]) ->
             for node_id, node in graph.nodes.items()
         }
     )
+
+
+def find_unfilled(graph: ApiGraph) -> dict[str, tuple[str, ...]]:
+    """Return, by node, the texts in file names that neither the page nor the server fills in, such as `%basename%`."""
+    unfilled: dict[str, tuple[str, ...]] = {}
+    for node in graph.nodes.values():
+        prefix = node.inputs.get(EXPANDED_INPUT)
+        names = _PATTERN.findall(prefix) if isinstance(prefix, str) else []
+        if unknown := tuple(f"%{name}%" for name in names if name not in _SERVER_TEXTS):
+            unfilled[node.id] = unknown
+    return unfilled
 
 
 def expand_text(macro_text: str, lookup_value: WidgetLookup, local_time: datetime) -> str:

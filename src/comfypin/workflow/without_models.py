@@ -7,7 +7,12 @@ from comfypin.workflow.object_info import Catalogue
 
 ENGINE_WITHOUT_MODELS = "engine_without_models"
 # Every ComfyUI has these in its nodes.py, whatever is installed: an engine without them is the embedded one.
-_IN_EVERY_COMFYUI = frozenset({"KSampler", "CheckpointLoaderSimple", "CLIPTextEncode", "VAEDecode"})
+_IN_EVERY_COMFYUI = frozenset(
+    {
+        *("KSampler", "KSamplerAdvanced", "CheckpointLoaderSimple", "CLIPTextEncode", "VAEDecode", "VAEEncode"),
+        *("VAELoader", "CLIPLoader", "UNETLoader", "LoraLoader", "ControlNetLoader", "EmptyLatentImage"),
+    }
+)
 _SHOWN_CLASSES = 6
 
 
@@ -17,7 +22,8 @@ def gather_unknown_classes(findings: Sequence[WorkflowFinding], catalogue: Catal
     The findings of single nodes stay, for machines; `spoken_findings` leaves them out of what people read.
     """
     unknown = list(dict.fromkeys(finding.class_type or "" for finding in findings if finding.code == "class_unknown"))
-    if not unknown or any(name in catalogue for name in _IN_EVERY_COMFYUI):
+    # One of them must be wanted, too: a misspelt name is no reason to look for another engine.
+    if _IN_EVERY_COMFYUI.isdisjoint(unknown) or any(name in catalogue for name in _IN_EVERY_COMFYUI):
         return tuple(findings)
     named = ", ".join(unknown[:_SHOWN_CLASSES])
     more = f" and {len(unknown) - _SHOWN_CLASSES} more" if len(unknown) > _SHOWN_CLASSES else ""

@@ -96,10 +96,39 @@ def test_plain_lines_tell_of_uploads_that_last() -> None:
     reporter = LineReporter(lines.append, clock)
     reporter.report_upload(UploadStarted(key="a.mp4", size_bytes=4_000_000))
     reporter.report_upload(UploadMoved(key="a.mp4", sent_bytes=1_000_000))
-    clock.now = 6
+    clock.now = 12
+    reporter.report_upload(UploadMoved(key="a.mp4", sent_bytes=1_000_000))
+    clock.now = 15
     reporter.report_upload(UploadMoved(key="a.mp4", sent_bytes=1_000_000))
     reporter.report_upload(UploadFinished(key="a.mp4"))
-    assert lines == ["Uploading a.mp4: 2.0 of 4.0 MB\n"]
+    assert lines == ["Uploading a.mp4: 2.0 MB of 4.0 MB, 0.2 MB/s, 12 s left\n"]
+
+
+def test_a_log_hears_every_ten_seconds_of_what_says_nothing() -> None:
+    lines: list[str] = []
+    clock = Clock()
+    reporter = LineReporter(lines.append, clock)
+    reporter.report_step("Building me/x:1.")
+    reporter.note_detail("#7 RUN pip install")
+    for clock.now in (5, 10, 15, 20):
+        reporter.report_waiting()
+    assert lines == [
+        "Building me/x:1.\n",
+        "Building me/x:1: 10 s so far. #7 RUN pip install\n",
+        "Building me/x:1: 20 s so far. #7 RUN pip install\n",
+    ]
+
+
+def test_a_log_hears_of_a_packs_bytes_rate_and_time_left() -> None:
+    lines: list[str] = []
+    clock = Clock()
+    reporter = LineReporter(lines.append, clock)
+    for clock.now in range(21):
+        reporter.report_bytes("Packing", 10_000_000 * int(clock.now), 400_000_000)
+    assert lines == [
+        "Packing: 100.0 MB of 400.0 MB, 10.0 MB/s, 30 s left\n",
+        "Packing: 200.0 MB of 400.0 MB, 10.0 MB/s, 20 s left\n",
+    ]
 
 
 def a_record(name: str = "comfypin.x") -> logging.LogRecord:

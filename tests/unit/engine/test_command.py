@@ -11,6 +11,7 @@ from comfypin.engine.command import (
     ChildSpec,
     WorkFolder,
     child_environ,
+    choose_python,
     comfyui_child,
     embedded_child,
     engine_arguments,
@@ -18,7 +19,7 @@ from comfypin.engine.command import (
     model_paths,
 )
 from comfypin.engine.embedded.arguments import parse_arguments
-from comfypin.engine.errors import EngineNotFound
+from comfypin.engine.errors import EngineNotFound, EnginePythonNotFound
 from comfypin.lock.model import EngineSpec
 from comfypin.storage.registry import variable_prefixes
 
@@ -59,8 +60,41 @@ def test_a_home_without_comfyui_says_where_it_looked(tmp_path: Path) -> None:
 
 def test_a_home_without_a_python_says_where_it_looked(tmp_path: Path) -> None:
     (tmp_path / "main.py").touch()
-    with pytest.raises(EngineNotFound, match=r"\.venv/bin/python"):
+    with pytest.raises(EnginePythonNotFound, match=r"\.venv/bin/python.*--python or COMFY_PYTHON"):
         child(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "place", ["env/bin/python3", "conda/bin/python", "python_embeded/python", "../venv/bin/python"]
+)
+def test_the_python_of_every_kind_of_install_is_found(place: str, tmp_path: Path) -> None:
+    home = tmp_path / "ComfyUI"
+    install(home / "main.py", home / place)
+    assert Path(child(home).argv[0]).resolve() == (home / place).resolve()
+
+
+def a_python(path: Path, *, has_torch: bool) -> Path:
+    """A program that answers as a Python does which has torch, or has not."""
+    path.parent.mkdir(parents=True)
+    path.write_text(f"#!/bin/sh\nexit {0 if has_torch else 1}\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_without_an_environment_beside_it_the_first_python_with_torch_runs_it(tmp_path: Path) -> None:
+    install(tmp_path / "comfy/ComfyUI/main.py", tmp_path / "elsewhere")
+    ours = a_python(tmp_path / "ours/bin/python", has_torch=False)
+    conda = a_python(tmp_path / "home/miniconda3/envs/comfy/bin/python", has_torch=True)
+    environ = {"PATH": "/nowhere", "HOME": str(tmp_path / "home"), "VIRTUAL_ENV": str(ours.parent.parent)}
+    home = tmp_path / "comfy/ComfyUI"
+    assert choose_python(home, home / "main.py", environ) == conda
+
+
+@pytest.mark.parametrize("named", ["other/bin/python", "other"])
+def test_a_named_python_wins(named: str, tmp_path: Path) -> None:
+    install(tmp_path / "main.py", tmp_path / ".venv/bin/python")
+    other = a_python(tmp_path / "other/bin/python", has_torch=False)
+    assert choose_python(tmp_path, tmp_path / "main.py", {}, named=tmp_path / named) == other
 
 
 def test_everything_that_is_written_goes_into_the_work_folder(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from comfypin.image.build_context import (
     list_system_packages,
 )
 from comfypin.image.errors import ReleaseUnfitForImage
+from comfypin.image.own_files import write_context
 from comfypin.lock.model import EngineSpec, Lock, ModelPin, NodePin, PackagePin, PythonPins, RepoPin
 from tests.conftest import ROOT
 
@@ -99,3 +100,12 @@ def test_a_wheel_is_copied_and_a_version_is_named() -> None:
         f"comfypin/{wheel.name}": wheel
     }
     assert compute_context(a_lock(), own(), ImageOptions()).files["comfypin/requirement.txt"] == b"comfypin==1.0\n"
+
+
+def test_a_context_written_again_holds_nothing_of_the_release_before(tmp_path: Path) -> None:
+    before = compute_context(a_lock(), own(), ImageOptions(workflows={"old.json": b"{}"}))
+    write_context(before, tmp_path)
+    (tmp_path / "notes.txt").write_text("mine")
+    write_context(compute_context(a_lock(), own(), ImageOptions(workflows={"new.json": b"{}"})), tmp_path)
+    assert [path.name for path in (tmp_path / "release/app/workflows").iterdir()] == ["new.json"]
+    assert (tmp_path / "notes.txt").read_text() == "mine"

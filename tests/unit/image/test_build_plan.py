@@ -36,3 +36,14 @@ def test_an_image_over_runpods_limit_is_told() -> None:
     huge = tuple(replace(model, size_bytes=50_000_000_000) for model in a_lock().models)
     remarks = plan(replace(a_lock(), models=huge), ImageOptions(bake="env+models")).remarks
     assert "80 GB" in remarks[0]
+
+
+def test_os_packages_whose_libraries_are_needed_and_not_locked_are_named() -> None:
+    lock = a_lock()
+    libraries = {"libGL.so.1": ("opencv-python",), "libavcodec.so.59": ("torchcodec",)}
+    needing = replace(lock, python=replace(lock.python, libraries=libraries))
+    # ffmpeg is one of its system packages.
+    assert plan(needing).to_json()["lacking"] == {"libgl1": ["opencv-python"]}
+    assert "libgl1 for opencv-python" in plan(needing).remarks[0]
+    assert "--system-package auto" in plan(needing).remarks[0]
+    assert plan(replace(needing, system_packages=("libgl1", "ffmpeg"))).lacking == {}

@@ -76,10 +76,42 @@ def test_the_inputs_of_a_class_are_parsed_once_a_run(folder: Path) -> None:
     assert catalogue["LoadImage"].parsed == 1
 
 
-def test_dates_are_filled_in_and_the_mark_is_put_before_the_name(folder: Path) -> None:
+def test_dates_are_filled_in_and_the_users_own_name_is_kept(folder: Path) -> None:
+    job = prepared(a_request(folder))
+    assert job.graph.nodes["2"].inputs["filename_prefix"] == "2026-03-04/cat"
+
+
+def test_the_graph_for_a_second_try_has_the_mark_before_the_name(folder: Path) -> None:
     job = prepared(a_request(folder))
     assert job.mark is not None
-    assert job.graph.nodes["2"].inputs["filename_prefix"] == f"2026-03-04/{job.mark.text}cat"
+    assert job.marked_graph is not None
+    assert job.marked_graph.nodes["2"].inputs["filename_prefix"] == f"2026-03-04/{job.mark.text}cat"
+
+
+def test_the_tag_is_the_same_for_the_same_job_and_another_for_another(folder: Path) -> None:
+    def tag_of(request: RunRequest) -> object:
+        return prepared(request).graph.nodes["2"].inputs["comfypin"]
+
+    request = a_request(folder)
+    assert tag_of(request) == tag_of(replace(request, submission_id="second"))
+    others = [
+        replace(request, overrides=(parse_override("SaveImage.filename_prefix=dog"),)),
+        replace(request, extra_data={"extra_pnginfo": {"workflow": {"a": 1}}}),
+    ]
+    assert len({tag_of(request), *map(tag_of, others)}) == 3
+    (folder / "photo.png").write_bytes(b"another photo")
+    assert tag_of(request) not in {*map(tag_of, others)}
+
+
+@pytest.mark.parametrize("text", ["%basename%", "%counter%"])
+def test_a_text_that_nothing_fills_in_is_named_in_a_warning(text: str, folder: Path) -> None:
+    job = prepared(a_request(folder, WORKFLOW.replace("%date:yyyy-MM-dd%/cat", f"%width%_{text}")))
+    assert [warning.partition(",")[0] for warning in job.warnings] == [f"Node 2 names its files with {text}"]
+
+
+def test_an_input_file_is_named_by_its_bytes(folder: Path) -> None:
+    job = prepared(a_request(folder))
+    assert [file.digest for file in job.inputs] == [Digest.of_file(folder / "photo.png")]
 
 
 def test_two_submissions_of_one_job_have_marks_of_their_own(folder: Path) -> None:
@@ -108,8 +140,7 @@ def test_a_file_given_for_a_node_must_be_there(folder: Path) -> None:
 
 def test_overrides_change_the_graph(folder: Path) -> None:
     job = prepared(replace(a_request(folder), overrides=(parse_override("SaveImage.filename_prefix=dog"),)))
-    assert job.mark is not None
-    assert job.graph.nodes["2"].inputs["filename_prefix"] == f"{job.mark.text}dog"
+    assert job.graph.nodes["2"].inputs["filename_prefix"] == "dog"
 
 
 def test_an_override_of_nothing_is_refused(folder: Path) -> None:
@@ -138,8 +169,7 @@ def test_a_workflow_from_windows_runs_with_warnings(folder: Path) -> None:
     (folder / "sub" / "photo.png").write_bytes(b"another photo")
     windows = WORKFLOW.replace("photo.png", "sub\\\\photo.png").replace("%date:yyyy-MM-dd%/cat", "cats\\\\cat")
     job = prepared(a_request(folder, windows))
-    assert job.mark is not None
-    assert job.graph.nodes["2"].inputs["filename_prefix"] == f"cats/{job.mark.text}cat"
+    assert job.graph.nodes["2"].inputs["filename_prefix"] == "cats/cat"
     assert [file.path for file in job.inputs] == [folder / "sub" / "photo.png"]
     assert [warning.partition(":")[0] for warning in job.warnings] == ["node 2 (SaveImage), input filename_prefix"]
 

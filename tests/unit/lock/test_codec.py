@@ -348,3 +348,18 @@ def test_the_json_schema_takes_what_is_rendered_and_refuses_what_the_reader_refu
         "models/0/size_bytes",
         "engine/kind",
     }
+
+
+def test_what_was_chosen_and_learned_about_packages_survives_and_is_no_part_of_the_env() -> None:
+    choice = {"name": "cv-headless", "imports": ["cv2"], "replaces": ["cv"], "platforms": ["linux-x86_64"]}
+    python = {**a_document()["python"], "variants": [choice], "libraries": {"libGL.so.1": ["cv"]}}  # type: ignore[dict-item]
+    lock = parse(a_document(python=python))
+    written = json.loads(render_lock(lock))["python"]
+    assert (written["variants"], written["libraries"]) == ([choice], {"libGL.so.1": ["cv"]})
+    assert env_digest(lock) == env_digest(parse(a_document()))
+    assert lock_digest(lock) != lock_digest(parse(a_document()))
+
+
+def test_whose_file_it_is_is_part_of_the_env() -> None:
+    python = {**a_document()["python"], "variants": [{"name": "a", "overwrites": ["b"]}]}  # type: ignore[dict-item]
+    assert env_digest(parse(a_document(python=python))) != env_digest(parse(a_document()))

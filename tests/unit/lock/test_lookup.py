@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from comfypin.lock.errors import LockNotFound, LockNotNamed
+from comfypin.lock.errors import LockNameEmpty, LockNotFound, LockNotNamed
 from comfypin.lock.lookup import find_lock, release_folders
 
 
@@ -51,7 +51,7 @@ def test_a_path_that_is_not_there_names_near_files(folders: tuple[Path, ...]) ->
 def test_a_release_name_cannot_walk_the_disk(name: str, folders: tuple[Path, ...]) -> None:
     with pytest.raises(LockNotFound):
         find_lock(None, version_name=name, folders=folders)
-    with pytest.raises(LockNotFound):
+    with pytest.raises(LockNotFound if name else LockNameEmpty):
         find_lock(name, folders=folders)
 
 
@@ -63,4 +63,10 @@ def test_without_any_name_the_releases_that_are_there_are_said(folders: tuple[Pa
 def test_the_image_the_checkout_and_the_package_are_searched() -> None:
     image, checkout, package = release_folders()
     assert (str(image), str(checkout)) == ("/app/lockfiles", "lockfiles")
-    assert package.parts[-3:] == ("comfypin", "data", "lockfiles")
+    # Tests run from a checkout, whose own folder takes the place of the package's data.
+    assert (package / "comfy-demo.lock.json").is_file()
+
+
+def test_the_demos_lock_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_lock("demo").name == "comfy-demo.lock.json"

@@ -12,12 +12,12 @@ from comfypin.lock.errors import ModelUndescribed, SpecInvalid
 from comfypin.lock.model import Lock
 from comfypin.lock.model_spec import ModelFacts, ModelSpec, parse_model_spec, pin_models, read_model_file
 from comfypin.locking.create import LockRequest, create_lock
-from comfypin.locking.errors import NotComfyUI, NothingDropped
+from comfypin.locking.errors import NotComfyUI, NothingDropped, SourceNotWhole
 from comfypin.locking.migrate import migrate_lock
 from comfypin.locking.node_registry import NodeRegistry
 from comfypin.locking.repository_refs import parse_repo_spec
 from comfypin.locking.sources import Upstreams
-from comfypin.tools.errors import RefMissing, TreeRefused
+from comfypin.tools.errors import RefMissing
 from comfypin.tools.git import CommitSource
 from tests.support.repositories import commit
 
@@ -94,7 +94,7 @@ def test_a_pointer_of_git_lfs_is_refused_before_anything_is_locked(
 ) -> None:
     pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' * 64}\nsize 12345\n"
     commit(root / "lfs", {"weights/x.bin": pointer})
-    with pytest.raises(TreeRefused, match=r"weights/x\.bin .* is a Git LFS pointer"):
+    with pytest.raises(SourceNotWhole, match=r"the node lfs is not .*weights/x\.bin .* is a Git LFS pointer"):
         make(replace(wishes, nodes=(parse_repo_spec((root / "lfs").as_uri()),)), places)
 
 

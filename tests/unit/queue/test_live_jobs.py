@@ -9,7 +9,7 @@ from comfypin.queue.live_jobs import LiveJob, LiveJobs
 
 
 def job(name: str, priority: int = 0) -> LiveJob:
-    return LiveJob(JobRow(id=name, state="IN_QUEUE", created_at=0.0, priority=priority))
+    return LiveJob(JobRow(id=name, state="IN_QUEUE", created_at=0.0, rank=priority))
 
 
 def jobs_of(*waiting: LiveJob) -> LiveJobs:
@@ -49,7 +49,7 @@ async def test_a_job_that_is_still_being_written_lets_others_begin() -> None:
 async def test_a_job_that_changes_its_priority_moves_and_begins_once() -> None:
     last = job("last")
     jobs = jobs_of(job("a"), job("b"), last)
-    last.row = JobRow(id="last", state="IN_QUEUE", created_at=0.0, priority=1)
+    last.row = JobRow(id="last", state="IN_QUEUE", created_at=0.0, rank=1)
     jobs.move_to_priority(last)
     assert jobs.waiting_place("last") == 1
     assert await begin_all(jobs) == ["last", "a", "b"]

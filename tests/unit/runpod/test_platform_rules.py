@@ -1,4 +1,4 @@
-"""RunPod's rules are checked before any call, each with a sentence that says where and what to do."""
+"""Runpod's rules are checked before any call, each with a sentence that says where and what to do."""
 
 from typing import Any
 
@@ -60,7 +60,7 @@ def test_a_sound_deployment_has_no_findings() -> None:
         ({"image": None}, "no image"),
         ({"image": "ghcr.io/YOU/comfypin-demo@sha256:" + "0" * 64}, "placeholder"),
         ({"env": {"COMFY_VERSION_NAME": "other"}}, "is set from the release"),
-        ({"env": {f"V{index}": "x" for index in range(48)}}, "RunPod allows 50"),
+        ({"env": {f"V{index}": "x" for index in range(48)}}, "Runpod allows 50"),
         ({"env": {"HF_TOKEN": "hf_abcdefghijklmnopqrstuvwxyz"}}, "RUNPOD_SECRET_hf_token"),
         ({"storage": {"S3_URL": "https://user:pass@host/"}}, "looks like a secret"),
         ({"env": {"SETTINGS": "token ghp_abcdefghijklmnopqrstuvwxyz0123"}}, "looks like a secret"),
@@ -275,7 +275,7 @@ def test_variables_of_all_places_are_counted_together() -> None:
         ],
     }
     (finding,) = deployment_findings(deployment(**changes), facts())
-    assert finding == "endpoint 'api': 50 variables and 4 of ours; RunPod allows 50"
+    assert finding == "endpoint 'api': 50 variables and 4 of ours; Runpod allows 50"
 
 
 def test_the_disk_holds_the_models_where_no_volume_does() -> None:

@@ -146,7 +146,7 @@ def test_a_typed_workflow_takes_models_beside_its_inputs() -> None:
     [({}, 0), ({"lowPriority": True}, -1), ({"lowPriority": False}, 0), ({"priority": 7, "lowPriority": True}, 7)],
 )
 def test_a_policy_names_the_priority(policy: dict[str, Any], priority: int) -> None:
-    assert read_job_request(json.dumps({"input": {}, "policy": policy}).encode()).priority == priority
+    assert read_job_request(json.dumps({"input": {}, "policy": policy}).encode()).route.rank == priority
 
 
 @pytest.mark.parametrize("policy", [{"lowPriority": 1}, {"priority": True}, {"priority": 1.5}, {"priority": 1001}])

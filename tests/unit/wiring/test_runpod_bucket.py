@@ -1,4 +1,4 @@
-"""RunPod's three bucket variables: addresses that open, or a sentence before anything is started."""
+"""Runpod's three bucket variables: addresses that open, or a sentence before anything is started."""
 
 import pytest
 

@@ -72,3 +72,25 @@ def test_a_saved_name_comes_back_as_it_was_chosen(name: str) -> None:
 
 def test_a_mark_in_a_folder_of_a_linked_prefix_is_taken_out() -> None:
     assert MARK.remove_from(f"{MARK.text}folder/sub") == "folder/sub"
+
+
+def core(*classes: str) -> dict[str, object]:
+    return {**CATALOGUE, **{name: {**CATALOGUE["SaveImage"], "python_module": "nodes"} for name in classes}}
+
+
+def test_nodes_that_count_their_files_up_may_keep_their_names() -> None:
+    graph = parse_graph({"2": save("me/Pic")})
+    assert mark_outputs(graph, MARK, core("SaveImage"), keep_counted=True).graph == graph
+
+
+@pytest.mark.parametrize("prefix", ["Pic_%batch_num%", ["3", 0]])
+def test_a_name_that_nothing_counts_up_is_marked_all_the_same(prefix: object) -> None:
+    text = {"class_type": "PrimitiveString", "inputs": {"value": "x"}}
+    graph = parse_graph({"2": save(prefix), "3": text})
+    assert mark_outputs(graph, MARK, core("SaveImage"), keep_counted=True).graph != graph
+
+
+def test_a_packs_node_of_the_same_name_is_marked() -> None:
+    catalogue = {**CATALOGUE, "SaveImage": {**CATALOGUE["SaveImage"], "python_module": "custom_nodes.pack"}}
+    graph = parse_graph({"2": save("me/Pic")})
+    assert mark_outputs(graph, MARK, catalogue, keep_counted=True).graph != graph

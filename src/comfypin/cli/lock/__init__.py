@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from comfypin.cli.common import read_named_lock, report_progress
+from comfypin.cli.flag_values import format_count
 from comfypin.cli.lock import bisect, capture, create, reproduce, upgrade
 from comfypin.cli.lock.common import make_lock_places
 from comfypin.errors import UsageError
@@ -136,7 +137,9 @@ def _check_lock(arguments: argparse.Namespace) -> int:
     else:
         for line in finding_lines(findings):
             print(line)
-        summary = f"{error_count} errors, {len(findings) - error_count} warnings" if findings else "complete"
+        warning_count = len(findings) - error_count
+        counts = f"{format_count(error_count, 'error')}, {format_count(warning_count, 'warning')}"
+        summary = counts if findings else "complete"
         print(f"{lock_path}: {reading.lock.version_name}: {summary}")
     # Warnings alone leave the lock usable.
     return LockError.exit_code if error_count else 0
@@ -201,7 +204,9 @@ def _vendor_lock(arguments: argparse.Namespace) -> int:
         _print_json({"folder": str(vendor_folder.root), **facts})
     else:
         size = f"{gathered.size_bytes / 1e6:.1f} MB"
-        print(f"{vendor_folder.root}: {len(gathered.files)} files, {size}, {gathered.fetched} of them new")
+        print(
+            f"{vendor_folder.root}: {format_count(len(gathered.files), 'file')}, {size}, {gathered.fetched} of them new"
+        )
     return 0
 
 

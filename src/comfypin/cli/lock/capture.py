@@ -67,10 +67,11 @@ def configure_capture(parser: argparse.ArgumentParser) -> None:
         "--index", metavar="URL", action="append", default=[], help="another package index, searched first"
     )
     add_lock_output_flags(parser)
-    parser.set_defaults(act=_capture_release, torch=None)
+    parser.set_defaults(act=capture_release, torch=None)
 
 
-def _capture_release(arguments: argparse.Namespace) -> int:
+def capture_release(arguments: argparse.Namespace) -> int:
+    """Capture what --from names, and write the lock."""
     from comfypin.locking.errors import NotComfyUI
 
     require_release_name(arguments.name)

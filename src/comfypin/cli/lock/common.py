@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from comfypin.cli.common import report_progress
+from comfypin.cli.flag_values import format_count
 from comfypin.errors import UsageError
 from comfypin.lock.errors import LockInvalid
 from comfypin.lock.model import DEFAULT_PYTHON
@@ -186,6 +187,7 @@ def _print_made_lock(
     if lock_path is not None:
         lock = made_lock.lock
         print(
-            f"{lock_path} {state}: {len(lock.custom_nodes)} nodes, {len(lock.python.packages)} packages, "
-            f"{len(lock.models)} models, sha256:{digest[:12]}"
+            f"{lock_path} {state}: {format_count(len(lock.custom_nodes), 'node')}, "
+            f"{format_count(len(lock.python.packages), 'package')}, {format_count(len(lock.models), 'model')}, "
+            f"sha256:{digest[:12]}"
         )

@@ -55,7 +55,11 @@ def configure_create(parser: argparse.ArgumentParser) -> None:
         "--models", metavar="FILE", type=Path, help="models, one spec a line, or as JSON (a list, or any lock)"
     )
     parser.add_argument(
-        "--system-package", metavar="P", action="append", default=[], help="a Debian package; repeatable"
+        "--system-package",
+        metavar="P|auto",
+        action="append",
+        default=[],
+        help="a Debian package; repeatable; auto: those whose libraries wheels need",
     )
     parser.add_argument("--engine-arg", metavar="ARG", action="append", default=[], help="an argument of ComfyUI")
     add_lock_output_flags(parser)

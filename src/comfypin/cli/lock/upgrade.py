@@ -39,6 +39,13 @@ def configure_upgrade(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", metavar="[TARGET=]SOURCE", action="append", default=[], help="add or replace a model"
     )
+    parser.add_argument(
+        "--system-package",
+        metavar="P|auto",
+        action="append",
+        default=[],
+        help="add a Debian package; auto: those whose libraries wheels need",
+    )
     parser.add_argument("--torch", metavar="BUILD", help="move to another build of torch")
     parser.add_argument("--python", metavar="X.Y", help="move to another Python")
     add_resolve_flags(parser)
@@ -76,6 +83,7 @@ def _upgrade_lock(arguments: argparse.Namespace) -> int:
         nodes={folder: new_ref or None for folder, _, new_ref in (text.partition("@") for text in arguments.node)},
         packages=tuple(arguments.package),
         models=tuple(parse_model_spec(text) for text in arguments.model),
+        system_packages=tuple(arguments.system_package),
         dropped=frozenset(arguments.drop_requirement),
         question=question if question != known_question else None,
     )

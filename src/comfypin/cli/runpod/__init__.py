@@ -6,7 +6,7 @@ comfypin runpod history|rollback|logs|down   of what `up` made
 comfypin runpod init                     write a commented runpod.toml
 comfypin runpod plan                     show the difference; exit code 2 when there is one
 comfypin runpod apply [--wait]           make it so; --wait also runs the smoke job through each endpoint
-comfypin runpod status                   what exists, and whether its workers are ready
+comfypin runpod status [NAME --watch]    what exists, and whether its workers are ready
 comfypin runpod destroy [--volumes]      list what carries this deployment's mark, ask, remove it
 comfypin runpod run W --endpoint NAME    send a job, follow it, save its outputs
 comfypin runpod hub --image IMAGE        write the files by which a release is published in Runpod's Hub
@@ -25,6 +25,7 @@ from comfypin.cli.runpod import fill as runpod_fill
 from comfypin.cli.runpod import hub as runpod_hub
 from comfypin.cli.runpod import run as runpod_run
 from comfypin.cli.runpod import up as runpod_up
+from comfypin.cli.runpod import up_status as runpod_up_status
 from comfypin.cli.runpod import up_verbs as runpod_up_verbs
 from comfypin.cli.runpod import volume as runpod_volume
 from comfypin.cli.runpod.job_routes import JobRoute
@@ -66,7 +67,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     apply_parser.add_argument("--wait", action="store_true", help="wait for workers, then run the smoke job")
     apply_parser.add_argument("--timeout", type=float, default=900, metavar="S", help="the time limit of --wait (900)")
     apply_parser.add_argument("--yes", action="store_true", help="replace resources without asking")
-    action_parsers.add_parser("status", parents=[file_parser], help="list what exists, and its workers")
+    runpod_up_status.configure(
+        action_parsers.add_parser("status", parents=[file_parser], help="list what exists, and its workers")
+    )
     destroy_parser = action_parsers.add_parser(
         "destroy", parents=[file_parser], help="remove every resource of this deployment"
     )
@@ -216,6 +219,8 @@ def _show_status(arguments: argparse.Namespace) -> int:
     from comfypin.runpod.deployment_plan import owned_resources
     from comfypin.runpod.idle_rule import explain_lowered_workers
 
+    if (up_name := runpod_up_status.choose_deployment(arguments)) is not None:
+        return runpod_up_status.show_status(arguments, up_name)
     deployment = _read_deployment(arguments)
     management_api = _open_api(arguments)
     resource_rows = []

@@ -1,4 +1,4 @@
-"""Run a workflow on a RunPod endpoint: send the job, follow it, and save its outputs."""
+"""Run a workflow on a Runpod endpoint: send the job, follow it, and save its outputs."""
 
 import argparse
 import json
@@ -14,7 +14,7 @@ def configure(run_parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
     run_parser.description = __doc__
     run_parser.add_argument("workflow", help="a workflow of any kind (a picture with one too), or - for JSON on stdin")
-    run_parser.add_argument("--endpoint", required=True, help="the endpoint's name in runpod.toml, or its id on RunPod")
+    run_parser.add_argument("--endpoint", required=True, help="the endpoint's name in runpod.toml, or its id on Runpod")
     run_parser.add_argument(
         "--file", type=Path, default=Path("runpod.toml"), help="the deployment that names the endpoint (runpod.toml)"
     )

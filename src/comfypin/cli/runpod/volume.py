@@ -192,7 +192,7 @@ def _pack_env_here(
     if arguments.no_env or lock.engine.kind != "comfyui":
         return [[] for _ in destinations]
     machine = machine_name(platform.system(), platform.machine())
-    # RunPod's workers are linux-x86_64, and an env pack fits one platform only.
+    # Runpod's workers are linux-x86_64, and an env pack fits one platform only.
     if machine != "linux-x86_64":
         raise PlatformUnfit(platform=machine)
     # The pack's name ends with its digest, which is not known before it is made.

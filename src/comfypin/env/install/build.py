@@ -1,16 +1,18 @@
 """Makes one build from its recipe, in a folder that is not in its place yet: sources, venv, packages, scripts."""
 
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from comfypin.env.cache.probe_notes import ProbeNotes
+from comfypin.env.errors import PackageUnbuilt
 from comfypin.env.file_manifest import FileManifest, FileStamp, stamp_files, write_manifest
 from comfypin.env.install.import_probe import ProbeResult, probe_env, required_distributions
 from comfypin.env.install.node_scripts import run_install_scripts
 from comfypin.env.install.packages import LinkedPackages, PackageInstaller, VerifiedFiles
 from comfypin.env.install.precompile import Precompiler
+from comfypin.env.install.required_by import who_requires
 from comfypin.env.install.sources import SourceLocations, restore_sources, write_sources
 from comfypin.env.interpreter import add_activation_scripts, make_venv
 from comfypin.env.layout import COMFYUI_FOLDER, site_packages
@@ -48,7 +50,7 @@ class EnvBuilder:
             # Sources wait for the network and packages for the disk, so they run together.
             with ThreadPoolExecutor(max_workers=1, thread_name_prefix="sources") as thread_pool:
                 sources_written = thread_pool.submit(self._write_sources, compiler)
-                linked_packages = installer.install_packages(compiler.add_unpacked)
+                linked_packages = self._install_packages(installer, compiler, sources_written)
                 sources_written.result()
             run_install_scripts(self.build_folder, self.recipe, offline=self.locations.offline, report=self.report)
             self.report("Verifying every file.")
@@ -58,6 +60,19 @@ class EnvBuilder:
         if not earlier_result:
             installer.keep_bytecode(verified_files)
         return make_receipt(self.recipe, verified_files.manifest, model_folders)
+
+    def _install_packages(
+        self, installer: PackageInstaller, compiler: Precompiler, sources_written: Future[None]
+    ) -> LinkedPackages:
+        try:
+            return installer.install_packages(compiler.add_unpacked)
+        except PackageUnbuilt as error:
+            # Their requirement files say who asks for it.
+            sources_written.result()
+            wants = who_requires(self.build_folder, error.name)
+            raise PackageUnbuilt(
+                package=error.package, name=error.name, python=error.python, reason=error.reason, wants=wants
+            ) from error
 
     def _keep_and_probe(
         self, installer: PackageInstaller, verified_files: VerifiedFiles, linked_packages: LinkedPackages

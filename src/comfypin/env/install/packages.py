@@ -14,6 +14,7 @@ from comfypin.env.errors import (
     PackageDamaged,
     PackageHashMismatch,
     PackagesUnavailable,
+    PackageUnbuilt,
     VendorIncomplete,
     WheelUnfit,
 )
@@ -42,7 +43,7 @@ from comfypin.env.package_selection import (
 from comfypin.env.realize_plan import EnvRecipe
 from comfypin.lock.model import PackagePin
 from comfypin.tools.process import FinishedProcess
-from comfypin.tools.uv import run_uv
+from comfypin.tools.uv import UNBUILT, run_uv
 
 Report = Callable[[str], None]
 
@@ -319,6 +320,12 @@ def explain_failure(
     if re.search(r"not compatible with the current|no wheels? with a matching|is not supported", uv_output, re.I):
         machine = f"{recipe.interpreter.machine}, Python {recipe.interpreter.minor_version}"
         return WheelUnfit(machine=machine, packages=[reason])
+    if unbuilt := UNBUILT.search(uv_output):
+        name = normalize_name(unbuilt[1])
+        pinned = next((pin.version for pin in recipe.packages if normalize_name(pin.name) == name), "")
+        return PackageUnbuilt(
+            package=f"{name} {pinned}".strip(), name=name, python=recipe.interpreter.minor_version, reason=reason
+        )
     if locations.vendor is not None and locations.offline:
         vendored_names = list_vendored_wheels(locations)
         expected_names = [

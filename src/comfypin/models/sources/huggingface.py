@@ -118,7 +118,7 @@ class HubSource:
         return opened_file
 
     def cached(self, address: str, expected: ExpectedFile) -> Path | None:
-        """Return the file in RunPod's cache of hub models, or in the hub library's own. Raises `UnknownSource`."""
+        """Return the file in Runpod's cache of hub models, or in the hub library's own. Raises `UnknownSource`."""
         hub_file = HubFile.parse_uri(address)
         for cache in self._caches:
             file_path = hub_file.find_cached(cache)

@@ -97,9 +97,11 @@ class Bucket:
             return None
         return await self.change(key, data, revision=last.seq or 0)
 
-    async def remove(self, key: str) -> None:
-        """Remove a key; followers hear of it, also if they were away for less than an hour."""
+    async def remove(self, key: str, *, revision: int | None = None) -> None:
+        """Remove a key, if it is still at this revision; followers who were away for less than an hour hear of it."""
         headers = {"KV-Operation": "PURGE", "Nats-Rollup": "sub", "Nats-TTL": f"{_MARKER_KEPT_S}s"}
+        if revision is not None:
+            headers["Nats-Expected-Last-Subject-Sequence"] = str(revision)
         await self._stream.publish(self.subject(key), b"", timeout=REQUEST_WITHIN_S, headers=headers)
 
     async def drop(self, keys: Sequence[str]) -> None:

@@ -7,14 +7,14 @@ were changed, each once or, after the connection was lost, perhaps again.
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from nats.errors import Error
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
+from comfypin.jobs.interface import JobState
 from comfypin.queue.errors import JobsNotStored
 from comfypin.queue.interface import JobRow
 from comfypin.queue.job_changes import JobChange
@@ -43,6 +43,16 @@ _TRY_AGAIN_S = 0.5
 _KNOWN_ENDS = 4000
 
 
+class MirrorListener(Protocol):
+    """Hears of what changes, after all was read once."""
+
+    def job_waits(self, job: FleetJob) -> None:
+        """Hear of a job that was taken, or is to run again."""
+
+    def job_ended(self, job: FleetJob) -> None:
+        """Hear of a job that has ended."""
+
+
 class Mirror:
     """The jobs of a fleet as this server sees them."""
 
@@ -53,13 +63,13 @@ class Mirror:
         *,
         events: JobEvents,
         estimates: RunEstimates,
-        on_end: Callable[[FleetJob], None],
+        listener: MirrorListener,
     ) -> None:
         self._fleet = fleet
         self._store = store
         self._events = events
         self._estimates = estimates
-        self._on_end = on_end
+        self._listener = listener
         self._stream_name = fleet.states.bucket.stream_name
         self._newest = 0
         # Of jobs that have not ended, and of the last that have: what was noted must not be undone by what is older.
@@ -197,16 +207,19 @@ class Mirror:
             self.jobs.take_place(live)
             live.wake_followers()
 
-    def _tell(self, before: str | None, job: FleetJob) -> None:
+    def _tell(self, before: JobState | None, job: FleetJob) -> None:
         """Tell followers what has become of a job."""
         if not self.is_loaded:
             return
         state, job_id = job.row.state, job.row.id
         if job.has_ended:
-            if before is None or is_pending(before):  # type: ignore[arg-type]  # a state, though mypy has lost sight of it
-                self._on_end(job)
+            if before is None or is_pending(before):
+                self._listener.job_ended(job)
                 self._events.publish("ended", job_id, {"state": state})
-        elif before is None:
+            return
+        if before is None or not is_pending(before):
+            self._listener.job_waits(job)
+        if before is None:
             self._events.publish("accepted", job_id)
             if state == "IN_PROGRESS":
                 self._events.publish("started", job_id)

@@ -10,11 +10,9 @@ comfypin.cancel.<job>               whoever runs this job should stop
 
 import re
 from dataclasses import dataclass
-from typing import Literal, get_args
 
-Priority = Literal["high", "normal"]
-PRIORITIES: tuple[Priority, ...] = get_args(Priority)
-"""The order in which waiting jobs begin."""
+from comfypin.queue.interface import PRIORITIES, Priority
+
 ANY_CLASS = "any"
 """The class of jobs that any worker may run."""
 

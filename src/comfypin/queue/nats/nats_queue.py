@@ -18,8 +18,8 @@ from nats.errors import Error
 from comfypin.jobs.interface import RETRYABLE_STATES, Handle, JobState
 from comfypin.jobs.metrics import Metrics
 from comfypin.jobs.secret_fields import holds_secret, is_secret_address
-from comfypin.queue.errors import JobUnknown, NotReordered, QueueFull, RetryRefused
-from comfypin.queue.interface import ApiName, JobCounts, JobProgress, JobRecord, JobRow
+from comfypin.queue.errors import JobUnknown, NotReordered, QueueFull, RetryRefused, RouteUnknown
+from comfypin.queue.interface import ANY_ROUTE, ApiName, JobCounts, JobProgress, JobRecord, JobRoute, JobRow
 from comfypin.queue.job_description import describe_job
 from comfypin.queue.job_events import JobEvents
 from comfypin.queue.job_listing import JobFilter, ListedJob
@@ -27,12 +27,16 @@ from comfypin.queue.job_notes import JobNotes
 from comfypin.queue.job_runner import QueueLimits
 from comfypin.queue.live_jobs import LiveJob
 from comfypin.queue.nats import fleet_job
+from comfypin.queue.nats.chores import Chores
 from comfypin.queue.nats.failures import as_storage_failure
 from comfypin.queue.nats.fleet_job import FleetJob
+from comfypin.queue.nats.fleet_webhooks import FleetWebhooks
 from comfypin.queue.nats.job_states import Kept
+from comfypin.queue.nats.lease import CHORES, FleetLease
 from comfypin.queue.nats.mirror import Mirror
-from comfypin.queue.nats.names import Lane, cancel_subject
+from comfypin.queue.nats.names import ANY_CLASS, RELEASE_LETTERS, Lane, cancel_subject, is_class_name
 from comfypin.queue.nats.progress import ProgressReader
+from comfypin.queue.nats.releases import release_names
 from comfypin.queue.nats.tickets import withdraw_quietly
 from comfypin.queue.run_estimates import ExpectedEnds, RunEstimates
 from comfypin.queue.sqlite import JobStore
@@ -80,10 +84,13 @@ class NatsJobQueue:
         self.events = events or JobEvents()
         self.metrics = Metrics()
         self.webhooks = WebhookEvents(store, webhooks, self.metrics, clock=clock, events=self.events)
-        self._mirror = Mirror(fleet, store, events=self.events, estimates=self._estimates, on_end=self._note_end)
+        self._mirror = Mirror(fleet, store, events=self.events, estimates=self._estimates, listener=self)
         self._ends = ExpectedEnds(
             self._estimates, self._mirror.jobs, at_once=lambda: max(1, self.running_count), clock=clock
         )
+        self._telling = FleetWebhooks(fleet, store, self.webhooks, read_status=self.read_status)
+        self._chores = Chores(fleet, self._mirror, store, limits, clock=clock)
+        self._lease = FleetLease(fleet.leases, CHORES, uuid.uuid4().hex)
         self._progress = ProgressReader(fleet.client, self._mirror.jobs, self.events)
         self._stopped = asyncio.Event()
 
@@ -97,10 +104,10 @@ class NatsJobQueue:
         timeout_s: float | None,
         ttl_s: float | None,
         api: ApiName = "runpod",
-        priority: int = 0,
         job_id: str | None = None,
         webhook_events: Sequence[EventName] | None = None,
         notes: JobNotes | None = None,
+        route: JobRoute = ANY_ROUTE,
     ) -> str:
         """Take a job and return its id: its record, its input and its ticket are on the disks of the queue then."""
         self._require_room()
@@ -110,12 +117,16 @@ class NatsJobQueue:
             webhook=webhook,
             timeout_s=timeout_s,
             ttl_s=ttl_s,
-            priority=min(1, max(0, priority)),  # a fleet has two lines
             created_at=self._clock(),
+            priority=route.priority,
+            rank=int(route.priority == "high"),  # a fleet has two lines
         )
+        lane, release_name = await self._choose_lane(route)
         self._accepting += 1
         try:
-            make = partial(self._make_job, row, job_input, api, notes or JobNotes())
+            make = partial(
+                self._make_job, row, lane, job_input, notes or JobNotes(), api=api, release_name=release_name
+            )
             job, text = await asyncio.to_thread(make)
             job = replace(job, webhook_events=None if webhook_events is None else tuple(webhook_events))
             with as_storage_failure():
@@ -124,7 +135,27 @@ class NatsJobQueue:
             self._accepting -= 1
         return row.id
 
-    def _make_job(self, row: JobRow, job_input: object, api: ApiName, notes: JobNotes) -> tuple[FleetJob, str]:
+    async def _choose_lane(self, route: JobRoute) -> tuple[Lane, str | None]:
+        """Return the lane that a job asks for, and its release's name. Raises `RouteUnknown`."""
+        gpu_class = route.gpu_class or ANY_CLASS
+        if not is_class_name(gpu_class):
+            raise RouteUnknown(what="class", name=gpu_class, known="names of letters, digits and dashes")
+        if route.release in (None, self._release_name):
+            lane = Lane(release=self._release, gpu_class=gpu_class, priority=route.priority)
+            return lane, self._release_name
+        with as_storage_failure():
+            names = await release_names(self._fleet.releases)
+        wanted = str(route.release)
+        digits = wanted.removeprefix("sha256:")[:RELEASE_LETTERS]
+        for release, name in {self._release: self._release_name, **names}.items():
+            if wanted == name or digits == release:
+                return Lane(release=release, gpu_class=gpu_class, priority=route.priority), name
+        known = ", ".join(sorted({str(self._release_name), *names.values()}))
+        raise RouteUnknown(what="release", name=wanted, known=known)
+
+    def _make_job(
+        self, row: JobRow, lane: Lane, job_input: object, notes: JobNotes, *, api: ApiName, release_name: str | None
+    ) -> tuple[FleetJob, str]:
         """Return the record of a job, and its input as text. Slow for a large input: walks and dumps all of it."""
         is_secret = holds_secret(job_input) or is_secret_address(row.webhook or "")
         if is_secret and row.webhook is not None:
@@ -133,8 +164,8 @@ class NatsJobQueue:
             notes = replace(notes, comfy=replace(notes.comfy, workflow=None))  # the input has it, too
         job = FleetJob(
             row=row,
-            lane=Lane(release=self._release, priority="high" if row.priority > 0 else "normal"),
-            description=describe_job(job_input, api=api, release=self._release_name),
+            lane=lane,
+            description=describe_job(job_input, api=api, release=release_name),
             secret=is_secret,
             notes=notes,
         )
@@ -347,16 +378,29 @@ class NatsJobQueue:
         async with asyncio.TaskGroup() as group:
             following = group.create_task(self._mirror.follow())
             listening = group.create_task(self._progress.listen())
+            leading = group.create_task(self._lease.hold(self._lead))
             await self._stopped.wait()
-            for task in (following, listening):
+            for task in (following, listening, leading):
                 task.cancel()
 
     async def stop_jobs(self, grace_s: float) -> None:
         """Stop following: nothing runs here. Clients that wait get what is known."""
         self._stopped.set()
 
-    def _note_end(self, job: FleetJob) -> None:
+    async def _lead(self) -> None:
+        """Do what one server does for all."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._chores.run())
+            group.create_task(self._telling.run(lambda: [live.row.id for live in self._mirror.jobs.list_pending()]))
+
+    def job_waits(self, job: FleetJob) -> None:
+        """Hear from the mirror of a job that was taken, or is to run again."""
+        self._telling.job_waits(job)
+
+    def job_ended(self, job: FleetJob) -> None:
+        """Hear from the mirror of a job that has ended."""
         self.metrics.count_end(job.row.state, None)
+        self._telling.job_ended(job)
 
     def _require_room(self) -> None:
         waiting = self.waiting_count + self._accepting

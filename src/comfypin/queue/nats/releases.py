@@ -17,6 +17,7 @@ from comfypin.queue.nats.errors import CatalogueUnknown
 log = logging.getLogger(__name__)
 
 _LARGEST_CATALOGUE = 256 << 20
+_NAMES = "name."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,8 +50,18 @@ async def tell_release(bucket: Bucket, release: str, record: ReleaseRecord) -> N
         found = await bucket.get(release)
         if found is None or found.data != data:
             await bucket.put(release, data)
+            await bucket.put(f"{_NAMES}{release}", record.name.encode())
     except (Error, TimeoutError) as exc:
         log.warning("release not told", extra={"action": "release_not_told", "reason": str(exc)})
+
+
+async def release_names(bucket: Bucket) -> dict[str, str]:
+    """Return the names of the releases that workers have served, by release. Raises what nats-py raises."""
+    found = {}
+    for key in await bucket.keys():
+        if key.startswith(_NAMES) and (value := await bucket.get(key)) is not None:
+            found[key.removeprefix(_NAMES)] = value.data.decode()
+    return found
 
 
 class FleetEngine:

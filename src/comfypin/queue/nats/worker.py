@@ -233,7 +233,8 @@ class FleetWorker:
     def _reap(self) -> None:
         for task in [task for task in self._running if task.done()]:
             del self._running[task]
-            if task.result() == "worn out":
+            # One that was cut off on its last steps has left its ticket to the next who gets it.
+            if not task.cancelled() and task.result() == "worn out":
                 self._is_worn_out = True
                 self.stop()
 

@@ -1,0 +1,163 @@
+"""What one server of a fleet does for all: ends what waited too long, removes old results, mends what a kill left."""
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from nats.errors import Error
+from nats.js.errors import NotFoundError
+
+from comfypin.jobs.interface import JobOutcome, JobState
+from comfypin.jobs.result_json import failed_outcome
+from comfypin.queue.errors import JobsNotStored, JobTimedOut
+from comfypin.queue.job_description import describe_end
+from comfypin.queue.job_runner import QueueLimits
+from comfypin.queue.nats import fleet_job, names
+from comfypin.queue.nats.fleet_job import FleetJob
+from comfypin.queue.nats.mirror import Mirror
+from comfypin.queue.nats.pulling import open_puller
+from comfypin.queue.nats.tickets import withdraw_quietly
+from comfypin.queue.sqlite import JobStore
+
+if TYPE_CHECKING:
+    from nats.aio.msg import Msg
+
+    from comfypin.queue.nats.fleet import Fleet
+    from comfypin.queue.steady_clock import Clock
+
+log = logging.getLogger(__name__)
+
+_OVERDUE_EVERY_S = 1.0
+_PRUNE_EVERY_S = 30.0
+_PRUNABLE = "ended_at IS NOT NULL AND NOT webhook_owed"
+_MEND_EVERY_S = 30.0
+_DEAD_EVERY_S = 1.0
+_TICKET_DUE_AFTER_S = 30.0
+"""A job so old without a ticket was left by a server that was killed between its record and its ticket."""
+
+
+class Chores:
+    """The chores of a fleet. Each is safe if two servers do it at once: records are changed by revision."""
+
+    def __init__(self, fleet: "Fleet", mirror: Mirror, store: JobStore, limits: QueueLimits, *, clock: "Clock") -> None:
+        self._fleet = fleet
+        self._mirror = mirror
+        self._store = store
+        self._limits = limits
+        self._clock = clock
+
+    async def run(self) -> None:
+        """Do all of them, for ever."""
+        async with asyncio.TaskGroup() as group:
+            for chore, every_s in (
+                (self.end_overdue, _OVERDUE_EVERY_S),
+                (self.prune, _PRUNE_EVERY_S),
+                (self.mend_tickets, _MEND_EVERY_S),
+                (self.bury_dead, _DEAD_EVERY_S),
+            ):
+                group.create_task(_repeat(chore, every_s))
+
+    async def end_overdue(self) -> None:
+        """End the jobs that wait longer than their ttl allows."""
+        now_s = self._clock()
+        for live in self._mirror.jobs.list_pending():
+            row = live.row
+            if row.state == "IN_QUEUE" and row.ttl_s and now_s > row.created_at + row.ttl_s:
+                failure = JobTimedOut(reason="was given up: it waited longer than its policy's ttl allows")
+                await self._end(row.id, "TIMED_OUT", failed_outcome(failure), only_waiting=True)
+
+    async def prune(self) -> None:
+        """Remove the results that are too old, and the oldest of those that take too much."""
+        query = f"SELECT id, size, ended_at FROM jobs WHERE {_PRUNABLE} ORDER BY ended_at DESC"  # noqa: S608
+        kept_bytes, ended_before = 0, self._clock() - self._limits.keep_s
+        for job_id, size, ended_at in await self._store.query_rows(query):
+            kept_bytes += size
+            if kept_bytes > self._limits.keep_bytes or ended_at < ended_before:
+                await self._remove(job_id)
+
+    async def _remove(self, job_id: str) -> None:
+        kept = await self._fleet.states.read(job_id)
+        if kept is not None and kept.job.has_ended:
+            await self._fleet.states.bucket.remove(job_id, revision=kept.revision)
+            await self._fleet.bodies.remove(kept.job.input, kept.job.result)
+
+    async def mend_tickets(self) -> None:
+        """Issue the tickets of jobs that have lost theirs, or never got one."""
+        due = [
+            live.row.id
+            for live in self._mirror.jobs.list_pending()
+            if live.row.created_at < self._clock() - _TICKET_DUE_AFTER_S
+        ]
+        if not due:
+            return
+        with_ticket = {names.job_of_ticket(subject) for subject in await self._fleet.tickets.subjects()}
+        jobs_with_ticket = {job_id for job_id, _ in with_ticket}
+        for job_id in due:
+            if job_id in jobs_with_ticket:
+                continue
+            # Read anew: it may have ended meanwhile, and its ticket with it.
+            kept = await self._fleet.states.read(job_id)
+            if kept is not None and not kept.job.has_ended:
+                log.warning("a job had no ticket", extra={"action": "ticket_mended", "job_id": job_id})
+                await self._fleet.tickets.issue(kept.job)
+
+    async def bury_dead(self) -> None:
+        """End the jobs whose tickets were delivered as often as they may be, and take these away."""
+        async with open_puller(self._fleet.client) as puller:
+            while (advisory := await puller.take_one(names.DEAD_STREAM, "servers")) is not None:
+                await self._bury(advisory)
+                await advisory.ack()
+
+    async def _bury(self, advisory: "Msg") -> None:
+        told = json.loads(advisory.data)
+        try:
+            ticket = await self._fleet.stream.get_msg(names.JOBS_STREAM, seq=told["stream_seq"])
+        except NotFoundError:
+            return
+        job_id, run = names.job_of_ticket(ticket.subject or "")
+        reason = f"its ticket was delivered {told['deliveries']} times, and no worker ended it"
+        failure = failed_outcome(JobTimedOut(reason=f"was given up: {reason}"))
+        await self._end(job_id, "FAILED", failure, run=run, dead=reason)
+        await self._fleet.stream.delete_msg(names.JOBS_STREAM, told["stream_seq"])
+
+    async def _end(
+        self,
+        job_id: str,
+        state: JobState,
+        outcome: JobOutcome,
+        *,
+        only_waiting: bool = False,
+        run: int | None = None,
+        dead: str | None = None,
+    ) -> None:
+        kept = await self._fleet.states.read(job_id)
+        if kept is None or kept.job.has_ended:
+            return
+        body = await self._fleet.bodies.put(job_id, json.dumps(dict(outcome.output)), secret=kept.job.secret)
+
+        def change(job: FleetJob) -> FleetJob | None:
+            if only_waiting and job.row.state != "IN_QUEUE":
+                return None
+            end = describe_end(outcome.output)
+            return fleet_job.ended(job, state, at=self._clock(), result=body, end=end, run=run, dead=dead)
+
+        changed = await self._fleet.states.change(job_id, change)
+        if changed is None or not changed.changed:
+            await self._fleet.bodies.remove(body)
+            return
+        await withdraw_quietly(self._fleet.tickets, changed.job)
+        await self._fleet.client.publish(names.cancel_subject(job_id))
+        await self._mirror.note(changed)
+
+
+async def _repeat(chore: Callable[[], Awaitable[None]], every_s: float) -> None:
+    while True:
+        began_s = time.monotonic()
+        try:
+            await chore()
+        except (Error, TimeoutError, OSError, JobsNotStored) as exc:
+            log.info("a chore waits", extra={"action": "chore_waits", "reason": str(exc)[:200]})
+        await asyncio.sleep(max(every_s, time.monotonic() - began_s))

@@ -1,0 +1,171 @@
+"""What people ask of a fleet: who works, what waits and for how long, which jobs were given up and why."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
+
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+
+from comfypin.digest import JsonValue
+from comfypin.queue.nats import names
+from comfypin.queue.nats.backlogs import read_lane
+from comfypin.queue.nats.fleet_job import FleetJob
+from comfypin.queue.nats.names import Lane
+from comfypin.queue.nats.pulling import open_puller
+from comfypin.queue.nats.releases import release_names
+from comfypin.queue.nats.worker_records import WorkerRecord, list_workers
+
+if TYPE_CHECKING:
+    from nats.js.api import ConsumerInfo
+
+    from comfypin.queue.nats.fleet import Fleet
+
+_BATCH = 512
+# What comes in a batch waits in the server already, so silence for this long is the end.
+_WAIT_S = 2.0
+_CONSUMER_KEPT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneBacklog:
+    """One line of jobs: how many wait, for how long the oldest has, and how many run."""
+
+    lane: Lane
+    release_name: str
+    waiting: int
+    running: int
+    oldest_wait_s: float
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """Return the JSON form."""
+        return {
+            "release": self.release_name,
+            "release_key": self.lane.release,
+            "class": self.lane.gpu_class,
+            "priority": self.lane.priority,
+            "waiting": self.waiting,
+            "running": self.running,
+            "oldest_wait_s": round(self.oldest_wait_s, 1),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadJob:
+    """A job that was given up, since every worker that took it died. `ended_at` in seconds since 1970."""
+
+    id: str
+    release_name: str
+    reason: str
+    ended_at: float
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """Return the JSON form."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetOverview:
+    """A fleet as it is now."""
+
+    workers: tuple[WorkerRecord, ...]
+    lanes: tuple[LaneBacklog, ...]
+    dead: tuple[DeadJob, ...]
+    read_at: float
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """Return the JSON form."""
+        return {
+            "workers": [_worker_to_json(worker, self.read_at) for worker in self.workers],
+            "backlog": [lane.to_json() for lane in self.lanes],
+            "dead": [job.to_json() for job in self.dead],
+        }
+
+
+def _worker_to_json(worker: WorkerRecord, now: float) -> dict[str, JsonValue]:
+    known = dict(worker.releases)
+    return {
+        "id": worker.id,
+        "warm": known.get(worker.warm or "", worker.warm),
+        "releases": list(known.values()),
+        "class": worker.gpu_class,
+        "gpu": worker.gpu,
+        "jobs": list(worker.jobs),
+        "age_s": round(now - worker.started_at, 1),
+        "seen_s_ago": round(max(0.0, now - worker.seen_at), 1),
+        "stopping": worker.is_stopping,
+    }
+
+
+async def read_overview(fleet: "Fleet", *, now: float) -> FleetOverview:
+    """Return the fleet as it is now. Raises what nats-py raises."""
+    workers = await list_workers(fleet.workers)
+    known = await release_names(fleet.releases) | {
+        release: name for worker in workers for release, name in worker.releases
+    }
+    lanes = [
+        await _read_lane_backlog(fleet, info, known, now=now)
+        for info in await fleet.stream.consumers_info(names.JOBS_STREAM)
+    ]
+    return FleetOverview(
+        workers=tuple(workers),
+        lanes=tuple(sorted(lanes, key=lambda lane: (lane.release_name, lane.lane.gpu_class, lane.lane.priority))),
+        dead=tuple(await list_dead_jobs(fleet, known)),
+        read_at=now,
+    )
+
+
+async def _read_lane_backlog(fleet: "Fleet", info: "ConsumerInfo", known: dict[str, str], *, now: float) -> LaneBacklog:
+    # The subject says what the consumer's name says, in parts.
+    _, _, gpu_class, priority, release, *_ = str(info.config.filter_subject).split(".")
+    lane = Lane(release=release, gpu_class=gpu_class, priority="high" if priority == "high" else "normal")
+    waiting, oldest_wait_s = await read_lane(fleet.stream, lane, now=now)
+    return LaneBacklog(
+        lane=lane,
+        release_name=known.get(release, release),
+        waiting=waiting,
+        running=info.num_ack_pending or 0,
+        oldest_wait_s=oldest_wait_s,
+    )
+
+
+async def list_dead_jobs(fleet: "Fleet", known: dict[str, str]) -> list[DeadJob]:
+    """Return the jobs that were given up, newest first. Reads every record once. Raises what nats-py raises."""
+    dead = [
+        DeadJob(
+            id=job.row.id,
+            release_name=known.get(job.lane.release, job.lane.release),
+            reason=job.dead or "",
+            ended_at=job.row.ended_at or 0.0,
+        )
+        for job in await _read_jobs(fleet)
+        if job.dead is not None
+    ]
+    return sorted(dead, key=lambda job: job.ended_at, reverse=True)
+
+
+async def _read_jobs(fleet: "Fleet") -> Sequence[FleetJob]:
+    """Return the newest record of each job, by one consumer: asking for each key would take a round trip a job."""
+    stream_name = fleet.states.bucket.stream_name
+    config = ConsumerConfig(
+        deliver_policy=DeliverPolicy.LAST_PER_SUBJECT,
+        filter_subject=fleet.states.bucket.subject(">"),
+        ack_policy=AckPolicy.NONE,
+        inactive_threshold=_CONSUMER_KEPT_S,
+        mem_storage=True,
+        num_replicas=1,
+    )
+    consumer = await fleet.stream.add_consumer(stream_name, config)
+    found: list[FleetJob] = []
+    left = consumer.num_pending or 0
+    async with open_puller(fleet.client) as puller:
+        while left > 0:
+            batch = await puller.take_batch(stream_name, consumer.name, most=_BATCH, wait_s=_WAIT_S)
+            if not batch:
+                break
+            left -= len(batch)
+            for message in batch:
+                if not (message.header and "KV-Operation" in message.header):
+                    job = FleetJob.load(message.data)
+                    found.append(job if job.number else replace(job, number=message.metadata.sequence.stream))
+    await fleet.stream.delete_consumer(stream_name, consumer.name)
+    return found
