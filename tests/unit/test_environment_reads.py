@@ -12,10 +12,13 @@ READERS = {
     # The command line itself: the environment becomes `Settings` here.
     "cli/main.py",
     "cli/entry.py",
+    # The stop of a pod that has done its work: its own last command, after the other one has ended.
+    "cli/self_stop.py",
     # What child processes inherit.
     "tools/git_process.py",
     "tools/uv.py",
     "image/program_output.py",
+    "image/docker.py",
     # Notes of what children said hold only as long as they would inherit the same.
     "env/interpreter.py",
     "env/cache/probe_notes.py",
