@@ -3,8 +3,11 @@
 import base64
 import io
 import json
+import subprocess
 import urllib.parse
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -103,6 +106,37 @@ def test_a_failed_job_says_in_the_list_with_what(server: Server) -> None:
     assert job["status"] == "FAILED"
     assert "Nope" in job["error"]["message"]
     assert job["error"]["name"]
+    shown = server.get(f"/jobs/{job_id}")["error"]
+    assert shown["message"] == job["error"]["message"]
+    assert shown["family"] == "workflow"
+    assert "workflow-check" in shown["remedy"]
+    assert shown["log"] == []
+
+
+def test_a_jobs_files_are_listed_with_checksums_that_fit_them(server: Server, tmp_path: Path) -> None:
+    job_id = done(server, picture(8))
+    listed_files = server.get(f"/jobs/{job_id}/manifest")
+    assert (listed_files["job_id"], listed_files["status"]) == (job_id, "COMPLETED")
+    (entry,) = listed_files["outputs"]
+    (tmp_path / entry["filename"]).write_bytes(server.get_bytes(f"/{entry['href']}"))
+    lines = server.get_bytes(f"/jobs/{job_id}/manifest?format=sha256")
+    checked = subprocess.run(["sha256sum", "-c", "-"], cwd=tmp_path, input=lines, capture_output=True, check=False)
+    assert checked.returncode == 0, checked.stderr
+    assert server.ask("GET", "/jobs/nobody/manifest")[0] == 404
+
+
+def test_outputs_are_filtered_by_the_day_on_which_they_were_made(server: Server) -> None:
+    job_id = done(server, picture(9))
+    day = datetime.now(UTC).date()
+
+    def found(**query: str) -> list[str]:
+        answer = server.get("/outputs?" + urllib.parse.urlencode({"job": job_id, **query}))
+        return [output["job_id"] for output in answer["outputs"]]
+
+    yesterday, tomorrow = (str(day + timedelta(days=days)) for days in (-1, 1))
+    assert found(since=yesterday, until=tomorrow) == [job_id]
+    assert found(until=yesterday) == found(since=str(day + timedelta(days=2))) == []
+    assert server.ask("GET", "/outputs?since=soon")[0] == 400
 
 
 def test_jobs_that_wait_have_a_place_and_an_estimate(server: Server) -> None:
@@ -175,3 +209,41 @@ def test_followers_see_what_a_job_is_making_unless_they_do_not_want_to(server: S
             assert max(picture.size) <= 512
         _, before = other.until("job", id=job_id, status="COMPLETED")
         assert "preview" not in [event.name for event in before]
+
+
+def test_a_job_that_waits_is_let_begin_first(server: Server) -> None:
+    with reading_events(server.url) as follower:
+        follower.until("snapshot")
+        running = run(server, slow(100))
+        follower.until("job", id=running, status="IN_PROGRESS")
+        first, second, low = (
+            run(server, picture(11)),
+            run(server, picture(12)),
+            str(server.post("/run", {"input": {"workflow": picture(13)}, "policy": {"lowPriority": True}})["id"]),
+        )
+        moved = server.post(f"/jobs/{second}/priority", {"priority": 5})
+        assert (moved["priority"], moved["position"]) == (5, 1)
+        told, _ = follower.until("job", id=second, priority=5)
+        assert told.data["position"] == 1
+        for job_id in (running, first, second, low):
+            server.ended(job_id)
+        started = {job_id: server.get(f"/jobs/{job_id}")["started_at"] for job_id in (first, second, low)}
+        assert sorted(started, key=started.__getitem__) == [second, first, low]
+        assert server.ask("POST", f"/jobs/{second}/priority", {"priority": "high"})[0] == 400
+
+
+def test_what_a_completed_job_asked_for_is_asked_again(server: Server) -> None:
+    job_id = done(server, picture(14))
+    assert server.ask("POST", f"/retry/{job_id}", {})[0] == 409
+    again = str(server.post(f"/jobs/{job_id}/again", {})["id"])
+    assert again != job_id
+    server.ended(again)
+    assert server.get(f"/jobs/{again}")["input"] == server.get(f"/jobs/{job_id}")["input"]
+
+
+def test_a_job_whose_input_is_not_kept_cannot_be_asked_again(server: Server) -> None:
+    large = done(server, picture(15), images=[{"name": "a.png", "image": base64.b64encode(bytes(300_000)).decode()}])
+    status, body, _ = server.ask("POST", f"/jobs/{large}/again", {})
+    assert (status, body["error_type"]) == (409, "RetryRefused")
+    assert "too large to be kept" in body["error"]
+    assert server.ask("POST", "/jobs/nobody/again", {})[0] == 404

@@ -14,6 +14,8 @@ import pytest
 from PIL import Image
 
 from comfypin.cli.main import main
+from comfypin.client.interface import RemoteJob
+from comfypin.client.runpod_server import RunpodServer
 from tests.support.server import TOKEN, Server, serving
 from tests.support.workflows import load, picture, slow
 
@@ -143,9 +145,46 @@ def test_a_job_is_run_again_if_the_api_can(ask: Any, api: str, server: Server, t
 
 def test_a_completed_job_is_not_run_again_by_runpods_retry(ask: Any, tmp_path: Path) -> None:
     _, done, _ = ask("submit", workflow_file(tmp_path, picture(1)))
-    code, told, _ = ask("jobs", "retry", done["job"]["id"])
+    code, told, _ = ask("jobs", "retry", done["job"]["id"], "--server", "runpod://abc123")
     assert (code, told["error"]["error"]) == (71, "NotOffered")
     assert "COMPLETED" in told["error"]["message"]
+
+
+def test_what_a_completed_job_asked_for_becomes_a_new_job_of_comfypin_serve(
+    ask: Any, server: Server, tmp_path: Path
+) -> None:
+    _, done, _ = ask("submit", workflow_file(tmp_path, picture(1)), "--set", "1.color=255")
+    code, again, _ = ask("jobs", "retry", done["job"]["id"])
+    assert code == 0
+    assert again["job"]["id"] != done["job"]["id"]
+    _, watched, _ = ask("jobs", "watch", again["job"]["id"])
+    shas = [job["job"]["outputs"][0]["sha256"] for job in (done, watched)]
+    assert shas[0] == shas[1]
+
+
+def test_comfypin_serve_tells_of_a_job_and_is_not_polled(
+    ask: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown, show = list[str](), RunpodServer.show
+
+    def counted(self: RunpodServer, job_id: str) -> RemoteJob:
+        shown.append(job_id)
+        return show(self, job_id)
+
+    monkeypatch.setattr(RunpodServer, "show", counted)
+    code, _, err = ask("submit", workflow_file(tmp_path, slow(100)))
+    assert code == 0
+    told = [json.loads(line) for line in err.splitlines()]
+    assert any(one["event"] == "job" and one["progress"] for one in told)
+    assert len(shown) == 2, "as it was sent, and with its outputs"
+
+
+def test_a_long_list_is_read_page_by_page(ask: Any, server: Server, tmp_path: Path) -> None:
+    sent = [ask("submit", workflow_file(tmp_path, picture(n)), "--detach")[1]["job"]["id"] for n in (1, 2, 3)]
+    first = ask("jobs", "ls", "--release", "demo", "--limit", "2")[1]
+    second = ask("jobs", "ls", "--release", "demo", "--limit", "1", "--after", first["next"])[1]
+    assert [job["id"] for job in (*first["jobs"], *second["jobs"])] == sent[::-1]
+    assert ask("jobs", "ls", "--release", "nobody's")[1] == {**second, "jobs": [], "next": None}
 
 
 def test_jobs_are_listed_newest_first_by_every_api_that_lists(ask: Any, server: Server, tmp_path: Path) -> None:

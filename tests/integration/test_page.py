@@ -1,5 +1,6 @@
 """The page of `comfypin serve` in a real browser: sign-in, the queue, a job."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -88,10 +89,28 @@ def test_a_job_moves_through_the_page_as_it_runs_and_can_be_cancelled(server: Se
         assert wrongs == []
 
 
+def test_a_job_that_waits_is_let_run_next(server: Server, browser: Browser) -> None:
+    with opened(browser, server.url) as (page, wrongs):
+        ids = [server.post("/run", {"input": {"workflow": slow(900)}})["id"] for _ in range(5)]
+        waiting = page.get_by_role("region", name="Waiting").get_by_role("listitem")
+        expect(waiting).to_have_count(3)
+        last = waiting.last.get_by_role("link").get_attribute("href")
+        waiting.last.get_by_role("button", name="next").click()
+        expect(waiting.first.get_by_role("link")).to_have_attribute("href", str(last))
+        assert server.get(f"/jobs/{str(last).rpartition('/')[2]}")["position"] == 1
+        waiting.first.get_by_role("button", name="last").click()
+        expect(waiting.last.get_by_role("link")).to_have_attribute("href", str(last))
+        assert axe_violations(page) == []
+        for job_id in ids:
+            server.post(f"/cancel/{job_id}")
+        assert wrongs == []
+
+
 def test_a_failed_job_says_why_and_runs_again(server: Server, browser: Browser) -> None:
     with opened(browser, server.url) as (page, wrongs):
         page.get_by_role("link", name="Failed").click()
         expect(page.get_by_role("region", name="Why it failed")).to_contain_text("node 1 (Nope)")
+        expect(page.get_by_role("region", name="Why it failed")).to_contain_text("What to do: Correct what is named")
         page.locator("summary").first.click()
         expect(page.locator("pre").first).to_contain_text('"class_type": "Nope"')
         assert axe_violations(page) == []
@@ -107,6 +126,12 @@ def test_a_finished_job_shows_its_pictures_and_where_the_time_went(server: Serve
         thumbnail = page.locator(".tile img")
         expect(thumbnail).to_be_visible()
         assert page.evaluate("document.querySelector('.tile img').naturalWidth") == 96
+        with page.expect_download() as saved:
+            page.get_by_role("link", name="SHA256SUMS").click()
+        assert "out_0000" in Path(saved.value.path()).read_text()
+        with page.expect_download() as saved:
+            page.get_by_role("button", name="Open in ComfyUI").click()
+        assert json.loads(Path(saved.value.path()).read_text())["2"]["class_type"] == "SaveImage"
         assert wrongs == []
 
 

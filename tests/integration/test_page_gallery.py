@@ -123,6 +123,40 @@ def test_a_table_of_values_is_a_batch(server: Server, browser: Browser) -> None:
         assert wrongs == []
 
 
+def test_a_forms_values_are_kept_as_a_preset(server: Server, browser: Browser) -> None:
+    with opened(browser, f"{server.url}/#/run") as (page, wrongs):
+        form = page.get_by_role("form", name="demo")
+        form.get_by_label("Width").first.fill("96")
+        form.get_by_text("Batch", exact=True).click()
+        form.get_by_label("Table of values").fill("height\n32\n48")
+        form.get_by_label("Name of a preset").fill("small ones")
+        form.get_by_role("button", name="Save").click()
+        page.reload()
+        form.get_by_label("Width").first.fill("512")
+        form.get_by_text("Batch", exact=True).click()
+        form.get_by_role("combobox", name="Presets").select_option("small ones")
+        expect(form.get_by_label("Width").first).to_have_value("96")
+        expect(form.get_by_role("button", name="Run 2 times")).to_be_visible()
+        assert axe_violations(page) == []
+        form.get_by_role("button", name="Delete").click()
+        expect(form.get_by_role("combobox", name="Presets")).to_have_count(0)
+        assert wrongs == []
+
+
+def test_the_gallery_shows_what_was_made_on_a_day(server: Server, browser: Browser) -> None:
+    with opened(browser, f"{server.url}/#/gallery") as (page, wrongs):
+        shots = page.locator(".shot")
+        expect(shots.first).to_be_visible()
+        count = shots.count()
+        page.get_by_label("Made when").select_option("Today")
+        expect(shots).to_have_count(count)
+        page.get_by_label("Made when").select_option("One day")
+        page.get_by_label("One day").fill("2020-02-29")
+        expect(page.get_by_text("Nothing found")).to_be_visible()
+        assert axe_violations(page) == []
+        assert wrongs == []
+
+
 def test_a_foreign_workflow_is_checked_and_what_is_missing_is_named(server: Server, browser: Browser) -> None:
     foreign = {
         "nodes": [

@@ -32,6 +32,18 @@ def write_tiny_vae(path: Path, *, seed: int = 0) -> None:
     _write(path, dict(_autoencoder()), seed)
 
 
+def write_tiny_lora(path: Path, *, seed: int = 0) -> None:
+    """A LoRA of rank 4 for the tiny checkpoint's attention, under the names that trainers give."""
+    _write(path, dict(_lora()), seed)
+
+
+def _lora() -> Shapes:
+    for part in ("attn1_to_q", "attn1_to_v", "attn2_to_q", "attn1_to_out_0"):
+        name = f"lora_unet_input_blocks_1_1_transformer_blocks_0_{part}"
+        yield f"{name}.lora_down.weight", (4, _CHANNELS)
+        yield f"{name}.lora_up.weight", (_CHANNELS, 4)
+
+
 def _write(path: Path, shapes: dict[str, tuple[int, ...]], seed: int) -> None:
     random = np.random.default_rng(seed)
     header: dict[str, object] = {}

@@ -5,6 +5,7 @@ COMFYPIN_SERVER). What one of them cannot do is said.
 """
 
 import argparse
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from comfypin.cli.flag_values import whole_number
@@ -23,7 +24,7 @@ from comfypin.cli.remote_jobs import (
 from comfypin.errors import UsageError
 
 if TYPE_CHECKING:
-    from comfypin.client.interface import RemoteJob
+    from comfypin.client.interface import JobFilter, RemoteJob
 
 _STATES = ("IN_QUEUE", "IN_PROGRESS", "COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT")
 
@@ -42,9 +43,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     list_parser.add_argument("--workflow", metavar="NAME", help="only jobs of this workflow of the server")
     list_parser.add_argument("--text", help="only jobs with this text in a prompt, the id or the workflow's name")
+    list_parser.add_argument("--release", metavar="NAME", help="only jobs of this release")
     list_parser.add_argument(
-        "--limit", metavar="N", type=whole_number(1, 200), default=50, help="the most jobs to list (50)"
+        "--limit", metavar="N", type=whole_number(1, 10_000), default=50, help="the most jobs to list (50)"
     )
+    list_parser.add_argument("--after", metavar="CURSOR", help="go on where an earlier list ended, as it says")
     add_server_flags(list_parser)
     for verb, help_text in (
         ("show", "show a job: state, progress, outputs, error"),
@@ -92,10 +95,27 @@ def _list_jobs(opened: OpenServer, arguments: argparse.Namespace) -> None:
     from comfypin.client.interface import JobFilter
 
     wanted = JobFilter(
-        states=tuple(arguments.state), workflow=arguments.workflow, text=arguments.text, limit=arguments.limit
+        states=tuple(arguments.state),
+        workflow=arguments.workflow,
+        release=arguments.release,
+        text=arguments.text,
+        after=arguments.after,
+        limit=arguments.limit,
     )
-    jobs = opened.server.list_jobs(wanted)[: arguments.limit]
-    opened.print_result({"jobs": [job.summary_json() for job in jobs]}, lambda: _table_lines(jobs))
+    jobs, after = _read_pages(opened, wanted)
+    opened.print_result({"jobs": [job.summary_json() for job in jobs], "next": after}, lambda: _table_lines(jobs))
+    if after is not None and not opened.as_json:
+        opened.report(f"There are more jobs: add --after {after}")
+
+
+def _read_pages(opened: OpenServer, wanted: "JobFilter") -> "tuple[list[RemoteJob], str | None]":
+    """Return the jobs that are wanted, as many as are, and where the list goes on."""
+    page = opened.server.list_jobs(wanted)
+    jobs = list(page.jobs)
+    while page.next is not None and len(jobs) < wanted.limit:
+        page = opened.server.list_jobs(replace(wanted, after=page.next, limit=wanted.limit - len(jobs)))
+        jobs += page.jobs
+    return jobs[: wanted.limit], page.next
 
 
 def _download(opened: OpenServer, arguments: argparse.Namespace) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import quote, urlencode, urljoin
 
 from comfypin.client.errors import JobNotFound, NotOffered, ServerRefused, ServerUnknown, WorkflowNotTaken
-from comfypin.client.interface import API_NAMES, InputSource, JobFilter, JobOrder, RemoteJob, ServerAddress
+from comfypin.client.interface import API_NAMES, InputSource, JobFilter, JobOrder, JobPage, RemoteJob, ServerAddress
 from comfypin.client.json_client import JsonClient, printable
 from comfypin.client.order_files import size_of_input
 from comfypin.client.result_outputs import count_or_none, outputs_of_comfy_job, progress_of, text_or_none
@@ -51,7 +51,7 @@ class ComfyServer:
         """Return a job as it is now."""
         return self._read_job(self._require_job(job_id))
 
-    def list_jobs(self, wanted: JobFilter) -> list[RemoteJob]:
+    def list_jobs(self, wanted: JobFilter) -> JobPage:
         """Return jobs, newest first, if the server lists them: the published description does not say that it must."""
         return list_comfy_jobs(self.client, self.address, self.address.base_url, wanted)
 
@@ -154,19 +154,21 @@ class ComfyServer:
         return NotOffered(server=self.address.named, api=API_NAMES["comfy"], reason=reason)
 
 
-def list_comfy_jobs(client: JsonClient, address: ServerAddress, api_url: str, wanted: JobFilter) -> list[RemoteJob]:
+def list_comfy_jobs(client: JsonClient, address: ServerAddress, api_url: str, wanted: JobFilter) -> JobPage:
     """Return jobs as the API's list gives them. Raises `NotOffered`."""
-    if wanted.workflow or wanted.text:
-        reason = "cannot search jobs by --workflow or --text; leave them out"
+    if wanted.workflow or wanted.text or wanted.release:
+        reason = "cannot search jobs by --workflow, --release or --text; leave them out"
         raise NotOffered(server=address.named, api=API_NAMES[address.kind], reason=reason)
-    query = urlencode({"limit": min(wanted.limit, _LARGEST_PAGE)})
+    cursor = {} if wanted.after is None else {"cursor": wanted.after}
+    query = urlencode({"limit": min(wanted.limit, _LARGEST_PAGE), **cursor})
     try:
         answer = client.ask("GET", f"{api_url}/jobs?{query}")
     except ServerRefused as refused:
         if refused.status not in (405, 501):
             raise
         answer = None
-    jobs = answer.document.get("jobs") if answer is not None and isinstance(answer.document, Mapping) else None
+    document = answer.document if answer is not None and isinstance(answer.document, Mapping) else {}
+    jobs = document.get("jobs")
     if not isinstance(jobs, list):
         reason = "does not list jobs; show one by its id"
         raise NotOffered(server=address.named, api=API_NAMES[address.kind], reason=reason)
@@ -179,7 +181,8 @@ def list_comfy_jobs(client: JsonClient, address: ServerAddress, api_url: str, wa
         for job in jobs
         if isinstance(job, Mapping)
     ]
-    return [job for job in listed if not wanted.states or job.status in wanted.states]
+    chosen = tuple(job for job in listed if not wanted.states or job.status in wanted.states)
+    return JobPage(jobs=chosen, next=text_or_none(document.get("next_cursor")))
 
 
 def upload_asset(

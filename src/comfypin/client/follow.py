@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from comfypin.client.errors import ServerRefused, ServerUnreachable, WaitedLongEnough
-from comfypin.client.interface import JobServer, RemoteJob
+from comfypin.client.interface import ChangeFeed, JobServer, RemoteJob
 from comfypin.retry import Failures, RetryPolicy, asked_delay_s
 
 # A job may run for hours, so whoever follows it does not give up; Ctrl-C does.
@@ -44,6 +44,7 @@ def follow_job(
     seen = None if isinstance(job, str) else job
     failures = Failures(FIRST_TRIES if seen is None else FOLLOW_RETRIES)
     deadline_s, poll_s = None if timeout_s is None else clock() + timeout_s, _FIRST_POLL_S
+    feed = server if isinstance(server, ChangeFeed) else None
     while True:
         delay_s: float | None
         try:
@@ -63,6 +64,16 @@ def follow_job(
             seen = current
             if current.has_ended:
                 return current
+            if feed is not None:
+                left_s = None if deadline_s is None else max(0.0, deadline_s - clock())
+                try:
+                    followed = _follow_changes(feed, job_id, reports, seen, within_s=left_s)
+                except (ServerUnreachable, ServerRefused):
+                    pass  # asking finds out what is the matter
+                else:
+                    seen, feed = followed.seen, feed if followed.was_told else None
+                    if followed.has_ended:
+                        continue
             delay_s, poll_s = poll_s, min(_LONGEST_POLL_S, poll_s * 1.25)
         if deadline_s is not None:
             if clock() >= deadline_s:
@@ -72,3 +83,28 @@ def follow_job(
                 )
             delay_s = min(delay_s, deadline_s - clock())
         sleep(delay_s)
+
+
+@dataclass(slots=True)
+class _Followed:
+    """A job as a server told it last, whether it told any change, and whether the last was its end."""
+
+    seen: RemoteJob | None
+    was_told: bool = False
+    has_ended: bool = False
+
+
+def _follow_changes(
+    feed: ChangeFeed, job_id: str, reports: FollowReports, seen: RemoteJob | None, *, within_s: float | None
+) -> _Followed:
+    """Report changes as long as a server tells them, but not the end: the job is asked for then, with its outputs."""
+    followed = _Followed(seen)
+    for current in feed.changes(job_id, within_s=within_s) or ():
+        followed.was_told = True
+        followed.has_ended = current.has_ended
+        if current.has_ended:
+            break
+        if current != followed.seen:
+            reports.changed(current)
+        followed.seen = current
+    return followed

@@ -1,9 +1,9 @@
 """What a server of jobs does for us, and jobs and outputs as frozen values; the words are RunPod's."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from comfypin.digest import JsonValue
 from comfypin.workflow.document import Document
@@ -154,12 +154,33 @@ class RemoteJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobFilter:
-    """Which jobs to list."""
+    """Which jobs to list; `after` is the `next` of the page before."""
 
     states: tuple[str, ...] = ()
     workflow: str | None = None
+    release: str | None = None
     text: str | None = None
+    after: str | None = None
     limit: int = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobPage:
+    """Some jobs of a list, and where the list goes on; None at its end."""
+
+    jobs: tuple[RemoteJob, ...]
+    next: str | None = None
+
+
+@runtime_checkable
+class ChangeFeed(Protocol):
+    """Tells of a job's changes as they happen, where asking again and again is not needed."""
+
+    def changes(self, job_id: str, *, within_s: float | None) -> Iterator[RemoteJob] | None:
+        """Yield the job whenever it changes, for `within_s` at most; None if this server cannot.
+
+        May end at any time, and without the job's outputs: then the job must be asked for. Raises `RemoteError`.
+        """
 
 
 class JobServer(Protocol):
@@ -175,8 +196,8 @@ class JobServer(Protocol):
     def show(self, job_id: str) -> RemoteJob:
         """Return a job as it is now. Raises `JobNotFound`."""
 
-    def list_jobs(self, wanted: JobFilter) -> list[RemoteJob]:
-        """Return jobs, newest first. Raises `NotOffered`."""
+    def list_jobs(self, wanted: JobFilter) -> JobPage:
+        """Return jobs, newest first; fewer than `limit` if the server gives no more at once. Raises `NotOffered`."""
 
     def cancel(self, job_id: str) -> RemoteJob:
         """Stop a job; one that has ended stays as it is. Raises `JobNotFound`."""

@@ -2,7 +2,8 @@
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from comfypin.client.errors import (
@@ -112,6 +113,24 @@ class JsonClient:
                 server=self.server, reason=error.reason, _was_sent=error.was_sent, _is_transient=error.is_transient
             ) from error
         return self._judge(request_line, response, content)
+
+    @contextmanager
+    def open_stream(self, url: str, deadline: Deadline) -> Iterator[Iterator[bytes] | None]:
+        """Give the chunks of a stream of events, until the deadline; None if the server does not offer it now.
+
+        Raises `RemoteError`, `ConfigError`.
+        """
+        self._require_private(url)
+        headers = {"Accept": "text/event-stream"}
+        try:
+            with self.client.request("GET", url, headers=headers, max_redirects=0, deadline=deadline) as response:
+                is_stream = response.headers.get("Content-Type", "").startswith("text/event-stream")
+                yield response.iter_bytes() if response.status == 200 and is_stream else None
+        except HttpError as error:
+            if not deadline.has_passed:
+                raise ServerUnreachable(
+                    server=self.server, reason=error.reason, _was_sent=error.was_sent, _is_transient=error.is_transient
+                ) from error
 
     def _require_private(self, url: str) -> None:
         # The HTTP client would leave the token out without a word.

@@ -2,17 +2,19 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from urllib.parse import quote, urlencode
 
 from comfypin.client.comfy_server import list_comfy_jobs, upload_asset
 from comfypin.client.errors import InputsTooLarge, JobNotFound, NotOffered, ServerRefused, ServerUnknown
+from comfypin.client.event_feed import job_changes, read_events
 from comfypin.client.interface import (
     API_NAMES,
     InputSource,
     JobFilter,
     JobOrder,
+    JobPage,
     RemoteJob,
     ServerAddress,
 )
@@ -27,12 +29,14 @@ from comfypin.client.result_outputs import (
     texts_of,
 )
 from comfypin.errors import RemoteError
+from comfypin.http.deadline import Deadline
 from comfypin.runpod.endpoint_client import MAX_REQUEST_BYTES
 
 # `comfypin serve` takes larger files as assets, which go in a request of their own.
 INLINE_BYTES = 1_000_000
 # What `comfypin serve` takes in one request, unless --max-body-mb says otherwise.
 _SERVE_BYTES = 64_000_000
+_LARGEST_PAGE = 200
 _ENDPOINT_PATH = re.compile(r"/v2/[^/]+$")
 
 
@@ -70,38 +74,68 @@ class RunpodServer:
                 return _read_listed_job(listed)
         return self._read_status(self._require_job("GET", "status", job_id))
 
-    def list_jobs(self, wanted: JobFilter) -> list[RemoteJob]:
+    def changes(self, job_id: str, *, within_s: float | None) -> Iterator[RemoteJob] | None:
+        """Yield a job whenever it changes, as `comfypin serve` tells it; RunPod itself must be asked."""
+        return self._changes(job_id, within_s) if self.address.kind == "serve" else None
+
+    def _changes(self, job_id: str, within_s: float | None) -> Iterator[RemoteJob]:
+        url = f"{self._root_url}/events?previews=0"
+        with self.client.open_stream(url, Deadline(within_s)) as chunks:
+            if chunks is not None:
+                yield from job_changes(read_events(chunks), job_id, _read_listed_job)
+
+    def list_jobs(self, wanted: JobFilter) -> JobPage:
         """Return jobs, newest first; RunPod itself has no list."""
         if self.address.kind == "runpod":
             reason = "does not list jobs: show one by its id, or look at the endpoint in RunPod's console"
             raise NotOffered(server=self.address.named, api=API_NAMES[self.address.kind], reason=reason)
-        query = [("limit", str(wanted.limit)), *(("state", state) for state in wanted.states)]
-        query += [(name, text) for name, text in (("workflow", wanted.workflow), ("text", wanted.text)) if text]
+        query = [("limit", str(min(wanted.limit, _LARGEST_PAGE))), *(("state", state) for state in wanted.states)]
+        asked = {name: getattr(wanted, name) for name in ("workflow", "release", "text", "after")}
+        query += [(name, text) for name, text in asked.items() if text]
         answer = self.client.ask("GET", f"{self.address.base_url}/jobs?{urlencode(query)}")
         if answer.status == 404:
             # A server from before it had a list of its own.
             return list_comfy_jobs(self.client, self.address, f"{self._root_url}/api/v2", wanted)
-        jobs = answer.document.get("jobs") if isinstance(answer.document, Mapping) else None
-        if not isinstance(jobs, list):
+        document = self._require_mapping(answer, "GET /jobs")
+        if not isinstance(jobs := document.get("jobs"), list):
             raise self._unexpected("GET /jobs")
-        return [_read_listed_job(job) for job in jobs if isinstance(job, Mapping)]
+        listed = tuple(_read_listed_job(job) for job in jobs if isinstance(job, Mapping))
+        return JobPage(jobs=listed, next=text_or_none(document.get("next")))
 
     def cancel(self, job_id: str) -> RemoteJob:
         """Stop a job."""
         return self._read_status(self._require_job("POST", "cancel", job_id))
 
     def retry(self, job_id: str) -> RemoteJob:
-        """Run a job again under its id."""
+        """Run a job again under its id; what one that did not fail asked for becomes a new job, if the server can."""
+        if self.address.kind == "serve" and self.show(job_id).status in ("COMPLETED", "CANCELLED"):
+            again = self._try_again(job_id)
+            if again is not None:
+                return again
         try:
             return self._read_status(self._require_job("POST", "retry", job_id))
         except ServerRefused as refused:
             if refused.status not in (400, 409):
                 raise
-            raise NotOffered(
-                server=self.address.named,
-                api=API_NAMES[self.address.kind],
-                reason=f"does not run the job again: {refused.reason.rstrip('.')}",
-            ) from refused
+            raise self._not_run_again(refused) from refused
+
+    def _try_again(self, job_id: str) -> RemoteJob | None:
+        url = f"{self._root_url}/jobs/{quote(job_id, safe='')}/again"
+        try:
+            answer = self.client.submit(url, {})
+        except ServerRefused as refused:
+            if refused.status != 409:
+                raise
+            raise self._not_run_again(refused) from refused
+        # An older server has no such path, and says so as it refuses a retry.
+        return None if answer.status == 404 else self._read_status(answer.document)
+
+    def _not_run_again(self, refused: ServerRefused) -> NotOffered:
+        return NotOffered(
+            server=self.address.named,
+            api=API_NAMES[self.address.kind],
+            reason=f"does not run the job again: {refused.reason.rstrip('.')}",
+        )
 
     @property
     def _root_url(self) -> str:

@@ -87,6 +87,16 @@ class WebhookNotKept(ComfypinError):
 
 
 @declare
+class NotReordered(ComfypinError):
+    """The queue does not change the order of jobs that wait."""
+
+    template = (
+        "The job {job_id} stays in its place: a fleet has no other order. Send it with `policy.priority` instead."
+    )
+    job_id: str
+
+
+@declare
 class RetryRefused(ComfypinError):
     """The job cannot be run again as it stands."""
 

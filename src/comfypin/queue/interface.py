@@ -35,10 +35,12 @@ PRIORITIES: tuple[Priority, ...] = get_args(Priority)
 class JobRoute:
     """Which workers may run a job, and how soon. One machine knows priorities alone: it has one release.
 
+    `rank` orders the jobs of one machine: the higher begins earlier (high: 1).
     `gpu_class` None: any worker; `release` None: that of the server which takes the job, else a name or digest.
     """
 
     priority: Priority = "normal"
+    rank: int = 0
     gpu_class: str | None = None
     release: str | None = None
 
@@ -48,7 +50,7 @@ ANY_ROUTE = JobRoute()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobRow:
-    """One job without its input and output. Times in seconds since the epoch."""
+    """One job without its input and output. Times in seconds since the epoch; a higher `rank` begins earlier."""
 
     id: str
     state: JobState
@@ -60,6 +62,7 @@ class JobRow:
     started_at: float | None = None
     ended_at: float | None = None
     priority: Priority = "normal"
+    rank: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +121,15 @@ class JobQueue(Protocol):
         """Run an ended job again. Raises `JobUnknown`, `RetryRefused`, `QueueFull`."""
 
 
+class JobOrder(Protocol):
+    """The order in which jobs that wait begin."""
+
+    can_reorder: bool
+
+    async def prioritize_job(self, job_id: str, priority: int) -> None:
+        """Let a job that waits begin before those of a lower priority. Raises `JobUnknown`, `NotReordered`."""
+
+
 class JobCatalogue(Protocol):
     """Shows the jobs of all APIs: to lists, pages, and followers of what happens."""
 
@@ -134,10 +146,13 @@ class JobCatalogue(Protocol):
         """Return a waiting job's place in the queue, from 1; None if it does not wait."""
 
     def list_pending(self) -> "list[LiveJob]":
-        """Return the jobs that have not ended, oldest first."""
+        """Return the jobs that run, then those that wait, in the order in which they are to begin."""
 
-    def ends_in_s(self) -> dict[str, float | None]:
-        """Return the seconds until the expected end of each job that has not ended, if its history tells."""
+    def ends_in_s(self, pending: "Sequence[LiveJob]") -> dict[str, float | None]:
+        """Return the seconds until the expected end of each job of `list_pending`, if its history tells."""
+
+    def end_in_s(self, live_job: "LiveJob") -> float | None:
+        """Return the seconds until one job's expected end; costs little if thousands wait."""
 
     async def list_jobs(self, job_filter: "JobFilter") -> "list[ListedJob]":
         """Return the jobs that a filter lets through, newest first. Raises `JobsNotStored`."""
@@ -234,7 +249,7 @@ class QueueWorker(Protocol):
         """Begin no more jobs; give those that run some time, then put them back for the next server."""
 
 
-class ServedQueue(JobQueue, JobCatalogue, ProgressFeed, QueueHealth, Protocol):
+class ServedQueue(JobQueue, JobOrder, JobCatalogue, ProgressFeed, QueueHealth, Protocol):
     """Everything that a server asks of a queue."""
 
 

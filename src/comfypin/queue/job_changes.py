@@ -26,11 +26,11 @@ def job_accepted(row: JobRow, job_input: object) -> JobChange:
     """Return the change for a job that was taken. Slow for a large input: walks and dumps all of it."""
     text = json.dumps(job_input)
     secret = holds_secret(job_input) or is_secret_address(row.webhook or "")
-    columns = (row.id, row.state, text, row.webhook, row.timeout_s, row.ttl_s, secret, row.created_at, row.priority)
+    columns = (row.id, row.state, text, row.webhook, row.timeout_s, row.ttl_s, secret, row.created_at)
     return JobChange(
-        "INSERT INTO jobs (id, state, input, webhook, timeout_s, ttl_s, secret, created_at, priority, size) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (*columns, len(text)),
+        "INSERT INTO jobs (id, state, input, webhook, timeout_s, ttl_s, secret, created_at, priority, rank, size) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (*columns, row.priority, row.rank, len(text)),
     )
 
 
@@ -73,6 +73,11 @@ def job_queued_again(job_id: str, changed_at: float) -> JobChange:
         "ended_at = NULL, output = NULL, error = NULL, webhook_owed = 0 WHERE id = ? AND ended_at IS NOT NULL",
         (changed_at, job_id),
     )
+
+
+def job_ranked(job_id: str, rank: int) -> JobChange:
+    """Return the change for a job that waits and is to begin earlier or later than others."""
+    return JobChange("UPDATE jobs SET rank = ? WHERE id = ? AND ended_at IS NULL", (rank, job_id))
 
 
 def webhook_told(job_id: str) -> JobChange:

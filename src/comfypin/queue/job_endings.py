@@ -53,6 +53,7 @@ class JobEndings:
     async def end_job(self, live_job: LiveJob, end_state: JobState, outcome: JobOutcome | None = None) -> None:
         """End a job, however long the disk refuses it. A cancelled job has no outcome."""
         live_job.ending = True
+        self._jobs.note_ending(live_job)
         ended_at = self._clock()
         job_output = None if outcome is None else outcome.output
         error = None if job_output is None else job_output.get("error")
@@ -81,6 +82,7 @@ class JobEndings:
         """End a job that waits, without waiting for the disk. It cannot begin any more."""
         if not live_job.ending:
             live_job.ending = True
+            self._jobs.note_ending(live_job)
             self._start_background(self.end_job(live_job, end_state, outcome))
 
     async def post_owed_webhooks(self) -> None:

@@ -9,13 +9,13 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 from comfypin.digest import JsonValue
 
-Kind = Literal["accepted", "started", "progress", "preview", "output", "ended", "retried", "removed"]
-_REPLACED: frozenset[Kind] = frozenset({"progress", "preview"})
-"""Kinds of which only a job's newest event matters: they replace each other and are not kept for resuming."""
+Kind = Literal["accepted", "started", "progress", "preview", "output", "ended", "retried", "moved", "removed", "model"]
+_REPLACED: frozenset[Kind] = frozenset({"progress", "preview", "model"})
+"""Kinds whose newest event alone matters, of a job or a model: they replace each other, and none is kept."""
 # A page that reconnects within a minute finds what it missed, even while jobs end by the dozen.
 _KEPT_EVENTS = 2000
 # Who is further behind gets a snapshot, which is smaller than what it missed.
@@ -34,6 +34,21 @@ class JobEvent:
     job_id: str
     kind: Kind
     data: Mapping[str, JsonValue] = field(default_factory=dict)
+
+
+class EventTarget(Protocol):
+    """Whoever is told of the events of one job, or of all (None)."""
+
+    @property
+    def job_id(self) -> str | None:
+        """Return the job that is followed."""
+
+    @property
+    def with_previews(self) -> bool:
+        """Return whether previews are wanted."""
+
+    def put(self, event: JobEvent) -> None:
+        """Note an event; must return at once."""
 
 
 class FollowerTooSlow(Exception):
@@ -103,7 +118,7 @@ class JobEvents:
         self._boot = secrets.token_hex(4)
         self._number = 0
         self._kept: deque[JobEvent] = deque(maxlen=kept)
-        self._followers: dict[Following, None] = {}
+        self._followers: dict[EventTarget, None] = {}
         self._newest_previews: dict[str, JobEvent] = {}
         # When somebody last followed who would see previews.
         self._watched_at_s = float("-inf")
@@ -134,13 +149,21 @@ class JobEvents:
         """Follow a job, or all: first what is kept of the events since `after`, then what happens from now on."""
         following = Following(self, job_id, with_previews=with_previews)
         if after is not None:
-            for event in self._kept:
-                if event.id > after and job_id in (None, event.job_id):
+            for event in self.kept_after(after):
+                if job_id in (None, event.job_id):
                     following.put(event)
-        self._followers[following] = None
+        self.add(following)
         return following
 
-    def forget(self, following: Following) -> None:
+    def add(self, target: EventTarget) -> None:
+        """Tell a target of what happens from now on."""
+        self._followers[target] = None
+
+    def kept_after(self, number: int) -> list[JobEvent]:
+        """Return what is kept of the events after a number, oldest first."""
+        return [event for event in self._kept if event.id > number]
+
+    def forget(self, following: EventTarget) -> None:
         """Tell a follower no more."""
         if following.with_previews and following in self._followers:
             self._watched_at_s = time.monotonic()

@@ -10,7 +10,7 @@ from comfypin.queue.job_description import JobDescription, JobEnd
 
 _COLUMNS = (
     "j.number, j.id, j.state, j.created_at, j.started_at, j.ended_at, j.error, "
-    "d.api, d.workflow, d.release, COALESCE(d.outputs, 0), COALESCE(d.warnings, 0), d.error_name"
+    "j.rank, d.api, d.workflow, d.release, COALESCE(d.outputs, 0), COALESCE(d.warnings, 0), d.error_name"
 )
 # The list shows one line; the whole text is at the job itself.
 _LONGEST_ERROR = 300
@@ -69,10 +69,17 @@ def listing_query(job_filter: JobFilter) -> tuple[str, list[object]]:
 def to_listed_job(columns: Sequence[Any]) -> ListedJob:
     """Return a row of the answer."""
     number, job_id, state, created_at, started_at, ended_at, error = columns[:7]
-    api, workflow, release, outputs, warnings, error_name = columns[7:]
+    rank, api, workflow, release, outputs, warnings, error_name = columns[7:]
     return ListedJob(
         number=number,
-        row=JobRow(id=job_id, state=state, created_at=created_at, started_at=started_at, ended_at=ended_at),
+        row=JobRow(
+            id=job_id,
+            state=state,
+            rank=rank,
+            created_at=created_at,
+            started_at=started_at,
+            ended_at=ended_at,
+        ),
         description=JobDescription(api=api or "runpod", workflow=workflow, release=release),
         end=JobEnd(
             outputs=outputs,

@@ -41,7 +41,7 @@ class QueueLimits:
 
 
 class JobRunner:
-    """Begins jobs in order of arrival. A job is never ahead of what the disk says of it.
+    """Begins jobs by priority, then in order of arrival. A job is never ahead of what the disk says of it.
 
     While the disk refuses writes, no more jobs begin, and what ended waits with its result; when writes work again, all
     of it goes on by itself.
@@ -145,6 +145,7 @@ class JobRunner:
             await self._give_back(live_job)
             return False
         live_job.row = replace(live_job.row, state="IN_PROGRESS", started_at=started_at)
+        self._jobs.note_started(live_job)
         live_job.wake_followers()
         self._events.publish("started", live_job.row.id)
         return True

@@ -1,12 +1,13 @@
 """The jobs of a server that are in memory: those that have not ended, and the last that did."""
 
 import asyncio
+from bisect import bisect_left, insort
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 from comfypin.jobs.interface import PENDING_STATES
-from comfypin.queue.interface import PRIORITIES, JobProgress, JobRow
+from comfypin.queue.interface import JobProgress, JobRow
 from comfypin.queue.job_description import JobDescription, JobEnd
 
 # A poller that comes every few seconds misses nothing; a job of hours holds no more memory.
@@ -15,6 +16,9 @@ _KEPT_PROGRESS = 256
 _KEPT_ENDED = 1000
 # Pollers are told apart by what clients send, so a client could make up any number.
 _KEPT_POLLERS = 64
+
+Place = tuple[int, int, str]
+"""Where a job waits, as what is compared: the higher priority first, then the earlier arrival."""
 
 
 @dataclass(slots=True)
@@ -58,19 +62,25 @@ class LiveJob:
 
 
 class LiveJobs:
-    """Jobs by id, and the order in which those that wait are to begin."""
+    """Jobs by id, and the order in which those that wait are to begin: by priority, then by arrival.
+
+    Counts and places are kept rather than counted: thousands of jobs may wait, and each event asks for them.
+    """
 
     def __init__(self) -> None:
         self._pending: dict[str, LiveJob] = {}
         self._recently_ended: OrderedDict[str, LiveJob] = OrderedDict()
-        self._arrivals: asyncio.PriorityQueue[tuple[int, int, LiveJob]] = asyncio.PriorityQueue()
-        self._arrived_count = 0
+        self._arrival_count = 0
+        self._places: dict[str, Place] = {}
+        self._waiting: list[Place] = []
+        """The jobs that wait and may still begin, in that order."""
+        self._may_begin: set[str] = set()
+        self._arrivals = asyncio.Semaphore(0)
 
     @property
     def waiting_count(self) -> int:
-        """Return how many jobs wait."""
-        # A copy, because another thread reads the metrics.
-        return sum(live_job.row.state == "IN_QUEUE" for live_job in tuple(self._pending.values()))
+        """Return how many jobs wait, those that are being cancelled among them."""
+        return len(self._places)
 
     @property
     def pending_count(self) -> int:
@@ -80,11 +90,17 @@ class LiveJobs:
     @property
     def running_count(self) -> int:
         """Return how many jobs run."""
-        return len(self._pending) - self.waiting_count
+        return len(self._pending) - len(self._places)
 
     def list_pending(self) -> list[LiveJob]:
-        """Return the jobs that have not ended in the order in which they begin: by priority, oldest first."""
-        return sorted(self._pending.values(), key=_rank)
+        """Return the jobs that have not ended, in order of arrival."""
+        return list(self._pending.values())
+
+    def list_in_order(self) -> list[LiveJob]:
+        """Return the jobs that run, then those that wait, in the order in which they are to begin."""
+        running = [live_job for live_job in self._pending.values() if live_job.row.id not in self._places]
+        waiting = sorted(self._places.values())
+        return [*running, *(self._pending[job_id] for _, _, job_id in waiting)]
 
     def find_pending(self, job_id: str) -> LiveJob | None:
         """Return the job if it has not ended."""
@@ -121,43 +137,95 @@ class LiveJobs:
 
     def waiting_place(self, job_id: str) -> int | None:
         """Return a waiting job's place in the queue, from 1; None if it does not wait."""
-        waiting_ids = (
-            live_job.row.id
-            for live_job in self.list_pending()
-            if live_job.row.state == "IN_QUEUE" and not live_job.ending
-        )
-        return next((place for place, waiting_id in enumerate(waiting_ids, 1) if waiting_id == job_id), None)
+        place = self._places.get(job_id)
+        if place is None:
+            return None
+        index = bisect_left(self._waiting, place)
+        return index + 1 if index < len(self._waiting) and self._waiting[index] == place else None
+
+    def is_last(self, job_id: str) -> bool:
+        """Return whether no job waits behind this one."""
+        return bool(self._waiting) and self._waiting[-1][2] == job_id
 
     def add_pending(self, live_job: LiveJob) -> None:
         """Count a job among those that wait. It begins only after `let_begin`."""
         self._pending[live_job.row.id] = live_job
+        self._arrival_count += 1
+        self._put_at((-live_job.row.rank, self._arrival_count, live_job.row.id))
 
     def let_begin(self, live_job: LiveJob) -> None:
-        """Put a job behind those that wait to begin."""
+        """Let a job begin when its turn comes."""
         self._recently_ended.pop(live_job.row.id, None)
-        self._arrived_count += 1
-        # The count keeps the order of arrival within a priority, and jobs from being compared.
-        self._arrivals.put_nowait((_rank(live_job), self._arrived_count, live_job))
+        self._may_begin.add(live_job.row.id)
+        self._arrivals.release()
 
     def drop_pending(self, live_job: LiveJob) -> None:
         """Forget a job that was not taken after all."""
         del self._pending[live_job.row.id]
+        self._leave_waiting(live_job.row.id)
+
+    def take_place(self, live_job: LiveJob) -> None:
+        """Give a job of a queue elsewhere the place that its row says: it may have begun, or wait again."""
+        if live_job.row.state != "IN_QUEUE":
+            self._leave_waiting(live_job.row.id)
+        elif live_job.row.id not in self._places:
+            self._arrival_count += 1
+            self._put_at((-live_job.row.rank, self._arrival_count, live_job.row.id))
+
+    def note_started(self, live_job: LiveJob) -> None:
+        """Count a job among those that run."""
+        self._leave_waiting(live_job.row.id)
+
+    def note_ending(self, live_job: LiveJob) -> None:
+        """Give away the place of a job that ends without having begun."""
+        place = self._places.get(live_job.row.id)
+        if place is not None:
+            self._leave_order(place)
 
     def move_to_ended(self, live_job: LiveJob) -> None:
         """Note that a job has ended, and forget the oldest that have."""
         self._pending.pop(live_job.row.id, None)
+        self._leave_waiting(live_job.row.id)
         self._recently_ended[live_job.row.id] = live_job
         while len(self._recently_ended) > _KEPT_ENDED:
             self._recently_ended.popitem(last=False)
+
+    def move_to_priority(self, live_job: LiveJob) -> None:
+        """Give a job that waits the place of its row's priority, behind the jobs that have the same."""
+        place = self._places.get(live_job.row.id)
+        if place is not None:
+            may_begin = live_job.row.id in self._may_begin
+            self._leave_order(place)
+            if may_begin:
+                self._may_begin.add(live_job.row.id)
+            self._arrival_count += 1
+            self._put_at((-live_job.row.rank, self._arrival_count, live_job.row.id))
 
     def forget_ended(self, job_id: str) -> None:
         """Forget an ended job that is not kept any longer."""
         self._recently_ended.pop(job_id, None)
 
     async def next_arrival(self) -> LiveJob:
-        """Wait for the next job, by priority and arrival. It may have been cancelled meanwhile."""
-        return (await self._arrivals.get())[-1]
+        """Wait for the next job that is to begin. It may have been cancelled meanwhile."""
+        while True:
+            await self._arrivals.acquire()
+            # Those in front that may not begin are about to, or are being written: a handful.
+            for _, _, job_id in self._waiting:
+                if job_id in self._may_begin:
+                    self._may_begin.discard(job_id)
+                    return self._pending[job_id]
 
+    def _put_at(self, place: Place) -> None:
+        self._places[place[2]] = place
+        insort(self._waiting, place)
 
-def _rank(live_job: LiveJob) -> int:
-    return PRIORITIES.index(live_job.row.priority)
+    def _leave_waiting(self, job_id: str) -> None:
+        place = self._places.pop(job_id, None)
+        if place is not None:
+            self._leave_order(place)
+
+    def _leave_order(self, place: Place) -> None:
+        index = bisect_left(self._waiting, place)
+        if index < len(self._waiting) and self._waiting[index] == place:
+            del self._waiting[index]
+        self._may_begin.discard(place[2])

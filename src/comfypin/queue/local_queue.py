@@ -23,7 +23,7 @@ from comfypin.queue.job_notes import JobNotes, notes_kept
 from comfypin.queue.job_runner import LOOK_AGAIN_S, JobRunner, QueueLimits
 from comfypin.queue.live_jobs import LiveJob, LiveJobs
 from comfypin.queue.preview_relay import PreviewRelay
-from comfypin.queue.run_estimates import RunEstimates
+from comfypin.queue.run_estimates import ExpectedEnds, RunEstimates
 from comfypin.queue.sqlite import JobStore
 from comfypin.queue.status_bodies import is_pending, status_body
 from comfypin.queue.steady_clock import Clock, steady_clock
@@ -41,6 +41,8 @@ _REMEMBERED_RUNS = 2000
 
 class LocalJobQueue:
     """Implements `ServedQueue` with a file on the local disk. Jobs that are not in memory any more are in the store."""
+
+    can_reorder = True
 
     runs_here = True
 
@@ -66,6 +68,9 @@ class LocalJobQueue:
         self._worker_id = worker_id
         self.metrics = Metrics()
         self._jobs = LiveJobs()
+        self._ends = ExpectedEnds(
+            self._estimates, self._jobs, at_once=lambda: queue_limits.max_running, clock=self._clock
+        )
         self.webhooks = WebhookEvents(store, webhooks, self.metrics, clock=self._clock, events=self.events)
         self._endings = JobEndings(
             store,
@@ -119,6 +124,7 @@ class LocalJobQueue:
             ttl_s=ttl_s,
             created_at=self._clock(),
             priority=route.priority,
+            rank=route.rank or int(route.priority == "high"),
         )
         live_job = LiveJob(job_row)
         # Counted before it is written: clients that send at the same moment must not overfill the queue together.
@@ -191,6 +197,7 @@ class LocalJobQueue:
         if job_row.state not in RETRYABLE_STATES:
             raise RetryRefused(job_id=job_id, reason=f"it is {job_row.state}; only FAILED and TIMED_OUT jobs are")
         if await self._store.had_secrets(job_id):
+            await self.read_record(job_id)  # one that was dropped at this moment is unknown, not secret
             raise RetryRefused(job_id=job_id, reason="it came with secrets, which are not kept; send it anew")
         self._require_room()
         fresh = replace(job_row, state="IN_QUEUE", created_at=self._clock(), started_at=None, ended_at=None, attempts=0)
@@ -201,12 +208,27 @@ class LocalJobQueue:
         try:
             queued_again = job_changes.job_queued_again(job_id, fresh.created_at)
             await self._store.write_changes(queued_again, *self._store.changes_beside(job_id))
+            if await self._store.read_record(job_id) is None:
+                raise JobUnknown(job_id=job_id)  # it was dropped before it could be queued again
         except BaseException:
             self._jobs.drop_pending(live_job)
             raise
         await self.webhooks.follow_again(fresh)
         self.events.publish("retried", job_id)
         self._jobs.let_begin(live_job)
+
+    async def prioritize_job(self, job_id: str, priority: int) -> None:
+        """Let a job that waits begin before those of a lower priority. Raises `JobUnknown`, `JobsNotStored`.
+
+        It is behind those of the same priority. Of one that runs or has ended, nothing changes.
+        """
+        await self.read_record(job_id)
+        await self._store.write_changes(job_changes.job_ranked(job_id, priority))
+        live_job = self._jobs.find_pending(job_id)
+        if live_job is not None:
+            live_job.row = replace(live_job.row, rank=priority)
+            self._jobs.move_to_priority(live_job)
+            self.events.publish("moved", job_id)
 
     # -- What Comfy API v2 asks beside --------------------------------------------------------------------------------
 
@@ -233,12 +255,16 @@ class LocalJobQueue:
     # -- What lists and followers of all jobs ask ---------------------------------------------------------------------
 
     def list_pending(self) -> list[LiveJob]:
-        """Return the jobs that have not ended, oldest first."""
-        return self._jobs.list_pending()
+        """Return the jobs that run, then those that wait, in the order in which they are to begin."""
+        return self._jobs.list_in_order()
 
-    def ends_in_s(self) -> dict[str, float | None]:
-        """Return the seconds until the expected end of each job that has not ended, if its history tells."""
-        return self._estimates.ends_in_s(self._jobs.list_pending(), at_once=self._limits.max_running, now=self._clock())
+    def ends_in_s(self, pending: Sequence[LiveJob]) -> dict[str, float | None]:
+        """Return the seconds until the expected end of each job of `list_pending`, if its history tells."""
+        return self._ends.of_all(pending)
+
+    def end_in_s(self, live_job: LiveJob) -> float | None:
+        """Return the seconds until one job's expected end; costs little if thousands wait."""
+        return self._ends.of_job(live_job)
 
     async def list_jobs(self, job_filter: JobFilter) -> list[ListedJob]:
         """Return the jobs that a filter lets through, newest first. Raises `JobsNotStored`."""

@@ -14,6 +14,8 @@ def add_missing_columns(connection: sqlite3.Connection) -> None:
     columns = {row[1] for row in connection.execute("PRAGMA table_info(jobs)").fetchall()}
     if "priority" not in columns:
         connection.execute("ALTER TABLE jobs ADD COLUMN priority TEXT NOT NULL DEFAULT 'normal'")
+    if "rank" not in columns:
+        connection.execute("ALTER TABLE jobs ADD COLUMN rank INTEGER NOT NULL DEFAULT 0")
 
 
 def forget_older_inputs(connection: sqlite3.Connection) -> None:

@@ -45,13 +45,13 @@ CREATE TABLE IF NOT EXISTS jobs (
     webhook TEXT, webhook_owed INTEGER NOT NULL DEFAULT 0, timeout_s REAL, ttl_s REAL,
     attempts INTEGER NOT NULL DEFAULT 0, retries INTEGER NOT NULL DEFAULT 0, secret INTEGER NOT NULL DEFAULT 0,
     created_at REAL NOT NULL, started_at REAL, ended_at REAL, output TEXT, error TEXT, size INTEGER NOT NULL,
-    priority TEXT NOT NULL DEFAULT 'normal'
+    priority TEXT NOT NULL DEFAULT 'normal', rank INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE IF NOT EXISTS probe (number INTEGER PRIMARY KEY, bytes BLOB);
 CREATE INDEX IF NOT EXISTS by_end ON jobs (ended_at);
 CREATE INDEX IF NOT EXISTS by_state ON jobs (state);
 """
-_SUMMARY = "id, state, webhook, timeout_s, ttl_s, attempts, created_at, started_at, ended_at, priority"
+_SUMMARY = "id, state, webhook, timeout_s, ttl_s, attempts, created_at, started_at, ended_at, priority, rank"
 
 
 class JobStore:

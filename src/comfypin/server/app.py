@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import time
-import uuid
 from collections.abc import AsyncIterator
 from typing import Annotated
 
@@ -17,14 +16,12 @@ from starlette.responses import Response, StreamingResponse
 from comfypin import __version__
 from comfypin.errors import ComfypinError, EngineError, WorkflowError
 from comfypin.models.errors import JobModelsRefused
-from comfypin.queue.errors import JobUnknown, QueueFull, RetryRefused, RouteUnknown, WebhookNotKept
-from comfypin.queue.job_notes import JobNotes
+from comfypin.queue.errors import JobUnknown, NotReordered, QueueFull, RetryRefused, RouteUnknown, WebhookNotKept
+from comfypin.queue.interface import JobRoute
 from comfypin.queue.status_bodies import health_body, status_body
 from comfypin.server.auth import AccessRules, Gate
 from comfypin.server.comfy_api.api import ComfyApi
-from comfypin.server.comfy_api.blobs import is_hash
 from comfypin.server.comfy_api.envelope import PREFIX
-from comfypin.server.comfy_api.references import find_hashes
 from comfypin.server.comfy_api.routes import make_comfy_app, run_sweeps, unrouted
 from comfypin.server.errors import (
     BodyTooBig,
@@ -32,15 +29,15 @@ from comfypin.server.errors import (
     RequestInvalid,
     RequestTooComplex,
     TooManyDownloads,
-    TooManyFollowers,
 )
+from comfypin.server.job_intake import take_job
 from comfypin.server.job_list_routes import job_list_routes
 from comfypin.server.model_routes import model_routes
 from comfypin.server.openapi import JOB_BODY, openapi_document
 from comfypin.server.output_routes import output_routes
 from comfypin.server.page_routes import Page, page_routes
 from comfypin.server.prefix import RootPath
-from comfypin.server.request_bodies import longest_wait_s, parse_json_body, read_job_request
+from comfypin.server.request_bodies import MOST_PRIORITY, longest_wait_s, parse_json_body, read_job_request
 from comfypin.server.responses import JsonResponse, failure_response
 from comfypin.server.server_state import Site
 from comfypin.server.webhook_routes import webhook_routes
@@ -54,11 +51,11 @@ _KEEP_ALIVE_S = 15.0
 # The first class that fits wins, so single errors come before their families.
 _STATUS_OF_ERROR: tuple[tuple[type[ComfypinError], int], ...] = (
     (QueueFull, 429),
-    (TooManyFollowers, 429),
     (RouteUnknown, 400),
     (JobUnknown, 404),
     (WorkflowNotFound, 404),
     (RetryRefused, 409),
+    (NotReordered, 409),
     (WebhookNotKept, 409),
     (RequestInvalid, 400),
     (TooManyDownloads, 429),
@@ -73,6 +70,7 @@ _STATUS_OF_ERROR: tuple[tuple[type[ComfypinError], int], ...] = (
 _RETRY_AFTER_S = 5
 
 WaitMilliseconds = Annotated[int, Query(ge=0, le=300_000, description="Milliseconds to wait for the end.")]
+Priority = Annotated[int, Query(ge=-MOST_PRIORITY, le=MOST_PRIORITY, description="Jobs of a higher one begin earlier.")]
 
 
 def make_app(server_site: Site, rules: AccessRules, comfy_api: ComfyApi, page: Page) -> FastAPI:
@@ -90,11 +88,11 @@ def make_app(server_site: Site, rules: AccessRules, comfy_api: ComfyApi, page: P
     for family in (_endpoint_routes(server_site, comfy_api), _job_routes(server_site)):
         application.include_router(family)
         application.include_router(family, prefix="/v2/{endpoint}", include_in_schema=False)
-    application.include_router(job_list_routes(comfy_api.queue))
+    application.include_router(job_list_routes(comfy_api.queue, page.gallery.index))
     application.include_router(_workflow_routes(server_site))
     application.include_router(workflow_check_routes(server_site))
     application.include_router(webhook_routes(comfy_api.queue))
-    application.include_router(model_routes(server_site))
+    application.include_router(model_routes(server_site, comfy_api.queue.events))
     application.include_router(_machine_routes(server_site, application))
     application.include_router(output_routes(page.gallery))
     application.include_router(page_routes(rules, page))
@@ -123,29 +121,18 @@ async def _run_beside(comfy_api: ComfyApi, page: Page) -> AsyncIterator[None]:
 def _endpoint_routes(server_site: Site, comfy_api: ComfyApi) -> APIRouter:
     routes, queue = APIRouter(tags=["jobs"]), server_site.queue
 
-    async def take_job(http_request: Request) -> str:
+    async def take_sent_job(http_request: Request) -> str:
         job_request = await asyncio.to_thread(read_job_request, await http_request.body())
-        job_id = str(uuid.uuid4())
-        assets = tuple(asset_hash for asset_hash in find_hashes(job_request.input) if is_hash(asset_hash))
-        return await comfy_api.queue.accept_job(
-            job_request.input,
-            webhook=job_request.webhook,
-            timeout_s=job_request.timeout_s,
-            ttl_s=job_request.ttl_s,
-            job_id=job_id,
-            webhook_events=job_request.webhook_events,
-            notes=JobNotes(assets=assets),
-            route=job_request.route,
-        )
+        return await take_job(comfy_api.queue, job_request)
 
     @routes.post("/run", summary="Take a job", openapi_extra=JOB_BODY)
     async def run(http_request: Request) -> Response:
-        return _accepted_response(await take_job(http_request))
+        return _accepted_response(await take_sent_job(http_request))
 
     @routes.post("/runsync", summary="Take a job and wait for its end", openapi_extra=JOB_BODY)
     async def runsync(http_request: Request, wait: WaitMilliseconds = SYNC_WAIT_MS) -> Response:
         begun_at_s = time.monotonic()
-        job_id = await take_job(http_request)
+        job_id = await take_sent_job(http_request)
         # Taking a large job takes a while too, and the client's patience began before it.
         wait_s = longest_wait_s(http_request.url.hostname, wait) - (time.monotonic() - begun_at_s)
         return JsonResponse(status_body(await queue.read_record(job_id, wait_s=wait_s)))
@@ -215,12 +202,21 @@ def _workflow_routes(server_site: Site) -> APIRouter:
         )
 
     @routes.post("/workflows/{name}", include_in_schema=False)
-    async def run_workflow(http_request: Request, name: str, wait: WaitMilliseconds = 0) -> Response:
+    async def run_workflow(
+        http_request: Request, name: str, wait: WaitMilliseconds = 0, priority: Priority = 0
+    ) -> Response:
         request_body = await http_request.body()
         job_request = await server_site.make_job(
             name, await asyncio.to_thread(parse_json_body, request_body) if request_body.strip() else {}
         )
-        job_id = await queue.accept_job(dict(job_request), webhook=None, timeout_s=None, ttl_s=None, api="workflows")
+        job_id = await queue.accept_job(
+            dict(job_request),
+            webhook=None,
+            timeout_s=None,
+            ttl_s=None,
+            api="workflows",
+            route=JobRoute(priority="high" if priority > 0 else "normal", rank=priority),
+        )
         if not wait:
             return _accepted_response(job_id)
         wait_s = longest_wait_s(http_request.url.hostname, wait)

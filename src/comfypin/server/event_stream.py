@@ -1,172 +1,238 @@
-"""Server-sent events of all jobs: where they stand when a client connects, then what happens, while it reads."""
+"""Server-sent events of all jobs: where they stand when a client connects, then what happens, while it reads.
+
+All followers are told the same at the same time. What happens between two of these times is told once: a job as it is
+then, its newest progress, its newest preview. So an event costs its words once, and each follower one write at a time.
+"""
 
 import asyncio
-import json
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
+from itertools import islice
 
-from comfypin.digest import JsonValue
 from comfypin.queue.errors import JobsNotStored
-from comfypin.queue.job_events import FollowerTooSlow, Following, JobEvent, JobEvents
+from comfypin.queue.job_events import JobEvent, JobEvents
 from comfypin.queue.status_bodies import progress_summary
-from comfypin.server.job_views import JobViews
+from comfypin.server.event_frames import Batch, Frame, FrameCache, key_of
 
 # A bar that moves four times a second looks smooth; nodes report far more often.
 _PROGRESS_EVERY_S = 0.25
 # Proxies close a connection that is silent for 30 or 60 s.
 _KEEP_ALIVE_S = 15.0
-# Followers are at most this many events apart while they keep up.
-_KEPT_FRAMES = 256
-# After a restart all pages come back within the same half second.
-_SNAPSHOT_SHARED_S = 0.5
+# 200 followers are told five times a second: writing to them takes 10 ms then, a twentieth of the time.
+_TELL_EVERY_S_A_FOLLOWER = 0.001
+_TOLD_AT_ONCE = 16  # then others have their turn: a job, or /ping, waits for as many writes at most
+_MOST_UNREAD = 1000
+_PIECE_BYTES = 65_536  # what is written at once waits in memory if a client does not read
+_MOST_SNAPSHOTS = 3
 
 
-class FrameCache:
-    """Frames of the newest events: all followers are sent the same bytes, so each event is put into words once.
+class Follower:
+    """One client of a group: what it has not been sent yet."""
 
-    Followers that come together share a snapshot, too: it takes long if thousands of jobs wait.
-    """
+    def __init__(self, after: int) -> None:
+        self._after = after
+        self._unread: OrderedDict[object, Frame] = OrderedDict()
+        self._next: Batch | None = None
+        self._arrived = asyncio.Event()
+        self.is_cut_off = False
+        """Whether more happened than it had read; it is told nothing more then."""
 
-    def __init__(self, views: JobViews) -> None:
-        self.views = views
-        self._frames: OrderedDict[int, bytes] = OrderedDict()
-        self._snapshot: asyncio.Task[bytes] | None = None
-        self._snapshot_number = 0
-        self._snapshot_begun_s = 0.0
+    def offer(self, batch: Batch) -> None:
+        """Give it what happened. What it has not read yet is replaced by what is newer of the same."""
+        if batch.first_number <= self._after:
+            batch = Batch(frame for frame in batch.frames if not 0 < frame.number <= self._after)
+        if self.is_cut_off or not batch.frames:
+            return
+        if self._next is None and not self._unread:
+            self._next = batch
+        else:
+            self._keep(batch)
+        self._arrived.set()
 
-    async def snapshot_frame(self, events: JobEvents) -> tuple[str, bytes]:
-        """Return a snapshot no older than this call, and the id of the event after which to go on.
+    def begin_after(self, number: int) -> None:
+        """Forget what happened up to an event, since a snapshot has told it."""
+        self._after = number
+        unread = (self._take_next(), Batch(self._unread.values()))
+        self._unread = OrderedDict()
+        for batch in unread:
+            self.offer(batch)
 
-        Raises `JobsNotStored`.
-        """
-        asked_after = events.newest_number
-        while True:
-            if self._snapshot is None or (self._snapshot.done() and not self._is_usable(self._snapshot, asked_after)):
-                self._snapshot_number, self._snapshot_begun_s = events.newest_number, time.monotonic()
-                self._snapshot = asyncio.create_task(self._make_snapshot(events.newest_wire_id))
-            number, wire_id = self._snapshot_number, events.wire_id_of(self._snapshot_number)
-            # Others may wait for it when this follower goes.
-            frame = await asyncio.shield(self._snapshot)
-            if number >= asked_after:
-                return wire_id, frame
+    def begin_anew(self) -> None:
+        """Forget all that happened, and be told again: a snapshot will say it."""
+        self._take_next()
+        self._unread = OrderedDict()
+        self.is_cut_off = False
 
-    def _is_usable(self, snapshot: asyncio.Task[bytes], asked_after: int) -> bool:
-        is_young = time.monotonic() - self._snapshot_begun_s < _SNAPSHOT_SHARED_S
-        is_made = not snapshot.cancelled() and snapshot.exception() is None
-        return is_young and is_made and self._snapshot_number >= asked_after
+    async def next_bytes(self) -> bytes | None:
+        """Wait for what is to be sent next; None if the follower has been cut off."""
+        while self._next is None and not self._unread:
+            if self.is_cut_off:
+                return None
+            self._arrived.clear()
+            await self._arrived.wait()
+        if not self._unread:
+            return self._take_next().joined
+        batch = Batch([*self._take_next().frames, *self._unread.values()])
+        self._unread = OrderedDict()
+        return batch.joined
 
-    async def _make_snapshot(self, wire_id: str) -> bytes:
-        shown = await self.views.snapshot()
-        return await asyncio.to_thread(format_event, "snapshot", shown, wire_id)
+    def _take_next(self) -> Batch:
+        batch, self._next = self._next, None
+        return batch or Batch(())
 
-    def frame_of(self, event: JobEvent, wire_id: str) -> bytes:
-        """Return the frame that tells of an event, with the state of the queue beside it if that changed."""
-        frame = self._frames.get(event.id)
-        if frame is None:
-            frame = self._frames[event.id] = self._make_frame(event, wire_id)
-            if len(self._frames) > _KEPT_FRAMES:
-                self._frames.popitem(last=False)
-        return frame
-
-    def _make_frame(self, event: JobEvent, wire_id: str) -> bytes:
-        match event.kind:
-            case "progress":
-                return format_event("progress", {"id": event.job_id, "progress": progress_summary(event.data)})
-            case "preview":
-                shown = {name: value for name, value in event.data.items() if name != "data_base64"}
-                return format_event("preview", {"id": event.job_id, **shown, "data": event.data["data_base64"]})
-            case "output":
-                return format_event("output", {"id": event.job_id, "output": dict(event.data)}, wire_id)
-            case "removed":
-                return format_event("removed", {"id": event.job_id}, wire_id)
-        summary = self.views.live_summary(event.job_id)
-        if summary is None:
-            return b""
-        queue_frame = format_event("queue", self.views.queue_summary())
-        return queue_frame + format_event("job", summary, wire_id)
+    def _keep(self, batch: Batch) -> None:
+        for frame in (*self._take_next().frames, *batch.frames):
+            self._unread.pop(frame.key, None)
+            self._unread[frame.key] = frame
+        if len(self._unread) > _MOST_UNREAD:
+            self._unread = OrderedDict()
+            self.is_cut_off = True
 
 
-class EventStream:
-    """One client that follows all jobs."""
+class EventGroup:
+    """The followers that are told the same: those that want previews, or those that do not."""
+
+    job_id = None  # of all jobs
 
     def __init__(
         self,
         events: JobEvents,
         frames: FrameCache,
         *,
-        last_event_id: str | None,
         with_previews: bool,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.with_previews = with_previews
         self._events = events
         self._frames = frames
-        self._after = events.after(last_event_id)
-        self._with_previews = with_previews
         self._clock = clock
-        self._progress_sent_at_s: OrderedDict[str, float] = OrderedDict()
-        self._held_back: dict[str, JobEvent] = {}
+        self._followers: dict[Follower, None] = {}
+        self._untold: OrderedDict[object, JobEvent] = OrderedDict()
+        self._progress_told_at_s: OrderedDict[str, float] = OrderedDict()
+        self._told_at_s = float("-inf")
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at_s = float("inf")
+        self._is_telling = False
 
-    async def frames(self) -> AsyncIterator[bytes]:
-        """Yield frames until the client goes. One that reads too slowly is cut off, and may come back."""
-        after, snapshot = self._after, None
-        if after is None:
-            try:
-                wire_id, snapshot = await self._frames.snapshot_frame(self._events)
-            except JobsNotStored:
-                return
-            after = self._events.after(wire_id)
-            if after is None:  # so much has happened meanwhile that it would be cut off at once
-                return
-        with self._events.subscribe(None, after=after, with_previews=self._with_previews) as following:
-            if snapshot is not None:
-                yield snapshot
-            try:
-                async for frame in self._follow(following):
-                    yield frame
-            except (FollowerTooSlow, JobsNotStored):
-                return
+    # -- as a target of `JobEvents` -------------------------------------------------------------------------------
 
-    async def _follow(self, following: Following) -> AsyncIterator[bytes]:
-        sent_at_s = self._clock()
-        while True:
-            event = await following.next_within(self._wait_s(sent_at_s))
-            due = self._take_due() if event is None else self._take_event(event)
-            frames = [self._frames.frame_of(one, self._events.wire_id(one)) for one in due]
-            if not any(frames) and self._clock() - sent_at_s > _KEEP_ALIVE_S:
-                frames = [b": still there\n\n"]
-            for frame in filter(None, frames):
-                sent_at_s = self._clock()
-                yield frame
+    def put(self, event: JobEvent) -> None:
+        """Note what happened until it is told."""
+        if event.kind == "progress" and progress_summary(event.data) is None:
+            return
+        if event.kind in ("ended", "removed"):
+            self._untold.pop((event.job_id, "progress"), None)
+            self._progress_told_at_s.pop(event.job_id, None)
+        key = key_of(event)
+        self._untold.pop(key, None)
+        self._untold[key] = event
+        self._tell_at(self._due_at_s(event))
 
-    def _take_event(self, event: JobEvent) -> list[JobEvent]:
-        """Return what is to be sent now: all but progress that comes too soon after the last of its job."""
+    # -- as what followers read -----------------------------------------------------------------------------------
+
+    async def follow(self, last_event_id: str | None) -> AsyncIterator[bytes]:
+        """Yield what is to be sent until the client goes. One that reads too slowly is cut off, and may come back."""
+        after = self._events.after(last_event_id)
+        follower = Follower(self._events.newest_number if after is None else after)
+        self._join(follower)
+        try:
+            if after is None:
+                async for piece in self._begin(follower):
+                    yield piece
+            else:
+                # What is not told yet comes with the rest.
+                untold = {event.id for event in self._untold.values()}
+                missed = [event for event in self._events.kept_after(after) if event.id not in untold]
+                follower.offer(self._frames.batch_of(missed))
+            while (told := await follower.next_bytes()) is not None:
+                for piece in _pieces(told):
+                    yield piece
+        except JobsNotStored:
+            return
+        finally:
+            self._leave(follower)
+
+    async def _begin(self, follower: Follower) -> AsyncIterator[bytes]:
+        """Yield a snapshot; another if so much has happened meanwhile that the follower could not keep it."""
+        for _ in range(_MOST_SNAPSHOTS):
+            number, frame = await self._frames.snapshot_frame(self._events)
+            if not follower.is_cut_off:
+                follower.begin_after(number)
+                break
+            follower.begin_anew()
+        else:
+            follower.is_cut_off = True  # it comes back after this snapshot
+        for piece in _pieces(frame):
+            yield piece
+
+    def _join(self, follower: Follower) -> None:
+        if not self._followers:
+            self._events.add(self)
+            self._told_at_s = self._clock()
+        self._followers[follower] = None
+        if self._timer is None:
+            self._tell_at(self._told_at_s + _KEEP_ALIVE_S)
+
+    def _leave(self, follower: Follower) -> None:
+        self._followers.pop(follower, None)
+        if not self._followers:
+            self._events.forget(self)
+            self._untold.clear()
+            self._progress_told_at_s.clear()
+
+    # -- telling --------------------------------------------------------------------------------------------------
+
+    def _due_at_s(self, event: JobEvent) -> float:
+        soonest_s = self._told_at_s + len(self._followers) * _TELL_EVERY_S_A_FOLLOWER
         if event.kind != "progress":
-            if event.kind in ("ended", "removed"):
-                self._held_back.pop(event.job_id, None)
-                self._progress_sent_at_s.pop(event.job_id, None)
-            return [*self._take_due(), event]
-        if progress_summary(event.data) is not None:
-            self._held_back[event.job_id] = event
-        return self._take_due()
+            return soonest_s
+        return max(soonest_s, self._progress_told_at_s.get(event.job_id, float("-inf")) + _PROGRESS_EVERY_S)
 
-    def _take_due(self) -> list[JobEvent]:
+    def _tell_at(self, at_s: float) -> None:
+        if self._is_telling or (self._timer is not None and self._timer_at_s <= at_s):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at_s = at_s
+        self._timer = asyncio.get_running_loop().call_later(max(0.0, at_s - self._clock()), self._tell)
+
+    def _tell(self) -> None:
+        self._timer = None
         now_s = self._clock()
-        due = [event for event in self._held_back.values() if now_s >= self._due_at_s(event.job_id)]
-        for event in due:
-            del self._held_back[event.job_id]
-            self._progress_sent_at_s[event.job_id] = now_s
-        return due
+        due = [(key, event) for key, event in self._untold.items() if self._due_at_s(event) <= now_s]
+        for key, event in due:
+            del self._untold[key]
+            if event.kind == "progress":
+                self._progress_told_at_s[event.job_id] = now_s
+        batch = self._frames.batch_of([event for _, event in due])
+        if not batch.frames and now_s - self._told_at_s >= _KEEP_ALIVE_S:
+            batch = Batch([Frame("alive", 0, b": still there\n\n")])
+        if batch.frames:
+            self._told_at_s = now_s
+            self._is_telling = True
+            self._tell_some(iter(tuple(self._followers)), batch)
+        else:
+            self._tell_again()
 
-    def _due_at_s(self, job_id: str) -> float:
-        return self._progress_sent_at_s.get(job_id, float("-inf")) + _PROGRESS_EVERY_S
+    def _tell_some(self, followers: Iterator[Follower], batch: Batch) -> None:
+        some = tuple(islice(followers, _TOLD_AT_ONCE))
+        for follower in some:
+            follower.offer(batch)
+        if len(some) == _TOLD_AT_ONCE:
+            asyncio.get_running_loop().call_soon(self._tell_some, followers, batch)
+        else:
+            self._is_telling = False
+            self._tell_again()
 
-    def _wait_s(self, sent_at_s: float) -> float:
-        soonest_s = min(map(self._due_at_s, self._held_back), default=sent_at_s + _KEEP_ALIVE_S + 0.1)
-        return max(0.01, soonest_s - self._clock())
+    def _tell_again(self) -> None:
+        """Set the time for what waits already, or for a sign of life."""
+        if self._followers:
+            at_s = min(map(self._due_at_s, self._untold.values()), default=self._told_at_s + _KEEP_ALIVE_S)
+            self._tell_at(at_s)
 
 
-def format_event(name: str, data: Mapping[str, JsonValue], wire_id: str | None = None) -> bytes:
-    """Return a server-sent event."""
-    id_line = b"" if wire_id is None else b"id: " + wire_id.encode() + b"\n"
-    return id_line + b"event: " + name.encode() + b"\ndata: " + json.dumps(dict(data)).encode() + b"\n\n"
+def _pieces(data: bytes) -> list[bytes]:
+    if len(data) <= _PIECE_BYTES:
+        return [data]
+    return [data[start : start + _PIECE_BYTES] for start in range(0, len(data), _PIECE_BYTES)]

@@ -1,32 +1,47 @@
 """The routes of people and pages: the list of jobs, one job with all that is known of it, and what happens to all."""
 
+import asyncio
 import base64
-from collections.abc import AsyncIterator
-from typing import Annotated, cast
+import json
+from typing import Annotated, Literal, cast
+from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from comfypin.jobs.interface import JOB_STATES, JobState
 from comfypin.queue.interface import ServedQueue
 from comfypin.queue.job_listing import JobFilter
+from comfypin.queue.status_bodies import is_pending
+from comfypin.server.counted_stream import EventStreamResponse, OpenStreams
 from comfypin.server.errors import RequestInvalid, TooManyFollowers
-from comfypin.server.event_stream import EventStream, FrameCache
+from comfypin.server.event_frames import FrameCache
+from comfypin.server.event_stream import EventGroup
+from comfypin.server.job_intake import take_job_again
+from comfypin.server.job_manifest import checksum_lines, job_manifest
 from comfypin.server.job_views import JobViews
-from comfypin.server.responses import JsonResponse
+from comfypin.server.openapi import PRIORITY_BODY
+from comfypin.server.output_index import OutputIndex
+from comfypin.server.request_bodies import parse_json_body, read_priority
+from comfypin.server.responses import JsonResponse, failure_response
 
 # Each holds a connection; the rest of the thousand is for jobs.
 _MOST_FOLLOWERS = 400
 _LARGEST_PAGE = 200
+_STREAMS_FREE_WITHIN_S = 5
 # It is compared with every job's texts.
 _LONGEST_FILTER = 500
+ManifestForm = Annotated[
+    Literal["json", "sha256"], Query(alias="format", description="sha256: as `sha256sum -c` reads it.")
+]
 
 
-def job_list_routes(queue: ServedQueue) -> APIRouter:
+def job_list_routes(queue: ServedQueue, outputs: OutputIndex) -> APIRouter:
     """Return the routes."""
     routes, views = APIRouter(tags=["jobs"]), JobViews(queue)
-    frame_cache = FrameCache(views)
-    following = 0
+    frames = FrameCache(views, queue.events)
+    groups = [EventGroup(queue.events, frames, with_previews=with_previews) for with_previews in (False, True)]
+    open_streams = OpenStreams(_MOST_FOLLOWERS)
 
     @routes.get("/jobs", summary="The jobs of all APIs, newest first")
     async def jobs(  # noqa: PLR0917 - the parameters of a query
@@ -54,36 +69,49 @@ def job_list_routes(queue: ServedQueue) -> APIRouter:
     async def job(job_id: str) -> Response:
         return JsonResponse(await views.details(job_id))
 
+    @routes.get("/jobs/{job_id}/manifest", summary="The files of a job with their checksums, as a file")
+    async def manifest(job_id: str, form: ManifestForm = "json") -> Response:
+        record = await queue.read_record(job_id)
+        files = await outputs.of_job(job_id)
+        name = f"{job_id}.{'manifest.json' if form == 'json' else 'sha256'}"
+        headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(name, safe='', errors='replace')}"}
+        if form == "sha256":
+            return Response(checksum_lines(files), headers=headers, media_type="text/plain; charset=utf-8")
+        result = json.loads(record.output or "{}") if not is_pending(record.row.state) else {}
+        shown = job_manifest(record.row, result if isinstance(result, dict) else {}, files)
+        return Response(json.dumps(shown, indent=2), headers=headers, media_type="application/json")
+
+    @routes.post(
+        "/jobs/{job_id}/priority",
+        summary="Let a job that waits begin earlier or later than others",
+        openapi_extra=PRIORITY_BODY,
+    )
+    async def prioritize(http_request: Request, job_id: str) -> Response:
+        document = await asyncio.to_thread(parse_json_body, await http_request.body())
+        sent_value = document.get("priority") if isinstance(document, dict) else None
+        await queue.prioritize_job(job_id, read_priority(sent_value, "`priority`"))
+        return JsonResponse(await views.details(job_id))
+
+    @routes.post("/jobs/{job_id}/again", summary="Take a new job that asks for the same; for jobs that completed, too")
+    async def again(job_id: str) -> Response:
+        return JsonResponse({"id": await take_job_again(queue, job_id), "status": "IN_QUEUE"})
+
     @routes.get("/events", summary="What happens to all jobs, as server-sent events; begins with a snapshot")
     async def events(
         http_request: Request,
         previews: Annotated[int, Query(ge=0, le=1, description="0: no pictures of jobs that run.")] = 1,
         after: Annotated[str | None, Query(description="As the header Last-Event-ID.")] = None,
     ) -> Response:
-        if following >= _MOST_FOLLOWERS:
-            raise TooManyFollowers(following=following)
-        stream = EventStream(
-            queue.events,
-            frame_cache,
-            last_event_id=http_request.headers.get("last-event-id") or after,
-            with_previews=bool(previews),
-        )
-        return StreamingResponse(
-            counted(stream),
-            media_type="text/event-stream",
-            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
-        )
-
-    async def counted(stream: EventStream) -> AsyncIterator[bytes]:
-        nonlocal following
-        following += 1
-        try:
-            async for frame in stream.frames():
-                yield frame
-        finally:
-            following -= 1
+        followed = groups[previews].follow(http_request.headers.get("last-event-id") or after)
+        return EventStreamResponse(followed, open_streams, refuse=lambda: _too_many(open_streams.count))
 
     return routes
+
+
+def _too_many(following: int) -> Response:
+    failure = TooManyFollowers(following=following)
+    headers = {"Retry-After": str(_STREAMS_FREE_WITHIN_S)}
+    return failure_response(429, failure.message, headers=headers, error_type=type(failure).__name__)
 
 
 def _read_states(asked: list[str]) -> tuple[JobState, ...]:

@@ -29,6 +29,7 @@ def job_summary(
         "created_at": shown_time(row.created_at),
         "started_at": shown_time(row.started_at),
         "finished_at": shown_time(row.ended_at),
+        "priority": row.rank,
         "position": position,
         "estimate_s": None if ends_in_s is None else round(ends_in_s, 1),
         "progress": progress_summary(progress or {}),

@@ -11,6 +11,7 @@ from comfypin.queue.interface import JobRow, ServedQueue
 from comfypin.queue.job_listing import JobFilter
 from comfypin.queue.live_jobs import LiveJob
 from comfypin.queue.status_bodies import is_pending
+from comfypin.server.job_errors import error_details
 from comfypin.server.job_summary import job_summary
 
 # As many as the page shows before somebody scrolls.
@@ -30,23 +31,20 @@ class JobViews:
         live_job = self._queue.find_live(job_id)
         if live_job is None:
             return None
-        if not is_pending(live_job.row.state):
-            return self._summary_of(live_job, None, {})
-        return self._summary_of(live_job, self._queue.waiting_place(job_id), self._queue.ends_in_s())
+        return self._summary_of(live_job, self._queue.waiting_place(job_id), self._queue.end_in_s(live_job))
 
     async def page(self, job_filter: JobFilter) -> tuple[list[JsonValue], int | None]:
         """Return jobs, newest first, and the number to go on before; None after the last. Raises `JobsNotStored`."""
         # One more than is shown tells whether there are more.
         found = await self._queue.list_jobs(replace(job_filter, limit=job_filter.limit + 1))
-        ends_in_s = self._queue.ends_in_s()
-        places = self._waiting_places()
         shown: list[JsonValue] = []
         for listed in found[: job_filter.limit]:
             live_job = self._queue.find_live(listed.row.id)
             if live_job is None or (job_filter.states and live_job.row.state not in job_filter.states):
                 shown.append(job_summary(listed.row, listed.description, listed.end))
             else:
-                shown.append(self._summary_of(live_job, places.get(listed.row.id), ends_in_s))
+                place = self._queue.waiting_place(listed.row.id)
+                shown.append(self._summary_of(live_job, place, self._queue.end_in_s(live_job)))
         has_more = len(found) > job_filter.limit
         return shown, found[job_filter.limit - 1].number if has_more else None
 
@@ -54,7 +52,7 @@ class JobViews:
         """Return all jobs that wait or run, in order, then the newest that ended. Raises `JobsNotStored`."""
         ended, _ = await self.page(JobFilter(states=_ENDED_STATES, limit=_NEWEST_ENDED))
         # In a thread: thousands of jobs may wait.
-        pending = await asyncio.to_thread(self._pending_summaries)
+        pending = await asyncio.to_thread(self._pending_summaries, self._queue.list_pending())
         return {"jobs": [*pending, *ended], "queue": self.queue_summary()}
 
     def queue_summary(self) -> dict[str, JsonValue]:
@@ -63,6 +61,7 @@ class JobViews:
             "waiting": self._queue.waiting_count,
             "running": self._queue.running_count,
             "paused": self._queue.trouble,
+            "can_reorder": self._queue.can_reorder,
         }
 
     async def details(self, job_id: str) -> dict[str, JsonValue]:
@@ -75,39 +74,31 @@ class JobViews:
         # What may hold a secret is shown to nobody, not even while it is there.
         job_input = None if await self._queue.had_secrets(job_id) else await self._queue.read_input(job_id)
         timing = output.get("timing") if isinstance(output, Mapping) else None
+        error = summary["error"]
+        if isinstance(error, Mapping) and isinstance(output, Mapping):
+            summary = {**summary, "error": {**error, **error_details(output)}}
         return {**summary, "input": _shorten(job_input) or None, "output": output, "timing": timing}
 
     async def _ended_summary(self, row: JobRow) -> dict[str, JsonValue]:
         found = await self._queue.list_jobs(JobFilter(job_id=row.id, limit=1))
         return job_summary(row, found[0].description, found[0].end) if found else {"id": row.id, "status": row.state}
 
-    def _summary_of(
-        self, live_job: LiveJob, position: int | None, ends_in_s: Mapping[str, float | None]
-    ) -> dict[str, JsonValue]:
+    @staticmethod
+    def _summary_of(live_job: LiveJob, position: int | None, ends_in_s: float | None) -> dict[str, JsonValue]:
         return job_summary(
             live_job.row,
             live_job.description,
             live_job.end,
             progress=live_job.progress,
             position=position,
-            ends_in_s=ends_in_s.get(live_job.row.id),
+            ends_in_s=ends_in_s,
         )
 
-    def _pending_summaries(self) -> list[JsonValue]:
-        ends_in_s = self._queue.ends_in_s()
-        places = self._waiting_places()
-        return [
-            self._summary_of(live_job, places.get(live_job.row.id), ends_in_s)
-            for live_job in self._queue.list_pending()
-        ]
-
-    def _waiting_places(self) -> dict[str, int]:
-        waiting = [
-            live_job.row.id
-            for live_job in self._queue.list_pending()
-            if live_job.row.state == "IN_QUEUE" and not live_job.ending
-        ]
-        return {job_id: place for place, job_id in enumerate(waiting, 1)}
+    def _pending_summaries(self, pending: Sequence[LiveJob]) -> list[JsonValue]:
+        ends_in_s = self._queue.ends_in_s(pending)
+        waiting = [one.row.id for one in pending if one.row.state == "IN_QUEUE" and not one.ending]
+        places = {job_id: place for place, job_id in enumerate(waiting, 1)}
+        return [self._summary_of(one, places.get(one.row.id), ends_in_s[one.row.id]) for one in pending]
 
 
 def _shorten(value: object) -> JsonValue:

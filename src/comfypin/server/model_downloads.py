@@ -3,7 +3,7 @@
 import asyncio
 import uuid
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Literal
@@ -22,6 +22,7 @@ DownloadState = Literal["IN_PROGRESS", "COMPLETED", "FAILED", "CANCELLED"]
 _MAX_RUNNING = 8
 # Clients ask for a download's end soon, or never.
 _KEPT_ENDED = 100
+_TELL_EVERY_S = 0.5
 
 
 @dataclass(slots=True)
@@ -58,7 +59,8 @@ class _Download:
 class ModelDownloads:
     """The downloads of one server, the newest last; used on the event loop alone."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, tell: Callable[[str, Mapping[str, JsonValue]], object] = lambda _id, _stands: None) -> None:
+        self._tell = tell
         # Of their own, so that jobs do not wait for them.
         self._pool = ThreadPoolExecutor(_MAX_RUNNING, thread_name_prefix="models")
         self._downloads: OrderedDict[str, _Download] = OrderedDict()
@@ -69,7 +71,7 @@ class ModelDownloads:
             raise TooManyDownloads(running=_MAX_RUNNING)
         download = _Download(id=str(uuid.uuid4()), wish=wish, use=models.begin_use())
         self._downloads[download.id] = download
-        download.task = asyncio.create_task(self._run(download, models))
+        download.task = asyncio.create_task(self._run_and_tell(download, models))
         self._forget_oldest()
         return download.to_json()
 
@@ -89,6 +91,23 @@ class ModelDownloads:
             download.state = "CANCELLED"
             download.task.cancel()
         return None if download is None else download.to_json()
+
+    async def _run_and_tell(self, download: _Download, models: JobModels) -> None:
+        telling = asyncio.create_task(self._tell_often(download))
+        try:
+            await self._run(download, models)
+        finally:
+            telling.cancel()
+            self._tell(download.id, download.to_json())
+
+    async def _tell_often(self, download: _Download) -> None:
+        told: Mapping[str, JsonValue] = {}
+        while True:
+            stands = download.to_json()
+            if stands != told:
+                told = stands
+                self._tell(download.id, stands)
+            await asyncio.sleep(_TELL_EVERY_S)
 
     async def _run(self, download: _Download, models: JobModels) -> None:
         loop = asyncio.get_running_loop()

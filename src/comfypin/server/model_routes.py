@@ -10,6 +10,7 @@ from comfypin.jobs.job_input import parse_model_wish
 from comfypin.models.errors import JobModelsRefused
 from comfypin.models.gc import BlobUse
 from comfypin.models.job_models import JobModels
+from comfypin.queue.job_events import JobEvents
 from comfypin.server.model_downloads import ModelDownloads
 from comfypin.server.request_bodies import parse_json_body
 from comfypin.server.responses import JsonResponse, failure_response
@@ -24,9 +25,13 @@ MODEL_BODY = {
 _UNKNOWN = "There is no such download; GET /models lists those that are known."
 
 
-def model_routes(server_site: Site) -> APIRouter:
-    """Return the routes below /models: 403 if the operator allows no host, 503 before the engine is ready."""
-    routes, downloads = APIRouter(tags=["models"]), ModelDownloads()
+def model_routes(server_site: Site, events: JobEvents) -> APIRouter:
+    """Return the routes below /models: 403 if the operator allows no host, 503 before the engine is ready.
+
+    Followers of all jobs hear how downloads stand.
+    """
+    routes = APIRouter(tags=["models"])
+    downloads = ModelDownloads(tell=lambda download_id, stands: events.publish("model", download_id, stands))
 
     def require_models() -> JobModels:
         service = server_site.require_service()

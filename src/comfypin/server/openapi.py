@@ -6,12 +6,14 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from comfypin.jobs.job_input import JobInput
+from comfypin.jobs.job_input import MAX_MODELS, JobInput
 from comfypin.queue.interface import PRIORITIES
 from comfypin.queue.webhook_records import EVENT_NAMES
+from comfypin.server.request_bodies import MOST_PRIORITY, takes_models
 from comfypin.server.server_state import DescribedWorkflow
 
 _MS: dict[str, Any] = {"type": "integer", "minimum": 1, "maximum": 604_800_000}
+PRIORITY: dict[str, Any] = {"type": "integer", "minimum": -MOST_PRIORITY, "maximum": MOST_PRIORITY, "default": 0}
 _JOB_REQUEST: dict[str, Any] = {
     "title": "JobRequest",
     "type": "object",
@@ -35,7 +37,11 @@ _JOB_REQUEST: dict[str, Any] = {
             "properties": {
                 "executionTimeout": {**_MS, "description": "Milliseconds that the job may run."},
                 "ttl": {**_MS, "description": "Milliseconds that the job may wait and run together."},
-                "priority": {"enum": list(PRIORITIES), "description": "high: before all that wait with normal."},
+                "lowPriority": {"type": "boolean", "description": "Begin after all others: a priority of -1."},
+                "priority": {
+                    "anyOf": [{"enum": list(PRIORITIES)}, PRIORITY],
+                    "description": "Jobs of a higher one begin earlier; high is 1, normal 0.",
+                },
                 "gpuClass": {"type": "string", "description": "In a fleet: the class of workers that may run it."},
                 "release": {"type": "string", "description": "The release that must run it, by name or digest."},
             },
@@ -47,6 +53,16 @@ JOB_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {"application/json": {"schema": {"$ref": "#/components/schemas/JobRequest"}}},
+    }
+}
+PRIORITY_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {"type": "object", "required": ["priority"], "properties": {"priority": PRIORITY}}
+            }
+        },
     }
 }
 TAGS = [
@@ -61,6 +77,12 @@ _WAIT_PARAMETER = {
     "in": "query",
     "description": "Milliseconds to wait for the end; 0: the job is only taken.",
     "schema": {"type": "integer", "minimum": 0, "maximum": 300_000, "default": 0},
+}
+_PRIORITY_PARAMETER = {
+    "name": "priority",
+    "in": "query",
+    "description": "Jobs of a higher one begin earlier.",
+    "schema": PRIORITY,
 }
 _RESPONSES = {
     "200": {"description": "The job's state.", "content": {"application/json": {"schema": {"type": "object"}}}},
@@ -87,13 +109,16 @@ def openapi_document(application: FastAPI, workflows: Sequence[DescribedWorkflow
 
 
 def _workflow_operation(workflow: DescribedWorkflow) -> dict[str, Any]:
-    body = {key: value for key, value in workflow.inputs_schema().items() if key != "$schema"}
+    body: dict[str, Any] = {key: value for key, value in workflow.inputs_schema().items() if key != "$schema"}
+    if takes_models(workflow.inputs):
+        models = {"type": "array", "maxItems": MAX_MODELS, "items": {"$ref": "#/components/schemas/ModelWish"}}
+        body = {**body, "properties": {**body.get("properties", {}), "models": models}}
     return {
         "tags": ["workflows"],
         "summary": workflow.title or f"Run {workflow.name}",
         "description": workflow.description or "",
         "operationId": f"workflow_{workflow.name}",
-        "parameters": [_WAIT_PARAMETER],
+        "parameters": [_WAIT_PARAMETER, _PRIORITY_PARAMETER],
         "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
         "responses": _RESPONSES,
     }

@@ -16,7 +16,7 @@ from comfypin.server.comfy_api.assets import Assets
 from comfypin.server.comfy_api.envelope import PREFIX
 from comfypin.server.comfy_api.errors import ApiFailure
 from comfypin.server.comfy_api.own_bucket import OwnBucket
-from comfypin.server.output_index import ListedOutput, OutputIndex
+from comfypin.server.output_index import ListedOutput, OutputIndex, origin_of
 from comfypin.server.responses import failure_response
 
 log = logging.getLogger(__name__)
@@ -41,6 +41,7 @@ class OutputFiles:
         self._assets = assets
         self._folder = folder.resolve()
         self._bucket = bucket
+        self._origin: str | None = None
 
     async def locate(self, output: ListedOutput) -> Path | bytes | None:
         """Return an output's file or bytes; None if they are not on this machine. Raises `JobsNotStored`."""
@@ -50,6 +51,18 @@ class OutputFiles:
         if (asset_path := await self._find_asset(output)) is not None:
             return asset_path
         return await asyncio.to_thread(self._find_file, output)
+
+    async def bucket_origin(self) -> str | None:
+        """Return where browsers are led to for what is in the server's bucket; None if they are not."""
+        if self._origin is None and self._bucket is not None:
+            bucket, uri = self._bucket, f"{self._bucket.addresses[0]}{self._bucket.prefix}/any"
+            try:
+                url = await asyncio.to_thread(bucket.make_url, uri)
+            except (StorageError, ConfigError) as exc:
+                log.warning("no addresses", extra={"action": "no_bucket_origin", "reason": exc.message})
+                return None
+            self._origin = None if url is None else origin_of(url)
+        return self._origin
 
     async def fetch(self, output: ListedOutput) -> Path | bytes | None:
         """Return an output as `locate` does, out of the server's bucket too if it is small enough for a thumbnail.

@@ -83,7 +83,7 @@ def outputs_listed(job_id: str) -> tuple[JobChange, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputFilter:
-    """Which outputs are asked for; an empty tuple or None: all."""
+    """Which outputs are asked for; an empty tuple or None: all. Times in seconds since 1970."""
 
     workflow: str | None = None
     release: str | None = None
@@ -91,6 +91,8 @@ class OutputFilter:
     kinds: Sequence[str] = ()
     text: str | None = None
     job_id: str | None = None
+    made_since: float | None = None
+    made_before: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +151,11 @@ class OutputIndex:
         rows = await self._store.query_rows(f"{_FOUND} WHERE o.job_id = ? AND o.position = ?", job_id, position)
         return _to_output(rows[0]) if rows else None
 
+    async def of_job(self, job_id: str) -> list[ListedOutput]:
+        """Return all outputs of a job, in order. Raises `JobsNotStored`."""
+        rows = await self._store.query_rows(f"{_FOUND} WHERE o.job_id = ? ORDER BY o.position", job_id)
+        return [_to_output(row) for row in rows]
+
     async def read_base64(self, output: ListedOutput) -> str | None:
         """Return the base64 text of an output that its job's result holds. Raises `JobsNotStored`."""
         path = f"$.{output.list_name}[{output.list_index}].data"
@@ -170,7 +177,7 @@ class OutputIndex:
         """Return the origins of the addresses of outputs that are in buckets. Raises `JobsNotStored`."""
         # The newest only: a server has one bucket, jobs with their own are few.
         query = "SELECT url FROM job_outputs WHERE uri LIKE '%://%' AND url LIKE 'http%' ORDER BY number DESC LIMIT 300"
-        found = {_origin(row[0]) for row in await self._store.query_rows(query)}
+        found = {origin_of(row[0]) for row in await self._store.query_rows(query)}
         return frozenset(origin for origin in found if origin is not None)
 
 
@@ -203,6 +210,10 @@ def _conditions(wanted: OutputFilter) -> tuple[list[str], list[object]]:
         if several:
             conditions.append(f"{column} IN ({', '.join('?' * len(several))})")
             values += several
+    for comparison, at in (("o.made_at >= ?", wanted.made_since), ("o.made_at < ?", wanted.made_before)):
+        if at is not None:
+            conditions.append(comparison)
+            values.append(at)
     if wanted.text:
         conditions.append("(instr(d.texts, ?) OR instr(casefold(o.filename), ?) OR instr(lower(o.job_id), ?))")
         values += [wanted.text.casefold()] * 3
@@ -224,7 +235,8 @@ def _to_output(row: Sequence[Any]) -> ListedOutput:
     )
 
 
-def _origin(url: str) -> str | None:
+def origin_of(url: str) -> str | None:
+    """Return the origin of an address; None if it is none that a header may name."""
     try:
         parts = urlsplit(url)
     except ValueError:

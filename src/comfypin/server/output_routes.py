@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from mimetypes import guess_type
 from pathlib import Path
 from typing import Annotated
@@ -22,6 +23,7 @@ _NO_OUTPUT = "There is no such output."
 
 Limit = Annotated[int, Query(ge=1, le=200, description="How many at most.")]
 Text = Annotated[str | None, Query(max_length=200)]
+Moment = Annotated[str | None, Query(max_length=40, description="A day (2026-11-29, in UTC), or a time with its zone.")]
 Several = Annotated[list[str] | None, Query(description="One or more, repeated or separated by commas.")]
 
 
@@ -49,6 +51,8 @@ def output_routes(gallery: Gallery) -> APIRouter:
         text: Text = None,
         kind: Several = None,
         job: Text = None,
+        since: Moment = None,
+        until: Moment = None,
     ) -> Response:
         wanted = OutputFilter(
             workflow=workflow,
@@ -57,6 +61,8 @@ def output_routes(gallery: Gallery) -> APIRouter:
             kinds=_split(kind),
             text=text,
             job_id=job,
+            made_since=_read_moment(since, "since", is_end=False),
+            made_before=_read_moment(until, "until", is_end=True),
         )
         found = await gallery.index.page(wanted, before=_read_cursor(after), limit=limit + 1)
         shown = found[:limit]
@@ -119,6 +125,22 @@ async def _thumbnail_file(gallery: Gallery, output: ListedOutput) -> Path | None
 def _to_json(gallery: Gallery, output: ListedOutput) -> dict[str, object]:
     has_thumbnail = gallery.thumbnails.may_have(output.kind, output.facts.get("media_type"), output.sha256)
     return dict(output_to_json(output, has_thumbnail=has_thumbnail))
+
+
+def _read_moment(text: str | None, named: str, *, is_end: bool) -> float | None:
+    """Read a day, whose end it is if `is_end`, or a time. Raises `RequestInvalid`."""
+    if not text:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise RequestInvalid(reason=f"`{named}` must be a day or a time as ISO 8601 has them") from None
+    moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    is_day = len(text) == len("2026-11-29")
+    try:
+        return (moment + timedelta(days=1) if is_end and is_day else moment).timestamp()
+    except (OverflowError, ValueError):
+        raise RequestInvalid(reason=f"`{named}` is out of range") from None
 
 
 def _split(several: Sequence[str] | None) -> tuple[str, ...]:

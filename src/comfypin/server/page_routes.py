@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,9 +60,12 @@ def page_routes(rules: AccessRules, shown: Page) -> APIRouter:
     async def page(request: Request) -> Response:
         if not asks_for_page(request.headers.get("accept", "")):
             return JsonResponse({"detail": "Not Found"}, status_code=404)
-        picture_origins: Iterable[str] = ()
+        picture_origins: frozenset[str] = frozenset()
         with contextlib.suppress(JobsNotStored):
             picture_origins = await shown.gallery.index.read_origins()
+        # Of the server's bucket also before anything is in it: the page stays open while the first picture comes.
+        if (own := await shown.gallery.files.bucket_origin()) is not None:
+            picture_origins |= {own}
         return page_response(request, page_files["index.html"], picture_origins=picture_origins)
 
     @routes.get("/system", summary="The release, the engine, memory, disk, models, and what is owed")

@@ -9,7 +9,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from comfypin.digest import JsonValue
-from comfypin.jobs.job_input import input_of_platform_job
+from comfypin.jobs.errors import JobInvalid
+from comfypin.jobs.job_input import MAX_MODELS, input_of_platform_job, parse_model_wish
 from comfypin.queue.interface import ANY_ROUTE, PRIORITIES, JobRoute
 from comfypin.queue.webhook_records import EVENT_NAMES, EventName
 from comfypin.server.errors import RequestInvalid, RequestTooComplex
@@ -30,6 +31,8 @@ _PROXY_HOST = ".proxy.runpod.net"
 _PROXY_WAIT_MS = 90_000
 # RunPod's limit for `executionTimeout` and `ttl`.
 _LONGEST_MS = 7 * 86_400_000
+MOST_PRIORITY = 1000
+LOW_PRIORITY = -1
 _LONGEST_ROUTE = 100
 _ADDRESS = re.compile(r"^(https?|s3|gs)://")
 _DATA = re.compile(r"^data:[a-z]+/([a-z0-9]+)[;,]", re.IGNORECASE)
@@ -152,10 +155,15 @@ def longest_wait_s(hostname: str | None, asked_ms: int) -> float:
 def job_for_workflow(workflow_name: str, values: object, inputs: Sequence[WorkflowInput]) -> Mapping[str, JsonValue]:
     """Return the job that runs a workflow of the image with inputs by name. Raises `RequestInvalid`, `OverrideInvalid`.
 
-    A file is an address, a data URI, or the name of a file beside the workflow.
+    A file is an address, a data URI, or the name of a file beside the workflow. `models` are those that the job brings,
+    unless the workflow has an input of that name.
     """
     if not isinstance(values, dict):
         raise RequestInvalid(reason="its body must be an object of the workflow's inputs")
+    models: list[JsonValue] = []
+    if takes_models(inputs) and "models" in values:
+        models = _read_models(values["models"])
+        values = {name: value for name, value in values.items() if name != "models"}
     overrides = overrides_by_name(values, inputs)
     files = {
         f"{node_id}.{input_name}": replace(workflow_input, node_id=node_id, input_name=input_name)
@@ -172,7 +180,28 @@ def job_for_workflow(workflow_name: str, values: object, inputs: Sequence[Workfl
             changes[override.target] = override.value
         else:
             media.append(media_input)
-    return {"workflow_name": workflow_name, "set": changes, **({"inputs": media} if media else {})}
+    return {
+        "workflow_name": workflow_name,
+        "set": changes,
+        **({"inputs": media} if media else {}),
+        **({"models": models} if models else {}),
+    }
+
+
+def takes_models(inputs: Sequence[WorkflowInput]) -> bool:
+    """Return whether `models` beside the inputs of a workflow means models: unless it is the name of an input."""
+    return all(workflow_input.name != "models" for workflow_input in inputs)
+
+
+def _read_models(sent_value: object) -> list[JsonValue]:
+    if not isinstance(sent_value, list) or len(sent_value) > MAX_MODELS:
+        raise RequestInvalid(reason=f"`models` must be a list of at most {MAX_MODELS} models")
+    for number, model in enumerate(sent_value):
+        try:
+            parse_model_wish(model)
+        except JobInvalid as exc:
+            raise RequestInvalid(reason=f"`models.{number}`: {'; '.join(exc.findings)}") from exc
+    return sent_value
 
 
 def _media_input(workflow_input: WorkflowInput, sent_value: JsonValue) -> Mapping[str, JsonValue] | None:
@@ -200,15 +229,18 @@ def _is_http_address(sent_value: object) -> bool:
 
 
 def _read_route(policy: Mapping[str, Any]) -> JobRoute:
-    """Read which workers may run a job, and how soon; RunPod's own policy has neither."""
-    priority = policy.get("priority", "normal")
-    if priority not in PRIORITIES:
-        raise RequestInvalid(reason=f"`policy.priority` must be {' or '.join(PRIORITIES)}")
+    """Read which workers may run a job, and how soon; RunPod's own policy has `lowPriority` alone."""
+    rank = _policy_rank(policy)
     for field_name in ("gpuClass", "release"):
         named = policy.get(field_name)
         if named is not None and not (isinstance(named, str) and 0 < len(named) <= _LONGEST_ROUTE):
             raise RequestInvalid(reason=f"`policy.{field_name}` must be a text of at most {_LONGEST_ROUTE} characters")
-    return JobRoute(priority=priority, gpu_class=policy.get("gpuClass"), release=policy.get("release"))
+    return JobRoute(
+        priority="high" if rank > 0 else "normal",
+        rank=rank,
+        gpu_class=policy.get("gpuClass"),
+        release=policy.get("release"),
+    )
 
 
 def _policy_seconds(policy: Mapping[str, Any], field_name: str) -> float | None:
@@ -218,6 +250,27 @@ def _policy_seconds(policy: Mapping[str, Any], field_name: str) -> float | None:
     if isinstance(sent_value, bool) or not isinstance(sent_value, int | float) or not 0 < sent_value <= _LONGEST_MS:
         raise RequestInvalid(reason=f"`policy.{field_name}` must be milliseconds, up to 7 days")
     return sent_value / 1000
+
+
+def _policy_rank(policy: Mapping[str, Any]) -> int:
+    """Read `policy.priority`, a name or a number, or RunPod's `lowPriority`."""
+    low, priority = policy.get("lowPriority"), policy.get("priority")
+    if low is not None and not isinstance(low, bool):
+        raise RequestInvalid(reason="`policy.lowPriority` must be true or false")
+    if priority is None:
+        return LOW_PRIORITY if low else 0
+    if isinstance(priority, str):
+        if priority not in PRIORITIES:
+            raise RequestInvalid(reason=f"`policy.priority` must be {' or '.join(PRIORITIES)}, or a whole number")
+        return int(priority == "high")
+    return read_priority(priority, "`policy.priority`")
+
+
+def read_priority(sent_value: object, named: str) -> int:
+    """Read a priority. Raises `RequestInvalid`."""
+    if isinstance(sent_value, bool) or not isinstance(sent_value, int) or abs(sent_value) > MOST_PRIORITY:
+        raise RequestInvalid(reason=f"{named} must be a whole number from -{MOST_PRIORITY} to {MOST_PRIORITY}")
+    return sent_value
 
 
 def _parse_finite(text: str) -> float:

@@ -1,10 +1,12 @@
 """Following a job: over lost connections, restarts and slow servers, until it ends or nobody wants to wait."""
 
+from collections.abc import Iterator
+
 import pytest
 
 from comfypin.client.errors import JobNotFound, ServerRefused, ServerUnreachable, WaitedLongEnough
 from comfypin.client.follow import FollowReports, follow_job
-from comfypin.client.interface import JobFilter, JobOrder, RemoteJob, RemoteProgress, ServerAddress
+from comfypin.client.interface import JobFilter, JobOrder, JobPage, RemoteJob, RemoteProgress, ServerAddress
 
 LOST = ServerUnreachable(server="s", reason="it closed the connection")
 BUSY = ServerRefused(server="s", request="GET /status/j", status=502, reason="bad gateway")
@@ -35,7 +37,7 @@ class ScriptedServer:
     def submit(self, order: JobOrder) -> RemoteJob:
         raise NotImplementedError
 
-    def list_jobs(self, wanted: JobFilter) -> list[RemoteJob]:
+    def list_jobs(self, wanted: JobFilter) -> JobPage:
         raise NotImplementedError
 
     def cancel(self, job_id: str) -> RemoteJob:
@@ -43,6 +45,22 @@ class ScriptedServer:
 
     def retry(self, job_id: str) -> RemoteJob:
         raise NotImplementedError
+
+
+class TellingServer(ScriptedServer):
+    """A server that tells of changes: each time that it is followed, those of the next list, or a failure."""
+
+    def __init__(self, *answers: RemoteJob | Exception, tells: list[list[RemoteJob] | Exception | None]) -> None:
+        super().__init__(*answers)
+        self._tells = tells
+        self.followed = 0
+
+    def changes(self, job_id: str, *, within_s: float | None) -> Iterator[RemoteJob] | None:
+        self.followed += 1
+        told = self._tells.pop(0)
+        if isinstance(told, Exception):
+            raise told
+        return None if told is None else iter(told)
 
 
 class Told:
@@ -100,3 +118,25 @@ def test_waiting_ends_when_it_was_asked_to_and_the_job_goes_on() -> None:
     assert ended.value.exit_code == 22
     with pytest.raises(WaitedLongEnough):
         Told().follow(ScriptedServer(job("IN_PROGRESS"), LOST), "j", timeout_s=5)
+
+
+def test_a_server_that_tells_of_changes_is_not_asked_between_them() -> None:
+    told = Told()
+    changes = [job("IN_PROGRESS"), job("IN_PROGRESS", 0.5), job("COMPLETED")]
+    server = TellingServer(job("IN_QUEUE"), job("COMPLETED"), tells=[changes])
+    ended = follow_job(server, job("IN_QUEUE"), told.reports, clock=lambda: told.now_s, sleep=told.sleep)
+    assert ended.status == "COMPLETED"
+    assert told.words == ["IN_PROGRESS", "IN_PROGRESS", "COMPLETED"]
+    assert (server.asked, server.followed, told.now_s) == (2, 1, 0.0)
+
+
+def test_a_stream_that_is_cut_is_opened_again_and_one_that_there_is_not_is_done_without() -> None:
+    told = Told()
+    cut = TellingServer(
+        job("IN_QUEUE"), job("IN_PROGRESS"), job("COMPLETED"), tells=[[job("IN_PROGRESS")], LOST, [job("COMPLETED")]]
+    )
+    assert follow_job(cut, "j", told.reports, clock=lambda: told.now_s, sleep=told.sleep).status == "COMPLETED"
+    assert cut.followed == 2
+    without = TellingServer(job("IN_QUEUE"), job("IN_PROGRESS"), job("COMPLETED"), tells=[None])
+    assert follow_job(without, "j", told.reports, clock=lambda: told.now_s, sleep=told.sleep).status == "COMPLETED"
+    assert (without.asked, without.followed) == (3, 1)

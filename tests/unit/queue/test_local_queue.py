@@ -235,3 +235,36 @@ async def test_jobs_are_not_accepted_into_a_file_that_another_has_replaced(tmp_p
         (tmp_path / "jobs.sqlite").touch()
         with pytest.raises(JobsNotStored, match="another file has taken the place of theirs"):
             await send(queue, "ok")
+
+
+@pytest.mark.parametrize("query", ["had_secrets", "read_description"])
+async def test_a_retry_of_a_job_that_is_dropped_at_that_moment_says_that_it_is_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, query: str
+) -> None:
+    async with a_queue(tmp_path, Work()) as queue:
+        job_id = await queue.accept_job("fail", webhook=None, timeout_s=None, ttl_s=None)
+        await queue.read_record(job_id, wait_s=10)
+        asked = getattr(JobStore, query)
+
+        async def ask_when_dropped(store: JobStore, asked_id: str) -> Any:
+            await store.prune_results(ended_before=float("inf"), max_bytes=0)
+            return await asked(store, asked_id)
+
+        monkeypatch.setattr(JobStore, query, ask_when_dropped)
+        with pytest.raises(JobUnknown):
+            await queue.retry_job(job_id)
+        assert queue.waiting_count == 0
+
+
+async def test_a_priority_outlives_the_server(tmp_path: Path) -> None:
+    work = Work()
+    async with a_queue(tmp_path, work, max_running=1) as queue:
+        await queue.accept_job("hold", webhook=None, timeout_s=None, ttl_s=None)
+        await queue.accept_job("later", webhook=None, timeout_s=None, ttl_s=None)
+        urgent = await queue.accept_job("urgent", webhook=None, timeout_s=None, ttl_s=None)
+        await queue.prioritize_job(urgent, 3)
+    again = Work()
+    again.release.set()
+    async with a_queue(tmp_path, again, max_running=1) as queue:
+        assert (await queue.read_record(urgent, wait_s=10)).row.state == "COMPLETED"
+    assert again.ran[0] == "urgent"

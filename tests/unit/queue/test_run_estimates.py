@@ -3,7 +3,7 @@
 from comfypin.queue.interface import JobRow
 from comfypin.queue.job_description import JobDescription
 from comfypin.queue.live_jobs import LiveJob
-from comfypin.queue.run_estimates import RunEstimates
+from comfypin.queue.run_estimates import EndSchedule, RunEstimates
 
 
 def job(name: str, shape: str = "a", started_at: float | None = None) -> LiveJob:
@@ -49,3 +49,23 @@ def test_many_shapes_do_not_fill_the_memory() -> None:
         made.note_run(str(number), 1.0)
     assert made.typical_run_s("0") is None
     assert made.typical_run_s("4999") == 1
+
+
+def test_a_job_that_comes_last_is_added_to_a_schedule_as_if_it_were_made_anew() -> None:
+    made = estimates(a=[10], b=[3])
+    pending = [job("1", started_at=100), job("2", "new", started_at=100), job("3", "b"), job("4")]
+    schedule = EndSchedule(made, pending[:2], at_once=3, now=100)
+    for waiting in pending[2:]:
+        schedule.add_last(waiting)
+    assert schedule.ends == EndSchedule(made, pending, at_once=3, now=100).ends
+    assert schedule.ends == {"1": 110, "2": None, "3": 103, "4": 113}
+
+
+def test_a_schedule_is_kept_the_longer_the_more_jobs_it_has() -> None:
+    few, many = (
+        EndSchedule(estimates(a=[1]), [job(str(number)) for number in range(count)], at_once=1, now=100)
+        for count in (10, 5000)
+    )
+    assert not few.is_good_at(100.1)
+    assert many.is_good_at(100.9)
+    assert not many.is_good_at(101.1)

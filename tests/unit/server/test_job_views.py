@@ -14,7 +14,8 @@ from comfypin.queue.job_runner import QueueLimits
 from comfypin.queue.local_queue import LocalJobQueue
 from comfypin.queue.sqlite import JobStore
 from comfypin.queue.webhook import Webhooks
-from comfypin.server.event_stream import EventStream, FrameCache
+from comfypin.server.event_frames import FrameCache
+from comfypin.server.event_stream import EventGroup
 from comfypin.server.job_views import JobViews
 
 
@@ -26,6 +27,10 @@ async def a_queue(folder: Path) -> AsyncIterator[LocalJobQueue]:
         yield LocalJobQueue(store, Webhooks(secret=None, allow_private=True), QueueLimits(), worker_id="test")
     finally:
         store.close()
+
+
+def a_group(queue: LocalJobQueue) -> EventGroup:
+    return EventGroup(queue.events, FrameCache(JobViews(queue), queue.events), with_previews=False)
 
 
 async def send(queue: LocalJobQueue, **more: Any) -> str:
@@ -84,15 +89,13 @@ async def test_followers_that_come_together_share_one_snapshot_and_miss_nothing(
     monkeypatch.setattr(JobViews, "snapshot", counted)
     async with a_queue(tmp_path) as queue:
         first = await send(queue)
-        frames = FrameCache(JobViews(queue))
-        streams = [
-            EventStream(queue.events, frames, last_event_id=None, with_previews=False).frames() for _ in range(50)
-        ]
+        group = a_group(queue)
+        streams = [group.follow(None) for _ in range(50)]
         begun = await asyncio.gather(*(anext(stream) for stream in streams))
         assert len(set(begun)) == made == 1
         assert [job["id"] for job in snapshot_of(begun[0])["jobs"]] == [first]
         second = await send(queue)
-        late = EventStream(queue.events, frames, last_event_id=None, with_previews=False).frames()
+        late = group.follow(None)
         assert [job["id"] for job in snapshot_of(await anext(late))["jobs"]] == [first, second]
         for stream in streams:
             assert second.encode() in await anext(stream)

@@ -131,3 +131,25 @@ def test_an_address_that_is_none_is_left_to_whoever_fetches_it(address: str) -> 
     image = WorkflowInput(name="photo", node_id="1", input_name="image", kind="file", type="COMBO", default="a.png")
     job: Any = job_for_workflow("demo", {"photo": address}, [image])
     assert [media["url"] for media in job["inputs"]] == [address]
+
+
+def test_a_typed_workflow_takes_models_beside_its_inputs() -> None:
+    lora = {"source": "https://example.com/cat.safetensors", "folder": "loras"}
+    assert job_for_workflow("w", {"models": [lora]}, [])["models"] == [lora]
+    for wrong, words in (({}, "a list"), ([{"folder": 5, "source": "https://e.com/a"}], "models.0")):
+        with pytest.raises(RequestInvalid, match=words):
+            job_for_workflow("w", {"models": wrong}, [])
+
+
+@pytest.mark.parametrize(
+    ("policy", "priority"),
+    [({}, 0), ({"lowPriority": True}, -1), ({"lowPriority": False}, 0), ({"priority": 7, "lowPriority": True}, 7)],
+)
+def test_a_policy_names_the_priority(policy: dict[str, Any], priority: int) -> None:
+    assert read_job_request(json.dumps({"input": {}, "policy": policy}).encode()).route.rank == priority
+
+
+@pytest.mark.parametrize("policy", [{"lowPriority": 1}, {"priority": True}, {"priority": 1.5}, {"priority": 1001}])
+def test_a_priority_that_is_none_is_refused(policy: dict[str, Any]) -> None:
+    with pytest.raises(RequestInvalid, match=r"policy\.(lowP|p)riority"):
+        read_job_request(json.dumps({"input": {}, "policy": policy}).encode())

@@ -184,6 +184,7 @@ class Mirror:
                 live = LiveJob(row, description=job.description)
                 self.jobs.forget_ended(job_id)
                 self.jobs.add_pending(live)
+                self.jobs.take_place(live)
             self._change_live(live, row)
             self._tell(before, job)
             return
@@ -203,6 +204,7 @@ class Mirror:
     def _change_live(self, live: LiveJob, row: JobRow) -> None:
         if live.row != row:
             live.row = row
+            self.jobs.take_place(live)
             live.wake_followers()
 
     def _tell(self, before: JobState | None, job: FleetJob) -> None:

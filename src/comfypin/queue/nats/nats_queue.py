@@ -18,7 +18,7 @@ from nats.errors import Error
 from comfypin.jobs.interface import RETRYABLE_STATES, Handle, JobState
 from comfypin.jobs.metrics import Metrics
 from comfypin.jobs.secret_fields import holds_secret, is_secret_address
-from comfypin.queue.errors import JobUnknown, QueueFull, RetryRefused, RouteUnknown
+from comfypin.queue.errors import JobUnknown, NotReordered, QueueFull, RetryRefused, RouteUnknown
 from comfypin.queue.interface import ANY_ROUTE, ApiName, JobCounts, JobProgress, JobRecord, JobRoute, JobRow
 from comfypin.queue.job_description import describe_job
 from comfypin.queue.job_events import JobEvents
@@ -38,7 +38,7 @@ from comfypin.queue.nats.names import ANY_CLASS, RELEASE_LETTERS, Lane, cancel_s
 from comfypin.queue.nats.progress import ProgressReader
 from comfypin.queue.nats.releases import release_names
 from comfypin.queue.nats.tickets import withdraw_quietly
-from comfypin.queue.run_estimates import RunEstimates
+from comfypin.queue.run_estimates import ExpectedEnds, RunEstimates
 from comfypin.queue.sqlite import JobStore
 from comfypin.queue.status_bodies import is_pending, status_body
 from comfypin.queue.webhook import Webhooks
@@ -59,6 +59,7 @@ class NatsJobQueue:
     """Implements `ServedQueue` on NATS. `release` is the digest of the server's release, `release_name` its name."""
 
     runs_here = False
+    can_reorder = False
 
     def __init__(
         self,
@@ -84,6 +85,9 @@ class NatsJobQueue:
         self.metrics = Metrics()
         self.webhooks = WebhookEvents(store, webhooks, self.metrics, clock=clock, events=self.events)
         self._mirror = Mirror(fleet, store, events=self.events, estimates=self._estimates, listener=self)
+        self._ends = ExpectedEnds(
+            self._estimates, self._mirror.jobs, at_once=lambda: max(1, self.running_count), clock=clock
+        )
         self._telling = FleetWebhooks(fleet, store, self.webhooks, read_status=self.read_status)
         self._chores = Chores(fleet, self._mirror, store, limits, clock=clock)
         self._lease = FleetLease(fleet.leases, CHORES, uuid.uuid4().hex)
@@ -115,6 +119,7 @@ class NatsJobQueue:
             ttl_s=ttl_s,
             created_at=self._clock(),
             priority=route.priority,
+            rank=int(route.priority == "high"),  # a fleet has two lines
         )
         lane, release_name = await self._choose_lane(route)
         self._accepting += 1
@@ -262,6 +267,10 @@ class NatsJobQueue:
             await self._fleet.tickets.issue(kept.job)
             await self._fleet.bodies.remove(old_result)
 
+    async def prioritize_job(self, job_id: str, priority: int) -> None:
+        """Refuse: a ticket stays in its line. Raises `NotReordered`."""
+        raise NotReordered(job_id=job_id)
+
     # -- What lists, pages and other APIs ask beside ------------------------------------------------------------------
 
     def find_live(self, job_id: str) -> LiveJob | None:
@@ -290,13 +299,16 @@ class NatsJobQueue:
         return None if is_pending(record.row.state) else status_body(record)
 
     def list_pending(self) -> list[LiveJob]:
-        """Return the jobs that have not ended, oldest first."""
-        return self._mirror.jobs.list_pending()
+        """Return the jobs that run, then those that wait, in the order in which they are to begin."""
+        return self._mirror.jobs.list_in_order()
 
-    def ends_in_s(self) -> dict[str, float | None]:
-        """Return the seconds until the expected end of each job that has not ended, if its history tells."""
-        pending = self._mirror.jobs.list_pending()
-        return self._estimates.ends_in_s(pending, at_once=max(1, self.running_count), now=self._clock())
+    def ends_in_s(self, pending: Sequence[LiveJob]) -> dict[str, float | None]:
+        """Return the seconds until the expected end of each job of `list_pending`, if its history tells."""
+        return self._ends.of_all(pending)
+
+    def end_in_s(self, live_job: LiveJob) -> float | None:
+        """Return the seconds until one job's expected end; costs little if thousands wait."""
+        return self._ends.of_job(live_job)
 
     async def list_jobs(self, job_filter: JobFilter) -> list[ListedJob]:
         """Return the jobs that a filter lets through, newest first. Raises `JobsNotStored`."""

@@ -1,17 +1,17 @@
 """The routes of jobs: submit, list, show, workflow, cancel, events."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 from fastapi import APIRouter, Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from comfypin.server.comfy_api.api import ComfyApi
-from comfypin.server.comfy_api.errors import ApiFailure
+from comfypin.server.comfy_api.errors import ApiFailure, respond
 from comfypin.server.comfy_api.job_stream import JobStream
 from comfypin.server.comfy_api.jobs import Jobs
 from comfypin.server.comfy_api.links import Links
 from comfypin.server.comfy_api.submission import MOST_LABELS, read_submission, submit
+from comfypin.server.counted_stream import EventStreamResponse, OpenStreams
 from comfypin.server.responses import JsonResponse
 
 _STREAMS_FREE_WITHIN_S = 5
@@ -20,7 +20,7 @@ _STREAMS_FREE_WITHIN_S = 5
 def job_routes(api: ComfyApi) -> APIRouter:
     """Return the routes of jobs."""
     routes, jobs = APIRouter(), Jobs(api)
-    following = 0
+    open_streams = OpenStreams(api.limits.streams)
 
     def links_of(request: Request) -> Links:
         return Links.of(request, api.public_url)
@@ -61,26 +61,15 @@ def job_routes(api: ComfyApi) -> APIRouter:
     @routes.get("/jobs/{job_id}/events")
     async def events(request: Request, job_id: str) -> Response:
         await api.queue.read_record(job_id)
-        if following >= api.limits.streams:
-            message = f"{following} event streams are open, as many as there may be; poll the job, or try again later."
-            raise ApiFailure(429, "too_many_streams", message, retry_after_s=_STREAMS_FREE_WITHIN_S)
         stream = JobStream(api, jobs, job_id, links_of(request))
-        return StreamingResponse(
-            counted(stream),
-            media_type="text/event-stream",
-            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
-        )
-
-    async def counted(stream: JobStream) -> AsyncIterator[bytes]:
-        nonlocal following
-        following += 1
-        try:
-            async for frame in stream.events():
-                yield frame
-        finally:
-            following -= 1
+        return EventStreamResponse(stream.events(), open_streams, refuse=lambda: _too_many(open_streams.count))
 
     return routes
+
+
+def _too_many(following: int) -> Response:
+    message = f"{following} event streams are open, as many as there may be; poll the job, or try again later."
+    return respond(ApiFailure(429, "too_many_streams", message, retry_after_s=_STREAMS_FREE_WITHIN_S))
 
 
 def _label_filter(request: Request) -> dict[str, str]:

@@ -30,10 +30,12 @@ class Jobs:
 
     async def show(self, job_id: str, links: Links) -> dict[str, JsonValue]:
         """Return a job. Raises `JobUnknown`, `JobsNotStored`."""
-        record = await self._api.queue.read_record(job_id)
-        noted = await self._api.records.job(job_id)
+        # Together: each is a way to the store's thread and back.
+        record, noted, made = await asyncio.gather(
+            self._api.queue.read_record(job_id), self._api.records.job(job_id), self._api.records.outputs(job_id)
+        )
         status = self.status(record.row)
-        outputs = await self._outputs(record, noted)
+        outputs = await self._outputs(record, noted, made)
         expires_at = self._api.job_expires_at(record.row)
         now = self._api.clock()
         return job_to_json(
@@ -61,8 +63,7 @@ class Jobs:
             return all_done(total)
         return all_done(len(noted.workflow)) if noted is not None and noted.workflow is not None else None
 
-    async def _outputs(self, record: JobRecord, noted: ComfyJob | None) -> list[Asset]:
-        outputs = await self._api.records.outputs(record.row.id)
+    async def _outputs(self, record: JobRecord, noted: ComfyJob | None, outputs: list[Asset]) -> list[Asset]:
         if outputs or noted is not None or record.row.state != "COMPLETED":
             return outputs
         return await self._api.foreign.bring(record)

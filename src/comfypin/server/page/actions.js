@@ -1,5 +1,5 @@
 // What a user may do with a job, wherever it is shown.
-import { get, post } from "./api.js";
+import { address, get, post } from "./api.js";
 import { t } from "./i18n.js";
 import { say, sayFailure } from "./ui.js";
 
@@ -9,6 +9,33 @@ export async function cancelJob(job) {
 
 export async function retryJob(job) {
   try { await post(`retry/${job.id}`); say(t("queued again")); } catch (error) { sayFailure(error); }
+}
+
+// Before all that wait, or behind them.
+export async function moveJob(job, waiting, isFirst) {
+  const others = waiting.filter((one) => one.id !== job.id).map((one) => one.priority || 0);
+  const priority = isFirst ? Math.max(0, ...others) + 1 : Math.min(0, ...others) - 1;
+  try {
+    await post(`jobs/${job.id}/priority`, { priority: Math.max(-1000, Math.min(1000, priority)) });
+    say(t(isFirst ? "runs next" : "runs last"));
+  } catch (error) { sayFailure(error); }
+}
+
+// What ComfyUI's own page opens when it is dropped there: the graph, or a picture that has it in it.
+export async function saveForComfy(jobId, output) {
+  try {
+    const job = await get(`jobs/${encodeURIComponent(jobId)}`);
+    const graph = job.input && (job.input.workflow && (job.input.workflow.prompt || job.input.workflow));
+    if (graph && typeof graph === "object" && !Object.keys(job.input.set || {}).length) {
+      const link = document.createElement("a");
+      link.href = URL.createObjectURL(new Blob([JSON.stringify(graph, null, 2)], { type: "application/json" }));
+      link.download = `workflow-${jobId.slice(0, 8)}.json`;
+      link.click();
+      setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+    } else if (output && output.kind === "image" && /png|webp/.test(output.media_type || "")) location.assign(address(output.href, { download: 1 }));
+    else { say(t("input not kept"), "bad"); return; }
+    say(t("drop on ComfyUI"));
+  } catch (error) { sayFailure(error); }
 }
 
 // The same job with other seeds. What the server does not keep (secrets, large files) it cannot send again.

@@ -109,6 +109,15 @@ function useOutputs(filter) {
   return { ...state, more };
 }
 
+// Days are those of whoever looks: each begins at their midnight.
+function timesOf({ when, day, ...rest }) {
+  const midnight = when === "day" ? new Date(`${day}T00:00`) : new Date();
+  if (!when || Number.isNaN(midnight.getTime())) return rest;
+  midnight.setHours(0, 0, 0, 0);
+  const moved = (days) => { const moment = new Date(midnight); moment.setDate(moment.getDate() + days); return moment.toISOString(); };
+  return when === "day" ? { ...rest, since: moved(0), until: moved(1) } : { ...rest, since: moved(1 - Number(when)) };
+}
+
 function Filters({ filter, names, onChange, size, onSize }) {
   const pick = (name, label, options, show = (value) => value) => options && options.length > 0 && html`
     <select aria-label=${label} value=${filter[name] || ""} onChange=${(event) => onChange({ ...filter, [name]: event.currentTarget.value })}>
@@ -119,13 +128,16 @@ function Filters({ filter, names, onChange, size, onSize }) {
     ${pick("workflow", t("all workflows"), names.workflows)}
     ${names.releases && names.releases.length > 1 && pick("release", t("all releases"), names.releases)}
     ${names.kinds && names.kinds.length > 1 && pick("kind", t("all kinds"), names.kinds, (kind) => t(`kind ${kind}`))}
+    <select aria-label=${t("made when")} value=${filter.when || ""} onChange=${(event) => onChange({ ...filter, when: event.currentTarget.value })}>
+      <option value="">${t("any day")}</option>${["1", "7", "30", "day"].map((days) => html`<option key=${days} value=${days}>${t(`days ${days}`)}</option>`)}</select>
+    ${filter.when === "day" && html`<input type="date" aria-label=${t("days day")} value=${filter.day || ""} onInput=${(event) => onChange({ ...filter, day: event.currentTarget.value })} />`}
     <label class="size">${t("size")}<input type="range" min="110" max="420" step="10" value=${size} onInput=${(event) => onSize(Number(event.currentTarget.value))} /></label>
   </div>`;
 }
 
 export function View({ route }) {
-  const [typed, setTyped] = useState({ text: "", workflow: route.query.get("workflow") || "", release: "", kind: "" });
-  const [filter, setFilter] = useState(typed);
+  const [typed, setTyped] = useState({ text: "", workflow: route.query.get("workflow") || "", release: "", kind: "", when: "", day: "" });
+  const [filter, setFilter] = useState(() => timesOf(typed));
   const [size, setSize] = useState(innerWidth < 700 ? 150 : 220);
   const [width, setWidth] = useState(0);
   const [view, setView] = useState({ top: 0, bottom: innerHeight });
@@ -135,7 +147,7 @@ export function View({ route }) {
   const { outputs, next, names, isLoading, more } = useOutputs(filter);
 
   useEffect(() => {
-    const timer = setTimeout(() => setFilter(typed), 200);
+    const timer = setTimeout(() => setFilter(timesOf(typed)), 200);
     return () => clearTimeout(timer);
   }, [typed]);
   useEffect(() => {
@@ -203,7 +215,7 @@ export function View({ route }) {
         ${row.tiles.map((tile) => html`<div key=${keyOf(tile.output)} role="listitem"><${Tile} tile=${tile} height=${row.height} onOpen=${(index) => setOpen({ index })} isFocused=${tile.index === focused} onFocus=${setFocused} /></div>`)}
       </div>`)}
     </div>
-    ${!isLoading && outputs.length === 0 && html`<${Empty} title=${filter.text || filter.workflow || filter.kind ? t("nothing found") : t("no outputs yet")}><p><a class="primary" href="#/run"><${Icon} name="run" /> ${t("run a workflow")}</a></p><//>`}
+    ${!isLoading && outputs.length === 0 && html`<${Empty} title=${filter.text || filter.workflow || filter.kind || filter.since ? t("nothing found") : t("no outputs yet")}><p><a class="primary" href="#/run"><${Icon} name="run" /> ${t("run a workflow")}</a></p><//>`}
     ${open && html`<${Lightbox} outputs=${open.list || outputs} index=${open.index} onMove=${(index) => { setOpen({ ...open, index }); if (!open.list && next && index > outputs.length - 10) more(); }} onClose=${close} />`}
   </div>`;
 }

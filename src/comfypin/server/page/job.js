@@ -1,6 +1,6 @@
 // One job: what went in, what came out, where the time went, and what went wrong.
 import { html, useState } from "./vendor/htm-preact.js";
-import { cancelJob, retryJob, runAgain } from "./actions.js";
+import { cancelJob, retryJob, runAgain, saveForComfy } from "./actions.js";
 import { address, get } from "./api.js";
 import { nodeLabel } from "./fields.js";
 import { ago, bytes, clock, seconds, t } from "./i18n.js";
@@ -51,18 +51,18 @@ function Json({ title, value }) {
     <pre tabindex="0" aria-label=${title}>${text.length > 400_000 ? `${text.slice(0, 400_000)}…` : text}</pre></div></details>`;
 }
 
-function Failure({ job, output }) {
-  const told = output || {};
-  if (!job.error && !told.error) return null;
-  const remedies = [told.hint, told.remedy, ...(told.hints || [])].filter((one) => typeof one === "string");
-  const findings = (told.errors || told.findings || told.details || []);
-  const log = told.log_tail || told.log || told.engine_log;
+function Failure({ error }) {
+  if (!error) return null;
+  const { family, remedy, node_id: node, class_type: kind, findings = [], log = [] } = error;
+  // The engine's log stands below by itself.
+  const message = log.length ? error.message.split("\n  | ")[0] : error.message;
   return html`<section class="failure" aria-label=${t("failed because")}>
-    <h2><${Icon} name="warn" /> ${(job.error && job.error.name) || told.error_type || t("FAILED")}</h2>
-    <p class="failure-text">${(job.error && job.error.message) || told.error}</p>
-    ${remedies.map((text) => html`<p key=${text}>${text}</p>`)}
-    ${Array.isArray(findings) && findings.length > 1 && html`<ul>${findings.map((one, place) => html`<li key=${place}>${typeof one === "string" ? one : one.message || JSON.stringify(one)}</li>`)}</ul>`}
-    ${log && html`<pre class="log" tabindex="0" aria-label=${t("log")}>${Array.isArray(log) ? log.join("\n") : log}</pre>`}
+    <h2><${Icon} name="warn" /> ${error.name} ${family && html`<span class="chip">${t(`family ${family}`) === `family ${family}` ? family : t(`family ${family}`)}</span>`}
+      ${node && html`<span class="chip">${kind || ""} #${node}</span>`}</h2>
+    <p class="failure-text">${message}</p>
+    ${findings.length > 1 && html`<ul>${findings.map((one, place) => html`<li key=${place}>${typeof one === "string" ? one : JSON.stringify(one)}</li>`)}</ul>`}
+    ${remedy && html`<p class="remedy"><strong>${t("what to do")}</strong> ${remedy}</p>`}
+    ${log.length > 0 && html`<details class="json"><summary>${t("log")} <span class="dim small">${t("lines n", { n: log.length })}</span></summary><pre class="log" tabindex="0" aria-label=${t("log")}>${log.join("\n")}</pre></details>`}
   </section>`;
 }
 
@@ -109,17 +109,18 @@ export function View({ route }) {
         ${isPending(job) && html`<button type="button" onClick=${() => cancelJob(job)}><${Icon} name="stop" /> ${t("cancel")}</button>`}
         ${canRetry(job) && html`<button type="button" class="primary" onClick=${() => retryJob(job)}><${Icon} name="retry" /> ${t("retry")}</button>`}
         ${!isPending(job) && html`<button type="button" onClick=${() => runAgain(job.id)}><${Icon} name="dice" /> ${t("another seed")}</button>`}
+        <button type="button" onClick=${() => saveForComfy(job.id, outputs[0] && { ...outputs[0], href: `jobs/${job.id}/outputs/0` })}><${Icon} name="graph" /> ${t("for ComfyUI")}</button>
       </div>
     </div>
     ${job.status === "IN_PROGRESS" && html`<section class="job-live">${preview && html`<img class="job-preview" src=${preview} alt=${t("preview")} />`}<div><${ProgressLine} job=${job} /></div></section>`}
-    <${Failure} job=${job} output=${output} />
+    <${Failure} error=${job.error && { ...job.error, ...((data && data.error) || {}) }} />
     ${warnings.length > 0 && html`<section class="warnings" aria-label=${t("warnings")}><h2>${t("warnings")}</h2><ul>${warnings.map((text, place) => html`<li key=${place}>${typeof text === "string" ? text : text.message || JSON.stringify(text)}</li>`)}</ul></section>`}
     ${outputs.length > 0 && html`<section><h2>${t("outputs")} <span class="count num">${outputs.length}</span></h2>
       <div class="tiles">${outputs.map((one) => html`<${OutputTile} key=${one.position} jobId=${job.id} output=${one} />`)}</div></section>`}
     ${output && output.texts && Object.values(output.texts).flat().length > 0 && html`<section><h2>${t("texts")}</h2>${Object.values(output.texts).flat().map((text, place) => html`<p key=${place} class="text-output">${text}</p>`)}</section>`}
     ${phases && html`<section><h2>${t("phases")}</h2><${Timeline} spans=${phases} label=${t("phases")} /></section>`}
     <${NodeTimes} nodes=${times.nodes} titles=${{ ...names, ...titlesOf(data && data.input) }} />
-    ${outputs.length > 0 && html`<section><h2>${t("files")}</h2><div class="scroll-x" tabindex="0" role="region" aria-label=${t("files")}><table class="table"><thead><tr><th scope="col">${t("name")}</th><th scope="col">${t("size")}</th><th scope="col">SHA-256</th></tr></thead><tbody>
+    ${outputs.length > 0 && html`<section><div class="row wrap"><h2>${t("files")}</h2><p class="facts"><a href=${address(`jobs/${job.id}/manifest`)} download>${t("manifest")}</a> <a href=${address(`jobs/${job.id}/manifest`, { format: "sha256" })} download>SHA256SUMS</a></p></div><div class="scroll-x" tabindex="0" role="region" aria-label=${t("files")}><table class="table"><thead><tr><th scope="col">${t("name")}</th><th scope="col">${t("size")}</th><th scope="col">SHA-256</th></tr></thead><tbody>
       ${outputs.map((one) => html`<tr key=${one.position}><td><a href=${address(`jobs/${job.id}/outputs/${one.position}`, { download: 1 })}>${one.filename}</a></td><td class="num">${bytes(one.size_bytes)}</td>
         <td><code class="hash" title=${one.sha256}>${(one.sha256 || "").slice(0, 16)}…</code></td></tr>`)}</tbody></table></div></section>`}
     <section><h2>${t("details")}</h2><${Json} title=${t("input")} value=${data && data.input} /><${Json} title=${t("output")} value=${output} /></section>

@@ -1,6 +1,6 @@
 // One output, as large as the window: arrows move, + and - zoom, C compares with the one before.
 import { html, useEffect, useLayoutEffect, useRef, useState } from "./vendor/htm-preact.js";
-import { runAgain } from "./actions.js";
+import { runAgain, saveForComfy } from "./actions.js";
 import { address } from "./api.js";
 import { ago, bytes, clock, t } from "./i18n.js";
 import { Icon, IconButton, copyText, shortId } from "./ui.js";
@@ -12,7 +12,7 @@ function Media({ output, zoom, offset, onPan }) {
   const [isBroken, setBroken] = useState(false);
   const drag = useRef(null);
   useEffect(() => setBroken(false), [source]);
-  if (output.kind === "video" && !isBroken) return html`<video class="light-media" src=${source} controls autoplay loop muted playsinline onError=${() => setBroken(true)} />`;
+  if (output.kind === "video" && !isBroken) return html`<video class="light-media" src=${source} poster=${output.thumbnail ? address(output.thumbnail) : undefined} preload="metadata" controls autoplay loop muted playsinline onError=${() => setBroken(true)} />`;
   if (output.kind === "audio" && !isBroken) return html`<div class="light-card"><${Icon} name="audio" /><p>${output.filename}</p><audio src=${source} controls onError=${() => setBroken(true)} /></div>`;
   if (output.kind === "image" && !isSvg(output) && !isBroken) {
     return html`<img class=${`light-media ${zoom > 1 ? "is-zoomed" : ""}`} src=${source} alt=${output.filename} draggable=${false}
@@ -68,6 +68,7 @@ export function Lightbox({ outputs, index, onMove, onClose }) {
       <div class="light-tools">
         <a class="tool" href=${`#/job/${output.job_id}`} onClick=${() => dialog.current.close()}><${Icon} name="info" /><span>${output.workflow || t("its job")} <code>${shortId(output.job_id)}</code></span></a>
         <${IconButton} icon="dice" label=${t("another seed")} onClick=${again} />
+        <${IconButton} icon="graph" label=${t("for ComfyUI")} onClick=${() => saveForComfy(output.job_id, output)} />
         <${IconButton} icon="compare" label=${t("compare")} aria-pressed=${pinned ? "true" : "false"} onClick=${compare} />
         <${IconButton} icon="copy" label=${t("copy address")} onClick=${() => copyText(shareable)} />
         <a class="icon-link" href=${address(output.href, { download: 1 })} download=${output.filename} aria-label=${t("download")} title=${t("download")}><${Icon} name="download" /></a>

@@ -1,9 +1,9 @@
 // The queue: what runs, what waits, what ended, as one page that moves by itself.
 import { html, useEffect, useState } from "./vendor/htm-preact.js";
-import { cancelJob, retryJob } from "./actions.js";
+import { cancelJob, moveJob, retryJob } from "./actions.js";
 import { get, post } from "./api.js";
 import { ago, clock, seconds, t } from "./i18n.js";
-import { byNewest, canRetry, isPending, secondsLeft, useStore } from "./store.js";
+import { byNewest, canRetry, isPending, secondsLeft, store, useStore } from "./store.js";
 import { Empty, Icon, IconButton, Progress, StatusMark, Strip, jobTitle, sayFailure, shortId, useTick } from "./ui.js";
 
 const since = (iso) => (Date.now() - Date.parse(iso)) / 1000;
@@ -37,11 +37,16 @@ function RunningCard({ job }) {
   </article>`;
 }
 
-function WaitingRow({ job, place }) {
+// As the server lets them begin.
+const byTurn = (one, other) => (other.priority || 0) - (one.priority || 0) || -byNewest(one, other);
+
+function WaitingRow({ job, place, waiting }) {
   return html`<li class="line">
     <span class="place num" title=${t("position")}>${place}</span>
     <a class="title ellipsis" href=${`#/job/${job.id}`}>${jobTitle(job)}</a>
     <span class="dim num">${secondsLeft(job) !== null ? t("done in", { time: seconds(secondsLeft(job)) }) : t("waits", { time: seconds(since(job.created_at)) })}</span>
+    ${store.queue.can_reorder && waiting.length > 1 && html`<${IconButton} icon="first" label=${t("run next", { name: jobTitle(job) })} disabled=${place === 1} onClick=${() => moveJob(job, waiting, true)} />
+      <${IconButton} icon="last" className="wide-only" label=${t("run last", { name: jobTitle(job) })} disabled=${place === waiting.length} onClick=${() => moveJob(job, waiting, false)} />`}
     <${IconButton} icon="close" label=${t("cancel job", { name: jobTitle(job) })} onClick=${() => cancelJob(job)} />
   </li>`;
 }
@@ -73,7 +78,7 @@ export function QueueView() {
   const [older, setOlder] = useState({ jobs: [], next: undefined, isBusy: false });
   const all = [...jobs.values()];
   const running = all.filter((job) => job.status === "IN_PROGRESS").sort((a, b) => -byNewest(a, b));
-  const waiting = all.filter((job) => job.status === "IN_QUEUE").sort((a, b) => -byNewest(a, b));
+  const waiting = all.filter((job) => job.status === "IN_QUEUE").sort(byTurn);
   const isFiltered = Boolean(filter.state || filter.text);
   const live = all.filter((job) => !isPending(job) && matches(job, filter));
   const merged = new Map([...older.jobs.filter((job) => !isPending(job)), ...live].map((job) => [job.id, jobs.get(job.id) || job]));
@@ -99,7 +104,7 @@ export function QueueView() {
       <div class="cards">${running.map((job) => html`<${RunningCard} key=${job.id} job=${job} />`)}</div></section>`}
     ${waiting.length > 0 && html`<section aria-label=${t("waiting")}><div class="row"><h2>${t("waiting")} <span class="count num">${waiting.length}</span></h2>
       <button type="button" class="text-button" onClick=${() => confirm(t("cancel all?", { n: waiting.length })) && post("purge-queue").catch(sayFailure)}>${t("cancel all")}</button></div>
-      <ol class="lines">${waiting.slice(0, 100).map((job, place) => html`<${WaitingRow} key=${job.id} job=${job} place=${place + 1} />`)}</ol>
+      <ol class="lines">${waiting.slice(0, 100).map((job, place) => html`<${WaitingRow} key=${job.id} job=${job} place=${place + 1} waiting=${waiting} />`)}</ol>
       ${waiting.length > 100 && html`<p class="dim">${t("and more", { n: waiting.length - 100 })}</p>`}</section>`}
     ${(ended.length > 0 || isFiltered || running.length + waiting.length === 0) && html`<section aria-label=${t("ended")}>
       <div class="row wrap"><h2>${t("ended")}</h2>

@@ -5,6 +5,7 @@ import { readTable, runsOf } from "./batch.js";
 import { Field, groupsOf, startValue } from "./fields.js";
 import { read, t, write } from "./i18n.js";
 import { OutputTile, outputsOf } from "./job.js";
+import { Presets } from "./presets.js";
 import { ProgressLine } from "./queue.js";
 import { isPending, useStore } from "./store.js";
 import { Icon, Progress, StatusMark, say, sayFailure, shortId, useLoaded } from "./ui.js";
@@ -71,6 +72,8 @@ function Form({ workflow, onTaken }) {
     ${main.length === 0 && rest.length === 0 && html`<p class="dim">${t("nothing to set")}</p>`}
     ${rest.length > 0 && html`<details open=${main.length === 0}><summary>${t("more settings", { n: rest.length })}</summary><div class="form-rest">${fields(rest)}</div></details>`}
     <details><summary>${t("batch")}</summary><div class="form-rest">
+      <${Presets} workflow=${workflow.name} current=${() => ({ values: keepable(values), table, times, rolls })}
+        onPick=${(preset) => { setValues((old) => ({ ...old, ...Object.fromEntries(Object.entries(preset.values || {}).filter(([name]) => name in old)) })); setTable(preset.table || ""); setTimes(preset.times || 1); setRolls(preset.rolls || {}); }} />
       <label class="field"><span class="field-name">${t("times")}</span><input type="number" min="1" max="200" value=${times} onInput=${(event) => setTimes(Math.min(200, Math.max(1, Number(event.currentTarget.value) || 1)))} /></label>
       <label class="field"><span class="field-name">${t("table")}</span><textarea rows="4" spellcheck="false" class="mono" value=${table} placeholder=${`${(main[0] || rest[0] || { name: "seed" }).name}\n…\n…`} onInput=${(event) => setTable(event.currentTarget.value)} /></label>
       <p class=${parsed.error ? "wrong small" : "dim small"}>${parsed.error || t("table help", { n: parsed.rows.length })}</p></div></details>

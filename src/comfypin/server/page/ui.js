@@ -28,6 +28,9 @@ const paths = {
   sun: "M12 8a4 4 0 1 0 0 8a4 4 0 1 0 0-8M12 2v2M12 20v2M2 12h2M20 12h2M5 5l1.5 1.5M17.5 17.5L19 19M5 19l1.5-1.5M17.5 6.5L19 5",
   upload: "M12 20V9M7 13l5-5 5 5M5 4h14",
   plus: "M12 5v14M5 12h14",
+  first: "M5 4h14M12 20V9M7 13l5-5 5 5",
+  last: "M5 20h14M12 4v11M7 11l5 5 5-5",
+  graph: "M4 5h6v5H4zM14 14h6v5h-6zM10 7.5h3a2 2 0 0 1 2 2V14",
   link: "M14 5h5v5M19 5l-8 8M16 14v5H5V8h5",
 };
 

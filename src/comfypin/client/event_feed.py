@@ -1,0 +1,84 @@
+"""Reads server-sent events of a server of jobs, and what they say of one job."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from comfypin.client.interface import RemoteJob
+from comfypin.client.result_outputs import progress_of
+
+_LONGEST_EVENT_BYTES = 64 << 20
+ReadJob = Callable[[Mapping[str, object]], RemoteJob]
+"""Reads a job out of a server's JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerEvent:
+    """One event: its name and its JSON."""
+
+    name: str
+    data: Mapping[str, object]
+
+
+def read_events(chunks: Iterable[bytes]) -> Iterator[ServerEvent]:
+    """Yield the events of a stream; what is no JSON object is left out.
+
+    https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation
+    """
+    waiting = bytearray()
+    for chunk in chunks:
+        waiting += chunk
+        while (end := waiting.find(b"\n\n")) >= 0:
+            event = _parse_event(bytes(waiting[:end]))
+            del waiting[: end + 2]
+            if event is not None:
+                yield event
+        if len(waiting) > _LONGEST_EVENT_BYTES:
+            return
+
+
+def job_changes(events: Iterable[ServerEvent], job_id: str, read_job: ReadJob) -> Iterator[RemoteJob]:
+    """Yield a job as the events of all jobs tell of it, until it has ended or the server knows it no more."""
+    job: RemoteJob | None = None
+    for event in events:
+        told = _told_of_job(event, job_id)
+        if event.name == "snapshot" and told is None:
+            return  # it ended a while ago
+        if event.name == "removed" and event.data.get("id") == job_id:
+            return
+        if told is None:
+            continue
+        if event.name == "progress":
+            if job is None:
+                continue
+            job = replace(job, progress=progress_of(told.get("progress")))
+        else:
+            job = read_job(told)
+        yield job
+        if job.has_ended:
+            return
+
+
+def _told_of_job(event: ServerEvent, job_id: str) -> Mapping[str, object] | None:
+    match event.name, event.data:
+        case "snapshot", {"jobs": list(jobs)}:
+            return next((job for job in jobs if isinstance(job, Mapping) and job.get("id") == job_id), None)
+        case (("job" | "progress"), {"id": told_id}) if told_id == job_id:
+            return event.data
+    return None
+
+
+def _parse_event(text: bytes) -> ServerEvent | None:
+    name, lines = "message", list[bytes]()
+    for line in text.splitlines():
+        field, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if field == b"event":
+            name = value.decode(errors="replace")
+        elif field == b"data":
+            lines.append(value)
+    try:
+        document = json.loads(b"\n".join(lines)) if lines else None
+    except (ValueError, RecursionError):
+        return None
+    return ServerEvent(name, document) if isinstance(document, Mapping) else None

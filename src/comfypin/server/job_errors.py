@@ -1,0 +1,63 @@
+"""Why a job failed, as one job shows it: the family of the failure, what to do about it, where, and the log. Pure."""
+
+from collections.abc import Mapping
+
+from comfypin.digest import JsonValue
+
+_REMEDIES: Mapping[str, str] = {
+    "workflow": "Correct what is named and send the job again. The page and POST /workflow-check say what fits here.",
+    "engine": "The engine is started again by itself: retry the job. If it ends again, the log says with what.",
+    "prompt": "Look at the inputs of the node that is named, and at the log. The same job fails the same way.",
+    "output": "The outputs were made and not brought to their place. Correct what is named, then retry the job.",
+    "storage": "The bucket refused or was out of reach: check its address and keys (`comfypin doctor`), then retry.",
+    "model": "Check the model's address, its sha256, and that the server has room for it, then retry the job.",
+    "http": "The address could not be fetched: check that this server may reach it, then retry the job.",
+}
+_REMEDIES_BY_NAME: Mapping[str, str] = {
+    "DeadlineExceeded": "Give the job more time (`policy.executionTimeout`, `timeout_s`) or less to do, then retry it.",
+    "JobTimedOut": "Give the job more time (`policy.executionTimeout`, `policy.ttl`) or less to do, then retry it.",
+    "PromptInterrupted": "Somebody stopped the engine's prompt; retry the job.",
+    "PromptLost": "The engine forgot the prompt, as it does when it starts again; retry the job.",
+    "JobBroken": "This is a mistake of comfypin. Its log has the cause; please report it.",
+}
+_OUT_OF_MEMORY = "The memory was too small: take a smaller picture, fewer frames or a smaller batch, then retry."
+_MEMORY_SIGNS = ("out of memory", "outofmemory", "cannot allocate memory", "can't allocate memory")
+_NO_REMEDY = "Retry the job; if it fails again, the server's log has more."
+_MOST_LINES = 200
+
+
+def error_details(output: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """Return what a failed job's result says beside the name and the message of the error."""
+    facts = output.get("error_facts")
+    facts = facts if isinstance(facts, Mapping) else {}
+    family = output.get("error_family")
+    findings = output.get("details")
+    return {
+        "family": family if isinstance(family, str) else "internal",
+        "remedy": _remedy_of(output),
+        "node_id": _text(facts.get("node_id")),
+        "class_type": _text(facts.get("class_type")),
+        "findings": findings if isinstance(findings, list) and len(findings) > 1 else [],
+        "log": _log_lines(output, facts),
+    }
+
+
+def _remedy_of(output: Mapping[str, JsonValue]) -> str:
+    said = f"{output.get('error')} {output.get('error_traceback') or ''}".lower()
+    if any(sign in said for sign in _MEMORY_SIGNS):
+        return _OUT_OF_MEMORY
+    by_name = _REMEDIES_BY_NAME.get(str(output.get("error_type")))
+    return by_name or _REMEDIES.get(str(output.get("error_family")), _NO_REMEDY)
+
+
+def _log_lines(output: Mapping[str, JsonValue], facts: Mapping[str, JsonValue]) -> list[JsonValue]:
+    """Return the end of the engine's log, or else the frames of the node that failed."""
+    tail, traceback = facts.get("log_tail"), output.get("error_traceback")
+    if isinstance(tail, list) and tail:
+        return tail[-_MOST_LINES:]
+    lines: list[JsonValue] = [*traceback.splitlines()] if isinstance(traceback, str) else []
+    return lines[-_MOST_LINES:]
+
+
+def _text(value: JsonValue) -> str | None:
+    return value if isinstance(value, str) else None

@@ -1,0 +1,44 @@
+"""Takes jobs of RunPod's paths: what they name of this server's assets stays as long as they need it."""
+
+from comfypin.queue.errors import RetryRefused
+from comfypin.queue.interface import JobRoute, ServedQueue
+from comfypin.queue.job_notes import JobNotes
+from comfypin.server.comfy_api.blobs import is_hash
+from comfypin.server.comfy_api.references import find_hashes
+from comfypin.server.request_bodies import JobRequest
+
+
+async def take_job(queue: ServedQueue, job_request: JobRequest) -> str:
+    """Take a job and return its id. Raises `QueueFull`, `JobsNotStored`."""
+    assets = tuple(asset_hash for asset_hash in find_hashes(job_request.input) if is_hash(asset_hash))
+    return await queue.accept_job(
+        job_request.input,
+        webhook=job_request.webhook,
+        timeout_s=job_request.timeout_s,
+        ttl_s=job_request.ttl_s,
+        webhook_events=job_request.webhook_events,
+        notes=JobNotes(assets=assets),
+        route=job_request.route,
+    )
+
+
+async def take_job_again(queue: ServedQueue, job_id: str) -> str:
+    """Take a new job that asks for what an earlier one did, and return its id.
+
+    Raises `JobUnknown`, `RetryRefused` if the input is not kept, `QueueFull`, `JobsNotStored`.
+    """
+    row = (await queue.read_record(job_id)).row
+    if await queue.had_secrets(job_id):
+        raise RetryRefused(job_id=job_id, reason="it came with secrets, which are not kept; send it anew")
+    job_input = await queue.read_input(job_id)
+    if not job_input:
+        raise RetryRefused(job_id=job_id, reason="its input was too large to be kept after its end; send it anew")
+    return await take_job(
+        queue,
+        JobRequest(
+            input=job_input,
+            timeout_s=row.timeout_s,
+            ttl_s=row.ttl_s,
+            route=JobRoute(priority=row.priority, rank=row.rank),
+        ),
+    )
