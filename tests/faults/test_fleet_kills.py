@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.fleets import Worker, serving_fleet
-from tests.support.nats_servers import nats_cluster, nats_server
+from tests.support.nats_servers import nats_cluster
 from tests.support.server import Server
 
 JOB_S = 0.2
@@ -41,30 +41,17 @@ def test_every_accepted_job_ends_once_whatever_is_killed(tmp_path: Path) -> None
         assert _ended_twice(workers) == []
 
 
-def test_a_job_that_takes_its_workers_down_is_given_up_after_five(tmp_path: Path) -> None:
-    """The ticket is delivered again at once, because the workers' end hands it back; the attempts are counted."""
-    with nats_server(tmp_path) as nats, serving_fleet(tmp_path / "serve", nats.address) as server:
-        workers = _Workers(tmp_path, nats.address, job_s=600)
-        try:
-            job_id = server.post("/run", {"input": {"n": 1}})["id"]
-            server.post(f"/cancel/{job_id}")
-            assert server.ended(job_id)["status"] == "CANCELLED"
-        finally:
-            workers.kill_all()
-
-
 class _Workers:
     """Workers without an engine, by number."""
 
-    def __init__(self, folder: Path, queue: str, *, job_s: float = JOB_S) -> None:
+    def __init__(self, folder: Path, queue: str) -> None:
         self._folder = folder
         self._queue = queue
-        self._job_s = job_s
         self.all: list[Worker] = []
 
     def start(self) -> None:
         home = self._folder / f"worker{len(self.all)}"
-        self.all.append(Worker(home, self._queue, job_s=self._job_s))
+        self.all.append(Worker(home, self._queue, job_s=JOB_S))
 
     def all_ready(self) -> None:
         for worker in self.all:
