@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tests.conftest import ROOT
@@ -16,16 +16,25 @@ from tests.support.server import Server
 class Worker:
     """`comfypin worker --queue` in a process of its own."""
 
-    def __init__(self, home: Path, queue: str, *flags: str, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        home: Path,
+        queue: str,
+        *flags: str,
+        environ: Mapping[str, str] | None = None,
+        job_s: float | None = None,
+        prefix: Sequence[str] = (),
+    ) -> None:
+        """Start it; with `job_s` without an engine, on jobs that take so long."""
         home.mkdir(parents=True, exist_ok=True)
+        command = ["comfypin.cli.main", "worker", "--release", "demo", "--queue", queue, "--json", *flags]
+        if job_s is not None:
+            command = ["tests.support.fleet_worker_process", queue, str(job_s)]
         self.log = home / "log"
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("RUNPOD", "OUTPUT", "GCS"))}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "comfypin.cli.main", "worker", "--release", "demo", "--queue", queue),
-                    *("--json", *flags),
-                ],
+                [*prefix, sys.executable, "-m", *command],
                 cwd=ROOT,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -51,7 +51,7 @@ class Server:
                 start_new_session=True,
                 env={**kept, "HOME": str(self.home), "COMFYPIN_TOKEN": TOKEN, **self._environ},
             )
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180  # the machine may be at work on much else
         while self.ping() != 200 if ready else self.ping() is None:
             assert self.process.poll() is None, self.log.read_text()
             assert time.monotonic() < deadline, self.log.read_text()

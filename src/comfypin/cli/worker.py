@@ -170,7 +170,8 @@ async def _serve_fleet(arguments: argparse.Namespace, queue_address: str, locks:
     from comfypin.queue.steady_clock import steady_clock
 
     settings = arguments.settings
-    async with open_fleet(parse_queue_address(queue_address), settings.fleet, name="comfypin worker") as fleet:
+    servers, depot = parse_queue_address(queue_address), wiring.open_depot(settings)
+    async with open_fleet(servers, settings.fleet, name="comfypin worker", depot=depot) as fleet:
         teller = ProgressTeller(fleet.client)
         opener = wiring.make_release_opener(
             locks,

@@ -38,7 +38,7 @@ from comfypin.wiring.queues import (
 )
 from comfypin.wiring.service import make_fitness_checks, open_service, open_sinks
 from comfypin.wiring.sinks import make_job_sink, make_sink, watch_uploads
-from comfypin.wiring.stores import open_bucket, open_pack_store, open_store, own_bucket
+from comfypin.wiring.stores import open_bucket, open_depot, open_pack_store, open_store, own_bucket
 
 __all__ = [
     "EngineChoice",
@@ -63,6 +63,7 @@ __all__ = [
     "open_bucket",
     "open_builder",
     "open_builder_of",
+    "open_depot",
     "open_engine",
     "open_fleet_queue",
     "open_job_models",

@@ -78,13 +78,15 @@ async def open_fleet_queue(
     from comfypin.queue.nats.releases import FleetEngine
     from comfypin.queue.nats.shared_keys import FleetKeys
     from comfypin.queue.sqlite import JobStore
+    from comfypin.wiring.stores import open_depot
 
     identity = release_identity(lock)
     release = release_key(identity.digest)
     store = JobStore(state_folder / "fleet.sqlite")
     try:
         servers = parse_queue_address(address)
-        async with open_fleet(servers, settings.fleet, name="comfypin serve") as fleet:
+        depot = open_depot(settings)
+        async with open_fleet(servers, settings.fleet, name="comfypin serve", depot=depot) as fleet:
             queue = NatsJobQueue(
                 fleet,
                 store,

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from comfypin.env.pack.store import PackStore
+    from comfypin.queue.nats.bucket_depot import BucketDepot
     from comfypin.server.comfy_api.own_bucket import OwnBucket
     from comfypin.settings.environment import Settings
     from comfypin.storage.interface import ObjectStore
@@ -38,6 +39,23 @@ def open_pack_store(address: str, settings: "Settings") -> "PackStore":
 
     folder = StoreAddress.parse(address).folder
     return BucketPackStore(open_store(address, settings)) if folder is None else FolderPackStore(folder)
+
+
+def open_depot(settings: "Settings") -> "BucketDepot | None":
+    """Return where a fleet keeps what is too large for its queue: the bucket of its outputs, or None without one.
+
+    Raises `ConfigError`; the bucket itself is not asked yet.
+    """
+    from functools import cache
+
+    from comfypin.queue.nats.bucket_depot import BucketDepot
+    from comfypin.storage.registry import KINDS, first_configured_kind
+
+    kind = KINDS.get(first_configured_kind(settings.variables) or "")
+    if kind is None:
+        return None
+    bucket_settings = kind.read_settings(settings.variables)
+    return BucketDepot(cache(lambda: kind.open_store(bucket_settings)), prefix=bucket_settings.prefix)
 
 
 def own_bucket(settings: "Settings") -> "OwnBucket | None":

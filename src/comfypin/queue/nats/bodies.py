@@ -30,7 +30,7 @@ class Depot(Protocol):
 
 
 class Bodies:
-    """The bodies of all jobs. Raises `JobSecretsRefused`, `BodyTooLarge`, and what nats-py raises."""
+    """The bodies of all jobs. Raises `JobSecretsRefused`, `BodyTooLarge`, `StorageError`, and what nats-py raises."""
 
     def __init__(self, bucket: Bucket, seal: Seal, depot: Depot | None = None) -> None:
         self._bucket = bucket

@@ -28,7 +28,7 @@ def parse_queue_address(text: str) -> tuple[str, ...]:
     """Return the servers of an address such as `nats://a:4222,nats://b:4222`. Raises `QueueAddressInvalid`."""
     servers = tuple(part.strip() for part in text.split(",") if part.strip())
     if not servers or not all(_ADDRESS.fullmatch(server) for server in servers):
-        raise QueueAddressInvalid(address=text)
+        raise QueueAddressInvalid(_address=text)
     return servers
 
 

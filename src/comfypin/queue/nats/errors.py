@@ -11,12 +11,12 @@ class QueueAddressInvalid(UsageError):
         "The queue {shown} is not an address such as nats://host:4222 or tls://host:4222 (several with commas); "
         "logins go into variables (COMFYPIN_NATS_TOKEN, COMFYPIN_NATS_CREDS, COMFYPIN_NATS_NKEY), not into addresses."
     )
-    address: str
+    _address: str
 
     @property
     def shown(self) -> str:
         """Return the address without what stands before its @."""
-        return repr(self.address.rpartition("@")[2][:200])
+        return repr(self._address.rpartition("@")[2][:200])
 
 
 @declare

@@ -73,7 +73,13 @@ class TicketRunner:
     async def _run_job(
         self, ticket: "Msg", job_id: str, run: int, open_handle: Callable[[], Awaitable[Handle]]
     ) -> RunEnd:
-        handle = await open_handle()
+        try:
+            handle = await open_handle()
+        except ComfypinError as exc:
+            # The job has not begun: a worker on which its release starts may run it.
+            log.error(exc.message, extra={"action": "release_not_opened", "job_id": job_id})
+            await _until_done(ticket.nak)
+            return "given back"
         job = await self._begin(job_id, run)
         try:
             async with asyncio.timeout(_time_left_s(job, self.clock())):

@@ -88,7 +88,8 @@ class FleetWorker:
         self._handle: Handle | None = None
         self._swap_s = 0.0
         self._looked_at_s = float("-inf")
-        self._is_worn_out = False
+        self._unopened: set[str] = set()
+        self._failure: ComfypinError | None = None
         self._runner = TicketRunner(
             fleet=fleet,
             teller=teller,
@@ -122,8 +123,8 @@ class FleetWorker:
                 await self._finish_jobs()
                 for ticket in await puller.rest():
                     await ticket.nak()
-        if self._is_worn_out:
-            raise WorkerWornOut
+        if self._failure is not None:
+            raise self._failure
 
     # -- taking -------------------------------------------------------------------------------------------------------
 
@@ -179,6 +180,7 @@ class FleetWorker:
         backlogs = {
             release: await read_backlog(self._fleet.stream, release, self._options.gpu_class, now=now)
             for release in self._options.releases
+            if release not in self._unopened
         }
         return choose_release(
             backlogs[warm], [one for one in backlogs.values() if one.release != warm], swap_s=self._swap_s
@@ -196,7 +198,11 @@ class FleetWorker:
         async def open_handle() -> Handle:
             if release != self._warm and before:
                 await asyncio.wait(before)  # they are in the engine that is to go
-            return await self._make_warm(release, engines)
+            try:
+                return await self._make_warm(release, engines)
+            except ComfypinError as exc:
+                self._note_unopened(release, exc)
+                raise
 
         task = asyncio.create_task(self._runner.run(ticket, open_handle))
         self._running[task] = job_id
@@ -205,6 +211,13 @@ class FleetWorker:
             swapped = asyncio.create_task(self._swapped.wait())
             await asyncio.wait([task, swapped], return_when=asyncio.FIRST_COMPLETED)
             swapped.cancel()
+
+    def _note_unopened(self, release: str, failure: ComfypinError) -> None:
+        """Help a release no more that does not start here; without its own a worker is worth nothing."""
+        self._unopened.add(release)
+        if release == self._options.own:
+            self._failure = failure
+            self.stop()
 
     async def _make_warm(self, release: str, engines: AsyncExitStack) -> Handle:
         if self._warm == release and self._handle is not None:
@@ -235,7 +248,7 @@ class FleetWorker:
             del self._running[task]
             # One that was cut off on its last steps has left its ticket to the next who gets it.
             if not task.cancelled() and task.result() == "worn out":
-                self._is_worn_out = True
+                self._failure = WorkerWornOut()
                 self.stop()
 
     async def _finish_jobs(self) -> None:
