@@ -42,7 +42,7 @@ _CHOOSE_RELEASE = "Set COMFY_VERSION_NAME or LOCK_PATH, or give --lock to each c
 _EXTRAS = {
     **{kind.name: (kind.sdk, f"delivery to {kind.title}") for kind in KINDS.values()},
     "serve": ("fastapi", "the HTTP API"),
-    "worker": ("runpod", "RunPod Serverless"),
+    "worker": ("runpod", "Runpod Serverless"),
 }
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 # ComfyUI's own port.
 COMFYUI_PORT = 8188
 _ANSWER_TIMEOUT_S = 2.0
-# Where guides, installers and RunPod's templates put it.
+# Where guides, installers and Runpod's templates put it.
 _USUAL_PLACES = ("ComfyUI", "~/ComfyUI", "~/comfy", "~/comfy/ComfyUI", "/workspace/ComfyUI", "/workspace/comfy")
 
 

@@ -12,9 +12,9 @@ from comfypin.lock.torch import is_torch_family
 
 # Rough sizes for the plan, which says "about".
 SOURCES_BYTES, NODE_BYTES, COMFYPIN_BYTES, SYSTEM_PACKAGE_BYTES = 60_000_000, 10_000_000, 200_000_000, 30_000_000
-# What RunPod's own builder takes; https://docs.runpod.io/serverless/workers/github-integration
+# What Runpod's own builder takes; https://docs.runpod.io/serverless/workers/github-integration
 RUNPOD_BUILD_BYTES = 80_000_000_000
-# RunPod's GitHub builds stop after this.
+# Runpod's GitHub builds stop after this.
 RUNPOD_BUILD_MINUTES = 30
 INPUTS_LABEL = "com.comfypin.inputs"
 
@@ -64,7 +64,7 @@ class ImagePlan:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """Return what the image lacks, and what RunPod will do with one of this size, as sentences."""
+        """Return what the image lacks, and what Runpod will do with one of this size, as sentences."""
         remarks = []
         if self.lacking:
             named = "; ".join(f"{name} for {', '.join(packages)}" for name, packages in self.lacking.items())
@@ -74,7 +74,7 @@ class ImagePlan:
             )
         if self.size_bytes > RUNPOD_BUILD_BYTES:
             remarks.append(
-                f"RunPod's GitHub builds take {RUNPOD_BUILD_BYTES / 1e9:.0f} GB and {RUNPOD_BUILD_MINUTES} minutes: "
+                f"Runpod's GitHub builds take {RUNPOD_BUILD_BYTES / 1e9:.0f} GB and {RUNPOD_BUILD_MINUTES} minutes: "
                 "build this elsewhere and push it, or leave models on a network volume (--bake env)."
             )
         elif self.size_bytes > RUNPOD_BUILD_BYTES / 4:

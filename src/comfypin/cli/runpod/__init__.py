@@ -1,4 +1,4 @@
-"""Deploy a release on RunPod: `up` from a workflow at once; or a file says what should exist, and `apply` makes it so.
+"""Deploy a release on Runpod: `up` from a workflow at once; or a file says what should exist, and `apply` makes it so.
 
 comfypin runpod up WORKFLOW              lock, volume, endpoint and a first picture; again, to change it
 comfypin runpod history|rollback|logs|down   of what `up` made
@@ -60,7 +60,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     plan_parser = action_parsers.add_parser(
         "plan", parents=[file_parser], help="show what apply would do; exit code 2 if it would change anything"
     )
-    plan_parser.add_argument("--offline", action="store_true", help="only check the file; send no request to RunPod")
+    plan_parser.add_argument("--offline", action="store_true", help="only check the file; send no request to Runpod")
     apply_parser = action_parsers.add_parser(
         "apply", parents=[file_parser], help="create and change resources as the file says"
     )
@@ -128,7 +128,7 @@ def _show_plan(arguments: argparse.Namespace) -> int:
 
     deployment, release = _read_and_check(arguments)
     if arguments.offline:
-        _print_result(arguments, {"checked": str(arguments.file)}, f"{arguments.file}: nothing RunPod's rules forbid")
+        _print_result(arguments, {"checked": str(arguments.file)}, f"{arguments.file}: nothing Runpod's rules forbid")
         return 0
     management_api = _open_api(arguments)
     live_state, plan_steps, costs = _survey_and_plan(management_api, deployment, release, path=str(arguments.file))
