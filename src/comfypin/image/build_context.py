@@ -144,7 +144,8 @@ def choose_base_image(lock: Lock, wanted_base: str | None) -> str:
 
 def list_system_packages(lock: Lock, bake_mode: Bake) -> tuple[str, ...]:
     """Return the OS packages of the image; git too, if the env is realized only when a container starts."""
-    needs_git = lock.engine.kind == "comfyui" and not bakes_an_env(lock, bake_mode)
+    # An image that holds nothing serves any lock, whatever it was built for: `runpod up` gives it another one.
+    needs_git = bake_mode == "nothing" or (lock.engine.kind == "comfyui" and not bakes_an_env(lock, bake_mode))
     return tuple(sorted({*lock.system_packages, *(["git"] if needs_git else [])}))
 
 

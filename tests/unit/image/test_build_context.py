@@ -80,6 +80,12 @@ def test_an_engine_that_needs_no_env_bakes_none() -> None:
     assert context.arguments["BAKE_ENV"] == "no"
 
 
+def test_an_image_without_a_release_has_git_for_any() -> None:
+    embedded = replace(a_lock(), engine=EngineSpec(kind="embedded"), system_packages=())
+    assert list_system_packages(embedded, "nothing") == ("git",)
+    assert list_system_packages(embedded, "env") == ()
+
+
 def test_what_is_realized_at_the_start_needs_git() -> None:
     assert list_system_packages(a_lock(), "nothing") == ("ffmpeg", "git")
     assert list_system_packages(a_lock(), "env") == ("ffmpeg",)

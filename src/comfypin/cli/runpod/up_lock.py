@@ -11,6 +11,7 @@ from comfypin.errors import UsageError
 
 if TYPE_CHECKING:
     from comfypin.lock.model import Lock
+    from comfypin.locking.create import LockRequest
     from comfypin.locking.from_workflow import ResolvedNeeds
     from comfypin.locking.repository_refs import RepoSpec
     from comfypin.locking.resolve import ResolveRequest
@@ -131,8 +132,8 @@ def _make_lock(
         install_scripts=frozenset(arguments.install_script),
         question=_question(arguments),
     )
-    # What the packages were resolved for, as far as refs do not move: then only the models are new.
-    package_request = Digest.of(repr((replace(wishes, models=()), wishes.comfyui.ref)).encode()).hex
+    # What the packages were resolved for, by commit, since refs move: if it is the same, only the models are new.
+    package_request = Digest.of(repr((replace(wishes, models=()), _commits_of(wishes))).encode()).hex
     describe_model = make_model_describer(arguments.settings)
     kept_path = folder.lock_path(state.lock_answer)
     if state.package_request == package_request and kept_path.is_file():
@@ -148,6 +149,15 @@ def _make_lock(
     for note in made.notes:
         report_progress(note)
     return _refuse_secrets(made.lock), package_request
+
+
+def _commits_of(wishes: "LockRequest") -> list[str]:
+    """Return the commits that the refs of ComfyUI and the nodes mean now; the registry's versions do not move."""
+    from comfypin.locking.node_registry import REGISTRY_SCHEME
+    from comfypin.tools.git_remote import resolve_ref
+
+    repositories = [spec for spec in (wishes.comfyui, *wishes.nodes) if not spec.repo.startswith(REGISTRY_SCHEME)]
+    return [resolve_ref(spec.repo, spec.ref) for spec in repositories]
 
 
 def _settle(arguments: argparse.Namespace, needs: "WorkflowNeeds") -> "tuple[RepoSpec, ResolvedNeeds]":
