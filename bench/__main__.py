@@ -58,6 +58,12 @@ BENCHES = (
         smoke=("--jobs", "2", "--gpu-s", "0.1", "--size-mb", "1", "--small-jobs", "2"),
     ),
     Bench(
+        name="coldstart",
+        question="How long from a worker's start to its first job's end? (With --comfyui also beside worker-comfyui.)",
+        question_ru="Сколько от старта воркера до конца первого задания? (С --comfyui и рядом с worker-comfyui.)",
+        smoke=("--rounds", "1"),
+    ),
+    Bench(
         name="api_overhead",
         question="What does a job cost through each HTTP API, over the bare engine?",
         question_ru="Во что обходится задание через каждый HTTP API сверх самого движка?",

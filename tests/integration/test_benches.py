@@ -8,6 +8,7 @@ from bench.__main__ import BENCHES, Bench, BenchRun, describe_machine, render_pa
 WORDS = {
     "overhead": ["child process: one job", "by URL: one job", "comfypin --help"],
     "worker": ["pipelined / sequential", "the engine alone"],
+    "coldstart": ["ours, cold: takes", "ours, warm: engine", "ours, warm: first job"],
     "api_overhead": ["bare engine", "/runsync", "/workflows/NAME", "/api/v2"],
     "followers": ["followers"],
     "delivery": ["s3-many", "gcs-many", "comfypin"],

@@ -279,7 +279,7 @@ def _wait_for(there: Callable[[], bool], process: "subprocess.Popen[bytes]") -> 
 S3_KEYS = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
 
 
-def test_a_worker_whose_bucket_is_wrong_ends_before_the_engine_starts(moto: S3Server) -> None:
+def test_a_worker_whose_bucket_is_wrong_ends_before_it_takes_a_job(moto: S3Server) -> None:
     place = {"S3_BUCKET": "no-such-bucket", "S3_ENDPOINT_URL": moto.url, **S3_KEYS}
     for environ, code, words in (
         (place, 31, "s3://no-such-bucket at http://.* does not exist.*S3_BUCKET"),
@@ -292,7 +292,7 @@ def test_a_worker_whose_bucket_is_wrong_ends_before_the_engine_starts(moto: S3Se
         assert re.search(words, log), log
         assert SECRET_KEY not in log
         assert "Traceback" not in log
-        assert "engine" not in log
+        assert "worker_ready" not in log
         assert own.takes == []
 
 

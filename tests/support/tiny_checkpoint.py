@@ -1,6 +1,7 @@
-"""Writes the smallest checkpoint that a ComfyUI takes for an SD 1.5: random weights, one UNet level, TAESD.
+"""Writes checkpoints that a ComfyUI takes for an SD 1.5, with random weights: the smallest one, and one of full size.
 
-The text encoder's shape is fixed (124 million weights), so it is stored in 8 bits; the file has some 140 MB.
+The small one has one UNet level and TAESD. The text encoder's shape is fixed (124 million weights), so it is stored in
+8 bits; the file has some 140 MB. The full one has SD 1.5's own UNet in 16 bits: some 1.85 GB.
 """
 
 import json
@@ -25,6 +26,11 @@ Shapes = Iterator[tuple[str, tuple[int, ...]]]
 def write_tiny_checkpoint(path: Path, *, seed: int = 0) -> None:
     """The same seed gives the same bytes."""
     _write(path, dict(_checkpoint()), seed)
+
+
+def write_full_checkpoint(path: Path, *, seed: int = 0) -> None:
+    """SD 1.5's own UNet, for what depends on the size of a file."""
+    _write(path, dict(_checkpoint(_full_unet())), seed)
 
 
 def write_tiny_vae(path: Path, *, seed: int = 0) -> None:
@@ -78,9 +84,9 @@ def _weights(name: str, shape: tuple[int, ...], random: np.random.Generator) -> 
     return (random.standard_normal(count, dtype=np.float32) * spread).astype(np.float16).tobytes()
 
 
-def _checkpoint() -> Shapes:
+def _checkpoint(unet: Shapes | None = None) -> Shapes:
     for prefix, part in (
-        ("model.diffusion_model.", _unet()),
+        ("model.diffusion_model.", unet or _unet()),
         ("cond_stage_model.transformer.text_model.", _text_encoder()),
         ("first_stage_model.", _autoencoder()),
     ):
@@ -100,30 +106,66 @@ def _unet() -> Shapes:
     yield from _convolution("out.2", _CHANNELS, 4)
 
 
-def _residual(name: str, channels: int) -> Shapes:
+def _full_unet() -> Shapes:
+    yield from _linear("time_embed.0", _CHANNELS, _EMBEDDING)
+    yield from _linear("time_embed.2", _EMBEDDING, _EMBEDDING)
+    yield from _convolution("input_blocks.0.0", 4, _CHANNELS)
+    widths = [_CHANNELS, 2 * _CHANNELS, 4 * _CHANNELS, 4 * _CHANNELS]
+    deepest = len(widths) - 1
+    skipped = [_CHANNELS]
+    number = 1
+    for level, width in enumerate(widths):
+        for _ in range(2):
+            yield from _residual(f"input_blocks.{number}.0", skipped[-1], width)
+            if level < deepest:
+                yield from _transformer(f"input_blocks.{number}.1", width)
+            skipped.append(width)
+            number += 1
+        if level < deepest:
+            yield from _convolution(f"input_blocks.{number}.0.op", width, width)
+            skipped.append(width)
+            number += 1
+    yield from _residual("middle_block.0", widths[-1], widths[-1])
+    yield from _transformer("middle_block.1", widths[-1])
+    yield from _residual("middle_block.2", widths[-1], widths[-1])
+    below, number = widths[-1], 0
+    for level, width in reversed([*enumerate(widths)]):
+        for block in range(3):
+            yield from _residual(f"output_blocks.{number}.0", below + skipped.pop(), width)
+            if level < deepest:
+                yield from _transformer(f"output_blocks.{number}.1", width)
+            if level > 0 and block == 2:
+                yield from _convolution(f"output_blocks.{number}.{2 if level < deepest else 1}.conv", width, width)
+            below = width
+            number += 1
+    yield from _norm("out.0", _CHANNELS)
+    yield from _convolution("out.2", _CHANNELS, 4)
+
+
+def _residual(name: str, channels: int, width: int = _CHANNELS) -> Shapes:
     yield from _norm(f"{name}.in_layers.0", channels)
-    yield from _convolution(f"{name}.in_layers.2", channels, _CHANNELS)
-    yield from _linear(f"{name}.emb_layers.1", _EMBEDDING, _CHANNELS)
-    yield from _norm(f"{name}.out_layers.0", _CHANNELS)
-    yield from _convolution(f"{name}.out_layers.3", _CHANNELS, _CHANNELS)
-    if channels != _CHANNELS:
-        yield from _convolution(f"{name}.skip_connection", channels, _CHANNELS, size=1)
+    yield from _convolution(f"{name}.in_layers.2", channels, width)
+    yield from _linear(f"{name}.emb_layers.1", _EMBEDDING, width)
+    yield from _norm(f"{name}.out_layers.0", width)
+    yield from _convolution(f"{name}.out_layers.3", width, width)
+    if channels != width:
+        yield from _convolution(f"{name}.skip_connection", channels, width, size=1)
 
 
-def _transformer(name: str) -> Shapes:
-    yield from _norm(f"{name}.norm", _CHANNELS)
-    yield from _convolution(f"{name}.proj_in", _CHANNELS, _CHANNELS, size=1)
+def _transformer(name: str, width: int = _CHANNELS) -> Shapes:
+    yield from _norm(f"{name}.norm", width)
+    yield from _convolution(f"{name}.proj_in", width, width, size=1)
     block = f"{name}.transformer_blocks.0"
-    for attention, context in (("attn1", _CHANNELS), ("attn2", _CONTEXT)):
-        yield f"{block}.{attention}.to_q.weight", (_CHANNELS, _CHANNELS)
-        yield f"{block}.{attention}.to_k.weight", (_CHANNELS, context)
-        yield f"{block}.{attention}.to_v.weight", (_CHANNELS, context)
-        yield from _linear(f"{block}.{attention}.to_out.0", _CHANNELS, _CHANNELS)
-    yield from _linear(f"{block}.ff.net.0.proj", _CHANNELS, 8 * _CHANNELS)
-    yield from _linear(f"{block}.ff.net.2", 4 * _CHANNELS, _CHANNELS)
+    for attention, context in (("attn1", width), ("attn2", _CONTEXT)):
+        yield f"{block}.{attention}.to_q.weight", (width, width)
+        yield f"{block}.{attention}.to_k.weight", (width, context)
+        yield f"{block}.{attention}.to_v.weight", (width, context)
+        yield from _linear(f"{block}.{attention}.to_out.0", width, width)
+    yield from _linear(f"{block}.ff.net.0.proj", width, 8 * width)
+    yield from _linear(f"{block}.ff.net.2", 4 * width, width)
     for number in (1, 2, 3):
-        yield from _norm(f"{block}.norm{number}", _CHANNELS)
-    yield from _convolution(f"{name}.proj_out", _CHANNELS, _CHANNELS, size=1)
+        yield from _norm(f"{block}.norm{number}", width)
+    yield from _convolution(f"{name}.proj_out", width, width, size=1)
 
 
 def _text_encoder() -> Shapes:

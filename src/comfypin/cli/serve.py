@@ -6,6 +6,7 @@ destination of OUTPUT_MODE, else to the configured bucket, else into --output-di
 """
 
 import argparse
+import contextlib
 import logging
 import os
 import secrets
@@ -382,7 +383,11 @@ def _make_service_opener(
         import asyncio
 
         from comfypin import wiring
+        from comfypin.jobs.start_times import StartTimes
 
+        start_times = StartTimes()
+        # Of a server elsewhere nobody knows what it loads.
+        reader = None if arguments.engine_url else await asyncio.to_thread(wiring.read_ahead, lock, settings)
         allows_private = arguments.allow_private_inputs
         # Opening a bucket blocks, and the API must respond meanwhile.
         sink_for = await asyncio.to_thread(
@@ -392,9 +397,16 @@ def _make_service_opener(
         choice = wiring.choose_engine(
             lock.engine, settings, engine_url=arguments.engine_url, keep_temp=arguments.keep_temp
         )
-        choice = await asyncio.to_thread(wiring.ensure_env, lock, choice, report=log.info)
+        with start_times.measure("env"):
+            choice = await asyncio.to_thread(wiring.ensure_env, lock, choice, report=log.info)
+        choice = wiring.leave_out_api_nodes(lock, choice, automatic=False)
         models = await asyncio.to_thread(open_job_models, arguments, lock, choice.settings)
-        async with wiring.open_engine(choice) as engine:
+        opening = contextlib.AsyncExitStack()
+        if reader is not None:
+            opening.callback(reader.stop)
+        async with opening:
+            with start_times.measure("engine"):
+                engine = await opening.enter_async_context(wiring.open_engine(choice))
             yield wiring.open_service(
                 lock,
                 engine,
@@ -403,6 +415,8 @@ def _make_service_opener(
                 private_inputs=allows_private,
                 read_asset=output_assets.assets.read,
                 models=models,
+                start_times=start_times,
+                left_out_classes=choice.left_out_classes,
             )
 
     return open_service

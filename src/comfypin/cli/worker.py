@@ -1,4 +1,4 @@
-"""Serve the jobs of a RunPod Serverless endpoint, or of a fleet: check the bucket, realize the env, warm the engine.
+"""Serve the jobs of a RunPod Serverless endpoint, or of a fleet: realize the env, check the bucket, warm the engine.
 
 With --queue the jobs are those of a fleet's queue, which `comfypin serve --queue` takes: this release's first, urgent
 ones before others, and those of releases named with --also once they wait longer than a swap takes.
@@ -10,9 +10,7 @@ import argparse
 import importlib.util
 import logging
 import sys
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from comfypin.cli.common import add_job_model_flags, open_job_models, read_release
@@ -20,8 +18,6 @@ from comfypin.errors import UsageError
 from comfypin.process_memory import give_back_large_blocks
 
 if TYPE_CHECKING:
-    from comfypin.jobs.handler import Handler
-    from comfypin.jobs.interface import Handle
     from comfypin.lock.model import Lock
     from comfypin.settings.environment import Settings
 
@@ -98,42 +94,22 @@ def execute(arguments: argparse.Namespace) -> int:
         raise UsageError(f"comfypin worker needs its extra: {extra_command('worker')}")
     from comfypin import wiring
     from comfypin.cli import console
-    from comfypin.jobs.handler import Handler
-    from comfypin.jobs.warmup import warm_engine
-    from comfypin.runpod.loop_thread import LoopThread
-    from comfypin.runpod.serverless import JOBS_AT_ONCE, RunpodWorker
+    from comfypin.cli.serverless_start import serve_release
+    from comfypin.jobs.start_times import StartTimes
 
+    start_times = StartTimes()
     # Collectors of logs parse JSON; a person at a terminal reads lines.
     console.configure_service_logging(as_json=arguments.json or not sys.stderr.isatty(), verbose=arguments.verbose)
     give_back_large_blocks()
     settings = arguments.settings
-    metrics_port = arguments.metrics_port or settings.server.metrics_port
     lock = read_release(arguments.lock, settings)
-    sink_for = wiring.open_sinks(settings, private_buckets=arguments.allow_private_inputs)
-    engine_choice = wiring.choose_engine(lock.engine, settings, keep_temp=arguments.keep_temp)
-    engine_choice = wiring.ensure_env(lock, engine_choice, report=log.info)
-    models = open_job_models(arguments, lock, engine_choice.settings)
-    began_s = time.monotonic()
-    with LoopThread() as loop_thread:
-        engine = loop_thread.enter_context(wiring.open_engine(engine_choice))
-        service = wiring.open_service(
-            lock, engine, sink_for, settings=settings, private_inputs=arguments.allow_private_inputs, models=models
-        )
-        handler = Handler(service)
-        loop_thread.run_coroutine(warm_engine(handler, lock))
-        log.info(
-            "worker ready",
-            extra={
-                "action": "worker_ready",
-                "release": lock.version_name,
-                "seconds": round(time.monotonic() - began_s, 2),
-            },
-        )
-        # From here on the worker takes jobs, so the engine must be warm.
-        with _count_jobs(handler, metrics_port) as handle:
-            concurrency = arguments.concurrency or JOBS_AT_ONCE
-            worker = RunpodWorker(handle, loop_thread.loop, grace_s=arguments.grace, concurrency=concurrency)
-            worker.serve(fitness=wiring.make_fitness_checks(lock, engine_choice.settings))
+    # Before all else: a volume is slow, and nothing of what follows waits for it.
+    reader = wiring.read_ahead(lock, settings)
+    try:
+        serve_release(arguments, lock, reader, start_times)
+    finally:
+        if reader is not None:
+            reader.stop()
     return 0
 
 
@@ -206,26 +182,6 @@ def _worker_name(settings: "Settings") -> str:
 
     place = settings.server.pod_id or socket.gethostname()
     return f"{re.sub('[^A-Za-z0-9-]', '-', place)[:40]}-{secrets.token_hex(4)}"
-
-
-@contextmanager
-def _count_jobs(handler: "Handler", metrics_port: int | None) -> Iterator["Handle"]:
-    """Yield the handler, with its metrics served on the port while the block runs, if a port is given."""
-    if metrics_port is None:
-        yield handler
-        return
-    # prometheus_client is loaded only if somebody asks for metrics.
-    from comfypin.jobs.metrics import CountedJobs, LiveFigures, Metrics
-
-    metrics = Metrics()
-    jobs = CountedJobs(handler, metrics)
-    metrics.watch_live(lambda: LiveFigures(running=jobs.running, engine_restarts=handler.crashes))
-    stop_metrics = metrics.serve_page(metrics_port)
-    log.info("metrics", extra={"action": "metrics_served", "port": metrics_port})
-    try:
-        yield jobs
-    finally:
-        stop_metrics()
 
 
 def _print_schema() -> int:

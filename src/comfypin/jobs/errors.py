@@ -31,6 +31,17 @@ class ReleaseUnavailable(WorkflowError):
 
 
 @declare
+class ApiNodesLeftOut(WorkflowError):
+    """The job's workflow has API nodes, and the engine was started without them."""
+
+    template = (
+        "The workflow uses ComfyUI's API nodes ({classes}), and this engine was started without them, because no "
+        "workflow of its release has any; set COMFYPIN_API_NODES=on on the worker or endpoint."
+    )
+    classes: str
+
+
+@declare
 class InputUnusable(WorkflowError):
     """An input file of the job cannot be used: too large, too slow, refused, or not what it claims to be."""
 

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from comfypin.engine.progress import PromptProgress as Fraction
 from comfypin.errors import ComfypinError
 from comfypin.http.deadline import Deadline
 from comfypin.jobs.caller_words import JOB_WORDS
-from comfypin.jobs.errors import JobBroken, ReleaseUnavailable
+from comfypin.jobs.errors import ApiNodesLeftOut, JobBroken, ReleaseUnavailable
 from comfypin.jobs.events import PhaseStarted, Requeued, RunEvent, event_to_json
 from comfypin.jobs.input_files import InputFetcher
 from comfypin.jobs.interface import JobOutcome, ProgressCallback, ignore_progress
@@ -38,6 +38,7 @@ from comfypin.jobs.prepare import RunRequest, prepare_job
 from comfypin.jobs.previews import PreviewSink
 from comfypin.jobs.result_json import failed_outcome, result_to_json
 from comfypin.jobs.run import run_job
+from comfypin.jobs.start_times import StartTimes
 from comfypin.jobs.workflow_library import WorkflowLibrary
 from comfypin.lock.codec import release_identity
 from comfypin.lock.model import Lock
@@ -46,6 +47,7 @@ from comfypin.models.job_models import BroughtModel, JobModels
 from comfypin.outputs.interface import OutputSink
 from comfypin.temp_folders import temp_folder
 from comfypin.workflow.document import to_document
+from comfypin.workflow.named_files import class_names
 from comfypin.workflow.overrides import overrides_from_json
 
 log = logging.getLogger(__name__)
@@ -78,6 +80,8 @@ class JobService:
     """Everything that the jobs of a worker share. `workflows` are those of the image.
 
     `default_timeout_s` bounds jobs that set no time. `models` brings what jobs name; None: they may name none.
+    `warms_up` says to run the release's warm-up before the first job; `start_times` measure this start.
+    `left_out_classes` are those that the engine was started without.
     """
 
     lock: Lock
@@ -87,6 +91,9 @@ class JobService:
     workflows: WorkflowLibrary
     default_timeout_s: float | None = None
     models: JobModels | None = None
+    warms_up: bool = True
+    start_times: StartTimes = field(default_factory=StartTimes)
+    left_out_classes: frozenset[str] = frozenset()
 
 
 class Handler:
@@ -107,8 +114,13 @@ class Handler:
         self._fetching = ThreadPoolExecutor(_MAX_FETCH_THREADS, thread_name_prefix="inputs")
         self._release = release_identity(service.lock)
         self._numbers = OutputNumbers()
+        self._start_s: Mapping[str, float] = {}
         self.crashes_in_a_row = 0
         self.crashes = 0
+
+    def report_start(self, start_s: Mapping[str, float]) -> None:
+        """Put the seconds of a start into the next result: its caller waited for them."""
+        self._start_s = start_s
 
     async def __call__(
         self, job_id: str, document: object, *, progress: ProgressCallback = ignore_progress
@@ -126,7 +138,9 @@ class Handler:
         # A job that ended well shows that the engine is healthy again.
         self.crashes_in_a_row = 0
         job_result = replace(job_result, deliveries=self._numbers.count_up(job_result.deliveries))
-        return JobOutcome(output=result_to_json(job_result, warnings=warnings), phase_s=job_result.phase_s)
+        start_s, self._start_s = self._start_s, {}
+        output = result_to_json(job_result, warnings=warnings, start_s=start_s)
+        return JobOutcome(output=output, phase_s=job_result.phase_s)
 
     async def _run_job(self, job_id: str, job_input: JobInput, progress: ProgressCallback) -> JobResult:
         began_s = time.monotonic()
@@ -214,6 +228,8 @@ class Handler:
             await asyncio.to_thread(self._service.workflows.copy_companions, job_input.workflow_name, job_folder)
         else:
             document = to_document(job_input.workflow, source="in the job")
+        if left_out := self._service.left_out_classes & class_names(document):
+            raise ApiNodesLeftOut(classes=", ".join(sorted(left_out)))
         api_key = job_input.comfy_org_api_key
         run_request = RunRequest(
             document=document,

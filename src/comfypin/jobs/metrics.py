@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 
@@ -46,6 +46,12 @@ class Metrics:
             buckets=_BUCKETS_S,
             registry=self.registry,
         )
+        self._start_seconds = Gauge(
+            "comfypin_start_seconds",
+            "Seconds of each phase of the start; phases overlap.",
+            ["phase"],
+            registry=self.registry,
+        )
         self._not_delivered = Counter("comfypin_delivery_failures", "Jobs not delivered.", registry=self.registry)
         self.refused = Counter("comfypin_jobs_refused", "Jobs refused by a full queue.", registry=self.registry)
         self.webhook_failures = Counter("comfypin_webhook_failures", "Webhooks given up.", registry=self.registry)
@@ -59,6 +65,11 @@ class Metrics:
             self._not_delivered.inc()
         for phase, seconds in outcome.phase_s.items():
             self._phase_seconds.labels(phase).observe(seconds)
+
+    def note_start(self, start_s: Mapping[str, float]) -> None:
+        """Note the seconds of the start, by phase."""
+        for phase, seconds in start_s.items():
+            self._start_seconds.labels(phase).set(seconds)
 
     def watch_live(self, read: Callable[[], LiveFigures]) -> None:
         """Add the figures of `read`, and this machine's GPU memory, to every page."""

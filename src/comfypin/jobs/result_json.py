@@ -32,9 +32,12 @@ def report_to_json(job_result: JobResult) -> dict[str, JsonValue]:
     }
 
 
-def result_to_json(job_result: JobResult, *, warnings: Sequence[str] = ()) -> dict[str, JsonValue]:
+def result_to_json(
+    job_result: JobResult, *, warnings: Sequence[str] = (), start_s: Mapping[str, float] | None = None
+) -> dict[str, JsonValue]:
     """Return a job's output as the worker and HTTP send it, with `warnings` about the request before the job's own.
 
+    `start_s` are the seconds of the start that came before the job; only the first result has them.
     A file's `type` is `base64`, `s3_url` (as worker-comfyui says), another store's `..._url`, or `file`.
     """
     files_by_list: dict[str, list[JsonValue]] = {"images": [], "videos": [], "audio": [], "files": []}
@@ -49,6 +52,8 @@ def result_to_json(job_result: JobResult, *, warnings: Sequence[str] = ()) -> di
         **_shared_fields(job_result),
         "warnings": [*warnings, *job_result.warnings],
     }
+    if start_s:
+        document["seconds"] = {**_seconds(job_result), "start": _rounded(start_s)}
     # Clients take the key itself for the sign that something went wrong.
     if job_result.errors:
         document["errors"] = list(job_result.errors)
@@ -97,8 +102,12 @@ def _shared_fields(job_result: JobResult) -> dict[str, JsonValue]:
         "release_digest": job_result.release.digest_text,
         "texts": {node_id: list(texts) for node_id, texts in job_result.texts.items()},
         **({"models": [model_to_json(model) for model in job_result.models]} if job_result.models else {}),
-        "seconds": {"phases": _rounded(job_result.phase_s), "nodes": _rounded(job_result.node_s)},
+        "seconds": _seconds(job_result),
     }
+
+
+def _seconds(job_result: JobResult) -> dict[str, JsonValue]:
+    return {"phases": _rounded(job_result.phase_s), "nodes": _rounded(job_result.node_s)}
 
 
 def model_to_json(model: BroughtModel) -> dict[str, JsonValue]:

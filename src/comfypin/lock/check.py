@@ -1,9 +1,10 @@
 """Checks what a readable lock still lacks: everything that keeps it from being realized as it stands."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from urllib.parse import parse_qsl, urlsplit
 
+from comfypin.digest import JsonValue
 from comfypin.lock.document import describe_value, json_path
 from comfypin.lock.errors import LockFinding, Severity
 from comfypin.lock.model import Lock, ModelPin, NodePin, PackagePin, RepoPin
@@ -12,7 +13,10 @@ from comfypin.lock.model import Lock, ModelPin, NodePin, PackagePin, RepoPin
 COMMIT_PATTERN = re.compile(r"[0-9a-f]{40}")
 # Signed URLs of buckets count: whoever has the lock has the file until they expire.
 _SECRET_QUERY = re.compile(r"(?i)token|api_?key|secret|password|signature|^sig$")
+# Narrower than for variables: `token_normalization` is an input of a node, and its value no secret.
+_SECRET_INPUT = re.compile(r"(?i)(^|_)(api_?key|password|secret)s?$")
 _SECRET_NAME = re.compile(r"(?i)token|api_?key|secret|password|credential")
+_MAX_WORKFLOW_DEPTH = 12
 # Suffixes of pickles. A pickle under another name is found when its bytes arrive.
 _PICKLE = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 
@@ -166,6 +170,22 @@ def _check_secrets(lock: Lock) -> Iterator[LockFinding]:
     for variable in lock.engine.env:
         if _SECRET_NAME.search(variable):
             yield _make_finding("secret", ("engine", "env", variable), "a value for it", allowed)
+    for location in _find_warmup_secrets(lock.engine.warmup, ("engine", "warmup"), depth=0):
+        yield _make_finding("secret", location, "a key or password", allowed)
+
+
+def _find_warmup_secrets(
+    value: "JsonValue | Mapping[str, JsonValue]", location: tuple[str | int, ...], *, depth: int
+) -> Iterator[tuple[str | int, ...]]:
+    """Yield the places in a workflow that hold a secret: nodes that call services have inputs for their keys."""
+    if isinstance(value, str):
+        if (isinstance(location[-1], str) and _SECRET_INPUT.search(location[-1]) and value) or (
+            "://" in value and has_secret(value)
+        ):
+            yield location
+    elif isinstance(value, Mapping | list) and depth < _MAX_WORKFLOW_DEPTH:
+        for key, inner in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield from _find_warmup_secrets(inner, (*location, key), depth=depth + 1)
 
 
 def find_duplicate_pins(lock: Lock) -> Iterator[LockFinding]:

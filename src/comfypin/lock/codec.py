@@ -215,7 +215,9 @@ def model_to_json(model_pin: ModelPin) -> dict[str, JsonValue]:
 
 def engine_to_json(spec: EngineSpec) -> dict[str, JsonValue]:
     return {
-        **_present_keys(spec.extra, url=spec.url),
+        **_present_keys(
+            spec.extra, url=spec.url, warmup_size=None if spec.warmup_size == "smallest" else spec.warmup_size
+        ),
         "kind": spec.kind,
         "args": list(spec.args),
         "env": dict(spec.env),

@@ -12,6 +12,7 @@ from comfypin.digest import Digest, JsonValue
 
 EngineKind = Literal["comfyui", "remote", "embedded"]
 InstallPolicy = Literal["run", "skip"]
+WarmupSize = Literal["smallest", "full"]
 Extra = Mapping[str, JsonValue]
 
 # What a new lock or image takes if nobody asks for another one; tests/unit/project/test_pythons.py lists its repeats.
@@ -134,13 +135,15 @@ class ModelPin:
 class EngineSpec:
     """The engine that runs prompts: its kind, arguments and environment, and a workflow that warms it up.
 
-    `url` is the address of a `remote` engine; a flag may name it instead.
+    The warm-up runs with the smallest size and one step, unless `warmup_size` is `full`. `url` is the address of a
+    `remote` engine; a flag may name it instead.
     """
 
     kind: EngineKind = "comfyui"
     args: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     warmup: Mapping[str, JsonValue] | None = None
+    warmup_size: WarmupSize = "smallest"
     url: str | None = None
     extra: Extra = field(default_factory=dict, hash=False)
 

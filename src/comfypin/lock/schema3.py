@@ -195,6 +195,7 @@ class EngineEntry(SchemaObject):
     args: Annotated[list[kinds.Argument], Field(default_factory=list)]
     env: Annotated[dict[kinds.VariableName, kinds.VariableValue], Field(default_factory=dict)]
     warmup: JsonObject | None = None
+    warmup_size: Literal["smallest", "full"] = "smallest"
     url: kinds.HttpUrl | None = None
 
     def to_spec(self) -> EngineSpec:
@@ -203,6 +204,7 @@ class EngineEntry(SchemaObject):
             args=tuple(self.args),
             env=dict(self.env),
             warmup=None if self.warmup is None else cast("dict[str, Json]", plain_json(self.warmup)),
+            warmup_size=self.warmup_size,
             url=self.url,
             extra=self.unknown_keys(),
         )

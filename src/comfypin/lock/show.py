@@ -17,6 +17,9 @@ def describe_lock(lock: Lock) -> Iterator[str]:
     yield f"engine    {lock.engine.kind}{arguments}{f' at {lock.engine.url}' if lock.engine.url else ''}"
     for row_name, value in sorted(lock.engine.env.items()):
         yield f"          {row_name}={value}"
+    if lock.engine.warmup:
+        size = "" if lock.engine.warmup_size == "smallest" else " in full size"
+        yield f"warm-up   its own workflow{size}"
     yield f"comfyui   {_describe_repo(lock.comfyui) if lock.comfyui else 'none'}"
     # A package without sha256 is what keeps most old locks from being realized.
     hashed = sum(1 for package_pin in lock.python.packages if package_pin.sha256)

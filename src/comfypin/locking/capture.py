@@ -13,16 +13,16 @@ from comfypin.addresses import hide_credentials
 from comfypin.digest import Digest
 from comfypin.digest_cache import DigestCache
 from comfypin.errors import EnvError
-from comfypin.lock.model import DEFAULT_PYTHON, Lock, ModelPin, NodePin, PythonPins, RepoPin
+from comfypin.lock.model import DEFAULT_PYTHON, EngineSpec, Lock, ModelPin, NodePin, PythonPins, RepoPin
 from comfypin.lock.requirements import RequirementSet
 from comfypin.locking.create import MadeLock, package_notes, pin_exactly
 from comfypin.locking.errors import CaptureRefused, NotComfyUI
 from comfypin.locking.installed_models import find_models
 from comfypin.locking.left_out import is_left_out, require_known
-from comfypin.locking.manager_snapshot import COMFYUI
 from comfypin.locking.missing_packages import find_unmet
 from comfypin.locking.model_suspicions import FindProblem
 from comfypin.locking.node_registry import REGISTRY_SCHEME
+from comfypin.locking.release_files.document import COMFYUI
 from comfypin.locking.repository_refs import RepoSpec
 from comfypin.locking.resolve import ResolveRequest
 from comfypin.locking.sources import Upstreams, fetch_source, make_node_pin, read_source_requirements
@@ -61,6 +61,7 @@ class CaptureRequest:
     verify: bool = True
     with_models: bool = True
     left_out: frozenset[str] = frozenset()
+    engine: EngineSpec = field(default_factory=EngineSpec)
     question: ResolveRequest = field(
         default_factory=lambda: ResolveRequest(
             needs=RequirementSet(), python=DEFAULT_PYTHON, platforms=("linux-x86_64",)
@@ -131,6 +132,7 @@ def capture_lock(
         custom_nodes=tuple(capture_notes.nodes),
         python=pins,
         models=models,
+        engine=capture_request.engine,
     )
     return MadeLock(lock=lock, notes=(*capture_notes.notes, *package_notes(pins)))
 

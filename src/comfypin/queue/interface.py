@@ -239,6 +239,9 @@ class QueueWorker(Protocol):
     def previews(self) -> PreviewSink:
         """Return where previews of running jobs go."""
 
+    def note_start(self, start_s: Mapping[str, float]) -> None:
+        """Show the seconds of the engine's start, by phase, among the metrics."""
+
     async def recover_jobs(self) -> None:
         """Queue again what had not ended when the last server did."""
 

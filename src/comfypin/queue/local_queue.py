@@ -5,7 +5,7 @@ import contextlib
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 
 from comfypin.jobs.interface import RETRYABLE_STATES, Handle, JobState
@@ -324,6 +324,10 @@ class LocalJobQueue:
         return self._previews
 
     # -- running --------------------------------------------------------------------------------------------------
+
+    def note_start(self, start_s: Mapping[str, float]) -> None:
+        """Show the seconds of the engine's start, by phase, among the metrics."""
+        self.metrics.note_start(start_s)
 
     async def recover_jobs(self) -> None:
         """Queue again what had not ended when the last server did, and post the webhooks that it owed."""

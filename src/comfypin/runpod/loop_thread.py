@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Coroutine
+from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, TypeVar
@@ -18,6 +19,7 @@ class LoopThread:
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
         self._entered: list[AbstractAsyncContextManager[Any]] = []
+        self._entering: set[asyncio.Task[Any]] = set()
         # A daemon: a loop that hangs must not keep the process from ending.
         self._thread = threading.Thread(target=self.loop.run_forever, name="engine loop", daemon=True)
 
@@ -51,11 +53,28 @@ class LoopThread:
         self._entered.append(context)
         return entered
 
+    def begin_context(self, context: AbstractAsyncContextManager[Result]) -> "Future[Result]":
+        """Begin to enter a context on the loop, and return its future; broken off if it is not entered at the end."""
+
+        async def enter_on_loop() -> Result:
+            task = asyncio.current_task()
+            assert task is not None, "run_coroutine_threadsafe makes a task"
+            self._entering.add(task)
+            try:
+                entered = await context.__aenter__()
+            finally:
+                self._entering.discard(task)
+            self._entered.append(context)
+            return entered
+
+        return asyncio.run_coroutine_threadsafe(enter_on_loop(), self.loop)
+
     def __enter__(self) -> "LoopThread":
         self._thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._break_off_entering()
         # On the same loop: what was made on a loop can only be closed there.
         for context in reversed(self._entered):
 
@@ -66,3 +85,14 @@ class LoopThread:
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
         self.loop.close()
+
+    def _break_off_entering(self) -> None:
+        """Cancel what is being entered, and wait until it has cleaned up."""
+
+        async def cancel_all() -> None:
+            if entering := set(self._entering):
+                for task in entering:
+                    task.cancel()
+                await asyncio.wait(entering, timeout=_CLEAN_UP_WITHIN_S)
+
+        self.run_coroutine(cancel_all())

@@ -18,6 +18,7 @@ from comfypin.digest import JsonValue
 from comfypin.jobs.interface import Handle, JobOutcome
 from comfypin.jobs.job_input import input_of_platform_job
 from comfypin.runpod.progress_sender import ProgressSender
+from comfypin.runpod.sdk_import import import_sdk
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ class RunpodWorker:
         """
         # Its default, DEBUG, prints every job's output.
         os.environ.setdefault("RUNPOD_LOG_LEVEL", "INFO")
-        import runpod
+        runpod = import_sdk()
 
         for name, check in fitness.items():
             # The SDK logs checks by the function's name.

@@ -108,8 +108,13 @@ async def _run_jobs(site: Site, queue: QueueWorker, open_service: OpenService) -
     async with open_service() as service:
         handler = Handler(service, previews=queue.previews)
         lock: Lock = service.lock
+        # The engines of a fleet are warmed where they are.
         if queue.runs_here:
-            await warm_engine(handler, lock)
+            with service.start_times.measure("warm_up"):
+                await warm_engine(handler, service)
+            start_s = service.start_times.end()
+            handler.report_start(start_s)
+            queue.note_start(start_s)
         site.open_for_jobs(service, handler)
         log.info("server ready", extra={"action": "server_ready", "release": lock.version_name})
         await queue.run_jobs(site.wrap_handle(handler))

@@ -17,6 +17,9 @@ class MachineSettings:
     `embedded_version` is COMFYPIN_EMBEDDED_VERSION, the ComfyUI release that the embedded engine imitates.
     `comfy_python` is COMFY_PYTHON, the Python of a ComfyUI that comfypin did not install.
     `engine_standby` is COMFYPIN_ENGINE_STANDBY: whether a second engine waits to take a dead one's place.
+    `warms_up` is COMFYPIN_WARMUP: whether the release's own workflow runs before the first job. `read_ahead_gb` is
+    COMFYPIN_READ_AHEAD_GB, what may be read of its models while the engine starts; None: half of the free memory.
+    `api_nodes` is COMFYPIN_API_NODES: whether ComfyUI loads its API nodes; None: if a workflow of the release has one.
     """
 
     comfy_home: Path
@@ -29,6 +32,9 @@ class MachineSettings:
     embedded_version: str | None = None
     engine_standby: bool = False
     comfy_python: Path | None = None
+    warms_up: bool = True
+    read_ahead_gb: int | None = None
+    api_nodes: bool | None = None
 
     @property
     def models_dir(self) -> Path:
@@ -51,6 +57,8 @@ class MachineSettings:
     def from_variables(cls, environment: Mapping[str, str]) -> "MachineSettings":
         """Read the variables; empty ones count as unset."""
         variables = Variables(environment)
+        api_nodes = variables.read_word("COMFYPIN_API_NODES", ("auto", "on", "off"))
+        names_read_ahead = variables.read_text("COMFYPIN_READ_AHEAD_GB") is not None
         return cls(
             # The images that comfypin builds have it there.
             comfy_home=variables.read_path("COMFY_HOME") or Path("/opt/comfy"),
@@ -63,4 +71,7 @@ class MachineSettings:
             embedded_version=variables.read_text("COMFYPIN_EMBEDDED_VERSION"),
             engine_standby=variables.read_flag("COMFYPIN_ENGINE_STANDBY"),
             comfy_python=variables.read_path("COMFY_PYTHON"),
+            warms_up=variables.read_flag("COMFYPIN_WARMUP", default=True),
+            read_ahead_gb=variables.read_count("COMFYPIN_READ_AHEAD_GB", default=0) if names_read_ahead else None,
+            api_nodes=None if api_nodes in (None, "auto") else api_nodes == "on",
         )

@@ -8,6 +8,7 @@ from comfypin.wiring.envs import (
     make_lock_places,
     make_realize_options,
     make_source_places,
+    realize_for_engine,
 )
 from comfypin.wiring.job_servers import open_job_server
 from comfypin.wiring.models import (
@@ -38,11 +39,14 @@ from comfypin.wiring.queues import (
 )
 from comfypin.wiring.service import make_fitness_checks, open_service, open_sinks
 from comfypin.wiring.sinks import make_job_sink, make_sink, watch_uploads
+from comfypin.wiring.starting import are_models_there, check_models, leave_out_api_nodes, read_ahead
 from comfypin.wiring.stores import open_bucket, open_depot, open_pack_store, open_store, own_bucket
 
 __all__ = [
     "EngineChoice",
+    "are_models_there",
     "bring_models",
+    "check_models",
     "choose_engine",
     "ensure_env",
     "ensure_env_pack",
@@ -51,6 +55,7 @@ __all__ = [
     "http_proxies",
     "http_transport",
     "inspect_lock_models",
+    "leave_out_api_nodes",
     "make_fitness_checks",
     "make_job_sink",
     "make_lock_places",
@@ -80,6 +85,8 @@ __all__ = [
     "open_store",
     "open_volume_bucket",
     "own_bucket",
+    "read_ahead",
+    "realize_for_engine",
     "release_key",
     "require_fleet_extra",
     "watch_uploads",

@@ -25,12 +25,17 @@ log = logging.getLogger(__name__)
 class EngineChoice:
     """Holds the engine that the lock and the flags choose, and the settings of this machine.
 
-    `keep_temp` keeps all files of the engine, for debugging.
+    `keep_temp` keeps all files of the engine, for debugging. `model_settings` are those that the lock's models
+    are placed by if the env is ours: its own home is a folder of one build, theirs is COMFY_HOME. `added_arguments` are
+    those that we give the engine; because of them it lacks `left_out_classes`.
     """
 
     spec: "EngineSpec"
     settings: "Settings"
     keep_temp: bool = False
+    model_settings: "Settings | None" = None
+    added_arguments: tuple[str, ...] = ()
+    left_out_classes: frozenset[str] = frozenset()
 
     @property
     def kind(self) -> "EngineKind":
@@ -111,7 +116,7 @@ def _make_child(engine_choice: EngineChoice) -> "ChildSpec":
 
     return comfyui_child(
         machine.comfy_home,
-        engine_choice.spec,
+        replace(engine_choice.spec, args=(*engine_choice.spec.args, *engine_choice.added_arguments)),
         inherited,
         gpu=has_gpu(inherited),
         # An env of ours has its own Python.

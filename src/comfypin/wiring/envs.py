@@ -72,8 +72,25 @@ def ensure_env(
 ) -> EngineChoice:
     """Return the choice with the home of the lock's env; realize it and pull its models if needed.
 
-    Only the engine `comfyui` has an env. A ComfyUI that comfypin did not install is used as it is, and reported.
     Raises `EnvError`, `LockError`, `ModelError`.
+    """
+    engine_choice = realize_for_engine(lock, engine_choice, report=report, report_bytes=report_bytes)
+    if engine_choice.model_settings is not None:
+        bring_models(lock, engine_choice.model_settings, offline=engine_choice.model_settings.env.offline)
+    return engine_choice
+
+
+def realize_for_engine(
+    lock: "Lock",
+    engine_choice: EngineChoice,
+    *,
+    report: "Callable[[str], None]",
+    report_bytes: "ByteReport | None" = None,
+) -> EngineChoice:
+    """Return the choice with the home of the lock's env, which is realized if needed; its models are not looked at.
+
+    Only the engine `comfyui` has an env. A ComfyUI that comfypin did not install is used as it is, and reported.
+    Raises `EnvError`, `LockError`.
     """
     settings = engine_choice.settings
     if engine_choice.kind != "comfyui" or lock.engine.kind != "comfyui":
@@ -85,12 +102,11 @@ def ensure_env(
     from comfypin.env.realize import realize_env
 
     realized = realize_env(lock, make_realize_options(settings, report=report, report_bytes=report_bytes))
-    bring_models(lock, settings, offline=settings.env.offline)
     # With a new home, the default models folder would move too.
     realized_settings = settings.with_flags(
         comfy_home=realized.folder, models_dir=settings.machine.models_dir.absolute()
     )
-    return replace(engine_choice, settings=realized_settings)
+    return replace(engine_choice, settings=realized_settings, model_settings=settings)
 
 
 def holds_foreign_comfyui(settings: "Settings") -> bool:

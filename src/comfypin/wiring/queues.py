@@ -139,6 +139,7 @@ def make_release_opener(
     from comfypin.wiring.engines import choose_engine, open_engine
     from comfypin.wiring.envs import ensure_env
     from comfypin.wiring.service import open_service, open_sinks
+    from comfypin.wiring.starting import leave_out_api_nodes, read_ahead
 
     log = logging.getLogger(__name__)
     sink_for = open_sinks(settings, private_buckets=private_inputs)
@@ -147,14 +148,24 @@ def make_release_opener(
     async def open_release(release: str) -> "AsyncIterator[Handle]":
         lock = locks[release]
         choice = choose_engine(lock.engine, settings, keep_temp=keep_temp)
+        reader = await asyncio.to_thread(read_ahead, lock, settings)
         choice = await asyncio.to_thread(ensure_env, lock, choice, report=log.info)
+        choice = leave_out_api_nodes(lock, choice, automatic=False)
         models = await asyncio.to_thread(open_models, lock, choice.settings)
         async with open_engine(choice) as engine:
             service = open_service(
-                lock, engine, sink_for, settings=settings, private_inputs=private_inputs, models=models
+                lock,
+                engine,
+                sink_for,
+                settings=settings,
+                private_inputs=private_inputs,
+                models=models,
+                left_out_classes=choice.left_out_classes,
             )
             handler = Handler(service, previews=previews)
-            await warm_engine(handler, lock)
+            await warm_engine(handler, service)
+            if reader is not None:
+                reader.stop()
             identity = release_identity(lock)
             told = ReleaseRecord(name=identity.name, digest=str(identity.digest), catalogue=await engine.catalogue())
             await tell_release(fleet.releases, release, told)

@@ -6,19 +6,19 @@ from typing import TYPE_CHECKING
 
 from comfypin.errors import ConfigError
 from comfypin.temp_folders import temp_root
-from comfypin.wiring.models import inspect_lock_models
 from comfypin.wiring.network import http_proxies
 from comfypin.wiring.sinks import make_job_sink, make_sink
 from comfypin.wiring.stores import open_bucket
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from comfypin.engine.interface import Engine
     from comfypin.http.deadline import Deadline
     from comfypin.jobs.handler import JobService, OpenSink
     from comfypin.jobs.input_files import ReadAsset
     from comfypin.jobs.job_input import OutputWish, S3Wish
+    from comfypin.jobs.start_times import StartTimes
     from comfypin.lock.model import Lock
     from comfypin.models.job_models import JobModels
     from comfypin.outputs.delivery_settings import OutputConfig
@@ -38,15 +38,19 @@ def open_service(
     private_inputs: bool = False,
     read_asset: "ReadAsset | None" = None,
     models: "JobModels | None" = None,
+    start_times: "StartTimes | None" = None,
+    left_out_classes: frozenset[str] = frozenset(),
 ) -> "JobService":
     """Return what the jobs of a worker or server share. `private_inputs` lets jobs name private addresses.
 
-    `read_asset` reads what was uploaded to a server; `models` brings the models that jobs name.
+    `read_asset` reads what was uploaded to a server; `models` brings the models that jobs name. `left_out_classes` are
+    those that the engine lacks because of COMFYPIN_API_NODES.
     """
     from comfypin.http.client import HttpClient, HttpTransport
     from comfypin.http.sockets import tls_context
     from comfypin.jobs.handler import JobService
     from comfypin.jobs.input_files import InputFetcher, InputLimits
+    from comfypin.jobs.start_times import StartTimes
     from comfypin.jobs.workflow_library import WorkflowLibrary
 
     # Read once: the proxies, and the certificates, which take 20 ms.
@@ -65,6 +69,9 @@ def open_service(
         open_sink=sink_for,
         workflows=WorkflowLibrary(),
         models=models,
+        warms_up=settings.machine.warms_up,
+        start_times=start_times or StartTimes(),
+        left_out_classes=left_out_classes,
     )
 
 
@@ -198,20 +205,16 @@ def _apply_wish(wish: "OutputWish", usual_config: "OutputConfig") -> "OutputConf
         raise JobInvalid(findings=[f"output.template is {wish.template!r}, which is not {exc.expected}"]) from exc
 
 
-def make_fitness_checks(lock: "Lock", settings: "Settings") -> "Mapping[str, Callable[[], None]]":
-    """Return the checks that this machine can do the lock's jobs, by name."""
+def make_fitness_checks(
+    lock: "Lock", *, unfit_models: "Callable[[], Sequence[str]]"
+) -> "Mapping[str, Callable[[], None]]":
+    """Return the checks that this machine can do the lock's jobs, by name; `unfit_models` names models."""
     from comfypin.lock.torch import minimum_cuda
-    from comfypin.models.verify import Present
     from comfypin.runpod.worker_fitness import fitness_checks
-
-    def missing_models() -> list[str]:
-        if lock.engine.kind != "comfyui":
-            return []
-        return [pin.name for pin, finding in inspect_lock_models(lock, settings) if not isinstance(finding, Present)]
 
     return fitness_checks(
         lock,
         cuda_needed=minimum_cuda(lock.python.packages),
-        models_missing=missing_models,
+        models_missing=unfit_models,
         temp_parent=temp_root(),
     )

@@ -123,3 +123,10 @@ def test_a_port_that_is_taken_is_named_with_the_flag() -> None:
             Metrics().serve_page(port)
     finally:
         stop()
+
+
+def test_the_seconds_of_the_start_are_there_by_phase() -> None:
+    metrics = Metrics()
+    metrics.note_start({"engine": 9.5, "total": 12.0})
+    assert value(metrics, "comfypin_start_seconds", phase="engine") == 9.5
+    assert value(metrics, "comfypin_start_seconds", phase="total") == 12.0

@@ -63,3 +63,12 @@ def test_a_secret_is_found_and_not_repeated(url: str) -> None:
     )
     assert [finding.rule for finding in findings] == ["secret", "secret"]
     assert "hunter2" not in "".join(map(str, findings))
+
+
+@pytest.mark.parametrize("inputs", [{"api_key": "hunter2"}, {"url": "https://x.org/?token=hunter2"}])
+def test_a_secret_in_the_warm_up_is_found_and_not_repeated(inputs: dict[str, str]) -> None:
+    warmup = {"1": {"class_type": "Service", "inputs": {**inputs, "max_tokens": 5, "token_normalization": "none"}}}
+    (finding,) = check_lock(a_lock(engine=EngineSpec(warmup=warmup)))  # type: ignore[arg-type]
+    assert finding.rule == "secret"
+    assert finding.path.startswith("$.engine.warmup")
+    assert "hunter2" not in str(finding)

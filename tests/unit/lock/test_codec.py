@@ -363,3 +363,12 @@ def test_what_was_chosen_and_learned_about_packages_survives_and_is_no_part_of_t
 def test_whose_file_it_is_is_part_of_the_env() -> None:
     python = {**a_document()["python"], "variants": [{"name": "a", "overwrites": ["b"]}]}  # type: ignore[dict-item]
     assert env_digest(parse(a_document(python=python))) != env_digest(parse(a_document()))
+
+
+def test_the_size_of_the_warm_up_is_written_only_if_it_is_not_the_usual_one() -> None:
+    engine = {"kind": "comfyui", "args": [], "env": {}, "warmup": {"1": {"class_type": "A", "inputs": {}}}}
+    usual = parse(a_document(engine=engine))
+    assert usual.engine.warmup_size == "smallest"
+    assert "warmup_size" not in render_lock(usual).decode()
+    full = parse(a_document(engine={**engine, "warmup_size": "full"}))
+    assert parse_lock(render_lock(full), where="a lock").lock.engine == full.engine

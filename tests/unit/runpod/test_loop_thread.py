@@ -3,6 +3,8 @@
 import asyncio
 import signal
 import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from types import FrameType
 
 import pytest
@@ -38,3 +40,43 @@ def test_a_wait_that_a_signal_ends_lets_the_coroutine_clean_up() -> None:
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert cleaned_up.is_set()
+
+
+def test_a_context_that_is_begun_is_left_at_the_end() -> None:
+    happened: list[str] = []
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[str]:
+        happened.append("entered")
+        yield "engine"
+        happened.append("left")
+
+    with LoopThread() as thread:
+        assert thread.begin_context(opened()).result(10) == "engine"
+    assert happened == ["entered", "left"]
+
+
+def test_a_context_that_is_still_being_entered_is_broken_off() -> None:
+    cleaned_up = threading.Event()
+
+    @asynccontextmanager
+    async def slow_to_open() -> AsyncIterator[None]:
+        try:
+            await asyncio.sleep(60)
+            yield
+        finally:
+            cleaned_up.set()
+
+    with LoopThread() as thread:
+        thread.begin_context(slow_to_open())
+    assert cleaned_up.is_set()
+
+
+def test_a_context_that_cannot_be_entered_tells_whoever_waits() -> None:
+    @asynccontextmanager
+    async def broken() -> AsyncIterator[None]:
+        raise ValueError
+        yield
+
+    with LoopThread() as thread, pytest.raises(ValueError):
+        thread.begin_context(broken()).result(10)

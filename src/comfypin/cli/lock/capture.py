@@ -9,14 +9,16 @@ from comfypin.cli.common import report_progress
 from comfypin.cli.lock.common import (
     add_lock_output_flags,
     add_package_flags,
+    add_warmup_flags,
     make_lock_places,
     read_question,
+    read_warmup,
     require_release_name,
     write_lock,
 )
 from comfypin.cli.lock.from_file import file_question, read_file_parts
 from comfypin.errors import LockError, UsageError
-from comfypin.lock.model import DEFAULT_PYTHON
+from comfypin.lock.model import DEFAULT_PYTHON, EngineSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -66,6 +68,7 @@ def configure_capture(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--index", metavar="URL", action="append", default=[], help="another package index, searched first"
     )
+    add_warmup_flags(parser)
     add_lock_output_flags(parser)
     parser.set_defaults(act=capture_release, torch=None)
 
@@ -99,6 +102,7 @@ def _capture_folder(arguments: argparse.Namespace) -> int:
         with_models=not arguments.no_models,
         left_out=frozenset(arguments.leave_out),
         question=read_question(arguments),
+        engine=read_warmup(arguments, EngineSpec()),
     )
     digest_cache = DigestCache(arguments.settings.env.cache_dir / "digests.jsonl")
     captured = capture_lock(
@@ -127,6 +131,7 @@ def _capture_file(arguments: argparse.Namespace) -> int:
         packages=release.requirements,
         installed=release.installed or None,
         allow_missing=arguments.allow_missing,
+        engine=read_warmup(arguments, EngineSpec()),
         question=file_question(arguments, release),
     )
     made_lock = create_lock(
@@ -166,6 +171,7 @@ def configure_from_workflow(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--offline", action="store_true", help="do not query the node registry")
     parser.add_argument("--install-script", metavar="FOLDER|all", action="append", default=[], help="as in lock create")
     add_package_flags(parser)
+    add_warmup_flags(parser, first_of="workflow")
     add_lock_output_flags(parser)
     parser.set_defaults(act=_lock_from_workflows)
 
@@ -188,6 +194,7 @@ def _lock_from_workflows(arguments: argparse.Namespace) -> int:
         else:
             print("\n".join(_format_answer(settled)))
         return 0 if settled.complete else LockError.exit_code
+    first_workflow: Path = arguments.workflows[0]
     wishes = LockRequest(
         name=require_release_name(arguments.name),
         comfyui=comfyui,
@@ -197,6 +204,7 @@ def _lock_from_workflows(arguments: argparse.Namespace) -> int:
         models=settled.models,
         install_scripts=frozenset(arguments.install_script),
         dropped=frozenset(arguments.drop_requirement),
+        engine=EngineSpec() if arguments.no_warmup else read_warmup(arguments, EngineSpec(), default=first_workflow),
         question=question,
     )
     return write_lock(

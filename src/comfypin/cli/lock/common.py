@@ -15,6 +15,7 @@ from comfypin.lock.model import DEFAULT_PYTHON
 from comfypin.locking.errors import ReleaseExists
 
 if TYPE_CHECKING:
+    from comfypin.lock.model import EngineSpec
     from comfypin.locking.create import MadeLock
     from comfypin.locking.resolve import ResolveRequest
     from comfypin.locking.sources import Upstreams
@@ -68,6 +69,41 @@ def add_lock_output_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="replace a release of this name that pins something else")
     parser.add_argument("--json", action="store_true", help="print what was made as JSON")
     parser.add_argument("--verbose", action="store_true", help="show the cause of failures")
+
+
+def add_warmup_flags(parser: argparse.ArgumentParser, *, first_of: str | None = None) -> None:
+    """Add the flags for the workflow that warms workers up; `first_of` names the arguments whose first it is else."""
+    group = parser.add_argument_group("warm-up")
+    default = "none" if first_of is None else f"the first {first_of}"
+    group.add_argument(
+        "--warmup",
+        metavar="WORKFLOW",
+        help=f"a workflow that workers run, small, before their first job, so that it finds its models loaded "
+        f"(default: {default})",
+    )
+    group.add_argument(
+        "--warmup-size",
+        choices=("smallest", "full"),
+        default="smallest",
+        help="one step on the smallest picture (default), or the workflow as it is, for kernels that are compiled "
+        "for one size",
+    )
+    if first_of is not None:
+        group.add_argument("--no-warmup", action="store_true", help="keep no workflow for the warm-up in the lock")
+
+
+def read_warmup(arguments: argparse.Namespace, engine: "EngineSpec", *, default: Path | None = None) -> "EngineSpec":
+    """Return the engine with the warm-up that the flags name. Raises `WorkflowError`."""
+    from dataclasses import replace
+
+    from comfypin.cli.common import read_workflow
+
+    workflow_path = arguments.warmup or (None if default is None else str(default))
+    if workflow_path is None:
+        return engine
+    # Only the graph: the rest of a saved request may hold keys, and locks are shared.
+    workflow = read_workflow(workflow_path).content
+    return replace(engine, warmup=dict(workflow), warmup_size=arguments.warmup_size)
 
 
 def read_question(arguments: argparse.Namespace) -> "ResolveRequest":

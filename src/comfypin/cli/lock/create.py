@@ -8,8 +8,10 @@ from comfypin.cli.common import report_progress
 from comfypin.cli.lock.common import (
     add_lock_output_flags,
     add_package_flags,
+    add_warmup_flags,
     make_lock_places,
     read_question,
+    read_warmup,
     require_release_name,
     write_lock,
 )
@@ -62,6 +64,7 @@ def configure_create(parser: argparse.ArgumentParser) -> None:
         help="a Debian package; repeatable; auto: those whose libraries wheels need",
     )
     parser.add_argument("--engine-arg", metavar="ARG", action="append", default=[], help="an argument of ComfyUI")
+    add_warmup_flags(parser)
     add_lock_output_flags(parser)
     parser.set_defaults(act=_create_lock)
 
@@ -115,6 +118,7 @@ def _read_wishes(arguments: argparse.Namespace) -> "LockRequest":
     from comfypin.locking.repository_refs import RepoSpec, parse_repo_spec
 
     models = [parse_model_spec(text) for text in arguments.model]
+    engine = read_warmup(arguments, EngineSpec(args=tuple(arguments.engine_arg)))
     return LockRequest(
         name=require_release_name(arguments.name),
         comfyui=parse_repo_spec(arguments.comfyui) if arguments.comfyui else RepoSpec(repo=""),
@@ -125,7 +129,7 @@ def _read_wishes(arguments: argparse.Namespace) -> "LockRequest":
         system_packages=tuple(arguments.system_package),
         install_scripts=frozenset(arguments.install_script),
         dropped=frozenset(arguments.drop_requirement),
-        engine=EngineSpec(args=tuple(arguments.engine_arg)),
+        engine=engine,
         question=read_question(arguments),
     )
 

@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from comfypin.engine.embedded.memory import memory_bytes
+from comfypin.free_memory import memory_bytes
 
 PixelArray = npt.NDArray[np.float32]
 

@@ -13,11 +13,11 @@ from comfypin.engine.embedded.catalogue import catalogue_entry
 from comfypin.engine.embedded.engine import EmbeddedEngine
 from comfypin.engine.embedded.files_api import FilesApi
 from comfypin.engine.embedded.jobs_api import JobsApi, is_job_id
-from comfypin.engine.embedded.memory import memory_bytes
 from comfypin.engine.embedded.messages import timestamp_ms
 from comfypin.engine.embedded.queue import QueuedPrompt
 from comfypin.engine.embedded.replacements import REPLACEMENTS, replace_nodes
 from comfypin.engine.embedded.route_helpers import Handler, answer_trouble, get_field, read_json, refuse_cross_origin
+from comfypin.free_memory import memory_bytes
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ import contextlib
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -367,6 +367,9 @@ class NatsJobQueue:
         return self._progress
 
     # -- running --------------------------------------------------------------------------------------------------
+
+    def note_start(self, start_s: Mapping[str, float]) -> None:
+        """Note nothing: the engines of a fleet start elsewhere."""
 
     async def recover_jobs(self) -> None:
         """Read all jobs of the fleet."""

@@ -1,0 +1,153 @@
+"""What overlaps while an engine starts: models are read ahead and checked, and what no job needs is left out."""
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from comfypin.errors import WorkflowError
+from comfypin.wiring.engines import EngineChoice
+from comfypin.wiring.models import bring_models, inspect_lock_models
+
+if TYPE_CHECKING:
+    from comfypin.jobs.workflow_library import WorkflowLibrary
+    from comfypin.lock.model import Lock
+    from comfypin.models.page_cache import PageCacheReader
+    from comfypin.settings.environment import Settings
+    from comfypin.workflow.document import Document
+
+log = logging.getLogger(__name__)
+
+_GB = 1_000_000_000
+
+
+def read_ahead(lock: "Lock", settings: "Settings") -> "PageCacheReader | None":
+    """Begin to read the models of the warm-up into the page cache, those first that are needed first.
+
+    None if there is nothing to read: no warm-up, no models, or COMFYPIN_READ_AHEAD_GB is 0. Only speeds up what comes
+    later, so whatever is wrong with a workflow or a model is left to those who need it.
+    """
+    machine = settings.machine
+    if not lock.models or lock.engine.kind != "comfyui" or not machine.warms_up or machine.read_ahead_gb == 0:
+        return None
+    from comfypin.free_memory import memory_bytes
+    from comfypin.jobs.warmup import choose_warmup
+    from comfypin.jobs.workflow_library import WorkflowLibrary
+    from comfypin.models.page_cache import PageCacheReader
+
+    document = choose_warmup(lock, WorkflowLibrary())
+    file_paths = [] if document is None else [*_model_files(lock, settings, document)]
+    if not file_paths:
+        return None
+    # Half: the engine needs memory of its own, and its container may have no more.
+    budget_bytes = memory_bytes() // 2 if machine.read_ahead_gb is None else machine.read_ahead_gb * _GB
+    return PageCacheReader(file_paths, budget_bytes=budget_bytes).start()
+
+
+def _model_files(lock: "Lock", settings: "Settings", document: "Document") -> Iterator[Path]:
+    """Yield the files of the models that a workflow names, in the order in which its nodes run."""
+    from comfypin.errors import ModelError
+    from comfypin.models.target_paths import TargetRoots
+    from comfypin.workflow.named_files import named_texts
+
+    machine = settings.machine
+    roots = TargetRoots(models_dir=machine.models_dir.absolute(), comfy_home=machine.comfy_home.absolute())
+    try:
+        texts = named_texts(document)
+    except WorkflowError:
+        return
+    for text in texts:
+        for model_pin in lock.models:
+            if not f"/{model_pin.target_path}".endswith(f"/{text}"):
+                continue
+            try:
+                file_path = roots.target_path(model_pin)
+            except ModelError:
+                continue
+            # The engine takes a staged copy before the one on the volume.
+            if machine.fast_models_dir is not None and file_path.is_relative_to(roots.models_dir):
+                staged_path = machine.fast_models_dir.absolute() / file_path.relative_to(roots.models_dir)
+                file_path = staged_path if staged_path.is_file() else file_path
+            yield file_path
+
+
+def are_models_there(lock: "Lock", settings: "Settings") -> bool:
+    """Return whether each model is at its path with its size: then an engine may start while they are verified."""
+    from comfypin.models.target_paths import TargetRoots, list_targets
+
+    machine = settings.machine
+    roots = TargetRoots(models_dir=machine.models_dir.absolute(), comfy_home=machine.comfy_home.absolute())
+    try:
+        return all(
+            file_path.stat().st_size == (file_path.stat().st_size if pin.size_bytes is None else pin.size_bytes)
+            for pin, file_path in list_targets(lock, roots)
+        )
+    except OSError:
+        return False
+
+
+def check_models(lock: "Lock", engine_choice: EngineChoice) -> Callable[[], list[str]]:
+    """Verify the lock's models, and pull those that are missing if the env is ours.
+
+    Returns what names the models that are unfit, for the fitness checks, which need not look again.
+    Raises `ModelError`.
+    """
+    from comfypin.models.verify import Present
+
+    if lock.engine.kind != "comfyui":
+        return list
+    if engine_choice.model_settings is not None:
+        bring_models(lock, engine_choice.model_settings, offline=engine_choice.model_settings.env.offline)
+        return list
+    unfit = [
+        pin.name
+        for pin, finding in inspect_lock_models(lock, engine_choice.settings)
+        if not isinstance(finding, Present)
+    ]
+    return lambda: unfit
+
+
+def leave_out_api_nodes(lock: "Lock", engine_choice: EngineChoice, *, automatic: bool) -> EngineChoice:
+    """Return the choice without ComfyUI's API nodes if COMFYPIN_API_NODES says so, or no workflow needs them.
+
+    They are a fifth of ComfyUI's start. `automatic` decides where the variable does not: they go if the release has
+    workflows (the lock's warm-up, those of the image) and none of them names such a class. A release without any
+    keeps them, because its jobs bring workflows that nobody knows yet.
+    """
+    from comfypin.engine.api_nodes import NO_API_NODES, api_node_classes
+    from comfypin.jobs.workflow_library import WorkflowLibrary
+
+    machine = engine_choice.settings.machine
+    is_asked = machine.api_nodes is False or (machine.api_nodes is None and automatic)
+    if engine_choice.kind != "comfyui" or NO_API_NODES in engine_choice.spec.args or not is_asked:
+        return engine_choice
+    folders = [path for path in (machine.comfy_home / "ComfyUI", machine.comfy_home) if (path / "main.py").is_file()]
+    used_classes = frozenset() if machine.api_nodes is False else _release_classes(lock, WorkflowLibrary())
+    if not folders or (machine.api_nodes is None and not used_classes):
+        return engine_choice
+    try:
+        disabled_classes = api_node_classes(folders[0])
+    except OSError:
+        return engine_choice
+    if not disabled_classes or used_classes & disabled_classes:
+        return engine_choice
+    log.info(
+        "API nodes left out; COMFYPIN_API_NODES=on loads them",
+        extra={"action": "api_nodes_left_out", "classes": len(disabled_classes)},
+    )
+    return replace(engine_choice, added_arguments=(NO_API_NODES,), left_out_classes=disabled_classes)
+
+
+def _release_classes(lock: "Lock", workflows: "WorkflowLibrary") -> frozenset[str]:
+    """Return the node classes of all workflows of the release; none if one of them cannot be read."""
+    from comfypin.workflow.document import to_document
+    from comfypin.workflow.named_files import class_names
+
+    try:
+        documents = [workflows.read_workflow(name) for name in workflows.list_names()]
+        if lock.engine.warmup:
+            documents.append(to_document(dict(lock.engine.warmup), source="engine.warmup in the lock"))
+        return frozenset().union(*map(class_names, documents))
+    except WorkflowError:
+        return frozenset()
