@@ -19,10 +19,10 @@ from comfypin.locking.create import MadeLock, package_notes, pin_exactly
 from comfypin.locking.errors import CaptureRefused, NotComfyUI
 from comfypin.locking.installed_models import find_models
 from comfypin.locking.left_out import is_left_out, require_known
-from comfypin.locking.manager_snapshot import COMFYUI
 from comfypin.locking.missing_packages import find_unmet
 from comfypin.locking.model_suspicions import FindProblem
 from comfypin.locking.node_registry import REGISTRY_SCHEME
+from comfypin.locking.release_files.document import COMFYUI
 from comfypin.locking.repository_refs import RepoSpec
 from comfypin.locking.resolve import ResolveRequest
 from comfypin.locking.sources import Upstreams, fetch_source, make_node_pin, read_source_requirements
