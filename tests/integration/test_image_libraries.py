@@ -40,7 +40,8 @@ def test_the_proposed_packages_make_the_import_work(
     release, lock = needing
     assert lock.python.libraries["libGL.so.1"] == ("opencv-python",)
     lacking = import_cv2(daemon, release, lock, tmp_path / "without", "cv2:without")
-    assert "libGL.so.1: cannot open shared object file" in lacking
+    # Which of them the linker misses first is its own affair.
+    assert ": cannot open shared object file" in lacking
     whole = replace(lock, system_packages=accept_proposals((AUTO,), lock.python.libraries))
     assert import_cv2(daemon, release, whole, tmp_path / "with", "cv2:with").startswith("cv2 ")
 

@@ -14,7 +14,7 @@ from comfypin.env.status import check_env
 from comfypin.lock.codec import env_digest, parse_lock, render_lock
 from comfypin.lock.model import Lock, VariantChoice
 from comfypin.lock.requirements import RequirementSet
-from comfypin.locking.create import LockRequest, MadeLock, create_lock
+from comfypin.locking.create import LockRequest, MadeLock, create_lock, pin_exactly
 from comfypin.locking.errors import PackagesOverlap, VariantUnknown
 from comfypin.locking.node_registry import NodeRegistry
 from comfypin.locking.repository_refs import parse_repo_spec
@@ -226,6 +226,16 @@ def test_an_old_lock_with_an_overlap_says_so_in_realize_and_in_status(tmp_path: 
     (drift,) = check_env(Home(root=tmp_path / "home"), lock).drifts
     assert (drift.kind, drift.subject) == ("packages-overlap", "cv2")
     assert "--variant" in drift.text
+
+
+def test_what_was_installed_side_by_side_is_pinned_and_said(index: str) -> None:
+    said: list[str] = []
+    request = ResolveRequest(
+        needs=RequirementSet(), python=PYTHON, platforms=("linux-x86_64",), indexes=(index,), wheels=WheelReader()
+    )
+    pins = pin_exactly(["opencv-python==1.0", "opencv-contrib-python==1.0"], request, said.append)
+    assert len(pins.packages) == 2
+    assert any("opencv-contrib-python and opencv-python bring cv2/__init__.py" in line for line in said)
 
 
 @pytest.mark.parametrize("whole_files_only", [False, True])

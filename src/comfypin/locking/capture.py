@@ -118,7 +118,9 @@ def capture_lock(
         raise CaptureRefused(where=str(folder), reasons=capture_notes.reasons)
     require_known(capture_request.left_out, capture_notes.names, where=str(folder))
     pins = pin_exactly(
-        requirements, replace(capture_request.question, python=python, proxies=upstreams.proxies), report
+        requirements,
+        replace(capture_request.question, python=python, proxies=upstreams.proxies, wheels=upstreams.wheels),
+        report,
     )
     _note_unmet(capture_request, pins, capture_notes)
     models = (

@@ -13,6 +13,7 @@ from comfypin.errors import ConfigError
 from comfypin.lock.errors import SpecInvalid
 from comfypin.lock.model import DEFAULT_PYTHON, EngineSpec, Lock, NodePin, PythonPins, RepoPin
 from comfypin.lock.model_spec import DescribeModel, ModelSpec, pin_models
+from comfypin.lock.overlaps import find_overlaps
 from comfypin.lock.requirements import (
     RequirementSet,
     decode_requirements,
@@ -183,6 +184,10 @@ def pin_exactly(installed: Sequence[str], resolve_request: ResolveRequest, repor
     if missing_packages:
         raise PackagesNowhere(packages=missing_packages)
     require_archives(python_pins.packages)
+    if resolve_request.wheels is not None:
+        # What was installed there is pinned as it is; which of them won there, nobody can say.
+        for overlap in find_overlaps(resolve_request.wheels.read_contents(python_pins.packages)[0]):
+            report(f"{overlap}; choose one with comfypin lock upgrade --variant NAME")
     return replace(python_pins, indexes=tuple(map(hide_credentials, resolve_request.indexes)))
 
 
