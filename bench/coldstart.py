@@ -309,7 +309,7 @@ def answers(port: int) -> bool:
 
 
 def queue_variables(queue: RunpodQueue) -> dict[str, str]:
-    """The variables by which RunPod's SDK finds its queue."""
+    """The variables by which Runpod's SDK finds its queue."""
     return {
         "RUNPOD_WEBHOOK_GET_JOB": f"{queue.url}/v2/ep/job-take/$ID?gpu=none",
         "RUNPOD_WEBHOOK_POST_OUTPUT": f"{queue.url}/v2/ep/job-done/$RUNPOD_POD_ID/$ID",

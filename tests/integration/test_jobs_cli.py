@@ -33,7 +33,7 @@ def environment(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COMFYPIN_SERVER", server.url)
     monkeypatch.setenv("COMFYPIN_TOKEN", TOKEN)
-    # What stands for RunPod: the same paths below /v2/ENDPOINT.
+    # What stands for Runpod: the same paths below /v2/ENDPOINT.
     monkeypatch.setenv("RUNPOD_ENDPOINT_BASE_URL", f"{server.url}/v2")
     monkeypatch.setenv("RUNPOD_API_KEY", TOKEN)
 

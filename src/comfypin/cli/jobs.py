@@ -1,6 +1,6 @@
 """List, show, watch, cancel, retry and download the jobs of a server elsewhere.
 
-The server is comfypin serve, a RunPod Serverless endpoint, or any that speaks Comfy API v2 (--server or
+The server is comfypin serve, a Runpod Serverless endpoint, or any that speaks Comfy API v2 (--server or
 COMFYPIN_SERVER). What one of them cannot do is said.
 """
 

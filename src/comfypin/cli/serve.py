@@ -1,4 +1,4 @@
-"""Serve jobs over HTTP: RunPod's endpoint API on this machine, and every workflow of the release as an endpoint.
+"""Serve jobs over HTTP: Runpod's endpoint API on this machine, and every workflow of the release as an endpoint.
 
 Jobs are written to disk before they are accepted, so they survive restarts. On a pod the server listens on all
 addresses and requires a token (COMFYPIN_TOKEN, else one that is made and printed at the first start). Outputs go to the
@@ -321,7 +321,7 @@ def _choose_ports(arguments: argparse.Namespace, server_settings: ServerSettings
     ports = [DEFAULT_PORT if api_port is None else api_port]
     if server_settings.health_port:
         ports.append(server_settings.health_port)
-    # Numbers above 65535 stand for symmetrical ports: RunPod chooses the real ones when the pod starts.
+    # Numbers above 65535 stand for symmetrical ports: Runpod chooses the real ones when the pod starts.
     return [server_settings.listening_port(port) for port in ports]
 
 

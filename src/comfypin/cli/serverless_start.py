@@ -1,4 +1,4 @@
-"""How `comfypin worker` starts on RunPod Serverless: the engine first, and meanwhile all that does not need it."""
+"""How `comfypin worker` starts on Runpod Serverless: the engine first, and meanwhile all that does not need it."""
 
 import argparse
 import logging

@@ -1,9 +1,9 @@
-"""Serve the jobs of a RunPod Serverless endpoint, or of a fleet: realize the env, check the bucket, warm the engine.
+"""Serve the jobs of a Runpod Serverless endpoint, or of a fleet: realize the env, check the bucket, warm the engine.
 
 With --queue the jobs are those of a fleet's queue, which `comfypin serve --queue` takes: this release's first, urgent
 ones before others, and those of releases named with --also once they wait longer than a swap takes.
 The release is LOCK_PATH or COMFY_VERSION_NAME (in /app/lockfiles), or --lock. Outputs go to the
-destination of OUTPUT_MODE, else to the configured bucket, else into the result as base64, up to RunPod's limit.
+destination of OUTPUT_MODE, else to the configured bucket, else into the result as base64, up to Runpod's limit.
 """
 
 import argparse
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Declare the flags; on RunPod the variables say everything."""
+    """Declare the flags; on Runpod the variables say everything."""
     parser.add_argument(
         "--lock",
         "--release",
@@ -65,7 +65,7 @@ def _add_fleet_flags(parser: argparse.ArgumentParser) -> None:
     flags.add_argument(
         "--queue",
         metavar="ADDRESS",
-        help="take the jobs of a fleet's queue, such as nats://host:4222 (default: COMFYPIN_QUEUE, else RunPod's)",
+        help="take the jobs of a fleet's queue, such as nats://host:4222 (default: COMFYPIN_QUEUE, else Runpod's)",
     )
     flags.add_argument("--also", metavar="FILE|NAME,...", default="", help="releases to help out with")
     flags.add_argument(

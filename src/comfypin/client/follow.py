@@ -13,7 +13,7 @@ FOLLOW_RETRIES = RetryPolicy(retries=None, base_s=0.5, longest_s=3.0)
 FIRST_TRIES = RetryPolicy(retries=2, base_s=0.5, longest_s=2.0)
 # A job of a fraction of a second should not cost a whole second of waiting.
 _FIRST_POLL_S = 0.2
-# RunPod limits requests of a key; one a second and job is below that.
+# Runpod limits requests of a key; one a second and job is below that.
 _LONGEST_POLL_S = 1.0
 
 

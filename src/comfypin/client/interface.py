@@ -1,4 +1,4 @@
-"""What a server of jobs does for us, and jobs and outputs as frozen values; the words are RunPod's."""
+"""What a server of jobs does for us, and jobs and outputs as frozen values; the words are Runpod's."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from comfypin.workflow.overrides import Override
 ServerKind = Literal["serve", "runpod", "comfy"]
 API_NAMES: Mapping[ServerKind, str] = {
     "serve": "comfypin serve",
-    "runpod": "RunPod endpoint",
+    "runpod": "Runpod endpoint",
     "comfy": "Comfy API v2",
 }
 ENDED_STATES = frozenset({"COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT"})

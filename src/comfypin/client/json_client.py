@@ -23,7 +23,7 @@ from comfypin.retry import Retried, Retry, RetryPolicy, parse_retry_after
 
 # Results may hold pictures as base64.
 MAX_ANSWER_BYTES = 1 << 30
-# RunPod's proxy gives up after 100 s; whoever has not answered by then will not.
+# Runpod's proxy gives up after 100 s; whoever has not answered by then will not.
 _REQUEST_S = 120.0
 # While a server starts, or its queue is full.
 _BUSY_RETRIES = RetryPolicy(retries=8, base_s=1.0, longest_s=10.0, longest_asked_s=60.0)
@@ -183,7 +183,7 @@ def _describe_content(response: Response) -> str:
 
 
 def _failure_text(document: object) -> str | None:
-    """Return the reason out of the failures that servers of jobs send: RunPod's, ours, and API v2's envelope."""
+    """Return the reason out of the failures that servers of jobs send: Runpod's, ours, and API v2's envelope."""
     if not isinstance(document, Mapping):
         return None
     error = document.get("error")

@@ -1,4 +1,4 @@
-"""A server with RunPod's paths: an endpoint on RunPod, or `comfypin serve`, which has a list of jobs and assets too."""
+"""A server with Runpod's paths: an endpoint on Runpod, or `comfypin serve`, which has a list of jobs and assets too."""
 
 import json
 import re
@@ -42,7 +42,7 @@ _ENDPOINT_PATH = re.compile(r"/v2/[^/]+$")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunpodServer:
-    """Speaks RunPod's endpoint API (https://docs.runpod.io/serverless/endpoints/operations)."""
+    """Speaks Runpod's endpoint API (https://docs.runpod.io/serverless/endpoints/operations)."""
 
     address: ServerAddress
     client: JsonClient
@@ -75,7 +75,7 @@ class RunpodServer:
         return self._read_status(self._require_job("GET", "status", job_id))
 
     def changes(self, job_id: str, *, within_s: float | None) -> Iterator[RemoteJob] | None:
-        """Yield a job whenever it changes, as `comfypin serve` tells it; RunPod itself must be asked."""
+        """Yield a job whenever it changes, as `comfypin serve` tells it; Runpod itself must be asked."""
         return self._changes(job_id, within_s) if self.address.kind == "serve" else None
 
     def _changes(self, job_id: str, within_s: float | None) -> Iterator[RemoteJob]:
@@ -85,9 +85,9 @@ class RunpodServer:
                 yield from job_changes(read_events(chunks), job_id, _read_listed_job)
 
     def list_jobs(self, wanted: JobFilter) -> JobPage:
-        """Return jobs, newest first; RunPod itself has no list."""
+        """Return jobs, newest first; Runpod itself has no list."""
         if self.address.kind == "runpod":
-            reason = "does not list jobs: show one by its id, or look at the endpoint in RunPod's console"
+            reason = "does not list jobs: show one by its id, or look at the endpoint in Runpod's console"
             raise NotOffered(server=self.address.named, api=API_NAMES[self.address.kind], reason=reason)
         query = [("limit", str(min(wanted.limit, _LARGEST_PAGE))), *(("state", state) for state in wanted.states)]
         asked = {name: getattr(wanted, name) for name in ("workflow", "release", "text", "after")}
@@ -139,7 +139,7 @@ class RunpodServer:
 
     @property
     def _root_url(self) -> str:
-        """Return where the server itself begins; RunPod's own URLs have /v2/ENDPOINT before the paths."""
+        """Return where the server itself begins; Runpod's own URLs have /v2/ENDPOINT before the paths."""
         return _ENDPOINT_PATH.sub("", self.address.base_url)
 
     def _ask_job(self, method: str, operation: str, job_id: str) -> Mapping[str, object] | None:
@@ -186,7 +186,7 @@ class RunpodServer:
         return inline_input(source)
 
     def _unexpected(self, request: str) -> RemoteError:
-        return ServerUnknown(server=self.address.named, reason=f"its answer to {request} is not as RunPod's")
+        return ServerUnknown(server=self.address.named, reason=f"its answer to {request} is not as Runpod's")
 
     def _no_endpoint(self) -> RemoteError:
         return ServerUnknown(server=self.address.named, reason="there is no such endpoint (HTTP 404)")

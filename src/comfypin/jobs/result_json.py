@@ -64,7 +64,7 @@ def result_to_json(
 
 
 def failure_to_json(failure: ComfypinError, *, warnings: Sequence[str] = ()) -> dict[str, JsonValue]:
-    """Return the output of a job that failed. RunPod takes `failure` out of it and makes the job FAILED."""
+    """Return the output of a job that failed. Runpod takes `failure` out of it and makes the job FAILED."""
     document: dict[str, JsonValue] = {
         "error": failure.message,
         "error_type": type(failure).__name__,

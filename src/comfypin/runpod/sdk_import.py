@@ -1,4 +1,4 @@
-"""Imports RunPod's SDK without what its import costs and a worker never uses."""
+"""Imports Runpod's SDK without what its import costs and a worker never uses."""
 
 import importlib
 import sys

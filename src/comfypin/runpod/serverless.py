@@ -1,4 +1,4 @@
-"""Takes jobs from RunPod Serverless: the SDK's worker loop in the main thread, our engine on a loop in another.
+"""Takes jobs from Runpod Serverless: the SDK's worker loop in the main thread, our engine on a loop in another.
 
 The SDK owns its event loop and the signals; the handler it calls hands each job to our loop and waits. Cancelling there
 cancels here, so a cancelled job's prompt leaves the engine at once. Requires runpod >= 1.10.1: earlier ones send nearly
@@ -23,7 +23,7 @@ from comfypin.runpod.sdk_import import import_sdk
 log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
-# RunPod kills what still runs ten seconds after its signal.
+# Runpod kills what still runs ten seconds after its signal.
 _CLEAN_UP_WITHIN_S = 10.0
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 JOBS_AT_ONCE = 2

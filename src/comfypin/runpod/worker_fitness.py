@@ -11,7 +11,7 @@ from comfypin.atomic_files import free_bytes
 from comfypin.errors import ConfigError
 from comfypin.lock.model import Lock
 
-# RunPod's own check wants a tenth of the disk, which says little about a small one.
+# Runpod's own check wants a tenth of the disk, which says little about a small one.
 LEAST_FREE_BYTES = 1_000_000_000
 
 

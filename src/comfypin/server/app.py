@@ -1,4 +1,4 @@
-"""Serves RunPod's endpoint API on any machine, and the image's workflows as typed endpoints (FastAPI)."""
+"""Serves Runpod's endpoint API on any machine, and the image's workflows as typed endpoints (FastAPI)."""
 
 import asyncio
 import contextlib
@@ -44,7 +44,7 @@ from comfypin.server.webhook_routes import webhook_routes
 from comfypin.server.workflow_report import workflow_check_routes
 from comfypin.workflow.errors import WorkflowNotFound
 
-# RunPod's default of /runsync; its proxy cuts connections after 100 s.
+# Runpod's default of /runsync; its proxy cuts connections after 100 s.
 SYNC_WAIT_MS = 90_000
 # Proxies close a connection that is silent for 30 or 60 s.
 _KEEP_ALIVE_S = 15.0
@@ -84,7 +84,7 @@ def make_app(server_site: Site, rules: AccessRules, comfy_api: ComfyApi, page: P
         lifespan=lambda _app: _run_beside(comfy_api, page),
     )
     application.mount(PREFIX, make_comfy_app(comfy_api))
-    # RunPod's own URLs have /v2/ENDPOINT before the route; both work, so that clients need only another host.
+    # Runpod's own URLs have /v2/ENDPOINT before the route; both work, so that clients need only another host.
     for family in (_endpoint_routes(server_site, comfy_api), _job_routes(server_site)):
         application.include_router(family)
         application.include_router(family, prefix="/v2/{endpoint}", include_in_schema=False)
@@ -156,7 +156,7 @@ def _endpoint_routes(server_site: Site, comfy_api: ComfyApi) -> APIRouter:
 def _job_routes(server_site: Site) -> APIRouter:
     routes, queue = APIRouter(tags=["jobs"]), server_site.queue
 
-    # RunPod takes POST here too, and so does its SDK's own local server.
+    # Runpod takes POST here too, and so does its SDK's own local server.
     @routes.get("/status/{job_id}", summary="A job's state, progress and result")
     @routes.post("/status/{job_id}", include_in_schema=False)
     async def status(job_id: str) -> Response:
@@ -265,7 +265,7 @@ def _format_event(name: str, data: bytes) -> bytes:
 
 
 def _name_poller(http_request: Request) -> str:
-    """Name a client that polls without saying what it has seen: RunPod's own do, each over a connection that stays."""
+    """Name a client that polls without saying what it has seen: Runpod's own do, each over a connection that stays."""
     client = http_request.client
     return f"{client.host}:{client.port}" if client is not None else ""
 

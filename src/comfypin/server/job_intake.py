@@ -1,4 +1,4 @@
-"""Takes jobs of RunPod's paths: what they name of this server's assets stays as long as they need it."""
+"""Takes jobs of Runpod's paths: what they name of this server's assets stays as long as they need it."""
 
 from comfypin.queue.errors import RetryRefused
 from comfypin.queue.interface import JobRoute, ServedQueue

@@ -66,7 +66,7 @@ PRIORITY_BODY: dict[str, Any] = {
     }
 }
 TAGS = [
-    {"name": "jobs", "description": "RunPod's endpoint API; the same below /v2/{endpoint}."},
+    {"name": "jobs", "description": "Runpod's endpoint API; the same below /v2/{endpoint}."},
     {"name": "workflows", "description": "The workflows of this server."},
     {"name": "webhooks", "description": "What could not be told to webhooks."},
     {"name": "models", "description": "Models that are brought while the server runs."},

@@ -1,4 +1,4 @@
-"""Parses what clients send: RunPod's body of a job, and the inputs of a workflow by name."""
+"""Parses what clients send: Runpod's body of a job, and the inputs of a workflow by name."""
 
 import json
 import re
@@ -29,7 +29,7 @@ _COUNTED_AT_ONCE = 1 << 18
 _PROXY_HOST = ".proxy.runpod.net"
 # Ten seconds below the proxy's own 100, for the way back.
 _PROXY_WAIT_MS = 90_000
-# RunPod's limit for `executionTimeout` and `ttl`.
+# Runpod's limit for `executionTimeout` and `ttl`.
 _LONGEST_MS = 7 * 86_400_000
 MOST_PRIORITY = 1000
 LOW_PRIORITY = -1
@@ -97,7 +97,7 @@ def read_job_request(request_body: bytes) -> JobRequest:
 
 
 def parse_job_request(document: object) -> JobRequest:
-    """Read RunPod's body of a job: `input`, `webhook`, `webhook_events`, `policy`, `s3Config`. Raises `RequestInvalid`.
+    """Read Runpod's body of a job: `input`, `webhook`, `webhook_events`, `policy`, `s3Config`. Raises `RequestInvalid`.
 
     An `input` that is JSON as a text becomes what the text says, so that all that is known of jobs holds for it too.
     """
@@ -143,11 +143,11 @@ def _read_input(media_input: object) -> object:
 
 
 def longest_wait_s(hostname: str | None, asked_ms: int) -> float:
-    """Return how long a request may wait for its job's end: behind RunPod's proxy not longer than that waits.
+    """Return how long a request may wait for its job's end: behind Runpod's proxy not longer than that waits.
 
     The proxy cuts what has not begun to answer within 100 s; then the client would not even have the job's id.
     """
-    # The host name tells: RunPod's proxy passes it on unchanged.
+    # The host name tells: Runpod's proxy passes it on unchanged.
     proxied = (hostname or "").endswith(_PROXY_HOST)
     return (min(asked_ms, _PROXY_WAIT_MS) if proxied else asked_ms) / 1000
 
@@ -229,7 +229,7 @@ def _is_http_address(sent_value: object) -> bool:
 
 
 def _read_route(policy: Mapping[str, Any]) -> JobRoute:
-    """Read which workers may run a job, and how soon; RunPod's own policy has `lowPriority` alone."""
+    """Read which workers may run a job, and how soon; Runpod's own policy has `lowPriority` alone."""
     rank = _policy_rank(policy)
     for field_name in ("gpuClass", "release"):
         named = policy.get(field_name)
@@ -253,7 +253,7 @@ def _policy_seconds(policy: Mapping[str, Any], field_name: str) -> float | None:
 
 
 def _policy_rank(policy: Mapping[str, Any]) -> int:
-    """Read `policy.priority`, a name or a number, or RunPod's `lowPriority`."""
+    """Read `policy.priority`, a name or a number, or Runpod's `lowPriority`."""
     low, priority = policy.get("lowPriority"), policy.get("priority")
     if low is not None and not isinstance(low, bool):
         raise RequestInvalid(reason="`policy.lowPriority` must be true or false")
