@@ -11,8 +11,9 @@ import pytest
 from tests.conftest import ROOT
 
 PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md", ROOT / "README.ru.md"]
-GROUPS = {"lock", "env", "models", "image", "runpod", "workflow", "jobs"}
-COMMAND = re.compile(r"comfypin ([a-z][a-z-]*(?: [^\n`|#]*)?)")
+GROUPS = {"lock", "env", "models", "image", "runpod", "workflow", "jobs", "fleet"}
+# Not the namespace of `kubectl -n comfypin create`.
+COMMAND = re.compile(r"(?<!-n )(?<!namespace )comfypin ([a-z][a-z-]*(?: [^\n`|#]*)?)")
 FLAG = re.compile(r"(?<!\S)--[a-z][a-z-]*")
 
 
