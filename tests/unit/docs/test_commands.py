@@ -23,7 +23,10 @@ NOUNS = {name.split()[1] for name in PARSERS}
 
 
 def commands_of(page: str) -> Iterator[str]:
-    """Yield what stands behind `comfypin` in each command of a page: in code blocks, and within a line."""
+    """Yield what stands behind `comfypin` in each command of a page: in code blocks, and within a line.
+
+    Only where a command may begin: `kubectl -n comfypin create` is none of ours.
+    """
     for language, block in FENCE.findall(page):
         if language in ("", "sh", "console", "bash", "yaml"):
             yield from COMMAND.findall(block.replace("\\\n", " "))
@@ -76,3 +79,10 @@ def test_a_wrong_flag_is_found() -> None:
         "comfypin fly: no such command",
         "comfypin lock crate: no such command",
     ]
+
+
+def test_pages_are_read() -> None:
+    page = (PROJECT / "docs" / "serverless.md").read_text()
+    assert any(command.startswith("image build --release") for command in commands_of(page))
+    namespace = "```sh\nkubectl -n comfypin create secret generic x --from-literal=A=b\n```"
+    assert list(commands_of(namespace)) == []
