@@ -22,7 +22,7 @@ from comfypin.installation import extra_command
 from comfypin.outputs.modes import OutputMode, named_mode
 from comfypin.settings.environment import Settings
 from comfypin.settings.machine import MachineSettings
-from comfypin.storage.registry import KINDS
+from comfypin.storage.registry import KINDS, variable_prefixes
 
 if TYPE_CHECKING:
     from comfypin.storage.registry import StoreKind
@@ -31,7 +31,8 @@ Verdict = Literal["good", "absent", "bad"]
 _SIGNS: dict[Verdict, str] = {"good": "+", "absent": "-", "bad": "!"}
 # The variables that change what comfypin does; of others even the names are nobody's business.
 _OUR_VARIABLES = (
-    *("COMFY", "GCS_", "S3_", "AWS_", "AZURE_", "RUNPOD_", "OUTPUT_", "MODELS_DIR", "LOCK_PATH", "HTTP_PROXY"),
+    *variable_prefixes(),
+    *("COMFY", "AWS_", "RUNPOD_", "OUTPUT_", "MODELS_DIR", "LOCK_PATH", "HTTP_PROXY"),
     *("HTTPS_PROXY", "NO_PROXY", "SSL_CERT"),
 )
 # An env without torch takes about this much; with less, nothing that was asked for would work.

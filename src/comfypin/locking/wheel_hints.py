@@ -13,7 +13,7 @@ from comfypin.temp_folders import temp_folder
 from comfypin.tools.uv import UNBUILT, run_uv
 
 # The Pythons that ComfyUI runs on, the newest first.
-_PYTHONS = ("3.13", "3.12", "3.11", "3.10")
+_PYTHONS = ("3.14", "3.13", "3.12", "3.11", "3.10")
 _TIMEOUT_S = 60.0
 # Hints are for people; nobody reads twenty of them.
 _MAX_HINTS = 6

@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 from comfypin.digest import JsonValue
 from comfypin.runpod.hub_files import Category
 from comfypin.runpod.release_facts import ReleaseFacts
+from comfypin.storage.registry import KINDS
 
 # Those that Runpod's hosts report; https://docs.runpod.io/hub/publishing-guide#hubjson-template, and 12.9 and 13.0.
 HOST_CUDA_VERSIONS = ("13.0", "12.9", "12.8", "12.7", "12.6", "12.5", "12.4", "12.3", "12.2", "12.1", "12.0", "11.8")
@@ -76,9 +77,7 @@ def _make_variables(release: ReleaseFacts, options: HubOptions) -> list[JsonValu
                 "description": "Where pictures go: into the answer, or into the bucket that the other variables name",
                 "options": [
                     {"label": "In the answer (base64)", "value": "base64"},
-                    {"label": "S3 and compatible", "value": "s3"},
-                    {"label": "Google Cloud Storage", "value": "gcs"},
-                    {"label": "Azure Blob Storage", "value": "azure"},
+                    *({"label": kind.title, "value": kind.name} for kind in KINDS.values()),
                 ],
                 "default": "base64",
             },
