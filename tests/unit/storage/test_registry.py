@@ -46,7 +46,7 @@ def test_a_client_library_that_is_not_installed_names_the_extra(monkeypatch: pyt
             raise ModuleNotFoundError("No module named 'boto3'", name="boto3")
 
     monkeypatch.setattr(registry, "import_module", lambda _name: WithoutSdk())
-    with pytest.raises(SdkMissing, match=r"S3 needs its client library: install comfypin\[s3\]"):
+    with pytest.raises(SdkMissing, match=r"S3 needs its client library, comfypin\[s3\]"):
         KINDS["s3"].open_store(BucketSettings(bucket="b"))
 
 
@@ -78,7 +78,7 @@ def test_without_boto3_s3_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.delitem(sys.modules, f"comfypin.storage.s3_{name}", raising=False)
     for name in ("botocore", "botocore.session", "botocore.config", "botocore.exceptions"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(SdkMissing, match=r"install comfypin\[s3\]"):
+    with pytest.raises(SdkMissing, match=r"its client library, comfypin\[s3\]"):
         open_bucket("s3", "b", "", {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s"})
 
 
