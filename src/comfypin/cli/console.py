@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 _EVENT_EVERY_S = 0.1
 # Files can go up by the hundred each second, and a program draws one bar.
 _UPLOAD_EVENT_EVERY_S = 1.0
+# What is over sooner needs no progress.
 _FIRST_LINE_AFTER_S = 5.0
+# One line of a wide terminal.
 _LONGEST_DETAIL = 160
 # What every record has; the rest came with `extra`.
 _PLAIN_RECORD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+# As `watch` does by default.
 _WATCH_EVERY_S = 2.0
 
 

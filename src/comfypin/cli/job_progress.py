@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from comfypin.client.interface import RemoteJob, RemoteProgress
 
+# Often enough to see that it moves, seldom enough that an hour's log stays readable.
 _LINE_EVERY_S = 5.0
 
 
@@ -31,15 +32,15 @@ class JobProgressReporter(Protocol):
 def open_job_reporter(*, as_json: bool) -> Iterator[JobProgressReporter]:
     """Yield the reporter that fits."""
     if as_json:
-        yield _JsonReporter()
+        yield _JobJsonReporter()
     elif sys.stderr.isatty():
         with open_progress_bar() as progress_bar:
-            yield _BarReporter(progress_bar)
+            yield _JobBarReporter(progress_bar)
     else:
-        yield _LineReporter()
+        yield _JobLineReporter()
 
 
-class _JsonReporter:
+class _JobJsonReporter:
     """Writes one JSON object a line."""
 
     def report_job(self, job: "RemoteJob") -> None:
@@ -49,7 +50,7 @@ class _JsonReporter:
         _write_line(json.dumps({"event": "note", "message": text}, ensure_ascii=False))
 
 
-class _LineReporter:
+class _JobLineReporter:
     """Writes a line when the state changes, and the progress every few seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -70,7 +71,7 @@ class _LineReporter:
         _write_line(text)
 
 
-class _BarReporter:
+class _JobBarReporter:
     """Draws a bar with the running node and the elapsed time."""
 
     def __init__(self, progress_bar: "rich.progress.Progress") -> None:

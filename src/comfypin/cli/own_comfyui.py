@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 # ComfyUI's own port.
 COMFYUI_PORT = 8188
+# ComfyUI on this machine answers at once, even while it loads a model.
 _ANSWER_TIMEOUT_S = 2.0
 # Where guides, installers and Runpod's templates put it.
 _USUAL_PLACES = ("ComfyUI", "~/ComfyUI", "~/comfy", "~/comfy/ComfyUI", "/workspace/ComfyUI", "/workspace/comfy")

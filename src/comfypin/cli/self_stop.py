@@ -12,6 +12,7 @@ from pathlib import Path
 
 from comfypin.errors import ComfypinError, ConfigError
 
+# A pod costs money until it stops, so it asks for ever; not so often that Runpod limits the key.
 _AGAIN_AFTER_S = 300.0
 
 

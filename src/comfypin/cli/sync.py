@@ -228,7 +228,7 @@ def _open_event_reporter(
     arguments: argparse.Namespace, outbox_path: Path, meter: TransferMeter
 ) -> "Iterator[Callable[[SyncEvent], None]]":
     """Yield a callback that prints events: JSON on stdout, or on stderr a live line or plain lines."""
-    backlog = _Backlog(outbox_path, meter)
+    backlog = _SyncBacklog(outbox_path, meter)
     if arguments.json:
         yield lambda event: print(json.dumps(_event_to_json(event)), flush=True)
     elif sys.stderr.isatty() and not arguments.verbose:
@@ -239,7 +239,7 @@ def _open_event_reporter(
             yield lambda event: _print_event(event, verbose=arguments.verbose)
 
 
-class _Backlog:
+class _SyncBacklog:
     """Says what is still to be delivered, how fast it goes and how long it will take; called from a thread."""
 
     def __init__(self, outbox_path: Path, meter: TransferMeter) -> None:
@@ -273,7 +273,7 @@ class _Backlog:
 
 
 @contextlib.contextmanager
-def _open_live_line(backlog: _Backlog) -> "Iterator[Callable[[SyncEvent], None]]":
+def _open_live_line(backlog: _SyncBacklog) -> "Iterator[Callable[[SyncEvent], None]]":
     from rich.console import Console
     from rich.live import Live
     from rich.text import Text

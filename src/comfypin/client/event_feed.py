@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from comfypin.client.interface import RemoteJob
 from comfypin.client.result_outputs import progress_of
 
+# A snapshot of thousands of jobs is a few megabytes; a server must not fill our memory.
 _LONGEST_EVENT_BYTES = 64 << 20
 ReadJob = Callable[[Mapping[str, object]], RemoteJob]
 """Reads a job out of a server's JSON."""

@@ -36,6 +36,7 @@ from comfypin.runpod.endpoint_client import MAX_REQUEST_BYTES
 INLINE_BYTES = 1_000_000
 # What `comfypin serve` takes in one request, unless --max-body-mb says otherwise.
 _SERVE_BYTES = 64_000_000
+# What `comfypin serve` gives at most.
 _LARGEST_PAGE = 200
 _ENDPOINT_PATH = re.compile(r"/v2/[^/]+$")
 

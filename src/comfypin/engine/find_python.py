@@ -11,6 +11,7 @@ _PYTHONS = ("bin/python", "bin/python3", "python")
 _CONDA_HOMES = ("miniconda3", "anaconda3", "miniforge3", "mambaforge", "micromamba")
 # ComfyUI imports both before it does anything else.
 _RUNS_COMFYUI = "import importlib.util as u, sys; sys.exit(not (u.find_spec('torch') and u.find_spec('aiohttp')))"
+# Importing torch from a cold disk takes tens of seconds.
 _ANSWER_TIMEOUT_S = 30
 
 

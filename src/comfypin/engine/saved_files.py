@@ -21,6 +21,7 @@ from comfypin.workflow.graph import NodeId
 _KEPT_PROMPTS = 64
 # A worker's disk is small, and videos are large: a cached answer whose file is gone is made once more.
 _KEPT_BYTES = 1 << 30
+# A worker may live for weeks; only a job that runs again soon asks for what was saved.
 _REMEMBERED_FILES = 10_000
 
 

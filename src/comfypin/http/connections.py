@@ -19,6 +19,7 @@ from comfypin.http.proxies import Proxy
 from comfypin.http.sockets import BoundedSocket, put_under_deadline
 from comfypin.http.url import HttpUrl
 
+# A host that is there answers within a second; the rest is for a lost packet or two.
 _CONNECT_TIMEOUT_S = 15.0
 
 

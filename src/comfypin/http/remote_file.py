@@ -6,6 +6,7 @@ from comfypin.http.client import HttpClient
 
 # A zip's list of files is at its end; 64 KiB are usually enough for it.
 TAIL_BYTES = 1 << 16
+# It is read into memory: a directory of a wheel is a few megabytes.
 _MOST_BYTES = 64 << 20
 
 

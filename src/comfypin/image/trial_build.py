@@ -9,6 +9,7 @@ from comfypin.tools.errors import ToolTimedOut
 from comfypin.tools.process import run_program
 
 _DOCKERFILE = 'FROM scratch\nCOPY Dockerfile /\nLABEL com.comfypin.trial="yes"\n'
+# An empty image takes a second; a daemon that hangs takes for ever.
 _TRIAL_S = 60.0
 
 

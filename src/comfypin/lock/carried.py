@@ -11,6 +11,7 @@ from comfypin.lock.errors import CarriedLockInvalid
 
 # Linux takes no longer string than 128 KiB in a process's environment (MAX_ARG_STRLEN), name included.
 LONGEST_VARIABLE = 96_000
+# A few kilobytes of zlib can claim any size.
 _LARGEST_LOCK_BYTES = 64 << 20
 
 

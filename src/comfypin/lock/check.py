@@ -16,6 +16,7 @@ _SECRET_QUERY = re.compile(r"(?i)token|api_?key|secret|password|signature|^sig$"
 # Narrower than for variables: `token_normalization` is an input of a node, and its value no secret.
 _SECRET_INPUT = re.compile(r"(?i)(^|_)(api_?key|password|secret)s?$")
 _SECRET_NAME = re.compile(r"(?i)token|api_?key|secret|password|credential")
+# A warm-up in a lock is a prompt, which is three levels deep.
 _MAX_WORKFLOW_DEPTH = 12
 # Suffixes of pickles. A pickle under another name is found when its bytes arrive.
 _PICKLE = (".ckpt", ".pt", ".pth", ".bin", ".pkl")

@@ -35,6 +35,7 @@ _FOLDER_MODEL_FILES = ("config.json", "model_index.json", "tokenizer_config.json
 _TEXT_FOLDERS = frozenset({"configs", "diffusers"})
 _LFS_HEAD = b"version https://git-lfs.github.com/spec/"
 _PAGE_HEADS = (b"<!doctype", b"<html", b"<head", b"<?xml", b"<script", b"<!--")
+# What tells a web page, an LFS pointer or a format by its first bytes.
 HEAD_BYTES = 512
 
 

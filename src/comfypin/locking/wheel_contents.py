@@ -32,6 +32,7 @@ _MAX_RECORD_BYTES = 64 << 20
 _MAX_WHOLE_BYTES = 64 << 20
 # Small requests: the time is all latency.
 _WORKERS = 16
+# One ranged request to an index.
 _TIMEOUT_S = 30.0
 # Where the folders of `NAME.data` end up, relative to site-packages (PEP 427).
 _DATA_FOLDERS = {

@@ -14,6 +14,7 @@ from comfypin.tools.uv import UNBUILT, run_uv
 
 # The Pythons that ComfyUI runs on, the newest first.
 _PYTHONS = ("3.14", "3.13", "3.12", "3.11", "3.10")
+# It only hints: who waits for it has a failure to read already.
 _TIMEOUT_S = 60.0
 # Hints are for people; nobody reads twenty of them.
 _MAX_HINTS = 6

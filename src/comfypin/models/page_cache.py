@@ -16,6 +16,7 @@ from pathlib import Path
 
 # A volume answers after milliseconds: so many requests at once hide that at some hundred MB/s.
 _THREADS = 8
+# Large enough for a network disk's read-ahead, small enough for eight threads at once.
 _CHUNK_BYTES = 4 << 20
 _MAP_FAILED = ctypes.c_void_p(-1).value
 

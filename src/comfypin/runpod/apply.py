@@ -21,6 +21,7 @@ _NOT_PATCHABLE: dict[ResourceKind, frozenset[str]] = {
     "endpoint": frozenset({"type"}),
     "pod": frozenset({"gpu", "cpu", "cloud"}),
 }
+# A pod or a worker takes tens of seconds at least.
 _POLL_S = 5.0
 
 

@@ -15,13 +15,16 @@ from comfypin.http.errors import HttpError
 from comfypin.runpod.errors import ApiRefused, WaitedTooLong
 from comfypin.runpod.management_api import ManagementApi
 
+# Runpod's limit for load-balancing endpoints.
 MAX_REQUEST_BYTES = 30_000_000
 WORKER_HEADER = "X-Runpod-Worker-Id"
 # The gate of `comfypin serve` reads it; it knows nothing of Runpod, so the name stands twice.
 GATE_HEADER = "X-Comfypin-Token"
+# A worker that starts takes tens of seconds.
 _POLL_S = 2.0
 # The edge holds a request for up to two minutes while it looks for a worker.
 _PING_S = 130.0
+# The edge answers with a page; its beginning says what is wrong.
 _SHOWN_BYTES = 200
 # Only these stay as they are however long one waits.
 _FINAL_STATUSES = (401, 403)

@@ -39,10 +39,14 @@ _LIST_FIELDS: dict[ResourceKind, str] = {
 }
 _RETRIED_STATUSES = frozenset({429, 500, 502, 503, 504})
 API_RETRIES = RetryPolicy(retries=4, base_s=1.0, longest_s=60.0, longest_asked_s=120.0)
+# Making a pod may take Runpod a minute or two.
 _REQUEST_S = 180.0
+# Runpod asks for a minute if a key has sent too many requests.
 _LONGEST_WAIT_S = 60.0
 _MAX_BODY_BYTES = 64 << 20
+# As Runpod's own clients ask.
 _PAGE_SIZE = 1000
+# A million resources: more is a cursor that goes round in circles.
 _MOST_PAGES = 1000
 
 Resource = dict[str, object]

@@ -29,6 +29,7 @@ _MOST_CONNECTIONS = 1000
 _SPARE = 32  # connections over the limit, which `/ping` needs: with them come only requests of a moment
 # A load balancer's `/ping` is one packet.
 _SPARE_HEAD_S = 2.0
+# A flood of connections would fill the log.
 _LOG_EVERY_S = 60.0
 # A head that is under way may not have been read yet: among clients that are never idle (half bodies), those that have
 # just come would be the only idle ones, and each would be dropped for the next.

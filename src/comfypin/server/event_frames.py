@@ -13,7 +13,9 @@ from comfypin.queue.job_events import JobEvent, JobEvents
 from comfypin.queue.status_bodies import progress_summary
 from comfypin.server.job_views import JobViews
 
+# Followers are at most this many events apart while they keep up.
 _KEPT_FRAMES = 256
+# After a restart all pages come back within the same half second.
 _SNAPSHOT_SHARED_S = 0.5
 _REPLACED = ("progress", "preview", "model")
 

@@ -22,8 +22,10 @@ _KEEP_ALIVE_S = 15.0
 # 200 followers are told five times a second: writing to them takes 10 ms then, a twentieth of the time.
 _TELL_EVERY_S_A_FOLLOWER = 0.001
 _TOLD_AT_ONCE = 16  # then others have their turn: a job, or /ping, waits for as many writes at most
+# Who is further behind gets a snapshot, which is smaller than what it missed.
 _MOST_UNREAD = 1000
 _PIECE_BYTES = 65_536  # what is written at once waits in memory if a client does not read
+# In a storm of events a snapshot may be old before it is sent.
 _MOST_SNAPSHOTS = 3
 
 

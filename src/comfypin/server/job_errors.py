@@ -23,6 +23,7 @@ _REMEDIES_BY_NAME: Mapping[str, str] = {
 _OUT_OF_MEMORY = "The memory was too small: take a smaller picture, fewer frames or a smaller batch, then retry."
 _MEMORY_SIGNS = ("out of memory", "outofmemory", "cannot allocate memory", "can't allocate memory")
 _NO_REMEDY = "Retry the job; if it fails again, the server's log has more."
+# The end of an engine's log says what happened; the beginning is its start.
 _MOST_LINES = 200
 
 

@@ -27,6 +27,7 @@ from comfypin.server.responses import JsonResponse, failure_response
 
 # Each holds a connection; the rest of the thousand is for jobs.
 _MOST_FOLLOWERS = 400
+# A page of jobs is put together in memory.
 _LARGEST_PAGE = 200
 _STREAMS_FREE_WITHIN_S = 5
 # It is compared with every job's texts.

@@ -22,6 +22,7 @@ DownloadState = Literal["IN_PROGRESS", "COMPLETED", "FAILED", "CANCELLED"]
 _MAX_RUNNING = 8
 # Clients ask for a download's end soon, or never.
 _KEPT_ENDED = 100
+# A bar that moves twice a second looks alive.
 _TELL_EVERY_S = 0.5
 
 

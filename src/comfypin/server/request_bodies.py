@@ -31,6 +31,7 @@ _PROXY_HOST = ".proxy.runpod.net"
 _PROXY_WAIT_MS = 90_000
 # Runpod's limit for `executionTimeout` and `ttl`.
 _LONGEST_MS = 7 * 86_400_000
+# Enough for any order; a number without a limit would be a client's way past all others for good.
 MOST_PRIORITY = 1000
 LOW_PRIORITY = -1
 _LONGEST_ROUTE = 100

@@ -23,6 +23,7 @@ MAX_VALUES = 3_000_000
 # {"prompt": ...} is ComfyUI's POST body, {"input": {"workflow": ...}} a serverless worker's, {"output", "workflow"}
 # what the page's own function returns; if both formats are there, the API one comes first.
 _WRAPPERS = ("prompt", "output", "workflow", "input")
+# Servers wrap a prompt once or twice (`input`, `prompt`).
 _MAX_WRAPPERS = 4
 
 

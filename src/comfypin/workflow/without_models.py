@@ -13,6 +13,7 @@ _IN_EVERY_COMFYUI = frozenset(
         *("VAELoader", "CLIPLoader", "UNETLoader", "LoraLoader", "ControlNetLoader", "EmptyLatentImage"),
     }
 )
+# Enough to see what kind of workflow it is.
 _SHOWN_CLASSES = 6
 
 

@@ -28,7 +28,7 @@ from comfypin.cli.runpod import up as runpod_up
 from comfypin.cli.runpod import up_status as runpod_up_status
 from comfypin.cli.runpod import up_verbs as runpod_up_verbs
 from comfypin.cli.runpod import volume as runpod_volume
-from comfypin.cli.runpod.job_routes import JobRoute
+from comfypin.cli.runpod.job_routes import EndpointRoute
 from comfypin.errors import Cancelled, UsageError
 
 if TYPE_CHECKING:
@@ -208,7 +208,7 @@ def _wait_and_smoke(
         print_on_stderr(f"smoke job through {endpoint_config.name}")
         # An empty workflow is a smoke test of the engine.
         job = {"workflow": {}, "output": {"mode": "base64"}}
-        route = JobRoute.of_live(management_api.get_resource("endpoint", identifier))
+        route = EndpointRoute.of_live(management_api.get_resource("endpoint", identifier))
         route.run_job(job, arguments.settings, timeout_s=arguments.timeout, on_progress=runpod_run.print_job_progress)
         smoke_results[endpoint_config.name] = "COMPLETED"
     return smoke_results

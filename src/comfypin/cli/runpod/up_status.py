@@ -11,6 +11,7 @@ from comfypin.cli.runpod.up import STATE_FOLDER
 if TYPE_CHECKING:
     from comfypin.runpod.management_api import ManagementApi, Resource
 
+# Workers start and stop within tens of seconds.
 _WATCH_S = 5.0
 
 

@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 # As ComfyUI has them; "none" and "default" mean no previews here.
 _PREVIEW_METHODS = ("auto", "latent2rgb", "taesd")
+# As often as anybody looks.
 _PREVIEW_EVERY_S = 0.25
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 from comfypin.digest import JsonValue
 
+# Above it a message about each node's progress would be most of the work.
 _FULL_RATE_NODES = 256
 _LARGE_GRAPH_INTERVAL_S = 0.1
 

@@ -19,6 +19,7 @@ from comfypin.env.pack.format import FRAME_BYTES, MAGIC, TRAILER, PackedFrame, P
 from comfypin.env.pack.progress import ByteCounter, ByteReport, ignore_bytes
 from comfypin.env.receipt import Receipt, read_receipt
 
+# Packs are made once and fetched by every worker, so the size counts more than the time.
 COMPRESSION_LEVEL = 6
 
 

@@ -13,6 +13,7 @@ from comfypin.queue.nats.sealing import Seal
 
 LARGEST_BYTES = 512_000
 """NATS takes messages of one megabyte; what is larger goes by a claim check."""
+# A body is decompressed into memory: a few kilobytes can claim any size.
 _LARGEST_TEXT = 256 << 20
 
 

@@ -16,10 +16,12 @@ from comfypin.queue.nats.failures import UNCLEAR, WRONG_REVISION, is_api_error
 if TYPE_CHECKING:
     from nats.js.client import JetStreamContext
 
+# A cluster chooses a new leader within a few seconds.
 REQUEST_WITHIN_S = 5.0
 _MARKER_KEPT_S = 3600
 """How long a removed key's marker stays, for followers that were away."""
 _UNCLEAR_TRIES = 6
+# With the tries above, longer than a cluster needs for a new leader.
 _TRY_AGAIN_S = 0.5
 
 

@@ -30,10 +30,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# Limits of age are seconds.
 _OVERDUE_EVERY_S = 1.0
+# Results are kept for hours, so a half minute more is noticed by nobody.
 _PRUNE_EVERY_S = 30.0
 _PRUNABLE = "ended_at IS NOT NULL AND NOT webhook_owed"
+# Only what a kill between two writes left behind, which is rare.
 _MEND_EVERY_S = 30.0
+# A client waits for the end of a job whose workers died.
 _DEAD_EVERY_S = 1.0
 _TICKET_DUE_AFTER_S = 30.0
 """A job so old without a ticket was left by a server that was killed between its record and its ticket."""

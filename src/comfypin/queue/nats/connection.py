@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 
 _ADDRESS = re.compile(r"(?:nats|tls)://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?/?")
 _OLDEST_SERVER = (2, 11)  # older ones do not know `sync_interval: always`: a power cut would lose two minutes of jobs
+# Before the next server of the address is tried.
 _CONNECT_WITHIN_S = 5
 _RECONNECT_EVERY_S = 0.5
 # A network that swallows packets is noticed within 20 s; TCP alone would take many minutes.

@@ -15,6 +15,7 @@ from comfypin.queue.job_notes import ComfyNote, JobNotes
 from comfypin.queue.nats.names import Lane
 
 _VERSION = 1
+# As on one machine: a job that kills its worker each time must not kill all.
 MOST_ATTEMPTS = 5
 SMALL_INPUT = 262_144
 

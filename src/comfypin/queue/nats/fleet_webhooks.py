@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# Ends are told at once; this finds what a server that died still owed.
 _OWED_EVERY_S = 5.0
+# Receivers that are slow must not hold up the others.
 _POSTS_AT_ONCE = 64
 
 

@@ -12,6 +12,7 @@ from comfypin.queue.nats.fleet_job import FleetJob
 log = logging.getLogger(__name__)
 
 _MOST_TRIES = 40
+# With the tries above, longer than a cluster needs for a new leader.
 _UNCLEAR_WAIT_S = 0.5
 
 Change = Callable[[FleetJob], FleetJob | None]

@@ -21,13 +21,18 @@ if TYPE_CHECKING:
 
 ACK_WAIT_S = 30.0
 """A worker that says nothing for so long is taken for dead, and its job runs elsewhere."""
+# Three of them fit into the time after which a silent worker is taken for dead.
 HEARTBEAT_S = 10.0
 MOST_DELIVERIES = 25
 """More than the runs of a job that ended with their workers: jobs that are handed back count here too."""
+# Three heartbeats: one may be lost.
 WORKER_GONE_S = 30.0
+# A server that died leaves its chores to another within so long.
 LEASE_S = 10.0
+# Comfy API v2 says 24 hours.
 KEY_KEPT_S = 86_400.0
 _COPIES_IN_CLUSTER = 3
+# A cluster that starts chooses its leaders within seconds.
 _READY_WITHIN_S = 30.0
 _TRY_AGAIN_S = 0.5
 

@@ -13,6 +13,7 @@ from comfypin.queue.nats.layout import LEASE_S
 
 log = logging.getLogger(__name__)
 
+# Three tries within the lease.
 _RENEW_EVERY_S = 3.0
 CHORES = "chores"
 

@@ -24,7 +24,7 @@ from comfypin.queue.job_notes import notes_kept
 from comfypin.queue.live_jobs import LiveJob, LiveJobs
 from comfypin.queue.nats.fleet_job import FleetJob
 from comfypin.queue.nats.job_states import Kept
-from comfypin.queue.nats.pulling import Puller, open_puller
+from comfypin.queue.nats.pulling import MessagePuller, open_puller
 from comfypin.queue.run_estimates import RunEstimates
 from comfypin.queue.sqlite import JobStore
 from comfypin.queue.status_bodies import is_pending
@@ -36,10 +36,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# One write of the file for all of them.
 _BATCH = 512
+# A request that waits longer is not told from a server that is gone.
 _WAIT_S = 4.0
+# A connection that is lost for less finds its place again.
 _CONSUMER_KEPT_S = 60.0
 _TRY_AGAIN_S = 0.5
+# Older news of a job that has ended comes within seconds, or never.
 _KNOWN_ENDS = 4000
 
 
@@ -117,7 +121,7 @@ class Mirror:
         with suppress(JobsNotStored):
             await self._store.write_changes(*changes)
 
-    async def _follow_consumer(self, puller: Puller) -> None:
+    async def _follow_consumer(self, puller: MessagePuller) -> None:
         """Follow with one consumer, until it is gone: with its server, or since we were away for long."""
         consumer = await self._open_consumer()
         while True:

@@ -49,9 +49,12 @@ if TYPE_CHECKING:
     from comfypin.queue.nats.fleet import Fleet
     from comfypin.queue.steady_clock import Clock
 
+# A full queue has room again when a job ends, which takes seconds.
 _RETRY_AFTER_S = 5
+# Each is a round trip or two; one after the other a thousand would take a minute.
 _CANCELS_AT_ONCE = 64
 _LOOK_AGAIN_S = 0.05
+# Records are kept in memory by every server.
 _LARGEST_NOTE = 65_536
 
 

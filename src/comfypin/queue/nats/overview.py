@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 
     from comfypin.queue.nats.fleet import Fleet
 
+# One answer of the server, instead of a round trip for each.
 _BATCH = 512
 # What comes in a batch waits in the server already, so silence for this long is the end.
 _WAIT_S = 2.0
+# If this command is killed, its consumer goes by itself.
 _CONSUMER_KEPT_S = 30.0
 
 

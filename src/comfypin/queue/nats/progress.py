@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from nats.aio.client import Client
     from nats.aio.msg import Msg
 
+# Workers forget a follower who does not say so for five times as long.
 _WATCHED_EVERY_S = 2.0
 _WATCHED_FOR_S = 10.0
+# Fast nodes report far more often, which nobody sees.
 _PROGRESS_EVERY_S = 0.1
 _EXPECTED_AGAIN_S = 600.0
 

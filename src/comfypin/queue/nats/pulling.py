@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from nats.aio.msg import Msg
     from nats.aio.subscription import Subscription
 
+# NATS answers in milliseconds; more is a connection that is gone.
 _ANSWER_WITHIN_S = 2.0
 
 
-class Puller:
+class MessagePuller:
     """One reader's inbox."""
 
     def __init__(self, client: "Client", inbox: str, subscription: "Subscription") -> None:
@@ -70,11 +71,11 @@ def is_status(message: "Msg") -> bool:
 
 
 @asynccontextmanager
-async def open_puller(client: "Client") -> AsyncIterator[Puller]:
+async def open_puller(client: "Client") -> AsyncIterator[MessagePuller]:
     """Yield a reader."""
     inbox = client.new_inbox()
     subscription = await client.subscribe(inbox)
     try:
-        yield Puller(client, inbox, subscription)
+        yield MessagePuller(client, inbox, subscription)
     finally:
         await subscription.unsubscribe()

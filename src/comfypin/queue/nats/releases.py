@@ -16,6 +16,7 @@ from comfypin.queue.nats.errors import CatalogueUnknown
 
 log = logging.getLogger(__name__)
 
+# A few kilobytes of zstd can claim any size.
 _LARGEST_CATALOGUE = 256 << 20
 _NAMES = "name."
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _TRIES = 6
+# With the tries above, longer than a cluster needs for a new leader.
 _TRY_AGAIN_S = 0.5
 
 

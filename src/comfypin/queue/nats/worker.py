@@ -18,7 +18,7 @@ from comfypin.queue.nats.backlogs import read_backlog
 from comfypin.queue.nats.layout import HEARTBEAT_S
 from comfypin.queue.nats.names import ANY_CLASS, lanes_of_worker, wake_subject
 from comfypin.queue.nats.progress import ProgressTeller
-from comfypin.queue.nats.pulling import Puller, open_puller
+from comfypin.queue.nats.pulling import MessagePuller, open_puller
 from comfypin.queue.nats.ticket_run import RunEnd, TicketRunner
 from comfypin.queue.nats.warm_first import choose_release
 from comfypin.queue.nats.worker_records import WorkerRecord
@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 _LOOK_EVERY_S = 5.0
 """How often an idle worker looks for tickets that nobody woke it for: those of workers that died."""
+# Looking costs a round trip for each line of each release; a swap takes far longer.
 _OTHERS_EVERY_S = 2.0
 _TRY_AGAIN_S = 1.0
 
@@ -128,7 +129,7 @@ class FleetWorker:
 
     # -- taking -------------------------------------------------------------------------------------------------------
 
-    async def _take_tickets(self, puller: Puller, engines: AsyncExitStack) -> None:
+    async def _take_tickets(self, puller: MessagePuller, engines: AsyncExitStack) -> None:
         idle_since_s = time.monotonic()
         while not self._stopping.is_set():
             if len(self._running) >= self._options.concurrency:
@@ -158,7 +159,7 @@ class FleetWorker:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._woken.wait(), wait_s)
 
-    async def _take_ticket(self, puller: Puller) -> "Msg | None":
+    async def _take_ticket(self, puller: MessagePuller) -> "Msg | None":
         try:
             release = await self._choose_release()
             for lane in lanes_of_worker(release, self._options.gpu_class):

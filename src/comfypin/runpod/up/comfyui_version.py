@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 COMFYUI_REPOSITORY = "https://github.com/comfyanonymous/ComfyUI"
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 _TAG = re.compile(r"refs/tags/v(\d+)\.(\d+)\.(\d+)")
+# As many as somebody chooses from at a glance.
 _CANDIDATES = 5
 
 

@@ -10,6 +10,7 @@ from comfypin.http.deadline import Deadline
 from comfypin.http.errors import HttpError
 from comfypin.runpod.management_api import ManagementApi
 
+# The first start of a worker prints a few hundred.
 _MOST_LINES = 5000
 
 

@@ -20,6 +20,7 @@ from comfypin.runpod.up.state import UpRelease, UpState
 
 ENDPOINT, VOLUME, TEMPLATE = "api", "data", "worker"
 LOCKS_FOLDER = "comfypin/locks"
+# Runpod makes no smaller one.
 _SMALLEST_VOLUME_GB = 10
 # What an env pack of torch for CUDA and its packages takes, with room for the next one while the old is in use.
 _ENV_GB = 12

@@ -8,6 +8,7 @@ from comfypin.runpod.management_api import ManagementApi
 
 _PATH = "/v2/account/secrets"
 _PAGE_SIZE = 1000
+# More is a cursor that goes round in circles.
 _MOST_PAGES = 100
 
 

@@ -15,6 +15,7 @@ from comfypin.server.comfy_api.links import Links
 
 # As often as previews come: a bar that moves twice a second looks alive.
 _PROGRESS_EVERY_S = 0.5
+# Only for what no event tells, such as a job that another process removed.
 _LOOK_EVERY_S = 1.0
 # Proxies close a connection that is silent for 30 or 60 s.
 _KEEP_ALIVE_S = 15.0

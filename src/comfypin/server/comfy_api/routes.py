@@ -23,6 +23,7 @@ from comfypin.server.comfy_api.job_routes import job_routes
 
 log = logging.getLogger(__name__)
 
+# Keys live for a day.
 _SWEEP_KEYS_EVERY_S = 600.0
 
 

@@ -21,8 +21,10 @@ from comfypin.server.request_bodies import parse_json_body
 
 _RESERVED = ("webhook_url", "inputs")
 _API_KEY = "api_key_comfy_org"
+# Labels are searched and shown, never used to keep data.
 MOST_LABELS = 16
 _LABEL_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+# One line.
 _LONGEST_LABEL = 512
 _READY_WITHIN_S = 5
 
