@@ -1,9 +1,9 @@
-"""Guards private addresses: decides which hosts strangers may have us connect to, and at which of their addresses.
+"""Guards private addresses: decides which hosts a stranger may make us connect to, and at which of their addresses.
 
-Jobs name addresses (inputs, webhooks, buckets), and models redirect to them. The address that is checked must be the
-one that is connected to, so a host is first brought into one form (`normalize_host`: IDNA, Unicode's compatibility
-forms, every way to write an IPv4 address) and resolved once; the caller connects only to addresses that were found
-public.
+Jobs name addresses (inputs, webhooks, buckets), and model downloads redirect to them. The address that is checked must
+be the one that is connected to, so a host is first brought into one form (`normalize_host`: IDNA, Unicode's
+compatibility forms, every way to write an IPv4 address) and resolved once; the caller connects only to addresses that
+turned out to be public.
 
 Hosts are parsed by https://url.spec.whatwg.org/#host-parsing, because attackers use every notation that it allows.
 """
@@ -32,20 +32,20 @@ _HOST = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-
 _NUMBER = re.compile(r"0x[0-9a-f]*|[0-9]+")
 # RFC 1035 allows 255 octets, of which the wire format takes two.
 _LONGEST_HOST = 253
-# DNS allows no longer one (RFC 1035); the resolver would refuse the name later and less clearly.
+# The longest label of DNS (RFC 1035); the resolver would refuse a longer one later and less clearly.
 _LONGEST_LABEL = 63
 
 
 class HostInvalid(ValueError):
-    """A text that is not the name or address of a host."""
+    """Raised if a text is not the name or address of a host."""
 
 
 class HostUnknown(OSError):
-    """A host that has no address: the resolver does not know it."""
+    """Raised if a host has no address: the resolver does not know it."""
 
 
 class HostNotPublic(Exception):
-    """A host that leads to a private address: loopback, a local network, a cloud's metadata service, ..."""
+    """Raised if a host leads to a private address: loopback, a local network, a cloud's metadata service, ..."""
 
     def __init__(self, host_name: str) -> None:
         super().__init__(f"{host_name} leads to a private address")
@@ -88,7 +88,7 @@ def normalize_host(host_text: str) -> str:
 def _normalize_ipv6(host_text: str) -> str:
     inner_text = host_text[1:-1] if host_text.startswith("[") and host_text.endswith("]") else host_text
     try:
-        # Full-width digits are digits to Python, and not to everybody.
+        # Python takes full-width digits for digits; other programs do not.
         if "%" in inner_text or not inner_text.isascii():
             raise ValueError(inner_text)
         return str(ipaddress.IPv6Address(inner_text))
@@ -98,7 +98,7 @@ def _normalize_ipv6(host_text: str) -> str:
 
 def _to_ascii(host_text: str) -> str:
     """Return a name as resolvers expect it: compatibility forms resolved, other scripts as punycode."""
-    # UTS 46 maps these three, too; here so that an address in them never gets as far as punycode.
+    # UTS 46 maps these full stops too; done here, so that an address with them never gets as far as punycode.
     folded_text = unicodedata.normalize("NFKC", host_text).replace("\u3002", ".")
     if folded_text.isascii():
         return folded_text
@@ -169,7 +169,7 @@ def is_link_local(text: str) -> bool:
 def resolve_host(
     host: str, port: int, *, resolver: HostResolver | None = None, within_s: float | None = None
 ) -> tuple[str, ...]:
-    """Return the addresses of a host, in any notation. With `within_s` the resolver is not waited for longer.
+    """Return the addresses of a host, in any notation. The resolver gets `within_s` seconds, if given.
 
     Raises `HostInvalid`, `HostUnknown`, `TimeoutError`.
     """

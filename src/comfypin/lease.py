@@ -1,4 +1,4 @@
-"""Leases on shared volumes, where flock may silently be nothing: atomic create, owner, heartbeat, expiry, take-over.
+"""Leases on shared volumes, where flock may silently do nothing: atomic create, owner, heartbeat, expiry, take-over.
 
 A lease is a folder that holds one file, named by a token that says who made it. Three file system operations carry
 all of it, each atomic on local disks and on the network file systems that pods share:
@@ -43,7 +43,7 @@ CLAIM_SUFFIX = ".claim"
 
 @declare
 class LeaseHeld(LeaseError):
-    """Raised when another process holds the lease, and the time to wait for it is over."""
+    """Raised when another process holds the lease, and the time allowed for waiting is over."""
 
     template = "{path} is held by {holder}{doing} (waited {waited_s:.0f} s); wait for it to end, or stop it."
     path: Path
@@ -170,7 +170,7 @@ class LeaseWatch:
         if (holder_token, mtime_ns) != (self._token, self._mtime_ns):
             self._token, self._mtime_ns, self._since = holder_token, mtime_ns, self.clock()
             if _runs_here(holder_token):
-                # A clock that was set makes a sign of life look old; silence for a ttl does not.
+                # A changed clock can make a fresh sign of life look old, so only a whole ttl of silence counts.
                 return None
             long_ago = volume_time_ns(self.path.parent) - mtime_ns > self.ttl_s * LONG_DEAD_TTLS * 1e9
             return holder_token if long_ago else None
@@ -282,7 +282,7 @@ def _try_take(lease_path: Path, lease_watch: LeaseWatch, purpose: str) -> Lease 
 
 
 def _read_token(lease_path: Path) -> tuple[str, int] | None:
-    """Return the token in the lease's folder and its mtime. The file is opened, because NFS checks its cache then."""
+    """Return the token in the lease's folder and its mtime. It is opened, because that makes NFS check its cache."""
     try:
         for holder_token in lease_path.iterdir():
             with holder_token.open("rb") as file:

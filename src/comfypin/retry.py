@@ -26,8 +26,8 @@ _SECONDS = re.compile(r"[0-9]+(\.[0-9]+)?")
 class RetryPolicy:
     """How often to try again after a failure, and the bounds of the delays between, in seconds.
 
-    `retries` counts the tries after the first one; None means without end. If a server asks for a delay (Retry-After),
-    it is waited for up to `longest_asked_s`; a longer one means giving up, since coming earlier would be refused.
+    `retries` counts the tries after the first one; None means for ever. If a server asks for a delay (Retry-After), we
+    wait that long, up to `longest_asked_s`; for a longer delay we give up, since an earlier retry would be refused.
     """
 
     retries: int | None = 3
@@ -36,7 +36,7 @@ class RetryPolicy:
     longest_asked_s: float = 600.0
 
     def is_exhausted(self, failures: int) -> bool:
-        """Return whether so many failures in a row are more than are tried again."""
+        """Return whether so many failures in a row use up all retries."""
         return self.retries is not None and failures > self.retries
 
     def ceiling_s(self, failures: int) -> float:
@@ -48,7 +48,7 @@ class RetryPolicy:
     ) -> float | None:
         """Return how long to wait after so many failures in a row (1 or more); None to give up.
 
-        What a server asks for is waited in full and jittered beyond: all its clients heard the same number.
+        The delay that a server asks for is waited in full, plus jitter: all its clients were told the same number.
         `draw` gives a number between 0 and 1.
         """
         if self.is_exhausted(failures):
@@ -63,7 +63,7 @@ NO_RETRIES = RetryPolicy(retries=0)
 
 
 class Failures:
-    """Counts one operation's failures in a row. Progress begins a new row."""
+    """Counts one operation's failures in a row. Progress starts the count again."""
 
     def __init__(self, policy: RetryPolicy, *, draw: Callable[[], float] = random.random) -> None:
         self._policy = policy
@@ -97,7 +97,7 @@ def asked_delay_s(error: Exception) -> float | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
-    """A policy with what it is applied to; sleep and chance can be replaced.
+    """A policy and what it is applied to; sleep and randomness can be replaced.
 
     `on` are the exceptions that may be temporary, `when` says which of them are; others are raised at once. `report` is
     called for each retry. `progress` says how far the operation has come, in any unit: a failure after progress is the
@@ -144,7 +144,7 @@ class Retry:
     ) -> T:
         """Do the same as `call` for coroutines."""
         if sleep is None:
-            import asyncio  # heavy, and whoever is here has it
+            import asyncio  # slow to import, and whoever awaits this has it already
 
             sleep = asyncio.sleep
         failures, progress_before = Failures(self.policy, draw=self.draw), self.progress()
@@ -169,7 +169,7 @@ def parse_retry_after(header_text: str | None, *, now: Callable[[], float] = tim
         return None
     delay_texts = [part.strip() for part in header_text.split(",")]
     if all(_SECONDS.fullmatch(number) for number in delay_texts):
-        return max(float(number) for number in delay_texts)  # thousands of digits are infinity, which nobody waits for
+        return max(float(number) for number in delay_texts)  # thousands of digits give infinity, which nobody waits for
     import email.utils  # hardly any server sends a date, and the e-mail parser is slow to import
 
     try:
@@ -182,7 +182,7 @@ def parse_retry_after(header_text: str | None, *, now: Callable[[], float] = tim
 
 
 def _utc_timestamp(header_text: str) -> float:
-    # HTTP's dates are in GMT, whatever the machine's own zone is; Python makes naive ones of "-0000" and of none.
+    # HTTP's dates are in GMT, whatever the machine's own zone is; Python parses "-0000" and no zone as naive.
     import email.utils
 
     parsed_date = email.utils.parsedate_tz(header_text)

@@ -1,7 +1,7 @@
 """Look after a fleet: who works, what waits, which jobs were given up.
 
 comfypin fleet status --watch                 workers, backlogs and dead letters, again every two seconds
-comfypin fleet retry-dead                     run all jobs again whose workers died
+comfypin fleet retry-dead                     run again all jobs whose workers died
 """
 
 import argparse
@@ -29,7 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     status_parser = actions.add_parser("status", help="show workers, backlogs and jobs that were given up")
     status_parser.add_argument("--watch", action="store_true", help="show it again every two seconds, until Ctrl-C")
-    retry_parser = actions.add_parser("retry-dead", help="run jobs again whose workers died")
+    retry_parser = actions.add_parser("retry-dead", help="run again the jobs whose workers died")
     retry_parser.add_argument("ids", nargs="*", metavar="ID", help="the jobs (default: all)")
     for one in (status_parser, retry_parser):
         one.add_argument(

@@ -1,4 +1,4 @@
-"""Stops the pod that it runs in, some time after the container has started, so that nobody pays for a forgotten one.
+"""Stops the pod that it runs in, some time after the container has started, so that nobody pays for a forgotten pod.
 
 Not a command of its own: the image starts it beside a pod's services (`python -m comfypin.cli.self_stop SECONDS`) if
 COMFYPIN_STOP_AFTER is set. Runpod gives every pod its id and a key for itself.
@@ -19,10 +19,11 @@ _AGAIN_AFTER_S = 300.0
 def main(arguments: Sequence[str]) -> int:
     """Wait, then ask Runpod to stop this pod, again and again until it agrees."""
     stop_after_s = float(arguments[0])
-    # The container's time, not this process's: it is started again if it ends.
+    # Counted from the container's start, because this process is started again if it ends.
     time.sleep(max(0.0, stop_after_s - container_age_s()))
     while (why_not := stop_this_pod()) is not None:
-        print(f"comfypin: this pod should have stopped by now: {why_not}", file=sys.stderr, flush=True)
+        again = f"asking again in {_AGAIN_AFTER_S / 60:.0f} minutes"
+        print(f"comfypin: this pod should have stopped by now ({again}): {why_not}", file=sys.stderr, flush=True)
         time.sleep(_AGAIN_AFTER_S)
     # The pod ends in a moment, and with it everything in it.
     time.sleep(_AGAIN_AFTER_S)
@@ -39,7 +40,7 @@ def stop_this_pod(sleep: Callable[[float], None] = time.sleep) -> str | None:
     settings = Settings(os.environ)
     try:
         if settings.server.pod_id is None:
-            raise ConfigError("RUNPOD_POD_ID is not set, so this is not a pod of Runpod.", variable="RUNPOD_POD_ID")
+            raise ConfigError("RUNPOD_POD_ID is not set, so this is not a Runpod pod.", variable="RUNPOD_POD_ID")
         management_api = replace(open_runpod_api(settings), sleep=sleep)
         management_api.send_request("POST", f"/v2/pods/{settings.server.pod_id}/action", {"action": "stop"})
     except ComfypinError as error:

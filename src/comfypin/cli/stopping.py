@@ -10,7 +10,7 @@ from types import FrameType
 
 from comfypin.errors import Cancelled
 
-# Who presses Ctrl-C waits a few seconds, not minutes; Docker kills after ten.
+# Whoever presses Ctrl-C waits a few seconds, not minutes; Docker kills after ten.
 CLEAN_UP_WITHIN_S = 10.0
 
 
@@ -72,7 +72,7 @@ def _stop(number: int, _frame: FrameType | None) -> None:
     late.daemon = True
     late.start()
     # Child processes run in their own sessions, so our signal does not reach them; threads wait for them to end.
-    # (A module that is being imported has no function yet, and has started none.)
+    # (A module that is still being imported has no `end_all` yet, and has started no processes.)
     end_all = getattr(sys.modules.get("comfypin.tools.process"), "end_all", None)
     if end_all is not None:
         end_all()

@@ -188,7 +188,7 @@ def list_comfy_jobs(client: JsonClient, address: ServerAddress, api_url: str, wa
 def upload_asset(
     client: JsonClient, address: ServerAddress, api_url: str, path: Path, name: str
 ) -> Mapping[str, object]:
-    """Upload a file as an asset, in pieces; return what the server says of it. Raises `RemoteError`, `UsageError`."""
+    """Upload a file as an asset, in pieces; return the server's record of it. Raises `RemoteError`, `UsageError`."""
     size_bytes = size_of_input(InputSource(node="", name=name, path=path))
     boundary = secrets.token_hex(16)
     fields = {"content_type": mimetypes.guess_type(name)[0] or "application/octet-stream", "file_path": name}

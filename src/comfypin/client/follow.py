@@ -13,13 +13,13 @@ FOLLOW_RETRIES = RetryPolicy(retries=None, base_s=0.5, longest_s=3.0)
 FIRST_TRIES = RetryPolicy(retries=2, base_s=0.5, longest_s=2.0)
 # A job of a fraction of a second should not cost a whole second of waiting.
 _FIRST_POLL_S = 0.2
-# Runpod limits requests of a key; one a second and job is below that.
+# Runpod limits requests of a key; one a second for each job is below that.
 _LONGEST_POLL_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FollowReports:
-    """Told while a job is followed: of every change, of a lost connection (once), and of its return."""
+    """Callbacks while a job is followed: for every change, a lost connection (once), and its return."""
 
     changed: Callable[[RemoteJob], None]
     lost: Callable[[str], None]
@@ -35,9 +35,9 @@ def follow_job(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], object] = time.sleep,
 ) -> RemoteJob:
-    """Return the job as it ended. A text is the id of a job that nobody has seen yet.
+    """Return the job as it ended. If `job` is a text, it is the id of a job that was not seen yet.
 
-    Raises `WaitedLongEnough`; `JobNotFound` and other failures that no retry helps. A server that does not answer is
+    Raises `WaitedLongEnough`; `JobNotFound` and other failures that no retry can mend. A server that does not answer is
     asked again without end, once the job has been seen.
     """
     job_id = job if isinstance(job, str) else job.id
@@ -69,7 +69,7 @@ def follow_job(
                 try:
                     followed = _follow_changes(feed, job_id, reports, seen, within_s=left_s)
                 except (ServerUnreachable, ServerRefused):
-                    pass  # asking finds out what is the matter
+                    pass  # asking finds out what is wrong
                 else:
                     seen, feed = followed.seen, feed if followed.was_told else None
                     if followed.has_ended:
@@ -87,7 +87,7 @@ def follow_job(
 
 @dataclass(slots=True)
 class _Followed:
-    """A job as a server told it last, whether it told any change, and whether the last was its end."""
+    """A job as the server last described it, whether any change was reported, and whether that was the end."""
 
     seen: RemoteJob | None
     was_told: bool = False
@@ -97,7 +97,7 @@ class _Followed:
 def _follow_changes(
     feed: ChangeFeed, job_id: str, reports: FollowReports, seen: RemoteJob | None, *, within_s: float | None
 ) -> _Followed:
-    """Report changes as long as a server tells them, but not the end: the job is asked for then, with its outputs."""
+    """Report changes as long as the server sends them, but not the end: then the job is fetched, with its outputs."""
     followed = _Followed(seen)
     for current in feed.changes(job_id, within_s=within_s) or ():
         followed.was_told = True

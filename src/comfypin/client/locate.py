@@ -1,4 +1,4 @@
-"""Finds out what a server of jobs is: by its address, else by asking once."""
+"""Finds out which API a job server has: by its address, else by asking once."""
 
 import re
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ _ENDPOINT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
 def locate_by_address(named: str, jobs_url: str) -> ServerAddress | None:
-    """Return the server if its address tells its kind; None if it must be asked. Raises `ServerAddressInvalid`.
+    """Return the server if its address shows its kind; None if we must ask it. Raises `ServerAddressInvalid`.
 
     `jobs_url` is where Runpod's endpoints are.
     """
@@ -34,7 +34,7 @@ def locate_by_address(named: str, jobs_url: str) -> ServerAddress | None:
         reason = "it is not a URL" if "://" not in named else error.reason
         raise ServerAddressInvalid(address=_without_login(named), reason=reason) from error
     if parsed.login is not None:
-        reason = "it holds a user or password; tokens belong into COMFYPIN_TOKEN"
+        reason = "it holds a user or password; put the token into COMFYPIN_TOKEN"
         raise ServerAddressInvalid(address=parsed.redacted_url, reason=reason)
     if urlsplit(named).query or urlsplit(named).fragment:
         raise ServerAddressInvalid(address=parsed.redacted_url, reason="an address has no ? and no #")
@@ -50,7 +50,7 @@ def locate_by_asking(base_url: str, client: JsonClient) -> ServerAddress:
     """Return the server at an address that does not tell its kind. Raises `ServerUnknown`, `ConfigError`."""
     health = _ask(client, f"{base_url}/health")
     if isinstance(health, Mapping) and {"jobs", "workers"} <= health.keys():
-        # Runpod's own has no `problems`.
+        # Only `comfypin serve` reports `problems`.
         return ServerAddress(kind="serve" if "problems" in health else "runpod", base_url=base_url, named=base_url)
     answer = _ask(client, f"{base_url}{COMFY_PATH}/jobs/{_PROBE}")
     error = answer.get("error") if isinstance(answer, Mapping) else None

@@ -1,4 +1,4 @@
-"""Puts what flags say of a job (`--set`, `--input`) into the JSON that Runpod's paths take."""
+"""Puts what flags say about a job (`--set`, `--input`) into the JSON that Runpod's paths take."""
 
 import base64
 import json

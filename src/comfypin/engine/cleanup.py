@@ -51,7 +51,7 @@ class PromptCleanup:
         self._lock = threading.Lock()
         self._previews = PreviewKeeper()
         self.saved = SavedFiles()
-        # With the prefixes under which they count their files up.
+        # Each with the prefixes under which it numbers its files.
         self._open_prompts: dict[str, frozenset[str]] = {}
         self._cleared_marks: deque[str] = deque(maxlen=_KEPT_MARKS)
         # Temporary files that no node reported, with the prompts that may have made them.
@@ -70,7 +70,7 @@ class PromptCleanup:
             remove_files(expired)
 
     def clear_prompt(self, folders: LocalFolders, prompt_id: str, mark: str | None) -> None:
-        """Remove what a prompt left, once it is delivered or will not be. Repeatable. Blocks."""
+        """Remove what a prompt left, once its outputs are delivered or never will be. Repeatable. Blocks."""
         with self._lock:
             made_by = frozenset(self._open_prompts)
             prefixes = self._open_prompts.pop(prompt_id, frozenset())
@@ -90,7 +90,7 @@ class PromptCleanup:
     def _clear_temp(self, temp: Path, made_by: frozenset[str]) -> None:
         kept = self._previews.kept_files()
         present = {Path(folder, name) for folder, _, names in os.walk(temp) for name in names} - kept
-        # While any prompt is open that may have made a file, the file may still be read.
+        # As long as a prompt is open that may have made a file, that file may still be read.
         outlived = {
             path
             for path in present

@@ -37,9 +37,9 @@ class StandbyHost:
         """
         if not self._hosts[0].is_ready:
             await self._promote_standby()
-        # A start serves everybody: a caller that gives up must not end it.
+        # All callers share one start, so a caller that gives up must not end it.
         address = await asyncio.shield(self._start_host(self._hosts[0]))
-        # Only now, so that it does not take processor time from the start that is waited for.
+        # The standbys start only now, so that they take no processor time from the engine that is waited for.
         for child_host in self._hosts[1:]:
             self._start_host(child_host)
         return address
@@ -57,7 +57,7 @@ class StandbyHost:
         return await self._find_host(address).explain_failure(address, failure)
 
     async def stop(self) -> None:
-        """End all of them, also those that are starting."""
+        """End all engines, including those that are still starting."""
         tasks = [*self._watchers.values(), *self._starts.values()]
         for task in tasks:
             task.cancel()
@@ -68,10 +68,10 @@ class StandbyHost:
         return next((child_host for child_host in self._hosts if child_host.is_at_address(address)), self._hosts[0])
 
     async def _promote_standby(self) -> None:
-        """Put in front a standby that is ready, or will be sooner than a new start."""
+        """Move to the front a standby that is ready, or will be sooner than a new engine."""
         starting = [host for host in self._hosts[1:] if host in self._starts and not self._starts[host].done()]
         ready = [host for host in self._hosts[1:] if host.is_ready]
-        # One that fails to start is skipped: the next may do.
+        # A standby that fails to start is skipped: the next one may succeed.
         for child_host in (*ready, *starting):
             with contextlib.suppress(EngineStartFailed):
                 await asyncio.shield(self._start_host(child_host))
@@ -83,7 +83,7 @@ class StandbyHost:
         task = self._starts.get(child_host)
         if task is None or task.done():
             task = self._starts[child_host] = asyncio.get_running_loop().create_task(child_host.address())
-            # Watch each start: a standby that dies while it waits is started again too.
+            # Each start is watched, so that a standby that dies while it waits is started again too.
             task.add_done_callback(lambda done: self._watch_started(child_host, done))
         return task
 
@@ -120,7 +120,7 @@ async def open_child(
         # Each process needs its own folders and log.
         folders = [WorkFolder(work.absolute()), *([WorkFolder(work.absolute() / "standby")] if standby else [])]
         child_host = StandbyHost([ChildHost(spec, folder, session, limits or Supervision()) for folder in folders])
-        # A child that dies is noticed at once; one that is only deaf may be loading a large model from a slow disk.
+        # A child that dies is noticed at once; one that does not answer may be loading a large model from a slow disk.
         engine = HttpEngine(
             child_host, session, timeouts or EngineTimeouts(unreachable_s=600.0), cleanup=PromptCleanup(keep=keep_temp)
         )

@@ -1,4 +1,4 @@
-"""Keeps what is known of one prompt that we queued, until it has settled."""
+"""Keeps what is known about one prompt that we queued, until it has settled."""
 
 import asyncio
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ Clock: TypeAlias = float
 
 
 class TrackedPrompt:
-    """Tracks a prompt that we queued, and what we have heard of it."""
+    """Tracks a prompt that we queued, and what we have heard about it."""
 
     def __init__(self, prompt: Prompt, client_id: str, *, look_at: Clock) -> None:
         self.prompt = prompt

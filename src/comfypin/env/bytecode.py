@@ -33,7 +33,7 @@ def compile_modules(build_folder: Path, temporary_folder: Path) -> dict[str, Pat
         # `-j 0` uses every core, and `-q -q` hides files that are not meant to compile.
         command: list[str | Path] = [venv_python(build_folder), "-m", "compileall", "-q", "-q", "-j", "0"]
         command += ["--invalidation-mode", invalidation_mode]
-        # Templates and files for other Pythons do not compile; that is no failure, nobody imports them.
+        # Templates and files for other Pythons do not compile; that is not a failure, because nobody imports them.
         run_program(
             [*command, "-s", build_folder, folder], cwd=temporary_folder, env=environment, timeout_s=COMPILE_TIMEOUT_S
         )

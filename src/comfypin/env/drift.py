@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from comfypin.digest import JsonValue
 
-# What is new in a folder and could run; notes, caches and settings that nodes write are not drift.
+# New files that could run are drift; the notes, caches and settings that nodes write are not.
 CODE_SUFFIXES = (".py", ".pyc", ".so", ".pth", ".js", ".sh")
 
 

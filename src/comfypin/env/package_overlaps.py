@@ -12,7 +12,7 @@ from comfypin.lock.overlaps import Overlap, WheelContents, find_overlaps, is_set
 
 
 def find_open_overlaps(records: Iterable[InstalledRecord], choices: Sequence[VariantChoice]) -> tuple[Overlap, ...]:
-    """Return the overlaps for which the lock does not say whose files they are."""
+    """Return the overlaps for which the lock does not say which package wins."""
     contents = (
         WheelContents(name=normalize_name(record.package_name), version=record.version, files=record.files)
         for record in records
@@ -23,7 +23,7 @@ def find_open_overlaps(records: Iterable[InstalledRecord], choices: Sequence[Var
 def describe_overlap(overlap: Overlap) -> str:
     """Return a sentence about an overlap, with what to do."""
     last = overlap.packages[-1]
-    return f"{overlap}; {last}'s are there. Choose one: comfypin lock upgrade --variant NAME."
+    return f"{overlap}; {last}'s are installed. Choose one: comfypin lock upgrade --variant NAME."
 
 
 def find_overlap_drifts(env_folder: Path, choices: Sequence[VariantChoice]) -> Iterator[Drift]:

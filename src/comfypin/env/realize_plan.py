@@ -1,4 +1,4 @@
-"""What has to be done so that a home has the env of a lock, decided before anything is done (pure)."""
+"""Plans what it takes to realize the env of a lock here, before anything is done (pure)."""
 
 import re
 from collections.abc import Sequence
@@ -83,7 +83,7 @@ class RealizePlan:
 
 
 def require_pinned(lock: Lock, where: str) -> None:
-    """Raise `NotAnEngine`, or `LockIncomplete` naming every unpinned part of the env (models are no part of it)."""
+    """Raise `NotAnEngine`, or `LockIncomplete` naming every unpinned part of the env (models are not part of it)."""
     if lock.engine.kind != "comfyui":
         raise NotAnEngine(kind=lock.engine.kind)
     findings = [
@@ -128,9 +128,9 @@ def pack_name(key: str, platform: str) -> str:
 
 
 def make_realize_plan(recipe: EnvRecipe, survey: HomeSurvey, *, rebuild: bool = False) -> RealizePlan:
-    """Choose an action: keep the build of a valid receipt, else unpack a pack, else build."""
+    """Choose an action: keep a build that has a valid receipt, else unpack a pack, else build."""
     is_complete = survey.receipt is not None and survey.receipt.key == recipe.key
-    # The venv's interpreter belongs to the machine: on another one it only has to be pointed to anew.
+    # The interpreter belongs to the machine: on another one, the venv only has to be pointed at that machine's.
     if is_complete and not rebuild:
         if survey.interpreter_works:
             return RealizePlan(recipe=recipe, action="keep", steps=())

@@ -82,7 +82,7 @@ class _CheckedConnection(HTTPConnection):
 
     def request(self, *arguments: Any, **options: Any) -> None:
         if self.sock is not None:
-            put_under_deadline(self.sock)  # the deadline of the request before was another one
+            put_under_deadline(self.sock)  # the previous request had another deadline
         super().request(*arguments, **options)
 
     def _new_conn(self) -> socket.socket:
@@ -96,7 +96,7 @@ class _CheckedConnection(HTTPConnection):
             except OSError as error:
                 last_error = error
                 continue
-            # As urllib3's own method does, for those who watch connections.
+            # urllib3's own method reports the connection to audit hooks too.
             sys.audit("http.client.connect", self, self.host, self.port)
             return connected_socket
         if isinstance(last_error, TimeoutError):

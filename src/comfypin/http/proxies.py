@@ -1,6 +1,6 @@
 """The proxies that HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY name.
 
-They mean what the standard library makes of them. A user and password in such a variable go to the proxy alone, and are
+They are read by the standard library's rules. A user and password in such a variable go to the proxy alone, and are
 never shown.
 """
 
@@ -52,7 +52,7 @@ class Proxies:
     def from_variables(cls, environment: Mapping[str, str]) -> "Proxies":
         """Return the proxies that the variables name, as `urllib.request.getproxies` reads them."""
         named_proxies: dict[str, tuple[str, str]] = {}
-        # Lower case wins; under CGI a visitor's header is HTTP_PROXY (CVE-2016-1000110).
+        # Lower case wins: under CGI, a visitor's `Proxy` header becomes HTTP_PROXY (CVE-2016-1000110).
         for variable_name, raw_value in sorted(environment.items(), key=lambda item: item[0].endswith("_proxy")):
             scheme, is_lower_case = variable_name.lower().removesuffix("_proxy"), variable_name.endswith("_proxy")
             if scheme == variable_name.lower() or (variable_name == "HTTP_PROXY" and "REQUEST_METHOD" in environment):

@@ -1,4 +1,4 @@
-"""Reads a whole URL, and starts again from its beginning after a transient failure."""
+"""Reads all that a URL serves, from the beginning again after a transient failure."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -13,12 +13,12 @@ from comfypin.retry import Retry, RetryPolicy, parse_retry_after
 T = TypeVar("T")
 
 TRANSIENT_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
-# Longer than a busy hub pauses; shorter than somebody waits without a word.
+# Longer than a busy hub pauses; shorter than anybody waits without a sign of progress.
 _STALL_S = 60.0
 
 
 class StatusError(HttpError):
-    """Raised if the status is not that of the file that was requested."""
+    """Raised if the server answers with any status but 200."""
 
     def __init__(self, status: int, *, retry_after_s: float | None = None) -> None:
         super().__init__(f"HTTP {status}", is_transient=status in TRANSIENT_STATUSES, was_sent=True)

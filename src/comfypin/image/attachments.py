@@ -1,4 +1,4 @@
-"""Attaches a document to an image in its registry, so that whoever has the image finds it.
+"""Attaches a document to an image in its registry, so that whoever has the image can find it.
 
 It is an artifact whose `subject` is the image;
 https://github.com/opencontainers/distribution-spec/blob/main/spec.md#listing-referrers. A registry that does not keep

@@ -70,7 +70,7 @@ def compute_context(lock: Lock, own_files: OwnFiles, options: ImageOptions) -> B
         "mounts.tar": _make_mount_archive(),
         "requirements/all.txt": own_files.requirements,
         "requirements/installer.txt": own_files.installer,
-        # Only what the env is made of: another model, or another engine argument, is no reason to realize anew.
+        # Only what the env is made of: another model, or another engine argument, is no reason to realize it again.
         "env/lock.json": render_lock(env_lock) if bakes_env else b"{}\n",
         "vendor/README": b"`comfypin image build --vendor DIR` puts a vendor folder here.\n",
         f"release/app/lockfiles/comfy-{lock.version_name}.lock.json": render_lock(lock),

@@ -44,7 +44,7 @@ def write_image_record(lock_path: Path, pushed_image: PushedImage, contents: byt
         lock_path.with_name(f"{lock_stem}.cdx.json"),
     )
     write_atomically(record_path, (json.dumps(pushed_image.to_json(), indent=2, sort_keys=True) + "\n").encode())
-    # The same bytes as in the image, so that both can be compared.
+    # The same bytes as in the image, so that the two can be compared.
     write_atomically(contents_path, contents)
     return record_path, contents_path
 

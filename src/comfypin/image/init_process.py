@@ -36,7 +36,7 @@ class InitProcess:
     def run_services(self) -> int:
         """Run to the end and return the exit code."""
         handled_signals = {signal.SIGCHLD, *_STOP_SIGNALS, *_FORWARDED_SIGNALS}
-        # Blocked and waited for: a handler could run between a check and the wait, and its signal be missed.
+        # Signals are blocked and waited for: one that a handler took between a check and the wait would be missed.
         signal.pthread_sigmask(signal.SIG_BLOCK, handled_signals)
         self._due_services = [(0.0, service) for service in self.services]
         while True:
@@ -77,7 +77,7 @@ class InitProcess:
             self.report(f"{service.argv[0]} cannot be started: {error.strerror}.")
             self._main_exit_code = NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
             return
-        # It is waited for here, together with every orphan; Popen must not do so too when it is collected.
+        # We reap it together with every orphan, so Popen must not wait for it too when it is garbage-collected.
         service_process.returncode = 0
         self._running_services[service_process.pid] = service
 

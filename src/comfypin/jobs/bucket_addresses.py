@@ -1,4 +1,4 @@
-"""Keeps a job's own bucket off private addresses, from which a job's inputs may not come either."""
+"""Refuses a job's own bucket at a private address, where a job's inputs may not be either."""
 
 from dataclasses import replace
 from urllib.parse import urlsplit
@@ -8,14 +8,14 @@ from comfypin.jobs.errors import JobInvalid
 from comfypin.storage.errors import StoreUnreachable
 from comfypin.storage.s3_settings import S3Settings
 
-# As for every other address of a job.
+# The same as for every other address in a job.
 _RESOLVE_S = 30.0
 
 
 def require_public_bucket(settings: S3Settings, *, resolver: HostResolver | None = None) -> S3Settings:
     """Return the settings of a job's `s3Config`, bound to the addresses that were found public here.
 
-    Both names under which S3's clients ask for a bucket are looked at: ENDPOINT/BUCKET and BUCKET.ENDPOINT. Raises
+    Both names by which S3 clients reach a bucket are checked: ENDPOINT/BUCKET and BUCKET.ENDPOINT. Raises
     `JobInvalid` if one leads to a private address, `StoreUnreachable` if the endpoint leads nowhere.
     """
     endpoint_parts = urlsplit(settings.endpoint or "")

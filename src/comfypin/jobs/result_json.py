@@ -111,7 +111,7 @@ def _seconds(job_result: JobResult) -> dict[str, JsonValue]:
 
 
 def model_to_json(model: BroughtModel) -> dict[str, JsonValue]:
-    """Return what a result says of a model that its job brought."""
+    """Return what a result says about a model that its job brought."""
     return {
         "folder": model.folder,
         "filename": model.filename,

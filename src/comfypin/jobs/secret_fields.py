@@ -14,8 +14,8 @@ _SECRET_FIELD = re.compile(
 _SECRET_PARAMETER = re.compile(
     r"^(?:x-amz-.*|x-goog-.*|awsaccesskeyid|googleaccessid|signature|sig|key|api[-_]?key|.*token.*|.*secret.*|auth|pass.*)$"
 )
-# The same in texts that are nearly JSON, YAML or the like; and values that say themselves what they are. No repetition
-# without a bound: the texts are strangers'.
+# The same in texts that resemble JSON, YAML or the like; and values whose form gives them away. Each repetition has a
+# bound, because strangers write these texts.
 _SECRET_TEXT = re.compile(
     r"(?:s3_?config|api_?key|access_?(?:key|secret|id)|_?token|secret|passw(?:or)?d|authorization)"
     r"[a-z_]{0,20}[\\\"']{0,20}\s{0,20}[:=]",
@@ -23,7 +23,7 @@ _SECRET_TEXT = re.compile(
 )
 _SECRET_VALUE = re.compile(r"(?:bearer |basic |sk-|hf_|ghp_|AKIA|ya29\.|comfyui-)\S{12,}", re.IGNORECASE)
 _ADDRESS = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]{0,20}://\S+$")
-# No signed address is longer, and looking through megabytes would take a job seconds.
+# No signed address is longer, and looking through megabytes would cost a job seconds.
 _LONGEST_ADDRESS = 16_384
 _LONGEST_TEXT = 65_536  # longer ones are pictures
 
@@ -31,7 +31,7 @@ _LONGEST_TEXT = 65_536  # longer ones are pictures
 def holds_secret(document: object) -> bool:
     """Return whether anything in a job looks like a secret: a field's name, an address, or a text, at any depth.
 
-    An input that begins like JSON and is none counts as a secret: nobody can say what it holds.
+    A text that begins like JSON but is not valid counts as a secret: nobody can say what it holds.
     """
     unvisited = [document]
     if isinstance(document, str) and _begins_like_json(document) and _parse_json(document) is None:
@@ -56,7 +56,7 @@ def holds_secret(document: object) -> bool:
 
 
 def is_secret_address(text: str) -> bool:
-    """Return whether an address brings a user, a password, a signature or a token."""
+    """Return whether an address holds a user, a password, a signature or a token."""
     if len(text) > _LONGEST_ADDRESS or not _ADDRESS.match(text):
         return False
     try:
@@ -68,7 +68,7 @@ def is_secret_address(text: str) -> bool:
 
 
 def _is_secret_field(name: str, value: object) -> bool:
-    """Links of a workflow (lists), numbers and empty texts are no secrets, whatever their field is called."""
+    """Return whether a field is secret: never if it is a link (a list), a number or empty, whatever its name."""
     if isinstance(value, str | dict) and value:
         # "5.api_key" of `set` ends like the field that it sets.
         return _SECRET_FIELD.search(_NOT_LETTERS.sub("", name.lower().rpartition(".")[2])) is not None

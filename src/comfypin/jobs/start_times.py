@@ -25,7 +25,7 @@ class StartTimes:
 
     @contextmanager
     def measure(self, phase: str) -> Iterator[None]:
-        """Add the seconds of the block to a phase, also if the block fails."""
+        """Add the seconds of the block to a phase, even if the block fails."""
         phase_began_s = time.monotonic()
         try:
             yield
@@ -38,7 +38,7 @@ class StartTimes:
             self._seconds[phase] = self._seconds.get(phase, 0.0) + seconds
 
     def end(self) -> Mapping[str, float]:
-        """Set `total`, and return all."""
+        """Set `total`, and return the seconds of all phases."""
         with self._lock:
             self._seconds["total"] = time.monotonic() - self._began_s
             return dict(self._seconds)
@@ -51,7 +51,7 @@ class StartTimes:
 
 
 def process_age_s() -> float:
-    """Return the seconds since this process began; 0 where the system does not say."""
+    """Return the seconds since this process began; 0 if the system does not say."""
     with suppress(OSError, ValueError, IndexError, AttributeError):
         # The second field is the program's name in brackets, which may hold spaces.
         fields = _STAT.read_text().rpartition(")")[2].split()

@@ -91,7 +91,7 @@ def env_digest(lock: Lock) -> Digest:
     # These say what was asked for, and what was learned. Only the packages, which are the answer, are installed.
     for wish_key in ("requirements", "overrides", "dropped", "indexes", "variants", "libraries"):
         python_json.pop(wish_key, None)
-    # Whose file it is changes the env; what was left out does not, because it is no package any more.
+    # Whose file it is changes the env; what was left out does not, because it is not a package any more.
     if decided := {choice.name: sorted(choice.overwrites) for choice in lock.python.variants if choice.overwrites}:
         python_json["overwrites"] = decided
     env_parts: dict[str, JsonValue] = {
@@ -291,7 +291,7 @@ def _validation_findings(error: "ValidationError", document: Mapping[str, JsonVa
     """Translate pydantic's errors into our words, in the order of the file's paths."""
     findings = []
     for error_item in error.errors(include_url=False):
-        # pydantic marks a wrong key of an object by "[key]", which is no part of a JSON path.
+        # pydantic marks a wrong key of an object by "[key]", which is not part of a JSON path.
         location: Location = tuple(part for part in error_item["loc"] if part != "[key]")
         error_type = error_item["type"]
         found = "nothing" if error_type == "missing" else describe_value(error_item["input"])

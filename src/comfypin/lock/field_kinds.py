@@ -16,7 +16,7 @@ MAX_SIZE_BYTES = 2**63 - 1
 
 
 class TextKind:
-    """Metadata of a string type: `pattern` must match all of it, then `step` checks or normalizes it.
+    """Metadata of a string type: `pattern` must match the whole text, then `step` checks or normalizes it.
 
     `allowed` is the sentence a user reads when it does not fit; `schema_pattern` is for steps that check more.
     """
@@ -103,7 +103,7 @@ RepoUrl: TypeAlias = Annotated[
         "a repository is a URL (https, http, ssh, git, file) or user@host:path",
     ),
 ]
-# What `git check-ref-format` takes, less what a shell or an option parser could take for something else.
+# What `git check-ref-format` accepts, except what a shell or an option parser could take for something else.
 Ref: TypeAlias = Annotated[
     str,
     TextKind(
@@ -203,5 +203,5 @@ SizeBytes: TypeAlias = Annotated[
 
 
 def or_default(default: Callable[[], object]) -> BeforeValidator:
-    """Replace null by a default: older schemas write null when they mean nothing at all."""
+    """Replace null with a default: older schemas write null for what is not there."""
     return BeforeValidator(lambda field_text: default() if field_text is None else field_text)

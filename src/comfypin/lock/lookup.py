@@ -14,7 +14,7 @@ _RELEASE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 def release_folders() -> tuple[Path, ...]:
     """Return the folders that releases are looked up in by name, in order: image, checkout, package."""
     package = Path(str(files("comfypin")))
-    # An editable installation has its data in the checkout; in any other, nothing of ours lies there.
+    # An editable installation has its data in the checkout; in any other installation, nothing there is ours.
     checkout = package.parent.parent / "lockfiles"
     packaged = checkout if checkout.is_dir() else package / "data" / "lockfiles"
     # In the image /app/lockfiles comes first, so that a release cannot be shadowed by the working folder.
@@ -31,7 +31,7 @@ def find_lock(
     """Return the path of the lock that a user means: `wanted_lock` (`--lock`, a path or a release's name), else
     LOCK_PATH, else COMFY_VERSION_NAME.
 
-    Raises `LockNotFound`, listing what was searched and the names that are near, or `LockNotNamed`.
+    Raises `LockNotFound`, listing what was searched and similar names, or `LockNotNamed`.
     """
     folders = release_folders() if folders is None else folders
     if wanted_lock is not None:

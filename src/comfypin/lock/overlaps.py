@@ -9,8 +9,8 @@ from functools import cached_property
 
 from comfypin.lock.model import VariantChoice
 
-# What Python imports, runs or loads. Of everything else that lies directly in site-packages (a README, a LICENSE that a
-# careless build put there) nobody cares whose it is.
+# What Python imports, runs or loads. If two packages put anything else directly into site-packages (a README, a
+# LICENSE: the mark of a careless build), it does no harm.
 _CODE_SUFFIXES = (".py", ".pyc", ".so", ".pyd", ".pth")
 
 
@@ -47,18 +47,18 @@ class Overlap:
 
     def __str__(self) -> str:
         more = f" and {len(self.paths) - 1} more" if len(self.paths) > 1 else ""
-        return f"{' and '.join(self.packages)} bring {self.paths[0]}{more}, each with other bytes"
+        return f"{' and '.join(self.packages)} bring {self.paths[0]}{more}, with different bytes"
 
 
 def find_overlaps(contents: Iterable[WheelContents]) -> tuple[Overlap, ...]:
-    """Return what overlaps, by the import package that it is about."""
+    """Return the overlaps, one for each import package, sorted by its name."""
     claims: dict[str, list[tuple[str, str | None]]] = {}
     for wheel in contents:
         for path, sha256 in wheel.files.items():
             claims.setdefault(path, []).append((wheel.name, sha256))
     contested: dict[str, dict[str, list[str]]] = {}
     for path, claimants in claims.items():
-        # Without a digest nobody can say that they differ; RECORD and signatures of wheels have none.
+        # Files without a digest cannot be compared: RECORD itself, and a wheel's signatures.
         digests = {sha256 for _, sha256 in claimants if sha256 is not None}
         if len(digests) > 1 and _matters(path):
             contested.setdefault(import_name_of(path), {})[path] = [name for name, _ in claimants]
@@ -73,7 +73,7 @@ def find_overlaps(contents: Iterable[WheelContents]) -> tuple[Overlap, ...]:
 
 
 def is_settled(overlap: Overlap, choices: Iterable[VariantChoice]) -> bool:
-    """Return whether a choice says whose files the ones in an overlap are."""
+    """Return whether one of the choices says which package wins this overlap."""
     packages = set(overlap.packages)
     return any(choice.name in packages and packages - {choice.name} <= set(choice.overwrites) for choice in choices)
 
@@ -91,8 +91,8 @@ def import_name_of(path: str) -> str:
 
 
 def is_superset(wheel: WheelContents, others: Sequence[WheelContents]) -> bool:
-    """Return whether a wheel brings every compiled module of the others; without any, every module of theirs."""
-    # Compiled code is what variants differ in; in Python's own a newer version may have one module more.
+    """Return whether a wheel brings every compiled module of the others; if they have none, every Python module."""
+    # Variants differ in compiled code; their Python code may merely have one more module in a newer version.
     for compiled in (True, False):
         wanted = frozenset().union(*(_modules_of(other, compiled=compiled) for other in others))
         if wanted:
@@ -101,13 +101,13 @@ def is_superset(wheel: WheelContents, others: Sequence[WheelContents]) -> bool:
 
 
 def _modules_of(wheel: WheelContents, *, compiled: bool) -> frozenset[str]:
-    """Return the paths of modules without what names a build (`x.cpython-312-...so`)."""
+    """Return the paths of modules without the part that names a build (`x.cpython-312-...so`)."""
     suffixes = (".so", ".pyd") if compiled else (".py",)
     paths = (path for path in wheel.files if path.endswith(suffixes) and not path.startswith(".."))
     return frozenset(
         f"{folder}/{file_name.partition('.')[0]}"
         for folder, _, file_name in (path.rpartition("/") for path in paths)
-        # auditwheel calls the libraries that it puts beside a package by their content: no two builds share a name.
+        # auditwheel names the libraries that it bundles by their content, so no two builds share a name.
         if not folder.partition("/")[0].endswith(".libs")
     )
 

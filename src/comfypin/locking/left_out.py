@@ -1,4 +1,4 @@
-"""Compares the names of --leave-out with what is there: normalized, and in full (pure)."""
+"""Matches the names of --leave-out with what is there: normalized, and only whole names (pure)."""
 
 import difflib
 from collections.abc import Collection, Iterable
@@ -8,13 +8,13 @@ from comfypin.locking.errors import NothingToLeaveOut
 
 
 def is_left_out(left_out: Collection[str], *names: str) -> bool:
-    """Return whether one of a part's names is left out: `lazr-uri` is `lazr.uri`, and `torch` is not `torchvision`."""
+    """Return whether one of these names is left out: `lazr-uri` means `lazr.uri`, but `torch` not `torchvision`."""
     wanted = {normalize_package_name(name) for name in left_out}
     return any(normalize_package_name(name) in wanted for name in names)
 
 
 def require_known(left_out: Collection[str], known: Iterable[str], *, where: str, flag: str = "--leave-out") -> None:
-    """Raise `NothingToLeaveOut` for names that nothing has: a typo would leave in what was to be left out."""
+    """Raise `NothingToLeaveOut` for names that match nothing: a typo would keep what was meant to be left out."""
     by_name = {normalize_package_name(name): name for name in known}
     unknown = sorted(name for name in left_out if normalize_package_name(name) not in by_name)
     if unknown:

@@ -16,7 +16,7 @@ from comfypin.locking.sources import ResolvedSource, Upstreams, fetch_all_source
 
 
 def migrate_lock(lock: Lock) -> MadeLock:
-    """Return a lock of schema 1 or 2 as schema 3 without learning anything new; pins that claim one path become one.
+    """Return a lock of schema 1 or 2 as schema 3 without looking anything up; pins that claim one path become one.
 
     Two entries of one model stay as two sources of one pin; `complete_lock` finds out whether they are the same file.
     """
@@ -28,7 +28,7 @@ def migrate_lock(lock: Lock) -> MadeLock:
             models_by_path[model_pin.target_path] = model_pin
             continue
         notes.append(
-            f"{model_pin.target_path} was there more than once; its entries are one pin with all their sources now"
+            f"{model_pin.target_path} was listed more than once; its entries are now one pin with all their sources"
         )
         sources = tuple(dict.fromkeys((*earlier.sources, *model_pin.sources)))
         models_by_path[model_pin.target_path] = replace(
@@ -40,7 +40,7 @@ def migrate_lock(lock: Lock) -> MadeLock:
     # Reversed, so that the first of several wins, as the note below says.
     nodes_by_folder = {node_pin.folder: node_pin for node_pin in reversed(lock.custom_nodes)}
     if len(nodes_by_folder) != len(lock.custom_nodes):
-        notes.append("nodes that claimed one folder are one node now, the first of them")
+        notes.append("of the nodes that claimed the same folder, the first was kept")
     packages: dict[tuple[str, str | None], PackagePin] = {}
     for package in lock.python.packages:
         # The first wins here too, however its name is spelled.

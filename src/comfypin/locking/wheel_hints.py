@@ -1,4 +1,4 @@
-"""Says which wheel would do for a package that has none for the wanted Python, by asking the index through uv."""
+"""Says which wheel would fit, for a package that has none for the wanted Python, by asking the index through uv."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -23,7 +23,7 @@ _MAX_HINTS = 6
 def explain_build_failure(
     uv_message: str, needs: RequirementSet, *, python: str, platform: Platform, indexes: Sequence[str]
 ) -> PackageUnbuildable | None:
-    """Return the error of a package that uv could not build while it resolved, None if that is not what happened."""
+    """Return the error for a package that uv could not build while resolving; None if something else happened."""
     found = UNBUILT.search(re.sub(r"\s+", " ", uv_message))
     if found is None:
         return None
@@ -40,7 +40,7 @@ def explain_build_failure(
 def source_notes(
     pins: Iterable[PackagePin], needs: RequirementSet, *, python: str, platform: str, indexes: Sequence[str]
 ) -> list[str]:
-    """Return a line about each package that has no wheel: who asks for it, and which wheel would do."""
+    """Return a line about each package that has no wheel: who asks for it, and which wheel would fit."""
     sources = [pin for pin in pins if pin.url and not file_name_of_url(pin.url).endswith(".whl")]
     notes = []
     for package_pin in sources[:_MAX_HINTS]:
@@ -68,7 +68,7 @@ def find_wheel_hint(
 
 
 def _find_wheel(requirement: str, name: str, python: str, platform: Platform, indexes: Sequence[str]) -> str | None:
-    """Return the version whose wheel fits, None if there is none or nobody can say."""
+    """Return the version whose wheel fits, None if there is none or the index does not say."""
     with temp_folder("hint") as folder:
         Path(folder, "requirements.in").write_text(f"{requirement}\n")
         arguments = ["pip", "compile", "requirements.in", "--quiet", "--no-deps", "--no-header", "--no-annotate"]

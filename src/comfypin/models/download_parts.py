@@ -6,13 +6,13 @@ import heapq
 import threading
 from dataclasses import dataclass
 
-# The hasher is woken for this much at once: waking it for every read of a socket costs more than the hash itself.
+# The hasher is woken once for so many bytes: waking it for every read of a socket costs more than the hash itself.
 HASH_STEP_BYTES = 2 << 20
 
 
 @dataclass(slots=True)
 class FilePart:
-    """One range of the file, and how much of it is written and hashed; `length` is None if nobody knows it.
+    """One range of the file, and how much of it is written and hashed; `length` is None if unknown.
 
     `resumed` means that the bytes were there before this run.
     """
@@ -50,7 +50,7 @@ class FileParts:
         return len(self._missing)
 
     def add_part(self, start: int, length: int | None, *, there: bool = False) -> FilePart:
-        """Append a part: one that is `there` already, or one to be fetched."""
+        """Append a part: `there` if its bytes exist already, else to be fetched."""
         file_part = FilePart(len(self.all), start, length)
         if there:
             file_part.written, file_part.resumed = length or 0, True
@@ -67,7 +67,7 @@ class FileParts:
             while not self.over and self.failure is None:
                 if self._missing:
                     return self.all[heapq.heappop(self._missing)]
-                # Wakes up by itself too, so that a fetcher notices the end even if nobody notifies it.
+                # Also wakes up by itself, so that a fetcher notices the end even if nobody notifies it.
                 self._offered.wait(0.5)
         return None
 

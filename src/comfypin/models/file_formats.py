@@ -40,7 +40,7 @@ def format_problem(file_path: Path, model_pin: ModelPin) -> ModelError | None:
     if Path(model_pin.target_path).suffix.lower() in SAFETENSORS_SUFFIXES:
         reason = safetensors_problem(file_path)
         if reason is None:
-            # Loaders go by the name, so it is no pickle, although its first length may look like the start of one.
+            # Loaders go by the name, so it is not a pickle, although its first length may look like the start of one.
             return None
     # Imported only where it is needed: a thousand good files are verified in less than a second.
     from comfypin.models.pickles import is_pickle

@@ -15,7 +15,7 @@ from comfypin.models.target_paths import TargetRoots
 
 _FOLDER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_. -]{0,99}(/[A-Za-z0-9_][A-Za-z0-9_. -]{0,99}){0,4}")
 _FILENAME = re.compile(r"[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]{0,199}")
-# A name beside models that is no model could be code or a setting of a node pack.
+# A name beside models that is not a model's could be code or a setting of a node pack.
 _SUFFIXES = frozenset({".safetensors", ".sft", ".gguf", ".onnx", ".ckpt", ".pt", ".pth", ".bin", ".pkl"})
 
 

@@ -13,7 +13,7 @@ RECORD_PREFIX = "job-model-"
 
 
 class JobModelSpace:
-    """The space that jobs' models take in one store."""
+    """Limits the space that jobs' models take in one store."""
 
     def __init__(self, store: BlobStore, roots: TargetRoots, *, total_bytes: int) -> None:
         self._store = store
@@ -45,7 +45,7 @@ class JobModelSpace:
         ]
 
     def make_room(self, needed_bytes: int, refuse: Callable[[int], Exception]) -> None:
-        """Remove models until so many bytes fit. Raises what `refuse` makes of the bytes that can be had."""
+        """Remove models until so many bytes fit. Raises what `refuse` makes of the bytes that could be free."""
         with self._changing:
             models = self.list_models()
             excess_bytes = sum(model.size_bytes for model in models) + needed_bytes - self._total_bytes
@@ -61,7 +61,7 @@ class JobModelSpace:
                     break
                 chosen.append(model)
                 excess_bytes -= model.size_bytes
-            # Of all others nothing is chosen, and nothing is forgotten.
+            # All other releases keep their models and their records.
             others = {release.name for release in self._store.releases.list_releases()}
             kept_releases = {name for name in others if not name.startswith(RECORD_PREFIX)}
             collect_garbage(self._store, self._roots, chosen, kept_releases=kept_releases)

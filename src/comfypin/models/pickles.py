@@ -16,7 +16,7 @@ _SHORT_BYTES = 256  # Python writes no number of more than some thousand digits 
 _LONGEST_LINE_BYTES = 16 << 20
 # What imports a name or calls something. Random bytes can be a few opcodes, but hardly an import of an identifier.
 _IMPORT = re.compile(r": (c|\(?i) +(GLOBAL|INST) +'[A-Za-z_][\w.]* [A-Za-z_][\w.]*'|STACK_GLOBAL|REDUCE|NEWOBJ")
-# So many opcodes in a row that fit each other are no accident.
+# So many opcodes in a row that fit each other are not an accident.
 _OPCODES_ENOUGH = 8
 
 

@@ -12,9 +12,9 @@ from comfypin.retry import RetryPolicy
 
 # Memory that each open connection takes.
 BUFFER_BYTES = 512 << 10
-# Less is no progress: a server may give a few bytes and break off each time.
+# Less is not progress: a server may send a few bytes each time before it breaks off.
 LEAST_PROGRESS_BYTES = 64 << 10
-# The hub's limits count in windows of five minutes, so it may ask to come back after that.
+# The hub's limits count in windows of five minutes, so it may ask us to wait that long.
 MODEL_RETRIES = RetryPolicy(retries=6, base_s=0.5, longest_s=20.0, longest_asked_s=600.0)
 
 
@@ -26,7 +26,7 @@ def available_cores() -> int:
 class PullBudget:
     """The connections of a pull with their memory, and the processors that its files share.
 
-    Whoever has a buffer may have a connection open.
+    Whoever holds a buffer may open a connection.
     """
 
     def __init__(self, connections: int, *, buffer_bytes: int = BUFFER_BYTES, processors: int | None = None) -> None:
@@ -70,7 +70,7 @@ class PullBudget:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchPolicy:
-    """How hard to try: the retry policy, and how long a connection may give almost nothing (the stall timeout)."""
+    """How hard to try: the retry policy, and how long a connection may send almost nothing (the stall timeout)."""
 
     retry_policy: RetryPolicy = MODEL_RETRIES
     stall_s: float = 30.0
@@ -78,7 +78,7 @@ class FetchPolicy:
 
 @dataclass(slots=True)
 class FetchFailures:
-    """Counts one fetcher's failures in a row; its own set the delay, those without progress decide when to give up."""
+    """Counts one fetcher's failures in a row; all of them set the delay, those without progress the end."""
 
     policy: RetryPolicy
 
@@ -100,7 +100,7 @@ class FetchFailures:
         return self.policy.is_exhausted(self.stuck)
 
     def delay_s(self, asked_s: float | None) -> float | None:
-        """Return how long to wait, with what the server asked for as the least; None if it asked for too much."""
+        """Return how long to wait, at least as long as the server asked for; None if it asked for too long."""
         return replace(self.policy, retries=None).delay_s(self.own, asked_s=asked_s)
 
 

@@ -13,7 +13,7 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredOutput:
-    """An output, the object it became, and the seconds that took."""
+    """An output, the object it became, and the seconds that its upload took."""
 
     output: Output
     object: StoredObject
@@ -36,7 +36,7 @@ def make_manifest(job: JobFacts, stored_outputs: Sequence[StoredOutput], *, uplo
         },
     }
     manifest_text = json.dumps(manifest, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
-    # Half characters, in names that are no text, become what JSON has for them: \ud800.
+    # Lone surrogates, in names that are not valid text, become escapes of JSON: \ud800.
     return manifest_text.encode(errors="backslashreplace")
 
 

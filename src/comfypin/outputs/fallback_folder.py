@@ -12,9 +12,9 @@ log = logging.getLogger(__name__)
 
 
 class FallbackFolderSink:
-    """Delivers by another sink; if that fails or is stopped, writes the outputs into a folder of the job.
+    """Delivers through another sink; if that fails or is stopped, writes the outputs into a folder of the job.
 
-    They are kept as the engine made them, unconverted: minutes of a GPU must not be lost to an unreachable bucket.
+    They are kept as the engine made them, unconverted: minutes of GPU time must not be lost to an unreachable bucket.
     """
 
     def __init__(self, sink: OutputSink, folder: Path) -> None:
@@ -22,7 +22,7 @@ class FallbackFolderSink:
         self._folder = folder
 
     async def deliver(self, job: JobFacts, outputs: tuple[Output, ...]) -> tuple[Delivery, ...]:
-        """Deliver by the other sink; raise what it raises, after the outputs are kept."""
+        """Deliver through the other sink; raise what it raises, once the outputs are kept here."""
         try:
             return await self.sink.deliver(job, outputs)
         # Also when the job is cancelled: its outputs have been made and paid for.

@@ -1,4 +1,4 @@
-"""Makes the keys of delivered outputs: a template filled in for one job, inside its prefix, no key twice (pure)."""
+"""Makes the keys of delivered outputs: a template filled in for one job, below its prefix, no key twice (pure)."""
 
 import re
 import string
@@ -24,7 +24,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 class TemplateInvalid(ValueError):
-    """Raised if a template cannot make keys; the caller adds who wrote it. `expected` says what it should be."""
+    """Raised if a template cannot make keys; the caller adds where it stands. `expected` says what it should be."""
 
     def __init__(self, expected: str) -> None:
         super().__init__(f"not {expected}")
@@ -41,7 +41,7 @@ class JobKeys:
 
 @dataclass(frozen=True, slots=True)
 class KeyTemplate:
-    """A checked template: below `{prefix}/`, known fields only, different for different jobs."""
+    """A checked template: below `{prefix}/`, known fields only, and never the same key for two jobs."""
 
     text: str
 

@@ -41,7 +41,7 @@ class QueueLimits:
 
 
 class JobRunner:
-    """Begins jobs by priority, then in order of arrival. A job is never ahead of what the disk says of it.
+    """Begins jobs by priority, then in order of arrival. A job is never ahead of its record on the disk.
 
     While the disk refuses writes, no more jobs begin, and what ended waits with its result; when writes work again, all
     of it goes on by itself.

@@ -11,7 +11,7 @@ from comfypin.queue.job_events import JobEvents
 
 # People see a picture become sharper at two a second; samplers send more.
 PREVIEW_EVERY_S = 0.5
-# A node that sends whole pictures as previews must not fill every follower's line.
+# A node that sends whole pictures as previews must not fill every follower's connection.
 LARGEST_PREVIEW_BYTES = 256_000
 # Clients follow a job a moment after they have sent it, when it is too late to ask for previews.
 _EXPECTED_AGAIN_S = 600.0

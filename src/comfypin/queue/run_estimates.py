@@ -1,4 +1,4 @@
-"""How long jobs will take, by what the last ones of their kind took."""
+"""Estimates how long jobs will take, from the last ones of their kind."""
 
 import heapq
 from collections import OrderedDict, deque
@@ -8,11 +8,11 @@ from statistics import median
 from comfypin.queue.live_jobs import LiveJob, LiveJobs
 from comfypin.queue.status_bodies import is_pending
 
-# The median of few runs forgets a cold start, and soon follows a faster GPU.
+# The median of a few runs forgets a cold start, and soon follows a faster GPU.
 _KEPT_RUNS = 9
-# Clients that make up workflows must not grow the memory without end.
+# A client that sends a new workflow each time must not fill the memory.
 _KEPT_SHAPES = 2000
-# A schedule of 5,000 jobs takes 5 ms, and each event of a job that waits asks for its end.
+# A schedule of 5,000 jobs takes 5 ms, and each event of a waiting job asks when it will end.
 _GOOD_FOR_S_A_JOB = 0.0002
 
 
@@ -24,7 +24,7 @@ class RunEstimates:
         self._medians: dict[str, float] = {}
 
     def note_run(self, shape: str, run_s: float) -> None:
-        """Take a job into account that has completed."""
+        """Take a completed job into account."""
         runs = self._runs.setdefault(shape, deque(maxlen=_KEPT_RUNS))
         self._runs.move_to_end(shape)
         runs.append(run_s)
@@ -43,7 +43,7 @@ class RunEstimates:
         return self._medians.get(shape)
 
     def run_ends_in_s(self, live_job: LiveJob, now: float) -> float | None:
-        """Return the seconds until the end of a job that runs; None if it is the first of its shape."""
+        """Return the seconds until the end of a running job; None if it is the first of its shape."""
         run_s = self.typical_run_s(live_job.description.shape)
         elapsed_s = now - (live_job.row.started_at or now)
         return None if run_s is None else max(0.0, run_s - elapsed_s)
@@ -51,7 +51,7 @@ class RunEstimates:
     def ends_in_s(self, pending: Sequence[LiveJob], *, at_once: int, now: float) -> dict[str, float | None]:
         """Return the seconds until the end of each job, given in the order of the queue.
 
-        None for a job that nobody can tell of: because it, or a job before it, is the first of its shape.
+        None for a job whose end cannot be estimated: it, or a job before it, is the first of its shape.
         """
         schedule = EndSchedule(self, pending, at_once=at_once, now=now)
         return {job_id: None if end is None else end - now for job_id, end in schedule.ends.items()}
@@ -64,7 +64,7 @@ class EndSchedule:
         self._estimates = estimates
         self.at = now
         self.ends: dict[str, float | None] = {}
-        # When each of the places in which jobs run is free again; those of which nobody knows are left out.
+        # When each place to run a job is free again; places whose job has no estimate are left out.
         self._free_at: list[float] = []
         running = [live_job for live_job in pending if live_job.row.started_at is not None]
         for live_job in running:
@@ -91,7 +91,7 @@ class EndSchedule:
         self.ends[live_job.row.id] = None
 
     def is_good_at(self, now: float) -> bool:
-        """Return whether it need not be made anew: the more jobs it has, the longer."""
+        """Return whether it is still good: the more jobs it has, the longer it is kept."""
         return 0 <= now - self.at <= len(self.ends) * _GOOD_FOR_S_A_JOB
 
 

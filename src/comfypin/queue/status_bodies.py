@@ -1,4 +1,4 @@
-"""Bodies that tell clients of jobs and of the queue, in Runpod's words. Pure."""
+"""Renders what clients are told about jobs and the queue, in Runpod's words. Pure."""
 
 import json
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ def status_body(job_record: JobRecord) -> bytes:
 
 
 def health_body(job_counts: JobCounts, *, trouble: str | None, ready: bool) -> dict[str, JsonValue]:
-    """Return the body of /health; `problems`, which Runpod does not have, says why no jobs begin."""
+    """Return the body of /health; `problems`, which Runpod does not have, says why no jobs start."""
     return {
         "jobs": {
             "completed": job_counts.completed,
@@ -54,7 +54,7 @@ def is_pending(state: JobState) -> bool:
 
 
 def progress_summary(told: Mapping[str, JsonValue]) -> dict[str, JsonValue] | None:
-    """Return how far a job is out of what it told last; None if its graph does not run yet."""
+    """Return how far a job is, from its latest progress; None if its graph does not run yet."""
     if "nodes_total" not in told:
         return None
     node_id = told.get("current_node")

@@ -1,6 +1,6 @@
 """Tells when Runpod has lowered the workers of an endpoint that nobody used. Pure.
 
-After 3 days without a request at most 2 workers are left, and after 7 none; nothing sets that back by itself:
+After 3 days without a request at most 2 workers are left, and after 7 none; Runpod does not undo that by itself:
 https://docs.runpod.io/serverless/endpoints/endpoint-configurations#idle-endpoint-scale-down
 """
 
@@ -13,7 +13,7 @@ _LOWERED_TO = (0, 2)
 
 
 def explain_lowered_workers(deployment: Deployment, endpoint: Mapping[str, object]) -> str | None:
-    """Return why a live endpoint may have fewer workers than the file says, or None if it does not."""
+    """Return why a live endpoint may have fewer workers than the file says, or None if it has not."""
     name = plain_name(endpoint)
     wanted = next((one for one in deployment.endpoint if remote_name(deployment.name, one.name) == name), None)
     live_workers = endpoint.get("workers")

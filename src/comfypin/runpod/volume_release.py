@@ -3,7 +3,7 @@
 models/<target>            the release's models, where MODELS_DIR=/workspace/models looks (/runpod-volume/models)
 models/.comfypin/...       the models' store: blobs of pins outside MODELS_DIR, and which release uses which
 packs/<name>.envpack       env packs, where COMFYPIN_PACKS=/workspace/packs looks
-comfypin/releases/*.json   one record a release: key, sha256, size and etag of each file; written last
+comfypin/releases/*.json   one record per release: key, sha256, size and etag of each file; written last
 """
 
 import json
@@ -122,7 +122,7 @@ def blob_key(sha256: str) -> str:
 
 
 def store_record(lock: Lock, digests: Mapping[str, Digest]) -> tuple[str, bytes]:
-    """Return the record that protects a release's models from the store's collector on the volume.
+    """Return the record that protects a release's models from the store's garbage collection on the volume.
 
     `digests` are by target path.
     """

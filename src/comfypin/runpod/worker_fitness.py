@@ -16,7 +16,7 @@ LEAST_FREE_BYTES = 1_000_000_000
 
 
 class Unfit(ConfigError):
-    """This machine cannot do the release's jobs."""
+    """Raised if this machine cannot run the release's jobs."""
 
 
 def fitness_checks(

@@ -11,7 +11,7 @@ from comfypin.server.comfy_api.own_bucket import OwnBucket, read_range
 async def respond_from_bucket(
     bucket: OwnBucket, uri: str, wanted_range: str | None, *, media_type: str, headers: Mapping[str, str]
 ) -> Response | None:
-    """Return the object, or the part that a Range header asks for; None if it is no more. Raises `StorageError`."""
+    """Return the object, or the part that a Range header asks for; None if it is gone. Raises `StorageError`."""
     stored = await asyncio.to_thread(bucket.head, uri)
     if stored is None:
         return None

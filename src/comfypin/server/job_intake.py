@@ -1,4 +1,4 @@
-"""Takes jobs of Runpod's paths: what they name of this server's assets stays as long as they need it."""
+"""Takes jobs from Runpod's paths; the server's assets that they name stay as long as they need them."""
 
 from comfypin.queue.errors import RetryRefused
 from comfypin.queue.interface import JobRoute, ServedQueue

@@ -34,7 +34,7 @@ OpenService = Callable[[], AbstractAsyncContextManager[JobService]]
 # Jobs have ended by then; only followers are left, and they come back by themselves.
 _CLOSE_WITHIN_S = 3
 _SYNC_RESTARTS = RetryPolicy(retries=None, base_s=5.0, longest_s=60.0)
-# Who has run for five minutes was healthy; its next end is a new trouble.
+# What has run for five minutes was healthy; its next end is a new trouble.
 _SYNC_STEADY_S = 300.0
 # A burst of clients waits in the kernel instead of being refused while one request is parsed.
 _BACKLOG = 2048

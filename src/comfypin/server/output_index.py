@@ -236,7 +236,7 @@ def _to_output(row: Sequence[Any]) -> ListedOutput:
 
 
 def origin_of(url: str) -> str | None:
-    """Return the origin of an address; None if it is none that a header may name."""
+    """Return the origin of an address; None if no header may name it."""
     try:
         parts = urlsplit(url)
     except ValueError:

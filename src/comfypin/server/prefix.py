@@ -1,4 +1,4 @@
-"""The path before ours, when a proxy serves us below a path of its site."""
+"""Finds and removes the path before ours, if a proxy serves us below a path of its site."""
 
 import re
 from typing import Any
@@ -16,13 +16,13 @@ def valid_prefix(text: str) -> str:
 
 
 def prefix_of(request: Request) -> str:
-    """Return the path before ours: --root-path, else what a proxy that took it off says in X-Forwarded-Prefix."""
+    """Return the path before ours: --root-path, else the X-Forwarded-Prefix of a proxy that removed it."""
     named = str(request.scope.get("comfypin.prefix", ""))
     return named or valid_prefix(request.headers.get("x-forwarded-prefix", ""))
 
 
 class RootPath:
-    """Middleware that takes `--root-path` off requests of a proxy that leaves it on."""
+    """Removes `--root-path` from requests if the proxy has left it on (middleware)."""
 
     def __init__(self, app: ASGIApp, *, prefix: str) -> None:
         self._app = app

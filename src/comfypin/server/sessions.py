@@ -15,16 +15,16 @@ log = logging.getLogger(__name__)
 
 # People keep the page open for weeks; signing in again each day makes them store the token.
 SESSION_S = 30 * 86_400.0
-# The link stands in a log, which others may read later.
+# The link is printed to a log, which others may read later.
 LINK_S = 3600.0
-# Whoever signs in from scripts must not grow the file without end; the oldest goes.
+# A script that signs in each time must not fill the file; the oldest session goes.
 _MOST_SESSIONS = 500
 
 
 class Sessions:
     """The sessions of one server, kept in a file so that a restart signs nobody out.
 
-    The file holds keyed digests only: reading it opens no session, and another token ends all of them.
+    The file holds keyed digests only: reading it opens no session, and a new token ends all of them.
     """
 
     def __init__(self, path: Path, *, token: str, clock: Callable[[], float] = time.time) -> None:
@@ -36,7 +36,7 @@ class Sessions:
 
     @property
     def cookie_name(self) -> str:
-        """Return the cookie's name: cookies know no ports, and a machine may run several servers."""
+        """Return the cookie's name: cookies ignore ports, and a machine may run several servers."""
         return f"comfypin_{self._server_id}"
 
     def begin(self) -> str:

@@ -20,12 +20,12 @@ class Settings:
     """Holds the environment; docs/environment.md lists the variables.
 
     Each part is parsed once, when it is first needed: a mistake in a variable stops only the commands that need it.
-    Rooms with their own settings (each store, outputs, proxies) get `variables` from the wiring; child processes
-    inherit them.
+    Packages with their own settings (each store, outputs, proxies) get `variables` from the wiring; child
+    processes inherit them.
     """
 
     def __init__(self, variables: Mapping[str, str], *, machine: MachineSettings | None = None) -> None:
-        """Copy the environment: later changes to it are not seen. `machine` replaces what the variables say of it."""
+        """Copy the environment: later changes to it are not seen. `machine` replaces what they say about it."""
         # Child processes get the same copy, whatever a library has set since.
         self.variables = Variables(variables)
         self._machine = machine

@@ -9,10 +9,10 @@ from comfypin.settings.variables import Variables
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetSettings:
-    """Says how the queue is reached. Logins and keys are in no repr.
+    """Says how the queue is reached. Its repr shows no login and no key.
 
-    `queue` is COMFYPIN_QUEUE, for those who do not name --queue. One login at most: `token` is COMFYPIN_NATS_TOKEN,
-    `credentials` a file (COMFYPIN_NATS_CREDS), `nkey` the file of a seed (COMFYPIN_NATS_NKEY), or `user` and `password`
+    `queue` is COMFYPIN_QUEUE, the default of --queue. At most one login is set: `token` is COMFYPIN_NATS_TOKEN,
+    `credentials` a file (COMFYPIN_NATS_CREDS), `nkey` a seed file (COMFYPIN_NATS_NKEY), or `user` and `password`
     (COMFYPIN_NATS_USER, COMFYPIN_NATS_PASSWORD). `ca`, `certificate` and `certificate_key` are files for TLS. `seal` is
     COMFYPIN_FLEET_KEY: 32 bytes in base64.
     """

@@ -73,7 +73,7 @@ class Variables(Mapping[str, str]):
         return number
 
     def read_seconds(self, variable_name: str, *, default: float) -> float:
-        """Return a number of seconds from 0. Raises `SettingInvalid`."""
+        """Return a number of seconds, 0 or more. Raises `SettingInvalid`."""
         raw_value = self.read_text(variable_name)
         if raw_value is None:
             return default
@@ -98,7 +98,7 @@ class Variables(Mapping[str, str]):
         return raw_value.lower() if raw_value is not None else None
 
     def read_header(self, *variable_names: str) -> str | None:
-        """Return a key id or token, which goes into headers. Raises `ConfigError`, which does not show it."""
+        """Return a key id or token that goes into a header. Raises `ConfigError`, which does not show its value."""
         raw_value = self.read_text(*variable_names)
         return None if raw_value is None else require_header_safe(self.first_set_name(*variable_names), raw_value)
 
@@ -156,7 +156,7 @@ def require_utf8(variable_name: str, value: str) -> str:
 
 
 def require_header_safe(variable_name: str, raw_value: str) -> str:
-    """Return a token or key id that HTTP takes. Raises `ConfigError` with the name; the value is not shown."""
+    """Return a token or key id if it fits into a header. Raises `ConfigError`, which names it but hides its value."""
     if not (raw_value.isascii() and raw_value.isprintable() and " " not in raw_value):
         raise ConfigError(
             f"The value of {variable_name} (not shown) cannot be a token: it has spaces, line breaks or "

@@ -11,7 +11,7 @@ from comfypin.storage.object_keys import encode_key
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParsedEndpoint:
-    """A service's URL (with its base path, if any), the bucket and the region; `given` is what was written."""
+    """A service's URL (with its base path, if any), the bucket and the region; `given` is what the user wrote."""
 
     endpoint: str | None
     bucket: str | None
@@ -96,7 +96,7 @@ def _split_host(hostname: str, bucket: str | None) -> tuple[str, str | None]:
 
 def _region_in_host(hostname: str) -> str | None:
     if hostname.endswith(".r2.cloudflarestorage.com"):
-        # R2 has one region and calls it so: https://developers.cloudflare.com/r2/api/s3/api/
+        # The only region of R2: https://developers.cloudflare.com/r2/api/s3/api/
         return "auto"
     for pattern in _REGIONS:
         if matched := re.fullmatch(pattern, hostname):

@@ -71,7 +71,7 @@ def open_payload(payload: Payload) -> Iterator[BinaryIO]:
             path=str(payload.path), reason=(exception.strerror or str(exception)).lower()
         ) from exception
     with payload_file:
-        # Of the open file, so that a path that is replaced meanwhile does not matter.
+        # Ask the open file, not its path, which somebody may replace meanwhile.
         stat_before = os.fstat(payload_file.fileno())
         size = stat_before.st_size
         if size != payload.size_bytes:

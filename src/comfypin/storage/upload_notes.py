@@ -1,6 +1,6 @@
-"""Notes this machine's multipart uploads, so that the next upload to a bucket aborts what killed processes left.
+"""Notes this machine's multipart uploads, so that the next upload can abort those that killed processes left.
 
-Nobody else could tell: listing unfinished uploads costs money, and takes a permission that many keys do not have. A
+The bucket could list unfinished uploads, but that costs money and takes a permission that many keys do not have. A
 note is locked while its process lives.
 """
 
@@ -45,12 +45,12 @@ class UploadNote:
                 self._file.write(json.dumps({**self._facts, "upload_id": upload_id}).encode())
 
     def note_ended(self) -> None:
-        """Record that the upload was joined or aborted: nothing is left to clean up."""
+        """Record that the upload was completed or aborted: nothing is left to clean up."""
         self.is_owed = False
 
 
 class UploadNotes:
-    """Keeps a machine's notes in a folder of its local disk; without a folder, notes nothing."""
+    """Keeps a machine's notes in a folder of its local disk; without a folder, it keeps none."""
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder

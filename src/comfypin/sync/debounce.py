@@ -33,7 +33,7 @@ class Debouncer:
         self._schedule_path(relative_path, _Candidate(now_s + AFTER_CLOSE_S, now_s, None, closed=True))
 
     def note_found(self, relative_path: str, fingerprint: Fingerprint, now_s: float) -> None:
-        """Note that a scan found the file, unless a close of it is known, which weighs more."""
+        """Note that a scan found the file, unless we know that it was closed, which proves more."""
         known_candidate = self._files.get(relative_path)
         # The same state again must not restart the settle time.
         if known_candidate is None or (not known_candidate.closed and known_candidate.fingerprint != fingerprint):

@@ -1,7 +1,7 @@
 """Keeps a copy of the outbox on a volume, replaced by a rename, so that the next pod knows what is done and owed.
 
 SQLite itself must not be on a network file system (its write-ahead log needs shared memory, its locks need flock). The
-copy may be a little older than the outbox: what it does not know yet is hashed again, and sent again at worst.
+copy may be a little older than the outbox: what it does not know yet is hashed again, and at worst sent again.
 """
 
 import json
@@ -17,7 +17,7 @@ from comfypin.sync.outbox_row import OutboxRow
 
 # A network volume is slow; this bounds what a lost pod forgets.
 _AT_LEAST_EVERY_S = 5.0
-_COST_SHARE = 100  # a copy that takes t seconds is made every 100 t at most
+_COST_SHARE = 100  # a copy that takes t seconds is made at most every 100 t
 
 
 class OutboxSnapshot:
@@ -81,7 +81,7 @@ def _render_row(outbox_row: OutboxRow) -> bytes:
         "owed_at": outbox_row.owed_at,
         "done_at": outbox_row.done_at,
     }
-    # ASCII keeps the bytes of names that are no text, as \udcXX escapes.
+    # ASCII keeps the bytes of names that are not valid text, as \udcXX escapes.
     return json.dumps(row_values, ensure_ascii=True, separators=(",", ":")).encode() + b"\n"
 
 

@@ -13,7 +13,7 @@ from comfypin.sync.sync_options import OnChange
 
 
 class RevisionPlanner:
-    """Plans rows from the outbox; files of `doubtful_paths` may be in the store without the outbox knowing it."""
+    """Plans rows from the outbox; files of `doubtful_paths` may be in the store and not yet in the outbox."""
 
     def __init__(self, outbox: Outbox, on_change: OnChange) -> None:
         self._outbox = outbox
@@ -37,7 +37,7 @@ class RevisionPlanner:
             return replace(previous_row, fingerprint=fingerprint)  # touched, not changed
         if self._on_change == "ignore" and previous_row.state == "done":
             return replace(previous_row, fingerprint=fingerprint)
-        # One that is on its way may arrive: what comes after it is a revision of its own too.
+        # An upload under way may still arrive, so what comes after it is a revision of its own too.
         revision = previous_row.revision + (previous_row.state == "done" or is_uploading)
         free_key = previous_row.key
         if self._on_change == "version":

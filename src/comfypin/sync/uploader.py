@@ -81,7 +81,7 @@ class Uploader:
             size_bytes=outbox_row.fingerprint.size,
             sha256=outbox_row.sha256,
             media_type=self._media_type(outbox_row.path),
-            # Lets a later HEAD recognise the object, since an ETag is no content digest for large ones.
+            # Lets a later HEAD recognise the object, since an ETag is not a content digest for large ones.
             metadata={"sha256": outbox_row.sha256.hex},
             pace=partial(self._let_through, outbox_row),
         )

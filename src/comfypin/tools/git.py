@@ -34,7 +34,7 @@ FULL_COMMIT = re.compile(r"[0-9a-f]{40}")
 _LINK_MODE = "120000"
 # Deeper nesting is a mistake, or a repository that contains itself.
 _MAX_SUBMODULE_DEPTH = 8
-# What the file system says of names that no folder can hold beside the others.
+# What the file system says about names that no folder can hold beside the others.
 _IMPOSSIBLE_NAME_ERRORS = frozenset({errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP})
 _LFS_HEAD = b"version https://git-lfs.github.com/spec/"
 # The LFS specification limits a pointer file to 1024 bytes: https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md

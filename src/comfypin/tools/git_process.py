@@ -18,12 +18,12 @@ _GIT_OPTIONS = (
     *("-c", "maintenance.auto=false"),
     # A hook from the user's configuration would run code that no lock pins.
     *("-c", "core.hooksPath=/dev/null"),
-    # So would the monitor of a checkout's files, which a checkout's own settings may name.
+    # So would a file system monitor, which the checkout's own settings may name.
     *("-c", "core.fsmonitor=false"),
     *("-c", "advice.detachedHead=false"),
 )
-# What `git rev-parse --local-env-vars` lists (a hook that calls us has them set), less settings, which are how CI
-# gives credentials; and what else would have git see another repository, or other paths of it.
+# What `git rev-parse --local-env-vars` lists (a hook that calls us has them set), except settings, by which CI
+# passes credentials; and whatever else would make git see another repository, or other paths in it.
 _REPOSITORY_VARIABLES = frozenset(
     f"GIT_{name}"
     for name in (
@@ -74,7 +74,7 @@ def feed_stdin(git_process: "subprocess.Popen[bytes]", content: bytes) -> None:
 
 
 def setting_variables(settings: Sequence[tuple[str, str]]) -> dict[str, str]:
-    """Return the variables that give git these settings, after those that the user gives it so."""
+    """Return the variables that give git these settings, after any that the user's own variables give it."""
     given_count = _git_environment().get("GIT_CONFIG_COUNT", "")
     first_number = int(given_count) if given_count.isdigit() else 0
     variables = {"GIT_CONFIG_COUNT": str(first_number + len(settings))}

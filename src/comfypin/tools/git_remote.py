@@ -25,7 +25,7 @@ _SHORT_COMMIT = re.compile(r"[0-9a-f]{7,39}")
 
 
 def list_refs(repository: str) -> dict[str, str]:
-    """Return the refs of a repository and their commits; an annotated tag counts as the commit it stands for.
+    """Return the refs of a repository and their commits; an annotated tag counts as the commit it points to.
 
     Raises `RepoUnreachable`.
     """
@@ -117,15 +117,15 @@ class Checkout:
 def read_checkout(checkout_folder: Path, ignored_names: Collection[str] = ()) -> Checkout | None:
     """Return the state of a checkout, None if the folder is not a git repository itself. Raises `CheckoutUnreadable`.
 
-    Untracked files do not count as changes if they are byte-code, or below a name in `ignored_names` in the root.
+    Untracked files do not count as changes if they are byte-code, or in an entry of the root named in `ignored_names`.
     """
     # Without a `.git` here, git would describe a checkout further up.
     if not (checkout_folder / ".git").exists():
         return None
     head_commit = _run_in_checkout(checkout_folder, "rev-parse", "--verify", "HEAD^{commit}")
-    # Fails on a detached HEAD, which is no error: then there is no branch.
+    # Fails on a detached HEAD, which is not an error: there is just no branch.
     branch_result = run_git(["symbolic-ref", "--short", "--quiet", "HEAD"], cwd=checkout_folder)
-    # Git would look into a submodule by its own settings, which may name programs; we look ourselves.
+    # Git would obey a submodule's own settings, which may name programs to run; so we look into it ourselves.
     status_options = ("--porcelain=v1", "-z", "--untracked-files=all", "--no-renames", "--ignore-submodules=dirty")
     status_text = _run_in_checkout(checkout_folder, "status", *status_options)
     changed_paths = [
@@ -183,7 +183,7 @@ def diff_checkout(checkout: Checkout) -> str:
             "GIT_LITERAL_PATHSPECS": "1",
             **_without_filters(checkout_folder),
         }
-        # `git add` would look into a repository within this one, by that one's settings.
+        # `git add` would look into a nested repository, and obey its settings.
         inner_paths = [path for path in checkout.changed if (checkout_folder / path / ".git").exists()]
         file_paths = set(checkout.changed) - set(inner_paths)
         names_path = Path(temporary_folder) / "changed"
@@ -205,7 +205,7 @@ def diff_checkout(checkout: Checkout) -> str:
         try:
             return run_git(diff_command, cwd=checkout_folder, extra_variables=git_variables).stdout.decode()
         except UnicodeDecodeError:
-            # A lock cannot hold text in another encoding as it is, but can as a binary diff, which is ASCII.
+            # A lock holds only UTF-8; for text in another encoding, a binary diff will do, because it is ASCII.
             attributes_path = Path(temporary_folder) / "attributes"
             attributes_path.write_text("* -text -diff\n")
             return run_git(
@@ -240,7 +240,7 @@ def _remote_address(checkout_folder: Path, branch_name: str) -> str | None:
 
 
 def _without_filters(checkout_folder: Path) -> dict[str, str]:
-    """Return variables that keep git from running filters of the checkout's own settings: they are strangers' programs.
+    """Return variables that keep git from running the filters in a checkout's settings: they are strangers' programs.
 
     Filters of the user's settings run, and so do Git LFS's own, which `git lfs install --local` writes there.
     """

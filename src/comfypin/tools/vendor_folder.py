@@ -1,8 +1,9 @@
-"""A vendor folder: everything a lock needs, named by what it is, so that no index file can disagree with it.
+"""A vendor folder: everything that a lock needs, each file named after what it is, so no index is needed.
 
-`wheels/<file name of the URL>`, `git/<commit>.bundle` (submodules too), `archives/<sha256>.zip`, and for a package
-without a wheel the one that was built from it: `built/<sha256 of its source>-<sha256 of the wheel>/<wheel>`. `comfypin
-lock vendor` writes it, `comfypin realize --vendor` reads it; both check every byte against the lock or such a name.
+`wheels/<file name of the URL>`, `git/<commit>.bundle` (submodules too), `archives/<sha256>.zip`, and, for a package
+without a wheel, the wheel built from its source: `built/<sha256 of the source>-<sha256 of the wheel>/<wheel>`.
+`comfypin lock vendor` writes the folder, `comfypin realize --vendor` reads it; both check every byte against the lock
+or against the digest in the name.
 """
 
 from collections.abc import Iterator

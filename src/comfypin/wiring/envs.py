@@ -140,7 +140,7 @@ def ensure_env_pack(
     if packs_address is not None and isinstance(
         named_store := open_pack_store(packs_address, settings), FolderPackStore
     ):
-        # Only a folder: a pack in a bucket is no file of this machine.
+        # Only a folder: a pack in a bucket is not a file of this machine.
         pack_stores.insert(0, named_store)
     pack_path = next(
         (path for pack_store in pack_stores if (path := pack_store.find_pack(pack_filename)) is not None), None

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenQueue:
-    """A server's queue, and the file in which other rooms keep what is theirs.
+    """A server's queue, and the file in which other packages keep their own data.
 
     In a fleet `engine` knows the release's nodes, and `keys` are the idempotency keys of all servers.
     """
@@ -103,7 +103,7 @@ async def open_fleet_queue(
 
 
 def release_key(digest: object) -> str:
-    """Return what a release is called in the names of a fleet: the beginning of its lock's digest."""
+    """Return the short name of a release in a fleet: the beginning of its lock's digest."""
     from comfypin.queue.nats.names import RELEASE_LETTERS
 
     return str(digest).rpartition(":")[2][:RELEASE_LETTERS]
@@ -128,7 +128,7 @@ def make_release_opener(
     keep_temp: bool,
     open_models: "Callable[[Lock, Settings], JobModels | None]",
 ) -> "OpenRelease":
-    """Return what opens a release of a worker: its env, its engine, warm, and what runs its jobs."""
+    """Return a function that opens a release for a worker: its env, its warm engine, and what runs its jobs."""
     import asyncio
     import logging
 

@@ -1,4 +1,4 @@
-"""What overlaps while an engine starts: models are read ahead and checked, and what no job needs is left out."""
+"""Shortens an engine's start: reads ahead and checks models meanwhile, and leaves out what no job needs."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ _GB = 1_000_000_000
 
 
 def read_ahead(lock: "Lock", settings: "Settings") -> "PageCacheReader | None":
-    """Begin to read the models of the warm-up into the page cache, those first that are needed first.
+    """Begin to read the models of the warm-up into the page cache, in the order in which they are needed.
 
     None if there is nothing to read: no warm-up, no models, or COMFYPIN_READ_AHEAD_GB is 0. Only speeds up what comes
     later, so whatever is wrong with a workflow or a model is left to those who need it.
@@ -40,7 +40,7 @@ def read_ahead(lock: "Lock", settings: "Settings") -> "PageCacheReader | None":
     file_paths = [] if document is None else [*_model_files(lock, settings, document)]
     if not file_paths:
         return None
-    # Half: the engine needs memory of its own, and its container may have no more.
+    # Half of it: the engine needs memory of its own, and its container may have no more.
     budget_bytes = memory_bytes() // 2 if machine.read_ahead_gb is None else machine.read_ahead_gb * _GB
     return PageCacheReader(file_paths, budget_bytes=budget_bytes).start()
 
@@ -90,7 +90,7 @@ def are_models_there(lock: "Lock", settings: "Settings") -> bool:
 def check_models(lock: "Lock", engine_choice: EngineChoice) -> Callable[[], list[str]]:
     """Verify the lock's models, and pull those that are missing if the env is ours.
 
-    Returns what names the models that are unfit, for the fitness checks, which need not look again.
+    Returns a function that names the unfit models, so that the fitness checks need not look again.
     Raises `ModelError`.
     """
     from comfypin.models.verify import Present
@@ -111,7 +111,7 @@ def check_models(lock: "Lock", engine_choice: EngineChoice) -> Callable[[], list
 def leave_out_api_nodes(lock: "Lock", engine_choice: EngineChoice, *, automatic: bool) -> EngineChoice:
     """Return the choice without ComfyUI's API nodes if COMFYPIN_API_NODES says so, or no workflow needs them.
 
-    They are a fifth of ComfyUI's start. `automatic` decides where the variable does not: they go if the release has
+    They are a fifth of ComfyUI's start. `automatic` decides if the variable does not: they go if the release has
     workflows (the lock's warm-up, those of the image) and none of them names such a class. A release without any
     keeps them, because its jobs bring workflows that nobody knows yet.
     """

@@ -1,4 +1,4 @@
-"""Finds the inputs of a graph that name models which the job brings, and spells them as their paths are. Pure."""
+"""Finds the inputs of a graph that name models of the job itself, and spells them like the paths. Pure."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -10,7 +10,7 @@ from comfypin.workflow.object_info import Catalogue, names_file
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelNames:
-    """A graph that names models by their paths, the inputs that do (node id, name), and the paths that they name."""
+    """A graph that names models by their paths, the inputs that do so (node id, input name), and those paths."""
 
     graph: ApiGraph
     inputs: frozenset[tuple[NodeId, str]] = frozenset()
@@ -20,7 +20,7 @@ class ModelNames:
 def find_model_names(graph: ApiGraph, paths: Collection[str], catalogue: Catalogue) -> ModelNames:
     """Find where a graph names these models, each by its path below its folder (`style/x.safetensors`).
 
-    An engine lists its files anew when it takes a prompt, but its catalogue may be older than a model.
+    An engine lists its files again for each prompt, but its catalogue may be older than the job's models.
     """
     if not paths:
         return ModelNames(graph=graph)

@@ -7,14 +7,14 @@ from comfypin.workflow.document import Document
 from comfypin.workflow.graph_walk import GraphWalk
 from comfypin.workflow.parse import parse_document
 
-# Deeper than any widget's value; a value of a hostile file may nest further.
+# No widget's value nests this deep, but a hostile file's may.
 _MAX_DEPTH = 8
 
 
 def named_texts(document: Document) -> tuple[str, ...]:
-    """Return the texts of a document's nodes, each once, those of nodes that run early first. Raises `WorkflowError`.
+    """Return the texts of a document's nodes, each once, in the order in which its nodes run. Raises `WorkflowError`.
 
-    Which of them name models, only a list of models can tell.
+    Only a list of models can tell which of them name models.
     """
     texts = _ui_texts(document.content) if document.format == "ui" else _api_texts(document)
     return tuple(dict.fromkeys(text.replace("\\", "/") for text in texts))

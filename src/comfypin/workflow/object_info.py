@@ -1,4 +1,4 @@
-"""What /object_info says of node classes, read leniently: third-party nodes put anything into it."""
+"""Reads what /object_info says about node classes, leniently: third-party nodes put anything into it."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

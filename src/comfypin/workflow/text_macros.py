@@ -1,4 +1,4 @@
-"""Fill in the `%date:...%` and `%Node.widget%` texts of file names, which ComfyUI leaves to its page."""
+"""Fills in the `%date:...%` and `%Node.widget%` texts of file names, which ComfyUI leaves to its page."""
 
 import re
 from collections.abc import Callable, Mapping, Set
@@ -13,7 +13,7 @@ EXPANDED_INPUT = "filename_prefix"
 
 _PATTERN = re.compile(r"%([^%]+)%")
 _DATE_PARTS = re.compile(r"dd?|MM?|hh?|mm?|ss?|yyy?y?")
-# The page replaces these in what it fills in, so that a prompt cannot name another folder.
+# The page replaces these characters in what it fills in, so that a prompt cannot name another folder.
 _NOT_IN_FILE_NAMES = re.compile(r'[/?<>\\:*|"\x00-\x1f\x7f]')
 
 # What ComfyUI itself fills in when it saves (folder_paths.get_save_image_path, SaveImage).
@@ -24,7 +24,7 @@ WidgetLookup: TypeAlias = "Callable[[str, str], str | None]"
 
 
 def expand_texts(graph: ApiGraph, local_time: datetime, *, classes: Set[str]) -> ApiGraph:
-    """Fill the page's texts in, in nodes of these classes. `local_time` is in the user's own time zone.
+    """Fill in the page's texts, in nodes of these classes. `local_time` is in the user's own time zone.
 
     A name is looked up among the classes first (the page's "Node name for S&R"), then among the titles; what is not
     found stays as it is, as on the page.
@@ -60,7 +60,7 @@ def find_unfilled(graph: ApiGraph) -> dict[str, tuple[str, ...]]:
 
 
 def expand_text(macro_text: str, lookup_value: WidgetLookup, local_time: datetime) -> str:
-    """Fill one text in; the server's own placeholders (`%width%`, `%year%`, ...) stay for the server."""
+    """Fill in one text; the server's own placeholders (`%width%`, `%year%`, ...) stay for the server."""
 
     def replace_macro(macro_match: re.Match[str]) -> str:
         macro_parts = macro_match[1].split(".")

@@ -128,7 +128,7 @@ def _event_text(event: str, data: JsonValue) -> str:
 
 
 def _read_feature_flags(text: str) -> dict[str, JsonValue] | None:
-    """Return what a client says of itself; None if the message is another."""
+    """Return what a client says about itself; None if it is another kind of message."""
     try:
         message = json.loads(text)
     except ValueError:

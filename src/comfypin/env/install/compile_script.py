@@ -161,7 +161,7 @@ class Compiler:
         self._follow_imports(source_bytes, package)
 
     def _follow_imports(self, source_bytes: bytes, package: str) -> None:
-        # Examples in texts look like imports too; what is no name is none.
+        # Examples in texts look like imports too; skip what is not a name.
         named_modules = dict.fromkeys(
             filter(_MODULE_NAME.fullmatch, find_imports(source_bytes.decode("utf-8", "replace"), package))
         )

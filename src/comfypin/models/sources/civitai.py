@@ -142,7 +142,7 @@ class CivitaiSource:
 
 
 def _parse_file(file_entry: object, version_id: str, folder: str | None) -> _CivitaiFile | None:
-    # Strangers' JSON: what does not have this shape is no file.
+    # Strangers' JSON: what does not have this shape is not a file.
     match file_entry:
         case {"id": int(file_id), "name": str(name), "downloadUrl": str(url)}:
             hashes = file_entry.get("hashes") if isinstance(file_entry, dict) else None

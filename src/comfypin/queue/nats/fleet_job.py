@@ -75,7 +75,7 @@ class FleetJob:
 
     @classmethod
     def load(cls, data: bytes) -> "FleetJob":
-        """Read a record. Raises `ValueError`, `TypeError`, `KeyError` for what is none."""
+        """Read a record. Raises `ValueError`, `TypeError`, `KeyError` if it is not one."""
         found: dict[str, Any] = json.loads(data)
         del found["version"]
         notes = found.pop("notes")

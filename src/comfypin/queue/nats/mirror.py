@@ -129,7 +129,7 @@ class Mirror:
             if batch:
                 await self._apply(batch)
             else:
-                # Silence is either a quiet queue, or a consumer that is no more.
+                # Silence is either a quiet queue, or a consumer that is gone.
                 await self._fleet.stream.consumer_info(self._stream_name, consumer)
             self.trouble = None
 

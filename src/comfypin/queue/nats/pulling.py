@@ -1,7 +1,7 @@
-"""Takes messages from consumers of JetStream: one at once if there is one, or what comes, a batch at a time.
+"""Takes messages from JetStream consumers: one, if one is there now, or a batch of what comes.
 
-nats-py's `fetch` leaves requests behind at the server, which catch messages that nobody reads for half a minute. Here
-all requests of a reader answer into one inbox, so what comes late is simply read next.
+nats-py's `fetch` leaves requests behind at the server, and what they catch stays unread for half a minute. Here all
+responses to a reader arrive in one inbox, so whatever comes late is simply read next.
 """
 
 import json
@@ -29,7 +29,7 @@ class MessagePuller:
         self._subscription = subscription
 
     async def take_one(self, stream: str, consumer: str) -> "Msg | None":
-        """Return a message if one waits; it may be one that was asked for before. Raises `TimeoutError`."""
+        """Return a message if one waits; it may be one that an earlier call asked for. Raises `TimeoutError`."""
         await self._ask(stream, consumer, {"batch": 1, "no_wait": True})
         message = await self._subscription.next_msg(timeout=_ANSWER_WITHIN_S)
         return None if is_status(message) else message
@@ -37,13 +37,13 @@ class MessagePuller:
     async def take_batch(self, stream: str, consumer: str, *, most: int, wait_s: float) -> "list[Msg]":
         """Return what waits, or what comes first within `wait_s`; an empty list if nothing does.
 
-        Raises `NatsTimeout` if not even the server's word for that comes.
+        Raises `NatsTimeout` if the server does not even say that there is none.
         """
         await self._ask(stream, consumer, {"batch": most, "expires": int(wait_s * 1e9)})
         taken = [await self._subscription.next_msg(timeout=wait_s + _ANSWER_WITHIN_S)]
         if is_status(taken[0]):
             return []
-        # What lies in the inbox already; the rest of the batch is read by the next call.
+        # Only what is in the inbox already; the rest of the batch is read by the next call.
         while self._subscription.pending_msgs and len(taken) < most:
             taken.append(await self._subscription.next_msg(timeout=_ANSWER_WITHIN_S))
         return [message for message in taken if not is_status(message)]
@@ -66,7 +66,7 @@ class MessagePuller:
 
 
 def is_status(message: "Msg") -> bool:
-    """Return whether a message is a server's word on a request: nothing there, expired, no such consumer."""
+    """Return whether a message is the server's status for a request: nothing there, expired, no such consumer."""
     return bool(message.header and "Status" in message.header)
 
 

@@ -41,7 +41,7 @@ class ReleaseRecord:
 
 
 async def tell_release(bucket: Bucket, release: str, record: ReleaseRecord) -> None:
-    """Write down a release that this worker serves. A worker is none the worse if that does not work."""
+    """Write down a release that this worker serves. A worker runs just as well if that does not work."""
     data = await asyncio.to_thread(record.dump)
     if len(data) > LARGEST_BYTES * 2 - 100_000:
         facts = {"action": "catalogue_too_large", "release": record.name, "bytes": len(data)}

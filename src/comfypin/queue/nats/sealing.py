@@ -1,4 +1,4 @@
-"""Seals what is secret in a job with the fleet's key, so that who reads the queue's disks or wires learns nothing."""
+"""Seals a job's secrets with the fleet's key, so that whoever reads the queue's disks or traffic learns nothing."""
 
 import base64
 import binascii
@@ -9,7 +9,7 @@ _KEY_BYTES = 32
 
 
 class Seal:
-    """The key of a fleet, if it has one. Without one secrets are refused."""
+    """The key of a fleet, if it has one. Without a key, secrets are refused."""
 
     def __init__(self, key: str | None) -> None:
         """Read a key in base64. Raises `FleetKeyInvalid`."""
@@ -38,7 +38,7 @@ class Seal:
         return bytes(self._box.encrypt(data))
 
     def open(self, data: bytes) -> bytes:
-        """Return what was sealed. Raises `SealBroken` if it was with another key, or was changed since."""
+        """Return what was sealed. Raises `SealBroken` if another key sealed it, or it was changed since."""
         from nacl.exceptions import CryptoError
 
         if self._box is None:

@@ -148,7 +148,7 @@ class TicketRunner:
         return await _until_done(put)
 
     async def _settle(self, ticket: "Msg") -> None:
-        """Take the ticket away. If that does not arrive, the next who gets it finds that its job has ended."""
+        """Take the ticket away. If that does not arrive, whoever gets it next finds that its job has ended."""
         with contextlib.suppress(Error, TimeoutError):
             await ticket.ack_sync(timeout=5)
 

@@ -1,7 +1,7 @@
 """Tickets: for each job that waits or runs there is one in the work queue, and whoever holds it runs the job.
 
-A ticket names the job; all else stands in the job's record. Each has a subject of its own, so JetStream itself refuses
-a second one, whoever issues it again after an answer was lost.
+A ticket names the job; everything else is in the job's record. Each has a subject of its own, so JetStream itself
+refuses a second one if somebody issues it again because the response was lost.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ class Tickets:
         self._lanes: set[Lane] = set()
 
     async def issue(self, job: FleetJob) -> None:
-        """Let somebody run a job; to be called again if nobody knows whether it worked."""
+        """Offer a job to the workers. Call it again if you do not know whether it worked."""
         await self.open_lane(job.lane)
         for tries_left in reversed(range(_TRIES)):
             try:
@@ -53,11 +53,11 @@ class Tickets:
         await self.wake(job.lane)
 
     async def wake(self, lane: Lane) -> None:
-        """Have one worker that idles look for tickets of a lane. If nobody hears it, the next look finds them."""
+        """Have one idle worker look for tickets of a lane. If none hears it, the next look finds them."""
         await self._client.publish(lane.wake_subject)
 
     async def withdraw(self, job: FleetJob) -> None:
-        """Take a job's ticket away. A worker that has it runs on, and hears of a cancellation on another way."""
+        """Take a job's ticket away. A worker that holds it goes on, and hears of a cancellation in another way."""
         await self._stream.purge_stream(names.JOBS_STREAM, subject=job.ticket)
 
     async def subjects(self) -> set[str]:
@@ -79,7 +79,7 @@ def _is_there(error: Exception) -> bool:
 
 
 async def withdraw_quietly(tickets: Tickets, job: FleetJob) -> None:
-    """Take a ticket away if that works now; whoever gets it otherwise finds that its job has ended."""
+    """Take a ticket away if that works now; if not, whoever gets it finds that its job has ended."""
     try:
         await tickets.withdraw(job)
     except (Error, TimeoutError) as exc:

@@ -247,7 +247,7 @@ class FleetWorker:
     def _reap(self) -> None:
         for task in [task for task in self._running if task.done()]:
             del self._running[task]
-            # One that was cut off on its last steps has left its ticket to the next who gets it.
+            # A worker that was cut off in its last steps leaves its ticket to whoever gets it next.
             if not task.cancelled() and task.result() == "worn out":
                 self._failure = WorkerWornOut()
                 self.stop()

@@ -31,7 +31,7 @@ class WorkerRecord:
 
     @classmethod
     def load(cls, data: bytes) -> "WorkerRecord":
-        """Read a record. Raises `ValueError`, `TypeError`, `KeyError` for what is none."""
+        """Read a record. Raises `ValueError`, `TypeError`, `KeyError` if it is not one."""
         found = json.loads(data)
         found["releases"] = tuple((str(digest), str(name)) for digest, name in found["releases"])
         found["jobs"] = tuple(found["jobs"])

@@ -1,7 +1,7 @@
 """Chooses where a deployment goes: the GPU pool, the data centre, and the CPU that fills its volume. Pure.
 
 The rule is fixed, so that the same catalogs give the same place: of the pools whose GPUs hold the largest model, the
-cheapest that is available now; of its data centres, the one with the most of it, then the first by name.
+cheapest that is available now; of its data centres, the one that has the most of it, then the first by name.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +12,7 @@ from comfypin.runpod.up.errors import NoPlaceAvailable
 _LEVELS = ("NONE", "LOW", "MEDIUM", "HIGH")
 # Building an env unpacks and compiles; two processors and their memory are too little for torch.
 FILL_VCPUS = 4
-# Beside the largest model: latents, the text encoder's output, CUDA's own context.
+# What a job needs beside the largest model: latents, the text encoder's output, CUDA's own context.
 _MEMORY_BESIDE_GB = 2
 
 Record = Mapping[str, object]
@@ -20,7 +20,7 @@ Record = Mapping[str, object]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlaceWish:
-    """What the place must offer; `pools` and `data_center` are the user's own choice, or of what exists already."""
+    """What the place must offer; `pools` and `data_center` are what the user chose, or what exists already."""
 
     model_gb: float = 0.0
     needs_volume: bool = False
@@ -30,7 +30,7 @@ class PlaceWish:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where a deployment goes. `price` is dollars an hour of a worker at most, `level` how much is available.
+    """Where a deployment goes. `price` is what a worker costs at most, in dollars an hour; `level` is its availability.
 
     `others` are the next best, for the plan. `cpu` is the flavour of the pod that fills the volume, with its price.
     """
@@ -94,7 +94,7 @@ def choose_place(
 
 
 def _next_best(fitting: Sequence[_Offer], *, is_bound: bool) -> list[_Offer]:
-    """Return three more offers; where no volume binds the deployment to a data centre, one a pool."""
+    """Return three more offers; if no volume binds the deployment to a data centre, one per pool."""
     if not is_bound:
         by_pool: dict[str, _Offer] = {}
         for offer in fitting:

@@ -22,15 +22,15 @@ def follow_fill(
     on_news: Callable[[FillNews], None],
     look_s: float = _LOOK_S,
 ) -> None:
-    """Return when the pod says that the volume is filled. Raises `FillFailed`, `WaitedTooLong`, `ApiUnreachable`.
+    """Wait until the pod says that the volume is filled. Raises `FillFailed`, `WaitedTooLong`, `ApiUnreachable`.
 
-    The pod is removed in each case but the last two: it is left to go on, and the next run follows it.
+    The pod is then removed, except after the last two: it goes on, and the next run follows it.
     """
     deadline = time.monotonic() + timeout_s
     seen_id: str | None = None
     while True:
         began = time.monotonic()
-        # Everything from its beginning: what was said before this process was there counts too.
+        # From the beginning of the log: what the pod said before this process started counts too.
         for line in read_log(management_api, pod_log_path(pod_id), seconds=look_s, after=seen_id, tail=5000):
             seen_id = line.id or seen_id
             news = parse_fill_line(line.text)
@@ -63,7 +63,7 @@ def find_pod(management_api: ManagementApi, pod_id: str) -> Resource | None:
 def _require_alive(management_api: ManagementApi, pod_id: str) -> None:
     pod: Mapping[str, object] | None = find_pod(management_api, pod_id)
     if pod is None:
-        raise FillFailed(reason=f"its pod {pod_id} ended and its last words are gone")
+        raise FillFailed(reason=f"its pod {pod_id} ended, and its log is gone")
     if pod.get("status") in _ENDED:
         management_api.remove_resource("pod", pod_id)
         raise FillFailed(reason=f"its pod {pod_id} is {str(pod['status']).lower()}")

@@ -16,7 +16,7 @@ _MOST_LINES = 5000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogLine:
-    """One line of a log. `id` is where a reader goes on after it."""
+    """One line of a log. A reader that continues after it sends its `id`."""
 
     id: str
     source: str
@@ -36,10 +36,10 @@ def worker_log_path(endpoint_id: str, worker_id: str) -> str:
 def read_log(
     management_api: ManagementApi, path: str, *, seconds: float, after: str | None = None, tail: int = 100
 ) -> Iterator[LogLine]:
-    """Yield the lines that come within `seconds`: those that there are, then new ones.
+    """Yield the lines that come within `seconds`: those that are there, then new ones.
 
-    `after` is the id of a line that was seen. A stream that breaks, or is refused, ends: the caller reads on, or looks
-    at what it reads the log of.
+    `after` is the id of a line that was seen. A stream that breaks, or is refused, ends: the caller reads again, or
+    checks the pod or the worker itself.
     """
     query = {"tail": str(min(tail, _MOST_LINES))}
     headers = {"Authorization": f"Bearer {management_api.key}", "Accept": "text/event-stream"}
@@ -63,7 +63,7 @@ def read_log(
 
 
 def parse_events(lines: Iterable[str]) -> Iterator[LogLine]:
-    """Yield the log lines of an event stream; events that are not ours to read are left out."""
+    """Yield the log lines of an event stream; all other events are left out."""
     event_id, data = "", list[str]()
     for line in lines:
         name, _, value = line.partition(":")

@@ -27,7 +27,7 @@ _OUTPUT_IDS = uuid.UUID("6f2b7b0c-52c5-4a0e-9d0b-7f3f6b6b1c11")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssetLabel:
-    """What a client says of bytes: their media type, a file name or path, tags, and how long they are kept."""
+    """What a client says about bytes: their media type, a file name or path, tags, and how long they are kept."""
 
     content_type: str
     file_path: str | None = None

@@ -35,7 +35,7 @@ class ApiFailure(ComfypinError):
 
 
 def not_found(what: str, identifier: str) -> ApiFailure:
-    """Return the failure of an id that is unknown here, or is no more."""
+    """Return the failure of an id that is unknown here, or is gone."""
     return ApiFailure(404, "not_found", f"There is no {what} {identifier[:100]!r} here.")
 
 

@@ -37,7 +37,7 @@ class IdempotencyKeys:
         self._claimed = await self._records.keys()
 
     async def check(self, key: str | None) -> None:
-        """Refuse a key that is claimed, or that is none. Raises `ApiFailure`, `JobsNotStored`."""
+        """Refuse a key that is claimed or not valid. Raises `ApiFailure`, `JobsNotStored`."""
         if key is None:
             return
         self._check_own(key)
@@ -78,7 +78,7 @@ class IdempotencyKeys:
             raise
 
     def changes(self, key: str | None) -> tuple[JobChange, ...]:
-        """Return the changes that keep a claimed key with what its request makes, if that is no job."""
+        """Return the changes that keep a claimed key with what its request makes, if that is not a job."""
         return () if key is None else (key_claimed(key, self._clock(), None),)
 
     async def sweep(self) -> None:

@@ -54,7 +54,7 @@ class OwnBucket:
         return self.url_of_key(self._key(uri) or "")
 
     def head(self, uri: str) -> StoredObject | None:
-        """Return the object's facts, or None if it is no more. Raises `StorageError`."""
+        """Return the object's facts, or None if it is gone. Raises `StorageError`."""
         return self.open_reader().head(self._key(uri) or "")
 
     def read(self, uri: str, part: range) -> Iterator[bytes]:
@@ -73,7 +73,7 @@ class OwnBucket:
 
 
 def read_range(header: str | None, size_bytes: int) -> range | None:
-    """Return the bytes that a Range asks for; None if there are none. One that cannot be read asks for all."""
+    """Return the bytes that a Range asks for; None if there are none. An unreadable one asks for all."""
     found = _RANGE.fullmatch((header or "").replace(" ", ""))
     whole = range(size_bytes)
     if found is None or not (found[1] or found[2]):

@@ -25,7 +25,7 @@ _SHORTEST_S, _LONGEST_S = 60, 604_800
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upload:
-    """A whole upload: bytes on the disk, what the client says of them, and the hash that it expects."""
+    """A whole upload: bytes on the disk, what the client says about them, and the hash that it expects."""
 
     incoming: Incoming
     label: AssetLabel
@@ -153,7 +153,7 @@ def _label(fields: Mapping[str, Sequence[str]]) -> tuple[AssetLabel, str | None]
 
 
 def read_label(*, content_type: str, file_path: object, tags: object, expires_in: object) -> AssetLabel:
-    """Read what a client says of bytes. Raises `ApiFailure`."""
+    """Read what a client says about bytes. Raises `ApiFailure`."""
     if not content_type or len(content_type) > 255 or not content_type.isascii() or not content_type.isprintable():
         raise invalid_request("`content_type` must be a media type, such as image/png")
     if file_path is not None and not (isinstance(file_path, str) and _is_path(file_path)):

@@ -48,7 +48,7 @@ def check_workflow(
 
 
 def require_graph(workflow: Mapping[str, object]) -> None:
-    """Refuse what is no graph in API format. Raises `ApiFailure` (workflow_format_ui, invalid_workflow)."""
+    """Refuse what is not a graph in API format. Raises `ApiFailure` (workflow_format_ui, invalid_workflow)."""
     if isinstance(workflow.get("nodes"), list):
         message = "The workflow is in ComfyUI's UI format; export it in ComfyUI with Workflow > Export (API)."
         raise ApiFailure(422, "workflow_format_ui", message)

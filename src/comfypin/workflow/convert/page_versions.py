@@ -115,7 +115,7 @@ PAGE_1_49 = PageRules(
 
 # The last ComfyUI whose page was recorded as 1.27; everything later is nearer to 1.49.
 _LAST_1_27 = (0, 3, 64)
-# What a class of /object_info says of itself since the newer page, and never said before.
+# What a class of /object_info says about itself since the newer page, and never said before.
 _LATER_KEYS = frozenset({"search_aliases", "essentials_category", "has_intermediate_output", "output_matchtypes"})
 
 
