@@ -98,7 +98,7 @@ BENCHES = (
         question="How fast does a lock become an env, beside plain uv and pip of the same pins?",
         question_ru="Как быстро лок становится окружением рядом с чистыми uv и pip с теми же пинами?",
         arguments=("--cases", "build,pack"),
-        smoke=("--rounds", "1", "--skip-pip"),
+        smoke=("--rounds", "1", "--skip-pip", "--cases", "pack"),
         needs_network=True,
     ),
 )

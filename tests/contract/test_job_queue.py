@@ -277,7 +277,11 @@ async def test_results_outlive_the_server(open_queue: OpenQueue) -> None:
         assert [one.row.id for one in await opened.queue.list_jobs(JobFilter())] == [job_id]
 
 
-async def test_the_oldest_results_go_if_all_take_too_much(open_queue: OpenQueue) -> None:
+async def test_the_oldest_results_go_if_all_take_too_much(
+    open_queue: OpenQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("queue.job_runner", "queue.nats.chores"):
+        monkeypatch.setattr(f"comfypin.{module}._PRUNE_EVERY_S", 0.3)
     async with open_queue(keep_bytes=300) as opened:
         jobs = [await opened.send() for _ in range(6)]
         for job_id in jobs:

@@ -13,7 +13,7 @@ from tests.support.nats_servers import nats_cluster
 from tests.support.server import Server
 
 JOB_S = 0.2
-JOBS = 60
+JOBS = 36
 
 
 def test_every_accepted_job_ends_once_whatever_is_killed(tmp_path: Path) -> None:

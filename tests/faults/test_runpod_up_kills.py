@@ -106,7 +106,7 @@ class Deployment:
 
 
 @pytest.mark.timeout(1800)  # ten starts of the command
-@pytest.mark.parametrize("phase", ["before", "after"])
+@pytest.mark.parametrize("phase", ["before", pytest.param("after", marks=pytest.mark.soak)])
 def test_killed_at_each_request_that_makes_something_it_goes_on(box: RunpodBox, tmp_path: Path, phase: str) -> None:
     with hub(WEIGHTS) as server:
         deployment = Deployment(box, tmp_path, server.url)

@@ -14,7 +14,7 @@ WORDS = {
     "delivery": ["s3-many", "gcs-many", "comfypin"],
     "models": ["comfypin models pull", "curl"],
     "sync": ["close to confirmed", "ratio", "idle"],
-    "realize": ["uv pip sync", "comfypin realize", "comfypin pack"],
+    "realize": ["uv pip sync", "comfypin pack"],
 }
 
 

@@ -179,6 +179,7 @@ def test_the_door_plans_before_it_builds(daemon: Containers, demo: object) -> No
     assert layers["system"]["cached"]
 
 
+@pytest.mark.soak
 def test_scanned_pushed_and_signed_it_is_pulled_by_digest_and_runs_again(
     daemon: Containers, demo: object, tmp_path: Path
 ) -> None:

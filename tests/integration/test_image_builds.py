@@ -25,7 +25,7 @@ pytestmark = [
 # The layers of an image without models, from the base up.
 LAYERS = (
     *("base", "mounts", "system", "torch", "packages", "comfyui", "nodes"),
-    *("dependencies", "comfypin", "receipt", "lock", "workdir"),
+    *("dependencies", "comfypin", "receipt", "lock", "contents", "workdir"),
 )
 
 
@@ -44,6 +44,7 @@ def built(daemon: Containers, demo: object, small: SmallRelease, tmp_path_factor
     return build(daemon, small, tmp_path_factory.mktemp("built"), tag="small:1")
 
 
+@pytest.mark.soak
 def test_building_again_from_nothing_gives_the_same_layers(
     daemon: Containers, built: list[str], small: SmallRelease, tmp_path: Path
 ) -> None:
@@ -144,6 +145,7 @@ def test_with_nothing_baked_it_takes_its_env_from_a_pack(
     assert none.returncode != 0, "without a pack and without a network there is no env"
 
 
+@pytest.mark.soak
 @pytest.mark.needs("buildah")
 @pytest.mark.needs("podman")
 def test_buildah_builds_the_same_dockerfile(daemon: Containers, demo: dict[str, Any], tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ def needing(tmp_path_factory: pytest.TempPathFactory) -> tuple[SmallRelease, Loc
     return release, replace(release.lock, python=note_libraries(python, WheelReader(), silent))
 
 
+@pytest.mark.soak
 def test_the_proposed_packages_make_the_import_work(
     daemon: Containers, needing: tuple[SmallRelease, Lock], tmp_path: Path
 ) -> None:

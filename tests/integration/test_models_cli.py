@@ -52,7 +52,7 @@ def test_pull_prints_each_place_and_its_source(tmp_path: Path, models_dir: Path)
     done = comfypin("models", "pull", "--lock", lock, "--models-dir", models_dir)
     assert done.returncode == 0
     assert done.stdout == f"{models_dir}/vae/x.safetensors: fetched from {tmp_path}/source\n"
-    assert "1 models in" in done.stderr
+    assert "1 model in" in done.stderr
 
 
 def test_pull_says_the_same_in_json(tmp_path: Path, models_dir: Path) -> None:

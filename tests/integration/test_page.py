@@ -128,7 +128,7 @@ def test_a_finished_job_shows_its_pictures_and_where_the_time_went(server: Serve
         assert page.evaluate("document.querySelector('.tile img').naturalWidth") == 96
         with page.expect_download() as saved:
             page.get_by_role("link", name="SHA256SUMS").click()
-        assert "out_0000" in Path(saved.value.path()).read_text()
+        assert "_0000" in Path(saved.value.path()).read_text()
         with page.expect_download() as saved:
             page.get_by_role("button", name="Open in ComfyUI").click()
         assert json.loads(Path(saved.value.path()).read_text())["2"]["class_type"] == "SaveImage"

@@ -79,5 +79,6 @@ def test_a_lock_that_is_wrong_is_not_passed_over(words: list[str], engine_url: s
     assert main([*words, "--lock", "nosuch", "--engine-url", engine_url]) == 10
 
 
-def test_an_engine_of_our_own_still_needs_one(words: list[str]) -> None:
-    assert main([*words, "--engine", "embedded"]) == 10
+def test_the_embedded_engine_needs_none_either(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*words, "--engine", "embedded", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["release"] == "unpinned"

@@ -95,7 +95,7 @@ def test_a_missing_key_names_its_variable(runpod: FakeRunPod, folder: Path) -> N
 def test_a_plain_secret_in_the_file_is_refused_before_any_call(runpod: FakeRunPod, folder: Path) -> None:
     comfypin(runpod, folder, "init", "--image", IMAGE)
     file = folder / "runpod.toml"
-    file.write_text(file.read_text().replace("[env]", '[env]\nCIVITAI_TOKEN = "abc"'))
+    file.write_text(file.read_text().replace("\n[env]\n", '\n[env]\nCIVITAI_TOKEN = "abc"\n'))
     planned = comfypin(runpod, folder, "plan")
     assert planned.returncode == 70
     assert "RUNPOD_SECRET_civitai_token" in planned.stderr

@@ -1,6 +1,7 @@
 """Warms an engine with the release's own workflow, so that the first job finds its models loaded."""
 
 import logging
+from collections.abc import Mapping
 from typing import Protocol
 
 from comfypin.digest import JsonValue
@@ -17,6 +18,8 @@ log = logging.getLogger(__name__)
 
 # Longer than reading 60 GB from a network volume takes; a warm-up that hangs must not keep jobs waiting for ever.
 WARM_UP_WITHIN_S = 600.0
+_PREFIX_INPUT = "filename_prefix"
+_OWN_PREFIX = "comfypin-warm-up"
 _FROM_LOCK = "engine.warmup in the lock"
 
 
@@ -74,7 +77,7 @@ async def _run_warmup(handle: Handle, service: WarmedService, document: Document
     except WorkflowError as exc:
         _report_failure(exc)
         return False
-    outcome = await _run_quietly(handle, graph.to_api())
+    outcome = await _run_quietly(handle, _under_own_names(graph.to_api()))
     if outcome.failure is not None:
         _report_failure(outcome.failure)
         return False
@@ -83,6 +86,17 @@ async def _run_warmup(handle: Handle, service: WarmedService, document: Document
         extra={"action": "engine_warm", "release": service.lock.version_name, "workflow": document.source},
     )
     return True
+
+
+def _under_own_names(workflow: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """Return the prompt with other prefixes of files: else the first job's would be numbered 2."""
+    renamed: dict[str, JsonValue] = {}
+    for node_id, node in workflow.items():
+        inputs = node.get("inputs") if isinstance(node, Mapping) else None
+        if isinstance(node, Mapping) and isinstance(inputs, Mapping) and isinstance(inputs.get(_PREFIX_INPUT), str):
+            node = {**node, "inputs": {**inputs, _PREFIX_INPUT: _OWN_PREFIX}}
+        renamed[node_id] = node
+    return renamed
 
 
 async def _run_quietly(handle: Handle, workflow: dict[str, JsonValue]) -> JobOutcome:
