@@ -15,14 +15,14 @@ OnProgress = Callable[[str, object], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JobRoute:
+class EndpointRoute:
     """An endpoint's id and, if it has no queue, the address of its load balancer."""
 
     identifier: str
     balancer: str | None = None
 
     @classmethod
-    def of_live(cls, endpoint: Mapping[str, object]) -> "JobRoute":
+    def of_live(cls, endpoint: Mapping[str, object]) -> "EndpointRoute":
         """Return the route to an endpoint as Runpod's API describes it."""
         from comfypin.runpod.load_balancer import balancer_address
 
@@ -59,7 +59,7 @@ class JobRoute:
         )
 
 
-def find_route(arguments: argparse.Namespace) -> JobRoute:
+def find_route(arguments: argparse.Namespace) -> EndpointRoute:
     """Return the route to `--endpoint`: a name in runpod.toml, else an id. Raises `UsageError`."""
     from comfypin.runpod.deployment_file import read_deployment
     from comfypin.runpod.desired_state import plain_name, remote_name
@@ -75,20 +75,20 @@ def find_route(arguments: argparse.Namespace) -> JobRoute:
     full_name = remote_name(deployment.name, endpoint_name)
     for item in open_runpod_api(arguments.settings).list_resources("endpoint"):
         if plain_name(item) == full_name:
-            return JobRoute.of_live(item)
+            return EndpointRoute.of_live(item)
     raise UsageError(f"Endpoint {endpoint_name!r} does not exist on Runpod yet; run `comfypin runpod apply` first.")
 
 
-def _route_of_id(identifier: str, settings: "Settings") -> JobRoute:
+def _route_of_id(identifier: str, settings: "Settings") -> EndpointRoute:
     from comfypin.runpod.errors import ApiRefused
     from comfypin.settings.runpod import JOBS_URL
     from comfypin.wiring import open_runpod_api
 
     # Jobs go to a server of one's own then, of which Runpod's API knows nothing.
     if settings.runpod.jobs_url != JOBS_URL:
-        return JobRoute(identifier=identifier)
+        return EndpointRoute(identifier=identifier)
     try:
-        return JobRoute.of_live(open_runpod_api(settings).get_resource("endpoint", identifier))
+        return EndpointRoute.of_live(open_runpod_api(settings).get_resource("endpoint", identifier))
     except ApiRefused:
         # A key that may only send jobs, or an endpoint of somebody else's: those that can be shared have queues.
-        return JobRoute(identifier=identifier)
+        return EndpointRoute(identifier=identifier)
