@@ -57,7 +57,7 @@ def test_a_changed_node_changes_its_layer_and_the_receipt_and_the_lock(
     commit = small.nodes["node-one"].commit({"__init__.py": "NODE_CLASS_MAPPINGS = {}\nCHANGED = True\n"})
     pins = tuple(replace(pin, commit=commit) if pin.name == "node-one" else pin for pin in small.lock.custom_nodes)
     after = build(daemon, small.changed(custom_nodes=pins), tmp_path, tag="small:2")
-    assert changed(built, after) == {"nodes", "receipt", "lock"}
+    assert changed(built, after) == {"nodes", "receipt", "lock", "contents"}
     done = daemon.run(*HARDENED, "small:2", "comfypin", "env", "status", "--no-models")
     assert "what its lock says" in done.stdout
 
@@ -67,7 +67,13 @@ def test_another_release_with_the_same_torch_shares_its_layer(
 ) -> None:
     packages = tuple(pin for pin in small.lock.python.packages if pin.name != "gamma")
     other = small.changed(version_name="other", custom_nodes=(), python=replace(small.lock.python, packages=packages))
-    assert changed(built, build(daemon, other, tmp_path, tag="other:1")) == {"packages", "nodes", "receipt", "lock"}
+    assert changed(built, build(daemon, other, tmp_path, tag="other:1")) == {
+        "packages",
+        "nodes",
+        "receipt",
+        "lock",
+        "contents",
+    }
 
 
 def changed(before: list[str], after: list[str]) -> set[str]:
@@ -115,7 +121,7 @@ def test_each_baked_model_is_a_layer_of_its_own(
     made = daemon.build(*words, *secret, "--tag", "models:2", environ={"HF_TOKEN": SECRET}, cwd=tmp_path)
     both = list(made["layers"])  # type: ignore[call-overload]
     assert len(both) == len(demo["layers"]) + 2
-    assert changed(demo["layers"], [*both[:7], *both[9:]]) == {"lock"}
+    assert changed(demo["layers"], [*both[:7], *both[9:]]) == {"lock", "contents"}
     verify = ("comfypin", "models", "verify", "--json")
     said = json.loads(daemon.run(*HARDENED, "--user", "1000", "models:2", *verify).stdout)
     assert "two.safetensors" in json.dumps(said), said
