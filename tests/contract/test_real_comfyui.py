@@ -227,6 +227,18 @@ def shows_previews(count: int, pause_ms: int, size: int = 256) -> dict[str, Any]
     }
 
 
+# Before all that follow: for ten minutes after somebody did, engines go on making previews.
+@names
+async def test_the_engine_makes_previews_only_if_somebody_looks(odd: Worker) -> None:
+    unseen = (await odd.handler("unseen", {"workflow": shows_previews(2, 1)})).output
+    with odd.events.subscribe("looked-at"):
+        seen = (await odd.handler("looked-at", {"workflow": shows_previews(3, 1)})).output
+    assert unseen["texts"] == {"1": ["none"]}
+    # Before 0.33 only the engine's own --preview-method decides.
+    assert seen["texts"] in ({"1": ["auto"]}, {"1": ["none"]})
+    assert odd.events.newest_preview("unseen") is None
+
+
 @names
 async def test_followers_see_what_a_node_makes_twice_a_second(odd: Worker) -> None:
     with odd.events.subscribe("seen") as following:
@@ -238,14 +250,3 @@ async def test_followers_see_what_a_node_makes_twice_a_second(odd: Worker) -> No
     with Image.open(io.BytesIO(base64.b64decode(str(event.data["data_base64"])))) as picture:
         assert picture.size == (256, 256)
         assert picture.convert("RGB").getpixel((9, 9))[0] > 100, "the newest of them"
-
-
-@names
-async def test_the_engine_makes_previews_only_if_somebody_looks(odd: Worker) -> None:
-    unseen = (await odd.handler("unseen", {"workflow": shows_previews(2, 1)})).output
-    with odd.events.subscribe("looked-at"):
-        seen = (await odd.handler("looked-at", {"workflow": shows_previews(3, 1)})).output
-    assert unseen["texts"] == {"1": ["none"]}
-    # Before 0.33 only the engine's own --preview-method decides.
-    assert seen["texts"] in ({"1": ["auto"]}, {"1": ["none"]})
-    assert odd.events.newest_preview("unseen") is None
