@@ -13,10 +13,10 @@ _MARKS = (
 )
 
 
-def decode_text(file_bytes: bytes) -> str:
+def decode_text(file_bytes: bytes, *, errors: str = "strict") -> str:
     """Return the text of a file, by its byte order mark, else as UTF-8. Raises `UnicodeDecodeError`."""
     encoding = next((encoding for mark, encoding in _MARKS if file_bytes.startswith(mark)), "utf-8")
-    return file_bytes.decode(encoding)
+    return file_bytes.decode(encoding, errors=errors)
 
 
 def decode_json(file_bytes: bytes) -> str:

@@ -7,7 +7,6 @@ the code does not do.
 import argparse
 import importlib
 import os
-import pkgutil
 import re
 import shutil
 import tomllib
@@ -15,9 +14,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import comfypin
+from comfypin.cli.explain import ErrorEntry, list_errors
 from comfypin.cli.main import NOUNS, CommandParser
-from comfypin.errors import ComfypinError
 
 PROJECT = Path(__file__).parents[2]
 LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)\s#]+)(#[^)\s]*)?\)")
@@ -41,13 +39,13 @@ ENGLISH = Language(
         "commands_lead": "What `--help` prints, of every command. This page is made from the code.",
         "errors": "Errors by name",
         "errors_lead": (
-            "Every failure has a name (`error` in its JSON), a family and an exit code. Parts in braces are what the "
+            "Every failure has a name (`error` in its JSON), a family and an exit code. Words in capitals are what the "
             "message fills in. This page is made from the code; [exit codes](exit-codes.md) says what helps for each "
             "family."
         ),
         "code": "exit code",
         "says": "It says",
-        "type": "On the command line also",
+        "remedy": "What to do",
     },
 )
 RUSSIAN = Language(
@@ -60,13 +58,13 @@ RUSSIAN = Language(
         ),
         "errors": "Ошибки по именам",
         "errors_lead": (
-            "У каждого сбоя есть имя (`error` в его JSON), семейство и код выхода. Части в фигурных скобках "
+            "У каждого сбоя есть имя (`error` в его JSON), семейство и код выхода. Слова заглавными буквами "
             "подставляет сообщение; сообщения по-английски, как в программе. Страница сделана из кода; что помогает "
             "каждому семейству, сказано в [кодах выхода](exit-codes.md)."
         ),
         "code": "код выхода",
         "says": "Сообщение",
-        "type": "В командной строке ещё и",
+        "remedy": "Что делать",
     },
 )
 LANGUAGES = (ENGLISH, RUSSIAN)
@@ -168,44 +166,21 @@ def _help_of(parser: argparse.ArgumentParser) -> str:
 
 
 def render_errors(language: Language) -> str:
-    """Return the page with every error that a user may see, by family and name."""
+    """Return the page with every error that a user may see, by family and name, as `comfypin explain` tells it."""
     words = language.words
     lines = [f"# {words['errors']}", words["errors_lead"], ""]
-    by_family: dict[str, list[type[ComfypinError]]] = {}
-    for error in find_errors():
-        by_family.setdefault(error.family, []).append(error)
-    for family, errors in sorted(by_family.items()):
+    by_family: dict[str, list[ErrorEntry]] = {}
+    for entry in list_errors():
+        if not entry.name.startswith("_"):
+            by_family.setdefault(entry.family, []).append(entry)
+    for family, entries in sorted(by_family.items()):
         lines += [f"## {family}", ""]
-        for error in sorted(errors, key=lambda one: one.__name__):
-            lines += [*_describe_error(error, words), ""]
+        for entry in sorted(entries, key=lambda one: one.name):
+            lines += [f"### {entry.name}", f"{words['code']} {entry.exit_code}. {entry.cause}", ""]
+            if entry.message:
+                lines += [f"{words['says']}: `{entry.message}`", ""]
+            lines += [f"{words['remedy']}: {entry.remedy}", ""]
     return "\n".join(lines)
-
-
-def _describe_error(error: type[ComfypinError], words: Mapping[str, str]) -> Iterator[str]:
-    yield f"### {error.__name__}"
-    yield f"{words['code']} {error.exit_code}. {' '.join((error.__doc__ or '').split())}"
-    for label, template in (
-        (words["says"], getattr(error, "template", "")),
-        (words["type"], getattr(error, "command_hint", "")),
-    ):
-        if template:
-            yield ""
-            yield f"{label}: `{template}`"
-
-
-def find_errors() -> list[type[ComfypinError]]:
-    """Return every error class that the package declares."""
-    for module in pkgutil.walk_packages(comfypin.__path__, "comfypin."):
-        if module.name.rsplit(".", 1)[-1] == "errors" or module.name.startswith("comfypin.cli."):
-            importlib.import_module(module.name)
-    found: dict[str, type[ComfypinError]] = {}
-    waiting = [ComfypinError]
-    while waiting:
-        for error in waiting.pop().__subclasses__():
-            waiting.append(error)
-            if error.__module__.startswith("comfypin") and not error.__name__.startswith("_"):
-                found[error.__name__] = error
-    return list(found.values())
 
 
 def _write_page(path: Path, text: str) -> None:

@@ -4,13 +4,12 @@ A file is read as pip reads it, but nothing in it may choose where packages come
 and left out, local paths are refused.
 """
 
-import codecs
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-# pip reads these byte order marks, too: https://pip.pypa.io/en/stable/reference/requirements-file-format/
-_MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+from comfypin.text_encoding import decode_text
+
 _COMMENT = re.compile(r"(?:^|\s)#.*$")
 _INCLUDE = re.compile(r"(?:-r|--requirement|-c|--constraint)(?:\s+|=)?(.+)")
 # pip reads over options after a requirement that are for a whole file, which people write there all the same.
@@ -140,11 +139,11 @@ def read_requirements(
 
 
 def decode_requirements(file_bytes: bytes) -> str:
-    """Decode a requirement file as pip does, by its byte order mark too: PowerShell writes UTF-16."""
-    for byte_order_mark, encoding in _MARKS:
-        if file_bytes.startswith(byte_order_mark):
-            return file_bytes.decode(encoding, errors="replace")
-    return file_bytes.decode(errors="replace")
+    """Decode a requirement file as pip does, by its byte order mark too: PowerShell writes UTF-16.
+
+    https://pip.pypa.io/en/stable/reference/requirements-file-format/
+    """
+    return decode_text(file_bytes, errors="replace")
 
 
 def logical_lines(text: str) -> Iterator[tuple[int, str]]:
