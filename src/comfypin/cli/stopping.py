@@ -1,17 +1,20 @@
 """Stops a command on a signal: it has ten seconds to clean up, as after Ctrl-C, and its child processes end with it."""
 
 import contextlib
+import functools
 import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 from comfypin.errors import Cancelled
 
 # Whoever presses Ctrl-C waits a few seconds, not minutes; Docker kills after ten.
 CLEAN_UP_WITHIN_S = 10.0
+# How long a signal is put off that comes while an exception would be lost or do harm.
+PUT_OFF_S = 0.02
 
 
 class Stopped(KeyboardInterrupt):
@@ -49,13 +52,48 @@ def heeding_signals() -> Iterator[None]:
     for number in before:
         signal.signal(number, _stop)
     # A process that a library forks (Runpod's heartbeat) inherits the handlers, and has nothing of ours to clean up.
-    os.register_at_fork(after_in_child=_restore_defaults)
+    os.register_at_fork(before=_fork_begins, after_in_parent=_fork_is_over, after_in_child=_child_begins)
+    report_unraisable = sys.unraisablehook
+    sys.unraisablehook = functools.partial(_raise_stop_again, report_unraisable)
     try:
         yield
     finally:
+        sys.unraisablehook = report_unraisable
         for number, was in before.items():
             if signal.getsignal(number) == _stop:
                 signal.signal(number, was)
+
+
+# The threads that are forking.
+_forking: list[int] = []
+
+
+def _fork_begins() -> None:
+    _forking.append(threading.get_ident())
+
+
+def _fork_is_over() -> None:
+    _forking.remove(threading.get_ident())
+
+
+def _child_begins() -> None:
+    _forking.clear()
+    _restore_defaults()
+
+
+def _raise_stop_again(report: Callable[["sys.UnraisableHookArgs"], object], lost: "sys.UnraisableHookArgs") -> None:
+    # Python drops what is raised in a destructor or a weak reference's callback; a stop must not be lost there.
+    if isinstance(lost.exc_value, Stopped):
+        signal.signal(lost.exc_value.number, _stop)
+        _send_later(lost.exc_value.number)
+    else:
+        report(lost)
+
+
+def _send_later(number: int) -> None:
+    later = threading.Timer(PUT_OFF_S, os.kill, [os.getpid(), number])
+    later.daemon = True
+    later.start()
 
 
 def _restore_defaults() -> None:
@@ -65,6 +103,9 @@ def _restore_defaults() -> None:
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:
+    if _forking:  # Python holds locks around a fork (logging's), and drops what its hooks raise.
+        _send_later(number)
+        return
     _restore_defaults()
     stopped = Stopped(number)
     # Threads that wait for a server cannot be stopped; the next start sweeps what they leave.
