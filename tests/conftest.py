@@ -48,6 +48,8 @@ TOOLS = {
     "faketime": "apt-get install faketime",
     "azurite": "npm install --global azurite",
     "npm": "apt-get install nodejs npm",
+    "zsh": "apt-get install zsh",
+    "fish": "apt-get install fish",
 }
 
 

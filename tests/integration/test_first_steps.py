@@ -1,6 +1,11 @@
 """The first hour: what people type after the demo works, and says what to type next where it cannot."""
 
 import json
+import os
+import pty
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -103,3 +108,45 @@ def test_what_goes_into_an_issue_holds_no_value_of_a_variable(
     assert "AWS_SECRET_ACCESS_KEY" in told
     assert "s3cr3t" not in told
     assert "private-name" not in told
+
+
+COLOUR = re.compile(rb"\x1b\[[0-9;]*m")
+
+
+def printed_on_a_terminal(**variables: str) -> bytes:
+    """Return what a run of the workflow prints on a terminal's stderr."""
+    terminal, its_end = pty.openpty()
+    command = [
+        sys.executable,
+        "-m",
+        "comfypin.cli.main",
+        "run",
+        "--lock",
+        "demo",
+        "--workflow",
+        "cat.json",
+        "--output",
+        "file",
+    ]
+    environment = {**os.environ, "TERM": "xterm-256color", **variables}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=its_end) as process:
+        os.close(its_end)
+        printed = b""
+        try:
+            while read := os.read(terminal, 65536):
+                printed += read
+        except OSError:
+            pass  # Linux's way to say that nobody holds the other end any more
+        finally:
+            os.close(terminal)
+    assert process.returncode == 0, printed
+    return printed
+
+
+@pytest.mark.parametrize(("variables", "are_there"), [({}, True), ({"NO_COLOR": "1"}, False)])
+def test_no_color_takes_the_colours_off(
+    variables: dict[str, str], are_there: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    colours = [code for code in COLOUR.findall(printed_on_a_terminal(**variables)) if re.search(rb"[34][0-8]", code)]
+    assert bool(colours) is are_there

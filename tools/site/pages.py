@@ -5,17 +5,16 @@ the code does not do.
 """
 
 import argparse
-import importlib
 import os
 import re
 import shutil
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from comfypin.cli.command_parsers import walk_parsers
 from comfypin.cli.explain import ErrorEntry, list_errors
-from comfypin.cli.main import NOUNS, CommandParser
 
 PROJECT = Path(__file__).parents[2]
 LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)\s#]+)(#[^)\s]*)?\)")
@@ -127,29 +126,8 @@ def render_commands(language: Language) -> str:
     lines = [f"# {language.words['commands']}", language.words["commands_lead"], ""]
     for name, parser in walk_parsers():
         # Deeper commands get deeper headings, so that the table of contents shows their nouns first.
-        lines += [f"{'#' * min(name.count(' ') + 2, 4)} {name}", "```text", _help_of(parser), "```", ""]
+        lines += [f"{'#' * min(name.count(' ') + 2, 4)} comfypin {name}", "```text", _help_of(parser), "```", ""]
     return "\n".join(lines)
-
-
-def walk_parsers() -> Iterator[tuple[str, argparse.ArgumentParser]]:
-    """Yield every command with its parser: `comfypin lock`, then `comfypin lock create`, and so on."""
-    for noun in NOUNS:
-        module = importlib.import_module(f"comfypin.cli.{noun}")
-        parser = CommandParser(
-            prog=f"comfypin {noun}",
-            description=module.__doc__,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        module.configure(parser)
-        yield from _walk_parser(parser)
-
-
-def _walk_parser(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
-    yield parser.prog, parser
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for child in dict.fromkeys(action.choices.values()):
-                yield from _walk_parser(child)
 
 
 def _help_of(parser: argparse.ArgumentParser) -> str:

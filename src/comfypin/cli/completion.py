@@ -6,10 +6,12 @@ comfypin completion fish > ~/.config/fish/completions/comfypin.fish
 """
 
 import argparse
-import importlib
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+from comfypin.cli.command_parsers import walk_parsers
+from comfypin.cli.main import NOUNS
 
 _SHELLS = ("bash", "zsh", "fish")
 
@@ -48,22 +50,16 @@ def execute(arguments: argparse.Namespace) -> int:
 
 def read_commands() -> Iterator[CommandWords]:
     """Yield every command and verb, as their parsers declare them."""
-    from comfypin.cli.main import NOUNS, CommandParser
-
     yield CommandWords(path="", verbs=dict(NOUNS), flags=(Flag(names=("--version",), summary="print the version"),))
-    for command in NOUNS:
-        parser = CommandParser(prog=f"comfypin {command}")
-        importlib.import_module(f"comfypin.cli.{command}").configure(parser)
-        yield from _read_parser(command, parser)
+    for path, parser in walk_parsers():
+        yield _read_parser(path, parser)
 
 
-def _read_parser(path: str, parser: argparse.ArgumentParser) -> Iterator[CommandWords]:
+def _read_parser(path: str, parser: argparse.ArgumentParser) -> CommandWords:
     verbs: dict[str, str] = {}
-    inner: dict[str, argparse.ArgumentParser] = {}
     flags: list[Flag] = []
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
-            inner |= action.choices
             summaries = {choice.dest: choice.help or "" for choice in action._choices_actions}
             verbs |= {name: _plain(summaries.get(name, "")) for name in action.choices}
         elif action.option_strings:
@@ -77,9 +73,7 @@ def _read_parser(path: str, parser: argparse.ArgumentParser) -> Iterator[Command
             )
         elif action.choices:
             verbs |= dict.fromkeys(map(str, action.choices), "")
-    yield CommandWords(path=path, verbs=verbs, flags=tuple(flags))
-    for name, verb_parser in inner.items():
-        yield from _read_parser(f"{path} {name}", verb_parser)
+    return CommandWords(path=path, verbs=verbs, flags=tuple(flags))
 
 
 def _plain(summary: str) -> str:

@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from comfypin.cli.flag_values import format_count
 from comfypin.cli.transfer_progress import LINE_EVERY_S, TransferMeter, describe_time, describe_transfer, ticking
 from comfypin.digest import JsonValue
 from comfypin.engine.interface import NodeProgress, NodeStarted, Queued, Warned
 from comfypin.engine.progress import PromptProgress
 from comfypin.jobs.events import PhaseStarted, Requeued, RunEvent, event_to_json
+from comfypin.plurals import format_count
 
 if TYPE_CHECKING:
     import rich.progress

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from comfypin.cli.common import add_home_flag, read_named_lock
-from comfypin.cli.flag_values import format_count
 from comfypin.errors import EnvError, UsageError
+from comfypin.plurals import format_count
 
 if TYPE_CHECKING:
     from comfypin.env.drift import Drift
@@ -168,7 +168,7 @@ def _collect_garbage(arguments: argparse.Namespace) -> int:
         print(f"{garbage_item.size_bytes / 1e6:10.1f} MB  {garbage_item.path}: {garbage_item.what}")
     consequence = "removed" if arguments.yes else "would be removed; --yes removes it"
     print(
-        f"{total_bytes / 1e6:10.1f} MB  {len(garbage)} things {consequence}"
+        f"{total_bytes / 1e6:10.1f} MB  {format_count(len(garbage), 'thing')} {consequence}"
         if garbage
         else "There is nothing to remove."
     )

@@ -70,8 +70,3 @@ def parse_rate(text: str) -> float:
 def format_size(size_bytes: int) -> str:
     """Return bytes as `1.50 GB` or `20.0 MB`."""
     return f"{size_bytes / 1e9:.2f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.1f} MB"
-
-
-def format_count(number: int, thing: str) -> str:
-    """Return `1 file` or `2 files`."""
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from comfypin.cli.common import print_on_stderr, read_named_lock
 from comfypin.cli.transfer_progress import describe_time, ticking
 from comfypin.errors import UsageError
+from comfypin.plurals import format_count
 from comfypin.temp_folders import temp_folder
 
 if TYPE_CHECKING:
@@ -207,7 +208,7 @@ def _print_built(built_image: "BuiltImage", image_tags: "Sequence[str]", plan: "
     if as_json:
         print(json.dumps({**image_facts, "plan": plan.to_json()}, indent=2))
     else:
-        layers = f"{built_image.size_bytes / 1e6:.0f} MB in {len(built_image.layers)} layers"
+        layers = f"{built_image.size_bytes / 1e6:.0f} MB in {format_count(len(built_image.layers), 'layer')}"
         print(f"{image_tags[0]}  {built_image.image_id}  {layers}")
 
 

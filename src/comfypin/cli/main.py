@@ -183,15 +183,7 @@ def _run_command(arguments: list[str]) -> int:
             near = find_near(first_word.noun, NOUNS)
             hint = f"did you mean {near}? See comfypin --help" if near else f"there are {', '.join(NOUNS)}"
             raise UsageError(f"There is no command {first_word.noun!r}; {hint}.")
-        noun_module = importlib.import_module(f"comfypin.cli.{first_word.noun}")
-        noun_parser = CommandParser(
-            prog=f"comfypin {first_word.noun}",
-            description=noun_module.__doc__,
-            epilog=getattr(noun_module, "EXAMPLES", None),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        noun_module.configure(noun_parser)
-        noun_arguments = noun_parser.parse_args(arguments[1:])
+        noun_arguments = make_command_parser(first_word.noun).parse_args(arguments[1:])
     except SystemExit as parser_exit:
         # --help and --version were printed.
         return int(parser_exit.code or 0)
@@ -199,7 +191,20 @@ def _run_command(arguments: list[str]) -> int:
 
     # Nothing below the command line looks at the environment again: it is handed on, parsed.
     noun_arguments.settings = Settings(os.environ)
-    return int(noun_module.execute(noun_arguments))
+    return int(importlib.import_module(f"comfypin.cli.{first_word.noun}").execute(noun_arguments))
+
+
+def make_command_parser(noun: str) -> CommandParser:
+    """Import a command, and return the parser of its words."""
+    module = importlib.import_module(f"comfypin.cli.{noun}")
+    parser = CommandParser(
+        prog=f"comfypin {noun}",
+        description=module.__doc__,
+        epilog=getattr(module, "EXAMPLES", None),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    module.configure(parser)
+    return parser
 
 
 def _describe_commands() -> str:

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from comfypin.cli.flag_values import format_count
+from comfypin.plurals import format_count
 
 if TYPE_CHECKING:
     from comfypin.lock.model import ModelPin

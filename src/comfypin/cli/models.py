@@ -16,6 +16,7 @@ from comfypin.cli.common import read_named_lock, report_progress
 from comfypin.cli.flag_values import parse_size, seconds_below, whole_number
 from comfypin.cli.model_reports import blob_to_json, format_blob, print_findings, print_pull_report, print_removed
 from comfypin.errors import UsageError
+from comfypin.plurals import format_count
 
 if TYPE_CHECKING:
     from comfypin.lock.model import Lock, ModelPin
@@ -287,10 +288,8 @@ def _list_blobs(arguments: argparse.Namespace) -> int:
         return 0
     for blob_use in sorted(blob_uses, key=lambda blob: -blob.size_bytes):
         print(format_blob(blob_use))
-    print(
-        f"{len(blob_uses)} blobs, {sum(blob.size_bytes for blob in blob_uses) / 1e9:.2f} GB in {blob_store.root}",
-        file=sys.stderr,
-    )
+    size_gb = sum(blob.size_bytes for blob in blob_uses) / 1e9
+    print(f"{format_count(len(blob_uses), 'blob')}, {size_gb:.2f} GB in {blob_store.root}", file=sys.stderr)
     return 0
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from comfypin.cli.common import add_home_flag, read_named_lock
-from comfypin.cli.flag_values import format_count
+from comfypin.plurals import format_count
 
 if TYPE_CHECKING:
     from comfypin.cli.console import ProgressReporter
@@ -109,7 +109,7 @@ def _print_realized(realized: "RealizedEnv", *, as_json: bool) -> None:
         return
     what_happened = {"keep": "was complete already", "rewire": "was complete, and is linked to its Python again"}
     what_happened |= {"unpack": "was unpacked", "build": "was built"}
-    size = f"{receipt.files} files, {receipt.size_bytes / 1e6:.0f} MB"
+    size = f"{format_count(receipt.files, 'file')}, {receipt.size_bytes / 1e6:.0f} MB"
     print(f"{realized.folder}: {what_happened[realized.action]} in {realized.seconds:.1f} s ({size})")
     if realized.published:
         print(f"published as {realized.published}")

@@ -19,9 +19,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from comfypin.cli.flag_values import format_count, format_size, parse_rate, seconds_below
+from comfypin.cli.flag_values import format_size, parse_rate, seconds_below
 from comfypin.cli.transfer_progress import TransferMeter, describe_time, ticking
 from comfypin.errors import ComfypinError, UsageError
+from comfypin.plurals import format_count
 
 if TYPE_CHECKING:
     from comfypin.sync.outbox import Outbox

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from comfypin.cli.common import read_workflow
-from comfypin.cli.flag_values import format_count
 from comfypin.errors import UsageError, WorkflowError
+from comfypin.plurals import format_count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -277,7 +277,7 @@ def _print_inputs(inputs: "Sequence[WorkflowInput]") -> None:
 def _describe_range(settable: "WorkflowInput") -> str:
     if settable.minimum is not None and settable.maximum is not None:
         return f"{settable.type} {settable.minimum:g}..{settable.maximum:g}"
-    return f"{len(settable.choices)} choices" if settable.choices is not None else settable.type
+    return f"{format_count(len(settable.choices), 'choice')}" if settable.choices is not None else settable.type
 
 
 def _folder_beside(workflow: str) -> Path:

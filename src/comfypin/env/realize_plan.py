@@ -14,6 +14,7 @@ from comfypin.lock.check import check_lock
 from comfypin.lock.codec import env_digest
 from comfypin.lock.errors import LockIncomplete
 from comfypin.lock.model import Lock, NodePin, PackagePin, RepoPin, VariantChoice
+from comfypin.plurals import format_count
 
 Action = Literal["keep", "rewire", "unpack", "build"]
 _PLAIN_FOLDER = re.compile(r"[^/\0]+")
@@ -160,7 +161,11 @@ def _build_steps(recipe: EnvRecipe, survey: HomeSurvey) -> Sequence[RealizeStep]
         )
     )
     steps.append(
-        RealizeStep(name="packages", subject=VENV_FOLDER, text=f"install {package_count} packages, each by its sha256")
+        RealizeStep(
+            name="packages",
+            subject=VENV_FOLDER,
+            text=f"install {format_count(package_count, 'package')}, each by its sha256",
+        )
     )
     steps += [
         RealizeStep(name="script", subject=node_pin.folder, text=f"run install.py of {node_pin.name}")

@@ -9,6 +9,7 @@ from comfypin.lock.codec import lock_digest, node_to_json, package_to_json, repo
 from comfypin.lock.debian_packages import propose_packages
 from comfypin.lock.model import Lock, PackagePin, RepoPin
 from comfypin.lock.torch import is_torch_family
+from comfypin.plurals import format_count
 
 # Rough sizes for the plan, which says "about".
 SOURCES_BYTES, NODE_BYTES, COMFYPIN_BYTES, SYSTEM_PACKAGE_BYTES = 60_000_000, 10_000_000, 200_000_000, 30_000_000
@@ -129,7 +130,11 @@ def make_image_plan(
             for package_pin in lock.models
         ]
     layers.append(_make_layer("comfypin", "comfypin and what it needs", COMFYPIN_BYTES, _own_digests(build_context)))
-    layers.append(_make_layer("lock", f"the lock and {len(options.workflows)} workflows", 0, str(lock_digest(lock))))
+    layers.append(
+        _make_layer(
+            "lock", f"the lock and {format_count(len(options.workflows), 'workflow')}", 0, str(lock_digest(lock))
+        )
+    )
     return ImagePlan(
         release=lock.version_name,
         base=base_image,

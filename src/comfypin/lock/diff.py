@@ -8,6 +8,7 @@ from typing import Literal
 from comfypin.digest import JsonValue
 from comfypin.lock import codec
 from comfypin.lock.model import Lock, PackagePin
+from comfypin.plurals import format_count
 
 ChangeKind = Literal["added", "removed", "changed"]
 SectionPins = Mapping[str, Mapping[str, JsonValue]]
@@ -79,7 +80,7 @@ def _shorten(value: JsonValue) -> str:
         return "nothing"
     shown_text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=True, sort_keys=True, default=list)
     if "\n" in shown_text:
-        return f"a text of {len(shown_text.splitlines())} lines"
+        return f"a text of {format_count(len(shown_text.splitlines()), 'line')}"
     # Twelve digits of a commit or sha256 are enough to compare by eye.
     is_hex = len(shown_text) in (40, 64) and set(shown_text) <= set("0123456789abcdef")
     return shown_text[:12] if is_hex else shown_text if len(shown_text) <= 100 else f"{shown_text[:97]}..."

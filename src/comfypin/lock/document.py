@@ -14,6 +14,7 @@ from typing import cast
 
 from comfypin.digest import JsonValue
 from comfypin.lock.errors import LockFinding, LockInvalid, LockUnreadable
+from comfypin.plurals import format_count
 from comfypin.text_encoding import decode_json
 
 # A lock of 500 packages and 200 models is below 1 MiB: what is larger is something else.
@@ -52,7 +53,7 @@ def describe_value(json_value: object) -> str:
     if json_value is None or isinstance(json_value, bool):
         return json.dumps(json_value)
     if isinstance(json_value, dict):
-        return f"an object with {len(json_value)} keys" if json_value else "an empty object"
+        return f"an object with {format_count(len(json_value), 'key')}" if json_value else "an empty object"
     if isinstance(json_value, (list, tuple)):
         return f"a list of {len(json_value)}" if json_value else "an empty list"
     if isinstance(json_value, int):

@@ -15,6 +15,7 @@ from comfypin.lock.codec import parse_lock
 from comfypin.lock.document import load_document
 from comfypin.lock.errors import ModelUndescribed, SpecInvalid
 from comfypin.lock.model import ModelPin
+from comfypin.plurals import format_count
 
 _FORM = (
     "[TARGET=]SOURCE, such as vae/x.safetensors=hf://org/repo/x.safetensors; TARGET is a path under the models "
@@ -116,7 +117,7 @@ def pin_models(
     Raises `ModelUndescribed` or what `describe` raises.
     """
     if specs:
-        report(f"asking for the digests of {len(specs)} models")
+        report(f"asking for the digests of {format_count(len(specs), 'model')}")
     with ThreadPoolExecutor(WORKERS) as pool:
         pins = list(pool.map(lambda model_spec: _pin_model(model_spec, describe), specs))
     # One target named twice is one model with several sources, if they have the same bytes.

@@ -6,6 +6,7 @@ from comfypin.addresses import hide_credentials
 from comfypin.lock.codec import lock_digest
 from comfypin.lock.errors import LockFinding
 from comfypin.lock.model import Lock, ModelPin, NodePin, RepoPin
+from comfypin.plurals import format_count
 
 
 def describe_lock(lock: Lock) -> Iterator[str]:
@@ -25,7 +26,7 @@ def describe_lock(lock: Lock) -> Iterator[str]:
     hashed = sum(1 for package_pin in lock.python.packages if package_pin.sha256)
     targets = ", ".join(lock.python.targets) or "any target"
     yield (
-        f"python    {lock.python.version or 'any version'}, {len(lock.python.packages)} packages "
+        f"python    {lock.python.version or 'any version'}, {format_count(len(lock.python.packages), 'package')} "
         f"({hashed} with sha256), {targets}"
     )
     if lock.system_packages:

@@ -26,6 +26,7 @@ from comfypin.locking.release_files.document import COMFYUI
 from comfypin.locking.repository_refs import RepoSpec
 from comfypin.locking.resolve import ResolveRequest
 from comfypin.locking.sources import Upstreams, fetch_source, make_node_pin, read_source_requirements
+from comfypin.plurals import format_count
 from comfypin.tools.git_remote import Checkout, diff_checkout, list_tracked_files, read_checkout
 from comfypin.tools.process import run_program
 from comfypin.tools.uv import clean_environment
@@ -213,7 +214,7 @@ def _pin_checkout(
     if checkout.changed:
         patch = diff_checkout(checkout) or None
         capture_notes.notes.append(
-            f"{subject} has changes in {len(checkout.changed)} files; the lock holds them as a diff"
+            f"{subject} has changes in {format_count(len(checkout.changed), 'file')}; the lock holds them as a diff"
         )
     install_script = None
     if capture_request.verify:
@@ -440,7 +441,7 @@ def _pin_models(
     survey.notes += installed_models.notes
     if installed_models.files:
         total = sum(model_path.stat().st_size for model_path in installed_models.files.values())
-        report(f"hashing {len(installed_models.files)} models, {total / 1e9:.2f} GB")
+        report(f"hashing {format_count(len(installed_models.files), 'model')}, {total / 1e9:.2f} GB")
     # hashlib releases the GIL, so threads hash on all cores.
     with ThreadPoolExecutor(min(WORKERS, os.cpu_count() or 1)) as pool:
         model_digests = list(pool.map(digests.digest_of, installed_models.files.values()))

@@ -32,6 +32,7 @@ from comfypin.locking.sources import WORKERS, ResolvedSource, Upstreams, fetch_s
 from comfypin.locking.system_libraries import accept_proposals, library_notes, note_libraries
 from comfypin.locking.variants import describe_choices
 from comfypin.locking.wheel_hints import source_notes
+from comfypin.plurals import format_count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +78,7 @@ def create_lock(
     """Make a lock. Raises errors of git (`comfypin.tools.errors`), `comfypin.locking.errors` and models."""
     # Cheap checks first: fetching takes minutes.
     _check_folders(lock_request.nodes)
-    report(f"fetching ComfyUI and {len(lock_request.nodes)} nodes")
+    report(f"fetching ComfyUI and {format_count(len(lock_request.nodes), 'node')}")
     comfyui, *nodes = _fetch_sources(lock_request, upstreams)
     _check_names(lock_request, nodes)
     own_requirements = read_own_requirements(

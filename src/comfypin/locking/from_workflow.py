@@ -13,6 +13,7 @@ from comfypin.locking.node_registry import REGISTRY_SCHEME, NodeRegistry, Regist
 from comfypin.locking.repository_refs import RepoSpec
 from comfypin.locking.sources import Upstreams
 from comfypin.locking.workflow_needs import CORE_PACK, WantedModel, WantedPack, WorkflowNeeds, is_commit_version
+from comfypin.plurals import format_count
 from comfypin.tools.git import list_tree, read_blobs
 from comfypin.tools.git_remote import resolve_ref
 
@@ -194,8 +195,8 @@ def resolve_needs(
 ) -> ResolvedNeeds:
     """Resolve everything that the workflows need."""
     report(
-        f"{len(workflow_needs.packs)} packs, {len(workflow_needs.classes)} more classes "
-        f"and {len(workflow_needs.models)} models are needed"
+        f"{format_count(len(workflow_needs.packs), 'pack')}, {len(workflow_needs.classes)} more classes "
+        f"and {format_count(len(workflow_needs.models), 'model')} are needed"
     )
     for pack in workflow_needs.packs:
         needs_resolver.add_pack(pack)

@@ -13,6 +13,7 @@ from comfypin.locking.create import MadeLock, package_notes, read_own_requiremen
 from comfypin.locking.repository_refs import RepoSpec
 from comfypin.locking.resolve import ResolveRequest, resolve_packages
 from comfypin.locking.sources import ResolvedSource, Upstreams, fetch_all_sources, make_node_pin, named_ref
+from comfypin.plurals import format_count
 
 
 def migrate_lock(lock: Lock) -> MadeLock:
@@ -73,7 +74,7 @@ def complete_lock(
     if hopeless:
         raise LockIncomplete(where=lock.version_name, findings=hopeless)
     assert lock.comfyui is not None
-    report(f"fetching ComfyUI and {len(lock.custom_nodes)} nodes")
+    report(f"fetching ComfyUI and {format_count(len(lock.custom_nodes), 'node')}")
     spec = RepoSpec(repo=str(lock.comfyui.repo), ref=lock.comfyui.commit or lock.comfyui.ref)
     resolved_sources = fetch_all_sources(lock, spec, {}, upstreams, frozenset(lock.python.dropped))
     python_pins = lock.python

@@ -44,6 +44,7 @@ from comfypin.locking.variants import (
 )
 from comfypin.locking.wheel_contents import WheelReader
 from comfypin.locking.wheel_hints import explain_build_failure
+from comfypin.plurals import format_count
 from comfypin.temp_folders import temp_folder
 from comfypin.tools.errors import UvFailed
 from comfypin.tools.process import FinishedProcess
@@ -116,7 +117,7 @@ def _resolve_platforms(
     by_platform: dict[str, tuple[PackagePin, ...]] = {}
     for name in resolve_request.platforms:
         report(
-            f"resolving {len(resolve_request.needs.requirements)} requirements for {name}, "
+            f"resolving {format_count(len(resolve_request.needs.requirements), 'requirement')} for {name}, "
             f"Python {resolve_request.python}"
         )
         needs, overrides = apply_variants(
@@ -297,7 +298,7 @@ def pin_installed(
     missing_lines: list[str] = []
     package_pins: tuple[PackagePin, ...] = ()
     unheard_build: str | None = None
-    report(f"looking up the files of {len(wanted_lines)} packages")
+    report(f"looking up the files of {format_count(len(wanted_lines), 'package')}")
     # uv stops at the first packages that it cannot find: those are set aside, and it is asked again.
     while wanted_lines:
         arguments = ["--no-deps", "--python-version", python_version, "--python-platform", platform.uv_name]

@@ -11,6 +11,7 @@ from comfypin.lock.requirements import normalize_package_name
 from comfypin.lock.shared_objects import external_needs, find_roots, has_modules, is_shared_object, read_needs
 from comfypin.lock.torch import is_torch_family
 from comfypin.locking.wheel_contents import WheelReader
+from comfypin.plurals import format_count
 
 # Shared objects of such wheels are kernels for GPUs, hundreds of megabytes that would have to be unpacked.
 _MAX_COMPRESSED_BYTES = 128 << 20
@@ -30,7 +31,7 @@ def find_libraries(
 ) -> dict[str, tuple[str, ...]]:
     """Return the libraries that wheels for Linux need from the system, each with the packages that need it."""
     compiled = [pin for pin in pins if _is_compiled(pin)]
-    report(f"reading which libraries {len(compiled)} packages need")
+    report(f"reading the libraries that {format_count(len(compiled), 'package')} of compiled code name")
     notes = wheels.map_wheels(compiled, "libraries", _read_libraries, part_bytes=_PART_BYTES, workers=_WORKERS)
     by_package = {
         normalize_package_name(pin.name): cast("Note", note)

@@ -19,6 +19,7 @@ from comfypin.locking.resolve import ResolveRequest, hold_requirements, resolve_
 from comfypin.locking.sources import ResolvedSource, Upstreams, fetch_all_sources, make_node_pin, named_ref
 from comfypin.locking.system_libraries import AUTO, accept_proposals, library_notes, note_libraries
 from comfypin.locking.variants import describe_choices
+from comfypin.plurals import format_count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +64,7 @@ def upgrade_lock(
     comfyui_spec = RepoSpec(repo=str(lock.comfyui.repo), ref=lock.comfyui.commit)
     if upgrade_request.move_comfyui:
         comfyui_spec = replace(comfyui_spec, ref=upgrade_request.comfyui or lock.comfyui.ref)
-    report(f"fetching ComfyUI and {len(lock.custom_nodes)} nodes")
+    report(f"fetching ComfyUI and {format_count(len(lock.custom_nodes), 'node')}")
     dropped = frozenset(lock.python.dropped) | upgrade_request.dropped
     resolved_sources = fetch_all_sources(lock, comfyui_spec, upgrade_request.nodes, upstreams, dropped)
     comfyui = replace(lock.comfyui, commit=resolved_sources["ComfyUI"].commit)

@@ -15,6 +15,7 @@ from comfypin.lock.model import Lock, PackagePin
 from comfypin.locking.errors import PackageUnbuildable
 from comfypin.locking.pylock import file_name_of_url
 from comfypin.locking.sources import Upstreams
+from comfypin.plurals import format_count
 from comfypin.tools.download import download_file
 from comfypin.tools.git import CommitSource, list_submodules, write_bundle
 from comfypin.tools.uv import run_uv
@@ -60,7 +61,7 @@ def vendor_lock(
         # Hashed, not only looked for: a killed run may have left half a file.
         there = list(pool.map(_VendorDownload.is_there, wanted_downloads))
         absent_downloads = [item for item, is_there in zip(wanted_downloads, there, strict=True) if not is_there]
-        report(f"{len(wanted_downloads)} packages and archives, {len(absent_downloads)} of them to download")
+        report(f"{len(absent_downloads)} of {format_count(len(wanted_downloads), 'file')} to download")
         list(
             pool.map(
                 lambda item: download_file(item.url, item.path, item.digests, proxies=upstreams.proxies),

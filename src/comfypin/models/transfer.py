@@ -15,6 +15,7 @@ from comfypin.models.errors import SourceChanged, SourceFailed, SourceUnavailabl
 from comfypin.models.interface import ExpectedFile, ModelSource, RangeReader, RemoteFile, StopSwitch, hide_secrets
 from comfypin.models.partial_file import PartialFile, TransferJournal
 from comfypin.models.pull_limits import ConnectionDemand, FetchFailures, FetchPolicy, PullBudget
+from comfypin.plurals import format_count
 from comfypin.retry import Failures, RetryPolicy
 
 # What is asked for first, before the size is known; a file that is not larger needs no other request.
@@ -278,10 +279,12 @@ class FileTransfer:
 
     def _pause_after(self, fetch_failures: FetchFailures, error: SourceUnavailable) -> None:
         if fetch_failures.is_hopeless:
-            raise SourceFailed(uri=error.uri, reason=f"{error.reason} (tried {fetch_failures.stuck} times)") from error
+            raise SourceFailed(
+                uri=error.uri, reason=f"{error.reason} (tried {format_count(fetch_failures.stuck, 'time')})"
+            ) from error
         delay_s = fetch_failures.delay_s(error.retry_after_s)
         if delay_s is None:
-            reason = f"{error.reason}, and asks to come back in {error.retry_after_s:.0f} seconds"
+            reason = f"{error.reason}, and asks to come back in {error.retry_after_s:.0f} s"
             raise SourceFailed(uri=error.uri, reason=reason) from error
         until = time.monotonic() + delay_s
         # Short waits, so that an interrupt does not have to wait for a server's Retry-After.
@@ -382,7 +385,9 @@ def fetch_with_retries(
             failures = broken if isinstance(error, StreamBroke) else changed
             delay_s = failures.count_failure()
             if delay_s is None:
-                raise SourceFailed(uri=error.uri, reason=f"{error.reason} (tried {failures.in_a_row} times)") from error
+                raise SourceFailed(
+                    uri=error.uri, reason=f"{error.reason} (tried {format_count(failures.in_a_row, 'time')})"
+                ) from error
             if stop_switch.wait(delay_s):
                 raise
         except BaseException:

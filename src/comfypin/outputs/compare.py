@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from comfypin.digest import Digest, JsonValue
+from comfypin.plurals import format_count
 
 if TYPE_CHECKING:
     import numpy
@@ -38,7 +39,7 @@ def compare_outputs(first_path: Path, second_path: Path, *, tolerance: float) ->
         is_same = Digest.of_file(first_path) == Digest.of_file(second_path)
         return Comparison(same=is_same, detail="the same bytes" if is_same else "other bytes")
     if len(first_frames) != len(second_frames):
-        return Comparison(same=False, detail=f"{len(first_frames)} frames against {len(second_frames)}")
+        return Comparison(same=False, detail=f"{format_count(len(first_frames), 'frame')} against {len(second_frames)}")
     largest_level, differing_pixels, total_pixels = 0.0, 0, 0
     for first_frame, second_frame in zip(first_frames, second_frames, strict=True):
         if first_frame.shape != second_frame.shape:

@@ -10,6 +10,7 @@ from pathlib import Path
 from comfypin.atomic_files import free_bytes
 from comfypin.errors import ConfigError
 from comfypin.lock.model import Lock
+from comfypin.plurals import format_count
 
 # Runpod's own check wants a tenth of the disk, which says little about a small one.
 LEAST_FREE_BYTES = 1_000_000_000
@@ -27,7 +28,8 @@ def fitness_checks(
     def check_models() -> None:
         if missing_models := models_missing():
             shown_models = ", ".join(missing_models[:3]) + (", ..." if len(missing_models) > 3 else "")
-            raise Unfit(f"{len(missing_models)} models of {lock.version_name} are missing or corrupt: {shown_models}.")
+            counted = format_count(len(missing_models), "model")
+            raise Unfit(f"{counted} of {lock.version_name} missing or corrupt: {shown_models}.")
 
     def check_disk() -> None:
         if (available := free_bytes(temp_parent)) < LEAST_FREE_BYTES:

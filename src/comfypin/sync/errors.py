@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from comfypin.errors import SyncError, declare
+from comfypin.plurals import format_count
 
 
 @declare
@@ -52,7 +53,7 @@ class StillOwed(SyncError):
 
     @property
     def counted(self) -> str:
-        return "1 file" if self.files == 1 else f"{self.files} files"
+        return format_count(self.files, "file")
 
     @property
     def size(self) -> str:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 import pytest
 
 from comfypin.cli.flag_values import (
-    format_count,
     format_size,
     parse_rate,
     parse_seconds,
@@ -55,6 +54,5 @@ def test_a_wrong_value_is_named_with_what_was_expected(parse: Callable[[str], fl
     assert str(caught.value).startswith(f"{text!r} is not {expected}")
 
 
-def test_sizes_and_counts_are_printed_for_people() -> None:
+def test_sizes_are_printed_for_people() -> None:
     assert (format_size(20_000_000), format_size(1_500_000_000)) == ("20.0 MB", "1.50 GB")
-    assert (format_count(1, "file"), format_count(2, "file")) == ("1 file", "2 files")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.site.pages import walk_parsers
+from comfypin.cli.command_parsers import walk_parsers
 
 PROJECT = Path(__file__).parents[3]
 PAGES = sorted([*PROJECT.glob("*.md"), *PROJECT.glob("docs/**/*.md")])
@@ -18,7 +18,7 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`comfypin ([a-z][^`\n]*)`")
 FLAG = re.compile(r"^--[a-z][a-z0-9-]*")
 
-PARSERS = dict(walk_parsers())
+PARSERS = {f"comfypin {path}": parser for path, parser in walk_parsers()}
 NOUNS = {name.split()[1] for name in PARSERS}
 
 

@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 
 from comfypin.cli.common import read_named_lock, report_progress
-from comfypin.cli.flag_values import format_count
 from comfypin.cli.lock import bisect, capture, create, reproduce, upgrade
 from comfypin.cli.lock.common import make_lock_places
 from comfypin.errors import UsageError
 from comfypin.lock.codec import env_digest, lock_digest, lock_to_json
+from comfypin.plurals import format_count
 
 _CHECK = """List everything that keeps a lock from being realized: a branch instead of a commit, a missing
 checksum, missing package pins. Exit code 10 if there is any error."""

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from comfypin.cli.common import report_progress
-from comfypin.cli.flag_values import format_count
 from comfypin.errors import UsageError
 from comfypin.lock.errors import LockInvalid
 from comfypin.lock.model import DEFAULT_PYTHON
 from comfypin.locking.errors import ReleaseExists
+from comfypin.plurals import format_count
 
 if TYPE_CHECKING:
     from comfypin.lock.model import EngineSpec

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from comfypin.cli.common import report_progress
 from comfypin.errors import ComfypinError, ConfigError, UsageError
+from comfypin.plurals import format_count
 
 if TYPE_CHECKING:
     from comfypin.lock.model import Lock, PackagePin
@@ -52,7 +53,7 @@ def check_upgrade(lock: "Lock", upgraded: "Lock | None", arguments: argparse.Nam
     if upgraded is None:
         from comfypin.locking.available_moves import find_available_moves
 
-        report_progress(f"asking for ComfyUI and {len(lock.custom_nodes)} nodes")
+        report_progress(f"asking for ComfyUI and {format_count(len(lock.custom_nodes), 'node')}")
         moves = find_available_moves(lock, upstreams)
         result["moves"] = [move.to_json() for move in moves]
         lines += [f"moves      {move}" for move in moves] or ["moves      nothing: everything is where its ref is"]
@@ -96,8 +97,8 @@ def _compare_files(before: "Lock", after: "Lock", upstreams: "Upstreams") -> tup
     largest = sorted(come, key=lambda pin: -sizes.get(str(pin.url), 0))[:5]
     of_unknown = f" ({unknown} of unknown size)" if unknown else ""
     lines = [
-        f"download   {len(come)} files, {come_bytes / 1e6:.1f} MB, new; "
-        f"{len(go)} files, {go_bytes / 1e6:.1f} MB, no longer used{of_unknown}"
+        f"download   {format_count(len(come), 'file')}, {come_bytes / 1e6:.1f} MB, new; "
+        f"{format_count(len(go), 'file')}, {go_bytes / 1e6:.1f} MB, no longer used{of_unknown}"
     ]
     lines += [f"download   {sizes.get(str(pin.url), 0) / 1e6:8.1f} MB  {pin.name} {pin.version}" for pin in largest]
     return facts, lines

@@ -30,6 +30,7 @@ from comfypin.cli.runpod import up_verbs as runpod_up_verbs
 from comfypin.cli.runpod import volume as runpod_volume
 from comfypin.cli.runpod.job_routes import EndpointRoute
 from comfypin.errors import Cancelled, UsageError
+from comfypin.plurals import format_count
 
 if TYPE_CHECKING:
     from comfypin.runpod.cost import HourlyCost
@@ -201,7 +202,9 @@ def _wait_and_smoke(
     for endpoint_config in deployment.endpoint:
         identifier = endpoints[endpoint_config.name]
         if endpoint_config.workers.min:
-            print_on_stderr(f"waiting for {endpoint_config.workers.min} workers of {endpoint_config.name}")
+            print_on_stderr(
+                f"waiting for {format_count(endpoint_config.workers.min, 'worker')} of {endpoint_config.name}"
+            )
             wait_for_workers(
                 management_api, identifier, wanted=endpoint_config.workers.min, timeout_s=arguments.timeout
             )
@@ -275,7 +278,7 @@ def _destroy_resources(arguments: argparse.Namespace) -> int:
     for kind, resource in doomed_resources:
         print_on_stderr(f"- {kind} {resource['name']} ({resource['id']})")
     if doomed_resources:
-        _require_consent(arguments, f"This removes {len(doomed_resources)} resources, for good.")
+        _require_consent(arguments, f"This removes {format_count(len(doomed_resources), 'resource')}, for good.")
     destroy_resources(
         management_api, doomed_resources, on_removed=lambda kind, name: print_on_stderr(f"removed {kind} {name}")
     )

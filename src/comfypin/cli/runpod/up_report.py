@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from comfypin.cli.runpod.run import print_job_progress
+from comfypin.plurals import format_count
 
 if TYPE_CHECKING:
     from comfypin.runpod.deployment_plan import DeploymentStep
@@ -97,7 +98,7 @@ def _resource_lines(plan: "UpPlan", step: "DeploymentStep") -> Iterator[str]:
     facts = (
         f"{release.volume_gb} GB{where}"
         if step.desired.kind == "volume"
-        else f"{', '.join(release.gpu_pools)}{where}, 0 to {release.max_workers} workers"
+        else f"{', '.join(release.gpu_pools)}{where}, 0 to {format_count(release.max_workers, 'worker')}"
     )
     yield f"{_SIGNS[step.verb]} {step.desired.kind} {step.desired.remote_name}: {facts}"
     for change in step.changes:

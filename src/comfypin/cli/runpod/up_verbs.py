@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from comfypin.cli.common import print_on_stderr
 from comfypin.cli.runpod.consent import require_consent
 from comfypin.cli.runpod.up import PlannedUp, UpJob, add_up_flags, carry_out_and_report, hold_deployment
+from comfypin.plurals import format_count
 
 if TYPE_CHECKING:
     from comfypin.runpod.desired_state import ResourceKind
@@ -216,7 +217,9 @@ def _take_down(arguments: argparse.Namespace) -> int:
         for name in secrets:
             print_on_stderr(f"- secret {name}")
         if doomed or secrets:
-            require_consent(f"This removes {len(doomed) + len(secrets)} things, for good.", is_given=arguments.yes)
+            require_consent(
+                f"This removes {format_count(len(doomed) + len(secrets), 'thing')}, for good.", is_given=arguments.yes
+            )
         destroy_resources(
             management_api, doomed, on_removed=lambda kind, name: print_on_stderr(f"removed {kind} {name}")
         )

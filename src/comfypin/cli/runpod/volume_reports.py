@@ -3,7 +3,8 @@
 import json
 from typing import TYPE_CHECKING
 
-from comfypin.cli.flag_values import format_count, format_size
+from comfypin.cli.flag_values import format_size
+from comfypin.plurals import format_count
 
 if TYPE_CHECKING:
     from comfypin.runpod.volume_push import PushedFile

@@ -42,6 +42,7 @@ from comfypin.env.package_selection import (
 )
 from comfypin.env.realize_plan import EnvRecipe
 from comfypin.lock.model import PackagePin
+from comfypin.plurals import format_count
 from comfypin.tools.process import FinishedProcess
 from comfypin.tools.uv import UNBUILT, run_uv
 
@@ -81,7 +82,7 @@ class PackageInstaller:
         package_pins = self.recipe.packages
         if not package_pins:
             return LinkedPackages()
-        self.report(f"Installing {len(package_pins)} packages.")
+        self.report(f"Installing {format_count(len(package_pins), 'package')}.")
         record_digests = self._package_cache.link_packages(package_pins, self.build_folder / VENV_FOLDER)
         other_pins = [
             package_pin for package_pin in package_pins if normalize_name(package_pin.name) not in record_digests

@@ -10,6 +10,7 @@ from pathlib import Path
 from comfypin.locking.node_registry import REGISTRY_SCHEME
 from comfypin.locking.release_files.document import COMFYUI, DocumentPath, ReleaseFile, ReleaseParts, python_minor
 from comfypin.locking.repository_refs import RepoSpec, repo_folder
+from comfypin.plurals import format_count
 
 _ENVELOPE = "comfyui-desktop-2-snapshot"
 VERSIONS = (1, 2)
@@ -37,7 +38,7 @@ def read_desktop_snapshot(document: object, path: Path) -> ReleaseFile:
     packages = tuple(parts.packages)
     if snapshot.get("skipPipSync") is True and packages:
         # Desktop does not install them either: each node's requirements count.
-        parts.notes.append(f"its {len(packages)} packages are for information only, so they are resolved anew")
+        parts.notes.append("its packages are for information only, so they are resolved anew")
         packages = ()
     return parts.to_release(
         "a snapshot of ComfyUI Desktop",
@@ -73,7 +74,9 @@ def _comfyui_of(comfyui: dict[str, object], parts: ReleaseParts, document_path: 
         raise document_path.refuse("comfyui has neither a commit nor a release's tag")
     ahead = comfyui.get("commitsAhead")
     if isinstance(ahead, int) and ahead > 0:
-        parts.notes.append(f"ComfyUI was {ahead} commits after {tag} there, and nobody recorded which; {tag} is taken")
+        parts.notes.append(
+            f"ComfyUI was {format_count(ahead, 'commit')} after {tag} there, and nobody recorded which; {tag} is taken"
+        )
     # "0.30.2" is the version of the tag v0.30.2.
     return RepoSpec(repo=COMFYUI, ref=f"v{tag}" if re.match(r"\d+\.\d+", tag) else tag)
 

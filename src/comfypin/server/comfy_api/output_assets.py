@@ -18,6 +18,7 @@ from comfypin.machine_errors import reason_of
 from comfypin.outputs.errors import OutputNotWritten
 from comfypin.outputs.image_format import ConvertingSink
 from comfypin.outputs.interface import Delivery, JobFacts, Output, OutputSink
+from comfypin.plurals import format_count
 from comfypin.queue.interface import JobRecord
 from comfypin.queue.job_events import JobEvents
 from comfypin.server.comfy_api.assets import Assets, JobFile
@@ -69,7 +70,7 @@ class OutputAssets:
         try:
             made = await self.assets.store_outputs(job_id, files, outputs_forgotten(job_id))
         except OSError as exc:
-            name = outputs[0].filename if len(outputs) == 1 else f"{len(outputs)} outputs"
+            name = outputs[0].filename if len(outputs) == 1 else format_count(len(outputs), "output")
             raise OutputNotWritten(
                 filename=name, folder=Path("assets"), reason=reason_of(exc), advice="", delivered=()
             ) from exc
