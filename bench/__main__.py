@@ -76,6 +76,15 @@ BENCHES = (
         smoke=("--followers", "3", "--jobs", "2", "--rounds", "1"),
     ),
     Bench(
+        name="fleet",
+        question="What does a fleet cost a job, how long do jobs wait, and what if a hundred thousand do?",
+        question_ru="Во что флот обходится заданию, сколько задания ждут и что, если их ждёт сто тысяч?",
+        smoke=(
+            *("--jobs", "4", "--workers", "1", "--long-s", "0.1", "--swap-s", "0.1", "--idle-s", "0.5"),
+            *("--waiting", "20"),
+        ),
+    ),
+    Bench(
         name="delivery",
         question="How fast do outputs reach a bucket, beside the tools that people use?",
         question_ru="Как быстро результаты доходят до бакета рядом с привычными инструментами?",

@@ -1,6 +1,7 @@
 """A worker of the demo release in a process of its own without an engine: `python -m ... QUEUE SECONDS`.
 
-Everything but the engine is real, so that many of them start and die within a test. Each job takes the seconds.
+Everything but the engine is real, so that many of them start and die within a test. Each job takes the seconds. Its
+waits are those of `quick_fleet`, and so must be those of the servers.
 """
 
 import asyncio
@@ -22,6 +23,7 @@ from comfypin.queue.steady_clock import steady_clock
 from comfypin.settings.environment import Settings
 from comfypin.settings.fleet import FleetSettings
 from comfypin.wiring import release_key
+from tests.support.quick_fleet import make_quick
 
 
 async def work(queue: str, job_s: float) -> None:
@@ -51,5 +53,6 @@ async def work(queue: str, job_s: float) -> None:
 
 
 if __name__ == "__main__":
+    make_quick()
     console.configure_service_logging(as_json=True, verbose=False)
     asyncio.run(work(sys.argv[1], float(sys.argv[2])))

@@ -76,10 +76,12 @@ def working(
 
 
 @contextlib.contextmanager
-def serving_fleet(home: Path, queue: str, *flags: str, environ: Mapping[str, str] | None = None) -> Iterator[Server]:
+def serving_fleet(
+    home: Path, queue: str, *flags: str, environ: Mapping[str, str] | None = None, module: str = "comfypin.cli.main"
+) -> Iterator[Server]:
     """A server of a fleet, ready."""
     home.mkdir(parents=True, exist_ok=True)
-    server = Server(home, ("--queue", queue, "--json", *flags), environ or {})
+    server = Server(home, ("--queue", queue, "--json", *flags), environ or {}, module=module)
     try:
         server.start()
         yield server

@@ -1,6 +1,7 @@
 """NATS itself: one server, or three as a cluster, on loopback, which can be killed and started again."""
 
 import contextlib
+import json
 import socket
 import subprocess
 import sys
@@ -8,7 +9,9 @@ import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+from tests.support.networks import Cable
 from tests.support.nginx import free_port
 
 BINARY = Path(sys.executable).with_name("nats-server")
@@ -57,6 +60,18 @@ class NatsServer:
             return bool(answer.status == 200)
         return False
 
+    def monitor(self, page: str) -> Any:
+        """What its monitor tells: `varz`, `jsz?streams=1`, ..."""
+        with urllib.request.urlopen(f"http://{self.host}:{self.monitor_port}/{page}", timeout=5) as answer:
+            return json.load(answer)
+
+    def leads(self, stream: str) -> bool:
+        """Whether it is the leader of a stream."""
+        told = self.monitor("jsz?accounts=1&streams=1")
+        streams = [one for account in told.get("account_details", ()) for one in account.get("stream_detail", ())]
+        leaders = [one["cluster"].get("leader") for one in streams if one["name"] == stream]
+        return leaders == [self.name]
+
     def kill(self) -> None:
         """As the kernel does: SIGKILL."""
         if self.process is not None:
@@ -78,13 +93,15 @@ def nats_server(folder: Path, *, more: str = "") -> Iterator[NatsServer]:
 
 
 @contextlib.contextmanager
-def nats_cluster(folder: Path, *, nodes: int = 3) -> Iterator[list[NatsServer]]:
-    """Servers that keep three copies of everything, ready."""
-    servers = [NatsServer(folder / "nats", f"node{number}") for number in range(nodes)]
-    ports = [free_port() for _ in servers]
-    routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in ports)
-    for server, port in zip(servers, ports, strict=True):
-        server.configure(f'cluster {{ name: test, listen: "127.0.0.1:{port}", routes: [{routes}] }}')
+def nats_cluster(folder: Path, *, nodes: int = 3, cables: Sequence[Cable] = ()) -> Iterator[list[NatsServer]]:
+    """Servers that keep three copies of everything, ready; each at the end of a cable, if there are any."""
+    hosts = [cable.host for cable in cables] or ["127.0.0.1"] * nodes
+    servers = [NatsServer(folder / "nats", f"node{number}", host=host) for number, host in enumerate(hosts)]
+    routes = [f"{host}:{free_port()}" for host in hosts]
+    listed = ", ".join(f'"nats://{route}"' for route in routes)
+    for number, (server, route) in enumerate(zip(servers, routes, strict=True)):
+        server.prefix = cables[number].prefix if cables else ()
+        server.configure(f'cluster {{ name: test, listen: "{route}", routes: [{listed}] }}')
         server.start()
     try:
         for server in servers:

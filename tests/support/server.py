@@ -23,9 +23,16 @@ class Server:
     """A running server; `start` may be called again after `kill`, on the same state and port."""
 
     def __init__(
-        self, home: Path, flags: tuple[str, ...], environ: Mapping[str, str], *, descriptors: int | None = None
+        self,
+        home: Path,
+        flags: tuple[str, ...],
+        environ: Mapping[str, str],
+        *,
+        descriptors: int | None = None,
+        module: str = "comfypin.cli.main",
     ) -> None:
         self.home = home
+        self._module = module
         self._limit = [] if descriptors is None else ["prlimit", f"--nofile={descriptors}"]
         self.log = home / "log"
         self.outputs = home / "outputs"
@@ -42,7 +49,7 @@ class Server:
             self.process = subprocess.Popen(
                 [
                     *self._limit,
-                    *(sys.executable, "-m", "comfypin.cli.main", "serve", "--lock", "demo", "--port", str(self.port)),
+                    *(sys.executable, "-m", self._module, "serve", "--lock", "demo", "--port", str(self.port)),
                     *("--output-dir", str(self.outputs), "--state-dir", str(self.home / "state"), *self._flags),
                 ],
                 cwd=ROOT,

@@ -75,6 +75,10 @@ class Bodies:
             elif self._depot is not None:
                 await asyncio.to_thread(self._depot.remove, body.address)
 
+    async def keys(self) -> list[str]:
+        """Return the keys of all texts in the queue itself."""
+        return await self._bucket.keys()
+
     def _pack(self, text: str, secret: bool) -> bytes:  # noqa: FBT001 - positional for a thread
         # A lone surrogate, which JSON texts may hold, has no UTF-8.
         data = zstandard.compress(text.encode(errors="surrogatepass"))

@@ -4,14 +4,14 @@ nats-py's own buckets read from any replica, which may be behind: whoever change
 refused again and again. These ask the leader.
 """
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from nats.js.errors import APIError, NotFoundError
 
-from comfypin.queue.nats.failures import UNCLEAR, WRONG_REVISION, is_api_error
+from comfypin.queue.nats.failures import WRONG_REVISION, is_api_error, until_clear
 
 if TYPE_CHECKING:
     from nats.js.client import JetStreamContext
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 REQUEST_WITHIN_S = 5.0
 _MARKER_KEPT_S = 3600
 """How long a removed key's marker stays, for followers that were away."""
-_UNCLEAR_TRIES = 6
-# With the tries above, longer than a cluster needs for a new leader.
-_TRY_AGAIN_S = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,14 +58,8 @@ class Bucket:
 
     async def put(self, key: str, data: bytes) -> int:
         """Write a value whatever was there; return its revision. Tried again while nobody knows whether it was."""
-        for tries_left in reversed(range(_UNCLEAR_TRIES)):
-            try:
-                return (await self._stream.publish(self.subject(key), data, timeout=REQUEST_WITHIN_S)).seq
-            except UNCLEAR:
-                if not tries_left:
-                    raise
-                await asyncio.sleep(_TRY_AGAIN_S)
-        raise AssertionError
+        publish = partial(self._stream.publish, self.subject(key), data, timeout=REQUEST_WITHIN_S)
+        return (await until_clear(publish)).seq
 
     async def change(self, key: str, data: bytes, *, revision: int) -> int | None:
         """Write a value if the key is still at this revision (0: if it is free); None if it is not.

@@ -1,8 +1,10 @@
 """Puts what nats-py raises into the queue's own words."""
 
 import asyncio
-from collections.abc import Iterator
+import time
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from nats.errors import Error
 from nats.errors import TimeoutError as NatsTimeout
@@ -16,6 +18,23 @@ SUBJECT_TAKEN = 10077
 """The code for a message whose subject has as many as it may have, and for a stream that is full."""
 UNCLEAR = (asyncio.TimeoutError, NatsTimeout, NoStreamResponseError, ServiceUnavailableError)
 """What tells nothing: the message may have been stored, or not."""
+
+Result = TypeVar("Result")
+# A cluster chooses a new leader within 4 to 10 s. Until then it refuses at once, so tries must not be counted.
+_CLEAR_WITHIN_S = 15.0
+_TRY_AGAIN_S = 0.5
+
+
+async def until_clear(work: Callable[[], Awaitable[Result]]) -> Result:
+    """Do something again until NATS says what became of it; raise what it last said after 15 s."""
+    deadline_s = time.monotonic() + _CLEAR_WITHIN_S
+    while True:
+        try:
+            return await work()
+        except UNCLEAR:
+            if time.monotonic() > deadline_s:
+                raise
+        await asyncio.sleep(_TRY_AGAIN_S)
 
 
 @contextmanager

@@ -1,19 +1,18 @@
 """The records of jobs, changed by revision: whoever comes second sees what the first has made of a job."""
 
-import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from comfypin.queue.nats.buckets import Bucket
-from comfypin.queue.nats.failures import UNCLEAR
+from comfypin.queue.nats.failures import until_clear
 from comfypin.queue.nats.fleet_job import FleetJob
 
 log = logging.getLogger(__name__)
 
+# Who changes a job at the same moment is a worker and a server or two.
 _MOST_TRIES = 40
-# With the tries above, longer than a cluster needs for a new leader.
-_UNCLEAR_WAIT_S = 0.5
 
 Change = Callable[[FleetJob], FleetJob | None]
 """Returns the record as it is to be, or None if the job, as it is, does not allow that."""
@@ -36,22 +35,17 @@ class JobStates:
 
     async def create(self, job: FleetJob) -> int:
         """Keep a job that is new; return its revision. Tried again while nobody knows whether it is kept."""
-        data = job.dump()
-        for tries_left in reversed(range(_MOST_TRIES)):
-            try:
-                revision = await self.bucket.create(job.row.id, data)
-            except UNCLEAR:
-                if not tries_left:
-                    raise
-                await asyncio.sleep(_UNCLEAR_WAIT_S)
-                continue
-            if revision is not None:
-                return revision
+        return await until_clear(partial(self._create, job.row.id, job.dump()))
+
+    async def _create(self, job_id: str, data: bytes) -> int:
+        revision = await self.bucket.create(job_id, data)
+        if revision is None:
             # An id is ours alone: what is there came of a try whose answer was lost.
-            found = await self.bucket.get(job.row.id)
-            if found is not None:
-                return found.revision
-        raise AssertionError
+            found = await self.bucket.get(job_id)
+            revision = None if found is None else found.revision
+        if revision is None:
+            raise TimeoutError
+        return revision
 
     async def read(self, job_id: str) -> Kept | None:
         """Return a job as it is, or None."""
@@ -68,8 +62,10 @@ class JobStates:
         then tells whether it was made: a change is made once.
         """
         wanted: FleetJob | None = None
-        for tries_left in reversed(range(_MOST_TRIES)):
-            try:
+
+        async def attempt() -> Kept | None:
+            nonlocal wanted
+            for _ in range(_MOST_TRIES):
                 kept = await self.read(job_id)
                 if kept is None:
                     return None
@@ -79,15 +75,12 @@ class JobStates:
                 if wanted is None:
                     return kept
                 revision = await self.bucket.change(job_id, wanted.dump(), revision=kept.revision)
-            except UNCLEAR:
-                if not tries_left:
-                    raise
-                await asyncio.sleep(_UNCLEAR_WAIT_S)
-                continue
-            if revision is not None:
-                return Kept(job=wanted, revision=revision)
-        log.error("job not changed", extra={"action": "job_contended", "job_id": job_id})
-        raise TimeoutError
+                if revision is not None:
+                    return Kept(job=wanted, revision=revision)
+            log.error("job not changed", extra={"action": "job_contended", "job_id": job_id})
+            raise TimeoutError
+
+        return await until_clear(attempt)
 
 
 def _numbered(job: FleetJob, revision: int) -> FleetJob:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+from nats.errors import NoRespondersError
 from nats.errors import TimeoutError as NatsTimeout
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 # NATS answers in milliseconds; more is a connection that is gone.
 _ANSWER_WITHIN_S = 2.0
+_NO_RESPONDERS = "503"
 
 
 class MessagePuller:
@@ -29,9 +31,14 @@ class MessagePuller:
         self._subscription = subscription
 
     async def take_one(self, stream: str, consumer: str) -> "Msg | None":
-        """Return a message if one waits; it may be one that an earlier call asked for. Raises `TimeoutError`."""
+        """Return a message if one waits; it may be one that an earlier call asked for.
+
+        Raises `TimeoutError`, and `NoRespondersError` if the consumer is gone or has no leader now: who took that for
+        an empty line would pass by urgent jobs.
+        """
         await self._ask(stream, consumer, {"batch": 1, "no_wait": True})
         message = await self._subscription.next_msg(timeout=_ANSWER_WITHIN_S)
+        _require_consumer(message)
         return None if is_status(message) else message
 
     async def take_batch(self, stream: str, consumer: str, *, most: int, wait_s: float) -> "list[Msg]":
@@ -63,6 +70,11 @@ class MessagePuller:
     async def _ask(self, stream: str, consumer: str, request: dict[str, object]) -> None:
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
         await self._client.publish(subject, json.dumps(request).encode(), reply=self._inbox)
+
+
+def _require_consumer(message: "Msg") -> None:
+    if message.headers and message.headers.get("Status") == _NO_RESPONDERS:
+        raise NoRespondersError
 
 
 def is_status(message: "Msg") -> bool:

@@ -101,6 +101,10 @@ class TicketRunner:
         change = partial(fleet_job.started, run=run, at=self.clock(), worker_id=self.worker_id)
         kept = await _until_done(lambda: self.fleet.states.change(job_id, change))
         if kept is not None and kept.changed:
+            row = kept.job.row
+            waited_s = round((row.started_at or 0.0) - row.created_at, 3)
+            facts = {"action": "job_started", "job_id": job_id, "attempt": row.attempts, "waited_s": waited_s}
+            log.info("job started", extra=facts)
             return kept.job
         if kept is not None and not kept.job.has_ended and kept.job.run == run:
             await self._bury(kept.job)

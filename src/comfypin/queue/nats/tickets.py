@@ -4,8 +4,8 @@ A ticket names the job; everything else is in the job's record. Each has a subje
 refuses a second one if somebody issues it again because the response was lost.
 """
 
-import asyncio
 import logging
+from functools import partial
 from typing import TYPE_CHECKING
 
 from nats.errors import Error
@@ -13,7 +13,7 @@ from nats.js.errors import APIError
 
 from comfypin.queue.nats import names
 from comfypin.queue.nats.buckets import REQUEST_WITHIN_S
-from comfypin.queue.nats.failures import SUBJECT_TAKEN, UNCLEAR, is_api_error
+from comfypin.queue.nats.failures import SUBJECT_TAKEN, is_api_error, until_clear
 from comfypin.queue.nats.fleet_job import FleetJob
 from comfypin.queue.nats.layout import ensure_lane
 from comfypin.queue.nats.names import Lane
@@ -23,10 +23,6 @@ if TYPE_CHECKING:
     from nats.js.client import JetStreamContext
 
 log = logging.getLogger(__name__)
-
-_TRIES = 6
-# With the tries above, longer than a cluster needs for a new leader.
-_TRY_AGAIN_S = 0.5
 
 
 class Tickets:
@@ -40,17 +36,15 @@ class Tickets:
     async def issue(self, job: FleetJob) -> None:
         """Offer a job to the workers. Call it again if you do not know whether it worked."""
         await self.open_lane(job.lane)
-        for tries_left in reversed(range(_TRIES)):
-            try:
-                await self._stream.publish(job.ticket, b"", timeout=REQUEST_WITHIN_S)
-                break
-            except UNCLEAR as exc:
-                if _is_there(exc):
-                    break
-                if not tries_left:
-                    raise
-                await asyncio.sleep(_TRY_AGAIN_S)
+        await until_clear(partial(self._publish, job.ticket))
         await self.wake(job.lane)
+
+    async def _publish(self, ticket: str) -> None:
+        try:
+            await self._stream.publish(ticket, b"", timeout=REQUEST_WITHIN_S)
+        except APIError as exc:
+            if not _is_there(exc):
+                raise
 
     async def wake(self, lane: Lane) -> None:
         """Have one idle worker look for tickets of a lane. If none hears it, the next look finds them."""
@@ -72,10 +66,9 @@ class Tickets:
             self._lanes.add(lane)
 
 
-def _is_there(error: Exception) -> bool:
+def _is_there(error: APIError) -> bool:
     """Return whether a ticket was refused because it is there already."""
-    is_refused = is_api_error(error, SUBJECT_TAKEN)
-    return is_refused and isinstance(error, APIError) and "per subject" in (error.description or "")
+    return is_api_error(error, SUBJECT_TAKEN) and "per subject" in (error.description or "")
 
 
 async def withdraw_quietly(tickets: Tickets, job: FleetJob) -> None:

@@ -9,13 +9,13 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nats.errors import Error
+from nats.errors import Error, NoRespondersError
 
 from comfypin.errors import ComfypinError
 from comfypin.jobs.interface import Handle
 from comfypin.queue.nats import names
 from comfypin.queue.nats.backlogs import read_backlog
-from comfypin.queue.nats.layout import HEARTBEAT_S
+from comfypin.queue.nats.layout import HEARTBEAT_S, ensure_lane
 from comfypin.queue.nats.names import ANY_CLASS, lanes_of_worker, wake_subject
 from comfypin.queue.nats.progress import ProgressTeller
 from comfypin.queue.nats.pulling import MessagePuller, open_puller
@@ -106,9 +106,7 @@ class FleetWorker:
 
     async def serve(self) -> None:
         """Work. Raises `WorkerWornOut`, and what the engine raises if it does not start."""
-        for release in self._options.releases:
-            for lane in lanes_of_worker(release, self._options.gpu_class):
-                await self._fleet.tickets.open_lane(lane)
+        await self._open_lanes()
         await self._teller.listen()
         async with (
             AsyncExitStack() as engines,
@@ -126,6 +124,11 @@ class FleetWorker:
                     await ticket.nak()
         if self._failure is not None:
             raise self._failure
+
+    async def _open_lanes(self) -> None:
+        for release in self._options.releases:
+            for lane in lanes_of_worker(release, self._options.gpu_class):
+                await ensure_lane(self._fleet.stream, lane)
 
     # -- taking -------------------------------------------------------------------------------------------------------
 
@@ -169,6 +172,10 @@ class FleetWorker:
         except (Error, TimeoutError, OSError) as exc:
             log.warning("no tickets", extra={"action": "queue_waited_for", "reason": str(exc)})
             await asyncio.sleep(_TRY_AGAIN_S)
+            if isinstance(exc, NoRespondersError):
+                # Either its leader is being chosen, or somebody has removed the line: then it is made again.
+                with contextlib.suppress(Error, TimeoutError, OSError):
+                    await self._open_lanes()
         return None
 
     async def _choose_release(self) -> str:
