@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from comfypin.temp_folders import NoTempFolder, sweep_temp_folders, temp_folder
+from comfypin.temp_folders import NoTempFolder, SharedTempFolder, sweep_temp_folders, temp_folder
 
 HOLD = """
 import sys
@@ -107,3 +107,25 @@ def test_a_write_that_a_full_disk_refused_names_the_folder(root: Path) -> None:
 def test_a_full_disk_elsewhere_is_not_blamed_on_the_temp_folder(root: Path) -> None:
     with pytest.raises(OSError, match="No space left"), temp_folder("job"):
         raise OSError(errno.ENOSPC, "No space left on device", str(root.parent / "outputs"))
+
+
+def test_a_shared_folder_is_made_once_and_goes_with_its_owner(root: Path) -> None:
+    shared = SharedTempFolder("jobs")
+    assert list(root.iterdir()) == []
+    with shared.part() as first, shared.part() as second:
+        first.mkdir()
+        (first / "x").write_bytes(b"x")
+        assert first.parent == second.parent == shared.root()
+        assert not second.exists()
+    assert list(shared.root().iterdir()) == []
+    assert sweep_temp_folders(root) == []
+    del shared
+    assert list(root.iterdir()) == []
+
+
+def test_a_shared_folder_that_was_tidied_away_is_made_again(root: Path) -> None:
+    shared = SharedTempFolder("jobs")
+    tidied = shared.root()
+    tidied.rmdir()
+    assert shared.root().is_dir()
+    assert shared.root() != tidied

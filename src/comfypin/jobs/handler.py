@@ -45,7 +45,7 @@ from comfypin.lock.model import Lock
 from comfypin.models.errors import JobModelsRefused
 from comfypin.models.job_models import BroughtModel, JobModels
 from comfypin.outputs.interface import OutputSink
-from comfypin.temp_folders import temp_folder
+from comfypin.temp_folders import SharedTempFolder
 from comfypin.workflow.document import to_document
 from comfypin.workflow.named_files import class_names
 from comfypin.workflow.overrides import overrides_from_json
@@ -114,6 +114,7 @@ class Handler:
         self._fetching = ThreadPoolExecutor(_MAX_FETCH_THREADS, thread_name_prefix="inputs")
         self._release = release_identity(service.lock)
         self._numbers = OutputNumbers()
+        self._temp = SharedTempFolder("jobs")
         self._start_s: Mapping[str, float] = {}
         self.crashes_in_a_row = 0
         self.crashes = 0
@@ -145,8 +146,7 @@ class Handler:
     async def _run_job(self, job_id: str, job_input: JobInput, progress: ProgressCallback) -> JobResult:
         began_s = time.monotonic()
         self._require_release_runs(job_input.release)
-        with temp_folder("job") as name, self._own_bucket(job_input) as deadline:
-            job_folder = Path(name)
+        with self._temp.part() as job_folder, self._own_bucket(job_input) as deadline:
             # Before the inputs: a wrong bucket should fail the job in a second, not after a download of gigabytes.
             open_sink = partial(self._service.open_sink, job_input.output, job_input.s3_config, deadline)
             sink = await asyncio.get_running_loop().run_in_executor(self._fetching, open_sink)
@@ -250,7 +250,9 @@ class Handler:
             models=models,
             earlier_models=self._service.models.brought_names if self._service.models is not None else frozenset(),
         )
-        return prepare_job(run_request, lock=self._service.lock, catalogue=catalogue, now=datetime.now().astimezone())
+        now = datetime.now().astimezone()
+        job = prepare_job(run_request, lock=self._service.lock, catalogue=catalogue, now=now)
+        return replace(job, spool_folder=self._temp.root())
 
     def _require_release_runs(self, wanted: str | None) -> None:
         if wanted is not None and not self._release.answers_to(wanted):

@@ -20,7 +20,7 @@ class Job:
 
     `timeout_s` is the deadline from submission to the last delivered output. `extra_data` may hold secrets (a comfy.org
     API key), which go to the engine and nowhere else. `with_previews` delivers temporary outputs (PreviewImage) too.
-    Outputs that must pass through this machine's disk do so under `spool_parent` (default: the system's). `mark` is in
+    Outputs that must pass through this machine's disk do so in `spool_folder` (default: one of their own). `mark` is in
     the names of the files that the graph saves if ComfyUI itself does not keep them apart, and is taken out of the
     outputs' names again; `marked_graph` has it in all of them. `warnings` are what was
     noticed while the job was prepared, `errors` what keeps some of its outputs from being made. `keeps_valid_outputs`
@@ -38,7 +38,7 @@ class Job:
     extra_data: Mapping[str, JsonValue] = field(default_factory=dict)
     input_digests: Mapping[str, Digest] = field(default_factory=dict)
     with_previews: bool = False
-    spool_parent: Path | None = None
+    spool_folder: Path | None = None
     warnings: tuple[str, ...] = ()
     errors: tuple[str, ...] = ()
     keeps_valid_outputs: bool = False

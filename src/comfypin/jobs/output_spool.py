@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import hashlib
+import secrets
 import shutil
 import tempfile
 import time
@@ -31,28 +32,39 @@ class WantedOutput:
 
 
 class Spool:
-    """Holds outputs that must pass through this machine, in a folder made when the first one needs it."""
+    """Holds outputs that must pass through this machine: in a folder that jobs share, or in one of their own.
 
-    def __init__(self, parent: Path | None = None) -> None:
-        self._parent = parent
-        self._folder: Path | None = None
+    One of its own is made when the first output needs it.
+    """
+
+    def __init__(self, shared_folder: Path | None = None) -> None:
+        self._shared_folder = shared_folder
+        self._own_folder: Path | None = None
+        self._name = secrets.token_hex(8)
+        self._shared_paths: list[Path] = []
 
     def output_path(self, output_index: int) -> Path:
         """Return the path for output number `output_index`."""
-        if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="comfypin-", dir=self._parent))
-        return self._folder / str(output_index)
+        if self._shared_folder is not None:
+            self._shared_paths.append(self._shared_folder / f"{self._name}-{output_index}")
+            return self._shared_paths[-1]
+        if self._own_folder is None:
+            self._own_folder = Path(tempfile.mkdtemp(prefix="comfypin-"))
+        return self._own_folder / str(output_index)
 
     def remove_files(self) -> None:
         """Remove what was spooled."""
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        for path in self._shared_paths:
+            with contextlib.suppress(OSError):
+                path.unlink()
+        if self._own_folder is not None:
+            shutil.rmtree(self._own_folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def open_spool(parent: Path | None = None) -> Iterator[Spool]:
-    """Yield a spool that is removed when the block ends, however it ends."""
-    spool = Spool(parent)
+def open_spool(shared_folder: Path | None = None) -> Iterator[Spool]:
+    """Yield a spool whose files are removed when the block ends, however it ends."""
+    spool = Spool(shared_folder)
     try:
         yield spool
     finally:

@@ -107,7 +107,7 @@ class _JobRun:
         self.stopwatch.enter_phase("collect")
         files, held_back = self._wanted_outputs(prompt_outputs)
         try:
-            with open_spool(self._job.spool_parent) as spool:
+            with open_spool(self._job.spool_folder) as spool:
                 spooled_outputs = await collect_outputs(files, spool)
                 self._refuse_empty(spooled_outputs)
                 self.stopwatch.enter_phase("deliver")

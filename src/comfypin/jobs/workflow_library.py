@@ -58,11 +58,15 @@ class WorkflowLibrary:
         return read_inputs_file(self.find_path(workflow_name))
 
     def copy_companions(self, workflow_name: str, folder: Path) -> None:
-        """Put the files beside a workflow (its pictures) into a job's folder, beneath what the job itself brought."""
+        """Put the files beside a workflow (its pictures) into a job's folder, beneath what the job itself brought.
+
+        The folder is made if there are any.
+        """
         workflow_folder = self.find_path(workflow_name).parent
         for workflow_path in workflow_folder.iterdir():
             target = folder / workflow_path.name
-            if workflow_path.is_file() and workflow_path.suffix not in (".json", ".toml") and not target.exists():
+            if workflow_path.suffix not in (".json", ".toml") and workflow_path.is_file() and not target.exists():
+                folder.mkdir(exist_ok=True)
                 shutil.copyfile(workflow_path, target)
 
 

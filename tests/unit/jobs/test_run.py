@@ -323,7 +323,7 @@ async def test_streamed_outputs_keep_their_order_and_leave_no_spool(tmp_path: Pa
     files = [fake_output(bytes([65 + number]) * 10, filename=f"{number}.txt") for number in range(9)]
     engine = StreamingEngine(*files)
     (tmp_path / "spool").mkdir()
-    result = await run_job(a_job(spool_parent=tmp_path / "spool"), engine=engine, sink=FolderSink(tmp_path / "out"))
+    result = await run_job(a_job(spool_folder=tmp_path / "spool"), engine=engine, sink=FolderSink(tmp_path / "out"))
     assert [Path(str(delivery.uri)).read_text() for delivery in result.deliveries] == [
         chr(65 + n) * 10 for n in range(9)
     ]
@@ -333,7 +333,7 @@ async def test_streamed_outputs_keep_their_order_and_leave_no_spool(tmp_path: Pa
 async def test_an_output_that_the_engine_lost_fails_the_job_and_leaves_no_spool(tmp_path: Path) -> None:
     engine = StreamingEngine(fake_output(b"here", filename="a.png"), fake_output(None, filename="b.png"))
     with pytest.raises(OutputGone, match=r"b\.png"):
-        await run_job(a_job(spool_parent=tmp_path), engine=engine, sink=InlineSink())
+        await run_job(a_job(spool_folder=tmp_path), engine=engine, sink=InlineSink())
     assert not list(tmp_path.iterdir())
 
 
