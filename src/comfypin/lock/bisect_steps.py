@@ -1,11 +1,11 @@
 """Walk from one lock to another, part by part, so that what changed a picture can be found by halving (pure)."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from comfypin.lock.diff import PinChange, diff_locks
-from comfypin.lock.model import Lock, PackagePin
+from comfypin.lock.model import Lock, NodePin, PackagePin, RepoPin
 from comfypin.lock.requirements import normalize_package_name
 from comfypin.lock.torch import TRIO
 
@@ -91,6 +91,73 @@ def package_steps(before: Lock, after: Lock) -> tuple[BisectStep, ...]:
         if part_changes:
             steps_so_far.append(BisectStep(part=group, lock=current_lock, changes=part_changes))
     return tuple(steps_so_far)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommitRange:
+    """A repository of which two locks pin different commits: ComfyUI's (`folder` is None) or a node's."""
+
+    folder: str | None
+    repository: str
+    before: str
+    after: str
+
+
+def find_commit_range(before: Lock, after: Lock) -> CommitRange | None:
+    """Return the one repository in which two locks that are a step apart differ by the commit alone, or None."""
+    changed = [
+        (folder, old_pin, new_pin)
+        for folder, (old_pin, new_pin) in _repositories(before, after).items()
+        if old_pin != new_pin
+    ]
+    if len(changed) != 1:
+        return None
+    folder, old_pin, new_pin = changed[0]
+    if old_pin.repo is None or None in (old_pin.commit, new_pin.commit) or old_pin.repo != new_pin.repo:
+        return None
+    # A patch, and what an install script did, belong to the commit that they were made for.
+    if any(pin.patch or getattr(pin, "install_script", "skip") == "run" for pin in (old_pin, new_pin)):
+        return None
+    return CommitRange(folder=folder, repository=old_pin.repo, before=str(old_pin.commit), after=str(new_pin.commit))
+
+
+def _repositories(before: Lock, after: Lock) -> dict[str | None, tuple[RepoPin, RepoPin] | tuple[NodePin, NodePin]]:
+    pins: dict[str | None, tuple[RepoPin, RepoPin] | tuple[NodePin, NodePin]] = {}
+    if before.comfyui is not None and after.comfyui is not None:
+        pins[None] = (before.comfyui, after.comfyui)
+    wanted_nodes = {node_pin.folder: node_pin for node_pin in after.custom_nodes}
+    for node_pin in before.custom_nodes:
+        if node_pin.folder in wanted_nodes:
+            pins[node_pin.folder] = (node_pin, wanted_nodes[node_pin.folder])
+    return pins
+
+
+def commit_steps(
+    before: Lock, after: Lock, commit_range: CommitRange, commits: Sequence[str]
+) -> tuple[BisectStep, ...]:
+    """Return one step for each commit of a repository between two locks, the oldest first; the last is `after`."""
+    place = "ComfyUI" if commit_range.folder is None else f"the node {commit_range.folder}"
+    steps_so_far: list[BisectStep] = []
+    current_lock = before
+    for commit in commits:
+        changed = after if commit == commit_range.after else _with_commit(before, commit_range.folder, commit)
+        steps_so_far.append(
+            BisectStep(part=f"{place} at {commit[:12]}", lock=changed, changes=diff_locks(current_lock, changed))
+        )
+        current_lock = changed
+    return tuple(steps_so_far)
+
+
+def _with_commit(lock: Lock, folder: str | None, commit: str) -> Lock:
+    if folder is None and lock.comfyui is not None:
+        return replace(lock, comfyui=replace(lock.comfyui, commit=commit))
+    nodes = tuple(
+        replace(node_pin, commit=commit, install_script="skip", install_script_sha256=None)
+        if node_pin.folder == folder
+        else node_pin
+        for node_pin in lock.custom_nodes
+    )
+    return replace(lock, custom_nodes=nodes)
 
 
 def _pins_by_name(lock: Lock) -> dict[str, tuple[PackagePin, ...]]:

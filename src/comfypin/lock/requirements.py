@@ -5,8 +5,8 @@ and left out, local paths are refused.
 """
 
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 
 from comfypin.text_encoding import decode_text
 
@@ -198,6 +198,26 @@ def requirement_names(requirement: RequirementLine) -> frozenset[str]:
     # What follows an "@" in the path is the ref; one before the first "/" belongs to a user.
     project = re.sub(r"(?<=/)([^/@]+)@.*$", r"\1", address).rstrip("/").rpartition("/")[2].removesuffix(".git")
     return frozenset({normalize_package_name(project)}) if project else frozenset()
+
+
+def apply_overrides(requirement_set: RequirementSet, overrides: Iterable[str]) -> RequirementSet:
+    """Return the requirements with addresses without a name replaced by the package that an override is for.
+
+    Resolvers compare overrides by name. They would fetch such an address to learn its name, also one that is gone.
+    """
+    overridden = {
+        name for text in overrides if (parsed := parse_requirement(text, "--override")) and (name := parsed.name)
+    }
+
+    def replace_address(requirement: RequirementLine) -> RequirementLine:
+        names = requirement_names(requirement) & overridden
+        if requirement.name is not None or not names:
+            return requirement
+        (name,) = names
+        _, semicolon, marker = requirement.text.partition(" ; ")
+        return replace(requirement, text=f"{name}{semicolon}{marker}", name=name)
+
+    return replace(requirement_set, requirements=tuple(map(replace_address, requirement_set.requirements)))
 
 
 def normalize_package_name(name: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from comfypin.http.proxies import Proxies
 from comfypin.lock.model import PackagePin, PythonPins, VariantChoice
 from comfypin.lock.overlaps import find_overlaps, is_settled
-from comfypin.lock.requirements import RequirementLine, RequirementSet, normalize_package_name
+from comfypin.lock.requirements import RequirementLine, RequirementSet, apply_overrides, normalize_package_name
 from comfypin.lock.torch import (
     TRIO,
     find_requested_build,
@@ -91,7 +91,11 @@ def resolve_packages(resolve_request: ResolveRequest, *, report: Callable[[str],
     if resolve_request.needs.unusable:
         raise RequirementsUnreadable(lines=resolve_request.needs.unusable)
     wanted = resolve_request.wanted_variants
-    resolve_request = replace(resolve_request, variants=forget_overruled(resolve_request.variants, wanted))
+    resolve_request = replace(
+        resolve_request,
+        needs=apply_overrides(resolve_request.needs, resolve_request.overrides),
+        variants=forget_overruled(resolve_request.variants, wanted),
+    )
     while True:
         by_platform = _resolve_platforms(resolve_request, report)
         added = _choose_variants(resolve_request, by_platform)

@@ -73,20 +73,11 @@ def resolve_ref(repository: str, ref_name: str | None) -> str:
 def _complete_commit(repository: str, commit_digits: str) -> str:
     """Return the one commit on a branch or a tag that begins with these digits.
 
-    A remote cannot be asked for it, so its history is fetched, without trees and files if the server can omit them.
+    A remote cannot be asked for it, so its history is fetched.
     """
     with temp_folder("commits") as temporary_folder:
         repository_folder = Path(temporary_folder)
-        run_git(["init", "--quiet", "--bare", "."], cwd=repository_folder)
-        refspecs = [f"+{ref_kind}*:{ref_kind}*" for ref_kind in (_BRANCH_PREFIX, _TAG_PREFIX)]
-        finished = run_git(
-            ["fetch", "--quiet", "--filter=tree:0", "--no-tags", "--", repository, *refspecs], cwd=repository_folder
-        )
-        if finished.exit_code:
-            raise RepoUnreachable(
-                repo=hide_credentials(repository),
-                reason=finished.error_summary.replace(repository, hide_credentials(repository)),
-            )
+        _fetch_history(repository, repository_folder)
         commit_ids = run_git(["rev-list", "--all"], cwd=repository_folder).stdout_text.split()
     matching_commits = [commit_id for commit_id in commit_ids if commit_id.startswith(commit_digits)]
     if len(matching_commits) > 1:
@@ -94,6 +85,33 @@ def _complete_commit(repository: str, commit_digits: str) -> str:
     if not matching_commits:
         raise RefMissing(repo=hide_credentials(repository), ref=commit_digits, near=())
     return matching_commits[0]
+
+
+def list_commits_between(repository: str, before: str, after: str) -> tuple[str, ...]:
+    """Return the commits since `before` up to `after`, the oldest first, along first parents as `git bisect` may walk.
+
+    Returns () if `after` does not descend from `before`, or if no branch or tag leads to it. Raises `RepoUnreachable`.
+    """
+    with temp_folder("commits") as temporary_folder:
+        repository_folder = Path(temporary_folder)
+        _fetch_history(repository, repository_folder)
+        descends = run_git(["merge-base", "--is-ancestor", before, after], cwd=repository_folder)
+        if descends.exit_code:
+            return ()
+        walk = ["rev-list", "--reverse", "--first-parent", f"{before}..{after}"]
+        return tuple(run_git(walk, cwd=repository_folder).stdout_text.split())
+
+
+def _fetch_history(repository: str, folder: Path) -> None:
+    """Fetch the history of all branches and tags, without trees and files if the server can omit them."""
+    run_git(["init", "--quiet", "--bare", "."], cwd=folder)
+    refspecs = [f"+{ref_kind}*:{ref_kind}*" for ref_kind in (_BRANCH_PREFIX, _TAG_PREFIX)]
+    finished = run_git(["fetch", "--quiet", "--filter=tree:0", "--no-tags", "--", repository, *refspecs], cwd=folder)
+    if finished.exit_code:
+        raise RepoUnreachable(
+            repo=hide_credentials(repository),
+            reason=finished.error_summary.replace(repository, hide_credentials(repository)),
+        )
 
 
 def _similar_refs(ref_name: str, refs_by_name: Mapping[str, str]) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """The search for the pin that changed a picture, with runs that are made up."""
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from comfypin.cli.lock.bisect import PinSearch
 from comfypin.cli.main import main
 from comfypin.lock.model import Lock, NodePin, PackagePin, PythonPins, RepoPin
 from comfypin.locking.errors import TrialFailed
+from comfypin.tools.errors import RepoUnreachable
 
 
 def a_lock(comfyui: str, node: str, **versions: str) -> Lock:
@@ -45,8 +47,12 @@ class Runs:
         return [{"node": "1", "uri": str(path)}]
 
 
-def found(folder: Path, runs: Runs) -> tuple[list[str], PinSearch]:
-    search = PinSearch(run=runs, good_outputs=runs(GOOD, "good"), tolerance=0.0)
+def found(
+    folder: Path, runs: Runs, list_commits: Callable[[str, str, str], Sequence[str]] | None = None
+) -> tuple[list[str], PinSearch]:
+    search = PinSearch(
+        run=runs, good_outputs=runs(GOOD, "good"), tolerance=0.0, list_commits=list_commits or (lambda *_: ())
+    )
     return [step.part for step in search.find(GOOD, BAD)], search
 
 
@@ -62,6 +68,22 @@ def found(folder: Path, runs: Runs) -> tuple[list[str], PinSearch]:
 )
 def test_the_pin_that_changed_the_picture_is_found(pin: str, part: str, tmp_path: Path) -> None:
     assert found(tmp_path, Runs(tmp_path, pin))[0] == [part]
+
+
+def test_of_a_node_the_commit_that_changed_the_picture_is_found(tmp_path: Path) -> None:
+    def history(repository: str, before: str, after: str) -> list[str]:
+        assert (repository, before, after) == ("https://x.org/n", "1" * 40, "2" * 40)
+        return ["1a" * 20, "1b" * 20, "2c" * 20, "2" * 40]
+
+    # A commit's first digit decides the picture, so the third of four is the one.
+    assert found(tmp_path, Runs(tmp_path, "node"), history)[0] == ["the node n at 2c2c2c2c2c2c"]
+
+
+def test_without_a_history_the_pin_is_the_answer(tmp_path: Path) -> None:
+    def unreachable(repository: str, _before: str, _after: str) -> list[str]:
+        raise RepoUnreachable(repo=repository, reason="gone")
+
+    assert found(tmp_path, Runs(tmp_path, "comfyui"), unreachable)[0] == ["ComfyUI"]
 
 
 def test_mixtures_that_cannot_be_run_are_skipped_and_said(tmp_path: Path) -> None:

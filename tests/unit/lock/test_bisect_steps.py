@@ -1,11 +1,20 @@
 """The way from one lock to another, part by part."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from comfypin.cli.lock.reproduce import find_first_different
-from comfypin.lock.bisect_steps import TrialResult, bisect_steps, find_culprits, package_steps
+from comfypin.lock.bisect_steps import (
+    CommitRange,
+    TrialResult,
+    bisect_steps,
+    commit_steps,
+    find_commit_range,
+    find_culprits,
+    package_steps,
+)
 from comfypin.lock.diff import diff_locks
 from comfypin.lock.model import EngineSpec, Lock, ModelPin, NodePin, PackagePin, PythonPins, RepoPin
 
@@ -92,3 +101,43 @@ def test_packages_of_another_python_or_of_several_targets_are_not_mixed() -> Non
     before = packages(("numpy", "1"))
     assert package_steps(before, packages(("numpy", "2"), python="3.13")) == ()
     assert package_steps(before, packages(("numpy", "2"), targets=("linux-x86_64", "linux-aarch64"))) == ()
+
+
+def node_at(commit: str, **parts: Any) -> Lock:
+    return replace(BEFORE, custom_nodes=(NodePin(name="kept", repo="https://x.org/k", commit=commit * 40, **parts),))
+
+
+def test_the_commits_between_two_pins_of_a_node_are_steps() -> None:
+    before, after = node_at("1"), node_at("3")
+    commit_range = find_commit_range(before, after)
+    assert commit_range == CommitRange(folder="kept", repository="https://x.org/k", before="1" * 40, after="3" * 40)
+    way = commit_steps(before, after, commit_range, ["2" * 40, "3" * 40])
+    assert [step.part for step in way] == ["the node kept at 222222222222", "the node kept at 333333333333"]
+    assert [step.lock.custom_nodes[0].commit for step in way] == ["2" * 40, "3" * 40]
+    assert way[-1].lock == after
+
+
+def test_the_commits_of_comfyui_are_steps_too() -> None:
+    after = replace(BEFORE, comfyui=RepoPin(repo="https://x.org/c", commit="3" * 40))
+    commit_range = find_commit_range(BEFORE, after)
+    assert commit_range is not None
+    first, last = commit_steps(BEFORE, after, commit_range, ["2" * 40, "3" * 40])
+    assert (first.part, first.lock.comfyui) == ("ComfyUI at 222222222222", replace(after.comfyui, commit="2" * 40))  # type: ignore[type-var]
+    assert last.lock == after
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        replace(BEFORE, custom_nodes=()),
+        replace(BEFORE, comfyui=RepoPin(repo="https://x.org/fork", commit="3" * 40)),
+        replace(BEFORE, comfyui=RepoPin(repo="https://x.org/c", commit="3" * 40, patch="p")),
+        node_at("3", install_script="run"),
+        BEFORE,
+    ],
+)
+def test_other_differences_have_no_commits_between(after: Lock) -> None:
+    assert (
+        find_commit_range(replace(BEFORE, custom_nodes=node_at("1").custom_nodes) if after != BEFORE else BEFORE, after)
+        is None
+    )

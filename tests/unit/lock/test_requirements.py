@@ -2,7 +2,13 @@
 
 import pytest
 
-from comfypin.lock.requirements import RequirementSet, decode_requirements, parse_requirement, read_requirements
+from comfypin.lock.requirements import (
+    RequirementSet,
+    apply_overrides,
+    decode_requirements,
+    parse_requirement,
+    read_requirements,
+)
 
 
 def needs(text: str, dropped: frozenset[str] = frozenset(), **files: str) -> RequirementSet:
@@ -121,3 +127,13 @@ def test_a_git_requirement_without_a_name_is_dropped_by_its_projects_name(line: 
 
 def test_a_git_requirement_with_a_name_is_not_dropped_by_its_repositorys() -> None:
     assert len(needs("a @ git+https://github.com/o/cstr\n", frozenset({"cstr"})).requirements) == 1
+
+
+def test_an_override_stands_in_the_place_of_an_address_without_a_name() -> None:
+    asked = needs("git+https://x.org/o/A_b.git@main ; python_version > '3'\ngit+https://x.org/o/c\nidna\n")
+    overridden = apply_overrides(asked, ["a.b==1.2", "idna==3"])
+    assert [(need.name, need.text) for need in overridden.requirements] == [
+        ("a-b", "a-b ; python_version > '3'"),
+        (None, "git+https://x.org/o/c"),
+        ("idna", "idna"),
+    ]

@@ -17,6 +17,7 @@ from comfypin.locking.create import pin_exactly
 from comfypin.locking.errors import GitPackageUnpinnable, GitPackageUnreachable
 from comfypin.locking.git_archives import commit_archive_url, hold_at_pins, replace_requirements
 from comfypin.locking.resolve import ResolveRequest, resolve_packages
+from tests.support.releases import make_wheel
 from tests.support.repositories import commit, git
 
 COMMIT = "c" * 40
@@ -80,12 +81,14 @@ def host(tmp_path: Path) -> Iterator[Host]:
         thread.join()
 
 
-def pins_of(host: Host, *, known: bool = True) -> tuple[PackagePin, ...]:
+def pins_of(host: Host, *, known: bool = True, overrides: tuple[str, ...] = ()) -> tuple[PackagePin, ...]:
     need = parse_requirement(f"git+{host.url}@main", "the node N")
     assert need is not None
     needs = RequirementSet(requirements=(need,))
     hosts = host.archives if known else {}
-    question = ResolveRequest(needs=needs, python="3.11", platforms=("linux-x86_64",), git_hosts=hosts)
+    question = ResolveRequest(
+        needs=needs, python="3.11", platforms=("linux-x86_64",), overrides=overrides, git_hosts=hosts
+    )
     return resolve_packages(question, report=lambda _: None).packages
 
 
@@ -124,6 +127,13 @@ def test_an_installed_git_package_is_pinned_as_its_archive_too(host: Host) -> No
 def test_a_repository_that_cannot_be_had_is_said_with_who_wants_it(host: Host) -> None:
     with pytest.raises(GitPackageUnreachable, match=r"the node N wants git\+http.*pk\.git@main"):
         pins_of(host)
+
+
+def test_a_repository_that_cannot_be_had_is_not_asked_for_if_a_release_overrides_it(host: Host) -> None:
+    make_wheel(host.root, "pk", "1.2", {})
+    overrides = (f"PK @ http://127.0.0.1:{host.port}/pk-1.2-py3-none-any.whl",)
+    (pin,) = pins_of(host, overrides=overrides)
+    assert (pin.name, pin.version) == ("pk", "1.2")
 
 
 @pytest.mark.parametrize(

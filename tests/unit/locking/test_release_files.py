@@ -61,6 +61,28 @@ def test_what_a_snapshot_cannot_bring_elsewhere_is_named(tmp_path: Path) -> None
     assert [part.names[-1] for part in release.unpinnable] == ["pack", "other", "mine", "y"]
 
 
+def test_a_wheel_of_that_machine_is_taken_from_the_index_by_its_version(tmp_path: Path) -> None:
+    pips = {
+        "attrs @ file:///D:/a/deps/attrs-24.3.0-py3-none-any.whl#sha256=ac96": "",
+        "Own_Thing @ file:///D:/a/deps/own_thing-1.0%2Bcu124-cp312-cp312-win_amd64.whl": "",
+        "odd @ file:///D:/a/deps/odd.whl": "",
+    }
+    release = read(tmp_path, a_snapshot(pips=pips))
+    assert release.installed == ("attrs==24.3.0", "own-thing==1.0+cu124")
+    assert release.notes[-1].endswith("the same versions of the index are taken: attrs==24.3.0, own-thing==1.0+cu124")
+    assert [part.names for part in release.unpinnable] == [("odd",)]
+
+
+def test_a_digest_that_is_none_costs_its_model_and_not_the_file(tmp_path: Path) -> None:
+    models = [
+        {"model": "cut", "url": "https://x.org/cut.safetensors", "hashes": [{"hash": "31e35c", "type": "SHA256"}]},
+        {"model": "kept", "url": "https://x.org/kept.safetensors", "hashes": [{"hash": SHA256, "type": "SHA256"}]},
+    ]
+    release = read(tmp_path, a_snapshot(models=models))
+    assert [model.name for model in release.models] == ["kept"]
+    assert [part.names[-1] for part in release.unpinnable] == ["cut"]
+
+
 def test_what_a_snapshot_says_beyond_pins_is_said(tmp_path: Path) -> None:
     assert read(tmp_path, a_snapshot(post_install_commands=["pip install x"])).notes[-1] == (
         "its post_install_commands is not read"

@@ -6,7 +6,14 @@ import pytest
 
 from comfypin.tools.errors import RefAmbiguous, RefMissing, RepoUnreachable
 from comfypin.tools.git import CommitSource, apply_patch, list_submodules, write_bundle, write_commit
-from comfypin.tools.git_remote import diff_checkout, list_refs, list_tracked_files, read_checkout, resolve_ref
+from comfypin.tools.git_remote import (
+    diff_checkout,
+    list_commits_between,
+    list_refs,
+    list_tracked_files,
+    read_checkout,
+    resolve_ref,
+)
 from tests.support.repositories import commit, git
 
 
@@ -46,6 +53,13 @@ def test_the_first_digits_of_a_commit_name_it_wherever_it_is_in_the_history(orig
 def test_digits_that_no_commit_begins_with_are_refused(origin: Path) -> None:
     with pytest.raises(RefMissing, match="no branch, tag or commit '00000000'"):
         resolve_ref(origin.as_uri(), "00000000")
+
+
+def test_the_commits_between_two_are_listed_the_oldest_first(tmp_path: Path) -> None:
+    one, two, three = (commit(tmp_path / "walk", {"a.txt": text}) for text in ("1", "2", "3"))
+    assert list_commits_between(str(tmp_path / "walk"), one, three) == (two, three)
+    assert list_commits_between(str(tmp_path / "walk"), three, one) == (), "it does not descend from it"
+    assert list_commits_between(str(tmp_path / "walk"), one, "0" * 40) == (), "no branch leads to it"
 
 
 def test_a_branch_and_a_tag_of_one_name_are_ambiguous(origin: Path) -> None:

@@ -12,15 +12,17 @@ from comfypin.cli.lock.reproduce import Trial, compare_job_outputs
 from comfypin.errors import UsageError
 from comfypin.locking.errors import NothingToBisect, TrialFailed
 from comfypin.temp_folders import temp_folder
+from comfypin.tools.errors import RepoUnreachable
+from comfypin.tools.git_remote import list_commits_between
 
 if TYPE_CHECKING:
     from comfypin.lock.bisect_steps import BisectStep, TrialResult
     from comfypin.lock.model import Lock
 
 _BISECT = """Find the pin since which a workflow gives another picture. GOOD and BAD are realized and run; if their
-outputs differ, the pins between them are halved: ComfyUI, each node, the packages (then each package), each model, the
-engine. A mixture that cannot be realized or run is skipped, as git bisect skip does. Exit code 10 if GOOD and BAD give
-the same."""
+outputs differ, the pins between them are halved: ComfyUI, each node, the packages (then each package), each model,
+the engine; of a repository then the commits. A mixture that cannot be realized or run is skipped, as git bisect skip
+does. Exit code 10 if GOOD and BAD give the same."""
 
 Outputs = list[dict[str, object]]
 
@@ -54,6 +56,7 @@ class PinSearch:
     run: "Callable[[Lock, str], Outputs]"
     good_outputs: Outputs
     tolerance: float
+    list_commits: "Callable[[str, str, str], Sequence[str]]" = list_commits_between
     trials: list[dict[str, str]] = field(default_factory=list)
 
     def find(self, good: "Lock", bad: "Lock") -> "Sequence[BisectStep]":
@@ -62,11 +65,29 @@ class PinSearch:
 
         steps = bisect_steps(good, bad)
         culprits = self._halve(steps, "part")
-        if len(culprits) != 1 or culprits[0].part != PACKAGES_PART:
+        if len(culprits) != 1:
             return culprits
         index = steps.index(culprits[0])
-        finer = package_steps(steps[index - 1].lock if index else good, culprits[0].lock)
-        return self._halve(finer, "package") if finer else culprits
+        before, after = steps[index - 1].lock if index else good, culprits[0].lock
+        if culprits[0].part == PACKAGES_PART:
+            finer, place = package_steps(before, after), "package"
+        else:
+            finer, place = self._commit_steps(before, after), "commit"
+        return self._halve(finer, place) if finer else culprits
+
+    def _commit_steps(self, before: "Lock", after: "Lock") -> "tuple[BisectStep, ...]":
+        from comfypin.lock.bisect_steps import commit_steps, find_commit_range
+
+        commit_range = find_commit_range(before, after)
+        if commit_range is None:
+            return ()
+        try:
+            commits = self.list_commits(commit_range.repository, commit_range.before, commit_range.after)
+        except RepoUnreachable as failure:
+            # The pin is found all the same, and is worth more than an error.
+            report_progress(f"its commits are not searched: {failure.message}")
+            return ()
+        return commit_steps(before, after, commit_range, commits) if len(commits) > 1 else ()
 
     def _halve(self, steps: "Sequence[BisectStep]", place: str) -> "Sequence[BisectStep]":
         from comfypin.lock.bisect_steps import find_culprits

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+from urllib.parse import unquote
 
 from comfypin.digest import Digest
 from comfypin.lock.model_spec import ModelSpec
@@ -67,6 +68,7 @@ class ReleaseParts:
     unpinnable: list[UnpinnablePart] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    local_wheels: list[str] = field(default_factory=list)
 
     def skip_disabled(self, what: str, *names: str) -> None:
         """Leave out a part that is switched off, and say so."""
@@ -78,7 +80,13 @@ class ReleaseParts:
         self.unpinnable.append(UnpinnablePart(kind=kind, names=names, reason=reason))
 
     def add_package(self, requirement_line: str) -> None:
-        """Add an installed package; what comes from files of that machine cannot be pinned. pip itself is no part."""
+        """Add an installed package; what comes from files of that machine cannot be pinned. pip itself is no part.
+
+        A wheel's name says its version, which an index may have too: all packages of ComfyUI for Windows are such.
+        """
+        if release := _local_wheel_release(requirement_line):
+            self.local_wheels.append(release)
+            requirement_line = release
         requirement = parse_requirement(requirement_line, "the file")
         if requirement is None or "file:" in requirement_line:
             name = requirement.name if requirement and requirement.name else package_name(requirement_line)
@@ -88,6 +96,11 @@ class ReleaseParts:
 
     def to_release(self, kind: str, **known: object) -> ReleaseFile:
         """Return what was collected as a value."""
+        if self.local_wheels:
+            self.notes.append(
+                "installed from wheels on that machine, so the same versions of the index are taken: "
+                + ", ".join(self.local_wheels)
+            )
         return ReleaseFile(
             kind=kind,
             nodes=tuple(self.nodes),
@@ -98,6 +111,21 @@ class ReleaseParts:
             notes=tuple(self.notes),
             **known,  # type: ignore[arg-type]
         )
+
+
+def _local_wheel_release(requirement_line: str) -> str | None:
+    """Return `name==1.0` of `name @ file:///folder/name-1.0-py3-none-any.whl`, None of anything else."""
+    from packaging.utils import InvalidWheelFilename, parse_wheel_filename
+
+    _, at_sign, url = requirement_line.partition(" @ file:")
+    file_name = unquote(re.split(r"[?#]", url, maxsplit=1)[0].rpartition("/")[2])
+    if not at_sign or not file_name.endswith(".whl"):
+        return None
+    try:
+        name, version, _, _ = parse_wheel_filename(file_name)
+    except InvalidWheelFilename:
+        return None
+    return f"{name}=={version}"
 
 
 def package_name(requirement_line: str) -> str:

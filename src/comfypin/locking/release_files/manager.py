@@ -105,7 +105,13 @@ def _read_models(raw_value: object, parts: ReleaseParts, document_path: Document
         source_url, name = entry_facts.get("url"), entry_facts.get("model")
         if not isinstance(source_url, str) or "://" not in source_url:
             raise document_path.refuse(f"{entry_place} has no url")
-        sha256 = _model_sha256(entry_facts.get("hashes"), entry_place, document_path)
+        try:
+            sha256 = _model_sha256(entry_facts.get("hashes"))
+        except ValueError:
+            # Written by hand, or made up: one model less, and the rest of the file is as good as before.
+            model_name = str(name or source_url.rpartition("/")[2])
+            parts.refuse("model", f"{entry_place} ({model_name}) has a SHA256 that is not one", source_url, model_name)
+            continue
         for target in [*_model_targets(entry_facts.get("paths"))] or [None]:
             parts.models.append(
                 ModelSpec(
@@ -131,9 +137,10 @@ def below_models(path_text: str) -> str:
     return "/".join(inner) + ("/" if path_text.endswith("/") else "")
 
 
-def _model_sha256(raw_value: object, where: str, document_path: DocumentPath) -> Digest | None:
+def _model_sha256(raw_value: object) -> Digest | None:
+    """Return the sha256 among a model's hashes, None if there is none. Raises `ValueError` for what is not one."""
     for raw_entry in raw_value if isinstance(raw_value, list) else []:
         # Hashes of other kinds do not prove what a sha256 proves.
         if isinstance(raw_entry, Mapping) and str(raw_entry.get("type", "")).upper() == "SHA256":
-            return document_path.digest(raw_entry.get("hash", "none"), f"the SHA256 of {where}")
+            return Digest.parse(str(raw_entry.get("hash", "none")))
     return None
