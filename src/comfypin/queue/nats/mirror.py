@@ -115,9 +115,9 @@ class Mirror:
                 self.trouble = "The queue does not answer."
             await asyncio.sleep(_TRY_AGAIN_S)
 
-    async def note(self, kept: Kept) -> None:
+    async def note(self, stored_job: Kept) -> None:
         """Note what this server has made of a job, at once."""
-        changes = self._take(kept.job, kept.revision)
+        changes = self._take(stored_job.job, stored_job.revision)
         with suppress(JobsNotStored):
             await self._store.write_changes(*changes)
 
@@ -259,7 +259,7 @@ class Mirror:
 def _copied(job: FleetJob) -> list[JobChange]:
     """Return the changes that copy a record into the file."""
     row = job.row
-    size = sum(body.size for body in (job.input, job.result) if body is not None)
+    size = sum(stored_body.size for stored_body in (job.input, job.result) if stored_body is not None)
     columns = (
         *(
             job.number,

@@ -130,10 +130,10 @@ class NatsJobQueue:
             make = partial(
                 self._make_job, row, lane, job_input, notes or JobNotes(), api=api, release_name=release_name
             )
-            job, text = await asyncio.to_thread(make)
+            job, input_text = await asyncio.to_thread(make)
             job = replace(job, webhook_events=None if webhook_events is None else tuple(webhook_events))
             with as_storage_failure():
-                await self._keep_job(job, text)
+                await self._keep_job(job, input_text)
         finally:
             self._accepting -= 1
         return row.id
@@ -150,9 +150,9 @@ class NatsJobQueue:
             names = await release_names(self._fleet.releases)
         wanted = str(route.release)
         digits = wanted.removeprefix("sha256:")[:RELEASE_LETTERS]
-        for release, name in {self._release: self._release_name, **names}.items():
-            if wanted == name or digits == release:
-                return Lane(release=release, gpu_class=gpu_class, priority=route.priority), name
+        for release, release_name in {self._release: self._release_name, **names}.items():
+            if wanted == release_name or digits == release:
+                return Lane(release=release, gpu_class=gpu_class, priority=route.priority), release_name
         known = ", ".join(sorted({str(self._release_name), *names.values()}))
         raise RouteUnknown(what="release", name=wanted, known=known)
 
@@ -174,9 +174,9 @@ class NatsJobQueue:
         )
         return job, json.dumps(job_input)
 
-    async def _keep_job(self, job: FleetJob, text: str) -> None:
-        body = await self._fleet.bodies.put(job.row.id, text, secret=job.secret)
-        job = replace(job, input=body)
+    async def _keep_job(self, job: FleetJob, input_text: str) -> None:
+        stored_body = await self._fleet.bodies.put(job.row.id, input_text, secret=job.secret)
+        job = replace(job, input=stored_body)
         revision = await self._fleet.states.create(job)
         job = replace(job, number=revision)
         try:
@@ -186,7 +186,7 @@ class NatsJobQueue:
             with contextlib.suppress(Error, TimeoutError):
                 await withdraw_quietly(self._fleet.tickets, job)
                 await self._fleet.states.bucket.remove(job.row.id)
-                await self._fleet.bodies.remove(body)
+                await self._fleet.bodies.remove(stored_body)
             raise
         await self._mirror.note(Kept(job=job, revision=revision))
 
@@ -199,10 +199,10 @@ class NatsJobQueue:
             progress = json.dumps(live.progress) if live.progress else None
             return JobRecord(row=live.row, output=progress)
         with as_storage_failure():
-            kept = await self._fleet.states.read(job_id)
-            if kept is None:
+            stored_job = await self._fleet.states.read(job_id)
+            if stored_job is None:
                 raise JobUnknown(job_id=job_id)
-            job = kept.job
+            job = stored_job.job
             output = None if job.result is None else await self._fleet.bodies.get(job.result)
         return JobRecord(row=job.row, output=output, error=job.error, worker_id=job.worker_id)
 
@@ -213,8 +213,8 @@ class NatsJobQueue:
             if live is None:
                 # Another server took it a moment ago, or it has ended.
                 with as_storage_failure():
-                    kept = await self._fleet.states.read(job_id)
-                if kept is None or kept.job.has_ended:
+                    stored_job = await self._fleet.states.read(job_id)
+                if stored_job is None or stored_job.job.has_ended:
                     return
                 await asyncio.sleep(min(left_s, _LOOK_AGAIN_S))
                 continue
@@ -225,14 +225,14 @@ class NatsJobQueue:
         """Stop a job and return its state then. Raises `JobUnknown`, `JobsNotStored`."""
         end = partial(fleet_job.ended, state="CANCELLED", at=self._clock())
         with as_storage_failure():
-            kept = await self._fleet.states.change(job_id, end)
-            if kept is None:
+            stored_job = await self._fleet.states.change(job_id, end)
+            if stored_job is None:
                 raise JobUnknown(job_id=job_id)
-            if kept.changed:
-                await withdraw_quietly(self._fleet.tickets, kept.job)
+            if stored_job.changed:
+                await withdraw_quietly(self._fleet.tickets, stored_job.job)
                 await self._fleet.client.publish(cancel_subject(job_id))
-                await self._mirror.note(kept)
-        return kept.job.row.state
+                await self._mirror.note(stored_job)
+        return stored_job.job.row.state
 
     async def cancel_waiting(self) -> int:
         """Cancel all jobs that wait; return how many those were. Raises `JobsNotStored`."""
@@ -241,11 +241,11 @@ class NatsJobQueue:
 
         async def cancel(job_id: str) -> bool:
             async with limit:
-                kept = await self._fleet.states.change(job_id, partial(_cancelled_if_waiting, at=self._clock()))
-                if kept is None or not kept.changed:
+                stored_job = await self._fleet.states.change(job_id, partial(_cancelled_if_waiting, at=self._clock()))
+                if stored_job is None or not stored_job.changed:
                     return False
-                await withdraw_quietly(self._fleet.tickets, kept.job)
-                await self._mirror.note(kept)
+                await withdraw_quietly(self._fleet.tickets, stored_job.job)
+                await self._mirror.note(stored_job)
                 return True
 
         with as_storage_failure():
@@ -254,20 +254,20 @@ class NatsJobQueue:
     async def retry_job(self, job_id: str) -> None:
         """Run an ended job again. Raises `JobUnknown`, `RetryRefused`, `QueueFull`, `JobsNotStored`."""
         with as_storage_failure():
-            kept = await self._fleet.states.read(job_id)
-            if kept is None:
+            stored_job = await self._fleet.states.read(job_id)
+            if stored_job is None:
                 raise JobUnknown(job_id=job_id)
-            _require_retryable(kept.job)
+            _require_retryable(stored_job.job)
             self._require_room()
-            old_result = kept.job.result
-            kept = await self._fleet.states.change(job_id, partial(fleet_job.queued_again, at=self._clock()))
-            if kept is None:
+            old_result = stored_job.job.result
+            stored_job = await self._fleet.states.change(job_id, partial(fleet_job.queued_again, at=self._clock()))
+            if stored_job is None:
                 raise JobUnknown(job_id=job_id)
-            if not kept.changed:
-                _require_retryable(kept.job)
+            if not stored_job.changed:
+                _require_retryable(stored_job.job)
                 raise RetryRefused(job_id=job_id, reason="it waits already")
-            await self._mirror.note(kept)
-            await self._fleet.tickets.issue(kept.job)
+            await self._mirror.note(stored_job)
+            await self._fleet.tickets.issue(stored_job.job)
             await self._fleet.bodies.remove(old_result)
 
     async def prioritize_job(self, job_id: str, priority: int) -> None:
@@ -287,11 +287,11 @@ class NatsJobQueue:
     async def read_input(self, job_id: str) -> object:
         """Return what a job asked for, as far as it is kept."""
         with as_storage_failure():
-            kept = await self._fleet.states.read(job_id)
-            if kept is None:
+            stored_job = await self._fleet.states.read(job_id)
+            if stored_job is None:
                 return None
-            text = None if kept.job.input is None else await self._fleet.bodies.get(kept.job.input)
-        return {} if text is None else await asyncio.to_thread(json.loads, text)
+            input_text = None if stored_job.job.input is None else await self._fleet.bodies.get(stored_job.job.input)
+        return {} if input_text is None else await asyncio.to_thread(json.loads, input_text)
 
     async def read_status(self, job_id: str) -> bytes | None:
         """Return the body that tells a webhook of a job's end, or None if the job is not kept or runs again."""

@@ -57,15 +57,15 @@ class MessagePuller:
 
     async def rest(self) -> "list[Msg]":
         """Return what has come and was not read."""
-        left: list[Msg] = []
+        leftover: list[Msg] = []
         while self._subscription.pending_msgs:
             try:
                 message = await self._subscription.next_msg(timeout=0.1)
             except NatsTimeout:
                 break
             if not is_status(message):
-                left.append(message)
-        return left
+                leftover.append(message)
+        return leftover
 
     async def _ask(self, stream: str, consumer: str, request: dict[str, object]) -> None:
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
