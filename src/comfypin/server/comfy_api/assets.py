@@ -210,8 +210,8 @@ class Assets:
     async def _collect(self) -> None:
         """Remove the bytes that have no record."""
         async with self._placing:
-            kept = await self._records.hashes() | set(self._held)
-            removed = await asyncio.to_thread(self._blobs.keep_only, kept)
+            kept_hashes = await self._records.hashes() | set(self._held)
+            removed = await asyncio.to_thread(self._blobs.keep_only, kept_hashes)
         if removed:
             log.info("assets removed", extra={"action": "assets_removed", "count": removed})
 
