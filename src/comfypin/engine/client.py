@@ -209,13 +209,13 @@ class HttpEngine:
         self, tracker: PromptTracker, prompt: Prompt, client_id: str
     ) -> tuple[str, PromptRefusal | None]:
         """POST /prompt; return the server's id for the prompt, and why it dropped branches, if it did."""
-        body: dict[str, JsonValue] = {
+        request_body: dict[str, JsonValue] = {
             "prompt": prompt.graph.to_prompt(),
             "prompt_id": prompt.prompt_id,
             "client_id": client_id,
             "extra_data": prompt.extra_data,
         }
-        response = await self._send_prompt(tracker, prompt.prompt_id, body)
+        response = await self._send_prompt(tracker, prompt.prompt_id, request_body)
         if response is None:
             return prompt.prompt_id, None
         # A 200 may carry errors too: ComfyUI drops invalid branches and runs the rest.
@@ -242,12 +242,14 @@ class HttpEngine:
             request="POST /prompt", status=response.status, _body=response.text, log_tail=log_tail
         )
 
-    async def _send_prompt(self, tracker: PromptTracker, prompt_id: str, body: JsonValue) -> EngineResponse | None:
+    async def _send_prompt(
+        self, tracker: PromptTracker, prompt_id: str, request_body: JsonValue
+    ) -> EngineResponse | None:
         """POST a prompt; None if the response was lost and the engine has it. What it never got is sent again."""
         failures = Failures(_POST_RETRIES)
         while True:
             try:
-                return await tracker.transport.post_json("/prompt", body)
+                return await tracker.transport.post_json("/prompt", request_body)
             except EngineUnreachable:
                 # The response was lost; the prompt perhaps not. It has an id of our own, so ask.
                 while (is_known := await self._is_known(tracker, prompt_id)) is not True:
