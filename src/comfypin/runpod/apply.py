@@ -134,9 +134,9 @@ def _create_resource(
     if gpu:
         # Unset, or excluding nothing, is told by leaving it out.
         request_body["gpu"] = {
-            name: value
-            for name, value in gpu.items()
-            if value is not None and not (name == "excludedTypes" and not value)
+            field_name: value
+            for field_name, value in gpu.items()
+            if value is not None and not (field_name == "excludedTypes" and not value)
         }
     return management_api.create_resource(desired.kind, {**_as_words(request_body), **create_fields})
 
@@ -146,11 +146,13 @@ def _changed_fields(plan_step: DeploymentStep, known_ids: Mapping[tuple[Resource
     fixed_fields = _NOT_PATCHABLE[plan_step.desired.kind]
     fields = {change.path.split(".")[0] for change in plan_step.changes} - fixed_fields
     changed = {
-        name: resolve_references(value, known_ids) for name, value in plan_step.desired.body.items() if name in fields
+        field_name: resolve_references(value, known_ids)
+        for field_name, value in plan_step.desired.body.items()
+        if field_name in fields
     }
     if gpu := _mapping(changed.get("gpu")):
         # A limit that is not named stays; the empty word is what clears it.
-        changed["gpu"] = {name: "" if value is None else value for name, value in gpu.items()}
+        changed["gpu"] = {field_name: "" if value is None else value for field_name, value in gpu.items()}
     return _as_words(changed)
 
 
@@ -166,8 +168,10 @@ def _mapping(value: object) -> Mapping[str, object]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _require_variable(variables: Mapping[str, str], name: str) -> str:
-    value = variables.get(name, "")
+def _require_variable(variables: Mapping[str, str], variable_name: str) -> str:
+    value = variables.get(variable_name, "")
     if not value:
-        raise ConfigError(f"{name} is not set; runpod.toml names it as a registry credential.", variable=name)
+        raise ConfigError(
+            f"{variable_name} is not set; runpod.toml names it as a registry credential.", variable=variable_name
+        )
     return value

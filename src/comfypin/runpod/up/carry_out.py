@@ -129,9 +129,9 @@ def _fill_volume(plan: UpPlan, facts: UpFacts, means: UpMeans, volume_id: str) -
 def _start_pod(plan: UpPlan, facts: UpFacts, means: UpMeans, volume_id: str) -> str:
     if means.cpu is None:
         raise FillFailed(reason="no CPU for its pod is available in the volume's data centre; try later")
-    body = fill_pod_body(plan, facts, cpu=means.cpu, vcpus=FILL_VCPUS, volume_id=volume_id)
+    pod_fields = fill_pod_body(plan, facts, cpu=means.cpu, vcpus=FILL_VCPUS, volume_id=volume_id)
     try:
-        pod = means.management_api.create_resource("pod", body)
+        pod = means.management_api.create_resource("pod", pod_fields)
     except ApiRefused as refused:
         raise FillFailed(reason=f"its pod could not be made: {refused.message.rstrip('.')}") from refused
     means.report(f"fill volume {volume_id}: pod {pod['id']}")
