@@ -77,16 +77,18 @@ def _find_by_path_or_name(wanted_lock: str, folders: Sequence[Path]) -> Path:
     return _find_by_name(wanted_lock, folders, searched=(str(lock_path),))
 
 
-def _find_by_name(name: str, folders: Sequence[Path], searched: tuple[str, ...] = ()) -> Path:
-    if not _RELEASE_NAME.fullmatch(name):
-        raise LockNotFound(wanted=repr(name), searched=["nothing: a release's name is letters, digits, '.', '_', '-'"])
-    candidates = [folder / f"comfy-{name}.lock.json" for folder in folders]
+def _find_by_name(release_name: str, folders: Sequence[Path], searched: tuple[str, ...] = ()) -> Path:
+    if not _RELEASE_NAME.fullmatch(release_name):
+        raise LockNotFound(
+            wanted=repr(release_name), searched=["nothing: a release's name is letters, digits, '.', '_', '-'"]
+        )
+    candidates = [folder / f"comfy-{release_name}.lock.json" for folder in folders]
     for lock_path in candidates:
         if lock_path.is_file():
             return lock_path
     known = list(dict.fromkeys(list_releases(folders)))
-    similar_names = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    raise LockNotFound(wanted=name, searched=[*searched, *map(str, candidates)], near=similar_names)
+    similar_names = difflib.get_close_matches(release_name, known, n=3, cutoff=0.5)
+    raise LockNotFound(wanted=release_name, searched=[*searched, *map(str, candidates)], near=similar_names)
 
 
 def _json_files_beside(path: Path) -> list[str]:

@@ -153,12 +153,12 @@ def _note_unmet(capture_request: CaptureRequest, pins: PythonPins, capture_notes
     python = pins.version or capture_request.question.python
     unmet = find_unmet(needs, pins, replace(capture_request.question, python=python))
     # Only noted: the env is a living one, which works as it is, or its owner knows.
-    capture_notes.notes += [f"not satisfied: {found}" for found in unmet]
+    capture_notes.notes += [f"not satisfied: {unmet_need}" for unmet_need in unmet]
 
 
 def _reader_of(folder: Path) -> Callable[[str], bytes | None]:
-    def read(name: str) -> bytes | None:
-        file_path = folder / name
+    def read(file_name: str) -> bytes | None:
+        file_path = folder / file_name
         return file_path.read_bytes() if file_path.is_file() else None
 
     return read
@@ -184,8 +184,8 @@ def _pin_comfyui(
 def _clone_hint(folder: Path) -> str:
     """Return how to get a checkout of the same version, if the folder says which version it is."""
     version_file = folder / "comfyui_version.py"
-    text = version_file.read_text(errors="replace") if version_file.is_file() else ""
-    version = re.search(r'__version__ = "([0-9.]+)"', text)
+    version_text = version_file.read_text(errors="replace") if version_file.is_file() else ""
+    version = re.search(r'__version__ = "([0-9.]+)"', version_text)
     if version is None:
         return ""
     return (
@@ -208,8 +208,10 @@ def _pin_checkout(
     remote_url = _shareable_remote(checkout.remote)
     patch = None
     if checkout.changed and not capture_request.allow_dirty:
-        named = ", ".join(checkout.changed[:5]) + (", ..." if len(checkout.changed) > 5 else "")
-        capture_notes.reasons.append(f"{subject} has changes ({named}); commit them, or store them with --allow-dirty")
+        changed_files = ", ".join(checkout.changed[:5]) + (", ..." if len(checkout.changed) > 5 else "")
+        capture_notes.reasons.append(
+            f"{subject} has changes ({changed_files}); commit them, or store them with --allow-dirty"
+        )
         return None
     if checkout.changed:
         patch = diff_checkout(checkout) or None
@@ -254,13 +256,16 @@ def _pin_nodes(capture_request: CaptureRequest, capture_notes: _CaptureNotes, up
     nodes_folder = capture_request.folder / "custom_nodes"
     # ComfyUI ships example nodes in custom_nodes; its commit pins them already.
     own_names = {
-        name.split("/")[1] for name in _tracked_files(capture_request.folder) if name.startswith("custom_nodes/")
+        tracked_path.split("/")[1]
+        for tracked_path in _tracked_files(capture_request.folder)
+        if tracked_path.startswith("custom_nodes/")
     }
     entries = sorted(nodes_folder.iterdir()) if nodes_folder.is_dir() else []
     capture_notes.names += [entry.name for entry in entries]
     wanted_paths = [node_path for node_path in entries if _is_wanted_node(node_path, own_names, capture_request)]
     capture_notes.notes += [
-        f"the node {name} is disabled there, so it is left out" for name in _disabled_nodes(nodes_folder)
+        f"the node {tracked_path} is disabled there, so it is left out"
+        for tracked_path in _disabled_nodes(nodes_folder)
     ]
 
     def read_node(entry: Path) -> tuple[NodePin | None, _CaptureNotes]:
@@ -398,8 +403,8 @@ def _enter_comfyui(capture_request: CaptureRequest, capture_notes: _CaptureNotes
 
 def _find_interpreter(folder: Path) -> Path | None:
     for base in (folder, folder.parent):
-        for name in (".venv", "venv"):
-            python = base / name / "bin" / "python"
+        for folder_name in (".venv", "venv"):
+            python = base / folder_name / "bin" / "python"
             if python.exists():
                 return python
     return None

@@ -303,7 +303,9 @@ class NothingToUpgrade(LockError):
     @property
     def offered(self) -> str:
         """Return what could be asked for: the nearest names, or all if they are few."""
-        near = [name for wanted in self.names for name in difflib.get_close_matches(wanted, self.there, n=3)]
+        near = [
+            known_name for wanted in self.names for known_name in difflib.get_close_matches(wanted, self.there, n=3)
+        ]
         if near:
             return f"did you mean {' or '.join(dict.fromkeys(near))}?".removesuffix("?")
         if len(self.there) <= _MOST_OFFERED:

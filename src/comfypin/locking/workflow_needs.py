@@ -116,22 +116,27 @@ def _as_list(raw_value: object) -> list[object]:
 
 
 def _collect_node(workflow_node: Mapping[str, object], collected_needs: _CollectedNeeds) -> None:
-    name = workflow_node.get("type")
+    class_name = workflow_node.get("type")
     # "workflow>" marks group nodes, which are made of other nodes.
-    if not isinstance(name, str) or name in _PAGE_ONLY or _UUID.fullmatch(name) or name.startswith("workflow>"):
+    if (
+        not isinstance(class_name, str)
+        or class_name in _PAGE_ONLY
+        or _UUID.fullmatch(class_name)
+        or class_name.startswith("workflow>")
+    ):
         return
     properties = workflow_node.get("properties")
     properties = properties if isinstance(properties, Mapping) else {}
     registry_id, github_id, version = (_text_or_none(properties.get(key)) for key in ("cnr_id", "aux_id", "ver"))
     if registry_id == CORE_PACK:
         collected_needs.core |= {version} if version else set()
-        collected_needs.core_classes.add(name)
+        collected_needs.core_classes.add(class_name)
     elif registry_id or github_id:
         versions, classes = collected_needs.packs.setdefault((registry_id, github_id), (set(), set()))
         versions |= {version} if version else set()
-        classes.add(name)
+        classes.add(class_name)
     else:
-        collected_needs.classes.add(name)
+        collected_needs.classes.add(class_name)
     _collect_models(properties.get("models"), collected_needs)
     values = workflow_node.get("widgets_values")
     for raw_value in _list_texts(values):
@@ -153,7 +158,7 @@ def _list_texts(values: object) -> Iterator[str]:
 def _collect_models(value: object, collected_needs: _CollectedNeeds) -> None:
     """Read `properties.models`: name, url, directory, sometimes a hash."""
     for raw_entry in _as_list(value):
-        if not isinstance(raw_entry, Mapping) or not isinstance(name := raw_entry.get("name"), str):
+        if not isinstance(raw_entry, Mapping) or not isinstance(model_name := raw_entry.get("name"), str):
             continue
         directory, url = _text_or_none(raw_entry.get("directory")), _text_or_none(raw_entry.get("url"))
         sha256 = None
@@ -162,11 +167,11 @@ def _collect_models(value: object, collected_needs: _CollectedNeeds) -> None:
                 sha256 = Digest.parse(str(raw_entry.get("hash")))
             except ValueError:
                 sha256 = None
-        model = WantedModel(name=name, directory=directory, url=url, sha256=sha256)
-        known_model = collected_needs.models.get((name, directory))
+        model = WantedModel(name=model_name, directory=directory, url=url, sha256=sha256)
+        known_model = collected_needs.models.get((model_name, directory))
         # The first entry with an address wins; one without it learns from a later one.
         if known_model is None or not known_model.url:
-            collected_needs.models[name, directory] = model
+            collected_needs.models[model_name, directory] = model
 
 
 def _text_or_none(raw_value: object) -> str | None:
