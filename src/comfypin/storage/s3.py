@@ -330,7 +330,7 @@ def _has_digest(object_head: Mapping[str, Any], payload: Payload) -> bool:
 
 
 def _object_attributes(payload: Payload) -> dict[str, Any]:
-    metadata = {name: _to_header_value(value) for name, value in payload.metadata.items()}
+    metadata = {metadata_name: _to_header_value(value) for metadata_name, value in payload.metadata.items()}
     return {"ContentType": payload.media_type, "Metadata": metadata}
 
 
@@ -343,7 +343,9 @@ def _to_header_value(value: str) -> str:
 
 def _from_metadata_headers(object_head: Mapping[str, Any]) -> dict[str, str]:
     # Servers may change the case of the names.
-    return {name.lower(): unquote(value) for name, value in (object_head.get("Metadata") or {}).items()}
+    return {
+        metadata_name.lower(): unquote(value) for metadata_name, value in (object_head.get("Metadata") or {}).items()
+    }
 
 
 Settings = S3Settings
