@@ -135,8 +135,8 @@ def make_realize_plan(recipe: EnvRecipe, survey: HomeSurvey, *, rebuild: bool = 
     if is_complete and not rebuild:
         if survey.interpreter_works:
             return RealizePlan(recipe=recipe, action="keep", steps=())
-        text = f"point the venv at {recipe.interpreter.path}"
-        step = RealizeStep(name="rewire", subject=VENV_FOLDER, text=text)
+        step_text = f"point the venv at {recipe.interpreter.path}"
+        step = RealizeStep(name="rewire", subject=VENV_FOLDER, text=step_text)
         return RealizePlan(recipe=recipe, action="rewire", steps=(step,))
     if survey.pack is not None and not rebuild:
         step = RealizeStep(name="unpack", subject=survey.pack, text=f"unpack and verify {survey.pack}")

@@ -322,10 +322,13 @@ def explain_failure(
         machine = f"{recipe.interpreter.machine}, Python {recipe.interpreter.minor_version}"
         return WheelUnfit(machine=machine, packages=[reason])
     if unbuilt := UNBUILT.search(uv_output):
-        name = normalize_name(unbuilt[1])
-        pinned = next((pin.version for pin in recipe.packages if normalize_name(pin.name) == name), "")
+        package_name = normalize_name(unbuilt[1])
+        pinned = next((pin.version for pin in recipe.packages if normalize_name(pin.name) == package_name), "")
         return PackageUnbuilt(
-            package=f"{name} {pinned}".strip(), name=name, python=recipe.interpreter.minor_version, reason=reason
+            package=f"{package_name} {pinned}".strip(),
+            name=package_name,
+            python=recipe.interpreter.minor_version,
+            reason=reason,
         )
     if locations.vendor is not None and locations.offline:
         vendored_names = list_vendored_wheels(locations)
