@@ -177,9 +177,9 @@ async def _run_server(arguments: argparse.Namespace, lock: "Lock", settings: Set
     # One clock for jobs and assets, whose times are compared.
     clock = steady_clock()
     with _lease_state(state_folder):
-        async with _open_queue(arguments, lock, settings, state_folder, clock=clock) as opened:
+        async with _open_queue(arguments, lock, settings, state_folder, clock=clock) as open_queue:
             parts = _assemble(
-                *(arguments, lock, opened),
+                *(arguments, lock, open_queue),
                 outputs=outputs,
                 state_folder=state_folder,
                 access=(token, sessions),
@@ -197,7 +197,7 @@ async def _run_server(arguments: argparse.Namespace, lock: "Lock", settings: Set
                 connections=ConnectionLimits.for_total(arguments.connections),
                 sync=(outputs, arguments.sync) if arguments.sync else None,
             )
-            await host_server(parts.app, parts.site, opened.queue, parts.open_service, hosting)
+            await host_server(parts.app, parts.site, open_queue.queue, parts.open_service, hosting)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,7 +244,7 @@ def _open_queue(
 def _assemble(
     arguments: argparse.Namespace,
     lock: "Lock",
-    opened: "OpenQueue",
+    open_queue: "OpenQueue",
     *,
     outputs: Path,
     state_folder: Path,
@@ -261,9 +261,9 @@ def _assemble(
     from comfypin.server.output_folder import ServedOutputFolder
     from comfypin.server.server_state import Site
 
-    queue, token_and_sessions = opened.queue, access
+    queue, token_and_sessions = open_queue.queue, access
     site = Site(queue, outputs)
-    comfy_api = _make_comfy_api(arguments, site, opened, state_folder, public_url=addresses.public_url, clock=clock)
+    comfy_api = _make_comfy_api(arguments, site, open_queue, state_folder, public_url=addresses.public_url, clock=clock)
     rules = AccessRules(
         token=token_and_sessions[0],
         max_body_bytes=arguments.max_body_mb * 1_000_000,
@@ -272,7 +272,7 @@ def _assemble(
     )
     page = wiring.open_page(
         site,
-        opened.store,
+        open_queue.store,
         comfy_api.assets,
         bucket=comfy_api.bucket,
         lock=lock,
@@ -286,14 +286,14 @@ def _assemble(
     folder = ServedOutputFolder(outputs, base_url=addresses.base_url)
     output_assets = OutputAssets(comfy_api.assets, comfy_api.records, queue.events, base_url=addresses.base_url)
     site.wrap_handle = lambda handle: comfy_api.secrets.wrap_handle(output_assets.wrap_handle(handle))
-    if opened.engine is None:
+    if open_queue.engine is None:
         open_service = _make_service_opener(
             *(arguments, lock, arguments.settings, folder),
             output_assets=output_assets,
             thumbnails=page.gallery.thumbnails,
         )
     else:
-        open_service = _make_fleet_service_opener(arguments, lock, opened.engine)
+        open_service = _make_fleet_service_opener(arguments, lock, open_queue.engine)
     return _Parts(app=make_app(site, rules, comfy_api, page), site=site, open_service=open_service)
 
 
@@ -328,7 +328,7 @@ def _choose_ports(arguments: argparse.Namespace, server_settings: ServerSettings
 def _make_comfy_api(
     arguments: argparse.Namespace,
     site: "Site",
-    opened: "OpenQueue",
+    open_queue: "OpenQueue",
     state_folder: Path,
     *,
     public_url: str | None,
@@ -342,8 +342,8 @@ def _make_comfy_api(
     from comfypin.server.comfy_api.output_assets import ForeignOutputs
     from comfypin.server.comfy_api.records import Records
 
-    queue = opened.queue
-    records = Records(opened.store)
+    queue = open_queue.queue
+    records = Records(open_queue.store)
     keep_s = arguments.keep_hours * 3600.0
     assets = Assets(
         records,
@@ -359,10 +359,10 @@ def _make_comfy_api(
         queue=queue,
         records=records,
         assets=assets,
-        secrets=LentKeys(records) if opened.keys is None else SealedKeys(),
+        secrets=LentKeys(records) if open_queue.keys is None else SealedKeys(),
         foreign=ForeignOutputs(assets, site.outputs, records=records, bucket=bucket),
         bucket=bucket,
-        keys=IdempotencyKeys(records, clock=clock, shared=opened.keys),
+        keys=IdempotencyKeys(records, clock=clock, shared=open_queue.keys),
         limits=ApiLimits(upload_bytes=arguments.max_asset_mb * 1_000_000, keep_s=keep_s),
         clock=clock,
         public_url=public_url,
@@ -523,12 +523,12 @@ def _read_kept_token(token_path: Path) -> str | None:
     return kept_token
 
 
-def _read_root_path(named: str) -> str:
+def _read_root_path(given_path: str) -> str:
     from comfypin.server.prefix import valid_prefix
 
-    prefix = valid_prefix(named if named.startswith("/") or not named else f"/{named}")
-    if named.strip("/") and not prefix:
-        raise UsageError(f"--root-path {named!r} is not a path such as /comfy.")
+    prefix = valid_prefix(given_path if given_path.startswith("/") or not given_path else f"/{given_path}")
+    if given_path.strip("/") and not prefix:
+        raise UsageError(f"--root-path {given_path!r} is not a path such as /comfy.")
     return prefix
 
 

@@ -65,7 +65,7 @@ class RemoteProgress:
 
     def to_json(self) -> dict[str, JsonValue]:
         """Return the JSON form."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {field_name: getattr(self, field_name) for field_name in self.__dataclass_fields__}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +95,7 @@ class RemoteOutput:
             "url": self.url,
             "uri": self.uri,
         }
-        return {name: fact for name, fact in facts.items() if fact is not None}
+        return {field_name: fact for field_name, fact in facts.items() if fact is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
