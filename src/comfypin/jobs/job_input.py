@@ -180,7 +180,9 @@ def parse_model_wish(document: object) -> ModelWish:
             findings=[f"the body is {_describe_type(document)}; it must be an object with a model's source"]
         )
     try:
-        model = ModelWish.model_validate({name: value for name, value in document.items() if value is not None})
+        model = ModelWish.model_validate(
+            {field_name: value for field_name, value in document.items() if value is not None}
+        )
     except ValidationError as exc:
         raise JobInvalid(findings=[_finding_sentence(error) for error in exc.errors(include_input=False)]) from exc
     findings = _find_model_conflicts(model, "")
@@ -189,11 +191,11 @@ def parse_model_wish(document: object) -> ModelWish:
     return model
 
 
-def input_of_platform_job(body: Mapping[str, Any]) -> object:
+def input_of_platform_job(platform_job: Mapping[str, Any]) -> object:
     """Return the input of a platform's job, with the `s3Config` that Runpod puts beside it."""
-    job_document = body.get("input")
-    if isinstance(job_document, dict) and "s3Config" in body and "s3Config" not in job_document:
-        return {**job_document, "s3Config": body["s3Config"]}
+    job_document = platform_job.get("input")
+    if isinstance(job_document, dict) and "s3Config" in platform_job and "s3Config" not in job_document:
+        return {**job_document, "s3Config": platform_job["s3Config"]}
     return job_document
 
 
@@ -203,11 +205,11 @@ def job_input_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "A job's input", **schema}
 
 
-def _parse_text(text: str) -> object:
+def _parse_text(json_text: str) -> object:
     import json
 
     try:
-        return json.loads(text)
+        return json.loads(json_text)
     except (ValueError, RecursionError):
         raise JobInvalid(findings=["input: it is a text that is not JSON"]) from None
 

@@ -272,8 +272,8 @@ class _JobRun:
             for engine_output in prompt_outputs.files
             if engine_output.folder == "output" or self._job.with_previews
         ]
-        named = [self._name_output(engine_output) for engine_output in kept_files]
-        wanted = number_from_one(named, counting_nodes(self._graph))
+        named_outputs = [self._name_output(engine_output) for engine_output in kept_files]
+        wanted = number_from_one(named_outputs, counting_nodes(self._graph))
         return wanted, len(prompt_outputs.files) - len(kept_files)
 
     def _name_output(self, engine_output: EngineOutput) -> WantedOutput:
