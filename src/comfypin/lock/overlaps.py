@@ -61,11 +61,11 @@ def find_overlaps(contents: Iterable[WheelContents]) -> tuple[Overlap, ...]:
         # Files without a digest cannot be compared: RECORD itself, and a wheel's signatures.
         digests = {sha256 for _, sha256 in claimants if sha256 is not None}
         if len(digests) > 1 and _matters(path):
-            contested.setdefault(import_name_of(path), {})[path] = [import_name for import_name, _ in claimants]
+            contested.setdefault(import_name_of(path), {})[path] = [package_name for package_name, _ in claimants]
     return tuple(
         Overlap(
             import_name=import_name,
-            packages=tuple(sorted({import_name for names in by_path.values() for import_name in names})),
+            packages=tuple(sorted({package_name for names in by_path.values() for package_name in names})),
             paths=tuple(sorted(by_path)),
         )
         for import_name, by_path in sorted(contested.items())

@@ -136,6 +136,7 @@ class LocalJobQueue:
             chosen = [events_chosen(job_row.id, webhook_events)] if webhook_events is not None else []
             noted = [] if notes is None else notes_kept(job_row.id, notes, job_row.created_at)
             await self._store.write_changes(accepted, described, *chosen, *noted)
+        # BaseException, as a client that goes away cancels this: the job would count as waiting for ever.
         except BaseException:
             self._jobs.drop_pending(live_job)
             raise
@@ -187,6 +188,7 @@ class LocalJobQueue:
         ]
         for live_job in waiting_jobs:
             self._endings.end_in_background(live_job, "CANCELLED")
+        # Only when all were told: their ends are written together, in one commit or two.
         for live_job in waiting_jobs:
             await self._wait_for_end(live_job, _CANCEL_WITHIN_S)
         return sum(live_job.row.state == "CANCELLED" for live_job in waiting_jobs)
@@ -202,6 +204,7 @@ class LocalJobQueue:
         self._require_room()
         fresh = replace(job_row, state="IN_QUEUE", created_at=self._clock(), started_at=None, ended_at=None, attempts=0)
         live_job = LiveJob(fresh, description=await self._store.read_description(job_id))
+        # Much was awaited since the job was read: another request may have been first.
         if self._jobs.find_pending(job_id) is not None:
             raise RetryRefused(job_id=job_id, reason="it waits already")
         self._jobs.add_pending(live_job)

@@ -40,8 +40,9 @@ class _Receiver:
     is_drain_due: bool = False
 
     def add(self, event: UnsentEvent) -> None:
+        # A receiver wants the newest progress; a disk that is slow must not pile up the rest.
         if event.name == "progress":
-            self.unwritten = [event for event in self.unwritten if event.name != "progress"]
+            self.unwritten = [earlier for earlier in self.unwritten if earlier.name != "progress"]
         self.unwritten.append(event)
 
     def take_changes(self) -> list[JobChange]:
@@ -126,7 +127,7 @@ class WebhookEvents:
     async def post_end(self, row: JobRow, webhook_body: bytes) -> list[JobChange]:
         """Post a job's end; return what is to be noted if it was given up."""
         address = row.webhook or ""
-        return await self._post(row.id, address, webhook_body, kind="end", events=1, kept_id=None)
+        return await self._post(row.id, address, webhook_body, kind="end", events=1, kept_body=None)
 
     async def stop(self) -> None:
         """Write what is not on the disk yet, and post no more: the next server does."""
@@ -166,6 +167,7 @@ class WebhookEvents:
             raise WebhookNotKept(number=number, reason="there is no failed post of this number")
         failure = _to_failure(rows[0])
         webhook_body = failure.body.encode() if failure.body is not None else None
+        # The body of an end is not kept: it is written anew from the job.
         if failure.kind == "end":
             webhook_body = await write_end(failure.job_id)
         if failure.address is None or webhook_body is None:
@@ -206,6 +208,7 @@ class WebhookEvents:
         """Write what happens within a batch's time, all jobs' together, and have it posted."""
         while unwritten := [receiver for receiver in self._receivers.values() if receiver.unwritten]:
             await asyncio.sleep(self._batch_s)
+            # Looked up again: during the sleep more has happened, and jobs may have been forgotten.
             unwritten = [receiver for receiver in self._receivers.values() if receiver.unwritten]
             changes = [change for receiver in unwritten for change in receiver.take_changes()]
             if changes:
@@ -228,7 +231,7 @@ class WebhookEvents:
                     webhook_body.encode(),
                     kind="events",
                     events=count,
-                    kept_id=webhook_body,
+                    kept_body=webhook_body,
                 )
                 await self._store.write_until_done(records.events_told(receiver.job_id, last_number), *noted)
 
@@ -248,7 +251,7 @@ class WebhookEvents:
         return rows[-1][0], len(rows), json.dumps(document)
 
     async def _post(
-        self, job_id: str, address: str, webhook_body: bytes, *, kind: str, events: int, kept_id: str | None
+        self, job_id: str, address: str, webhook_body: bytes, *, kind: str, events: int, kept_body: str | None
     ) -> list[JobChange]:
         reason = await self._webhooks.post_status(job_id, address, webhook_body)
         if reason is None:
@@ -262,7 +265,7 @@ class WebhookEvents:
             reason=reason,
             failed_at=self._clock(),
             address=address,
-            webhook_body=kept_id,
+            webhook_body=kept_body,
         )
 
     def _start(self, work: Coroutine[None, None, None]) -> None:

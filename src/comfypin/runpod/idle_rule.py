@@ -16,7 +16,7 @@ def explain_lowered_workers(deployment: Deployment, endpoint: Mapping[str, objec
     """Return why a live endpoint may have fewer workers than the file says, or None if it has not."""
     endpoint_name = plain_name(endpoint)
     wanted = next(
-        (endpoint for endpoint in deployment.endpoint if remote_name(deployment.name, endpoint.name) == endpoint_name),
+        (config for config in deployment.endpoint if remote_name(deployment.name, config.name) == endpoint_name),
         None,
     )
     live_workers = endpoint.get("workers")

@@ -85,6 +85,7 @@ class Chores:
     async def _remove(self, job_id: str) -> None:
         stored_job = await self._fleet.states.read(job_id)
         if stored_job is not None and stored_job.job.has_ended:
+            # Only as it was read: a job that is run again at this moment keeps its record.
             await self._fleet.states.bucket.remove(job_id, revision=stored_job.revision)
             await self._fleet.bodies.remove(stored_job.job.input, stored_job.job.result)
 
@@ -113,6 +114,7 @@ class Chores:
         async with open_puller(self._fleet.client) as puller:
             while (advisory := await puller.take_one(names.DEAD_STREAM, "servers")) is not None:
                 await self._bury(advisory)
+                # Only now: if this server is killed before, another one finds the advisory again.
                 await advisory.ack()
 
     async def _bury(self, advisory: "Msg") -> None:
@@ -166,4 +168,5 @@ async def _repeat(chore: Callable[[], Awaitable[None]], every_s: float) -> None:
             await chore()
         except (Error, TimeoutError, OSError, JobsNotStored) as exc:
             log.info("a chore waits", extra={"action": "chore_waits", "reason": str(exc)[:200]})
+        # A chore that takes long rests as long: it never takes more than half of the time.
         await asyncio.sleep(max(every_s, time.monotonic() - began_s))

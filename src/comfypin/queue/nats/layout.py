@@ -60,6 +60,7 @@ def _configs(copies: int) -> list[StreamConfig]:
             storage=StorageType.FILE,
             discard=DiscardPolicy.NEW,
             max_msgs_per_subject=1,
+            # A run of a job has one subject, so that it can have one ticket only: a second one is refused.
             discard_new_per_subject=True,
             num_replicas=copies,
         ),
@@ -91,6 +92,7 @@ def _bucket(bucket_name: str, copies: int, *, kept_s: float = 0) -> StreamConfig
         deny_delete=True,
         allow_rollup_hdrs=True,
         allow_msg_ttl=True,
+        # Direct reads may come from a copy that is behind; a record is read in order to change it.
         allow_direct=False,
         num_replicas=copies,
     )

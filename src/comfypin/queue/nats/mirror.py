@@ -149,6 +149,7 @@ class Mirror:
         for message in batch:
             revision = message.metadata.sequence.stream
             job_id = message.subject.rpartition(".")[2]
+            # The marker of a record that was removed.
             if message.header and "KV-Operation" in message.header:
                 changes += self._forget(job_id)
             else:
@@ -165,6 +166,7 @@ class Mirror:
 
     def _take(self, job: FleetJob, revision: int) -> list[JobChange]:
         job_id = job.row.id
+        # Known already: this server's own change, or one that was delivered again.
         if revision <= self._revisions.get(job_id, 0):
             return []
         self._revisions[job_id] = revision
@@ -273,6 +275,7 @@ def _copied(job: FleetJob) -> list[JobChange]:
         ),
         *(row.attempts, job.retries, job.secret, row.created_at, row.started_at, row.ended_at, job.error, size),
     )
+    # A number is given once: it is the job's place in lists, whatever becomes of the job.
     copied = JobChange(
         "INSERT INTO jobs (number, id, state, input, webhook, webhook_owed, timeout_s, ttl_s, attempts, retries, "
         "secret, created_at, started_at, ended_at, error, size) "

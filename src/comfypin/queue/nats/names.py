@@ -84,9 +84,9 @@ def lanes_of_worker(release: str, gpu_class: str) -> tuple[Lane, ...]:
     """Return the lanes that a worker of this class serves for a release, most urgent first."""
     classes = (ANY_CLASS,) if gpu_class == ANY_CLASS else (gpu_class, ANY_CLASS)
     return tuple(
-        Lane(release=release, gpu_class=gpu_class, priority=priority)
+        Lane(release=release, gpu_class=lane_class, priority=priority)
         for priority in PRIORITIES
-        for gpu_class in classes
+        for lane_class in classes
     )
 
 

@@ -89,7 +89,11 @@ class NatsJobQueue:
         self.webhooks = WebhookEvents(store, webhooks, self.metrics, clock=clock, events=self.events)
         self._mirror = Mirror(fleet, store, events=self.events, estimates=self._estimates, listener=self)
         self._ends = ExpectedEnds(
-            self._estimates, self._mirror.jobs, at_once=lambda: max(1, self.running_count), clock=clock
+            # Workers come and go: as many as run jobs now are expected to go on.
+            self._estimates,
+            self._mirror.jobs,
+            at_once=lambda: max(1, self.running_count),
+            clock=clock,
         )
         self._telling = FleetWebhooks(fleet, store, self.webhooks, read_status=self.read_status)
         self._chores = Chores(fleet, self._mirror, store, limits, clock=clock)
@@ -125,6 +129,8 @@ class NatsJobQueue:
             rank=int(route.priority == "high"),  # a fleet has two lines
         )
         lane, release_name = await self._choose_lane(route)
+        # Jobs that are being written count as waiting: clients that send at the same moment must not overfill the
+        # queue.
         self._accepting += 1
         try:
             make = partial(
@@ -175,6 +181,8 @@ class NatsJobQueue:
         return job, json.dumps(job_input)
 
     async def _keep_job(self, job: FleetJob, input_text: str) -> None:
+        # The input first and the ticket last: no record points to a missing input, and no worker gets a ticket without
+        # a record.
         stored_body = await self._fleet.bodies.put(job.row.id, input_text, secret=job.secret)
         job = replace(job, input=stored_body)
         revision = await self._fleet.states.create(job)
@@ -228,6 +236,7 @@ class NatsJobQueue:
             stored_job = await self._fleet.states.change(job_id, end)
             if stored_job is None:
                 raise JobUnknown(job_id=job_id)
+            # The record has decided. The rest makes it sooner: a worker looks at the record with each heartbeat.
             if stored_job.changed:
                 await withdraw_quietly(self._fleet.tickets, stored_job.job)
                 await self._fleet.client.publish(cancel_subject(job_id))
@@ -260,6 +269,8 @@ class NatsJobQueue:
             _require_retryable(stored_job.job)
             self._require_room()
             old_result = stored_job.job.result
+            # The record before the ticket: a worker throws away the ticket of a job that has ended. The old result goes
+            # last, when nothing points to it any more.
             stored_job = await self._fleet.states.change(job_id, partial(fleet_job.queued_again, at=self._clock()))
             if stored_job is None:
                 raise JobUnknown(job_id=job_id)

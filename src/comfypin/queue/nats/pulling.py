@@ -46,6 +46,7 @@ class MessagePuller:
 
         Raises `NatsTimeout` if the server does not even say that there is none.
         """
+        # NATS counts in nanoseconds.
         await self._ask(stream, consumer, {"batch": most, "expires": int(wait_s * 1e9)})
         taken = [await self._subscription.next_msg(timeout=wait_s + _ANSWER_WITHIN_S)]
         if is_status(taken[0]):

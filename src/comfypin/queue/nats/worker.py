@@ -233,6 +233,7 @@ class FleetWorker:
         began_s = time.monotonic()
         self._warm, self._handle = None, None
         self._swapped.clear()
+        # The old engine ends first: two would not fit into a GPU's memory.
         await engines.aclose()
         self._handle = await engines.enter_async_context(self._open_release(release))
         self._warm = release
@@ -263,6 +264,7 @@ class FleetWorker:
         """Give what runs the grace; what is not done then goes back to the queue."""
         if self._running:
             await asyncio.wait(list(self._running), timeout=self._options.grace_s)
+        # Before the cancels: it is how a runner knows that its job goes back to the queue, and has not ended.
         self._stopping.set()
         for task in self._running:
             task.cancel()
@@ -306,6 +308,7 @@ class FleetWorker:
         last_record: bytes = b""
         told_at_s = float("-inf")
         while True:
+            # Without the time, so that a worker of which nothing has changed tells it only with its heartbeat.
             record = self._record()
             if record != last_record or time.monotonic() - told_at_s > HEARTBEAT_S:
                 with contextlib.suppress(Error, TimeoutError):

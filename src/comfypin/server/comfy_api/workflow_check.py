@@ -39,7 +39,7 @@ def check_workflow(
         accepted = brought | named_models.inputs
         graph = respell_graph(named_models.graph, catalogue, brought=accepted).graph
         _require_readers(
-            brought, {(reference.node_id, reference.input_name) for reference in file_inputs(graph, catalogue)}
+            brought, {(file_input.node_id, file_input.input_name) for file_input in file_inputs(graph, catalogue)}
         )
         run_preflight(graph, catalogue, lock, brought=accepted, packs=loaded.node_packs).raise_if_refused(_SOURCE)
     except WorkflowInvalid as exc:
