@@ -116,6 +116,7 @@ def realize_env(lock: Lock, options: RealizeOptions, *, where: str = "given") ->
 def _keep_env(lock: Lock, options: RealizeOptions) -> Receipt | None:
     """Make the lock's env the current one if it is complete, and return its receipt, else None."""
     receipt = find_complete_receipt(lock, options)
+    # The usual case, at each start of a worker: no lease, and nothing to write but the paths of models.
     if receipt is None or _is_current(lock, receipt, options.home):
         if receipt is not None:
             write_model_paths(options.home.build_folder(receipt.key), receipt, lock, options.models_dir)
@@ -134,6 +135,7 @@ def find_complete_receipt(lock: Lock, options: RealizeOptions) -> Receipt | None
     env_key = build_key(lock, machine_type, options.target)
     build_folder = options.home.build_folder(env_key)
     receipt = _read_intact_receipt(build_folder, env_key, machine_type)
+    # The venv leads to a Python of the machine, which another machine at the same volume may not have.
     return receipt if receipt is not None and is_venv_usable(build_folder, receipt.python) else None
 
 
@@ -198,6 +200,7 @@ def _make_env(lock: Lock, recipe: EnvRecipe, options: RealizeOptions) -> tuple[R
             options.report(f"{error.message} Building instead.")
             realize_plan = make_realize_plan(recipe, HomeSurvey())
             receipt = _put_in_place(realize_plan, options, lease)
+            # It is replaced when the env is published: the next machine must not fail over it again.
             is_pack_damaged = True
         _activate_build(lock, receipt, options)
         return receipt, realize_plan.action, is_pack_damaged
@@ -256,6 +259,7 @@ def _new_packages(recipe: EnvRecipe, options: RealizeOptions) -> list[PackagePin
 def _commit_build(temporary_folder: Path, receipt: Receipt, home: Home, lease: Lease) -> None:
     """Rename the build into its place; the receipt is last, so a build without one is never whole."""
     final_folder = home.build_folder(receipt.key)
+    # A pack brings a receipt along; between the rename and the new one there must be none.
     (temporary_folder / RECEIPT_FILE).unlink(missing_ok=True)
     # The lease may have been lost while this process was suspended; then another one builds here.
     lease.check()

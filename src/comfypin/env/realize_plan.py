@@ -90,6 +90,7 @@ def require_pinned(lock: Lock, where: str) -> None:
     findings = [
         finding
         for finding in check_lock(lock)
+        # An env is made without its models, which may still lack a digest.
         if finding.severity == "error" and not finding.path.startswith("$.models")
     ]
     if findings:
@@ -138,6 +139,7 @@ def make_realize_plan(recipe: EnvRecipe, survey: HomeSurvey, *, rebuild: bool = 
         step_text = f"point the venv at {recipe.interpreter.path}"
         step = RealizeStep(name="rewire", subject=VENV_FOLDER, text=step_text)
         return RealizePlan(recipe=recipe, action="rewire", steps=(step,))
+    # A rebuild is asked for by somebody who does not trust what is there, packs included.
     if survey.pack is not None and not rebuild:
         step = RealizeStep(name="unpack", subject=survey.pack, text=f"unpack and verify {survey.pack}")
         return RealizePlan(recipe=recipe, action="unpack", steps=(step,))

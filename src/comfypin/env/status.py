@@ -58,6 +58,7 @@ def check_env(home: Home, lock: Lock | None) -> EnvStatus:
 
     Raises `NothingRealized` if there is no env at all.
     """
+    # A link that leads nowhere is an env that is gone; no link at all is a home without one.
     if not home.current_link.is_symlink():
         raise NothingRealized(home=home.root)
     env_folder = home.root / home.current_link.readlink()
@@ -96,6 +97,7 @@ def describe_changes(env_folder: Path, receipt: Receipt, changes: FileChanges) -
         for path in changed_paths:
             by_subject.add_path(change_kind, path)
     drifts_found = [*_find_moved_commits(env_folder, receipt)]
+    # A node at another commit differs in hundreds of files; the commit says it all.
     moved_subjects = {drift.subject for drift in drifts_found}
     sources = [*receipt.nodes, receipt.comfyui]
     for source_pin in sources:
@@ -115,6 +117,7 @@ class _PathGroups:
     def __init__(self, receipt: Receipt) -> None:
         self._roots = sorted(
             (_source_root(source_pin, receipt) for source_pin in (*receipt.nodes, receipt.comfyui)),
+            # The longest root first: custom_nodes is itself inside ComfyUI.
             key=len,
             reverse=True,
         )
@@ -153,7 +156,10 @@ def _source_drifts(env_folder: Path, subject: str, paths_by_kind: Mapping[str, t
         path for path in paths_by_kind["added"] if path.endswith(CODE_SUFFIXES) and "/.git/" not in path
     )
     added_paths = tuple(
-        path for path in added_paths if subject != "ComfyUI" or not path.startswith(f"{CUSTOM_NODES_FOLDER}/")
+        # What is in custom_nodes is a node, not a part of ComfyUI: it is told as such.
+        path
+        for path in added_paths
+        if subject != "ComfyUI" or not path.startswith(f"{CUSTOM_NODES_FOLDER}/")
     )
     if added_paths:
         description = f"Code was added to {subject}: {shorten_list(added_paths)}."
@@ -230,6 +236,7 @@ def _find_strange_nodes(env_folder: Path, receipt: Receipt) -> Iterator[Drift]:
 
 def _compare_with_lock(receipt: Receipt, lock: Lock) -> list[Drift]:
     """Return each pin that differs if the env was made from other pins than this lock's."""
+    # Models and the engine's arguments may differ: no env is made anew for them.
     if receipt.env_digest == env_digest(lock):
         return []
     drifts_found: list[Drift] = []

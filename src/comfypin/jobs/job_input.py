@@ -167,6 +167,7 @@ def parse_job_input(job_document: object) -> tuple[JobInput, list[str]]:
         raise JobInvalid(
             findings=[_finding_sentence(validation_error) for validation_error in exc.errors(include_input=False)]
         ) from exc
+    # Only of an input that is sound in itself: conflicts of unreadable fields would be noise.
     findings = [*_find_conflicts(job)]
     if findings:
         raise JobInvalid(findings=findings)
@@ -211,11 +212,13 @@ def _parse_text(json_text: str) -> object:
     try:
         return json.loads(json_text)
     except (ValueError, RecursionError):
+        # From None: the cause would quote the text, which may hold secrets.
         raise JobInvalid(findings=["input: it is a text that is not JSON"]) from None
 
 
 def _find_conflicts(job: JobInput) -> list[str]:
     findings = []
+    # True if neither is given, and if both are.
     if (job.workflow is None) == (job.workflow_name is None):
         findings.append("workflow: give either `workflow` or `workflow_name`")
     for index, media_input in enumerate(job.inputs):

@@ -214,6 +214,7 @@ def _find_saved_workflow_readers(
 def _parse_given_file(request: RunRequest, graph: ApiGraph, argument: str, catalogue: Catalogue) -> FoundFile:
     """Return a file for a node, under the name that the request has for it."""
     target, _, path = argument.partition("=")
+    # The path begins with this job's own folder, which the request knows nothing of.
     called = next((called for file_name, called in request.file_labels.items() if path.endswith(f"/{file_name}")), None)
     label = f"{called}, node {target!r}" if called is not None else None
     return parse_input_file(graph, argument, catalogue=catalogue, label=label)

@@ -80,6 +80,7 @@ def wait_for_workers(management_api: ManagementApi, endpoint_id: str, *, wanted:
     while True:
         answer = management_api.send_request("GET", f"/v2/serverless/{endpoint_id}/workers")
         workers = answer.get("workers", []) if isinstance(answer, dict) else []
+        # A worker with the configuration of before takes jobs until it is replaced: it proves nothing.
         ready = [w for w in workers if w.get("status") in ("IDLE", "RUNNING") and not w.get("isStale")]
         if len(ready) >= wanted:
             return
@@ -121,6 +122,7 @@ def _create_resource(
 ) -> Resource:
     request_body = resolve_references(desired.body, known_ids)
     assert isinstance(request_body, dict)
+    # Credentials are in no plan and no state: they are read from the environment when they are sent.
     if desired.kind == "registry":
         credentials = {
             field: _require_variable(variables, str(desired.create_only[f"{field}_env"]))

@@ -160,6 +160,7 @@ class OutputIndex:
 
     async def read_base64(self, output: ListedOutput) -> str | None:
         """Return the base64 text of an output that its job's result holds. Raises `JobsNotStored`."""
+        # SQLite takes the one text out of the result, which may be hundreds of megabytes.
         path = f"$.{output.list_name}[{output.list_index}].data"
         query = "SELECT json_extract(output, ?) FROM jobs WHERE id = ?"
         rows = await self._store.query_rows(query, path, output.job_id)
@@ -222,6 +223,7 @@ def _conditions(wanted: OutputFilter) -> tuple[list[str], list[object]]:
         if at is not None:
             conditions.append(comparison)
             values.append(at)
+    # instr, not LIKE: a `%` or `_` in a search means itself.
     if wanted.text:
         conditions.append("(instr(d.texts, ?) OR instr(casefold(o.filename), ?) OR instr(lower(o.job_id), ?))")
         values += [wanted.text.casefold()] * 3

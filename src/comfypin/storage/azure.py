@@ -190,6 +190,7 @@ class AzureStore:
             )
             blocks = [BlobBlock(block_id=block_id) for block_id in block_ids]
         finally:
+            # After a failure the blocks that wait are not sent: Azure drops those that came within a week.
             pool.shutdown(cancel_futures=True)
         content = ContentSettings(content_type=payload.media_type)
         metadata = _to_blob_metadata(payload.metadata)

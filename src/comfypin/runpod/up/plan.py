@@ -181,6 +181,7 @@ def make_deployment(deployment_name: str, release: UpRelease, facts: UpFacts) ->
                 gpu_pools=release.gpu_pools,
                 workers=WorkersConfig(max=release.max_workers, idle_timeout=release.idle_timeout_s),
                 volumes=(VOLUME,) if has_volume else (),
+                # A volume ties its endpoint to its data centre; naming it again would be a second truth.
                 data_centers=() if has_volume or release.data_center is None else (release.data_center,),
                 timeout=release.timeout_s,
             ),
@@ -221,6 +222,7 @@ def fill_pod_body(plan: UpPlan, facts: UpFacts, *, cpu: str, vcpus: int, volume_
         "args": f"comfypin runpod fill --volume {mount}",
         # The env, and the wheels that it is made from.
         "disk": facts.release_facts.container_disk_gb + 10,
+        # Nobody connects to it: it tells its progress in its log.
         "ports": [],
         "env": variables,
         "registry": None,
@@ -250,6 +252,7 @@ def _plan_fill(
 
 def _never_smaller(release: UpRelease, live_volume: Mapping[str, object] | None) -> UpRelease:
     """Return the release with at least the volume that is there: volumes only grow, and never for nothing."""
+    # Runpod cannot shrink a volume, and bills each gigabyte that was added.
     size = None if live_volume is None else live_volume.get("size")
     if release.volume_gb is None or not isinstance(size, int):
         return release

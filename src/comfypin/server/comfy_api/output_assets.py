@@ -55,6 +55,7 @@ class OutputAssets:
         return open_sink
 
     def _wrapped(self, sink: OutputSink, folder: OutputSink) -> OutputSink:
+        # Assets are made of the converted files, which is what the job delivers.
         if isinstance(sink, ConvertingSink):
             return ConvertingSink(self._wrapped(sink.sink, folder), sink.conversion)
         return _AssetSink(self, sink, is_folder=sink is folder)

@@ -147,6 +147,7 @@ class Records:
 
     async def hashes(self) -> set[str]:
         """Return the hashes of all bytes that must stay."""
+        # A job that waits keeps the bytes of its inputs, even if their assets are deleted meanwhile.
         hash_rows = await self._store.query_rows(
             "SELECT hash FROM assets UNION SELECT u.hash FROM asset_uses u JOIN jobs j ON j.id = u.job_id "
             "WHERE j.ended_at IS NULL"
