@@ -22,7 +22,7 @@ from comfypin.env.install.packages import list_vendored_wheels
 from comfypin.env.install.sources import SourceLocations
 from comfypin.env.interpreter import find_interpreter, is_venv_usable, replace_link, rewire_venv
 from comfypin.env.layout import COMFYUI_FOLDER, RECEIPT_FILE, VENV_FOLDER, Home, remove_stale_packings
-from comfypin.env.model_paths import write_model_paths
+from comfypin.env.model_paths import are_model_paths_current, write_model_paths
 from comfypin.env.pack.progress import ByteReport, ignore_bytes
 from comfypin.env.pack.store import PackStore
 from comfypin.env.package_selection import Interpreter, machine_name, package_file_name
@@ -116,12 +116,14 @@ def realize_env(lock: Lock, options: RealizeOptions, *, where: str = "given") ->
 def _keep_env(lock: Lock, options: RealizeOptions) -> Receipt | None:
     """Make the lock's env the current one if it is complete, and return its receipt, else None."""
     receipt = find_complete_receipt(lock, options)
-    # The usual case, at each start of a worker: no lease, and nothing to write but the paths of models.
-    if receipt is None or _is_current(lock, receipt, options.home):
-        if receipt is not None:
-            write_model_paths(options.home.build_folder(receipt.key), receipt, lock, options.models_dir)
+    if receipt is None:
+        return None
+    # The usual case, at each start of a worker: no lease, and nothing to write.
+    if _is_current(lock, receipt, options.home) and are_model_paths_current(
+        options.home.build_folder(receipt.key), receipt, lock, options.models_dir
+    ):
         return receipt
-    # It is not the current one: somebody who collects garbage may be about to remove it.
+    # Somebody who collects garbage may be about to remove what is not the current one.
     with acquire_lease(options.home.lease_path(receipt.key), purpose=f"make {lock.version_name} current"):
         receipt = find_complete_receipt(lock, options)
         if receipt is not None:
