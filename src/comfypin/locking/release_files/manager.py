@@ -109,7 +109,7 @@ def _read_models(raw_value: object, parts: ReleaseParts, document_path: Document
             sha256 = _model_sha256(entry_facts.get("hashes"))
         except ValueError:
             # Written by hand, or made up: one model less, and the rest of the file is as good as before.
-            model_name = str(name or source_url.rpartition("/")[2])
+            model_name = str(model_name or source_url.rpartition("/")[2])
             parts.refuse("model", f"{entry_place} ({model_name}) has a SHA256 that is not one", source_url, model_name)
             continue
         for target in [*_model_targets(entry_facts.get("paths"))] or [None]:
