@@ -61,7 +61,9 @@ def choose_target(lock: Lock, machine: str, wanted_target: str | None) -> str | 
     if len(fitting_targets) == 1 or not target_names:
         return fitting_targets[0] if fitting_targets else None
     reason = (
-        "several targets fit, so name one with --target" if fitting_targets else "it was locked for other platforms"
+        "several targets fit, so name one with --target"
+        if fitting_targets
+        else "it was locked for other platforms; lock it for this one too"
     )
     raise TargetMissing(machine=machine, targets=target_names, reason=reason)
 

@@ -149,7 +149,9 @@ def make_realize_plan(recipe: EnvRecipe, survey: HomeSurvey, *, rebuild: bool = 
 def node_folder(node_pin: NodePin) -> str:
     """Return a node's folder, relative to the build. Raises `ValueError` unless it is one plain name."""
     if not _PLAIN_FOLDER.fullmatch(node_pin.folder) or node_pin.folder in {".", "..", "__pycache__"}:
-        raise ValueError(f"{node_pin.folder!r} is not a folder name")
+        raise ValueError(
+            f"{node_pin.folder!r} is not a folder name: the lock needs one plain name in `directory`, or in `name`"
+        )
     return f"{CUSTOM_NODES_FOLDER}/{node_pin.folder}"
 
 

@@ -200,7 +200,7 @@ class ReleaseExists(LockError):
 class NotComfyUI(LockError):
     """Raised when a folder or commit that was named as ComfyUI is something else."""
 
-    template = "{where} is not a ComfyUI: it has no {lacks}."
+    template = "{where} is not a ComfyUI: it has no {lacks}. Name the folder with main.py, or a repository of ComfyUI."
     where: str
     lacks: str
 
@@ -326,7 +326,7 @@ class RegistryAnswerInvalid(LockError):
 class ArchiveUnreadable(LockError):
     """Raised when the archive of a node pack is not a readable zip."""
 
-    template = "The archive {url} of a node cannot be read: {reason}."
+    template = "The archive {url} of a node cannot be read: {reason}. Take another version of the node."
     url: str
     reason: str
 

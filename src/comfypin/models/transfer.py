@@ -253,7 +253,7 @@ class FileTransfer:
                 if self._stop.is_set() or self._parts.failure is not None or self._parts.over:
                     raise SourceFailed(uri=hide_secrets(self._uri), reason="the pull was stopped")
                 if stall_watch.is_too_slow(byte_count):
-                    reason = f"it stalled ({stall_watch.bytes_per_s():.0f} bytes a second)"
+                    reason = f"it stalled at {stall_watch.bytes_per_s():.0f} bytes a second; try again later"
                     raise SourceUnavailable(uri=hide_secrets(self._uri), reason=reason)
         finally:
             self._write_bytes(file_part, buffer[:filled_bytes])

@@ -197,7 +197,9 @@ class LocalJobQueue:
         """Run an ended job again. Raises `JobUnknown`, `RetryRefused`, `QueueFull`, `JobsNotStored`."""
         job_row = (await self.read_record(job_id)).row
         if job_row.state not in RETRYABLE_STATES:
-            raise RetryRefused(job_id=job_id, reason=f"it is {job_row.state}; only FAILED and TIMED_OUT jobs are")
+            raise RetryRefused(
+                job_id=job_id, reason=f"it is {job_row.state}; only jobs that are FAILED or TIMED_OUT can"
+            )
         if await self._store.had_secrets(job_id):
             await self.read_record(job_id)  # one that was dropped at this moment is unknown, not secret
             raise RetryRefused(job_id=job_id, reason="it came with secrets, which are not kept; send it anew")

@@ -253,7 +253,7 @@ def _find_deployment(arguments: argparse.Namespace) -> "tuple[StateFolder, UpSta
 
     names = list_deployments(arguments.state_dir)
     if arguments.name is None and len(names) != 1:
-        raise UpNameUnknown(asked="No deployment is named, and there is not just one", names=names)
+        raise UpNameUnknown(asked="It is not clear which deployment is meant", names=names)
     deployment_name = arguments.name or names[0]
     if deployment_name not in names:
         raise UpNameUnknown(asked=f"{arguments.state_dir} has no deployment {deployment_name!r}", names=names)

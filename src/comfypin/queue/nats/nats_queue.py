@@ -432,7 +432,7 @@ def _cancelled_if_waiting(job: FleetJob, *, at: float) -> FleetJob | None:
 
 def _require_retryable(job: FleetJob) -> None:
     if job.row.state not in RETRYABLE_STATES:
-        reason = f"it is {job.row.state}; only FAILED and TIMED_OUT jobs are"
+        reason = f"it is {job.row.state}; only jobs that are FAILED or TIMED_OUT can"
         raise RetryRefused(job_id=job.row.id, reason=reason)
     if job.secret:
         raise RetryRefused(job_id=job.row.id, reason="it came with secrets, which are not kept; send it anew")
