@@ -73,7 +73,9 @@ def test_the_demos_lock_is_found_from_any_folder(tmp_path: Path, monkeypatch: py
 
 
 def test_a_name_that_nothing_is_near_lists_the_releases(folders: tuple[Path, ...]) -> None:
-    with pytest.raises(LockNotFound, match=r"The releases here are wan22, demo; name one, or give the path of a file\."):
+    with pytest.raises(
+        LockNotFound, match=r"The releases here are wan22, demo; name one, or give the path of a file\."
+    ):
         find_lock("zzzzzz", folders=folders)
 
 
