@@ -87,11 +87,6 @@ class LiveJobs:
         """Return how many jobs have not ended."""
         return len(self._pending)
 
-    @property
-    def running_count(self) -> int:
-        """Return how many jobs run."""
-        return len(self._pending) - len(self._places)
-
     def list_pending(self) -> list[LiveJob]:
         """Return the jobs that have not ended, in order of arrival."""
         return list(self._pending.values())

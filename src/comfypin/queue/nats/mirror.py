@@ -23,7 +23,7 @@ from comfypin.queue.job_events import JobEvents
 from comfypin.queue.job_notes import notes_kept
 from comfypin.queue.live_jobs import LiveJob, LiveJobs
 from comfypin.queue.nats.fleet_job import FleetJob
-from comfypin.queue.nats.job_states import Kept
+from comfypin.queue.nats.job_states import StoredJob
 from comfypin.queue.nats.pulling import MessagePuller, open_puller
 from comfypin.queue.run_estimates import RunEstimates
 from comfypin.queue.sqlite import JobStore
@@ -115,7 +115,7 @@ class Mirror:
                 self.trouble = "The queue does not answer."
             await asyncio.sleep(_TRY_AGAIN_S)
 
-    async def note(self, stored_job: Kept) -> None:
+    async def note(self, stored_job: StoredJob) -> None:
         """Note what this server has made of a job, at once."""
         changes = self._take(stored_job.job, stored_job.revision)
         with suppress(JobsNotStored):
