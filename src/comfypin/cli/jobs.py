@@ -24,7 +24,7 @@ from comfypin.cli.remote_jobs import (
 from comfypin.errors import UsageError
 
 if TYPE_CHECKING:
-    from comfypin.client.interface import JobFilter, RemoteJob
+    from comfypin.client.interface import RemoteJob, RemoteJobFilter
 
 _STATES = ("IN_QUEUE", "IN_PROGRESS", "COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT")
 
@@ -92,9 +92,9 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def _list_jobs(opened_server: OpenServer, arguments: argparse.Namespace) -> None:
-    from comfypin.client.interface import JobFilter
+    from comfypin.client.interface import RemoteJobFilter
 
-    wanted = JobFilter(
+    wanted = RemoteJobFilter(
         states=tuple(arguments.state),
         workflow=arguments.workflow,
         release=arguments.release,
@@ -110,7 +110,7 @@ def _list_jobs(opened_server: OpenServer, arguments: argparse.Namespace) -> None
         opened_server.report(f"There are more jobs: add --after {after}")
 
 
-def _read_pages(opened_server: OpenServer, wanted: "JobFilter") -> "tuple[list[RemoteJob], str | None]":
+def _read_pages(opened_server: OpenServer, wanted: "RemoteJobFilter") -> "tuple[list[RemoteJob], str | None]":
     """Return the jobs that are wanted, as many as are, and where the list goes on."""
     page = opened_server.server.list_jobs(wanted)
     jobs = list(page.jobs)

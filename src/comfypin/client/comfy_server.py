@@ -9,7 +9,15 @@ from pathlib import Path
 from urllib.parse import quote, urlencode, urljoin
 
 from comfypin.client.errors import JobNotFound, NotOffered, ServerRefused, ServerUnknown, WorkflowNotTaken
-from comfypin.client.interface import API_NAMES, InputSource, JobFilter, JobOrder, JobPage, RemoteJob, ServerAddress
+from comfypin.client.interface import (
+    API_NAMES,
+    InputSource,
+    JobOrder,
+    JobPage,
+    RemoteJob,
+    RemoteJobFilter,
+    ServerAddress,
+)
 from comfypin.client.json_client import JsonClient, printable
 from comfypin.client.order_files import size_of_input
 from comfypin.client.result_outputs import count_or_none, outputs_of_comfy_job, progress_of, text_or_none
@@ -51,7 +59,7 @@ class ComfyServer:
         """Return a job as it is now."""
         return self._read_job(self._require_job(job_id))
 
-    def list_jobs(self, wanted: JobFilter) -> JobPage:
+    def list_jobs(self, wanted: RemoteJobFilter) -> JobPage:
         """Return jobs, newest first, if the server lists them: the published description does not say that it must."""
         return list_comfy_jobs(self.client, self.address, self.address.base_url, wanted)
 
@@ -154,7 +162,7 @@ class ComfyServer:
         return NotOffered(server=self.address.named, api=API_NAMES["comfy"], reason=reason)
 
 
-def list_comfy_jobs(client: JsonClient, address: ServerAddress, api_url: str, wanted: JobFilter) -> JobPage:
+def list_comfy_jobs(client: JsonClient, address: ServerAddress, api_url: str, wanted: RemoteJobFilter) -> JobPage:
     """Return jobs as the API's list gives them. Raises `NotOffered`."""
     if wanted.workflow or wanted.text or wanted.release:
         reason = "cannot search jobs by --workflow, --release or --text; leave them out"

@@ -153,7 +153,7 @@ class RemoteJob:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JobFilter:
+class RemoteJobFilter:
     """Which jobs to list; `after` is the `next` of the page before."""
 
     states: tuple[str, ...] = ()
@@ -196,7 +196,7 @@ class JobServer(Protocol):
     def show(self, job_id: str) -> RemoteJob:
         """Return a job as it is now. Raises `JobNotFound`."""
 
-    def list_jobs(self, wanted: JobFilter) -> JobPage:
+    def list_jobs(self, wanted: RemoteJobFilter) -> JobPage:
         """Return jobs, newest first; fewer than `limit` if the server gives no more at once. Raises `NotOffered`."""
 
     def cancel(self, job_id: str) -> RemoteJob:

@@ -12,10 +12,10 @@ from comfypin.client.event_feed import job_changes, read_events
 from comfypin.client.interface import (
     API_NAMES,
     InputSource,
-    JobFilter,
     JobOrder,
     JobPage,
     RemoteJob,
+    RemoteJobFilter,
     ServerAddress,
 )
 from comfypin.client.json_client import JsonClient, ServerAnswer, printable
@@ -85,7 +85,7 @@ class RunpodServer:
             if chunks is not None:
                 yield from job_changes(read_events(chunks), job_id, _read_listed_job)
 
-    def list_jobs(self, wanted: JobFilter) -> JobPage:
+    def list_jobs(self, wanted: RemoteJobFilter) -> JobPage:
         """Return jobs, newest first; Runpod itself has no list."""
         if self.address.kind == "runpod":
             reason = "does not list jobs: show one by its id, or look at the endpoint in Runpod's console"

@@ -29,7 +29,7 @@ from comfypin.env.package_selection import Interpreter, machine_name, package_fi
 from comfypin.env.realize_plan import (
     Action,
     EnvRecipe,
-    HomeSurvey,
+    HomeContents,
     RealizePlan,
     build_key,
     make_realize_plan,
@@ -200,7 +200,7 @@ def _make_env(lock: Lock, recipe: EnvRecipe, options: RealizeOptions) -> tuple[R
             receipt = _put_in_place(realize_plan, options, lease)
         except (PackDamaged, PackUnfit) as error:
             options.report(f"{error.message} Building instead.")
-            realize_plan = make_realize_plan(recipe, HomeSurvey())
+            realize_plan = make_realize_plan(recipe, HomeContents())
             receipt = _put_in_place(realize_plan, options, lease)
             # It is replaced when the env is published: the next machine must not fail over it again.
             is_pack_damaged = True
@@ -306,14 +306,14 @@ def _is_current(lock: Lock, receipt: Receipt, home: Home) -> bool:
         return False
 
 
-def _survey_home(recipe: EnvRecipe, options: RealizeOptions) -> HomeSurvey:
+def _survey_home(recipe: EnvRecipe, options: RealizeOptions) -> HomeContents:
     build_folder = options.home.build_folder(recipe.key)
     receipt = _read_intact_receipt(build_folder, recipe.key, recipe.interpreter.machine)
     pack_address = None
     if receipt is None and options.pack_store is not None and not options.rebuild:
         pack_address = options.pack_store.find_pack(recipe.pack_name)
     commit_cache = options.locations.commit_source.cache
-    return HomeSurvey(
+    return HomeContents(
         receipt=receipt,
         interpreter_works=is_venv_usable(build_folder, recipe.interpreter.minor_version),
         pack=pack_address,

@@ -126,9 +126,9 @@ def _open_wheel(http_client: "HttpClient", package_pin: PackagePin, part_bytes: 
         return
     if scheme not in {"http", "https"}:
         raise WheelUnread(url)
-    from comfypin.http.remote_file import RemoteFile
+    from comfypin.http.seekable_file import SeekableHttpFile
 
-    remote_file = RemoteFile(http_client, url)
+    remote_file = SeekableHttpFile(http_client, url)
     file: io.BufferedIOBase = io.BufferedReader(remote_file, buffer_size=part_bytes)
     if not remote_file.in_parts:
         if not 0 < remote_file.size_bytes <= _MAX_WHOLE_BYTES:

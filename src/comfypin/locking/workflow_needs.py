@@ -34,7 +34,7 @@ class WantedPack:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WantedModel:
+class NeededModel:
     """A model file: its name, and its folder, URL and digest if the workflow names them."""
 
     name: str
@@ -50,7 +50,7 @@ class WorkflowNeeds:
     core_versions: tuple[str, ...] = ()
     packs: tuple[WantedPack, ...] = ()
     classes: tuple[str, ...] = ()
-    models: tuple[WantedModel, ...] = ()
+    models: tuple[NeededModel, ...] = ()
 
 
 @dataclass(slots=True)
@@ -59,7 +59,7 @@ class _CollectedNeeds:
     core_classes: set[str] = field(default_factory=set)
     packs: dict[tuple[str | None, str | None], tuple[set[str], set[str]]] = field(default_factory=dict)
     classes: set[str] = field(default_factory=set)
-    models: dict[tuple[str, str | None], WantedModel] = field(default_factory=dict)
+    models: dict[tuple[str, str | None], NeededModel] = field(default_factory=dict)
 
 
 def collect_needs(workflows: Iterable[tuple[str, Mapping[str, object]]]) -> WorkflowNeeds:
@@ -141,7 +141,7 @@ def _collect_node(workflow_node: Mapping[str, object], collected_needs: _Collect
     values = workflow_node.get("widgets_values")
     for raw_value in _list_texts(values):
         if _MODEL_FILE.search(raw_value) and "\n" not in raw_value:
-            collected_needs.models.setdefault((raw_value, None), WantedModel(name=raw_value))
+            collected_needs.models.setdefault((raw_value, None), NeededModel(name=raw_value))
 
 
 def _list_texts(values: object) -> Iterator[str]:
@@ -167,7 +167,7 @@ def _collect_models(value: object, collected_needs: _CollectedNeeds) -> None:
                 sha256 = Digest.parse(str(raw_entry.get("hash")))
             except ValueError:
                 sha256 = None
-        model = WantedModel(name=model_name, directory=directory, url=url, sha256=sha256)
+        model = NeededModel(name=model_name, directory=directory, url=url, sha256=sha256)
         known_model = collected_needs.models.get((model_name, directory))
         # The first entry with an address wins; one without it learns from a later one.
         if known_model is None or not known_model.url:
