@@ -128,15 +128,15 @@ def _zsh_lines(commands: list[CommandWords]) -> Iterator[str]:
     yield '        case "$path_so_far $word" in'
     for command in commands:
         if command.path:
-            parent, _, verb_name = command.path.rpartition(" ")
-            yield f"            {shlex.quote(f'{parent} {verb_name}')}) path_so_far={shlex.quote(command.path)} ;;"
+            parent, _, last_word = command.path.rpartition(" ")
+            yield f"            {shlex.quote(f'{parent} {last_word}')}) path_so_far={shlex.quote(command.path)} ;;"
     yield "        esac"
     yield "    done"
     yield '    case "$path_so_far:${words[CURRENT-1]}" in'
     for command in commands:
         for flag in command.flags:
             if flag.takes_value:
-                patterns = "|".join(shlex.quote(f"{command.path}:{verb_name}") for verb_name in flag.names)
+                patterns = "|".join(shlex.quote(f"{command.path}:{flag_name}") for flag_name in flag.names)
                 complete = f"compadd -- {' '.join(map(shlex.quote, flag.choices))}" if flag.choices else "_files"
                 yield f"        {patterns}) {complete}; return ;;"
     yield "    esac"
@@ -144,7 +144,7 @@ def _zsh_lines(commands: list[CommandWords]) -> Iterator[str]:
     for command in commands:
         verbs = " ".join(shlex.quote(f"{verb_name}:{summary}") for verb_name, summary in command.verbs.items())
         flags = " ".join(
-            shlex.quote(f"{verb_name}:{flag.summary}") for flag in command.flags for verb_name in flag.names
+            shlex.quote(f"{flag_name}:{flag.summary}") for flag in command.flags for flag_name in flag.names
         )
         yield f"        {shlex.quote(command.path)}) verbs=({verbs}); flags=({flags}) ;;"
     yield "    esac"
@@ -168,8 +168,8 @@ def _fish_lines(commands: list[CommandWords]) -> Iterator[str]:
     yield '        switch "$path_so_far $word"'
     for command in commands:
         if command.path:
-            parent, _, verb_name = command.path.rpartition(" ")
-            yield f"            case {_quote_fish(f'{parent} {verb_name}')}"
+            parent, _, last_word = command.path.rpartition(" ")
+            yield f"            case {_quote_fish(f'{parent} {last_word}')}"
             yield f"                set path_so_far {_quote_fish(command.path)}"
     yield "        end"
     yield "    end"
@@ -181,8 +181,8 @@ def _fish_lines(commands: list[CommandWords]) -> Iterator[str]:
             yield f"{here} -f -a {_quote_fish(verb_name)} -d {_quote_fish(summary)}"
         for flag in command.flags:
             names = " ".join(
-                f"-l {verb_name[2:]}" if verb_name.startswith("--") else f"-s {verb_name[1:]}"
-                for verb_name in flag.names
+                f"-l {flag_name[2:]}" if flag_name.startswith("--") else f"-s {flag_name[1:]}"
+                for flag_name in flag.names
             )
             values = f" -x -a {_quote_fish(' '.join(flag.choices))}" if flag.choices else " -r" * flag.takes_value
             yield f"{here} {names}{values} -d {_quote_fish(flag.summary)}"

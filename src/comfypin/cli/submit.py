@@ -68,7 +68,7 @@ def _make_order(arguments: argparse.Namespace) -> "JobOrder":
 
     return JobOrder(
         overrides=tuple(parse_override(override_text) for override_text in arguments.set),
-        inputs=tuple(parse_input_source(override_text) for override_text in arguments.input),
+        inputs=tuple(parse_input_source(input_text) for input_text in arguments.input),
         randomize_seeds=arguments.randomize_seeds,
         document=read_workflow(arguments.workflow),
     )

@@ -55,7 +55,7 @@ def _pythons_elsewhere(environ: Mapping[str, str]) -> Iterator[Path]:
         if environ.get(variable):
             yield Path(environ[variable]) / "bin" / "python"
     user_home = Path(environ.get("HOME") or "/")
-    conda_homes = [*(user_home / program_name for program_name in _CONDA_HOMES), Path("/opt/conda")]
+    conda_homes = [*(user_home / folder_name for folder_name in _CONDA_HOMES), Path("/opt/conda")]
     if environ.get("CONDA_EXE"):
         conda_homes.insert(0, Path(environ["CONDA_EXE"]).parent.parent)
     for conda_home in conda_homes:

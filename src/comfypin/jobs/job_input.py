@@ -260,7 +260,7 @@ def _warn_of_unknown(job_model: BaseModel, prefix: str) -> list[str]:
 
 
 def _finding_sentence(validation_error: Any) -> str:
-    prefix = ".".join(str(job_model) for job_model in validation_error["loc"]) or "input"
+    prefix = ".".join(str(step) for step in validation_error["loc"]) or "input"
     return f"{prefix}: {re.sub(r'^Value error, ', '', validation_error['msg'])}"
 
 

@@ -264,8 +264,7 @@ def _pin_nodes(capture_request: CaptureRequest, capture_notes: _CaptureNotes, up
     capture_notes.names += [entry.name for entry in entries]
     wanted_paths = [node_path for node_path in entries if _is_wanted_node(node_path, own_names, capture_request)]
     capture_notes.notes += [
-        f"the node {tracked_path} is disabled there, so it is left out"
-        for tracked_path in _disabled_nodes(nodes_folder)
+        f"the node {node_name} is disabled there, so it is left out" for node_name in _disabled_nodes(nodes_folder)
     ]
 
     def read_node(entry: Path) -> tuple[NodePin | None, _CaptureNotes]:
@@ -433,9 +432,9 @@ def _pin_models(
 ) -> tuple[ModelPin, ...]:
     """Pin the models, hashed in parallel. Nobody knows where they came from: users add their sources."""
     own = {
-        capture_request.folder / package_name
-        for package_name in _tracked_files(capture_request.folder)
-        if package_name.startswith("models/")
+        capture_request.folder / tracked_path
+        for tracked_path in _tracked_files(capture_request.folder)
+        if tracked_path.startswith("models/")
     }
     installed_models = find_models(
         capture_request.folder,

@@ -109,7 +109,7 @@ def resolve_packages(resolve_request: ResolveRequest, *, report: Callable[[str],
     }:
         raise VariantUnknown(names=sorted(unused))
     by_target = {
-        target_name(package_name, package_pins): package_pins for package_name, package_pins in by_platform.items()
+        target_name(platform_name, package_pins): package_pins for platform_name, package_pins in by_platform.items()
     }
     return PythonPins(
         version=resolve_request.python,

@@ -28,10 +28,10 @@ def make_manifest(job: JobFacts, stored_outputs: Sequence[StoredOutput], *, uplo
         "release": job.release.name,
         "release_digest": job.release.digest_text,
         "inputs": {input_name: str(digest) for input_name, digest in job.inputs.items()},
-        **({"models": {input_name: str(digest) for input_name, digest in job.models.items()}} if job.models else {}),
+        **({"models": {model_path: str(digest) for model_path, digest in job.models.items()}} if job.models else {}),
         "outputs": [_output_entry(stored_output) for stored_output in stored_outputs],
         "seconds": {
-            **{input_name: round(seconds, 3) for input_name, seconds in job.phase_s.items()},
+            **{phase_name: round(seconds, 3) for phase_name, seconds in job.phase_s.items()},
             "upload": round(upload_s, 3),
         },
     }

@@ -108,7 +108,7 @@ def _make_tests(release: ReleaseFacts, options: HubOptions) -> dict[str, JsonVal
         else {"gpuTypeId": options.test_gpu, "gpuCount": 1, **_cuda_fields(release)}
     )
     variables: list[JsonValue] = [
-        {"key": workflow_name, "value": value} for workflow_name, value in options.variables.items()
+        {"key": variable_name, "value": value} for variable_name, value in options.variables.items()
     ]
     return {"tests": tests, "config": {**machine, **({"env": variables} if variables else {})}}
 

@@ -110,7 +110,7 @@ def growing_list(input_spec: InputSpec, node_values: Mapping[str, object] | None
     template = _as_mapping(input_spec.options.get("template"))
     listed_names, maximum, minimum = template.get("names"), template.get("max"), template.get("min")
     item_names = (
-        [input_name for input_name in listed_names if isinstance(input_name, str)][:_MAX_ITEMS]
+        [listed_name for listed_name in listed_names if isinstance(listed_name, str)][:_MAX_ITEMS]
         if isinstance(listed_names, list)
         else None
     )

@@ -235,7 +235,7 @@ def _settle_needs(
         registry=None if arguments.offline else lock_places.registry,
         builtin=builtin,
         given=given_nodes,
-        given_models=[parse_model_spec(node_text) for node_text in arguments.model],
+        given_models=[parse_model_spec(model_text) for model_text in arguments.model],
         unneeded=frozenset(arguments.unneeded),
     )
     return resolve_needs(workflow_needs, needs_resolver, report=report_progress)
@@ -262,6 +262,6 @@ def _format_answer(settled: "ResolvedNeeds") -> "Iterator[str]":
     for model in settled.models:
         yield f"model     {model.target or ''}  {model.sources[0]}"
     yield from (f"ambiguous {ambiguity}" for ambiguity in settled.ambiguous)
-    yield from (f"unknown   {ambiguity}" for ambiguity in settled.unknown)
+    yield from (f"unknown   {unknown_name}" for unknown_name in settled.unknown)
     if settled.complete:
         yield "Everything is known; --name NAME --comfyui URL@REF makes a lock of it."

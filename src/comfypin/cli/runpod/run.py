@@ -46,7 +46,7 @@ def execute(arguments: argparse.Namespace) -> int:
     if arguments.set:
         job_input["set"] = override_values(parse_override(override_text) for override_text in arguments.set)
     if arguments.input:
-        job_input["inputs"] = [inline_input(parse_input_source(override_text)) for override_text in arguments.input]
+        job_input["inputs"] = [inline_input(parse_input_source(input_text)) for input_text in arguments.input]
     if arguments.randomize_seeds:
         job_input["randomize_seeds"] = True
     output = find_route(arguments).run_job(

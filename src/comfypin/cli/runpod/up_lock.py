@@ -180,7 +180,7 @@ def _settle(arguments: argparse.Namespace, needs: "WorkflowNeeds") -> "tuple[Rep
         registry=upstreams.registry,
         builtin=known_classes(comfyui, given_nodes, upstreams) if asks_classes else frozenset(needs.classes),
         given=given_nodes,
-        given_models=[parse_model_spec(node_text) for node_text in arguments.model],
+        given_models=[parse_model_spec(model_text) for model_text in arguments.model],
         unneeded=frozenset(arguments.unneeded),
     )
     settled = resolve_needs(needs, resolver, report=report_progress)

@@ -88,4 +88,4 @@ def _by_node(findings: Sequence[Mapping[str, object]]) -> dict[str, JsonValue]:
             fact_name: str(value) for fact_name, value in finding_facts.items() if value is not None
         }
         nodes.setdefault(str(finding.get("node") or ""), []).append(facts_json)
-    return {node: list(finding_facts) for node, finding_facts in nodes.items()}
+    return {node: list(problems) for node, problems in nodes.items()}

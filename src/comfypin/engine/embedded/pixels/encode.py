@@ -64,8 +64,8 @@ def encode_exr_floats(values: PixelArray, texts: Iterable[tuple[str, str]], chro
         ("chromaticities", "chromaticities", struct.pack("<8f", *chromaticities)),
     ]
     header = b"".join(
-        text_name.encode() + b"\0" + attribute_type.encode() + b"\0" + struct.pack("<i", len(value)) + value
-        for text_name, attribute_type, value in attributes
+        attribute_name.encode() + b"\0" + attribute_type.encode() + b"\0" + struct.pack("<i", len(value)) + value
+        for attribute_name, attribute_type, value in attributes
     )
     file_start = _EXR_MAGIC_AND_VERSION + header + b"\0"
     # The row's number and its size, then its bands one after the other.
