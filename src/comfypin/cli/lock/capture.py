@@ -87,7 +87,8 @@ def capture_release(arguments: argparse.Namespace) -> int:
 
 def _capture_folder(arguments: argparse.Namespace) -> int:
     from comfypin.digest_cache import DigestCache
-    from comfypin.locking.capture import CaptureRequest, capture_lock
+    from comfypin.locking.capture import capture_lock
+    from comfypin.locking.capture_request import CaptureRequest
     from comfypin.wiring import find_model_problem
 
     venv_path = arguments.venv
