@@ -64,8 +64,8 @@ class SystemResolver:
 
     def resolve(self, host: str, port: int) -> Sequence[str]:
         # SOCK_STREAM, or each address would come once for every kind of socket.
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+        address_infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        return list(dict.fromkeys(str(entry[4][0]) for entry in address_infos))
 
 
 def normalize_host(host_text: str) -> str:
@@ -131,9 +131,9 @@ def _number_of(host_text: str) -> int:
     return int(host_text, 8 if host_text.startswith("0") and len(host_text) > 1 else 10)
 
 
-def effective_address(text: str) -> IpAddress:
+def effective_address(address_text: str) -> IpAddress:
     """Return the address that packets go to in the end: the IPv4 address of an IPv6 one that only carries it."""
-    address = ipaddress.ip_address(text.partition("%")[0])
+    address = ipaddress.ip_address(address_text.partition("%")[0])
     if isinstance(address, ipaddress.IPv4Address):
         return address
     if address.ipv4_mapped is not None:
@@ -161,9 +161,9 @@ def is_public(host_text: str) -> bool:
     )
 
 
-def is_link_local(text: str) -> bool:
+def is_link_local(address_text: str) -> bool:
     """Return whether an address is link-local, like 169.254.169.254, where clouds serve credentials."""
-    return effective_address(text).is_link_local
+    return effective_address(address_text).is_link_local
 
 
 def resolve_host(

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import secrets
 import threading
 from collections.abc import Iterator
@@ -41,6 +42,12 @@ def write_atomically(path: Path, data: bytes, *, durable: bool = True, mode: int
     """Write the whole content of a file, or leave what was there."""
     with atomic_file(path, durable=durable, mode=mode) as file:
         file.write(data)
+
+
+def list_leftovers(file_path: Path) -> list[Path]:
+    """Return the temporary files of `file_path` that are there: of killed writes, or of one that goes on now."""
+    temp_name = re.compile(re.escape(f".{file_path.name[:40]}.") + r"[0-9a-f]{12}\.tmp")
+    return [found_path for found_path in file_path.parent.iterdir() if temp_name.fullmatch(found_path.name)]
 
 
 # Large enough that calls cost nothing beside the copying, small enough to be noticed by nobody's memory.

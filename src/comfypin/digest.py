@@ -26,9 +26,9 @@ class Digest:
             raise ValueError(f"not a sha256: {self.hex!r}")
 
     @classmethod
-    def parse(cls, text: str) -> "Digest":
+    def parse(cls, digest_text: str) -> "Digest":
         """Read `sha256:<hex>` or bare hex, in any case; `ValueError` for anything else."""
-        return cls(text.strip().lower().removeprefix("sha256:"))
+        return cls(digest_text.strip().lower().removeprefix("sha256:"))
 
     @classmethod
     def of(cls, data: bytes) -> "Digest":
@@ -56,5 +56,5 @@ def canonical_json(value: JsonValue) -> bytes:
     Indented because people read and review locks; canonical because the lock digest is taken from these bytes. Raises
     `ValueError` for NaN and infinities, which JSON does not have.
     """
-    text = json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
-    return (text + "\n").encode()
+    json_text = json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
+    return (json_text + "\n").encode()

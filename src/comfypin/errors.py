@@ -171,20 +171,24 @@ def declare(error: type[Declared]) -> type[Declared]:
             path: Path
     """
     fields = {
-        name: getattr(error, name, inspect.Parameter.empty)
-        for name in inspect.get_annotations(error)
-        if name not in ("template", "family", "exit_code", "command_hint")
+        field_name: getattr(error, field_name, inspect.Parameter.empty)
+        for field_name in inspect.get_annotations(error)
+        if field_name not in ("template", "family", "exit_code", "command_hint")
     }
     template: str = error.template  # type: ignore[attr-defined]  # mypy sees the classes, not this function's rule
 
     def __init__(self: Declared, **values: Any) -> None:
         unknown = values.keys() - fields.keys()
-        missing = {name for name, default in fields.items() if default is inspect.Parameter.empty} - values.keys()
+        missing = {
+            field_name for field_name, default in fields.items() if default is inspect.Parameter.empty
+        } - values.keys()
         if unknown or missing:
             raise TypeError(f"{error.__name__}: unknown {sorted(unknown)}, missing {sorted(missing)}")
         for field_name, default in fields.items():
             setattr(self, field_name, values.get(field_name, default))
-        facts = {name: _to_fact(getattr(self, name)) for name in fields if not name.startswith("_")}
+        facts = {
+            field_name: _to_fact(getattr(self, field_name)) for field_name in fields if not field_name.startswith("_")
+        }
         ComfypinError.__init__(self, template.format_map(_Attributes(self)), **facts)
         self.command_hint = type(self).command_hint.format_map(_Attributes(self))
 
@@ -206,8 +210,8 @@ class _Attributes(dict[str, object]):
         super().__init__()
         self._owner = owner
 
-    def __missing__(self, name: str) -> object:
-        return getattr(self._owner, name)
+    def __missing__(self, attribute_name: str) -> object:
+        return getattr(self._owner, attribute_name)
 
 
 def _to_fact(field_value: object) -> object:
@@ -227,6 +231,6 @@ def _to_fact(field_value: object) -> object:
 
 def indent_lines(items: Sequence[object], *, at_most: int | None = None) -> str:
     """Return items for the end of a message, each on an indented line, with a count of those beyond `at_most`."""
-    shown = items[:at_most]
-    more = len(items) - len(shown)
-    return "".join(f"\n  {item}" for item in shown) + (f"\n  and {more} more" if more else "")
+    shown_items = items[:at_most]
+    more = len(items) - len(shown_items)
+    return "".join(f"\n  {item}" for item in shown_items) + (f"\n  and {more} more" if more else "")

@@ -19,21 +19,21 @@ def extra_command(extra: str, *, prefix: Path | None = None, distribution: Distr
     folder = _local_folder(origin)
     if folder is not None and (folder / "Makefile").is_file() and prefix == folder / ".venv":
         return f"make -C {shlex.quote(str(folder))} install EXTRAS={extra}"
-    named = f"comfypin[{extra}]"
+    requirement = f"comfypin[{extra}]"
     if folder is not None:
         # An editable installation stays one.
         editable = "-e " if origin.get("dir_info") == {"editable": True} else ""
-        named = f"{editable}{shlex.quote(f'{folder}[{extra}]')}"
+        requirement = f"{editable}{shlex.quote(f'{folder}[{extra}]')}"
     elif isinstance(url := origin.get("url"), str):
-        named = shlex.quote(f"comfypin[{extra}] @ {url}")
+        requirement = shlex.quote(f"comfypin[{extra}] @ {url}")
     else:
-        named = f"'{named}'"
+        requirement = f"'{requirement}'"
     # uv tool's own note: its environments are not installed into by hand.
     if (prefix / "uv-receipt.toml").is_file():
-        return f"uv tool install --force {named}"
+        return f"uv tool install --force {requirement}"
     if _has_pip(prefix):
-        return f"{shlex.quote(str(prefix / 'bin' / 'python'))} -m pip install {named}"
-    return f"uv pip install --python {shlex.quote(str(prefix))} {named}"
+        return f"{shlex.quote(str(prefix / 'bin' / 'python'))} -m pip install {requirement}"
+    return f"uv pip install --python {shlex.quote(str(prefix))} {requirement}"
 
 
 def _installed() -> Distribution | None:
@@ -46,9 +46,9 @@ def _installed() -> Distribution | None:
 
 def _origin_of(distribution: Distribution | None) -> dict[str, object]:
     """Return what PEP 610 records of an installation that came from a folder, a file or an address; else nothing."""
-    text = distribution.read_text("direct_url.json") if distribution is not None else None
+    origin_text = distribution.read_text("direct_url.json") if distribution is not None else None
     try:
-        origin = json.loads(text) if text else {}
+        origin = json.loads(origin_text) if origin_text else {}
     except ValueError:
         return {}
     return origin if isinstance(origin, dict) else {}

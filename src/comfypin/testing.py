@@ -201,12 +201,12 @@ class FakeEngine:
 
     def _save_file(self, graph_node: ApiNode) -> EngineOutput:
         prefix = str(graph_node.inputs.get("filename_prefix", "ComfyUI_temp"))
-        subfolder, _, name = prefix.rpartition("/")
+        subfolder, _, file_name = prefix.rpartition("/")
         self._saved[prefix] = self._saved.get(prefix, 0) + 1
         return fake_output(
             PIXEL_PNG,
             node_id=graph_node.id,
-            filename=f"{name}_{self._saved[prefix]:05}_.png",
+            filename=f"{file_name}_{self._saved[prefix]:05}_.png",
             subfolder=subfolder,
             temporary=graph_node.class_type == "PreviewImage",
         )

@@ -26,7 +26,7 @@ LARGE = random.Random(1).randbytes(LARGEST_BYTES).hex()
 async def test_a_body_of_any_size_comes_back_and_a_secret_one_is_sealed(tmp_path: Path) -> None:
     depot = BucketDepot(lambda: LocalStore(tmp_path / "bucket", sidecars=False))
     with nats_server(tmp_path) as server:
-        async with open_fleet(parse_queue_address(server.address), FleetSettings(), name="test") as fleet:
+        async with open_fleet(parse_queue_address(server.address), FleetSettings(), client_name="test") as fleet:
             bucket = Bucket(fleet.stream, BODIES)
             bodies = Bodies(bucket, Seal(FLEET_KEY), depot)
             for text in ("small", LARGE):
@@ -46,7 +46,7 @@ async def test_a_body_of_any_size_comes_back_and_a_secret_one_is_sealed(tmp_path
 
 async def test_without_a_bucket_or_a_key_bodies_are_refused(tmp_path: Path) -> None:
     with nats_server(tmp_path) as server:
-        async with open_fleet(parse_queue_address(server.address), FleetSettings(), name="test") as fleet:
+        async with open_fleet(parse_queue_address(server.address), FleetSettings(), client_name="test") as fleet:
             with pytest.raises(BodyTooLarge, match="no bucket"):
                 await fleet.bodies.put("job", LARGE, secret=False)
             with pytest.raises(JobSecretsRefused, match="COMFYPIN_FLEET_KEY"):

@@ -8,7 +8,8 @@ import pytest
 
 from comfypin.digest import Digest
 from comfypin.digest_cache import DigestCache
-from comfypin.locking.capture import CaptureRequest, capture_lock
+from comfypin.locking.capture import capture_lock
+from comfypin.locking.capture_request import CaptureRequest
 from comfypin.locking.create import MadeLock
 from comfypin.locking.errors import CaptureRefused, NotComfyUI
 from comfypin.locking.node_registry import NodeRegistry

@@ -122,6 +122,15 @@ def test_comfyui_is_told_every_model_folder(release: SmallRelease) -> None:
     assert str(release.root) not in text, "a volume may be mounted elsewhere"
 
 
+def test_the_next_realize_removes_what_a_killed_one_left_of_the_model_paths(
+    release: SmallRelease, realized: RealizedEnv
+) -> None:
+    leftover = realized.folder / "ComfyUI/.extra_model_paths.yaml.0123456789ab.tmp"
+    leftover.write_bytes(b"half a fi")
+    assert realize_env(release.lock, options(release)).action == "keep"
+    assert not leftover.exists()
+
+
 def test_nothing_of_git_is_left_and_no_temporary_build(release: SmallRelease, realized: RealizedEnv) -> None:
     assert not list((release.root / "home").rglob(".git"))
     assert [path.name for path in (release.root / "home/builds").iterdir()] == [realized.receipt.key]

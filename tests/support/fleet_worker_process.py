@@ -39,7 +39,7 @@ async def work(queue: str, job_s: float) -> None:
         yield handle
 
     release = release_key(lock_digest(read_release("demo", Settings({}))))
-    async with open_fleet(parse_queue_address(queue), FleetSettings(), name="test worker") as fleet:
+    async with open_fleet(parse_queue_address(queue), FleetSettings(), client_name="test worker") as fleet:
         worker = FleetWorker(
             fleet,
             WorkerOptions(own=release, releases={release: "demo"}),

@@ -114,7 +114,7 @@ async def fleet_queue(
     limits.pop("max_running", None)
     store = JobStore(folder / "fleet.sqlite")
     settings = FleetSettings(seal=key)
-    async with open_fleet(parse_queue_address(address), settings, name="test serve") as fleet:
+    async with open_fleet(parse_queue_address(address), settings, client_name="test serve") as fleet:
         queue = NatsJobQueue(
             fleet,
             store,
@@ -156,7 +156,7 @@ async def fleet_worker(
         yield handle
 
     known = releases or {RELEASE: NAME}
-    async with open_fleet(parse_queue_address(address), FleetSettings(seal=key), name="test worker") as fleet:
+    async with open_fleet(parse_queue_address(address), FleetSettings(seal=key), client_name="test worker") as fleet:
         teller = ProgressTeller(fleet.client)
         worker = FleetWorker(
             fleet,

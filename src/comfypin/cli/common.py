@@ -125,17 +125,17 @@ def _files_named_like(path: str) -> tuple[str, ...]:
     # The name that is not there may hold what no path can.
     except (OSError, ValueError):
         return ()
-    return tuple(str(names[name]) for name in near if names[name].name != wanted.name)
+    return tuple(str(names[file_name]) for file_name in near if names[file_name].name != wanted.name)
 
 
-def report_progress(text: str) -> None:
+def report_progress(progress_text: str) -> None:
     """Print one line of progress on stderr."""
-    print(f"comfypin: {text}", file=sys.stderr)
+    print(f"comfypin: {progress_text}", file=sys.stderr)
 
 
-def print_on_stderr(text: str) -> None:
+def print_on_stderr(message: str) -> None:
     """Print a line that is meant for people; stdout belongs to results."""
-    print(text, file=sys.stderr)
+    print(message, file=sys.stderr)
 
 
 def report_failure(error: ComfypinError, arguments: Sequence[str]) -> None:

@@ -61,7 +61,7 @@ def _read_parser(path: str, parser: argparse.ArgumentParser) -> CommandWords:
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             summaries = {choice.dest: choice.help or "" for choice in action._choices_actions}
-            verbs |= {name: _plain(summaries.get(name, "")) for name in action.choices}
+            verbs |= {verb_name: _plain(summaries.get(verb_name, "")) for verb_name in action.choices}
         elif action.option_strings:
             flags.append(
                 Flag(
@@ -93,10 +93,10 @@ def _bash_lines(commands: list[CommandWords]) -> Iterator[str]:
     for command in commands:
         for flag in command.flags:
             if flag.takes_value:
-                patterns = "|".join(shlex.quote(f"{command.path}:{name}") for name in flag.names)
+                patterns = "|".join(shlex.quote(f"{command.path}:{flag_name}") for flag_name in flag.names)
                 choices = " ".join(flag.choices)
-                found = f'$(compgen -W "{choices}" -- "$current")' if choices else '$(compgen -f -- "$current")'
-                yield f"        {patterns}) COMPREPLY=({found}); return ;;"
+                completions = f'$(compgen -W "{choices}" -- "$current")' if choices else '$(compgen -f -- "$current")'
+                yield f"        {patterns}) COMPREPLY=({completions}); return ;;"
     yield "    esac"
     yield '    if [[ "$current" == -* ]]; then'
     yield '        COMPREPLY=($(compgen -W "$(_comfypin_flags "$path")" -- "$current"))'
@@ -107,7 +107,7 @@ def _bash_lines(commands: list[CommandWords]) -> Iterator[str]:
     yield "}"
     for function, words in (
         ("_comfypin_verbs", lambda command: command.verbs),
-        ("_comfypin_flags", lambda command: [name for flag in command.flags for name in flag.names]),
+        ("_comfypin_flags", lambda command: [flag_name for flag in command.flags for flag_name in flag.names]),
     ):
         yield f"{function}() {{"
         yield '    case "$1" in'
@@ -128,22 +128,24 @@ def _zsh_lines(commands: list[CommandWords]) -> Iterator[str]:
     yield '        case "$path_so_far $word" in'
     for command in commands:
         if command.path:
-            parent, _, name = command.path.rpartition(" ")
-            yield f"            {shlex.quote(f'{parent} {name}')}) path_so_far={shlex.quote(command.path)} ;;"
+            parent, _, last_word = command.path.rpartition(" ")
+            yield f"            {shlex.quote(f'{parent} {last_word}')}) path_so_far={shlex.quote(command.path)} ;;"
     yield "        esac"
     yield "    done"
     yield '    case "$path_so_far:${words[CURRENT-1]}" in'
     for command in commands:
         for flag in command.flags:
             if flag.takes_value:
-                patterns = "|".join(shlex.quote(f"{command.path}:{name}") for name in flag.names)
+                patterns = "|".join(shlex.quote(f"{command.path}:{flag_name}") for flag_name in flag.names)
                 complete = f"compadd -- {' '.join(map(shlex.quote, flag.choices))}" if flag.choices else "_files"
                 yield f"        {patterns}) {complete}; return ;;"
     yield "    esac"
     yield '    case "$path_so_far" in'
     for command in commands:
-        verbs = " ".join(shlex.quote(f"{name}:{summary}") for name, summary in command.verbs.items())
-        flags = " ".join(shlex.quote(f"{name}:{flag.summary}") for flag in command.flags for name in flag.names)
+        verbs = " ".join(shlex.quote(f"{verb_name}:{summary}") for verb_name, summary in command.verbs.items())
+        flags = " ".join(
+            shlex.quote(f"{flag_name}:{flag.summary}") for flag in command.flags for flag_name in flag.names
+        )
         yield f"        {shlex.quote(command.path)}) verbs=({verbs}); flags=({flags}) ;;"
     yield "    esac"
     yield '    if [[ "$PREFIX" == -* ]]; then'
@@ -166,8 +168,8 @@ def _fish_lines(commands: list[CommandWords]) -> Iterator[str]:
     yield '        switch "$path_so_far $word"'
     for command in commands:
         if command.path:
-            parent, _, name = command.path.rpartition(" ")
-            yield f"            case {_quote_fish(f'{parent} {name}')}"
+            parent, _, last_word = command.path.rpartition(" ")
+            yield f"            case {_quote_fish(f'{parent} {last_word}')}"
             yield f"                set path_so_far {_quote_fish(command.path)}"
     yield "        end"
     yield "    end"
@@ -175,13 +177,16 @@ def _fish_lines(commands: list[CommandWords]) -> Iterator[str]:
     yield "end"
     for command in commands:
         here = f"complete -c comfypin -n {_quote_fish(f'__comfypin_path {_quote_fish(command.path)}')}"
-        for name, summary in command.verbs.items():
-            yield f"{here} -f -a {_quote_fish(name)} -d {_quote_fish(summary)}"
+        for verb_name, summary in command.verbs.items():
+            yield f"{here} -f -a {_quote_fish(verb_name)} -d {_quote_fish(summary)}"
         for flag in command.flags:
-            names = " ".join(f"-l {name[2:]}" if name.startswith("--") else f"-s {name[1:]}" for name in flag.names)
+            names = " ".join(
+                f"-l {flag_name[2:]}" if flag_name.startswith("--") else f"-s {flag_name[1:]}"
+                for flag_name in flag.names
+            )
             values = f" -x -a {_quote_fish(' '.join(flag.choices))}" if flag.choices else " -r" * flag.takes_value
             yield f"{here} {names}{values} -d {_quote_fish(flag.summary)}"
 
 
-def _quote_fish(text: str) -> str:
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+def _quote_fish(raw_text: str) -> str:
+    return "'" + raw_text.replace("\\", "\\\\").replace("'", "\\'") + "'"

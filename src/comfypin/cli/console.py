@@ -44,7 +44,7 @@ class ProgressReporter(Protocol):
     def report_upload(self) -> "UploadWatcher":
         """Return the callback that shows what happens to uploads; it may be called from any thread."""
 
-    def report_step(self, text: str) -> None:
+    def report_step(self, step_text: str) -> None:
         """Show one sentence about what happens now."""
 
     def report_bytes(self, label: str, done_bytes: int, total_bytes: int) -> None:
@@ -139,8 +139,8 @@ class JsonReporter(_JobFollower):
         self._meter = TransferMeter(clock)
         self._bytes_quiet_until = 0.0
 
-    def report_step(self, text: str) -> None:
-        self._write_line({"event": "note", "message": text})
+    def report_step(self, step_text: str) -> None:
+        self._write_line({"event": "note", "message": step_text})
 
     def report_event(self, event: RunEvent) -> None:
         fraction = self._follow_event(event)
@@ -197,9 +197,9 @@ class LineReporter(_JobFollower):
         self._last_step, self._step_began, self._last_line_at = "", clock(), clock()
         self._detail = ""
 
-    def report_step(self, text: str) -> None:
-        self._last_step, self._step_began = text, self._clock()
-        self._write_text(text)
+    def report_step(self, step_text: str) -> None:
+        self._last_step, self._step_began = step_text, self._clock()
+        self._write_text(step_text)
 
     def report_bytes(self, label: str, done_bytes: int, total_bytes: int) -> None:
         self._meter.set_progress(label, done_bytes, total_bytes)
@@ -213,18 +213,18 @@ class LineReporter(_JobFollower):
             elapsed = describe_time(self._clock() - self._step_began)
             self._write_text(f"{self._last_step.rstrip('.')}: {elapsed} so far.{self._detail}")
 
-    def note_detail(self, text: str) -> None:
+    def note_detail(self, detail_text: str) -> None:
         """Note a line of a program that works; the next line about what goes on ends with it."""
-        self._detail = f" {text.strip()[:_LONGEST_DETAIL]}"
+        self._detail = f" {detail_text.strip()[:_LONGEST_DETAIL]}"
 
     def _tell_transfer(self, what: str) -> None:
         if self._clock() >= self._bytes_quiet_until:
             self._bytes_quiet_until = self._clock() + LINE_EVERY_S
             self._write_text(f"{what}: {self._meter.describe()}")
 
-    def _write_text(self, text: str) -> None:
+    def _write_text(self, line_text: str) -> None:
         self._last_line_at = self._clock()
-        self._write(f"{text}\n")
+        self._write(f"{line_text}\n")
 
     def report_event(self, event: RunEvent) -> None:
         fraction = self._follow_event(event)
@@ -261,8 +261,8 @@ class BarReporter(_JobFollower):
         self._task = progress_bar.add_task("", total=None)
         self._uploads: dict[str, rich.progress.TaskID] = {}
 
-    def report_step(self, text: str) -> None:
-        self._progress_bar.update(self._task, description=text)
+    def report_step(self, step_text: str) -> None:
+        self._progress_bar.update(self._task, description=step_text)
 
     def report_bytes(self, label: str, done_bytes: int, total_bytes: int) -> None:
         if label not in self._uploads:
@@ -366,7 +366,7 @@ class _StderrHandler(logging.StreamHandler):  # type: ignore[type-arg]
 
 
 def _extra_fields(record: logging.LogRecord) -> dict[str, object]:
-    return {name: value for name, value in vars(record).items() if name not in _PLAIN_RECORD}
+    return {field_name: value for field_name, value in vars(record).items() if field_name not in _PLAIN_RECORD}
 
 
 class PlainFormatter(logging.Formatter):
@@ -378,9 +378,11 @@ class PlainFormatter(logging.Formatter):
             return f"engine | {record.getMessage()}"
         time_of_day = time.strftime("%H:%M:%S", time.localtime(record.created))
         # `action` is for machines; the message says the same.
-        facts = "".join(f" {name}={value}" for name, value in _extra_fields(record).items() if name != "action")
-        text = f"{time_of_day} {record.levelname.lower()} {record.getMessage()}{facts}"
-        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+        facts = "".join(
+            f" {field_name}={value}" for field_name, value in _extra_fields(record).items() if field_name != "action"
+        )
+        log_line = f"{time_of_day} {record.levelname.lower()} {record.getMessage()}{facts}"
+        return f"{log_line}\n{self.formatException(record.exc_info)}" if record.exc_info else log_line
 
 
 class JsonFormatter(logging.Formatter):

@@ -87,11 +87,11 @@ def _describe_for_issue(checks: Sequence[MachineCheck], settings: Settings) -> I
     yield f"system: {platform.platform()}, {os.cpu_count()} CPUs"
     for check in checks:
         # What follows a colon in a failure quotes addresses, buckets and paths.
-        found = check.found if check.verdict == "good" else check.found.partition(":")[0]
-        for private, shown in ((str(Path.home()), "~"), (str(Path.cwd()), ".")):
-            found = found.replace(private, shown) if len(private) > 1 else found
-        yield f"{_SIGNS[check.verdict]} {check.name}: {found}"
-    ours = sorted(name for name in settings.variables if name.startswith(_OUR_VARIABLES))
+        finding_text = check.found if check.verdict == "good" else check.found.partition(":")[0]
+        for private, placeholder in ((str(Path.home()), "~"), (str(Path.cwd()), ".")):
+            finding_text = finding_text.replace(private, placeholder) if len(private) > 1 else finding_text
+        yield f"{_SIGNS[check.verdict]} {check.name}: {finding_text}"
+    ours = sorted(variable_name for variable_name in settings.variables if variable_name.startswith(_OUR_VARIABLES))
     yield f"variables that are set (values left out): {', '.join(ours) or 'none'}"
     yield "```"
 
@@ -114,7 +114,9 @@ def examine_machine(settings: Settings, *, write_to_buckets: bool = False) -> It
     yield _check_release(machine)
     yield from (_check_extra(extra, module, purpose) for extra, (module, purpose) in _EXTRAS.items())
     yield from _check_buckets(settings, mode, write=write_to_buckets)
-    yield from (_check_disk(name, path) for name, path in (("models", machine.models_dir), ("here", Path.cwd())))
+    yield from (
+        _check_disk(disk_label, path) for disk_label, path in (("models", machine.models_dir), ("here", Path.cwd()))
+    )
 
 
 def _check_programs() -> Iterator[MachineCheck]:

@@ -120,8 +120,8 @@ def _realize_release(settings: "Settings") -> None:
     ensure_env(lock, choose_engine(lock.engine, settings), report=_print_message)
 
 
-def _print_message(text: str) -> None:
-    print(f"comfypin: {text}", file=sys.stderr, flush=True)
+def _print_message(message: str) -> None:
+    print(f"comfypin: {message}", file=sys.stderr, flush=True)
 
 
 def _child_environment(settings: "Settings") -> dict[str, str]:

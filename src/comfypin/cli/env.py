@@ -149,7 +149,7 @@ def _collect_garbage(arguments: argparse.Namespace) -> int:
 
     home = _make_home(arguments)
     source_places = make_source_places(arguments.settings)
-    kept_locks = [read_named_lock(name, arguments.settings)[1].lock for name in arguments.keep]
+    kept_locks = [read_named_lock(lock_name, arguments.settings)[1].lock for lock_name in arguments.keep]
     with alone_with(source_places.cache) as is_alone:
         if not is_alone:
             print("comfypin: an env is made from the caches just now; they are left as they are.", file=sys.stderr)

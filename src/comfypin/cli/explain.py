@@ -72,14 +72,14 @@ def execute(arguments: argparse.Namespace) -> int:
     entries = sorted(list_errors(), key=lambda entry: (entry.exit_code, entry.name))
     if arguments.name is None and not arguments.list:
         raise UsageError("comfypin explain needs a name, an exit code or a family; --list shows every name.")
-    found = entries if arguments.name is None else _find_entries(arguments.name, entries)
+    shown_entries = entries if arguments.name is None else _find_entries(arguments.name, entries)
     if arguments.json:
-        print(json.dumps([asdict(entry) for entry in found], indent=2))
-    elif len(found) == 1:
-        print("\n".join(_describe_entry(found[0])))
+        print(json.dumps([asdict(entry) for entry in shown_entries], indent=2))
+    elif len(shown_entries) == 1:
+        print("\n".join(_describe_entry(shown_entries[0])))
     else:
-        width = max(len(entry.name) for entry in found)
-        print("\n".join(f"{entry.exit_code:>3}  {entry.name:<{width}}  {entry.cause}" for entry in found))
+        width = max(len(entry.name) for entry in shown_entries)
+        print("\n".join(f"{entry.exit_code:>3}  {entry.name:<{width}}  {entry.cause}" for entry in shown_entries))
     return 0
 
 
@@ -139,9 +139,9 @@ def _remedy_in(message: str | None, command_hint: str) -> str | None:
     return remedy or None
 
 
-def _sentence(text: str) -> str:
-    text = text.strip()
-    return f"{text[:1].upper()}{text[1:]}" + ("" if text.endswith((".", ":", "?")) else ".")
+def _sentence(sentence: str) -> str:
+    sentence = sentence.strip()
+    return f"{sentence[:1].upper()}{sentence[1:]}" + ("" if sentence.endswith((".", ":", "?")) else ".")
 
 
 def _find_entries(wanted: str, entries: list[ErrorEntry]) -> list[ErrorEntry]:

@@ -31,12 +31,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     status_parser.add_argument("--watch", action="store_true", help="show it again every two seconds, until Ctrl-C")
     retry_parser = actions.add_parser("retry-dead", help="run again the jobs whose workers died")
     retry_parser.add_argument("ids", nargs="*", metavar="ID", help="the jobs (default: all)")
-    for one in (status_parser, retry_parser):
-        one.add_argument(
+    for verb_parser in (status_parser, retry_parser):
+        verb_parser.add_argument(
             "--queue", metavar="ADDRESS", help="the fleet's queue, such as nats://host:4222 (default: COMFYPIN_QUEUE)"
         )
-        one.add_argument("--json", action="store_true", help="print JSON")
-        one.add_argument("--verbose", action="store_true", help="show the cause of failures")
+        verb_parser.add_argument("--json", action="store_true", help="print JSON")
+        verb_parser.add_argument("--verbose", action="store_true", help="show the cause of failures")
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -59,7 +59,9 @@ async def _with_fleet(
     from comfypin.queue.nats.fleet import open_fleet
 
     settings = arguments.settings.fleet
-    async with open_fleet(parse_queue_address(address), settings, name=f"comfypin fleet {arguments.action}") as fleet:
+    async with open_fleet(
+        parse_queue_address(address), settings, client_name=f"comfypin fleet {arguments.action}"
+    ) as fleet:
         return await act(fleet)
 
 
@@ -91,9 +93,9 @@ async def _retry_dead(arguments: argparse.Namespace, fleet: "Fleet") -> int:
     retried = []
     for job_id in arguments.ids or dead:
         now = time.time()
-        kept = await fleet.states.change(job_id, lambda job, at=now: queued_again(job, at=at))  # type: ignore[misc]
-        if kept is not None and kept.changed:
-            await fleet.tickets.issue(kept.job)
+        stored_job = await fleet.states.change(job_id, lambda job, at=now: queued_again(job, at=at))  # type: ignore[misc]
+        if stored_job is not None and stored_job.changed:
+            await fleet.tickets.issue(stored_job.job)
             retried.append(job_id)
     if arguments.json:
         print(json.dumps({"retried": retried, "refused": sorted(set(arguments.ids or dead) - set(retried))}))

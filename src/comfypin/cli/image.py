@@ -240,7 +240,9 @@ def _make_image_plan(
     unpacked_bytes = unpacked_sizes(packages, offline=image_wish.vendor is not None, proxies=proxies)
     sizes = dict(zip(packages, unpacked_bytes, strict=True))
     # An image is Linux, whatever this machine is.
-    target_name = next((name for name in sorted(lock.python.targets) if name.startswith("linux-")), None)
+    target_name = next(
+        (target_name for target_name in sorted(lock.python.targets) if target_name.startswith("linux-")), None
+    )
     return make_image_plan(
         lock, image_wish, context, target=target_name, size_of=lambda pin: sizes[pin], known=known_layers
     )
@@ -389,7 +391,7 @@ def _show_builder_lines(*, verbose: bool, description: str) -> "Iterator[Report]
         from comfypin.cli.console import LineReporter
 
         # Builders say what they do, not how much of it is done: a log gets their last line now and then.
-        reporter = LineReporter(lambda text: print(text, end="", file=sys.stderr, flush=True))
+        reporter = LineReporter(lambda log_text: print(log_text, end="", file=sys.stderr, flush=True))
         reporter.report_step(f"{description}.")
         with ticking(reporter.report_waiting):
             yield reporter.note_detail

@@ -55,7 +55,7 @@ def execute(arguments: argparse.Namespace) -> int:
     main_file = next(path for path in (folder / "ComfyUI/main.py", folder / "main.py") if path.is_file())
     machine = arguments.settings.machine
     python = choose_python(
-        folder, main_file, arguments.settings.variables, named=arguments.python or machine.comfy_python
+        folder, main_file, arguments.settings.variables, named_python=arguments.python or machine.comfy_python
     )
     print(f"comfypin: {main_file.parent} with {python}", file=sys.stderr)
     capture_release(_capture_arguments(arguments, folder, python))
@@ -63,11 +63,11 @@ def execute(arguments: argparse.Namespace) -> int:
     return _finish(arguments, folder, lock)
 
 
-def _choose_folder(named: Path | None, settings: "Settings") -> Path:
-    if named is not None:
-        if not holds_comfyui(named):
-            raise UsageError(f"{named} is not a ComfyUI: it has neither main.py nor ComfyUI/main.py.")
-        return named.absolute()
+def _choose_folder(named_folder: Path | None, settings: "Settings") -> Path:
+    if named_folder is not None:
+        if not holds_comfyui(named_folder):
+            raise UsageError(f"{named_folder} is not a ComfyUI: it has neither main.py nor ComfyUI/main.py.")
+        return named_folder.absolute()
     places = [settings.machine.comfy_home, *find_installed()]
     for place in places:
         if holds_comfyui(place):
@@ -87,8 +87,8 @@ def _capture_arguments(arguments: argparse.Namespace, folder: Path, python: Path
     # Through its parser, so that its defaults apply.
     captured = parser.parse_args([arguments.name, "--from", str(folder)])
     captured.venv, captured.leave_out = python.absolute(), arguments.leave_out
-    for name in ("no_models", "no_verify", "allow_dirty", "out", "force", "json", "verbose", "settings"):
-        setattr(captured, name, getattr(arguments, name))
+    for attribute in ("no_models", "no_verify", "allow_dirty", "out", "force", "json", "verbose", "settings"):
+        setattr(captured, attribute, getattr(arguments, attribute))
     return captured
 
 

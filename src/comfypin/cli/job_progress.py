@@ -24,7 +24,7 @@ class JobProgressReporter(Protocol):
     def report_job(self, job: "RemoteJob") -> None:
         """Show the job as it is now."""
 
-    def report_note(self, text: str) -> None:
+    def report_note(self, note_text: str) -> None:
         """Show one sentence."""
 
 
@@ -46,8 +46,8 @@ class _JobJsonReporter:
     def report_job(self, job: "RemoteJob") -> None:
         _write_line(json.dumps({"event": "job", **job.summary_json()}, ensure_ascii=False))
 
-    def report_note(self, text: str) -> None:
-        _write_line(json.dumps({"event": "note", "message": text}, ensure_ascii=False))
+    def report_note(self, note_text: str) -> None:
+        _write_line(json.dumps({"event": "note", "message": note_text}, ensure_ascii=False))
 
 
 class _JobLineReporter:
@@ -67,8 +67,8 @@ class _JobLineReporter:
             self._quiet_until = self._clock() + _LINE_EVERY_S
             _write_line(f"{job.progress.fraction or 0:4.0%}  {describe_node(job.progress)}")
 
-    def report_note(self, text: str) -> None:
-        _write_line(text)
+    def report_note(self, note_text: str) -> None:
+        _write_line(note_text)
 
 
 class _JobBarReporter:
@@ -89,16 +89,16 @@ class _JobBarReporter:
             description=describe_node(job.progress) or _describe_state(job),
         )
 
-    def report_note(self, text: str) -> None:
-        self._progress_bar.console.print(text, markup=False, highlight=False)
+    def report_note(self, note_text: str) -> None:
+        self._progress_bar.console.print(note_text, markup=False, highlight=False)
 
 
 def describe_node(progress: "RemoteProgress") -> str:
     """Return the node that runs, with its steps."""
     from comfypin.client.json_client import printable
 
-    name = printable(progress.node_title or progress.node_id or "")
-    return f"{name} {progress.step}/{progress.steps}" if progress.steps else name
+    node_label = printable(progress.node_title or progress.node_id or "")
+    return f"{node_label} {progress.step}/{progress.steps}" if progress.steps else node_label
 
 
 def _describe_state(job: "RemoteJob") -> str:
@@ -110,5 +110,5 @@ def _describe_state(job: "RemoteJob") -> str:
     return f"Job {job.id} is {job.status}{position}{estimate}{message}."
 
 
-def _write_line(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
+def _write_line(line_text: str) -> None:
+    sys.stderr.write(f"{line_text}\n")

@@ -24,7 +24,7 @@ from comfypin.cli.remote_jobs import (
 from comfypin.errors import UsageError
 
 if TYPE_CHECKING:
-    from comfypin.client.interface import JobFilter, RemoteJob
+    from comfypin.client.interface import RemoteJob, RemoteJobFilter
 
 _STATES = ("IN_QUEUE", "IN_PROGRESS", "COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT")
 
@@ -71,30 +71,30 @@ def execute(arguments: argparse.Namespace) -> int:
         raise UsageError("Say what to do: comfypin jobs ls, show, watch, cancel, retry or download.")
     if arguments.verb != "ls" and not arguments.job.strip():
         raise UsageError("The job's id is empty; `comfypin jobs ls` lists them.")
-    opened = open_server(arguments)
+    opened_server = open_server(arguments)
     match arguments.verb:
         case "ls":
-            _list_jobs(opened, arguments)
+            _list_jobs(opened_server, arguments)
         case "show":
-            _print_job(opened, opened.server.show(arguments.job))
+            _print_job(opened_server, opened_server.server.show(arguments.job))
         case "watch":
-            with saying_that_job_goes_on(opened, arguments.job):
-                ended = follow_to_end(opened, arguments.job, timeout_s=arguments.timeout)
-            _print_job(opened, ended)
+            with saying_that_job_goes_on(opened_server, arguments.job):
+                ended = follow_to_end(opened_server, arguments.job, timeout_s=arguments.timeout)
+            _print_job(opened_server, ended)
         case "cancel":
-            _print_job(opened, opened.server.cancel(arguments.job))
+            _print_job(opened_server, opened_server.server.cancel(arguments.job))
         case "retry":
-            job = opened.server.retry(arguments.job)
-            opened.print_result({"job": job.to_json()}, lambda: [job.id])
+            job = opened_server.server.retry(arguments.job)
+            opened_server.print_result({"job": job.to_json()}, lambda: [job.id])
         case "download":
-            _download(opened, arguments)
+            _download(opened_server, arguments)
     return 0
 
 
-def _list_jobs(opened: OpenServer, arguments: argparse.Namespace) -> None:
-    from comfypin.client.interface import JobFilter
+def _list_jobs(opened_server: OpenServer, arguments: argparse.Namespace) -> None:
+    from comfypin.client.interface import RemoteJobFilter
 
-    wanted = JobFilter(
+    wanted = RemoteJobFilter(
         states=tuple(arguments.state),
         workflow=arguments.workflow,
         release=arguments.release,
@@ -102,39 +102,41 @@ def _list_jobs(opened: OpenServer, arguments: argparse.Namespace) -> None:
         after=arguments.after,
         limit=arguments.limit,
     )
-    jobs, after = _read_pages(opened, wanted)
-    opened.print_result({"jobs": [job.summary_json() for job in jobs], "next": after}, lambda: _table_lines(jobs))
-    if after is not None and not opened.as_json:
-        opened.report(f"There are more jobs: add --after {after}")
+    jobs, after = _read_pages(opened_server, wanted)
+    opened_server.print_result(
+        {"jobs": [job.summary_json() for job in jobs], "next": after}, lambda: _table_lines(jobs)
+    )
+    if after is not None and not opened_server.as_json:
+        opened_server.report(f"There are more jobs: add --after {after}")
 
 
-def _read_pages(opened: OpenServer, wanted: "JobFilter") -> "tuple[list[RemoteJob], str | None]":
+def _read_pages(opened_server: OpenServer, wanted: "RemoteJobFilter") -> "tuple[list[RemoteJob], str | None]":
     """Return the jobs that are wanted, as many as are, and where the list goes on."""
-    page = opened.server.list_jobs(wanted)
+    page = opened_server.server.list_jobs(wanted)
     jobs = list(page.jobs)
     while page.next is not None and len(jobs) < wanted.limit:
-        page = opened.server.list_jobs(replace(wanted, after=page.next, limit=wanted.limit - len(jobs)))
+        page = opened_server.server.list_jobs(replace(wanted, after=page.next, limit=wanted.limit - len(jobs)))
         jobs += page.jobs
     return jobs[: wanted.limit], page.next
 
 
-def _download(opened: OpenServer, arguments: argparse.Namespace) -> None:
+def _download(opened_server: OpenServer, arguments: argparse.Namespace) -> None:
     from comfypin.client.errors import NotOffered
     from comfypin.client.interface import API_NAMES
 
-    job = opened.server.show(arguments.job)
-    raise_unless_completed(opened, job)
+    job = opened_server.server.show(arguments.job)
+    raise_unless_completed(opened_server, job)
     if not job.has_ended:
-        address = opened.server.address
+        address = opened_server.server.address
         reason = f"has not finished the job: it is {job.status}; follow it with `comfypin jobs watch {job.id}`"
         raise NotOffered(server=address.named, api=API_NAMES[address.kind], reason=reason)
-    saved = save_job_outputs(opened, job, arguments.out_dir)
-    facts: dict[str, object] = {"job": job.to_json(), "saved": [one.to_json() for one in saved]}
-    opened.print_result(facts, lambda: [str(one.path or one.uri) for one in saved])
+    saved = save_job_outputs(opened_server, job, arguments.out_dir)
+    facts: dict[str, object] = {"job": job.to_json(), "saved": [saved_output.to_json() for saved_output in saved]}
+    opened_server.print_result(facts, lambda: [str(saved_output.path or saved_output.uri) for saved_output in saved])
 
 
-def _print_job(opened: OpenServer, job: "RemoteJob") -> None:
-    opened.print_result({"job": job.to_json()}, lambda: _job_lines(job))
+def _print_job(opened_server: OpenServer, job: "RemoteJob") -> None:
+    opened_server.print_result({"job": job.to_json()}, lambda: _job_lines(job))
 
 
 def _job_lines(job: "RemoteJob") -> list[str]:
@@ -152,7 +154,7 @@ def _job_lines(job: "RemoteJob") -> list[str]:
         "progress": _progress_text(job) or None,
         "error": job.error,
     }
-    lines = [f"{name + ':':<10} {printable(str(fact))}" for name, fact in facts.items() if fact is not None]
+    lines = [f"{fact_name + ':':<10} {printable(str(fact))}" for fact_name, fact in facts.items() if fact is not None]
     for output in job.outputs:
         # Addresses may be signed: they are for `jobs download`, and for --json.
         place = f"  {printable(output.uri)}" if output.uri else ""

@@ -110,11 +110,11 @@ class LineWatcher:
         with self._lock:
             self._tally.plan_files(sizes)
 
-    def start_file(self, name: str, total_bytes: int | None, resumed_bytes: int) -> None:
+    def start_file(self, file_name: str, total_bytes: int | None, resumed_bytes: int) -> None:
         with self._lock:
-            self._tally.start_file(name, total_bytes, resumed_bytes, self._clock())
+            self._tally.start_file(file_name, total_bytes, resumed_bytes, self._clock())
         if resumed_bytes:
-            self._write_line("resumed", name, f"goes on after {format_size(resumed_bytes)}", bytes=resumed_bytes)
+            self._write_line("resumed", file_name, f"goes on after {format_size(resumed_bytes)}", bytes=resumed_bytes)
 
     def advance_file(self, name: str, count: int) -> None:
         with self._lock:
@@ -135,32 +135,32 @@ class LineWatcher:
             self._write_progress(file_name, *progress)
         self._write_progress("", *total_progress)
 
-    def end_file(self, name: str, outcome: str) -> None:
+    def end_file(self, file_name: str, outcome: str) -> None:
         with self._lock:
-            self._tally.end_file(name)
+            self._tally.end_file(file_name)
         if outcome != "present":
-            self._write_line(outcome, name, outcome)
+            self._write_line(outcome, file_name, outcome)
 
     def _write_progress(
         self, file_name: str, done_bytes: int, total_bytes: int, bytes_per_s: float, left_s: float
     ) -> None:
         amount = f"{format_size(done_bytes)} of {format_size(total_bytes)}"
-        text = f"{amount}, {bytes_per_s / 1e6:.1f} MB/s, {left_s:.0f} s left"
+        progress_text = f"{amount}, {bytes_per_s / 1e6:.1f} MB/s, {left_s:.0f} s left"
         self._write_line(
             "progress",
             file_name,
-            text,
+            progress_text,
             bytes=done_bytes,
             total_bytes=total_bytes,
             bytes_per_s=int(bytes_per_s),
             seconds_left=int(left_s),
         )
 
-    def _write_line(self, event: str, file_name: str, text: str, **facts: int) -> None:
+    def _write_line(self, event: str, file_name: str, line_text: str, **facts: int) -> None:
         if self._as_json:
             self._write(json.dumps({"event": event, **({"model": file_name} if file_name else {}), **facts}) + "\n")
         else:
-            self._write(f"{file_name}: {text}\n" if file_name else f"{text}\n")
+            self._write(f"{file_name}: {line_text}\n" if file_name else f"{line_text}\n")
 
 
 class BarWatcher:
@@ -178,32 +178,32 @@ class BarWatcher:
             self._tally.plan_files(sizes)
             self._update_total()
 
-    def start_file(self, name: str, total_bytes: int | None, resumed_bytes: int) -> None:
+    def start_file(self, file_name: str, total_bytes: int | None, resumed_bytes: int) -> None:
         with self._lock:
-            if name in self._tasks:
-                self._bars.remove_task(self._tasks[name])
+            if file_name in self._tasks:
+                self._bars.remove_task(self._tasks[file_name])
             # The end of a path says more than its beginning.
-            label = name.replace("$MODELS_DIR/", "")[-48:]
-            self._tasks[name] = self._bars.add_task(label, total=total_bytes, completed=resumed_bytes)
-            self._tally.start_file(name, total_bytes, resumed_bytes, time.monotonic())
+            label = file_name.replace("$MODELS_DIR/", "")[-48:]
+            self._tasks[file_name] = self._bars.add_task(label, total=total_bytes, completed=resumed_bytes)
+            self._tally.start_file(file_name, total_bytes, resumed_bytes, time.monotonic())
             self._update_total()
 
-    def advance_file(self, name: str, count: int) -> None:
+    def advance_file(self, file_name: str, count: int) -> None:
         with self._lock:
-            self._tally.advance_file(name, count)
-            if name in self._tasks:
-                self._bars.advance(self._tasks[name], count)
+            self._tally.advance_file(file_name, count)
+            if file_name in self._tasks:
+                self._bars.advance(self._tasks[file_name], count)
             self._update_total()
 
-    def end_file(self, name: str, outcome: str) -> None:
+    def end_file(self, file_name: str, outcome: str) -> None:
         with self._lock:
-            task = self._tasks.pop(name, None)
+            task = self._tasks.pop(file_name, None)
             if task is not None:
                 self._bars.remove_task(task)
-            self._tally.end_file(name)
+            self._tally.end_file(file_name)
             self._update_total()
         if outcome != "present":
-            self._bars.console.print(f"{name}: {outcome}", highlight=False, markup=False)
+            self._bars.console.print(f"{file_name}: {outcome}", highlight=False, markup=False)
 
     def _update_total(self) -> None:
         # Only the bytes are used, so the times do not matter.

@@ -299,8 +299,8 @@ def _collect_garbage(arguments: argparse.Namespace) -> int:
     target_places, blob_store = _open_store(arguments)
     kept_releases = {
         release_name.strip()
-        for text in arguments.keep_releases
-        for release_name in text.split(",")
+        for release_text in arguments.keep_releases
+        for release_name in release_text.split(",")
         if release_name.strip()
     }
     # Without a rule, everything would go.

@@ -62,7 +62,7 @@ def find_installed() -> list[Path]:
 
 def holds_comfyui(folder: Path) -> bool:
     """Return whether a folder is a ComfyUI, or has one in it."""
-    return any((folder / name).is_file() for name in ("ComfyUI/main.py", "main.py"))
+    return any((folder / script_name).is_file() for script_name in ("ComfyUI/main.py", "main.py"))
 
 
 def _ask_version(port: int) -> str | None:

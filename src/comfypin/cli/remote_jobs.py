@@ -61,8 +61,8 @@ class OpenServer:
         """Print one JSON object with the server, or the lines for people."""
         if self.as_json:
             print(json.dumps({"server": self.server.address.to_json(), **facts}, ensure_ascii=False))
-        elif shown := lines():
-            print("\n".join(shown))
+        elif shown_lines := lines():
+            print("\n".join(shown_lines))
 
 
 def open_server(arguments: argparse.Namespace) -> OpenServer:
@@ -85,7 +85,7 @@ def report_sentence(sentence: str, *, as_json: bool) -> None:
 
 
 @contextmanager
-def saying_that_job_goes_on(opened: OpenServer, job_id: str) -> Iterator[None]:
+def saying_that_job_goes_on(opened_server: OpenServer, job_id: str) -> Iterator[None]:
     """Raise `FollowingStopped` if a signal ends the block: it ends the following, not the job."""
     try:
         yield
@@ -94,30 +94,30 @@ def saying_that_job_goes_on(opened: OpenServer, job_id: str) -> Iterator[None]:
 
         is_terminated = isinstance(stopped, Stopped) and stopped.failure.exit_code != 130
         failure = FollowingTerminated if is_terminated else FollowingStopped
-        raise failure(job_id=job_id, server=opened.server.address.named) from None
+        raise failure(job_id=job_id, server=opened_server.server.address.named) from None
 
 
-def follow_to_end(opened: OpenServer, job: "RemoteJob | str", *, timeout_s: float | None) -> "RemoteJob":
+def follow_to_end(opened_server: OpenServer, job: "RemoteJob | str", *, timeout_s: float | None) -> "RemoteJob":
     """Follow a job with progress on stderr, and return it if it completed. Raises `RemoteJobFailed` if it did not."""
     from comfypin.cli.job_progress import open_job_reporter
     from comfypin.client.follow import FollowReports, follow_job
     from comfypin.client.json_client import printable
 
-    named = opened.server.address.named
-    with open_job_reporter(as_json=opened.as_json) as reporter:
+    server_name = opened_server.server.address.named
+    with open_job_reporter(as_json=opened_server.as_json) as reporter:
         reports = FollowReports(
             changed=reporter.report_job,
             lost=lambda reason: reporter.report_note(f"{reason} The job may go on; asking again until it answers."),
-            found=lambda: reporter.report_note(f"{named} answers again."),
+            found=lambda: reporter.report_note(f"{server_name} answers again."),
         )
-        ended = follow_job(opened.server, job, reports, timeout_s=timeout_s)
+        ended = follow_job(opened_server.server, job, reports, timeout_s=timeout_s)
     for warning in ended.warnings:
-        opened.report(f"warning: {printable(warning)}")
-    raise_unless_completed(opened, ended)
+        opened_server.report(f"warning: {printable(warning)}")
+    raise_unless_completed(opened_server, ended)
     return ended
 
 
-def raise_unless_completed(opened: OpenServer, job: "RemoteJob") -> None:
+def raise_unless_completed(opened_server: OpenServer, job: "RemoteJob") -> None:
     """Raise `RemoteJobFailed` if a job ended and did not complete."""
     from comfypin.client.errors import RemoteJobFailed, RemoteJobTimedOut
     from comfypin.client.json_client import clean_text
@@ -125,13 +125,13 @@ def raise_unless_completed(opened: OpenServer, job: "RemoteJob") -> None:
     if job.has_ended and job.status != "COMPLETED":
         failure = RemoteJobTimedOut if job.status == "TIMED_OUT" else RemoteJobFailed
         reason = clean_text(job.error or "the server gives no reason.")
-        raise failure(job_id=job.id, status=job.status, reason=reason, server=opened.server.address.named)
+        raise failure(job_id=job.id, status=job.status, reason=reason, server=opened_server.server.address.named)
 
 
-def save_job_outputs(opened: OpenServer, job: "RemoteJob", out_dir: Path) -> "list[SavedOutput]":
+def save_job_outputs(opened_server: OpenServer, job: "RemoteJob", out_dir: Path) -> "list[SavedOutput]":
     """Save a job's outputs. Raises `OutputNotFetched`."""
     from comfypin.client.save_outputs import save_outputs
 
     if not job.outputs:
-        opened.report(f"Job {job.id} has no outputs.")
-    return save_outputs(job.outputs, out_dir, opened.downloads)
+        opened_server.report(f"Job {job.id} has no outputs.")
+    return save_outputs(job.outputs, out_dir, opened_server.downloads)

@@ -322,7 +322,7 @@ def _make_request(arguments: argparse.Namespace) -> "RunRequest":
         document=document,
         job_id=arguments.job_id or submission,
         submission_id=submission,
-        overrides=tuple(parse_override(text) for text in arguments.set),
+        overrides=tuple(parse_override(override_text) for override_text in arguments.set),
         input_files=tuple(arguments.input),
         input_folder=arguments.input_dir or workflow_folder,
         timeout_s=arguments.timeout,
@@ -345,8 +345,8 @@ def _print_result(job_result: "JobResult", run_plan: RunPlan) -> None:
     if run_plan.lock is None:
         print_on_stderr("Unpinned: no lock says what this engine runs.")
     for node_id, texts in job_result.texts.items():
-        for text in texts:
-            print(f"Node {node_id} says: {text}", file=sys.stderr)
+        for output_text in texts:
+            print(f"Node {node_id} says: {output_text}", file=sys.stderr)
     for delivery in job_result.deliveries:
         if delivery.data_base64 is not None:
             print(delivery.data_base64)
@@ -363,7 +363,7 @@ def _describe_output(output: "Output") -> str:
     return f"{dimensions}{output.media_type}, {size_text}, from node {output.node_id}"
 
 
-def _parse_job_id(text: str) -> str:
-    if not _JOB_ID.fullmatch(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not 1 to 100 letters, digits, '.', '_' or '-'")
-    return text
+def _parse_job_id(job_id_text: str) -> str:
+    if not _JOB_ID.fullmatch(job_id_text):
+        raise argparse.ArgumentTypeError(f"{job_id_text!r} is not 1 to 100 letters, digits, '.', '_' or '-'")
+    return job_id_text

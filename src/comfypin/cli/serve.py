@@ -8,8 +8,6 @@ destination of OUTPUT_MODE, else to the configured bucket, else into --output-di
 import argparse
 import contextlib
 import logging
-import os
-import secrets
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,10 +17,19 @@ from typing import TYPE_CHECKING
 
 from comfypin.cli.common import add_job_model_flags, open_job_models, read_release
 from comfypin.cli.flag_values import whole_number
+from comfypin.cli.serve_access import (
+    DEFAULT_PORT,
+    Addresses,
+    choose_ports,
+    choose_token,
+    find_public_url,
+    local_url,
+    read_root_path,
+)
+from comfypin.cli.serve_folders import ensure_output_folder, ensure_state_folder, lease_state
 from comfypin.errors import UsageError
 from comfypin.process_memory import give_back_large_blocks
 from comfypin.settings.environment import Settings
-from comfypin.settings.server import ServerSettings
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -31,7 +38,6 @@ if TYPE_CHECKING:
 
     from comfypin.engine.interface import Engine
     from comfypin.jobs.handler import JobService
-    from comfypin.lease import Lease
     from comfypin.lock.model import Lock
     from comfypin.outputs.interface import OutputSink
     from comfypin.queue.job_runner import QueueLimits
@@ -46,10 +52,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-DEFAULT_PORT = 8000
 _COUNT = whole_number(1, 1_000_000)
-# Only these cannot be reached from elsewhere.
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 EXAMPLES = """examples:
@@ -164,26 +167,26 @@ async def _run_server(arguments: argparse.Namespace, lock: "Lock", settings: Set
 
     server_settings = settings.server
     address = arguments.host or ("0.0.0.0" if server_settings.pod_id else "127.0.0.1")  # noqa: S104 - pods are behind a proxy
-    state_folder = _ensure_state_folder(arguments.state_dir or settings.state_dir / "serve")
-    prefix = _read_root_path(arguments.root_path)
-    token, is_first_start = _choose_token(arguments, server_settings, state_folder, address)
+    state_folder = ensure_state_folder(arguments.state_dir or settings.state_dir / "serve")
+    prefix = read_root_path(arguments.root_path)
+    token, is_first_start = choose_token(arguments, server_settings, state_folder, address)
     sessions = None if token is None else Sessions(state_folder / "sessions.json", token=token)
-    outputs = _ensure_output_folder(arguments.output_dir)
-    sockets = open_sockets(address, _choose_ports(arguments, server_settings))
+    outputs = ensure_output_folder(arguments.output_dir)
+    sockets = open_sockets(address, choose_ports(arguments, server_settings))
     # With --port 0 the system chose it.
     bound_port = sockets[0].getsockname()[1]
-    public_url = _find_public_url(server_settings, bound_port)
-    base_url = public_url or f"{_local_url(address, bound_port)}{prefix}"
+    public_url = find_public_url(server_settings, bound_port)
+    base_url = public_url or f"{local_url(address, bound_port)}{prefix}"
     # One clock for jobs and assets, whose times are compared.
     clock = steady_clock()
-    with _lease_state(state_folder):
-        async with _open_queue(arguments, lock, settings, state_folder, clock=clock) as opened:
+    with lease_state(state_folder):
+        async with _open_queue(arguments, lock, settings, state_folder, clock=clock) as open_queue:
             parts = _assemble(
-                *(arguments, lock, opened),
+                *(arguments, lock, open_queue),
                 outputs=outputs,
                 state_folder=state_folder,
                 access=(token, sessions),
-                addresses=_Addresses(public_url=public_url, base_url=base_url, prefix=prefix),
+                addresses=Addresses(public_url=public_url, base_url=base_url, prefix=prefix),
                 clock=clock,
             )
             log.info("listening", extra={"action": "listening", "address": f"http://{address}:{bound_port}"})
@@ -197,16 +200,7 @@ async def _run_server(arguments: argparse.Namespace, lock: "Lock", settings: Set
                 connections=ConnectionLimits.for_total(arguments.connections),
                 sync=(outputs, arguments.sync) if arguments.sync else None,
             )
-            await host_server(parts.app, parts.site, opened.queue, parts.open_service, hosting)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Addresses:
-    """How clients reach the server: `public_url` if it is known, else `base_url`; `prefix` is a proxy's path."""
-
-    public_url: str | None
-    base_url: str
-    prefix: str
+            await host_server(parts.app, parts.site, open_queue.queue, parts.open_service, hosting)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,12 +238,12 @@ def _open_queue(
 def _assemble(
     arguments: argparse.Namespace,
     lock: "Lock",
-    opened: "OpenQueue",
+    open_queue: "OpenQueue",
     *,
     outputs: Path,
     state_folder: Path,
     access: "tuple[str | None, Sessions | None]",
-    addresses: _Addresses,
+    addresses: Addresses,
     clock: "Clock",
 ) -> _Parts:
     """Put the application together over a queue."""
@@ -261,9 +255,9 @@ def _assemble(
     from comfypin.server.output_folder import ServedOutputFolder
     from comfypin.server.server_state import Site
 
-    queue, token_and_sessions = opened.queue, access
+    queue, token_and_sessions = open_queue.queue, access
     site = Site(queue, outputs)
-    comfy_api = _make_comfy_api(arguments, site, opened, state_folder, public_url=addresses.public_url, clock=clock)
+    comfy_api = _make_comfy_api(arguments, site, open_queue, state_folder, public_url=addresses.public_url, clock=clock)
     rules = AccessRules(
         token=token_and_sessions[0],
         max_body_bytes=arguments.max_body_mb * 1_000_000,
@@ -272,7 +266,7 @@ def _assemble(
     )
     page = wiring.open_page(
         site,
-        opened.store,
+        open_queue.store,
         comfy_api.assets,
         bucket=comfy_api.bucket,
         lock=lock,
@@ -286,49 +280,21 @@ def _assemble(
     folder = ServedOutputFolder(outputs, base_url=addresses.base_url)
     output_assets = OutputAssets(comfy_api.assets, comfy_api.records, queue.events, base_url=addresses.base_url)
     site.wrap_handle = lambda handle: comfy_api.secrets.wrap_handle(output_assets.wrap_handle(handle))
-    if opened.engine is None:
+    if open_queue.engine is None:
         open_service = _make_service_opener(
             *(arguments, lock, arguments.settings, folder),
             output_assets=output_assets,
             thumbnails=page.gallery.thumbnails,
         )
     else:
-        open_service = _make_fleet_service_opener(arguments, lock, opened.engine)
+        open_service = _make_fleet_service_opener(arguments, lock, open_queue.engine)
     return _Parts(app=make_app(site, rules, comfy_api, page), site=site, open_service=open_service)
-
-
-def _lease_state(state_folder: Path) -> "Lease":
-    """Return the lease of the state folder, since two servers would run each job twice.
-
-    Raises `AlreadyServing`, `JobsUnusable`.
-    """
-    from comfypin.lease import Lease, LeaseUnavailable, try_acquire_lease
-    from comfypin.queue.errors import AlreadyServing, JobsUnusable
-
-    try:
-        lease = try_acquire_lease(state_folder / "jobs.lease", purpose="serve")
-    except LeaseUnavailable as exc:
-        # The file of jobs lies beside it: what is wrong is the state folder, and --state-dir the way out.
-        raise JobsUnusable(path=str(state_folder), reason=exc.reason) from exc
-    if not isinstance(lease, Lease):
-        raise AlreadyServing(path=str(state_folder), holder=str(lease))
-    return lease
-
-
-def _choose_ports(arguments: argparse.Namespace, server_settings: ServerSettings) -> list[int]:
-    """Return the port of the API, and the one for health checks if the platform names another."""
-    api_port = server_settings.port if arguments.port is None else arguments.port
-    ports = [DEFAULT_PORT if api_port is None else api_port]
-    if server_settings.health_port:
-        ports.append(server_settings.health_port)
-    # Numbers above 65535 stand for symmetrical ports: Runpod chooses the real ones when the pod starts.
-    return [server_settings.listening_port(port) for port in ports]
 
 
 def _make_comfy_api(
     arguments: argparse.Namespace,
     site: "Site",
-    opened: "OpenQueue",
+    open_queue: "OpenQueue",
     state_folder: Path,
     *,
     public_url: str | None,
@@ -342,8 +308,8 @@ def _make_comfy_api(
     from comfypin.server.comfy_api.output_assets import ForeignOutputs
     from comfypin.server.comfy_api.records import Records
 
-    queue = opened.queue
-    records = Records(opened.store)
+    queue = open_queue.queue
+    records = Records(open_queue.store)
     keep_s = arguments.keep_hours * 3600.0
     assets = Assets(
         records,
@@ -359,10 +325,10 @@ def _make_comfy_api(
         queue=queue,
         records=records,
         assets=assets,
-        secrets=LentKeys(records) if opened.keys is None else SealedKeys(),
+        secrets=LentKeys(records) if open_queue.keys is None else SealedKeys(),
         foreign=ForeignOutputs(assets, site.outputs, records=records, bucket=bucket),
         bucket=bucket,
-        keys=IdempotencyKeys(records, clock=clock, shared=opened.keys),
+        keys=IdempotencyKeys(records, clock=clock, shared=open_queue.keys),
         limits=ApiLimits(upload_bytes=arguments.max_asset_mb * 1_000_000, keep_s=keep_s),
         clock=clock,
         public_url=public_url,
@@ -446,108 +412,6 @@ def _make_queue_limits(arguments: argparse.Namespace) -> "QueueLimits":
         keep_s=arguments.keep_hours * 3600.0,
         keep_bytes=arguments.keep_mb * 1_000_000,
     )
-
-
-def _ensure_state_folder(named_folder: Path) -> Path:
-    from comfypin.machine_errors import reason_of
-    from comfypin.queue.errors import JobsUnusable
-
-    folder = named_folder.absolute()
-    try:
-        # Jobs and the token are nobody else's business.
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except OSError as exc:
-        raise JobsUnusable(path=str(folder), reason=reason_of(exc)) from exc
-    return folder
-
-
-def _ensure_output_folder(named_folder: Path) -> Path:
-    from comfypin.outputs.folder import FolderSink
-
-    FolderSink.open_usable(named_folder)
-    return named_folder.resolve()
-
-
-def _choose_token(
-    arguments: argparse.Namespace, server_settings: ServerSettings, state_folder: Path, address: str
-) -> tuple[str | None, bool]:
-    """Return the token that clients must send, and whether it was made now.
-
-    It is COMFYPIN_TOKEN, else the one generated at the first start.
-    """
-    from comfypin.atomic_files import write_atomically
-    from comfypin.machine_errors import reason_of
-    from comfypin.queue.errors import JobsUnusable
-    from comfypin.server.errors import ServerUnsafe
-
-    if arguments.no_auth:
-        if address not in _LOOPBACK:
-            raise ServerUnsafe(
-                f"--no-auth would open {address} to everybody who can reach it; leave it out, or use --host 127.0.0.1."
-            )
-        return None, False
-    if server_settings.token is not None:
-        return server_settings.token, False
-    token_path = state_folder / "token"
-    if (kept_token := _read_kept_token(token_path)) is not None:
-        return kept_token, False
-    token = secrets.token_urlsafe(32)
-    new_file = token_path.with_name(f".token.{secrets.token_hex(6)}.tmp")
-    try:
-        # Whole or absent: a token that met a full disk must not be an empty one at the next start.
-        write_atomically(new_file, f"{token}\n".encode(), mode=0o600)
-        # Unlike a rename, a link fails if the file exists, so two servers agree on one token.
-        os.link(new_file, token_path)
-    except FileExistsError:
-        return _choose_token(arguments, server_settings, state_folder, address)  # another server was first
-    except OSError as exc:
-        raise JobsUnusable(path=str(state_folder), reason=reason_of(exc)) from exc
-    finally:
-        new_file.unlink(missing_ok=True)
-    # Printed, not logged: logs are often sent elsewhere.
-    print(f"Token (made now, kept in {token_path}): {token}", file=sys.stderr, flush=True)
-    return token, True
-
-
-def _read_kept_token(token_path: Path) -> str | None:
-    from comfypin.server.errors import ServerUnsafe
-
-    try:
-        kept_token = token_path.read_text(encoding="utf-8").strip()
-    except FileNotFoundError:
-        return None
-    if not kept_token:
-        raise ServerUnsafe(
-            f"{token_path} is empty; remove it, and the next start makes a new token, or set COMFYPIN_TOKEN."
-        )
-    return kept_token
-
-
-def _read_root_path(named: str) -> str:
-    from comfypin.server.prefix import valid_prefix
-
-    prefix = valid_prefix(named if named.startswith("/") or not named else f"/{named}")
-    if named.strip("/") and not prefix:
-        raise UsageError(f"--root-path {named!r} is not a path such as /comfy.")
-    return prefix
-
-
-def _find_public_url(server_settings: ServerSettings, port: int) -> str | None:
-    """Return how clients reach the server, if that is known."""
-    if server_settings.public_url:
-        return server_settings.public_url
-    if server_settings.endpoint_id:
-        # A worker behind a load balancer: its own port is not for clients.
-        return f"https://{server_settings.endpoint_id}.api.runpod.ai"
-    if server_settings.pod_id:
-        # Runpod's proxy gives each port of a pod a host name.
-        return f"https://{server_settings.pod_id}-{port}.proxy.runpod.net"
-    return None
-
-
-def _local_url(address: str, port: int) -> str:
-    # An IPv6 address needs brackets in a URL.
-    return f"http://{f'[{address}]' if ':' in address else address}:{port}"
 
 
 def _require_extra() -> None:

@@ -47,17 +47,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     """Send the job."""
     order = _make_order(arguments)
-    opened = open_server(arguments)
-    job = opened.server.submit(order)
-    with saying_that_job_goes_on(opened, job.id):
+    opened_server = open_server(arguments)
+    job = opened_server.server.submit(order)
+    with saying_that_job_goes_on(opened_server, job.id):
         if arguments.detach:
-            opened.print_result({"job": job.to_json()}, lambda: [job.id])
+            opened_server.print_result({"job": job.to_json()}, lambda: [job.id])
             return 0
-        opened.report(f"Sent as job {job.id}.")
-        ended = follow_to_end(opened, job, timeout_s=arguments.timeout)
-    saved = save_job_outputs(opened, ended, arguments.out_dir)
-    facts: dict[str, object] = {"job": ended.to_json(), "saved": [one.to_json() for one in saved]}
-    opened.print_result(facts, lambda: [str(one.path or one.uri) for one in saved])
+        opened_server.report(f"Sent as job {job.id}.")
+        ended = follow_to_end(opened_server, job, timeout_s=arguments.timeout)
+    saved = save_job_outputs(opened_server, ended, arguments.out_dir)
+    facts: dict[str, object] = {"job": ended.to_json(), "saved": [saved_output.to_json() for saved_output in saved]}
+    opened_server.print_result(facts, lambda: [str(saved_output.path or saved_output.uri) for saved_output in saved])
     return 0
 
 
@@ -67,8 +67,8 @@ def _make_order(arguments: argparse.Namespace) -> "JobOrder":
     from comfypin.workflow.overrides import parse_override
 
     return JobOrder(
-        overrides=tuple(parse_override(text) for text in arguments.set),
-        inputs=tuple(parse_input_source(text) for text in arguments.input),
+        overrides=tuple(parse_override(override_text) for override_text in arguments.set),
+        inputs=tuple(parse_input_source(input_text) for input_text in arguments.input),
         randomize_seeds=arguments.randomize_seeds,
         document=read_workflow(arguments.workflow),
     )

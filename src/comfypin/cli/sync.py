@@ -258,19 +258,19 @@ class _SyncBacklog:
         finally:
             outbox.close()
         _, _, bytes_per_s = self._meter.measure()
-        text = f"{format_count(tally.owed, 'file')} pending ({format_size(tally.owed_bytes)})"
-        text += f", {tally.failing} of them failing" if tally.failing else ""
+        backlog_text = f"{format_count(tally.owed, 'file')} pending ({format_size(tally.owed_bytes)})"
+        backlog_text += f", {tally.failing} of them failing" if tally.failing else ""
         if tally.owed and bytes_per_s >= 1:
-            text += f", {bytes_per_s / 1e6:.1f} MB/s, {describe_time(tally.owed_bytes / bytes_per_s)} left"
-        return f"{text}; {tally.done} done", tally.owed
+            backlog_text += f", {bytes_per_s / 1e6:.1f} MB/s, {describe_time(tally.owed_bytes / bytes_per_s)} left"
+        return f"{backlog_text}; {tally.done} done", tally.owed
 
     def print_line(self) -> None:
         """Print a line for a log, if anything is pending."""
         # The syncer itself says what is wrong with its outbox.
         with contextlib.suppress(ComfypinError, sqlite3.Error):
-            text, pending = self.describe()
+            backlog_text, pending = self.describe()
             if pending:
-                print(text, file=sys.stderr, flush=True)
+                print(backlog_text, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
@@ -378,7 +378,7 @@ def _format_metrics(tally: "OutboxCounts") -> str:
         "comfypin_sync_done_files": tally.done,
         "comfypin_sync_oldest_debt_seconds": _oldest_age_s(tally) or 0,
     }
-    return "".join(f"# TYPE {name} gauge\n{name} {value}\n" for name, value in values.items())
+    return "".join(f"# TYPE {metric_name} gauge\n{metric_name} {value}\n" for metric_name, value in values.items())
 
 
 def _oldest_age_s(tally: "OutboxCounts") -> float | None:

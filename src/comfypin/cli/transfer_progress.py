@@ -25,25 +25,25 @@ class TransferMeter:
         self._samples: deque[tuple[float, int]] = deque([(clock(), 0)])
         self._moved_bytes = 0
 
-    def set_progress(self, name: str, done_bytes: int, total_bytes: int) -> None:
+    def set_progress(self, file_name: str, done_bytes: int, total_bytes: int) -> None:
         """Note how much of a transfer is done."""
         with self._lock:
-            self._moved_bytes += max(0, done_bytes - self._done.get(name, 0))
-            self._totals[name], self._done[name] = total_bytes, done_bytes
+            self._moved_bytes += max(0, done_bytes - self._done.get(file_name, 0))
+            self._totals[file_name], self._done[file_name] = total_bytes, done_bytes
             self._take_sample()
 
-    def advance(self, name: str, byte_count: int) -> None:
+    def advance(self, file_name: str, byte_count: int) -> None:
         """Note bytes that were moved; bytes that are sent again move, and do not count as done twice."""
         with self._lock:
             self._moved_bytes += byte_count
-            self._done[name] = min(self._done.get(name, 0) + byte_count, self._totals.get(name, 0))
+            self._done[file_name] = min(self._done.get(file_name, 0) + byte_count, self._totals.get(file_name, 0))
             self._take_sample()
 
-    def end(self, name: str) -> None:
+    def end(self, file_name: str) -> None:
         """Forget a transfer that has ended; the others go on."""
         with self._lock:
-            self._totals.pop(name, None)
-            self._done.pop(name, None)
+            self._totals.pop(file_name, None)
+            self._done.pop(file_name, None)
 
     @property
     def count(self) -> int:
@@ -74,8 +74,12 @@ class TransferMeter:
 
 def describe_transfer(done_bytes: int, total_bytes: int, bytes_per_s: float) -> str:
     """Return `12.0 MB of 40.0 MB, 5.2 MB/s, 5 s left`; without a time if nothing moves."""
-    text = f"{format_size(done_bytes)} of {format_size(total_bytes)}, {bytes_per_s / 1e6:.1f} MB/s"
-    return f"{text}, {describe_time((total_bytes - done_bytes) / bytes_per_s)} left" if bytes_per_s >= 1 else text
+    transfer_text = f"{format_size(done_bytes)} of {format_size(total_bytes)}, {bytes_per_s / 1e6:.1f} MB/s"
+    return (
+        f"{transfer_text}, {describe_time((total_bytes - done_bytes) / bytes_per_s)} left"
+        if bytes_per_s >= 1
+        else transfer_text
+    )
 
 
 def describe_time(seconds: float) -> str:

@@ -126,8 +126,8 @@ def _work_for_fleet(arguments: argparse.Namespace, queue_address: str) -> int:
         raise UsageError(f"--class {arguments.gpu_class!r} must be up to 40 letters, digits and dashes.")
     console.configure_service_logging(as_json=arguments.json or not sys.stderr.isatty(), verbose=arguments.verbose)
     give_back_large_blocks()
-    named = [arguments.lock, *(name.strip() for name in arguments.also.split(",") if name.strip())]
-    releases = [read_release(name, arguments.settings) for name in named]
+    lock_names = [arguments.lock, *(lock_name.strip() for lock_name in arguments.also.split(",") if lock_name.strip())]
+    releases = [read_release(lock_name, arguments.settings) for lock_name in lock_names]
     locks = {wiring.release_key(lock_digest(lock)): lock for lock in releases}
     asyncio.run(_serve_fleet(arguments, queue_address, locks))
     return 0
@@ -147,7 +147,7 @@ async def _serve_fleet(arguments: argparse.Namespace, queue_address: str, locks:
 
     settings = arguments.settings
     servers, depot = parse_queue_address(queue_address), wiring.open_depot(settings)
-    async with open_fleet(servers, settings.fleet, name="comfypin worker", depot=depot) as fleet:
+    async with open_fleet(servers, settings.fleet, client_name="comfypin worker", depot=depot) as fleet:
         teller = ProgressTeller(fleet.client)
         opener = wiring.make_release_opener(
             locks,

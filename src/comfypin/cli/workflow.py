@@ -167,7 +167,7 @@ def _choose_lock(arguments: argparse.Namespace) -> "Lock | None":
     from comfypin.lock.lookup import find_lock
 
     named_engine = (arguments.object_info, arguments.engine_url, arguments.comfy_home)
-    if arguments.lock is None and any(named is not None for named in named_engine):
+    if arguments.lock is None and any(engine_flag is not None for engine_flag in named_engine):
         return None
     machine = arguments.settings.machine
     path = find_lock(arguments.lock, lock_path=machine.lock_path, version_name=machine.version_name)

@@ -9,7 +9,15 @@ from pathlib import Path
 from urllib.parse import quote, urlencode, urljoin
 
 from comfypin.client.errors import JobNotFound, NotOffered, ServerRefused, ServerUnknown, WorkflowNotTaken
-from comfypin.client.interface import API_NAMES, InputSource, JobFilter, JobOrder, JobPage, RemoteJob, ServerAddress
+from comfypin.client.interface import (
+    API_NAMES,
+    InputSource,
+    JobOrder,
+    JobPage,
+    RemoteJob,
+    RemoteJobFilter,
+    ServerAddress,
+)
 from comfypin.client.json_client import JsonClient, printable
 from comfypin.client.order_files import size_of_input
 from comfypin.client.result_outputs import count_or_none, outputs_of_comfy_job, progress_of, text_or_none
@@ -51,7 +59,7 @@ class ComfyServer:
         """Return a job as it is now."""
         return self._read_job(self._require_job(job_id))
 
-    def list_jobs(self, wanted: JobFilter) -> JobPage:
+    def list_jobs(self, wanted: RemoteJobFilter) -> JobPage:
         """Return jobs, newest first, if the server lists them: the published description does not say that it must."""
         return list_comfy_jobs(self.client, self.address, self.address.base_url, wanted)
 
@@ -87,15 +95,15 @@ class ComfyServer:
         _require_graph(order)
         graph = parse_document(order.document)
         files = {
-            (found.node_id, found.input_name): (source, found)
+            (input_file.node_id, input_file.input_name): (source, input_file)
             for source in order.inputs
-            for found in [parse_input_file(graph, f"{source.node}={source.path}")]
+            for input_file in [parse_input_file(graph, f"{source.node}={source.path}")]
         }
-        graph = point_to_files(graph, [found for _, found in files.values()])
+        graph = point_to_files(graph, [input_file for _, input_file in files.values()])
         graph = apply_overrides(graph, order.overrides)
         nodes = dict(graph.nodes)
-        for (node_id, input_name), (source, found) in files.items():
-            asset = upload_asset(self.client, self.address, self.address.base_url, found.path, source.name)
+        for (node_id, input_name), (source, input_file) in files.items():
+            asset = upload_asset(self.client, self.address, self.address.base_url, input_file.path, source.name)
             node = nodes[node_id]
             nodes[node_id] = replace(node, inputs={**node.inputs, input_name: _reference(asset)})
         return replace(graph, nodes=nodes).to_api()
@@ -154,7 +162,7 @@ class ComfyServer:
         return NotOffered(server=self.address.named, api=API_NAMES["comfy"], reason=reason)
 
 
-def list_comfy_jobs(client: JsonClient, address: ServerAddress, api_url: str, wanted: JobFilter) -> JobPage:
+def list_comfy_jobs(client: JsonClient, address: ServerAddress, api_url: str, wanted: RemoteJobFilter) -> JobPage:
     """Return jobs as the API's list gives them. Raises `NotOffered`."""
     if wanted.workflow or wanted.text or wanted.release:
         reason = "cannot search jobs by --workflow, --release or --text; leave them out"
@@ -186,18 +194,18 @@ def list_comfy_jobs(client: JsonClient, address: ServerAddress, api_url: str, wa
 
 
 def upload_asset(
-    client: JsonClient, address: ServerAddress, api_url: str, path: Path, name: str
+    client: JsonClient, address: ServerAddress, api_url: str, path: Path, file_name: str
 ) -> Mapping[str, object]:
     """Upload a file as an asset, in pieces; return the server's record of it. Raises `RemoteError`, `UsageError`."""
-    size_bytes = size_of_input(InputSource(node="", name=name, path=path))
+    size_bytes = size_of_input(InputSource(node="", name=file_name, path=path))
     boundary = secrets.token_hex(16)
-    fields = {"content_type": mimetypes.guess_type(name)[0] or "application/octet-stream", "file_path": name}
+    fields = {"content_type": mimetypes.guess_type(file_name)[0] or "application/octet-stream", "file_path": file_name}
     head = "".join(
-        f'--{boundary}\r\nContent-Disposition: form-data; name="{field}"\r\n\r\n{text}\r\n'
-        for field, text in fields.items()
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{field}"\r\n\r\n{field_text}\r\n'
+        for field, field_text in fields.items()
     )
     head += (
-        f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n'
+        f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{file_name}"\r\n'
         "Content-Type: application/octet-stream\r\n\r\n"
     )
     tail = f"\r\n--{boundary}--\r\n"
@@ -205,9 +213,9 @@ def upload_asset(
         "Content-Type": f"multipart/form-data; boundary={boundary}",
         "Content-Length": str(len(head.encode()) + size_bytes + len(tail)),
     }
-    body = _pieces(head.encode(), path, tail.encode())
+    pieces = _pieces(head.encode(), path, tail.encode())
     # Without a limit as a whole: a large file over a slow line takes its time, and each piece has its own.
-    answer = client.send("POST", f"{api_url}/assets", headers=headers, body=body, deadline=Deadline(None))
+    answer = client.send("POST", f"{api_url}/assets", headers=headers, request_body=pieces, deadline=Deadline(None))
     if not isinstance(answer.document, Mapping) or not isinstance(answer.document.get("id"), str):
         raise ServerUnknown(server=address.named, reason="its answer to POST /assets is not an asset")
     return answer.document
@@ -226,7 +234,7 @@ def _pieces(head: bytes, path: Path, tail: bytes) -> Iterator[bytes]:
 
 def _reference(asset: Mapping[str, object]) -> JsonValue:
     hints: dict[str, JsonValue] = {
-        name: hint for name in ("hash", "file_path") if isinstance(hint := asset.get(name), str)
+        field_name: hint for field_name in ("hash", "file_path") if isinstance(hint := asset.get(field_name), str)
     }
     return {"__type": "core/ASSET", "info": {"id": str(asset["id"]), **hints}}
 

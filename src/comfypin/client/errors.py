@@ -58,7 +58,7 @@ class TokenExposed(ConfigError):
 class ServerUnreachable(RemoteError):
     """Raised if a server does not answer, or breaks off; `_was_sent` says whether it may have acted."""
 
-    template = "{server} cannot be asked: {reason}."
+    template = "{server} cannot be reached: {reason}; check its address, and that it runs."
     server: str
     reason: str
     _was_sent: bool = False
@@ -225,6 +225,6 @@ class FollowingTerminated(Cancelled):
 class OutputNotFetched(OutputError):
     """Raised if an output of a job cannot be fetched, or is not what the server said; others may have been saved."""
 
-    template = "Output {filename!r} could not be saved: {reason}."
+    template = "Output {filename!r} could not be saved: {reason}. Try again: comfypin jobs download."
     filename: str
     reason: str

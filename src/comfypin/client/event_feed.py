@@ -42,19 +42,19 @@ def job_changes(events: Iterable[ServerEvent], job_id: str, read_job: ReadJob) -
     """Yield a job as the events of all jobs tell of it, until it has ended or the server knows it no more."""
     job: RemoteJob | None = None
     for event in events:
-        told = _told_of_job(event, job_id)
-        if event.name == "snapshot" and told is None:
+        event_data = _told_of_job(event, job_id)
+        if event.name == "snapshot" and event_data is None:
             return  # it ended a while ago
         if event.name == "removed" and event.data.get("id") == job_id:
             return
-        if told is None:
+        if event_data is None:
             continue
         if event.name == "progress":
             if job is None:
                 continue
-            job = replace(job, progress=progress_of(told.get("progress")))
+            job = replace(job, progress=progress_of(event_data.get("progress")))
         else:
-            job = read_job(told)
+            job = read_job(event_data)
         yield job
         if job.has_ended:
             return
@@ -70,16 +70,16 @@ def _told_of_job(event: ServerEvent, job_id: str) -> Mapping[str, object] | None
 
 
 def _parse_event(text: bytes) -> ServerEvent | None:
-    name, lines = "message", list[bytes]()
+    event_name, lines = "message", list[bytes]()
     for line in text.splitlines():
         field, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if field == b"event":
-            name = value.decode(errors="replace")
+            event_name = value.decode(errors="replace")
         elif field == b"data":
             lines.append(value)
     try:
         document = json.loads(b"\n".join(lines)) if lines else None
     except (ValueError, RecursionError):
         return None
-    return ServerEvent(name, document) if isinstance(document, Mapping) else None
+    return ServerEvent(event_name, document) if isinstance(document, Mapping) else None

@@ -65,7 +65,7 @@ class RemoteProgress:
 
     def to_json(self) -> dict[str, JsonValue]:
         """Return the JSON form."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {field_name: getattr(self, field_name) for field_name in self.__dataclass_fields__}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +95,7 @@ class RemoteOutput:
             "url": self.url,
             "uri": self.uri,
         }
-        return {name: fact for name, fact in facts.items() if fact is not None}
+        return {field_name: fact for field_name, fact in facts.items() if fact is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +153,7 @@ class RemoteJob:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JobFilter:
+class RemoteJobFilter:
     """Which jobs to list; `after` is the `next` of the page before."""
 
     states: tuple[str, ...] = ()
@@ -196,7 +196,7 @@ class JobServer(Protocol):
     def show(self, job_id: str) -> RemoteJob:
         """Return a job as it is now. Raises `JobNotFound`."""
 
-    def list_jobs(self, wanted: JobFilter) -> JobPage:
+    def list_jobs(self, wanted: RemoteJobFilter) -> JobPage:
         """Return jobs, newest first; fewer than `limit` if the server gives no more at once. Raises `NotOffered`."""
 
     def cancel(self, job_id: str) -> RemoteJob:

@@ -56,16 +56,16 @@ class JsonClient:
         method: str,
         url: str,
         *,
-        body: object = None,
+        request_body: object = None,
         headers: Mapping[str, str] | None = None,
     ) -> ServerAnswer:
         """Send JSON (or nothing), and return the answer; 404 is one. Raises `RemoteError`, `ConfigError`."""
-        if body is None:
-            return self.send(method, url, headers=headers or {}, body=b"" if method == "POST" else None)
+        if request_body is None:
+            return self.send(method, url, headers=headers or {}, request_body=b"" if method == "POST" else None)
         json_headers = {"Content-Type": "application/json", **(headers or {})}
-        return self.send(method, url, headers=json_headers, body=json.dumps(body).encode())
+        return self.send(method, url, headers=json_headers, request_body=json.dumps(request_body).encode())
 
-    def submit(self, url: str, body: object, *, headers: Mapping[str, str] | None = None) -> ServerAnswer:
+    def submit(self, url: str, request_body: object, *, headers: Mapping[str, str] | None = None) -> ServerAnswer:
         """POST what would count twice: again only if the server says that it did not take it (busy, starting).
 
         Raises `SubmissionUnknown` beside what `ask` raises.
@@ -79,7 +79,9 @@ class JsonClient:
 
         retry = Retry(policy=_BUSY_RETRIES, on=ServerRefused, when=is_busy, report=report_delay)
         try:
-            return retry.call(lambda: self.ask("POST", url, body=body, headers=headers), sleep=self.sleep)
+            return retry.call(
+                lambda: self.ask("POST", url, request_body=request_body, headers=headers), sleep=self.sleep
+            )
         except ServerUnreachable as error:
             if error.was_sent:
                 raise SubmissionUnknown(server=self.server, reason=error.reason) from error
@@ -91,7 +93,7 @@ class JsonClient:
         url: str,
         *,
         headers: Mapping[str, str],
-        body: bytes | Iterable[bytes] | None,
+        request_body: bytes | Iterable[bytes] | None,
         deadline: Deadline | None = None,
     ) -> ServerAnswer:
         """Send a body as it is; see `ask`."""
@@ -103,7 +105,7 @@ class JsonClient:
                 method,
                 url,
                 headers={"Accept": "application/json", **headers},
-                body=body,
+                body=request_body,
                 max_redirects=0,
                 deadline=deadline or Deadline(_REQUEST_S),
             )
@@ -172,8 +174,8 @@ def clean_text(text: str) -> str:
 
 def printable(text: str) -> str:
     """Return a server's text without what would steer a terminal, cut to a readable length."""
-    shown = "".join(character if character.isprintable() else " " for character in text)
-    return shown if len(shown) <= _SHOWN_CHARACTERS else f"{shown[:_SHOWN_CHARACTERS]}..."
+    shown_text = "".join(character if character.isprintable() else " " for character in text)
+    return shown_text if len(shown_text) <= _SHOWN_CHARACTERS else f"{shown_text[:_SHOWN_CHARACTERS]}..."
 
 
 def _describe_content(response: Response) -> str:
@@ -190,7 +192,7 @@ def _failure_text(document: object) -> str | None:
     if isinstance(error, Mapping):
         code, message = error.get("code"), error.get("message")
         return printable(f"{message} ({code})" if code else str(message))
-    for name in ("error", "detail", "message", "title"):
-        if isinstance(text := document.get(name), str):
-            return printable(text)
+    for field_name in ("error", "detail", "message", "title"):
+        if isinstance(failure_text := document.get(field_name), str):
+            return printable(failure_text)
     return None

@@ -17,26 +17,26 @@ _PROBE = "comfypin-asks-what-this-is"
 _ENDPOINT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
-def locate_by_address(named: str, jobs_url: str) -> ServerAddress | None:
+def locate_by_address(given_address: str, jobs_url: str) -> ServerAddress | None:
     """Return the server if its address shows its kind; None if we must ask it. Raises `ServerAddressInvalid`.
 
     `jobs_url` is where Runpod's endpoints are.
     """
-    named = named.strip().rstrip("/")
-    if named.startswith(RUNPOD_SCHEME):
-        endpoint_id = named.removeprefix(RUNPOD_SCHEME)
+    given_address = given_address.strip().rstrip("/")
+    if given_address.startswith(RUNPOD_SCHEME):
+        endpoint_id = given_address.removeprefix(RUNPOD_SCHEME)
         if not _ENDPOINT_ID.fullmatch(endpoint_id):
-            raise ServerAddressInvalid(address=named, reason="an endpoint's id is letters and digits")
-        return ServerAddress(kind="runpod", base_url=f"{jobs_url}/{endpoint_id}", named=named)
+            raise ServerAddressInvalid(address=given_address, reason="an endpoint's id is letters and digits")
+        return ServerAddress(kind="runpod", base_url=f"{jobs_url}/{endpoint_id}", named=given_address)
     try:
-        parsed = HttpUrl.parse(named)
+        parsed = HttpUrl.parse(given_address)
     except UrlInvalid as error:
-        reason = "it is not a URL" if "://" not in named else error.reason
-        raise ServerAddressInvalid(address=_without_login(named), reason=reason) from error
+        reason = "it is not a URL" if "://" not in given_address else error.reason
+        raise ServerAddressInvalid(address=_without_login(given_address), reason=reason) from error
     if parsed.login is not None:
         reason = "it holds a user or password; put the token into COMFYPIN_TOKEN"
         raise ServerAddressInvalid(address=parsed.redacted_url, reason=reason)
-    if urlsplit(named).query or urlsplit(named).fragment:
+    if urlsplit(given_address).query or urlsplit(given_address).fragment:
         raise ServerAddressInvalid(address=parsed.redacted_url, reason="an address has no ? and no #")
     base_url = parsed.full_address.rstrip("/")
     if is_below(base_url, jobs_url):
@@ -78,6 +78,6 @@ def _ask(client: JsonClient, url: str) -> object:
         return None
 
 
-def _without_login(text: str) -> str:
-    scheme, separator, rest = text.partition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2]}" if separator else text
+def _without_login(location_text: str) -> str:
+    scheme, separator, rest = location_text.partition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}" if separator else location_text

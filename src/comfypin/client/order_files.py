@@ -20,11 +20,11 @@ def parse_input_source(assignment: str) -> InputSource:
     if not equals_sign or not node.strip() or not source:
         raise UsageError(f"--input {assignment!r} is not NODE=FILE, such as 12=cat.png.")
     # The name becomes a file on the server, so it must be a plain one.
-    name = re.sub(r"[^A-Za-z0-9._-]", "_", source.partition("?")[0].rpartition("/")[2]).lstrip(".") or "input"
+    file_name = re.sub(r"[^A-Za-z0-9._-]", "_", source.partition("?")[0].rpartition("/")[2]).lstrip(".") or "input"
     if _ADDRESS.match(source):
         # The server fetches an address itself, so large files need not fit into a job.
-        return InputSource(node=node.strip(), name=name[-200:], url=source)
-    input_source = InputSource(node=node.strip(), name=name[-200:], path=Path(source).expanduser())
+        return InputSource(node=node.strip(), name=file_name[-200:], url=source)
+    input_source = InputSource(node=node.strip(), name=file_name[-200:], path=Path(source).expanduser())
     size_of_input(input_source)
     return input_source
 

@@ -33,21 +33,23 @@ def outputs_of_comfy_job(document: Mapping[str, object]) -> tuple[RemoteOutput, 
     )
 
 
-def progress_of(told: object) -> RemoteProgress | None:
+def progress_of(progress: object) -> RemoteProgress | None:
     """Return the progress that a server tells, in the words of the job list, of our worker, or of API v2."""
-    if not isinstance(told, Mapping):
+    if not isinstance(progress, Mapping):
         return None
-    fraction = next((told[name] for name in ("fraction", "progress", "value") if name in told), None)
+    fraction = next(
+        (progress[field_name] for field_name in ("fraction", "progress", "value") if field_name in progress), None
+    )
     if not _is_number(fraction):
         return None
     return RemoteProgress(
         fraction=min(1.0, max(0.0, float(fraction))),
-        node_id=text_or_none(told.get("node_id") or told.get("current_node")),
-        node_title=text_or_none(told.get("node_title") or told.get("current_node_class")),
-        nodes_done=count_or_none(told.get("nodes_done")),
-        nodes_total=count_or_none(told.get("nodes_total")),
-        step=count_or_none(told.get("step")),
-        steps=count_or_none(told.get("steps")),
+        node_id=text_or_none(progress.get("node_id") or progress.get("current_node")),
+        node_title=text_or_none(progress.get("node_title") or progress.get("current_node_class")),
+        nodes_done=count_or_none(progress.get("nodes_done")),
+        nodes_total=count_or_none(progress.get("nodes_total")),
+        step=count_or_none(progress.get("step")),
+        steps=count_or_none(progress.get("steps")),
     )
 
 
@@ -83,7 +85,7 @@ def _output_entries(result: Mapping[str, object]) -> Iterator[Mapping[str, objec
         for output_entry in entries if isinstance(entries, list) else ():
             if isinstance(output_entry, Mapping):
                 identity = json.dumps(
-                    [output_entry.get(name) for name in ("filename", "node", "sha256", "data")], default=str
+                    [output_entry.get(field_name) for field_name in ("filename", "node", "sha256", "data")], default=str
                 )
                 if identity not in seen:
                     seen.add(identity)

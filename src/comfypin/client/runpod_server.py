@@ -12,10 +12,10 @@ from comfypin.client.event_feed import job_changes, read_events
 from comfypin.client.interface import (
     API_NAMES,
     InputSource,
-    JobFilter,
     JobOrder,
     JobPage,
     RemoteJob,
+    RemoteJobFilter,
     ServerAddress,
 )
 from comfypin.client.json_client import JsonClient, ServerAnswer, printable
@@ -58,11 +58,11 @@ class RunpodServer:
         self._require_size(order)
         if order.inputs:
             job_input["inputs"] = [self._input_json(source) for source in order.inputs]
-        body = {"input": job_input}
+        request_body = {"input": job_input}
         limit_bytes = MAX_REQUEST_BYTES if self.address.kind == "runpod" else _SERVE_BYTES
-        if (size_bytes := len(json.dumps(body))) > limit_bytes:
+        if (size_bytes := len(json.dumps(request_body))) > limit_bytes:
             raise InputsTooLarge(server=self.address.named, size_bytes=size_bytes, limit_bytes=limit_bytes)
-        answer = self.client.submit(f"{self.address.base_url}/run", body)
+        answer = self.client.submit(f"{self.address.base_url}/run", request_body)
         if answer.status == 404:
             raise self._no_endpoint()
         return self._read_status(answer.document)
@@ -85,14 +85,14 @@ class RunpodServer:
             if chunks is not None:
                 yield from job_changes(read_events(chunks), job_id, _read_listed_job)
 
-    def list_jobs(self, wanted: JobFilter) -> JobPage:
+    def list_jobs(self, wanted: RemoteJobFilter) -> JobPage:
         """Return jobs, newest first; Runpod itself has no list."""
         if self.address.kind == "runpod":
             reason = "does not list jobs: show one by its id, or look at the endpoint in Runpod's console"
             raise NotOffered(server=self.address.named, api=API_NAMES[self.address.kind], reason=reason)
         query = [("limit", str(min(wanted.limit, _LARGEST_PAGE))), *(("state", state) for state in wanted.states)]
-        asked = {name: getattr(wanted, name) for name in ("workflow", "release", "text", "after")}
-        query += [(name, text) for name, text in asked.items() if text]
+        asked = {filter_name: getattr(wanted, filter_name) for filter_name in ("workflow", "release", "text", "after")}
+        query += [(filter_name, filter_text) for filter_name, filter_text in asked.items() if filter_text]
         answer = self.client.ask("GET", f"{self.address.base_url}/jobs?{urlencode(query)}")
         if answer.status == 404:
             # A server from before it had a list of its own.

@@ -99,9 +99,9 @@ def _check(output: RemoteOutput, size_bytes: int, sha256: str) -> None:
 
 def _find_place(output_folder: Path, output: RemoteOutput) -> tuple[Path, bool]:
     """Return a free path in the folder, or that of a file with the same bytes and True. Raises `OutputNotFetched`."""
-    for name in candidate_names(safe_name(output.filename, output.subfolder)):
+    for file_name in candidate_names(safe_name(output.filename, output.subfolder)):
         try:
-            path = contained_path(output_folder, name)
+            path = contained_path(output_folder, file_name)
             if not path.exists():
                 return path, False
             if output.sha256 is not None and path.is_file() and Digest.of_file(path).hex == output.sha256:
@@ -112,9 +112,11 @@ def _find_place(output_folder: Path, output: RemoteOutput) -> tuple[Path, bool]:
 
 
 def _decode(output: RemoteOutput, take: Callable[[Iterable[bytes]], None]) -> None:
-    text = output.data or ""
+    base64_text = output.data or ""
     try:
-        data = base64.b64decode(text.partition(",")[2] if text.startswith("data:") else text, validate=True)
+        data = base64.b64decode(
+            base64_text.partition(",")[2] if base64_text.startswith("data:") else base64_text, validate=True
+        )
     except (binascii.Error, ValueError) as error:
         raise OutputNotFetched(filename=output.filename, reason=f"it is not base64 ({error})") from error
     take([data])

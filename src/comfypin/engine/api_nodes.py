@@ -11,8 +11,8 @@ _CLASS_NAME = re.compile(r"""node_id\s*=\s*["'](\w+)["']|^\s*["'](\w+)["']\s*:\s
 
 def api_node_classes(comfyui_folder: Path) -> frozenset[str]:
     """Return the names of the classes; none for a ComfyUI that has no such folder. Raises `OSError`."""
-    found: set[str] = set()
+    class_names: set[str] = set()
     for module_path in sorted((comfyui_folder / API_NODES_FOLDER).glob("nodes_*.py")):
         module_text = module_path.read_text(encoding="utf-8", errors="replace")
-        found.update(new_name or old_name for new_name, old_name in _CLASS_NAME.findall(module_text))
-    return frozenset(found)
+        class_names.update(new_name or old_name for new_name, old_name in _CLASS_NAME.findall(module_text))
+    return frozenset(class_names)

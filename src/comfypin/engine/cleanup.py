@@ -26,8 +26,8 @@ _KEPT_MARKS = 64
 class PreviewKeeper:
     """Keeps the temporary files of the last prompts, which the engine's cache may report again."""
 
-    def __init__(self, kept: int = _KEPT_PREVIEWS) -> None:
-        self._kept = kept
+    def __init__(self, max_count: int = _KEPT_PREVIEWS) -> None:
+        self._kept = max_count
         self._prompts: deque[frozenset[Path]] = deque()
 
     def add_prompt(self, files: Iterable[Path]) -> tuple[Path, ...]:
@@ -88,8 +88,8 @@ class PromptCleanup:
             self._clear_temp(folders.temp, made_by)
 
     def _clear_temp(self, temp: Path, made_by: frozenset[str]) -> None:
-        kept = self._previews.kept_files()
-        present = {Path(folder, name) for folder, _, names in os.walk(temp) for name in names} - kept
+        kept_files = self._previews.kept_files()
+        present = {Path(folder, file_name) for folder, _, names in os.walk(temp) for file_name in names} - kept_files
         # As long as a prompt is open that may have made a file, that file may still be read.
         outlived = {
             path

@@ -111,6 +111,7 @@ class HttpEngine:
         self._cleanup.begin_prompt(prompt.prompt_id, prompt.mark, prefixes)
         try:
             graph = await self._uploader(tracker).upload_inputs(prompt.prompt_id, prompt.graph, prompt.inputs)
+            # The first events come within milliseconds: without a listener they would be lost.
             await tracker.wait_until_listening()
             await self._post_prompt(tracker, replace(prompt, graph=graph))
         except BaseException as exc:
@@ -158,6 +159,7 @@ class HttpEngine:
         if remembered is None or remembered[0].settled:
             return
         tracked_prompt, tracker = remembered
+        # Before the engine is asked: its events then say why the prompt ended, whichever comes first.
         tracked_prompt.cancelled = True
         with contextlib.suppress(EngineError):
             # An engine that cannot be asked runs nothing of ours, or is stopped with its process.
@@ -168,6 +170,7 @@ class HttpEngine:
     # -- Queueing -------------------------------------------------------------------------------------------------
 
     async def _ensure_tracker(self) -> PromptTracker:
+        # Jobs that begin together share one connection: the second waits here for it, and finds it open.
         async with self._tracker_lock:
             address = await self._host.address()
             if self._tracker is not None and self._tracker.broken is None and self._tracker.address == address:
@@ -209,13 +212,13 @@ class HttpEngine:
         self, tracker: PromptTracker, prompt: Prompt, client_id: str
     ) -> tuple[str, PromptRefusal | None]:
         """POST /prompt; return the server's id for the prompt, and why it dropped branches, if it did."""
-        body: dict[str, JsonValue] = {
+        request_body: dict[str, JsonValue] = {
             "prompt": prompt.graph.to_prompt(),
             "prompt_id": prompt.prompt_id,
             "client_id": client_id,
             "extra_data": prompt.extra_data,
         }
-        response = await self._send_prompt(tracker, prompt.prompt_id, body)
+        response = await self._send_prompt(tracker, prompt.prompt_id, request_body)
         if response is None:
             return prompt.prompt_id, None
         # A 200 may carry errors too: ComfyUI drops invalid branches and runs the rest.
@@ -234,6 +237,7 @@ class HttpEngine:
                 reason="it is larger than the engine takes (100 MB, unless its upload limit was raised); "
                 "leave out data that the workflow embeds, or have the limit raised"
             )
+        # A 200 without an id came from something in between; the engine itself knows whether it has the prompt.
         if response.status == 200 and await self._is_known(tracker, prompt.prompt_id):
             return prompt.prompt_id, None
         # A ComfyUI that stumbles over the graph answers 500, and writes the traceback only to its log.
@@ -242,12 +246,14 @@ class HttpEngine:
             request="POST /prompt", status=response.status, _body=response.text, log_tail=log_tail
         )
 
-    async def _send_prompt(self, tracker: PromptTracker, prompt_id: str, body: JsonValue) -> EngineResponse | None:
+    async def _send_prompt(
+        self, tracker: PromptTracker, prompt_id: str, request_body: JsonValue
+    ) -> EngineResponse | None:
         """POST a prompt; None if the response was lost and the engine has it. What it never got is sent again."""
         failures = Failures(_POST_RETRIES)
         while True:
             try:
-                return await tracker.transport.post_json("/prompt", body)
+                return await tracker.transport.post_json("/prompt", request_body)
             except EngineUnreachable:
                 # The response was lost; the prompt perhaps not. It has an id of our own, so ask.
                 while (is_known := await self._is_known(tracker, prompt_id)) is not True:

@@ -135,7 +135,7 @@ def comfyui_child(
     """Describe a ComfyUI from an env: `home/ComfyUI/main.py` or `home/main.py`. Raises `EngineNotFound`."""
     # An env of comfypin has ComfyUI in a folder of its own; other people's installs are that folder.
     main = _first_file((home / "ComfyUI" / "main.py", home / "main.py"), home)
-    python = choose_python(home, main, environ, named=python)
+    python = choose_python(home, main, environ, named_python=python)
     options = _known_options(main.parent / "comfy" / "cli_args.py")
     arguments = engine_arguments(_without_retired(engine.args, options), gpu=gpu)
     return ChildSpec(
@@ -149,20 +149,24 @@ def comfyui_child(
     )
 
 
-def choose_python(home: Path, main: Path, environ: Mapping[str, str], *, named: Path | None = None) -> Path:
+def choose_python(home: Path, main: Path, environ: Mapping[str, str], *, named_python: Path | None = None) -> Path:
     """Return the Python that runs `main`: the named one (a program or an environment), else the one that is found.
 
     Raises `EnginePythonNotFound`.
     """
-    if named is not None:
+    if named_python is not None:
         # --python may name the environment, as --venv of `lock capture` does.
-        candidates: tuple[Path, ...] = (named / "bin/python", named / "python") if named.is_dir() else (named,)
-        found = next((candidate for candidate in candidates if candidate.is_file()), None)
+        candidates: tuple[Path, ...] = (
+            (named_python / "bin/python", named_python / "python") if named_python.is_dir() else (named_python,)
+        )
+        existing_python = next((candidate for candidate in candidates if candidate.is_file()), None)
     else:
-        found, candidates = find_python(home, main, environ)
-    if found is None:
-        raise EnginePythonNotFound(main=str(main), looked_for=tuple(map(str, candidates)), named=named is not None)
-    return found
+        existing_python, candidates = find_python(home, main, environ)
+    if existing_python is None:
+        raise EnginePythonNotFound(
+            main=str(main), looked_for=tuple(map(str, candidates)), named=named_python is not None
+        )
+    return existing_python
 
 
 def embedded_child(
@@ -191,8 +195,8 @@ def engine_arguments(arguments: Iterable[str], *, gpu: bool) -> tuple[str, ...]:
 
 def _known_options(cli_args: Path) -> frozenset[str]:
     """Return the long options that a ComfyUI declares; none if it is too old to have the file."""
-    text = cli_args.read_text() if cli_args.is_file() else ""
-    return frozenset(re.findall(r"--[a-z][a-z0-9_-]+", text))
+    source_code = cli_args.read_text() if cli_args.is_file() else ""
+    return frozenset(re.findall(r"--[a-z][a-z0-9_-]+", source_code))
 
 
 def _without_retired(arguments: Iterable[str], options: frozenset[str]) -> tuple[str, ...]:
@@ -218,17 +222,21 @@ def child_environ(
 
     A value `$NAME` or `${NAME}` passes on our variable of that name, secret or not; an unset one is left out.
     """
-    environ = {name: value for name, value in ours.items() if not _is_secret(name, value, secret_prefixes)}
+    environ = {
+        variable_name: value
+        for variable_name, value in ours.items()
+        if not _is_secret(variable_name, value, secret_prefixes)
+    }
     if not same_python:
-        environ = {name: value for name, value in environ.items() if name not in _OUR_PYTHON}
+        environ = {variable_name: value for variable_name, value in environ.items() if variable_name not in _OUR_PYTHON}
     # Otherwise the last lines before a crash stay in the dead process's buffer.
     environ["PYTHONUNBUFFERED"] = "1"
-    for name, value in wanted.items():
+    for variable_name, value in wanted.items():
         reference = _REFERENCE.fullmatch(value)
         defined = ours.get(reference[1] or reference[2]) if reference else value
         if defined is not None:
             # After the secrets are gone: what the lock names is passed on purpose.
-            environ[name] = defined
+            environ[variable_name] = defined
     return environ
 
 
@@ -256,7 +264,9 @@ def _paths_section(models_dir: Path) -> dict[str, str]:
     # Custom nodes define further kinds of models, so every folder that is there counts.
     existing = {folder.name for folder in models_dir.iterdir() if folder.is_dir()} if models_dir.is_dir() else set()
     # A folder that does not exist yet may be filled while the engine runs.
-    model_kinds = sorted({*MODEL_FOLDERS, *(name for name in existing if not name.startswith("."))})
+    model_kinds = sorted(
+        {*MODEL_FOLDERS, *(folder_name for folder_name in existing if not folder_name.startswith("."))}
+    )
     return {"base_path": str(models_dir.absolute()), **{model_kind: model_kind for model_kind in model_kinds}}
 
 
@@ -275,8 +285,8 @@ def _first_file(candidates: Iterable[Path], home: Path) -> Path:
     raise EngineNotFound(home=str(home), looked_for=tuple(str(candidate) for candidate in candidates))
 
 
-def _is_secret(name: str, value: str, prefixes: tuple[str, ...]) -> bool:
-    upper_name = name.upper()
+def _is_secret(variable_name: str, value: str, prefixes: tuple[str, ...]) -> bool:
+    upper_name = variable_name.upper()
     if upper_name in _NOT_SECRET:
         return False
     # Proxies need their password: without it custom nodes cannot download anything.

@@ -20,20 +20,20 @@ def explain_exit(returncode: int, log_tail: Sequence[str], *, oom_killed: bool =
     """Say why the engine ended: `exit code 1`, `killed by SIGKILL (exit code 137), ...`."""
     signal_number = _find_signal(returncode)
     if signal_number is None:
-        text = f"exit code {returncode}"
+        reason_text = f"exit code {returncode}"
     else:
-        text = f"killed by {_signal_name(signal_number)} (exit code {_SHELL_SIGNAL + signal_number})"
+        reason_text = f"killed by {_signal_name(signal_number)} (exit code {_SHELL_SIGNAL + signal_number})"
     log_text = "\n".join(log_tail)
     # The log first: it says which memory, where a signal only says that it was killed.
     if any(sign in log_text for sign in _GPU_MEMORY):
-        return f"{text}, out of memory: the GPU's memory was full"
+        return f"{reason_text}, out of memory: the GPU's memory was full"
     if oom_killed:
-        return f"{text}, out of memory: the kernel's out-of-memory killer ended it"
+        return f"{reason_text}, out of memory: the kernel's out-of-memory killer ended it"
     if signal_number == signal.SIGKILL:
-        return f"{text}, most likely out of memory: only the kernel or a person sends that signal"
+        return f"{reason_text}, most likely out of memory: only the kernel or a person sends that signal"
     if any(sign in log_text for sign in _MEMORY):
-        return f"{text}, out of memory: the machine's memory was full"
-    return text
+        return f"{reason_text}, out of memory: the machine's memory was full"
+    return reason_text
 
 
 def is_port_taken(log_tail: Sequence[str]) -> bool:

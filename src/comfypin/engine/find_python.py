@@ -43,8 +43,8 @@ def _roots(home: Path, main: Path) -> tuple[Path, ...]:
 
 def _pythons_beside(home: Path, main: Path) -> Iterator[Path]:
     for root in _roots(home, main):
-        for name in _ENV_NAMES:
-            yield from (root / name / python for python in _PYTHONS)
+        for folder_name in _ENV_NAMES:
+            yield from (root / folder_name / python for python in _PYTHONS)
     # The home may be the environment itself (`python -m venv ~/comfy`).
     if (home / "pyvenv.cfg").is_file() or (home / "conda-meta").is_dir():
         yield home / "bin" / "python"
@@ -55,20 +55,20 @@ def _pythons_elsewhere(environ: Mapping[str, str]) -> Iterator[Path]:
         if environ.get(variable):
             yield Path(environ[variable]) / "bin" / "python"
     user_home = Path(environ.get("HOME") or "/")
-    conda_homes = [*(user_home / name for name in _CONDA_HOMES), Path("/opt/conda")]
+    conda_homes = [*(user_home / folder_name for folder_name in _CONDA_HOMES), Path("/opt/conda")]
     if environ.get("CONDA_EXE"):
         conda_homes.insert(0, Path(environ["CONDA_EXE"]).parent.parent)
     for conda_home in conda_homes:
         yield from sorted(conda_home.glob("envs/*[cC]omf*/bin/python"))
         yield conda_home / "bin" / "python"
-    for name in ("python3", "python"):
-        if (found := shutil.which(name, path=environ.get("PATH"))) is not None:
-            yield Path(found)
+    for program_name in ("python3", "python"):
+        if (python_path := shutil.which(program_name, path=environ.get("PATH"))) is not None:
+            yield Path(python_path)
 
 
 def _has_torch(python: Path, environ: Mapping[str, str]) -> bool:
     # Its own packages only: our PYTHONPATH is not the child's.
-    own = {name: value for name, value in environ.items() if not name.startswith("PYTHON")}
+    own = {variable_name: value for variable_name, value in environ.items() if not variable_name.startswith("PYTHON")}
     try:
         completed = subprocess.run(
             [python, "-c", _RUNS_COMFYUI], env=own, capture_output=True, timeout=_ANSWER_TIMEOUT_S, check=False

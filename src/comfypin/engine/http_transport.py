@@ -77,20 +77,20 @@ class EngineTransport:
         """GET a JSON answer. Raises `EngineUnreachable`."""
         return await self._send_request("GET", path, query=query)
 
-    async def post_json(self, path: str, body: JsonValue) -> EngineResponse:
+    async def post_json(self, path: str, request_body: JsonValue) -> EngineResponse:
         """POST JSON and return the JSON answer. Raises `EngineUnreachable`."""
         return await self._send_request(
-            "POST", path, data=json.dumps(body).encode(), headers={"Content-Type": "application/json"}
+            "POST", path, data=json.dumps(request_body).encode(), headers={"Content-Type": "application/json"}
         )
 
-    async def upload_file(self, file: Path, *, name: str, fields: Mapping[str, str]) -> EngineResponse:
+    async def upload_file(self, file: Path, *, file_name: str, fields: Mapping[str, str]) -> EngineResponse:
         """POST a file to /upload/image as a streamed form. Raises `EngineUnreachable` or `OSError`."""
         stream = await asyncio.to_thread(file.open, "rb")
         with stream:
             form = aiohttp.FormData()
             for field, value in fields.items():
                 form.add_field(field, value)
-            form.add_field("image", stream, filename=name, content_type="application/octet-stream")
+            form.add_field("image", stream, filename=file_name, content_type="application/octet-stream")
             timeout = aiohttp.ClientTimeout(
                 total=None, sock_connect=self._timeouts.connect_s, sock_read=self._timeouts.chunk_s
             )
@@ -104,8 +104,8 @@ class EngineTransport:
         async with self._map_failures(path), self._session.get(self._url_for(path, query), timeout=timeout) as response:
             if response.status != 200:
                 # Enough for ComfyUI's error; a proxy's page may be endless.
-                text = (await response.content.read(2000)).decode(errors="replace")
-                raise EngineAnswerInvalid(request=f"GET {path} {query}", status=response.status, _body=text)
+                response_text = (await response.content.read(2000)).decode(errors="replace")
+                raise EngineAnswerInvalid(request=f"GET {path} {query}", status=response.status, _body=response_text)
             async for chunk in response.content.iter_chunked(CHUNK_BYTES):
                 yield chunk
 
@@ -141,11 +141,11 @@ class EngineTransport:
                 method, self._url_for(path, query), data=data, headers=headers, timeout=timeout
             ) as response,
         ):
-            text = (await response.read()).decode(errors="replace")
+            response_text = (await response.read()).decode(errors="replace")
         try:
-            return EngineResponse(response.status, json.loads(text), text)
+            return EngineResponse(response.status, json.loads(response_text), response_text)
         except ValueError:
-            return EngineResponse(response.status, None, text)
+            return EngineResponse(response.status, None, response_text)
 
     def _url_for(self, path: str, query: Mapping[str, str] | None = None) -> URL:
         # The address of a remote engine may carry a token in its query, so every request keeps it.

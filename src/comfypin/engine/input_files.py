@@ -64,11 +64,11 @@ def assign_names(files: tuple[InputFile, ...]) -> dict[Path, str]:
             continue
         # ComfyUI shows names in lists, and file systems end at 255 bytes: keep the end, which has the suffix.
         wanted_name = Path(_UNSAFE.sub("_", file.path.name)[-120:].lstrip(" .") or "input")
-        name, attempt = wanted_name.name, 1
-        while name.casefold() in taken_names:
-            name, attempt = f"{wanted_name.stem}_{attempt}{wanted_name.suffix}", attempt + 1
-        taken_names.add(name.casefold())
-        names[file.path] = name
+        file_name, attempt = wanted_name.name, 1
+        while file_name.casefold() in taken_names:
+            file_name, attempt = f"{wanted_name.stem}_{attempt}{wanted_name.suffix}", attempt + 1
+        taken_names.add(file_name.casefold())
+        names[file.path] = file_name
     return names
 
 
@@ -96,11 +96,11 @@ class InputUploader:
         """Upload the files; return the graph that names them. Raises `InputFileInvalid` or `EngineError`."""
         given_names: dict[Path, str] = {}
         digests = {file.path: file.digest for file in files}
-        for path, name in assign_names(files).items():
+        for path, file_name in assign_names(files).items():
             folder = input_folder(prompt_id, digests[path])
             self._input_folders.use(folder, prompt_id)
             try:
-                given_names[path] = await self._bring_file(folder, path, name)
+                given_names[path] = await self._bring_file(folder, path, file_name)
             except OSError as exc:
                 where = f" (in {self._folders.input})" if self._folders is not None and is_full(exc) else ""
                 raise InputFileInvalid(name=path.name, reason=f"{reason_of(exc)}{where}") from exc
@@ -113,25 +113,27 @@ class InputUploader:
                 if self._folders is not None:
                     await asyncio.to_thread(shutil.rmtree, self._folders.input / folder, ignore_errors=True)
 
-    async def _bring_file(self, folder: str, path: Path, name: str) -> str:
+    async def _bring_file(self, folder: str, path: Path, file_name: str) -> str:
         if self._folders is not None:
             async with self._input_folders.lock:
-                await asyncio.to_thread(_copy_file, path, self._folders.input / folder / name)
-            return f"{folder}/{name}"
-        return await self._upload_file(folder, path, name)
+                await asyncio.to_thread(_copy_file, path, self._folders.input / folder / file_name)
+            return f"{folder}/{file_name}"
+        return await self._upload_file(folder, path, file_name)
 
-    async def _upload_file(self, folder: str, path: Path, name: str) -> str:
+    async def _upload_file(self, folder: str, path: Path, file_name: str) -> str:
         """Upload one file and return the name that the engine gave it."""
         size_bytes = path.stat().st_size
         if size_bytes > _BIG_BYTES and size_bytes + _FORM_BYTES > await self._fetch_limit():
-            raise _too_large(name, size_bytes, await self._fetch_limit())
-        response = await self._transport.upload_file(path, name=name, fields={"subfolder": folder, "type": "input"})
+            raise _too_large(file_name, size_bytes, await self._fetch_limit())
+        response = await self._transport.upload_file(
+            path, file_name=file_name, fields={"subfolder": folder, "type": "input"}
+        )
         if response.status == 413:
-            raise _too_large(name, size_bytes, None)
+            raise _too_large(file_name, size_bytes, None)
         stored = response.body if isinstance(response.body, dict) else {}
         if response.status != 200 or not isinstance(stored.get("name"), str):
             raise EngineAnswerInvalid(
-                request=f"POST /upload/image of {name}", status=response.status, _body=response.text
+                request=f"POST /upload/image of {file_name}", status=response.status, _body=response.text
             )
         subfolder = stored.get("subfolder")
         # The server's name, because it renames a file whose name is taken by other bytes.
@@ -155,12 +157,12 @@ def _copy_file(source: Path, target: Path) -> None:
     unfinished.replace(target)
 
 
-def _too_large(name: str, size_bytes: int, limit_bytes: int | None) -> InputFileInvalid:
+def _too_large(file_name: str, size_bytes: int, limit_bytes: int | None) -> InputFileInvalid:
     limit = (
         f"at most {limit_bytes / 1e6:.0f} MB" if limit_bytes else "less (100 MB, unless its upload limit was raised)"
     )
     return InputFileInvalid(
-        name=name,
+        name=file_name,
         reason=f"it is {size_bytes / 1e6:.0f} MB, and the engine takes {limit}; "
         f"use a smaller file, or have ComfyUI's upload limit raised to {size_bytes / 1e6 + 1:.0f} MB",
     )

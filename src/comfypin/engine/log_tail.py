@@ -74,8 +74,8 @@ class EngineLog:
                 self._unwritable = True
                 log.warning("the engine's log cannot be written to %s: %s", self.path, exc.strerror)
 
-    def _remember_lines(self, text: str) -> None:
-        pieces = _LINE_ENDS.split(_COLOURS.sub("", self._partial + text))
+    def _remember_lines(self, log_text: str) -> None:
+        pieces = _LINE_ENDS.split(_COLOURS.sub("", self._partial + log_text))
         for line, end in zip(pieces[:-1:2], pieces[1::2], strict=True):
             # A line that ended in \r is replaced by the next one, as on a terminal.
             if self._overwriting and self._lines:

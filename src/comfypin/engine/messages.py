@@ -87,10 +87,10 @@ class AddressedMessage:
     message: PromptMessage
 
 
-def parse_message(text: str) -> AddressedMessage | QueueLength | None:
+def parse_message(message_text: str) -> AddressedMessage | QueueLength | None:
     """Read one text message of the websocket; None for noise and for what we do not need."""
     try:
-        message = json.loads(text)
+        message = json.loads(message_text)
     except ValueError:
         return None
     if not isinstance(message, dict) or not isinstance(message_data := message.get("data"), dict):
@@ -208,19 +208,21 @@ class EngineQueue:
         return len(self.running) + self.pending.index(prompt_id)
 
 
-def parse_queue(body: JsonValue) -> EngineQueue | None:
+def parse_queue(response_body: JsonValue) -> EngineQueue | None:
     """Read GET /queue; None if it is not one. Items are `[number, prompt_id, ...]`, lowest number first."""
-    if not isinstance(body, dict) or "queue_running" not in body:
+    if not isinstance(response_body, dict) or "queue_running" not in response_body:
         return None
-    return EngineQueue(running=_queue_ids(body["queue_running"]), pending=_queue_ids(body.get("queue_pending")))
+    return EngineQueue(
+        running=_queue_ids(response_body["queue_running"]), pending=_queue_ids(response_body.get("queue_pending"))
+    )
 
 
-def parse_jobs(body: JsonValue) -> EngineQueue | None:
+def parse_jobs(response_body: JsonValue) -> EngineQueue | None:
     """Read GET /api/jobs, which newer engines have and which holds no graphs; None if it is not one.
 
     The status says whether a job runs or waits; the lowest priority runs first, as in the queue.
     """
-    jobs = body.get("jobs") if isinstance(body, dict) else None
+    jobs = response_body.get("jobs") if isinstance(response_body, dict) else None
     if not isinstance(jobs, list):
         return None
     items: dict[str, list[JsonValue]] = {"in_progress": [], "pending": []}
@@ -230,9 +232,9 @@ def parse_jobs(body: JsonValue) -> EngineQueue | None:
     return EngineQueue(running=_queue_ids(items["in_progress"]), pending=_queue_ids(items["pending"]))
 
 
-def parse_cancelled(body: JsonValue) -> bool | None:
+def parse_cancelled(response_body: JsonValue) -> bool | None:
     """Read POST /api/jobs/ID/cancel: whether something was stopped; None if the answer is not that route's."""
-    cancelled = body.get("cancelled") if isinstance(body, dict) else None
+    cancelled = response_body.get("cancelled") if isinstance(response_body, dict) else None
     return cancelled if isinstance(cancelled, bool) else None
 
 

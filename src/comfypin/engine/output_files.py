@@ -44,7 +44,7 @@ def engine_output(
     Failures name it as the user does, without the mark.
     """
     path = locate_file(folders, reported_file) if folders is not None else None
-    name = _relative_name(folders, reported_file, path) if folders is not None and path is not None else None
+    relative_name = _relative_name(folders, reported_file, path) if folders is not None and path is not None else None
 
     def read() -> AsyncIterator[bytes]:
         if path is not None:
@@ -54,8 +54,8 @@ def engine_output(
     return EngineOutput(
         node_id=reported_file.node_id,
         key=reported_file.key,
-        filename=name.name if name is not None else reported_file.filename,
-        subfolder=_subfolder_of(name) if name is not None else reported_file.subfolder.strip("/"),
+        filename=relative_name.name if relative_name is not None else reported_file.filename,
+        subfolder=_subfolder_of(relative_name) if relative_name is not None else reported_file.subfolder.strip("/"),
         folder=reported_file.folder,
         read=read,
         path=path,
@@ -85,7 +85,9 @@ def find_marked(folders: LocalFolders, *marks: str) -> tuple[Path, ...]:
     for root in (folders.output, folders.temp, folders.input):
         for folder, _, names in os.walk(root):
             inside = Path(folder).relative_to(root).as_posix()
-            marked_paths += [Path(folder, name) for name in names if any(mark in f"{inside}/{name}" for mark in marks)]
+            marked_paths += [
+                Path(folder, file_name) for file_name in names if any(mark in f"{inside}/{file_name}" for mark in marks)
+            ]
     return tuple(sorted(marked_paths))
 
 
@@ -98,11 +100,13 @@ def find_counted(folders: LocalFolders, prefixes: Collection[str]) -> set[Path]:
         ".*".join(map(re.escape, re.split("%[^%]*%", posixpath.normpath(prefix)))) for prefix in sorted(prefixes)
     )
     counted = re.compile(rf"(?:{stems})_\d{{5,}}_?\.[^./]+", re.DOTALL)
-    found = set()
+    counted_paths = set()
     for folder, _, names in os.walk(folders.output):
         inside = PurePosixPath(Path(folder).relative_to(folders.output).as_posix())
-        found |= {Path(folder, name) for name in names if counted.fullmatch((inside / name).as_posix())}
-    return found
+        counted_paths |= {
+            Path(folder, file_name) for file_name in names if counted.fullmatch((inside / file_name).as_posix())
+        }
+    return counted_paths
 
 
 def find_unreported(folders: LocalFolders, mark: str, graph: ApiGraph, reported: Iterable[ReportedFile]) -> Unreported:
@@ -115,10 +119,16 @@ def find_unreported(folders: LocalFolders, mark: str, graph: ApiGraph, reported:
         if not path.is_relative_to(folders.output) or any(_is_companion(path, other) for other in reported_paths):
             companions.append(path)
             continue
-        name = PurePosixPath(path.relative_to(folders.output).as_posix())
-        node_id = _find_saver(graph, mark, name)
+        relative_name = PurePosixPath(path.relative_to(folders.output).as_posix())
+        node_id = _find_saver(graph, mark, relative_name)
         files.append(
-            ReportedFile(node_id=node_id, key="", filename=name.name, subfolder=_subfolder_of(name), folder="output")
+            ReportedFile(
+                node_id=node_id,
+                key="",
+                filename=relative_name.name,
+                subfolder=_subfolder_of(relative_name),
+                folder="output",
+            )
         )
     return Unreported(files=tuple(files), companions=tuple(companions))
 
@@ -143,8 +153,8 @@ def _relative_name(folders: LocalFolders, reported_file: ReportedFile, path: Pat
     return PurePosixPath(path.relative_to(_root_folder(folders, reported_file)).as_posix())
 
 
-def _subfolder_of(name: PurePosixPath) -> str:
-    return "" if name.parent == PurePosixPath() else name.parent.as_posix()
+def _subfolder_of(relative_name: PurePosixPath) -> str:
+    return "" if relative_name.parent == PurePosixPath() else relative_name.parent.as_posix()
 
 
 def _is_companion(path: Path, reported: Path) -> bool:
@@ -164,13 +174,13 @@ def _find_savers(graph: ApiGraph, mark: str) -> Iterator[NodeId]:
             yield node.id
 
 
-def _find_saver(graph: ApiGraph, mark: str, name: PurePosixPath) -> NodeId:
+def _find_saver(graph: ApiGraph, mark: str, relative_name: PurePosixPath) -> NodeId:
     """Return the node whose prefix begins a file's name; the first that saves, if the engine filled the prefix in."""
     savers = list(_find_savers(graph, mark))
     for node_id in savers:
         prefix = graph.nodes[node_id].inputs[PREFIX_INPUT]
         # From the first %date% or %width% on the engine has filled in what we cannot foresee.
-        if isinstance(prefix, str) and name.as_posix().startswith(prefix.partition("%")[0]):
+        if isinstance(prefix, str) and relative_name.as_posix().startswith(prefix.partition("%")[0]):
             return node_id
     return savers[0] if savers else "?"
 
@@ -226,10 +236,12 @@ async def holds_tag(transport: EngineTransport, reported_file: ReportedFile, tag
     return False
 
 
-def _strip_mark(name: str, mark: str | None) -> str:
-    return name.replace(mark, "", 1) if mark else name
+def _strip_mark(relative_name: str, mark: str | None) -> str:
+    return relative_name.replace(mark, "", 1) if mark else relative_name
 
 
 def _leads_outside(reported_file: ReportedFile) -> bool:
-    name = reported_file.full_name
-    return name.startswith("/") or PureWindowsPath(name).is_absolute() or ".." in PurePosixPath(name).parts
+    full_name = reported_file.full_name
+    return (
+        full_name.startswith("/") or PureWindowsPath(full_name).is_absolute() or ".." in PurePosixPath(full_name).parts
+    )

@@ -147,6 +147,7 @@ class ChildHost:
         # A start that lost its port is not a failure: try the next port.
         for _ in range(_PORT_TRIES):
             self.engine_log.clear_lines()
+            # A free port may be taken before the engine binds it; then the next try gets another.
             instance = await self._launch_process(_free_port())
             try:
                 ready = await self._wait_until_ready(instance)
@@ -163,6 +164,7 @@ class ChildHost:
     async def _launch_process(self, port: int) -> _EngineInstance:
         """Start the guard, which starts the engine, with its log in a pipe."""
         command = self._spec.command_line(port=port, work_folder=self._work)
+        # If we are killed, the kernel closes our end of this pipe, and the guard ends the engine.
         lifeline, guard_end = os.pipe()
         log_end, output_end = os.pipe()
         # -I -S: neither the user's site-packages nor PYTHONPATH may break the guard.
@@ -241,6 +243,7 @@ class ChildHost:
         instance.ended.set()
         if instance.ready and not instance.stopping:
             crash = EngineCrashed(reason=self._explain_end(instance), log_tail=self.engine_log.last_lines(_CRASH_TAIL))
+            # One that ran for long has not failed to start: its next failures count from none.
             if time.monotonic() - instance.began_at > _STEADY_S:
                 self._failures = 0
             self._delay_restart()
@@ -254,6 +257,7 @@ class ChildHost:
 
     def _delay_restart(self) -> None:
         delay_s = RESTARTS.delay_s(self._failures) if self._failures else None
+        # Noted, not slept: whoever needs the engine next waits, and nobody who only watches it.
         self._not_before = time.monotonic() + (delay_s or 0.0)
         # The first restart is immediate: most crashes do not repeat.
         self._failures += 1

@@ -71,11 +71,11 @@ class HistoryEntry:
     texts: Mapping[NodeId, tuple[str, ...]] = field(default_factory=dict)
 
 
-def parse_history(body: JsonValue, prompt_id: str) -> HistoryEntry | Literal["unknown"] | None:
+def parse_history(response_body: JsonValue, prompt_id: str) -> HistoryEntry | Literal["unknown"] | None:
     """Read GET /history/{prompt_id}: an entry, "unknown" if it is `{}`, or None if it is not a history at all."""
-    if not isinstance(body, dict):
+    if not isinstance(response_body, dict):
         return None
-    history_entry = body.get(prompt_id)
+    history_entry = response_body.get(prompt_id)
     if history_entry is None:
         return "unknown"
     if not isinstance(history_entry, dict):

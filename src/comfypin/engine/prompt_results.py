@@ -85,7 +85,7 @@ async def _find_foreign(transport: EngineTransport, prompt: Prompt, history_entr
 def _present_files(folders: LocalFolders, files: tuple[ReportedFile, ...]) -> dict[str, Path]:
     """Return the paths of those files that are there, by their names. Blocks."""
     paths = {file.full_name: locate_file(folders, file) for file in files if file.folder == "output"}
-    return {name: path for name, path in paths.items() if path is not None}
+    return {file_name: path for file_name, path in paths.items() if path is not None}
 
 
 def _drop_removed_previews(
@@ -113,15 +113,16 @@ def _plain_texts(
     texts: Mapping[NodeId, tuple[str, ...]], mark: str | None, folders: LocalFolders | None
 ) -> dict[NodeId, tuple[str, ...]]:
     return {
-        node_id: tuple(_plain_text(text, mark, folders) for text in node_texts) for node_id, node_texts in texts.items()
+        node_id: tuple(_plain_text(output_text, mark, folders) for output_text in node_texts)
+        for node_id, node_texts in texts.items()
     }
 
 
-def _plain_text(text: str, mark: str | None, folders: LocalFolders | None) -> str:
+def _plain_text(output_text: str, mark: str | None, folders: LocalFolders | None) -> str:
     """Return a text as the user's workflow would have made it: no mark of ours, no folder of this machine."""
-    text = text.replace(mark, "") if mark else text
+    output_text = output_text.replace(mark, "") if mark else output_text
     # The folder is this machine's own business, and differs from run to run.
-    return text.removeprefix(f"{folders.output}/") if folders is not None else text
+    return output_text.removeprefix(f"{folders.output}/") if folders is not None else output_text
 
 
 def _list_warnings(
@@ -165,9 +166,9 @@ def _paths_in_texts(
     names = {file.filename for file in (*history_entry.files, *found_files)}
     reporting = {file.node_id for file in history_entry.files}
     for node_id, node_texts in history_entry.texts.items():
-        for text in node_texts if node_id not in reporting else ():
-            if _is_path(text) and re.split(r"[/\\]", text)[-1] not in names:
-                named = _plain_text(text, prompt.mark, folders)
+        for output_text in node_texts if node_id not in reporting else ():
+            if _is_path(output_text) and re.split(r"[/\\]", output_text)[-1] not in names:
+                named = _plain_text(output_text, prompt.mark, folders)
                 yield (
                     f"{_describe_node(prompt.graph, node_id)} names the file {named} in a text, "
                     f"not as an output: {deliverable}"
@@ -179,8 +180,8 @@ def _describe_node(graph: ApiGraph, node_id: NodeId) -> str:
     return f"Node {node_id} ({node.class_type})" if node is not None else f"Node {node_id}"
 
 
-def _is_path(text: str) -> bool:
+def _is_path(output_text: str) -> bool:
     """Return whether a text is a file's absolute name, as nodes write that save without reporting an output."""
-    is_short = len(text) <= _LONGEST_PATH and text.isprintable()
-    is_absolute = text.startswith("/") or PureWindowsPath(text).is_absolute()
-    return is_short and is_absolute and _FILE_SUFFIX.search(text) is not None
+    is_short = len(output_text) <= _LONGEST_PATH and output_text.isprintable()
+    is_absolute = output_text.startswith("/") or PureWindowsPath(output_text).is_absolute()
+    return is_short and is_absolute and _FILE_SUFFIX.search(output_text) is not None

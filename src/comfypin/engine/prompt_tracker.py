@@ -175,8 +175,8 @@ class PromptTracker:
             tracked_prompt.next_look_at = 0.0
         self._wake.set()
 
-    def _handle_text(self, text: str) -> None:
-        message = parse_message(text)
+    def _handle_text(self, message_text: str) -> None:
+        message = parse_message(message_text)
         if isinstance(message, AddressedMessage):
             self._dispatch_message(message)
         # Only the length of the queue changed.

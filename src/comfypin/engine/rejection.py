@@ -22,14 +22,14 @@ class PromptRefusal:
     outputs: tuple[NodeId, ...] = ()
 
 
-def parse_refusal(body: JsonValue) -> PromptRefusal | None:
+def parse_refusal(response_body: JsonValue) -> PromptRefusal | None:
     """Read the body of a 400, or of a 200 with `node_errors`; None if it is neither."""
-    if not isinstance(body, dict):
+    if not isinstance(response_body, dict):
         return None
-    nodes = body.get("node_errors")
+    nodes = response_body.get("node_errors")
     # An empty list stands for no errors in ComfyUI's answers.
     nodes = nodes if isinstance(nodes, dict) else {}
-    error = body.get("error")
+    error = response_body.get("error")
     if not nodes and error is None:
         return None
     outputs = dict.fromkeys(output for node in nodes.values() for output in _dependent_outputs(node))

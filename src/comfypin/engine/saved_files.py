@@ -64,7 +64,9 @@ class SavedFiles:
                 self._makers.popitem(last=False)
             if present is not None:
                 names = {file.full_name for file in saved}
-                self._held[prompt.prompt_id] = frozenset(path for name, path in present.items() if name in names)
+                self._held[prompt.prompt_id] = frozenset(
+                    path for file_name, path in present.items() if file_name in names
+                )
         return frozenset(foreign)
 
     def release_files(self, prompt_id: str) -> tuple[Path, ...]:

@@ -122,7 +122,9 @@ class PackageDamaged(EnvError):
 class ArchiveUnusable(EnvError):
     """A node pack's archive cannot be downloaded, does not match the lock, or is not a safe zip."""
 
-    template = "The archive of node {node} ({url}) cannot be used: {reason}."
+    template = (
+        "The archive of node {node} ({url}) cannot be used: {reason}. Pin another version of it, or its repository."
+    )
     node: str
     url: str
     reason: str
@@ -157,7 +159,10 @@ class InstallScriptFailed(EnvError):
 class ProbeFailed(EnvError):
     """ComfyUI, a node or a requirement cannot be imported in the new env; each failure has a subject and a reason."""
 
-    template = "The env was built but does not work, so it was removed. These cannot be imported:{listed}{log_tail}"
+    template = (
+        "The env was built, and removed again, because parts of it cannot be imported. Pin what they need, or leave "
+        "them out of the lock:{listed}{log_tail}"
+    )
     failures: Sequence[Mapping[str, str]]
     _log: Sequence[str] = ()
 

@@ -4,7 +4,7 @@ import json
 import os
 from pathlib import Path
 
-from comfypin.atomic_files import write_atomically
+from comfypin.atomic_files import list_leftovers, write_atomically
 from comfypin.env.layout import COMFYUI_FOLDER
 from comfypin.env.receipt import Receipt
 from comfypin.lock.model import Lock
@@ -58,11 +58,21 @@ def render_model_paths(receipt: Receipt, lock: Lock, models_dir: Path, comfyui_f
     return ("\n".join(yaml_lines) + "\n").encode()
 
 
+def are_model_paths_current(build_folder: Path, receipt: Receipt, lock: Lock, models_dir: Path) -> bool:
+    """Return whether `write_model_paths` has nothing to do; changes nothing."""
+    yaml_path = build_folder / COMFYUI_FOLDER / MODEL_PATHS_FILE
+    content = render_model_paths(receipt, lock, models_dir, yaml_path.parent)
+    return yaml_path.is_file() and yaml_path.read_bytes() == content and not list_leftovers(yaml_path)
+
+
 def write_model_paths(build_folder: Path, receipt: Receipt, lock: Lock, models_dir: Path) -> None:
-    """Write the file beside main.py, which ComfyUI reads by itself, unless it is up to date."""
-    comfyui_folder = build_folder / COMFYUI_FOLDER
-    content = render_model_paths(receipt, lock, models_dir, comfyui_folder)
-    yaml_path = comfyui_folder / MODEL_PATHS_FILE
+    """Write the file beside main.py, which ComfyUI reads by itself, unless it is up to date.
+
+    The build's lease must be held: what killed processes left of the file is removed, and nobody else may write it.
+    """
+    yaml_path = build_folder / COMFYUI_FOLDER / MODEL_PATHS_FILE
+    for leftover in list_leftovers(yaml_path):
+        leftover.unlink(missing_ok=True)
     # Unchanged files keep their time, so that a second realize changes nothing.
-    if not yaml_path.is_file() or yaml_path.read_bytes() != content:
-        write_atomically(yaml_path, content)
+    if not are_model_paths_current(build_folder, receipt, lock, models_dir):
+        write_atomically(yaml_path, render_model_paths(receipt, lock, models_dir, yaml_path.parent))

@@ -38,11 +38,15 @@ def _version_drifts(receipt: Receipt, installed: Mapping[str, Sequence[str]]) ->
                 text=f"Package {package_name} {locked_version} is not installed any more.",
             )
         elif not any(_is_same_version(locked_version, other_version) for other_version in installed_versions):
-            text = f"Package {package_name} is {', '.join(installed_versions)}, but the lock says {locked_version}."
-            yield Drift(kind="package-changed", subject=package_name, text=text)
+            description = (
+                f"Package {package_name} is {', '.join(installed_versions)}, but the lock says {locked_version}."
+            )
+            yield Drift(kind="package-changed", subject=package_name, text=description)
     for package_name in sorted(installed.keys() - receipt.packages.keys()):
-        text = f"Package {package_name} {', '.join(installed[package_name])} is installed, but is not in the lock."
-        yield Drift(kind="package-added", subject=package_name, text=text)
+        description = (
+            f"Package {package_name} {', '.join(installed[package_name])} is installed, but is not in the lock."
+        )
+        yield Drift(kind="package-added", subject=package_name, text=description)
 
 
 def _content_drifts(
@@ -67,16 +71,16 @@ def _content_drifts(
         else:
             other_paths.append(path)
     if other_paths:
-        text = f"The venv's own files changed: {shorten_list(other_paths)}."
-        yield Drift(kind="venv-changed", subject=VENV_FOLDER, text=text, paths=tuple(other_paths))
+        description = f"The venv's own files changed: {shorten_list(other_paths)}."
+        yield Drift(kind="venv-changed", subject=VENV_FOLDER, text=description, paths=tuple(other_paths))
     for package_name, changed_paths in sorted(by_package.items()):
         versions = installed.get(package_name, [])
         if any(
             _is_same_version(receipt.packages.get(package_name, ""), installed_version)
             for installed_version in versions
         ):
-            text = f"Files of package {package_name} do not match its RECORD: {shorten_list(changed_paths)}."
-            yield Drift(kind="package-edited", subject=package_name, text=text, paths=tuple(changed_paths))
+            description = f"Files of package {package_name} do not match its RECORD: {shorten_list(changed_paths)}."
+            yield Drift(kind="package-edited", subject=package_name, text=description, paths=tuple(changed_paths))
     yield from _added_drifts(paths_by_kind["added"], set(path_owners), site_prefix)
 
 
@@ -88,15 +92,15 @@ def _added_drifts(changed_paths: Sequence[str], known_paths: Collection[str], si
         if path.startswith(site_prefix) and path.endswith(CODE_SUFFIXES) and path not in known_paths
     )
     if added_paths:
-        text = f"Site-packages holds code that belongs to no package: {shorten_list(added_paths)}."
-        yield Drift(kind="site-added", subject="site-packages", text=text, paths=added_paths)
+        description = f"Site-packages holds code that belongs to no package: {shorten_list(added_paths)}."
+        yield Drift(kind="site-added", subject="site-packages", text=description, paths=added_paths)
     # What lies in bin is found before the system's own programs of that name.
     added_programs = tuple(
         path for path in changed_paths if path.startswith(f"{VENV_FOLDER}/bin/") and path not in known_paths
     )
     if added_programs:
-        text = f"The venv holds programs that belong to no package: {shorten_list(added_programs)}."
-        yield Drift(kind="venv-added", subject=VENV_FOLDER, text=text, paths=added_programs)
+        description = f"The venv holds programs that belong to no package: {shorten_list(added_programs)}."
+        yield Drift(kind="venv-added", subject=VENV_FOLDER, text=description, paths=added_programs)
 
 
 def _folder_owner(path: str, receipt: Receipt) -> str:

@@ -57,10 +57,13 @@ def choose_target(lock: Lock, machine: str, wanted_target: str | None) -> str | 
             raise TargetMissing(machine=machine, targets=target_names, reason=f"it has no target {wanted_target}")
         return wanted_target
     fitting_targets = [target for target in target_names if target == machine or target.startswith(f"{machine}-")]
+    # A lock without targets fits wherever its wheels do.
     if len(fitting_targets) == 1 or not target_names:
         return fitting_targets[0] if fitting_targets else None
     reason = (
-        "several targets fit, so name one with --target" if fitting_targets else "it was locked for other platforms"
+        "several targets fit, so name one with --target"
+        if fitting_targets
+        else "it was locked for other platforms; lock it for this one too"
     )
     raise TargetMissing(machine=machine, targets=target_names, reason=reason)
 

@@ -22,14 +22,14 @@ from comfypin.env.install.packages import list_vendored_wheels
 from comfypin.env.install.sources import SourceLocations
 from comfypin.env.interpreter import find_interpreter, is_venv_usable, replace_link, rewire_venv
 from comfypin.env.layout import COMFYUI_FOLDER, RECEIPT_FILE, VENV_FOLDER, Home, remove_stale_packings
-from comfypin.env.model_paths import write_model_paths
+from comfypin.env.model_paths import are_model_paths_current, write_model_paths
 from comfypin.env.pack.progress import ByteReport, ignore_bytes
 from comfypin.env.pack.store import PackStore
 from comfypin.env.package_selection import Interpreter, machine_name, package_file_name
 from comfypin.env.realize_plan import (
     Action,
     EnvRecipe,
-    HomeSurvey,
+    HomeContents,
     RealizePlan,
     build_key,
     make_realize_plan,
@@ -116,11 +116,14 @@ def realize_env(lock: Lock, options: RealizeOptions, *, where: str = "given") ->
 def _keep_env(lock: Lock, options: RealizeOptions) -> Receipt | None:
     """Make the lock's env the current one if it is complete, and return its receipt, else None."""
     receipt = find_complete_receipt(lock, options)
-    if receipt is None or _is_current(lock, receipt, options.home):
-        if receipt is not None:
-            write_model_paths(options.home.build_folder(receipt.key), receipt, lock, options.models_dir)
+    if receipt is None:
+        return None
+    # The usual case, at each start of a worker: no lease, and nothing to write.
+    if _is_current(lock, receipt, options.home) and are_model_paths_current(
+        options.home.build_folder(receipt.key), receipt, lock, options.models_dir
+    ):
         return receipt
-    # It is not the current one: somebody who collects garbage may be about to remove it.
+    # Somebody who collects garbage may be about to remove what is not the current one.
     with acquire_lease(options.home.lease_path(receipt.key), purpose=f"make {lock.version_name} current"):
         receipt = find_complete_receipt(lock, options)
         if receipt is not None:
@@ -134,6 +137,7 @@ def find_complete_receipt(lock: Lock, options: RealizeOptions) -> Receipt | None
     env_key = build_key(lock, machine_type, options.target)
     build_folder = options.home.build_folder(env_key)
     receipt = _read_intact_receipt(build_folder, env_key, machine_type)
+    # The venv leads to a Python of the machine, which another machine at the same volume may not have.
     return receipt if receipt is not None and is_venv_usable(build_folder, receipt.python) else None
 
 
@@ -196,8 +200,9 @@ def _make_env(lock: Lock, recipe: EnvRecipe, options: RealizeOptions) -> tuple[R
             receipt = _put_in_place(realize_plan, options, lease)
         except (PackDamaged, PackUnfit) as error:
             options.report(f"{error.message} Building instead.")
-            realize_plan = make_realize_plan(recipe, HomeSurvey())
+            realize_plan = make_realize_plan(recipe, HomeContents())
             receipt = _put_in_place(realize_plan, options, lease)
+            # It is replaced when the env is published: the next machine must not fail over it again.
             is_pack_damaged = True
         _activate_build(lock, receipt, options)
         return receipt, realize_plan.action, is_pack_damaged
@@ -256,6 +261,7 @@ def _new_packages(recipe: EnvRecipe, options: RealizeOptions) -> list[PackagePin
 def _commit_build(temporary_folder: Path, receipt: Receipt, home: Home, lease: Lease) -> None:
     """Rename the build into its place; the receipt is last, so a build without one is never whole."""
     final_folder = home.build_folder(receipt.key)
+    # A pack brings a receipt along; between the rename and the new one there must be none.
     (temporary_folder / RECEIPT_FILE).unlink(missing_ok=True)
     # The lease may have been lost while this process was suspended; then another one builds here.
     lease.check()
@@ -300,14 +306,14 @@ def _is_current(lock: Lock, receipt: Receipt, home: Home) -> bool:
         return False
 
 
-def _survey_home(recipe: EnvRecipe, options: RealizeOptions) -> HomeSurvey:
+def _survey_home(recipe: EnvRecipe, options: RealizeOptions) -> HomeContents:
     build_folder = options.home.build_folder(recipe.key)
     receipt = _read_intact_receipt(build_folder, recipe.key, recipe.interpreter.machine)
     pack_address = None
     if receipt is None and options.pack_store is not None and not options.rebuild:
         pack_address = options.pack_store.find_pack(recipe.pack_name)
     commit_cache = options.locations.commit_source.cache
-    return HomeSurvey(
+    return HomeContents(
         receipt=receipt,
         interpreter_works=is_venv_usable(build_folder, recipe.interpreter.minor_version),
         pack=pack_address,

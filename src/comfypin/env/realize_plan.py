@@ -41,7 +41,7 @@ class EnvRecipe:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HomeSurvey:
+class HomeContents:
     """Says what exists already: a receipt, an interpreter that works, a pack, and which commits are kept."""
 
     receipt: Receipt | None = None
@@ -90,6 +90,7 @@ def require_pinned(lock: Lock, where: str) -> None:
     findings = [
         finding
         for finding in check_lock(lock)
+        # An env is made without its models, which may still lack a digest.
         if finding.severity == "error" and not finding.path.startswith("$.models")
     ]
     if findings:
@@ -128,32 +129,35 @@ def pack_name(key: str, platform: str) -> str:
     return f"{key}.{platform}.envpack"
 
 
-def make_realize_plan(recipe: EnvRecipe, survey: HomeSurvey, *, rebuild: bool = False) -> RealizePlan:
+def make_realize_plan(recipe: EnvRecipe, contents: HomeContents, *, rebuild: bool = False) -> RealizePlan:
     """Choose an action: keep a build that has a valid receipt, else unpack a pack, else build."""
-    is_complete = survey.receipt is not None and survey.receipt.key == recipe.key
+    is_complete = contents.receipt is not None and contents.receipt.key == recipe.key
     # The interpreter belongs to the machine: on another one, the venv only has to be pointed at that machine's.
     if is_complete and not rebuild:
-        if survey.interpreter_works:
+        if contents.interpreter_works:
             return RealizePlan(recipe=recipe, action="keep", steps=())
-        text = f"point the venv at {recipe.interpreter.path}"
-        step = RealizeStep(name="rewire", subject=VENV_FOLDER, text=text)
+        step_text = f"point the venv at {recipe.interpreter.path}"
+        step = RealizeStep(name="rewire", subject=VENV_FOLDER, text=step_text)
         return RealizePlan(recipe=recipe, action="rewire", steps=(step,))
-    if survey.pack is not None and not rebuild:
-        step = RealizeStep(name="unpack", subject=survey.pack, text=f"unpack and verify {survey.pack}")
+    # A rebuild is asked for by somebody who does not trust what is there, packs included.
+    if contents.pack is not None and not rebuild:
+        step = RealizeStep(name="unpack", subject=contents.pack, text=f"unpack and verify {contents.pack}")
         return RealizePlan(recipe=recipe, action="unpack", steps=(step,))
-    return RealizePlan(recipe=recipe, action="build", steps=tuple(_build_steps(recipe, survey)))
+    return RealizePlan(recipe=recipe, action="build", steps=tuple(_build_steps(recipe, contents)))
 
 
 def node_folder(node_pin: NodePin) -> str:
     """Return a node's folder, relative to the build. Raises `ValueError` unless it is one plain name."""
     if not _PLAIN_FOLDER.fullmatch(node_pin.folder) or node_pin.folder in {".", "..", "__pycache__"}:
-        raise ValueError(f"{node_pin.folder!r} is not a folder name")
+        raise ValueError(
+            f"{node_pin.folder!r} is not a folder name: the lock needs one plain name in `directory`, or in `name`"
+        )
     return f"{CUSTOM_NODES_FOLDER}/{node_pin.folder}"
 
 
-def _build_steps(recipe: EnvRecipe, survey: HomeSurvey) -> Sequence[RealizeStep]:
-    steps = [_source_step(COMFYUI_FOLDER, recipe.comfyui, survey)]
-    steps += [_source_step(node_folder(node_pin), node_pin, survey) for node_pin in recipe.nodes]
+def _build_steps(recipe: EnvRecipe, contents: HomeContents) -> Sequence[RealizeStep]:
+    steps = [_source_step(COMFYUI_FOLDER, recipe.comfyui, contents)]
+    steps += [_source_step(node_folder(node_pin), node_pin, contents) for node_pin in recipe.nodes]
     interpreter, package_count = recipe.interpreter, len(recipe.packages)
     steps.append(
         RealizeStep(
@@ -181,10 +185,10 @@ def _build_steps(recipe: EnvRecipe, survey: HomeSurvey) -> Sequence[RealizeStep]
     return steps
 
 
-def _source_step(source_folder: str, source_pin: RepoPin | NodePin, survey: HomeSurvey) -> RealizeStep:
+def _source_step(source_folder: str, source_pin: RepoPin | NodePin, contents: HomeContents) -> RealizeStep:
     if isinstance(source_pin, NodePin) and source_pin.archive:
         return RealizeStep(name="archive", subject=source_folder, text=f"unpack {source_pin.archive}")
-    kept_note = " (kept here already)" if source_pin.commit in survey.commits else ""
+    kept_note = " (kept here already)" if source_pin.commit in contents.commits else ""
     patch_note = ", then its patch" if source_pin.patch else ""
     return RealizeStep(
         name="source",

@@ -58,6 +58,7 @@ def check_env(home: Home, lock: Lock | None) -> EnvStatus:
 
     Raises `NothingRealized` if there is no env at all.
     """
+    # A link that leads nowhere is an env that is gone; no link at all is a home without one.
     if not home.current_link.is_symlink():
         raise NothingRealized(home=home.root)
     env_folder = home.root / home.current_link.readlink()
@@ -74,8 +75,8 @@ def check_env(home: Home, lock: Lock | None) -> EnvStatus:
     drifts += _compare_with_lock(receipt, lock) if lock is not None else []
     manifest = read_manifest(env_folder)
     if manifest is None or manifest.digest != receipt.manifest:
-        text = f"{env_folder / MANIFEST_FILE} does not match the receipt: it was changed or is damaged."
-        drifts.append(Drift(kind="manifest-changed", subject="env", text=text))
+        description = f"{env_folder / MANIFEST_FILE} does not match the receipt: it was changed or is damaged."
+        drifts.append(Drift(kind="manifest-changed", subject="env", text=description))
     if manifest is not None:
         drifts += describe_changes(env_folder, receipt, compare_manifests(manifest, hash_files(env_folder)))
     drifts += _find_bytecode_drift(env_folder)
@@ -96,6 +97,7 @@ def describe_changes(env_folder: Path, receipt: Receipt, changes: FileChanges) -
         for path in changed_paths:
             by_subject.add_path(change_kind, path)
     drifts_found = [*_find_moved_commits(env_folder, receipt)]
+    # A node at another commit differs in hundreds of files; the commit says it all.
     moved_subjects = {drift.subject for drift in drifts_found}
     sources = [*receipt.nodes, receipt.comfyui]
     for source_pin in sources:
@@ -115,6 +117,7 @@ class _PathGroups:
     def __init__(self, receipt: Receipt) -> None:
         self._roots = sorted(
             (_source_root(source_pin, receipt) for source_pin in (*receipt.nodes, receipt.comfyui)),
+            # The longest root first: custom_nodes is itself inside ComfyUI.
             key=len,
             reverse=True,
         )
@@ -147,17 +150,20 @@ def _source_drifts(env_folder: Path, subject: str, paths_by_kind: Mapping[str, t
             paths=edited_paths,
         )
     if missing_paths := paths_by_kind["missing"]:
-        text = f"Files of {subject} were deleted: {shorten_list(missing_paths)}."
-        yield Drift(kind="file-missing", subject=subject, text=text, paths=missing_paths)
+        description = f"Files of {subject} were deleted: {shorten_list(missing_paths)}."
+        yield Drift(kind="file-missing", subject=subject, text=description, paths=missing_paths)
     added_paths = tuple(
         path for path in paths_by_kind["added"] if path.endswith(CODE_SUFFIXES) and "/.git/" not in path
     )
     added_paths = tuple(
-        path for path in added_paths if subject != "ComfyUI" or not path.startswith(f"{CUSTOM_NODES_FOLDER}/")
+        # What is in custom_nodes is a node, not a part of ComfyUI: it is told as such.
+        path
+        for path in added_paths
+        if subject != "ComfyUI" or not path.startswith(f"{CUSTOM_NODES_FOLDER}/")
     )
     if added_paths:
-        text = f"Code was added to {subject}: {shorten_list(added_paths)}."
-        yield Drift(kind="file-added", subject=subject, text=text, paths=added_paths)
+        description = f"Code was added to {subject}: {shorten_list(added_paths)}."
+        yield Drift(kind="file-added", subject=subject, text=description, paths=added_paths)
 
 
 def _find_moved_commits(env_folder: Path, receipt: Receipt) -> Iterator[Drift]:
@@ -167,8 +173,10 @@ def _find_moved_commits(env_folder: Path, receipt: Receipt) -> Iterator[Drift]:
         commit_id = _read_head_commit(source_folder / ".git")
         if commit_id is not None and commit_id != source_pin.commit:
             subject = _drift_subject(source_pin, receipt)
-            text = f"{subject} is at commit {commit_id}, but the lock says {source_pin.commit}."
-            yield Drift(kind="commit-moved", subject=subject, text=text, paths=(_source_root(source_pin, receipt),))
+            description = f"{subject} is at commit {commit_id}, but the lock says {source_pin.commit}."
+            yield Drift(
+                kind="commit-moved", subject=subject, text=description, paths=(_source_root(source_pin, receipt),)
+            )
 
 
 def _read_head_commit(git_folder: Path) -> str | None:
@@ -188,8 +196,8 @@ def _read_head_commit(git_folder: Path) -> str | None:
 
 def _find_bytecode_drift(env_folder: Path) -> Iterator[Drift]:
     if changed_paths := find_changed_bytecode(env_folder):
-        text = f"Byte-code of packages does not match the env's pack: {shorten_list(changed_paths)}."
-        yield Drift(kind="bytecode-changed", subject="site-packages", text=text, paths=changed_paths)
+        description = f"Byte-code of packages does not match the env's pack: {shorten_list(changed_paths)}."
+        yield Drift(kind="bytecode-changed", subject="site-packages", text=description, paths=changed_paths)
 
 
 def _find_strange_nodes(env_folder: Path, receipt: Receipt) -> Iterator[Drift]:
@@ -217,17 +225,18 @@ def _find_strange_nodes(env_folder: Path, receipt: Receipt) -> Iterator[Drift]:
             continue
         # ComfyUI-Manager disables a node by this suffix, and ComfyUI skips it.
         if not directory_entry.name.endswith(".disabled"):
-            text = f"{CUSTOM_NODES_FOLDER}/{directory_entry.name} is not in the lock, but ComfyUI loads it."
+            description = f"{CUSTOM_NODES_FOLDER}/{directory_entry.name} is not in the lock, but ComfyUI loads it."
             yield Drift(
                 kind="node-added",
                 subject=f"node {directory_entry.name}",
-                text=text,
+                text=description,
                 paths=(f"{CUSTOM_NODES_FOLDER}/{directory_entry.name}",),
             )
 
 
 def _compare_with_lock(receipt: Receipt, lock: Lock) -> list[Drift]:
     """Return each pin that differs if the env was made from other pins than this lock's."""
+    # Models and the engine's arguments may differ: no env is made anew for them.
     if receipt.env_digest == env_digest(lock):
         return []
     drifts_found: list[Drift] = []
@@ -239,8 +248,8 @@ def _compare_with_lock(receipt: Receipt, lock: Lock) -> list[Drift]:
         realized_pin, locked_pin = realized_pins.get(pin_name), locked_pins.get(pin_name)
         if realized_pin is None or locked_pin is None:
             locations = ("lock", "env") if realized_pin is None else ("env", "lock")
-            text = f"Node {pin_name} is in the {locations[0]} but not in the {locations[1]}."
-            drifts_found.append(Drift(kind="lock-differs", subject=f"node {pin_name}", text=text))
+            description = f"Node {pin_name} is in the {locations[0]} but not in the {locations[1]}."
+            drifts_found.append(Drift(kind="lock-differs", subject=f"node {pin_name}", text=description))
         elif realized_pin.commit != locked_pin.commit:
             drifts_found.append(_describe_new_pin(f"node {pin_name}", realized_pin.commit, locked_pin.commit))
     locked_versions = {normalize_name(pin.name): pin.version for pin in lock.python.packages}
@@ -249,13 +258,13 @@ def _compare_with_lock(receipt: Receipt, lock: Lock) -> list[Drift]:
             drifts_found.append(
                 _describe_new_pin(f"package {pin_name}", receipt.packages.get(pin_name), locked_versions.get(pin_name))
             )
-    text = "The env was realized from another lock; run comfypin realize with this one."
-    return drifts_found or [Drift(kind="lock-differs", subject="env", text=text)]
+    description = "The env was realized from another lock; run comfypin realize with this one."
+    return drifts_found or [Drift(kind="lock-differs", subject="env", text=description)]
 
 
 def _describe_new_pin(subject: str, realized_pin: str | None, locked_pin: str | None) -> Drift:
-    text = f"{subject} was realized at {realized_pin or 'nothing'}, but the lock says {locked_pin or 'nothing'}."
-    return Drift(kind="lock-differs", subject=subject, text=text)
+    description = f"{subject} was realized at {realized_pin or 'nothing'}, but the lock says {locked_pin or 'nothing'}."
+    return Drift(kind="lock-differs", subject=subject, text=description)
 
 
 def _find_link_drifts(home: Home) -> Iterator[Drift]:
@@ -272,19 +281,21 @@ def _find_link_drifts(home: Home) -> Iterator[Drift]:
 def _find_interpreter_drifts(env_folder: Path, receipt: Receipt) -> Iterator[Drift]:
     python_link, is_wired = venv_python(env_folder), is_venv_wired(env_folder)
     if not python_link.exists():
-        text = f"{python_link} does not lead to Python {receipt.python} here; run comfypin realize."
-        yield Drift(kind="interpreter-missing", subject="python", text=text)
+        description = f"{python_link} does not lead to Python {receipt.python} here; run comfypin realize."
+        yield Drift(kind="interpreter-missing", subject="python", text=description)
     elif read_venv_version(env_folder, receipt.python) is None:
-        text = f"{python_link} leads to {python_link.resolve()}, not to Python {receipt.python}; run comfypin realize."
-        yield Drift(kind="interpreter-changed", subject="python", text=text)
+        description = (
+            f"{python_link} leads to {python_link.resolve()}, not to Python {receipt.python}; run comfypin realize."
+        )
+        yield Drift(kind="interpreter-changed", subject="python", text=description)
     elif is_wired and not is_venv_usable(env_folder, receipt.python):
-        text = (
+        description = (
             f"{python_link} leads to {python_link.resolve()}, not to the Python it was made for; run comfypin realize."
         )
-        yield Drift(kind="interpreter-changed", subject="python", text=text)
+        yield Drift(kind="interpreter-changed", subject="python", text=description)
     if (env_folder / VENV_FOLDER).is_dir() and not is_wired:
-        text = f"{VENV_FOLDER}/pyvenv.cfg has other settings than a locked env; run comfypin realize."
-        yield Drift(kind="venv-changed", subject=VENV_FOLDER, text=text, paths=(f"{VENV_FOLDER}/pyvenv.cfg",))
+        description = f"{VENV_FOLDER}/pyvenv.cfg has other settings than a locked env; run comfypin realize."
+        yield Drift(kind="venv-changed", subject=VENV_FOLDER, text=description, paths=(f"{VENV_FOLDER}/pyvenv.cfg",))
 
 
 def _source_root(source_pin: SourcePin, receipt: Receipt) -> str:

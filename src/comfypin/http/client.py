@@ -117,7 +117,7 @@ class HttpClient:
         for the whole, the body included. With `max_redirects` 0 a redirect is returned as it is. Raises `HttpError`, or
         what `translate` makes of it.
         """
-        shown = shown_url(url)
+        plain_url = shown_url(url)
         given_deadline = deadline or self._deadline
         request_deadline = given_deadline or Deadline(self._transport.head_s)
         try:
@@ -127,7 +127,7 @@ class HttpClient:
             )
         except HttpError as error:
             # The cause is the library's exception: ours in between would tell nothing more.
-            raise self._translate(shown, error) from error.__cause__
+            raise self._translate(plain_url, error) from error.__cause__
         if given_deadline is None:
             # Only the head was limited: a large body may take its time.
             request_deadline.lift_limit()
@@ -249,11 +249,19 @@ class _PendingRequest:
             raise AddressRefused(f"it redirects a request with a secret from https to http, to {target_url.host}")
         next_request = self
         if target_url.origin != self.url.origin:
-            headers = {name: value for name, value in self.headers.items() if name.lower() not in _SECRET_HEADERS}
+            headers = {
+                header_name: value
+                for header_name, value in self.headers.items()
+                if header_name.lower() not in _SECRET_HEADERS
+            }
             next_request = replace(self, headers=headers)
         # As browsers do (https://fetch.spec.whatwg.org/#http-redirect-fetch): a GET follows a form.
         if (status == 303 and self.method not in {"GET", "HEAD"}) or (status in {301, 302} and self.method == "POST"):
-            headers = {name: value for name, value in next_request.headers.items() if name.lower() != "content-type"}
+            headers = {
+                header_name: value
+                for header_name, value in next_request.headers.items()
+                if header_name.lower() != "content-type"
+            }
             next_request = replace(next_request, method="GET", body=None, headers=headers)
         return replace(next_request, url=target_url)
 

@@ -56,5 +56,7 @@ def iter_unless_stalled(response: Response) -> Iterator[bytes]:
     stall_watch = StallWatch(_STALL_S)
     for piece in response.iter_bytes():
         if stall_watch.is_too_slow(len(piece)):
-            raise HttpError(f"it stalled ({stall_watch.bytes_per_s():.0f} bytes a second)", was_sent=True)
+            raise HttpError(
+                f"it stalled at {stall_watch.bytes_per_s():.0f} bytes a second; try again later", was_sent=True
+            )
         yield piece

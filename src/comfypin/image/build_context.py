@@ -104,7 +104,9 @@ def render_dockerfile(dockerfile_template: str, model_count: int, variables: Map
 
     # One block for each model: a Dockerfile has no loops, and each model is a layer of its own.
     with_models = _MODEL_BLOCK.sub(repeat_block, dockerfile_template)
-    lines = [f"ENV {name}={_quote_word(value)}\n" for name, value in sorted((variables or {}).items())]
+    lines = [
+        f"ENV {variable_name}={_quote_word(value)}\n" for variable_name, value in sorted((variables or {}).items())
+    ]
     return _VARIABLES_BLOCK.sub(lambda _match: "".join(lines), with_models)
 
 
@@ -115,8 +117,12 @@ def set_defaults(dockerfile: str, arguments: Mapping[str, str]) -> str:
     """
 
     def set_default(line_match: re.Match[str]) -> str:
-        name = line_match[1]
-        return f"ARG {name}={_quote_word(arguments[name])}" if name in arguments else line_match[0]
+        variable_name = line_match[1]
+        return (
+            f"ARG {variable_name}={_quote_word(arguments[variable_name])}"
+            if variable_name in arguments
+            else line_match[0]
+        )
 
     return re.sub(r"^ARG (\w+)(=.*)?$", set_default, dockerfile, flags=re.MULTILINE)
 

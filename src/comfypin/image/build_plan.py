@@ -68,9 +68,11 @@ class ImagePlan:
         """Return what the image lacks, and what Runpod will do with one of this size, as sentences."""
         remarks = []
         if self.lacking:
-            named = "; ".join(f"{name} for {', '.join(packages)}" for name, packages in self.lacking.items())
+            library_list = "; ".join(
+                f"{library_name} for {', '.join(packages)}" for library_name, packages in self.lacking.items()
+            )
             remarks.append(
-                f"Packages need libraries that this image lacks: {named}. Lock them: comfypin lock upgrade "
+                f"Packages need libraries that this image lacks: {library_list}. Lock them: comfypin lock upgrade "
                 "--system-package auto."
             )
         if self.size_bytes > RUNPOD_BUILD_BYTES:
@@ -92,7 +94,7 @@ class ImagePlan:
             "about_bytes": self.size_bytes,
             "disk_bytes": self.disk_bytes,
             "layers": [layer.to_json() for layer in self.layers],
-            "lacking": {name: list(packages) for name, packages in self.lacking.items()},
+            "lacking": {library_name: list(packages) for library_name, packages in self.lacking.items()},
             "remarks": list(self.remarks),
         }
 

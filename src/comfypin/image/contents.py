@@ -39,7 +39,10 @@ def describe_image(lock: Lock, root: Path) -> str:
         _make_component("platform", "python", f"pkg:generic/python@{platform.python_version()}")
         | {"version": platform.python_version()},
     ]
-    listed = sorted({str(one["bom-ref"]): one for one in components}.values(), key=lambda one: str(one["bom-ref"]))
+    listed = sorted(
+        {str(component["bom-ref"]): component for component in components}.values(),
+        key=lambda component: str(component["bom-ref"]),
+    )
     document = json.loads(export_lock(replace(lock, python=PythonPins(), models=()), "cyclonedx"))
     document["components"] = listed
     # Derived from the contents, so that the same image has the same list.
@@ -65,13 +68,13 @@ def _lock_components(lock: Lock, root: Path) -> Iterator[Component]:
 def _python_components(root: Path) -> Iterator[Component]:
     for metadata_path in _find_metadata(root):
         headers = email.parser.HeaderParser().parsestr(metadata_path.read_text(encoding="utf-8", errors="replace"))
-        name, version = headers.get("Name"), headers.get("Version")
-        if not name or not version:
+        package_name, version = headers.get("Name"), headers.get("Version")
+        if not package_name or not version:
             continue
-        purl = f"pkg:pypi/{quote(name.lower().replace('_', '-'))}@{quote(version)}"
+        purl = f"pkg:pypi/{quote(package_name.lower().replace('_', '-'))}@{quote(version)}"
         folder = metadata_path.parent.parent.relative_to(root)
         # One package may be installed for several Pythons.
-        component = _make_component("library", name, f"{purl}#/{folder}")
+        component = _make_component("library", package_name, f"{purl}#/{folder}")
         properties: list[JsonValue] = [{"name": "comfypin:installed_in", "value": f"/{folder}"}]
         yield {**component, "purl": purl, "version": version, "properties": properties}
 
@@ -82,9 +85,9 @@ def _find_metadata(root: Path) -> Iterator[Path]:
             # A venv links its builds from several places; the links are not followed.
             if Path(folder).name not in _PACKAGE_FOLDERS:
                 continue
-            for name in sorted(subfolders):
-                metadata = Path(folder, name, "PKG-INFO" if name.endswith(".egg-info") else "METADATA")
-                if name.endswith((".dist-info", ".egg-info")) and metadata.is_file():
+            for folder_name in sorted(subfolders):
+                metadata = Path(folder, folder_name, "PKG-INFO" if folder_name.endswith(".egg-info") else "METADATA")
+                if folder_name.endswith((".dist-info", ".egg-info")) and metadata.is_file():
                     yield metadata
             # What packages bring in folders of the same name is theirs.
             subfolders.clear()
@@ -99,10 +102,10 @@ def _debian_components(root: Path) -> Iterator[Component]:
         fields = _read_fields(paragraph)
         if fields.get("Status") != "install ok installed":
             continue
-        name, version, architecture = fields["Package"], fields["Version"], fields.get("Architecture", "all")
+        package_name, version, architecture = fields["Package"], fields["Version"], fields.get("Architecture", "all")
         # Epochs and tildes are part of a version, and reserved in addresses.
-        purl = f"pkg:deb/{distribution}/{quote(name)}@{quote(version, safe='')}?arch={architecture}"
-        yield {**_make_component("library", name, purl), "purl": purl, "version": version}
+        purl = f"pkg:deb/{distribution}/{quote(package_name)}@{quote(version, safe='')}?arch={architecture}"
+        yield {**_make_component("library", package_name, purl), "purl": purl, "version": version}
 
 
 def _distribution(root: Path) -> str:
@@ -117,11 +120,11 @@ def _distribution(root: Path) -> str:
 
 def _read_fields(paragraph: str) -> Mapping[str, str]:
     lines = (line.partition(":") for line in paragraph.splitlines() if line[:1].strip())
-    return {name: value.strip() for name, _, value in lines}
+    return {field_name: value.strip() for field_name, _, value in lines}
 
 
-def _make_component(kind: str, name: str, reference: str) -> Component:
-    return {"type": kind, "name": name, "bom-ref": reference}
+def _make_component(kind: str, component_name: str, reference: str) -> Component:
+    return {"type": kind, "name": component_name, "bom-ref": reference}
 
 
 if __name__ == "__main__":

@@ -14,19 +14,21 @@ def read_variables(assignments: Iterable[str]) -> dict[str, str]:
     """Return the variables by name; the last one of a name counts. Raises `VariableRefused`."""
     variables = {}
     for assignment in assignments:
-        name, equals, value = assignment.partition("=")
+        variable_name, equals, value = assignment.partition("=")
         # The value is shown in no message: it may be what should not be there.
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-            raise VariableRefused(name=repr(name), reason="it is not NAME=VALUE with a name of letters, digits and _")
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", variable_name):
+            raise VariableRefused(
+                name=repr(variable_name), reason="it is not NAME=VALUE with a name of letters, digits and _"
+            )
         if not equals:
-            raise VariableRefused(name=name, reason=f"it has no value; write --env {name}=VALUE")
-        if name in _OWN_VARIABLES:
-            raise VariableRefused(name=name, reason="the image sets it itself")
+            raise VariableRefused(name=variable_name, reason=f"it has no value; write --env {variable_name}=VALUE")
+        if variable_name in _OWN_VARIABLES:
+            raise VariableRefused(name=variable_name, reason="the image sets it itself")
         if not value.isprintable():
-            raise VariableRefused(name=name, reason="its value has line breaks or other control characters")
-        if looks_secret(name, value):
-            raise VariableRefused(name=name, reason=_WHY_NONE_IN_IMAGES)
-        variables[name] = value
+            raise VariableRefused(name=variable_name, reason="its value has line breaks or other control characters")
+        if looks_secret(variable_name, value):
+            raise VariableRefused(name=variable_name, reason=_WHY_NONE_IN_IMAGES)
+        variables[variable_name] = value
     return variables
 
 

@@ -103,7 +103,7 @@ class ImageRepository:
         """Store a manifest under a tag or its digest; return the response's headers."""
         headers = {"Content-Type": manifest.media_type}
         return self._request_allowed(
-            "PUT", f"manifests/{manifest_name}", headers=headers, body=manifest.data, allowed=(201,)
+            "PUT", f"manifests/{manifest_name}", headers=headers, request_body=manifest.data, allowed=(201,)
         ).headers
 
     def put_blob(self, content: bytes) -> str:
@@ -116,7 +116,11 @@ class ImageRepository:
             # The Location may have a query of its own.
             blob_url = f"{upload_url}{'&' if '?' in upload_url else '?'}digest={urllib.parse.quote(content_digest)}"
             self._request_allowed(
-                "PUT", blob_url, headers={"Content-Type": "application/octet-stream"}, body=content, allowed=(201,)
+                "PUT",
+                blob_url,
+                headers={"Content-Type": "application/octet-stream"},
+                request_body=content,
+                allowed=(201,),
             )
         return content_digest
 
@@ -127,18 +131,18 @@ class ImageRepository:
         *,
         allowed: tuple[int, ...],
         headers: Mapping[str, str] | None = None,
-        body: bytes | None = None,
+        request_body: bytes | None = None,
     ) -> _RegistryResponse:
         request_url = (
             resource_path
             if "://" in resource_path
             else f"{self._origin}/v2/{repository_path(self.reference)}/{resource_path}"
         )
-        response = self._send_authorized(method, request_url, headers or {}, body)
+        response = self._send_authorized(method, request_url, headers or {}, request_body)
         # Tokens expire, so the login is done when the registry asks, not ahead of time.
         if response.status == 401 and self._is_own_url(request_url):
             self._authorization = self._log_in(response.headers.get("WWW-Authenticate", ""))
-            response = self._send_authorized(method, request_url, headers or {}, body)
+            response = self._send_authorized(method, request_url, headers or {}, request_body)
         if response.status in {401, 403}:
             raise self._login_refused()
         if response.status not in allowed:

@@ -41,9 +41,9 @@ def require_public_bucket(settings: S3Settings, *, resolver: HostResolver | None
     return settings
 
 
-def _resolve_addresses(name: str, port_number: int, resolver: HostResolver | None) -> tuple[str, ...]:
+def _resolve_addresses(host_name: str, port_number: int, resolver: HostResolver | None) -> tuple[str, ...]:
     try:
-        return resolve_host(name, port_number, resolver=resolver, within_s=_RESOLVE_S)
+        return resolve_host(host_name, port_number, resolver=resolver, within_s=_RESOLVE_S)
     except (HostInvalid, HostUnknown, TimeoutError):
         return ()
 

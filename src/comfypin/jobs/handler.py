@@ -308,9 +308,9 @@ class _ProgressWatcher:
         elif not isinstance(event, PhaseStarted):
             self._fraction.apply_event(event)
             self._nodes.apply_event(event)
-        shown: Mapping[str, JsonValue] = {
+        progress_json: Mapping[str, JsonValue] = {
             **event_to_json(event),
             "progress": round(self._fraction.fraction, 3),
             **self._nodes.to_json(),
         }
-        self._progress(shown)
+        self._progress(progress_json)

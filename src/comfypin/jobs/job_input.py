@@ -167,6 +167,7 @@ def parse_job_input(job_document: object) -> tuple[JobInput, list[str]]:
         raise JobInvalid(
             findings=[_finding_sentence(validation_error) for validation_error in exc.errors(include_input=False)]
         ) from exc
+    # Only of an input that is sound in itself: conflicts of unreadable fields would be noise.
     findings = [*_find_conflicts(job)]
     if findings:
         raise JobInvalid(findings=findings)
@@ -180,7 +181,9 @@ def parse_model_wish(document: object) -> ModelWish:
             findings=[f"the body is {_describe_type(document)}; it must be an object with a model's source"]
         )
     try:
-        model = ModelWish.model_validate({name: value for name, value in document.items() if value is not None})
+        model = ModelWish.model_validate(
+            {field_name: value for field_name, value in document.items() if value is not None}
+        )
     except ValidationError as exc:
         raise JobInvalid(findings=[_finding_sentence(error) for error in exc.errors(include_input=False)]) from exc
     findings = _find_model_conflicts(model, "")
@@ -189,11 +192,11 @@ def parse_model_wish(document: object) -> ModelWish:
     return model
 
 
-def input_of_platform_job(body: Mapping[str, Any]) -> object:
+def input_of_platform_job(platform_job: Mapping[str, Any]) -> object:
     """Return the input of a platform's job, with the `s3Config` that Runpod puts beside it."""
-    job_document = body.get("input")
-    if isinstance(job_document, dict) and "s3Config" in body and "s3Config" not in job_document:
-        return {**job_document, "s3Config": body["s3Config"]}
+    job_document = platform_job.get("input")
+    if isinstance(job_document, dict) and "s3Config" in platform_job and "s3Config" not in job_document:
+        return {**job_document, "s3Config": platform_job["s3Config"]}
     return job_document
 
 
@@ -203,17 +206,19 @@ def job_input_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "A job's input", **schema}
 
 
-def _parse_text(text: str) -> object:
+def _parse_text(json_text: str) -> object:
     import json
 
     try:
-        return json.loads(text)
+        return json.loads(json_text)
     except (ValueError, RecursionError):
+        # From None: the cause would quote the text, which may hold secrets.
         raise JobInvalid(findings=["input: it is a text that is not JSON"]) from None
 
 
 def _find_conflicts(job: JobInput) -> list[str]:
     findings = []
+    # True if neither is given, and if both are.
     if (job.workflow is None) == (job.workflow_name is None):
         findings.append("workflow: give either `workflow` or `workflow_name`")
     for index, media_input in enumerate(job.inputs):
@@ -255,7 +260,7 @@ def _warn_of_unknown(job_model: BaseModel, prefix: str) -> list[str]:
 
 
 def _finding_sentence(validation_error: Any) -> str:
-    prefix = ".".join(str(job_model) for job_model in validation_error["loc"]) or "input"
+    prefix = ".".join(str(step) for step in validation_error["loc"]) or "input"
     return f"{prefix}: {re.sub(r'^Value error, ', '', validation_error['msg'])}"
 
 

@@ -24,23 +24,23 @@ class ArrivingModel:
 
     def report_for(self, wanted: WantedModel) -> Report:
         """Return what is told of the bytes of one model."""
-        name = wanted.filename or (wanted.source or "").partition("?")[0].rpartition("/")[2]
+        file_name = wanted.filename or (wanted.source or "").partition("?")[0].rpartition("/")[2]
 
         def report(done_bytes: int, total_bytes: int | None) -> None:
             self.progress = ModelProgress(
-                model=f"{wanted.folder}/{name}", done_bytes=done_bytes, total_bytes=total_bytes
+                model=f"{wanted.folder}/{file_name}", done_bytes=done_bytes, total_bytes=total_bytes
             )
 
         return report
 
     async def show_changes(self, progress: ProgressCallback) -> None:
         """Show what is new, a few times a second, until cancelled."""
-        shown = None
+        last_change = None
         while True:
             await asyncio.sleep(_SHOW_EVERY_S)
             # The newest may be all that ever comes: a source can fall silent.
-            if (newest := self.progress) is not None and newest is not shown:
-                shown = newest
+            if (newest := self.progress) is not None and newest is not last_change:
+                last_change = newest
                 progress({**event_to_json(newest), "progress": 0.0})
 
 

@@ -37,14 +37,14 @@ class NodeCounts:
         """Return the counts; what is not known is left out, and all of it until the prompt has started."""
         if not self._has_started:
             return {}
-        shown: dict[str, JsonValue] = {"nodes_done": len(self._done), "nodes_total": len(self._graph.nodes)}
+        counts_json: dict[str, JsonValue] = {"nodes_done": len(self._done), "nodes_total": len(self._graph.nodes)}
         if self._current is not None:
-            shown["current_node"] = self._current
+            counts_json["current_node"] = self._current
             node = self._graph.nodes.get(self._current)
             if node is not None:
-                shown["current_node_class"] = node.class_type
+                counts_json["current_node_class"] = node.class_type
                 if node.title:
-                    shown["current_node_title"] = node.title
+                    counts_json["current_node_title"] = node.title
         if self._steps is not None:
-            shown["step"], shown["steps"] = self._steps
-        return shown
+            counts_json["step"], counts_json["steps"] = self._steps
+        return counts_json

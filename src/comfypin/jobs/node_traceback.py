@@ -13,15 +13,15 @@ _OTHER_PATH = re.compile(r"(?<![\w.:/<-])/(?:[\w.+@-]+/)+([\w.+@-]+)")
 
 def show_traceback(frames: Sequence[str]) -> str:
     """Return a traceback as one text; of a very long one the end, where the failure is."""
-    text = "".join(frame if frame.endswith("\n") else f"{frame}\n" for frame in frames)
-    shown = _OTHER_PATH.sub(r"\1", _FRAME.sub(lambda found: f'File "{_shorten(found[1])}"', text))
+    traceback_text = "".join(frame if frame.endswith("\n") else f"{frame}\n" for frame in frames)
+    shown = _OTHER_PATH.sub(r"\1", _FRAME.sub(lambda frame_match: f'File "{_shorten(frame_match[1])}"', traceback_text))
     return shown[-_MOST_CHARACTERS:]
 
 
 def _shorten(path: str) -> str:
     plain = path.replace("\\", "/")
     for folder in _KNOWN_FOLDERS:
-        _, found, after = plain.rpartition(f"/{folder}")
-        if found:
+        _, separator, after = plain.rpartition(f"/{folder}")
+        if separator:
             return after if folder == "site-packages/" else f"{folder}{after}"
     return plain.rpartition("/")[2]

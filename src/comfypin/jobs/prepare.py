@@ -144,9 +144,9 @@ def prepare_job(request: RunRequest, *, lock: Lock | None, catalogue: Catalogue,
 
 def _warn_of_unused_models(own_models: tuple[str, ...], used: frozenset[str]) -> tuple[str, ...]:
     return tuple(
-        f"No node of the workflow names the model {name!r} that the job brings."
-        for name in own_models
-        if name not in used
+        f"No node of the workflow names the model {model_name!r} that the job brings."
+        for model_name in own_models
+        if model_name not in used
     )
 
 
@@ -188,7 +188,7 @@ def _merge_extra_data(request: RunRequest) -> Mapping[str, JsonValue]:
 
     What a whole body of POST /prompt had there goes along, but for the client that it spoke of: events are ours.
     """
-    own = {name: value for name, value in request.document.extra_data.items() if name != "client_id"}
+    own = {field_name: value for field_name, value in request.document.extra_data.items() if field_name != "client_id"}
     saved_workflow: Mapping[str, JsonValue] = {}
     # ComfyUI's page sends the workflow as it was saved; nodes write it into the pictures.
     if request.document.format == "ui":
@@ -214,15 +214,16 @@ def _find_saved_workflow_readers(
 def _parse_given_file(request: RunRequest, graph: ApiGraph, argument: str, catalogue: Catalogue) -> FoundFile:
     """Return a file for a node, under the name that the request has for it."""
     target, _, path = argument.partition("=")
-    called = next((called for name, called in request.file_labels.items() if path.endswith(f"/{name}")), None)
+    # The path begins with this job's own folder, which the request knows nothing of.
+    called = next((called for file_name, called in request.file_labels.items() if path.endswith(f"/{file_name}")), None)
     label = f"{called}, node {target!r}" if called is not None else None
     return parse_input_file(graph, argument, catalogue=catalogue, label=label)
 
 
 def _warn_of_unread(request: RunRequest, unread: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(
-        f"No node of the workflow reads {name!r} ({request.file_labels[name]}): {instead}"
-        for name, instead in unread.items()
+        f"No node of the workflow reads {input_name!r} ({request.file_labels[input_name]}): {instead}"
+        for input_name, instead in unread.items()
     )
 
 

@@ -74,7 +74,7 @@ def failure_to_json(failure: ComfypinError, *, warnings: Sequence[str] = ()) -> 
         "warnings": list(warnings),
     }
     # Facts may hold objects that only our own code understands.
-    facts = {name: fact_value for name, fact_value in failure.facts.items() if _is_json_value(fact_value)}
+    facts = {fact_name: fact_value for fact_name, fact_value in failure.facts.items() if _is_json_value(fact_value)}
     if isinstance(failure, NodeFailed) and failure.traceback:
         document["error_traceback"] = show_traceback(failure.traceback)
     if facts:
@@ -123,7 +123,7 @@ def model_to_json(model: BroughtModel) -> dict[str, JsonValue]:
 
 
 def _rounded(seconds: Mapping[str, float]) -> dict[str, JsonValue]:
-    return {name: round(fact_value, 4) for name, fact_value in seconds.items()}
+    return {phase_name: round(fact_value, 4) for phase_name, fact_value in seconds.items()}
 
 
 def _report_delivery(delivery: Delivery) -> dict[str, JsonValue]:
@@ -153,7 +153,7 @@ def _delivery_to_json(delivery: Delivery) -> dict[str, JsonValue]:
         "media_type": output.media_type,
         "size_bytes": output.size_bytes,
         "sha256": output.sha256.hex,
-        **{name: fact_value for name, fact_value in optional.items() if fact_value is not None},
+        **{field_name: fact_value for field_name, fact_value in optional.items() if fact_value is not None},
     }
 
 

@@ -154,6 +154,7 @@ class _JobRun:
                 if not self._leave_out(exc):
                     raise
             except PromptLost as exc:
+                # An engine that was restarted before the job's turn is no fault of the job, so that it has more tries.
                 foreign_deaths += 1
                 if not (exc.restarted and self._is_waiting) or foreign_deaths > _DEATHS_OF_OTHERS:
                     raise
@@ -217,6 +218,7 @@ class _JobRun:
 
     def _explain_failure(self, node_failure: NodeFailed) -> NodeFailed:
         """Return the failure, with a hint if the node reads the saved workflow, which API format does not hold."""
+        # What Python raises when a node reads keys of something that is None.
         is_about_it = node_failure.exception_type.rpartition(".")[2] in ("TypeError", "KeyError", "AttributeError")
         if node_failure.node_id not in self._job.needs_saved_workflow or not is_about_it:
             return node_failure
@@ -272,8 +274,8 @@ class _JobRun:
             for engine_output in prompt_outputs.files
             if engine_output.folder == "output" or self._job.with_previews
         ]
-        named = [self._name_output(engine_output) for engine_output in kept_files]
-        wanted = number_from_one(named, counting_nodes(self._graph))
+        named_outputs = [self._name_output(engine_output) for engine_output in kept_files]
+        wanted = number_from_one(named_outputs, counting_nodes(self._graph))
         return wanted, len(prompt_outputs.files) - len(kept_files)
 
     def _name_output(self, engine_output: EngineOutput) -> WantedOutput:

@@ -39,7 +39,7 @@ def holds_secret(document: object) -> bool:
     while unvisited:
         value = unvisited.pop()
         if isinstance(value, dict):
-            if any(_is_secret_field(name, item) for name, item in value.items()):
+            if any(_is_secret_field(field_name, item) for field_name, item in value.items()):
                 return True
             unvisited.extend(value.values())
         elif isinstance(value, list):
@@ -55,23 +55,23 @@ def holds_secret(document: object) -> bool:
     return False
 
 
-def is_secret_address(text: str) -> bool:
+def is_secret_address(address_text: str) -> bool:
     """Return whether an address holds a user, a password, a signature or a token."""
-    if len(text) > _LONGEST_ADDRESS or not _ADDRESS.match(text):
+    if len(address_text) > _LONGEST_ADDRESS or not _ADDRESS.match(address_text):
         return False
     try:
-        address_parts = urlsplit(text)
-        names = [name.lower() for name, _ in parse_qsl(address_parts.query, keep_blank_values=True)]
+        address_parts = urlsplit(address_text)
+        names = [parameter_name.lower() for parameter_name, _ in parse_qsl(address_parts.query, keep_blank_values=True)]
     except ValueError:
         return True
     return "@" in address_parts.netloc or any(map(_SECRET_PARAMETER.match, names))
 
 
-def _is_secret_field(name: str, value: object) -> bool:
+def _is_secret_field(field_name: str, value: object) -> bool:
     """Return whether a field is secret: never if it is a link (a list), a number or empty, whatever its name."""
     if isinstance(value, str | dict) and value:
         # "5.api_key" of `set` ends like the field that it sets.
-        return _SECRET_FIELD.search(_NOT_LETTERS.sub("", name.lower().rpartition(".")[2])) is not None
+        return _SECRET_FIELD.search(_NOT_LETTERS.sub("", field_name.lower().rpartition(".")[2])) is not None
     return False
 
 
@@ -81,12 +81,12 @@ def _is_secret_text(text: str) -> bool:
     return escaped or bool(_SECRET_VALUE.match(text)) or bool(_SECRET_TEXT.search(text))
 
 
-def _begins_like_json(text: str) -> bool:
-    return text.lstrip()[:1] in ("{", "[", '"')
+def _begins_like_json(json_text: str) -> bool:
+    return json_text.lstrip()[:1] in ("{", "[", '"')
 
 
-def _parse_json(text: str) -> object:
+def _parse_json(json_text: str) -> object:
     try:
-        return json.loads(text)
+        return json.loads(json_text)
     except (ValueError, RecursionError):
         return None

@@ -41,8 +41,8 @@ def choose_warmup(lock: Lock, workflows: WorkflowLibrary) -> Document | None:
     try:
         if lock.engine.warmup:
             return to_document(dict(lock.engine.warmup), source=_FROM_LOCK)
-        name = next(iter(workflows.list_names()), None)
-        return None if name is None else workflows.read_workflow(name)
+        workflow_name = next(iter(workflows.list_names()), None)
+        return None if workflow_name is None else workflows.read_workflow(workflow_name)
     except WorkflowError as exc:
         _report_failure(exc)
         return None

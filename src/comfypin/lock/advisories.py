@@ -54,12 +54,12 @@ def find_vulnerabilities(packages: Iterable[PackagePin], advisories: Path) -> tu
     pins: dict[str, list[PackagePin]] = {}
     for pin in packages:
         pins.setdefault(normalize_package_name(pin.name), []).append(pin)
-    found = {
+    vulnerabilities = {
         (vulnerability.package, vulnerability.version, vulnerability.advisory): vulnerability
         for advisory in read_advisories(advisories)
         for vulnerability in _match_advisory(advisory, pins)
     }
-    return tuple(found[key] for key in sorted(found))
+    return tuple(vulnerabilities[key] for key in sorted(vulnerabilities))
 
 
 def read_advisories(path: Path) -> Iterator[Mapping[str, object]]:
@@ -153,11 +153,11 @@ def _is_in_range(pinned: "Version", events: Iterable[Mapping[str, object]]) -> b
     return affected
 
 
-def _events(affected: Mapping[str, object], name: str) -> Iterator[str]:
+def _events(affected: Mapping[str, object], package_name: str) -> Iterator[str]:
     for entry in _objects(affected.get("ranges")):
         # A range of git names commits.
         if entry.get("type") == "ECOSYSTEM":
-            yield from (str(event[name]) for event in _objects(entry.get("events")) if name in event)
+            yield from (str(event[package_name]) for event in _objects(entry.get("events")) if package_name in event)
 
 
 def _list(value: object) -> list[object]:

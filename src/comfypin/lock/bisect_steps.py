@@ -78,13 +78,13 @@ def package_steps(before: Lock, after: Lock) -> tuple[BisectStep, ...]:
     current_lock = before
     current_pins, wanted_pins = _pins_by_name(before), _pins_by_name(after)
     for group, names in _package_groups(current_pins, wanted_pins).items():
-        for name in names:
-            current_pins.pop(name, None)
-            if name in wanted_pins:
-                current_pins[name] = wanted_pins[name]
+        for package_name in names:
+            current_pins.pop(package_name, None)
+            if package_name in wanted_pins:
+                current_pins[package_name] = wanted_pins[package_name]
         # The name of the target says which build of torch it is.
         targets = after.python.targets if group == TORCH_GROUP else current_lock.python.targets
-        packages = tuple(pin for name in sorted(current_pins) for pin in current_pins[name])
+        packages = tuple(pin for package_name in sorted(current_pins) for pin in current_pins[package_name])
         changed = replace(current_lock, python=replace(current_lock.python, packages=packages, targets=targets))
         part_changes = diff_locks(current_lock, changed)
         current_lock = changed
@@ -163,9 +163,9 @@ def _with_commit(lock: Lock, folder: str | None, commit: str) -> Lock:
 def _pins_by_name(lock: Lock) -> dict[str, tuple[PackagePin, ...]]:
     pins: dict[str, tuple[PackagePin, ...]] = {}
     for pin in lock.python.packages:
-        name = normalize_package_name(pin.name)
+        package_name = normalize_package_name(pin.name)
         # One package may be pinned for each of several markers.
-        pins[name] = (*pins.get(name, ()), replace(pin, target=None))
+        pins[package_name] = (*pins.get(package_name, ()), replace(pin, target=None))
     return pins
 
 
@@ -173,10 +173,10 @@ def _package_groups(
     before: Mapping[str, tuple[PackagePin, ...]], after: Mapping[str, tuple[PackagePin, ...]]
 ) -> dict[str, list[str]]:
     groups: dict[str, list[str]] = {}
-    for name in sorted({*before, *after}):
-        if before.get(name) != after.get(name):
-            of_torch = name in TRIO or name.startswith(_TORCH_LIBRARIES)
-            groups.setdefault(TORCH_GROUP if of_torch else f"the package {name}", []).append(name)
+    for package_name in sorted({*before, *after}):
+        if before.get(package_name) != after.get(package_name):
+            of_torch = package_name in TRIO or package_name.startswith(_TORCH_LIBRARIES)
+            groups.setdefault(TORCH_GROUP if of_torch else f"the package {package_name}", []).append(package_name)
     return groups
 
 

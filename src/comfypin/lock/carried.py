@@ -20,10 +20,10 @@ def carry_lock(lock_bytes: bytes) -> str:
     return base64.b64encode(zlib.compress(lock_bytes, 9)).decode("ascii")
 
 
-def read_carried_lock(text: str, *, where: str) -> bytes:
+def read_carried_lock(lock_text: str, *, where: str) -> bytes:
     """Return the bytes of a lock that is carried as text. Raises `CarriedLockInvalid`."""
     try:
-        compressed = base64.b64decode(text.strip().encode("ascii"), validate=True)
+        compressed = base64.b64decode(lock_text.strip().encode("ascii"), validate=True)
         # A limit, since a few bytes can unpack to gigabytes.
         unpacker = zlib.decompressobj()
         lock_bytes = unpacker.decompress(compressed, _LARGEST_LOCK_BYTES)

@@ -117,7 +117,7 @@ def propose_packages(libraries: Mapping[str, Iterable[str]], present: Iterable[s
     """Return the Debian packages to add, each with the packages that need it; `present` are listed already."""
     proposed: dict[str, set[str]] = {}
     for library, packages in libraries.items():
-        name = find_debian_package(library)
-        if name is not None and name not in set(present):
-            proposed.setdefault(name, set()).update(packages)
-    return {name: tuple(sorted(packages)) for name, packages in sorted(proposed.items())}
+        debian_package = find_debian_package(library)
+        if debian_package is not None and debian_package not in set(present):
+            proposed.setdefault(debian_package, set()).update(packages)
+    return {debian_package: tuple(sorted(packages)) for debian_package, packages in sorted(proposed.items())}

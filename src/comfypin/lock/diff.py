@@ -7,7 +7,7 @@ from typing import Literal
 
 from comfypin.digest import JsonValue
 from comfypin.lock import codec
-from comfypin.lock.model import Lock, PackagePin
+from comfypin.lock.model import Lock, PackagePin, VariantChoice
 from comfypin.plurals import format_count
 
 ChangeKind = Literal["added", "removed", "changed"]
@@ -128,6 +128,8 @@ def _lock_sections(lock: Lock) -> dict[str, SectionPins]:
                 "indexes": list(lock.python.indexes),
             }
         ),
+        "variant": {_variant_name(choice): codec.variant_to_json(choice) for choice in lock.python.variants},
+        "library": {library: {"packages": sorted(packages)} for library, packages in lock.python.libraries.items()},
         "requirement": {requirement: {} for requirement in lock.python.requirements},
         "package": packages,
         "model": {pinned.target_path: codec.model_to_json(pinned) for pinned in lock.models},
@@ -135,6 +137,11 @@ def _lock_sections(lock: Lock) -> dict[str, SectionPins]:
         "engine": _named_values(codec.engine_to_json(lock.engine)),
         "other": _named_values(lock.extra),
     }
+
+
+def _variant_name(choice: VariantChoice) -> str:
+    # Platforms may choose differently.
+    return f"{choice.name} ({', '.join(sorted(choice.platforms))})" if choice.platforms else choice.name
 
 
 def _package_name(package_pin: PackagePin) -> str:

@@ -67,20 +67,23 @@ class LockUnreadable(LockError):
 class LockNotFound(LockError):
     """Raised when no lock has the name or path that was asked for."""
 
-    template = "There is no lock {wanted}; looked for {places}.{suggestion}"
+    template = "There is no lock {wanted}{places}.{suggestion}"
     wanted: str
     searched: Sequence[str]
     near: Sequence[str] = ()
+    _advice: str = ""
 
     @property
     def places(self) -> str:
-        """Return what was looked for."""
-        return ", ".join(self.searched)
+        """Return what was looked for, empty if there was nothing to look for."""
+        return f"; looked for {', '.join(self.searched)}" if self.searched else ""
 
     @property
     def suggestion(self) -> str:
-        """Return a question that offers the nearest names, empty if none is near."""
-        return f" Did you mean {' or '.join(self.near)}?" if self.near else ""
+        """Return the nearest names as a question, else the advice, else to look at the path again."""
+        if self.near:
+            return f" Did you mean {' or '.join(self.near)}?"
+        return f" {self._advice}" if self._advice else " Check the path."
 
 
 @declare

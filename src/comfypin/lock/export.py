@@ -152,9 +152,9 @@ def _write_cyclonedx(lock: Lock, packages: tuple[PackagePin, ...]) -> str:
     return canonical_json(document).decode()
 
 
-def _make_component(kind: str, name: str, reference: str) -> dict[str, JsonValue]:
+def _make_component(kind: str, component_name: str, reference: str) -> dict[str, JsonValue]:
     purl: dict[str, JsonValue] = {"purl": reference} if reference.startswith("pkg:") else {}
-    return {"type": kind, "name": name, "bom-ref": reference, **purl}
+    return {"type": kind, "name": component_name, "bom-ref": reference, **purl}
 
 
 def _component_hashes(digest: Digest | None) -> list[JsonValue]:
@@ -165,15 +165,15 @@ def _external_references(kind: str, urls: Iterator[str]) -> list[JsonValue]:
     return [{"type": kind, "url": url} for url in urls]
 
 
-def _repository_component(kind: str, name: str, repo_pin: RepoPin | NodePin) -> dict[str, JsonValue]:
+def _repository_component(kind: str, component_name: str, repo_pin: RepoPin | NodePin) -> dict[str, JsonValue]:
     repo_url = (repo_pin.repo or "").removesuffix(".git").rstrip("/")
     # Scanners know repositories by package-url's type for GitHub; elsewhere the reference is our own.
     on_github = repo_url.startswith("https://github.com/")
     repo_path = repo_url.removeprefix("https://github.com/").lower()
-    reference = f"pkg:github/{repo_path}@{repo_pin.commit}" if on_github else f"git:{name}@{repo_pin.commit}"
+    reference = f"pkg:github/{repo_path}@{repo_pin.commit}" if on_github else f"git:{component_name}@{repo_pin.commit}"
     archive = repo_pin.archive if isinstance(repo_pin, NodePin) else None
     return {
-        **_make_component(kind, name, reference if repo_pin.repo else f"archive:{name}"),
+        **_make_component(kind, component_name, reference if repo_pin.repo else f"archive:{component_name}"),
         "version": repo_pin.commit or "",
         **({"hashes": _component_hashes(repo_pin.sha256)} if isinstance(repo_pin, NodePin) and repo_pin.sha256 else {}),
         "externalReferences": [

@@ -59,13 +59,14 @@ def _find_by_path_or_name(wanted_lock: str, folders: Sequence[Path]) -> Path:
     if not wanted_lock.strip():
         raise LockNameEmpty()  # type: ignore[call-arg]  # `declare` gives it no fields
     if "\0" in wanted_lock:
-        raise LockNotFound(wanted=repr(wanted_lock), searched=["nothing: this is neither a path nor a name"])
+        raise LockNotFound(wanted=repr(wanted_lock), searched=[], _advice="A path or a name holds no NUL byte.")
     try:
         # Folders and pipes go on to the reader, which says what is wrong with them.
         if lock_path.is_file() or (lock_path.exists() and "/" in wanted_lock):
             return lock_path
     except OSError:
-        raise LockNotFound(wanted=f"{wanted_lock[:80]!r}...", searched=["nothing: the name is too long"]) from None
+        advice = "The name is too long for a file; give a path, or a release's name."
+        raise LockNotFound(wanted=f"{wanted_lock[:80]!r}...", searched=[], _advice=advice) from None
     if "/" in wanted_lock or wanted_lock.endswith(".json"):
         # A typo in a path is as common as one in a name.
         similar_names = difflib.get_close_matches(lock_path.name, _json_files_beside(lock_path), n=3, cutoff=0.8)
@@ -77,16 +78,25 @@ def _find_by_path_or_name(wanted_lock: str, folders: Sequence[Path]) -> Path:
     return _find_by_name(wanted_lock, folders, searched=(str(lock_path),))
 
 
-def _find_by_name(name: str, folders: Sequence[Path], searched: tuple[str, ...] = ()) -> Path:
-    if not _RELEASE_NAME.fullmatch(name):
-        raise LockNotFound(wanted=repr(name), searched=["nothing: a release's name is letters, digits, '.', '_', '-'"])
-    candidates = [folder / f"comfy-{name}.lock.json" for folder in folders]
+def _find_by_name(release_name: str, folders: Sequence[Path], searched: tuple[str, ...] = ()) -> Path:
+    if not _RELEASE_NAME.fullmatch(release_name):
+        advice = (
+            "A release's name is letters, digits, dots, dashes and underscores; a path has a slash or ends in .json."
+        )
+        raise LockNotFound(wanted=repr(release_name), searched=[], _advice=advice)
+    candidates = [folder / f"comfy-{release_name}.lock.json" for folder in folders]
     for lock_path in candidates:
         if lock_path.is_file():
             return lock_path
     known = list(dict.fromkeys(list_releases(folders)))
-    similar_names = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    raise LockNotFound(wanted=name, searched=[*searched, *map(str, candidates)], near=similar_names)
+    similar_names = difflib.get_close_matches(release_name, known, n=3, cutoff=0.5)
+    here = f"The releases here are {', '.join(known)}" if known else "No release was found here"
+    raise LockNotFound(
+        wanted=release_name,
+        searched=[*searched, *map(str, candidates)],
+        near=similar_names,
+        _advice=f"{here}; name one, or give the path of a file.",
+    )
 
 
 def _json_files_beside(path: Path) -> list[str]:

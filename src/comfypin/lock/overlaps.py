@@ -31,7 +31,7 @@ class WheelContents:
         names = {
             import_name_of(path) for path in self.files if path.endswith(_CODE_SUFFIXES) and not path.startswith("..")
         }
-        return frozenset(name for name in names if not name.endswith(".libs"))
+        return frozenset(import_name for import_name in names if not import_name.endswith(".libs"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,11 +61,11 @@ def find_overlaps(contents: Iterable[WheelContents]) -> tuple[Overlap, ...]:
         # Files without a digest cannot be compared: RECORD itself, and a wheel's signatures.
         digests = {sha256 for _, sha256 in claimants if sha256 is not None}
         if len(digests) > 1 and _matters(path):
-            contested.setdefault(import_name_of(path), {})[path] = [name for name, _ in claimants]
+            contested.setdefault(import_name_of(path), {})[path] = [package_name for package_name, _ in claimants]
     return tuple(
         Overlap(
             import_name=import_name,
-            packages=tuple(sorted({name for names in by_path.values() for name in names})),
+            packages=tuple(sorted({package_name for names in by_path.values() for package_name in names})),
             paths=tuple(sorted(by_path)),
         )
         for import_name, by_path in sorted(contested.items())

@@ -146,11 +146,11 @@ def decode_requirements(file_bytes: bytes) -> str:
     return decode_text(file_bytes, errors="replace")
 
 
-def logical_lines(text: str) -> Iterator[tuple[int, str]]:
+def logical_lines(file_text: str) -> Iterator[tuple[int, str]]:
     """Yield the lines of a requirement file with their numbers, continued ones joined, without comments."""
     joined_line, first_number = "", 0
     # The empty line at the end closes a file that ends in a backslash.
-    for line_number, requirement_line in enumerate([*text.splitlines(), ""], start=1):
+    for line_number, requirement_line in enumerate([*file_text.splitlines(), ""], start=1):
         first_number = first_number if joined_line else line_number
         if requirement_line.rstrip().endswith("\\") and not requirement_line.lstrip().startswith("#"):
             joined_line += requirement_line.rstrip()[:-1]
@@ -167,8 +167,10 @@ def parse_requirement(requirement_line: str, origin: str) -> RequirementLine | N
 
     if bare := _BARE_URL.fullmatch(requirement_line):
         marker = bare["spaced"] or bare["marker"]
-        text = f"{bare['url']} ; {marker}" if marker else bare["url"]
-        return RequirementLine(text=text, name=_egg_name(bare["url"]) or _wheel_name(bare["url"]), origin=origin)
+        requirement_text = f"{bare['url']} ; {marker}" if marker else bare["url"]
+        return RequirementLine(
+            text=requirement_text, name=_egg_name(bare["url"]) or _wheel_name(bare["url"]), origin=origin
+        )
     try:
         parsed = Requirement(requirement_line)
     except InvalidRequirement:
@@ -186,8 +188,8 @@ def _egg_name(url: str) -> str | None:
 def _wheel_name(url: str) -> str | None:
     """Return the name that a wheel's file begins with; its fields are joined by dashes (PEP 427)."""
     file_name = re.split(r"[?#]", url, maxsplit=1)[0].rpartition("/")[2]
-    name, dash, _ = file_name.partition("-")
-    return normalize_package_name(name) if dash and file_name.endswith(".whl") else None
+    package_name, dash, _ = file_name.partition("-")
+    return normalize_package_name(package_name) if dash and file_name.endswith(".whl") else None
 
 
 def requirement_names(requirement: RequirementLine) -> frozenset[str]:
@@ -220,9 +222,9 @@ def apply_overrides(requirement_set: RequirementSet, overrides: Iterable[str]) -
     return replace(requirement_set, requirements=tuple(map(replace_address, requirement_set.requirements)))
 
 
-def normalize_package_name(name: str) -> str:
+def normalize_package_name(package_name: str) -> str:
     """Return a package's name as indexes compare it (PEP 503)."""
-    return re.sub(r"[-_.]+", "-", name).lower()
+    return re.sub(r"[-_.]+", "-", package_name).lower()
 
 
 def _join_inside(folder: str, file_path: str) -> str | None:

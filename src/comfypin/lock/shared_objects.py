@@ -35,7 +35,9 @@ def read_needs(file: IO[bytes], size_bytes: int) -> frozenset[str]:
         if head[:4] == b"\x7fELF" and (names := _find_name_table(head)):
             # The file's own name stands there as well; no library is called like a module.
             return frozenset(
-                name.decode() for name in names.split(b"\0") if name[:3] == b"lib" and _LIBRARY.fullmatch(name)
+                library_name.decode()
+                for library_name in names.split(b"\0")
+                if library_name[:3] == b"lib" and _LIBRARY.fullmatch(library_name)
             )
     if size_bytes > _MAX_BYTES:
         raise ValueError("a shared object larger than any wheel's")
@@ -57,14 +59,14 @@ def external_needs(needs_by_path: Mapping[str, Iterable[str]], provided: frozens
     seen: set[str] = set()
     external: set[str] = set()
     while waiting:
-        name = waiting.pop()
-        if name in seen:
+        library_name = waiting.pop()
+        if library_name in seen:
             continue
-        seen.add(name)
-        if name in needs_by_name:
-            waiting += needs_by_name[name]
-        elif name not in provided:
-            external.add(name)
+        seen.add(library_name)
+        if library_name in needs_by_name:
+            waiting += needs_by_name[library_name]
+        elif library_name not in provided:
+            external.add(library_name)
     return frozenset(external)
 
 

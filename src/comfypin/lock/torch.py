@@ -17,9 +17,9 @@ _LOCAL_BUILD = re.compile(r"torch==[^+]+\+(.+)")
 _PYPI_TORCH_CUDA = {"2.4": "12.1", "2.5": "12.4", "2.6": "12.4", "2.7": "12.6", "2.8": "12.8", "2.9": "12.8"}
 
 
-def is_torch_family(name: str) -> bool:
+def is_torch_family(package_name: str) -> bool:
     """Return whether a distribution belongs to torch's family, judged by its name."""
-    return _FAMILY.fullmatch(name) is not None
+    return _FAMILY.fullmatch(package_name) is not None
 
 
 def is_trio_consistent(packages: Iterable[PackagePin]) -> bool:

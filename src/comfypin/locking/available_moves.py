@@ -70,11 +70,17 @@ def _ask_comfyui(comfyui: RepoPin | None) -> AvailableMove | None:
 
 def _moves_of_comfyui(comfyui: RepoPin) -> AvailableMove | None:
     refs = list_refs(str(comfyui.repo))
-    tags = {name.removeprefix(_TAG_PREFIX): commit for name, commit in refs.items() if name.startswith(_TAG_PREFIX)}
+    tags = {
+        ref_name.removeprefix(_TAG_PREFIX): commit
+        for ref_name, commit in refs.items()
+        if ref_name.startswith(_TAG_PREFIX)
+    }
     # The pinned commit may have a tag although a branch was asked for.
-    here = max((name for name, commit in tags.items() if commit == comfyui.commit), key=_release_of, default=None)
+    here = max(
+        (ref_name for ref_name, commit in tags.items() if commit == comfyui.commit), key=_release_of, default=None
+    )
     known = _release_of(here or comfyui.ref or "")
-    newer = sorted((name for name in tags if _release_of(name) > known), key=_release_of) if known else []
+    newer = sorted((ref_name for ref_name in tags if _release_of(ref_name) > known), key=_release_of) if known else []
     moved = _moved_ref(refs, comfyui.ref)
     options = [*newer[-3:], *([f"{comfyui.ref} at {moved[:12]}"] if moved and moved != comfyui.commit else [])]
     if not options:

@@ -168,8 +168,8 @@ def read_own_requirements(packages: Iterable[str], files: Iterable[Path], droppe
 
 
 def _reader_in(folder: Path) -> Callable[[str], str | None]:
-    def read_text(name: str) -> str | None:
-        file_path = folder / name
+    def read_text(file_name: str) -> str | None:
+        file_path = folder / file_name
         return decode_requirements(file_path.read_bytes()) if file_path.is_file() else None
 
     return read_text
@@ -209,10 +209,10 @@ def _check_names(lock_request: LockRequest, nodes: Sequence[ResolvedSource]) -> 
     with_scripts = [
         resolved_source.spec.name for resolved_source in nodes if resolved_source.install_script is not None
     ]
-    for name in sorted(lock_request.install_scripts - {"all", *with_scripts}):
+    for folder_name in sorted(lock_request.install_scripts - {"all", *with_scripts}):
         raise SpecInvalid(
             what="node with an install.py",
-            spec=name,
+            spec=folder_name,
             form=f"one of: {', '.join(with_scripts)}"
             if with_scripts
             else "no --install-script, because no node has one",
@@ -229,18 +229,18 @@ def _creation_notes(
     ]
     notes = [f"not obeyed: {line}" for line in requirement_set.ignored]
     if skipped_folders:
-        named = " ".join(f"--install-script {name}" for name in skipped_folders)
-        notes.append(f"install.py of {', '.join(skipped_folders)} will be skipped; to have it run: {named}")
+        flag_list = " ".join(f"--install-script {folder_name}" for folder_name in skipped_folders)
+        notes.append(f"install.py of {', '.join(skipped_folders)} will be skipped; to have it run: {flag_list}")
     return [*notes, *download_notes(nodes)]
 
 
 def download_notes(nodes: Iterable[ResolvedSource]) -> list[str]:
     """Return a line about each node whose install.py fetches what no lock can hold."""
-    found = ((part.spec.name, find_downloads(part.install_script)) for part in nodes if part.install_script)
+    downloads_by_node = ((part.spec.name, find_downloads(part.install_script)) for part in nodes if part.install_script)
     return [
-        f"install.py of {name} downloads ({'; '.join(map(str, downloads[:3]))}): nothing of that is locked, and a run "
-        "without a network lacks it; pin models with --model and packages with --package"
-        for name, downloads in found
+        f"install.py of {folder_name} downloads ({'; '.join(map(str, downloads[:3]))}): nothing of that is locked, "
+        "and a run without a network lacks it; pin models with --model and packages with --package"
+        for folder_name, downloads in downloads_by_node
         if downloads
     ]
 
@@ -256,7 +256,11 @@ def require_drops(dropped: Iterable[str], requirement_set: RequirementSet) -> No
     idle = sorted(text for text in dropped if text not in ignored_lines and normalize_package_name(text) not in there)
     if idle:
         names = sorted(set().union(*map(requirement_names, requirement_set.requirements)))
-        near = [name for text in idle for name in difflib.get_close_matches(normalize_package_name(text), names, n=2)]
+        near = [
+            package_name
+            for text in idle
+            for package_name in difflib.get_close_matches(normalize_package_name(text), names, n=2)
+        ]
         raise NothingDropped(names=idle, near=near)
 
 

@@ -200,7 +200,7 @@ class ReleaseExists(LockError):
 class NotComfyUI(LockError):
     """Raised when a folder or commit that was named as ComfyUI is something else."""
 
-    template = "{where} is not a ComfyUI: it has no {lacks}."
+    template = "{where} is not a ComfyUI: it has no {lacks}. Name the folder with main.py, or a repository of ComfyUI."
     where: str
     lacks: str
 
@@ -303,7 +303,9 @@ class NothingToUpgrade(LockError):
     @property
     def offered(self) -> str:
         """Return what could be asked for: the nearest names, or all if they are few."""
-        near = [name for wanted in self.names for name in difflib.get_close_matches(wanted, self.there, n=3)]
+        near = [
+            known_name for wanted in self.names for known_name in difflib.get_close_matches(wanted, self.there, n=3)
+        ]
         if near:
             return f"did you mean {' or '.join(dict.fromkeys(near))}?".removesuffix("?")
         if len(self.there) <= _MOST_OFFERED:
@@ -324,7 +326,7 @@ class RegistryAnswerInvalid(LockError):
 class ArchiveUnreadable(LockError):
     """Raised when the archive of a node pack is not a readable zip."""
 
-    template = "The archive {url} of a node cannot be read: {reason}."
+    template = "The archive {url} of a node cannot be read: {reason}. Take another version of the node."
     url: str
     reason: str
 

@@ -47,18 +47,18 @@ def choose_parts(release: ReleaseFile, choices: FileChoices, upstreams: Upstream
     ComfyUI raises.
     """
     require_known(choices.left_out, _known_names(release), where=f"{choices.path}, {release.kind}")
-    model_names = [name for model in release.models for name in _model_names(model)]
-    unpinnable_models = [name for part in release.unpinnable if part.kind == "model" for name in part.names]
+    model_names = [known_name for model in release.models for known_name in _model_names(model)]
+    unpinnable_models = [known_name for part in release.unpinnable if part.kind == "model" for known_name in part.names]
     require_known(choices.only, (*model_names, *unpinnable_models), where=choices.path, flag="--only")
     comfyui, notes = _choose_comfyui(release, choices)
-    node_files = [name for name in release.node_files if not is_left_out(choices.left_out, name)]
+    node_files = [known_name for known_name in release.node_files if not is_left_out(choices.left_out, known_name)]
     # ComfyUI is fetched for the names of its own files only if there is a question about one.
     own_names = _own_node_files(comfyui, upstreams) if node_files else frozenset()
-    notes += [f"{name} is ComfyUI's own and no node" for name in node_files if name in own_names]
+    notes += [f"{known_name} is ComfyUI's own and no node" for known_name in node_files if known_name in own_names]
     strange_files = (
-        UnpinnablePart(kind="node", names=(name,), reason=f"the node file {name} comes from no repository")
-        for name in node_files
-        if name not in own_names
+        UnpinnablePart(kind="node", names=(known_name,), reason=f"the node file {known_name} comes from no repository")
+        for known_name in node_files
+        if known_name not in own_names
     )
     unpinnable = [part for part in (*release.unpinnable, *strange_files) if _is_wanted(part, choices)]
     # All at once, so that one run shows everything that --leave-out must name.
@@ -77,17 +77,19 @@ def choose_parts(release: ReleaseFile, choices: FileChoices, upstreams: Upstream
 
 
 def _choose_comfyui(release: ReleaseFile, choices: FileChoices) -> tuple[RepoSpec, list[str]]:
-    given, named = choices.comfyui, release.comfyui
+    given, in_file = choices.comfyui, release.comfyui
     if given is None:
-        if named is None:
+        if in_file is None:
             raise FileWithoutComfyUI(path=choices.path, kind=release.kind)
-        return named, []
-    if named is None or given.ref is None:
-        if named is None and given.ref is None:
+        return in_file, []
+    if in_file is None or given.ref is None:
+        if in_file is None and given.ref is None:
             return given, [f"{release.kind} does not name ComfyUI's commit; that of its default branch is taken"]
-        return replace(given, ref=given.ref or (named.ref if named else None)), []
+        return replace(given, ref=given.ref or (in_file.ref if in_file else None)), []
     notes = (
-        [] if given.ref == named.ref else [f"ComfyUI is {named.ref} in the file, and {given.ref} is taken (--comfyui)"]
+        []
+        if given.ref == in_file.ref
+        else [f"ComfyUI is {in_file.ref} in the file, and {given.ref} is taken (--comfyui)"]
     )
     return given, notes
 
@@ -127,11 +129,11 @@ def _keep_lines(lines: Iterable[str], left_out: frozenset[str]) -> tuple[str, ..
 
 def _known_names(release: ReleaseFile) -> list[str]:
     return [
-        *(name for node in release.nodes for name in (node.name, node.repo)),
+        *(known_name for node in release.nodes for known_name in (node.name, node.repo)),
         *release.node_files,
         *(package_name(line) for line in (*release.installed, *release.requirements)),
-        *(name for model in release.models for name in _model_names(model)),
-        *(name for part in release.unpinnable for name in part.names),
+        *(known_name for model in release.models for known_name in _model_names(model)),
+        *(known_name for part in release.unpinnable for known_name in part.names),
         *release.left_out,
     ]
 

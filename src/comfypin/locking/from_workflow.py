@@ -12,7 +12,7 @@ from comfypin.lock.model_spec import ModelSpec
 from comfypin.locking.node_registry import REGISTRY_SCHEME, NodeRegistry, RegistryPack
 from comfypin.locking.repository_refs import RepoSpec
 from comfypin.locking.sources import Upstreams
-from comfypin.locking.workflow_needs import CORE_PACK, WantedModel, WantedPack, WorkflowNeeds, is_commit_version
+from comfypin.locking.workflow_needs import CORE_PACK, NeededModel, WantedPack, WorkflowNeeds, is_commit_version
 from comfypin.plurals import format_count
 from comfypin.tools.git import list_tree, read_blobs
 from comfypin.tools.git_remote import resolve_ref
@@ -119,7 +119,7 @@ class NeedsResolver:
                 f"{registry_silence}"
             )
 
-    def add_model(self, wanted_model: WantedModel) -> None:
+    def add_model(self, wanted_model: NeededModel) -> None:
         """Resolve a model file that a workflow loads."""
         plain_name = wanted_model.name.replace("\\", "/").rpartition("/")[2]
         if plain_name in self._given_models or wanted_model.name in self._unneeded or plain_name in self._unneeded:

@@ -42,8 +42,10 @@ def commit_archive_url(package_pin: PackagePin, hosts: Mapping[str, str] = ARCHI
     url_template = hosts.get(url_parts.netloc)
     if url_template is None or not path:
         return None
-    name = path.rpartition("/")[2]
-    return url_template.format(scheme=url_parts.scheme, host=url_parts.netloc, path=path, name=name, commit=commit)
+    repository_name = path.rpartition("/")[2]
+    return url_template.format(
+        scheme=url_parts.scheme, host=url_parts.netloc, path=path, name=repository_name, commit=commit
+    )
 
 
 def find_archives(
@@ -87,7 +89,7 @@ def _holds_whole_commit(url: str, proxies: Proxies | None) -> bool:
             download_file(url, path, proxies=proxies)
             # Names alone are read: nothing of the archive is unpacked.
             with tarfile.open(path) as archive:
-                return not any(name.partition("/")[2] == ".gitmodules" for name in archive.getnames())
+                return not any(member_name.partition("/")[2] == ".gitmodules" for member_name in archive.getnames())
         except (DownloadFailed, OSError, tarfile.TarError):
             return False
 
@@ -109,10 +111,10 @@ def hold_at_pins(
     return archive_lines
 
 
-def repository_of(text: str) -> str | None:
+def repository_of(address_text: str) -> str | None:
     """Return the repository that a requirement names, without the ref."""
-    _, found, address = text.partition("git+")
-    return _plain_address(address) if found else None
+    _, scheme, address = address_text.partition("git+")
+    return _plain_address(address) if scheme else None
 
 
 def _plain_address(address: str) -> str:

@@ -97,7 +97,7 @@ def _walk_models(root: Path) -> Iterator[Path]:
             folders.clear()
             continue
         seen_folders.add(real_folder)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(folder_name for folder_name in folders if not folder_name.startswith("."))
         for file_name in sorted(names):
             model_path = Path(folder, file_name)
             # ComfyUI's repository keeps its empty folders with files such as put_loras_here.

@@ -39,9 +39,9 @@ def find_unmet_requirements(
             continue
         installed = versions.get(requirement.name)
         if installed is None or not _is_satisfied(requirement.text, installed):
-            found = UnmetRequirement(requirement=requirement, installed=installed)
-            unmet.setdefault((requirement.origin, requirement.text), found)
-    return tuple(sorted(unmet.values(), key=lambda found: (found.installed is not None, str(found))))
+            unmet_need = UnmetRequirement(requirement=requirement, installed=installed)
+            unmet.setdefault((requirement.origin, requirement.text), unmet_need)
+    return tuple(sorted(unmet.values(), key=lambda unmet_need: (unmet_need.installed is not None, str(unmet_need))))
 
 
 def marker_environment(*, python: str, platform: str) -> dict[str, str]:
@@ -58,22 +58,22 @@ def marker_environment(*, python: str, platform: str) -> dict[str, str]:
     }
 
 
-def _applies(text: str, environment: Mapping[str, str]) -> bool:
+def _applies(requirement_text: str, environment: Mapping[str, str]) -> bool:
     from packaging.requirements import InvalidRequirement, Requirement
 
     try:
-        marker = Requirement(text).marker
+        marker = Requirement(requirement_text).marker
     except InvalidRequirement:
         return True
     return marker is None or marker.evaluate(dict(environment))
 
 
-def _is_satisfied(text: str, version: str) -> bool:
+def _is_satisfied(requirement_text: str, version: str) -> bool:
     from packaging.requirements import InvalidRequirement, Requirement
     from packaging.version import InvalidVersion
 
     try:
-        requirement = Requirement(text)
+        requirement = Requirement(requirement_text)
         # An address says which file, and not which version; whoever installed it knew.
         return requirement.url is not None or requirement.specifier.contains(version, prereleases=True)
     except (InvalidRequirement, InvalidVersion):

@@ -118,11 +118,13 @@ def _complete_packages(
         constraints=tuple(need for need in pinned_requirements if need not in file_requirements)
     )
     resolved = resolve_packages(replace(resolve_request, needs=requirement_set), report=report)
-    found = {normalize_package_name(pin.name) for pin in resolved.packages} | {
-        normalize_package_name(name) for name in python_pins.dropped
+    locked_names = {normalize_package_name(pin.name) for pin in resolved.packages} | {
+        normalize_package_name(package_name) for package_name in python_pins.dropped
     }
     # Constraints hold versions but install nothing, so what nobody asks for is asked for here.
-    lost_requirements = tuple(need for need in pinned_requirements if need.name not in found and need.name != "pip")
+    lost_requirements = tuple(
+        need for need in pinned_requirements if need.name not in locked_names and need.name != "pip"
+    )
     if lost_requirements:
         resolved = resolve_packages(
             replace(resolve_request, needs=requirement_set + RequirementSet(requirements=lost_requirements)),
@@ -144,10 +146,10 @@ def _complete_packages(
 
 
 def _pin_as_requirement(package_pin: PackagePin) -> RequirementLine:
-    text = (
+    requirement_text = (
         f"{package_pin.name} @ {package_pin.url}" if package_pin.url else f"{package_pin.name}=={package_pin.version}"
     )
-    return RequirementLine(text=text, name=normalize_package_name(package_pin.name), origin="the lock")
+    return RequirementLine(text=requirement_text, name=normalize_package_name(package_pin.name), origin="the lock")
 
 
 def _complete_node(node_pin: NodePin, part: ResolvedSource) -> NodePin:

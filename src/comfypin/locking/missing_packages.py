@@ -25,16 +25,16 @@ def require_installed(
     is asked for only earns a note: pip warns of it too, and such an env often works.
     """
     unmet = find_unmet(needs, pins, question)
-    missing = [found for found in unmet if found.installed is None]
+    missing = [unmet_need for unmet_need in unmet if unmet_need.installed is None]
     if missing and not allow_missing:
         added = _find_additions(missing, pins, question, report)
-        raise RequirementsUnmet(missing=[str(found) for found in missing], added=added)
-    return tuple(f"not satisfied: {found}" for found in unmet)
+        raise RequirementsUnmet(missing=[str(unmet_need) for unmet_need in missing], added=added)
+    return tuple(f"not satisfied: {unmet_need}" for unmet_need in unmet)
 
 
 def find_unmet(needs: RequirementSet, pins: PythonPins, question: ResolveRequest) -> tuple[UnmetRequirement, ...]:
     """Return the requirements that the pins do not satisfy on the platform that they are for."""
-    dropped = {normalize_package_name(name) for name in (*pins.dropped, *pins.overrides)}
+    dropped = {normalize_package_name(package_name) for package_name in (*pins.dropped, *pins.overrides)}
     wanted = tuple(need for need in needs.requirements if need.name not in dropped)
     return find_unmet_requirements(
         RequirementSet(requirements=wanted), pins.packages, python=question.python, platform=question.platforms[0]
@@ -50,7 +50,7 @@ def _find_additions(
         for pin in pins.packages
         if not str(pin.url).startswith("git+")
     )
-    needs = RequirementSet(requirements=tuple(found.requirement for found in missing), constraints=held)
+    needs = RequirementSet(requirements=tuple(unmet_need.requirement for unmet_need in missing), constraints=held)
     try:
         resolved = resolve_packages(replace(question, needs=needs, keep=pins.packages), report=report)
     except (RequirementsConflict, PackageWithoutFile, TorchTrioSplit, UvFailed):

@@ -41,8 +41,8 @@ HEAD_BYTES = 512
 
 def is_sidecar(target: PurePosixPath, model_path: Path) -> bool:
     """Return whether a file lies beside models and is none. `target` is its path below a models folder."""
-    name, suffix = target.name.lower(), target.suffix.lower()
-    if suffix in _SIDECAR_SUFFIXES or name.endswith(_SIDECAR_ENDINGS):
+    file_name, suffix = target.name.lower(), target.suffix.lower()
+    if suffix in _SIDECAR_SUFFIXES or file_name.endswith(_SIDECAR_ENDINGS):
         return True
     if suffix not in _TEXT_SUFFIXES or target.parts[0] in _TEXT_FOLDERS:
         return False
@@ -67,7 +67,7 @@ def _is_in_folder_model(target: PurePosixPath, model_path: Path) -> bool:
     folder = model_path.parent
     # Up to the kind's own folder: text_encoders/t5/tokenizer/merges.txt belongs to t5.
     for _ in range(len(target.parts) - 1):
-        if any((folder / name).is_file() for name in _FOLDER_MODEL_FILES):
+        if any((folder / file_name).is_file() for file_name in _FOLDER_MODEL_FILES):
             return True
         folder = folder.parent
     return False
@@ -91,16 +91,16 @@ def find_suspicion(model_path: Path, find_problem: FindProblem) -> str | None:
 
 
 def _suspect_head(model_path: Path, head: bytes) -> str | None:
-    suffix, text = model_path.suffix.lower(), head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    suffix, head_text = model_path.suffix.lower(), head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if head.startswith(_LFS_HEAD):
         return "it is a pointer of Git LFS and not the file (git lfs pull)"
     if suffix not in MODEL_SUFFIXES:
         return None
     if not head:
         return "it is empty"
-    if text.startswith(_PAGE_HEADS):
+    if head_text.startswith(_PAGE_HEADS):
         return "it is a web page"
-    if text.startswith((b'{"', b"{\n", b"{ ", b"{'")):
+    if head_text.startswith((b'{"', b"{\n", b"{ ", b"{'")):
         return "it is JSON, such as the error of a server"
     if suffix == ".gguf" and not head.startswith(b"GGUF"):
         return "it does not begin as GGUF does"

@@ -57,7 +57,7 @@ PLATFORMS = {
 }
 
 
-def read_pylock(text: str, *, platform: Platform, python_version: str) -> tuple[PackagePin, ...]:
+def read_pylock(pylock_text: str, *, platform: Platform, python_version: str) -> tuple[PackagePin, ...]:
     """Return the pins of a pylock.toml that was resolved for one platform and Python.
 
     Raises `PackageWithoutFile` naming every package that the platform cannot install.
@@ -65,7 +65,7 @@ def read_pylock(text: str, *, platform: Platform, python_version: str) -> tuple[
     ranks = _rank_tags(platform, python_version)
     package_pins: list[PackagePin] = []
     unfit_packages: list[str] = []
-    for package_table in _table_list(tomllib.loads(text).get("packages")):
+    for package_table in _table_list(tomllib.loads(pylock_text).get("packages")):
         package_pin = _pin_package(package_table, ranks)
         if package_pin is None:
             unfit_packages.append(f"{package_table['name']} {package_table.get('version', '')}".strip())
@@ -77,7 +77,7 @@ def read_pylock(text: str, *, platform: Platform, python_version: str) -> tuple[
 
 
 def _pin_package(package_table: Mapping[str, object], tag_ranks: Mapping["Tag", int]) -> PackagePin | None:
-    name, version = str(package_table["name"]), package_table.get("version")
+    package_name, version = str(package_table["name"]), package_table.get("version")
     index_url = package_table.get("index")
     index_url = str(index_url) if index_url is not None else None
     # A package from git has no file that could be chosen; its commit is the pin.
@@ -85,7 +85,7 @@ def _pin_package(package_table: Mapping[str, object], tag_ranks: Mapping["Tag", 
         file_url = f"git+{vcs_table['url']}@{vcs_table['commit-id']}"
         if "subdirectory" in vcs_table:
             file_url += f"#subdirectory={vcs_table['subdirectory']}"
-        return PackagePin(name=name, version=str(version or f"0+{vcs_table['commit-id'][:12]}"), url=file_url)
+        return PackagePin(name=package_name, version=str(version or f"0+{vcs_table['commit-id'][:12]}"), url=file_url)
     # uv lists every wheel that exists; only those that the target can install count.
     wheels = [wheel for wheel in _table_list(package_table.get("wheels")) if _rank_wheel(wheel, tag_ranks) is not None]
     if wheels:
@@ -97,7 +97,7 @@ def _pin_package(package_table: Mapping[str, object], tag_ranks: Mapping["Tag", 
         return None
     hashes = cast("Mapping[str, str]", chosen_file.get("hashes", {}))
     return PackagePin(
-        name=name,
+        name=package_name,
         version=str(version or _version_in_file_name(str(chosen_file["url"]))),
         url=str(chosen_file["url"]),
         sha256=(Digest.parse(hashes["sha256"]),) if "sha256" in hashes else (),
@@ -123,16 +123,18 @@ def _rank_wheel(wheel: Mapping[str, object], tag_ranks: Mapping["Tag", int]) -> 
 def file_name_of_url(url: str) -> str:
     """Return the plain name of the file that a URL leads to, empty if there is none (`..`, an encoded slash)."""
     # The name becomes a file of ours, so it must not be a path.
-    name = unquote(urlsplit(url).path.rpartition("/")[2])
-    return "" if name in (".", "..") or set(name) & set("/\\\0") else name
+    file_name = unquote(urlsplit(url).path.rpartition("/")[2])
+    return "" if file_name in (".", "..") or set(file_name) & set("/\\\0") else file_name
 
 
 def _version_in_file_name(url: str) -> str:
     from packaging.utils import InvalidSdistFilename, InvalidWheelFilename, parse_sdist_filename, parse_wheel_filename
 
-    name = file_name_of_url(url)
+    file_name = file_name_of_url(url)
     try:
-        return str(parse_wheel_filename(name)[1] if name.endswith(".whl") else parse_sdist_filename(name)[1])
+        return str(
+            parse_wheel_filename(file_name)[1] if file_name.endswith(".whl") else parse_sdist_filename(file_name)[1]
+        )
     except (InvalidWheelFilename, InvalidSdistFilename):
         return "0"
 

@@ -104,9 +104,13 @@ def resolve_packages(resolve_request: ResolveRequest, *, report: Callable[[str],
         if variants == resolve_request.variants:
             break
         resolve_request = replace(resolve_request, variants=variants)
-    if unused := wanted - {name for choice in resolve_request.variants for name in (choice.name, *choice.overwrites)}:
+    if unused := wanted - {
+        package_name for choice in resolve_request.variants for package_name in (choice.name, *choice.overwrites)
+    }:
         raise VariantUnknown(names=sorted(unused))
-    by_target = {target_name(name, package_pins): package_pins for name, package_pins in by_platform.items()}
+    by_target = {
+        target_name(platform_name, package_pins): package_pins for platform_name, package_pins in by_platform.items()
+    }
     return PythonPins(
         version=resolve_request.python,
         targets={target: {} for target in by_target},
@@ -119,17 +123,19 @@ def _resolve_platforms(
     resolve_request: ResolveRequest, report: Callable[[str], None]
 ) -> dict[str, tuple[PackagePin, ...]]:
     by_platform: dict[str, tuple[PackagePin, ...]] = {}
-    for name in resolve_request.platforms:
+    for platform_name in resolve_request.platforms:
         report(
-            f"resolving {format_count(len(resolve_request.needs.requirements), 'requirement')} for {name}, "
+            f"resolving {format_count(len(resolve_request.needs.requirements), 'requirement')} for {platform_name}, "
             f"Python {resolve_request.python}"
         )
         needs, overrides = apply_variants(
-            resolve_request.needs, resolve_request.overrides, resolve_request.variants, name
+            resolve_request.needs, resolve_request.overrides, resolve_request.variants, platform_name
         )
-        package_pins = _resolve_platform(replace(resolve_request, needs=needs, overrides=overrides), PLATFORMS[name])
+        package_pins = _resolve_platform(
+            replace(resolve_request, needs=needs, overrides=overrides), PLATFORMS[platform_name]
+        )
         require_archives(package_pins, resolve_request.needs.requirements)
-        by_platform[name] = package_pins
+        by_platform[platform_name] = package_pins
     return by_platform
 
 
@@ -150,9 +156,10 @@ def _choose_variants(
         wanted = resolve_request.wanted_variants | {choice.name for choice in resolve_request.variants}
         chosen = choose_variants(overlaps, contents, wanted, platform)
         if chosen.open_overlaps:
+            needs = resolve_request.needs
             raise PackagesOverlap(
                 overlaps=[
-                    f"{overlap}: {', '.join(who_asks(name, resolve_request.needs) for name in overlap.packages)}"
+                    f"{overlap}: {', '.join(who_asks(package_name, needs) for package_name in overlap.packages)}"
                     for overlap in chosen.open_overlaps
                 ]
             )
@@ -224,9 +231,9 @@ def hold_requirements(resolve_request: ResolveRequest, archive_lines: Mapping[st
     return replace(resolve_request, needs=needs, overrides=(*resolve_request.overrides, *archive_lines.values()))
 
 
-def _says_exactly(needs: Iterable[RequirementLine], name: str) -> bool:
+def _says_exactly(needs: Iterable[RequirementLine], package_name: str) -> bool:
     return any(
-        requirement.name == name and requirement.origin.startswith("--") and "==" in requirement.text
+        requirement.name == package_name and requirement.origin.startswith("--") and "==" in requirement.text
         for requirement in needs
     )
 
@@ -255,7 +262,7 @@ def _compile_pins(
         for package_pin in resolve_request.keep
         if package_pin.target is None or package_pin.target.startswith(platform.name)
     ]
-    uv_run, text = _run_uv_compile(
+    uv_run, requirements_text = _run_uv_compile(
         {
             "requirements.in": {need.text for need in resolve_request.needs.requirements},
             "constraints.txt": {*(need.text for need in resolve_request.needs.constraints), *extra},
@@ -266,15 +273,15 @@ def _compile_pins(
     )
     if uv_run.exit_code:
         raise _explain_failure(uv_run, resolve_request, platform, backend)
-    return read_pylock(text, platform=platform, python_version=resolve_request.python)
+    return read_pylock(requirements_text, platform=platform, python_version=resolve_request.python)
 
 
 def _run_uv_compile(
     files: Mapping[str, set[str]], arguments: Sequence[str], earlier_pylock: str | None = None, *, patient: bool = True
 ) -> tuple[FinishedProcess, str]:
     """Run `uv pip compile` on these files; return how it ended and the pylock.toml that it wrote."""
-    with temp_folder("resolve") as name:
-        resolve_folder = Path(name)
+    with temp_folder("resolve") as folder_name:
+        resolve_folder = Path(folder_name)
         # Sorted, so that the same requirements give the same input.
         for file, lines in files.items():
             (resolve_folder / file).write_text("".join(f"{line}\n" for line in sorted(lines)))
@@ -309,9 +316,11 @@ def pin_installed(
         arguments += ["--torch-backend", torch_local] if torch_local else []
         arguments += [part for index in resolve_request.indexes for part in ("--index", index)]
         # PyTorch's own index is asked only for its builds, which another index may have too.
-        uv_run, text = _run_uv_compile({"requirements.in": set(wanted_lines)}, arguments, patient=torch_local is None)
+        uv_run, requirements_text = _run_uv_compile(
+            {"requirements.in": set(wanted_lines)}, arguments, patient=torch_local is None
+        )
         if not uv_run.exit_code:
-            package_pins = read_pylock(text, platform=platform, python_version=python_version)
+            package_pins = read_pylock(requirements_text, platform=platform, python_version=python_version)
             break
         if torch_local and _UNREACHABLE.search(uv_run.stderr):
             # Without PyTorch's own index only its builds cannot be had; the rest is looked up all the same.
@@ -345,9 +354,9 @@ def _absent_requirements(uv_message: str, wanted_lines: Sequence[str]) -> list[s
     message = re.sub(r"\s+", " ", uv_message)
     if "No solution found" not in message:
         return []
-    named = set(re.findall(r"([a-zA-Z0-9._-]+)==[^\s,]+", message))
-    named |= set(re.findall(r"([a-zA-Z0-9._-]+) was not found in the", message))
-    absent_names = {normalize_package_name(name) for name in named}
+    mentioned_packages = set(re.findall(r"([a-zA-Z0-9._-]+)==[^\s,]+", message))
+    mentioned_packages |= set(re.findall(r"([a-zA-Z0-9._-]+) was not found in the", message))
+    absent_names = {normalize_package_name(package_name) for package_name in mentioned_packages}
     return [line for line in wanted_lines if normalize_package_name(re.split(r"[=@ ]", line)[0]) in absent_names]
 
 
@@ -413,7 +422,7 @@ def _explain_failure(
 def _who_asks(requirement_set: RequirementSet, explanation: str) -> list[str]:
     """Return who asks directly for the packages that the resolver mentions."""
     # Every word is a candidate; only words that are required packages remain.
-    named = set(re.findall(r"[a-z0-9][a-z0-9._-]*[a-z0-9]|[a-z0-9]", explanation.lower()))
-    normalized = {re.sub(r"[-_.]+", "-", name) for name in named}
+    mentioned_packages = set(re.findall(r"[a-z0-9][a-z0-9._-]*[a-z0-9]|[a-z0-9]", explanation.lower()))
+    normalized = {re.sub(r"[-_.]+", "-", package_name) for package_name in mentioned_packages}
     asked = [need for need in (*requirement_set.requirements, *requirement_set.constraints) if need.name in normalized]
     return list(dict.fromkeys(str(need) for need in sorted(asked, key=lambda need: (need.name or "", need.origin))))

@@ -36,22 +36,31 @@ def find_downloads(script: bytes) -> tuple[ScriptDownload, ...]:
         tree = ast.parse(script)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return tuple(_find_in_text(script.decode(errors="replace")))
-    found = (download for node in ast.walk(tree) if isinstance(node, ast.Call) and (download := _read_call(node)))
-    return tuple(sorted(found, key=lambda download: (download.line, download.call)))
+    called_downloads = (
+        download for node in ast.walk(tree) if isinstance(node, ast.Call) and (download := _read_call(node))
+    )
+    return tuple(sorted(called_downloads, key=lambda download: (download.line, download.call)))
 
 
 def _read_call(call: ast.Call) -> ScriptDownload | None:
-    name = _dotted_name(call.func)
+    function_name = _dotted_name(call.func)
     texts = [node.value for node in ast.walk(call) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
-    address = next((match[0] for text in texts if (match := _ADDRESS.search(text))), None)
-    if _DOWNLOADS.fullmatch(name.rpartition(".")[2]) or _HTTP_CALLS.search(name):
-        return ScriptDownload(line=call.lineno, call=name, address=address)
-    started = _PROGRAMS.search(" ".join(texts)) if _starts_programs(name) else None
+    address = next((match[0] for argument_text in texts if (match := _ADDRESS.search(argument_text))), None)
+    if _DOWNLOADS.fullmatch(function_name.rpartition(".")[2]) or _HTTP_CALLS.search(function_name):
+        return ScriptDownload(line=call.lineno, call=function_name, address=address)
+    started = _PROGRAMS.search(" ".join(texts)) if _starts_programs(function_name) else None
     return None if started is None else ScriptDownload(line=call.lineno, call=started[0], address=address)
 
 
-def _starts_programs(name: str) -> bool:
-    return name.startswith("subprocess.") or name in {"os.system", "os.popen", "run", "call", "check_call", "Popen"}
+def _starts_programs(function_name: str) -> bool:
+    return function_name.startswith("subprocess.") or function_name in {
+        "os.system",
+        "os.popen",
+        "run",
+        "call",
+        "check_call",
+        "Popen",
+    }
 
 
 def _dotted_name(function: ast.expr) -> str:
@@ -64,10 +73,12 @@ def _dotted_name(function: ast.expr) -> str:
     return ".".join(reversed(parts))
 
 
-def _find_in_text(text: str) -> Iterator[ScriptDownload]:
+def _find_in_text(script_text: str) -> Iterator[ScriptDownload]:
     """Yield what looks like a download in a script that this Python cannot parse."""
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(script_text.splitlines(), start=1):
         code = line.partition("#")[0]
-        if found := _PROGRAMS.search(code) or re.search(r"\b(?:urlopen|urlretrieve|\w*download\w*)(?=\()", code):
+        if program_match := _PROGRAMS.search(code) or re.search(
+            r"\b(?:urlopen|urlretrieve|\w*download\w*)(?=\()", code
+        ):
             address = _ADDRESS.search(line)
-            yield ScriptDownload(line=number, call=found[0], address=address[0] if address else None)
+            yield ScriptDownload(line=number, call=program_match[0], address=address[0] if address else None)

@@ -40,14 +40,14 @@ def find_libraries(
     }
     contents, _ = wheels.read_contents(pins)
     provided = frozenset(path.rpartition("/")[2] for wheel in contents for path in wheel.files)
-    found: dict[str, set[str]] = {}
+    packages_by_library: dict[str, set[str]] = {}
     for package, needs_by_path in by_package.items():
         for library in external_needs(needs_by_path, provided):
             # A wheel without modules brings its libraries for all kinds of machines, and loads those that fit.
             is_certain = find_debian_package(library) is not None or has_modules(needs_by_path)
             if is_certain and not is_in_every_image(library):
-                found.setdefault(library, set()).add(package)
-    return {library: tuple(sorted(packages)) for library, packages in sorted(found.items())}
+                packages_by_library.setdefault(library, set()).add(package)
+    return {library: tuple(sorted(packages)) for library, packages in sorted(packages_by_library.items())}
 
 
 def note_libraries(python_pins: PythonPins, wheels: WheelReader, report: Callable[[str], None]) -> PythonPins:
@@ -62,8 +62,8 @@ def accept_proposals(system_packages: Iterable[str], libraries: Mapping[str, Seq
     names = tuple(system_packages)
     if AUTO not in names:
         return names
-    named = tuple(name for name in names if name != AUTO)
-    return (*named, *propose_packages(libraries, named))
+    chosen_packages = tuple(package_name for package_name in names if package_name != AUTO)
+    return (*chosen_packages, *propose_packages(libraries, chosen_packages))
 
 
 def library_notes(libraries: Mapping[str, Sequence[str]], system_packages: Iterable[str]) -> list[str]:
@@ -71,9 +71,11 @@ def library_notes(libraries: Mapping[str, Sequence[str]], system_packages: Itera
     proposed = propose_packages(libraries, system_packages)
     notes = []
     if proposed:
-        named = "; ".join(f"{name} for {', '.join(packages)}" for name, packages in proposed.items())
-        flags = " ".join(f"--system-package {name}" for name in proposed)
-        notes.append(f"an image lacks libraries that packages need ({named}); to have them: {flags} (or: auto)")
+        library_list = "; ".join(
+            f"{library_name} for {', '.join(packages)}" for library_name, packages in proposed.items()
+        )
+        flags = " ".join(f"--system-package {library_name}" for library_name in proposed)
+        notes.append(f"an image lacks libraries that packages need ({library_list}); to have them: {flags} (or: auto)")
     unknown = [
         f"{library} for {', '.join(packages)}"
         for library, packages in libraries.items()
@@ -102,7 +104,12 @@ def _read_libraries(wheel: zipfile.ZipFile) -> dict[str, list[str]]:
         # In the file's order: a part that was fetched for one module holds the next ones too.
         for path in sorted(waiting, key=lambda path: members[path].header_offset):
             needs_by_path[path] = _read_member(wheel, members[path])
-        reached = {paths_by_name[name] for path in waiting for name in needs_by_path[path] if name in paths_by_name}
+        reached = {
+            paths_by_name[library_name]
+            for path in waiting
+            for library_name in needs_by_path[path]
+            if library_name in paths_by_name
+        }
         waiting = reached - needs_by_path.keys()
     return needs_by_path
 

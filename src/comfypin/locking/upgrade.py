@@ -111,8 +111,8 @@ def _do_packages_move(upgrade_request: UpgradeRequest) -> bool:
 
 def _check_names(lock: Lock, upgrade_request: UpgradeRequest) -> None:
     folders = [node.folder for node in lock.custom_nodes]
-    if unknown := [f"node {name}" for name in upgrade_request.nodes if name not in folders]:
-        raise NothingToUpgrade(names=unknown, there=[f"node {name}" for name in folders] or ["no nodes"])
+    if unknown := [f"node {folder_name}" for folder_name in upgrade_request.nodes if folder_name not in folders]:
+        raise NothingToUpgrade(names=unknown, there=[f"node {folder_name}" for folder_name in folders] or ["no nodes"])
     if upgrade_request.is_empty:
         raise UsageError("Name what is to move: --comfyui, --node FOLDER, --package P, --model, --torch or --python.")
 
@@ -207,8 +207,8 @@ def _resolve_again(
 
 def _parse_asked_packages(packages: Iterable[str]) -> dict[str, RequirementLine]:
     """Return the packages to move, by name. Raises `NothingToUpgrade` if one is not a requirement."""
-    parsed = {text: parse_requirement(text, "--package") for text in packages}
-    if invalid_texts := [text for text, requirement in parsed.items() if requirement is None]:
+    parsed = {requirement_text: parse_requirement(requirement_text, "--package") for requirement_text in packages}
+    if invalid_texts := [requirement_text for requirement_text, requirement in parsed.items() if requirement is None]:
         raise NothingToUpgrade(names=invalid_texts, there=["packages such as idna or idna==3.7"])
     return {requirement.name: requirement for requirement in parsed.values() if requirement and requirement.name}
 
@@ -222,17 +222,19 @@ def _comes_from_moved(requirement: RequirementLine, upgrade_request: UpgradeRequ
 
 
 def _find_strays(
-    lock: Lock, found: PythonPins, dropped: frozenset[str], upstreams: Upstreams, report: Callable[[str], None]
+    lock: Lock, resolved_pins: PythonPins, dropped: frozenset[str], upstreams: Upstreams, report: Callable[[str], None]
 ) -> tuple[RequirementLine, ...]:
     """Return packages that nothing in the lock asks for, such as those that somebody once installed by hand: they stay.
 
     What the old requirements brought and the new ones do not goes.
     """
-    left = {normalize_package_name(name) for name in dropped} | {
-        normalize_package_name(package_pin.name) for package_pin in found.packages
+    absent_names = {normalize_package_name(package_name) for package_name in dropped} | {
+        normalize_package_name(package_pin.name) for package_pin in resolved_pins.packages
     }
     lost_pins = [
-        package_pin for package_pin in lock.python.packages if normalize_package_name(package_pin.name) not in left
+        package_pin
+        for package_pin in lock.python.packages
+        if normalize_package_name(package_pin.name) not in absent_names
     ]
     if not lost_pins:
         return ()
@@ -256,10 +258,10 @@ def _find_strays(
             text=f"{package_pin.name} @ {package_pin.url}"
             if str(package_pin.url).startswith("git+")
             else package_pin.name,
-            name=name,
+            name=package_name,
             origin="the lock",
         )
-        for name, package_pin in sorted(kept_pins.items())
+        for package_name, package_pin in sorted(kept_pins.items())
     )
 
 
@@ -271,8 +273,10 @@ def _check_packages(lock: Lock, asked: Iterable[RequirementLine], own_requiremen
         for requirement in asked
         if requirement.text.lower() == requirement.name and not _was_asked_before(requirement, own_requirements)
     ]
-    if unknown := [f"package {name}" for name in bare if name not in there]:
-        raise NothingToUpgrade(names=unknown, there=[f"package {name}" for name in sorted(there)] or ["no packages"])
+    if unknown := [f"package {package_name}" for package_name in bare if package_name not in there]:
+        raise NothingToUpgrade(
+            names=unknown, there=[f"package {package_name}" for package_name in sorted(there)] or ["no packages"]
+        )
 
 
 def _was_asked_before(requirement: RequirementLine, own_requirements: RequirementSet) -> bool:

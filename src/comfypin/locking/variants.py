@@ -52,10 +52,10 @@ def choose_wanted_siblings(names: Collection[str], wanted: Collection[str], plat
     With `--variant opencv-python-headless` that one is installed wherever opencv-python is asked for.
     """
     return tuple(
-        VariantChoice(name=name, replaces=tuple(others), platforms=(platform,))
-        for name in sorted(wanted)
+        VariantChoice(name=package_name, replaces=tuple(others), platforms=(platform,))
+        for package_name in sorted(wanted)
         for family in FAMILIES
-        if name in family and (others := sorted(set(family) & set(names) - {name}))
+        if package_name in family and (others := sorted(set(family) & set(names) - {package_name}))
     )
 
 
@@ -64,13 +64,15 @@ def merge_choices(earlier: Iterable[VariantChoice], later: Iterable[VariantChoic
     merged: dict[str, VariantChoice] = {}
     for choice in (*earlier, *later):
         merged[choice.name] = _merge(merged[choice.name], choice) if choice.name in merged else choice
-    return tuple(merged[name] for name in sorted(merged))
+    return tuple(merged[package_name] for package_name in sorted(merged))
 
 
 def forget_overruled(choices: Iterable[VariantChoice], wanted: Collection[str]) -> tuple[VariantChoice, ...]:
     """Return the choices of an earlier lock without those that `--variant` decides anew."""
     return tuple(
-        choice for choice in choices if not any(name != choice.name and name in _family_of(choice) for name in wanted)
+        choice
+        for choice in choices
+        if not any(package_name != choice.name and package_name in _family_of(choice) for package_name in wanted)
     )
 
 
@@ -79,10 +81,10 @@ def apply_variants(
 ) -> tuple[RequirementSet, tuple[str, ...]]:
     """Return requirements and overrides in which the chosen packages stand in the place of those they replace."""
     chosen_by_name = {
-        name: choice.name
+        package_name: choice.name
         for choice in choices
         if not choice.platforms or platform in choice.platforms
-        for name in choice.replaces
+        for package_name in choice.replaces
     }
     if not chosen_by_name:
         return needs, tuple(overrides)
@@ -92,10 +94,11 @@ def apply_variants(
     )
     # Whoever asks may be a package, whose requirements nobody can rewrite: so it is asked for here.
     added = tuple(
-        RequirementLine(text=name, name=name, origin="--variant") for name in sorted(set(chosen_by_name.values()))
+        RequirementLine(text=package_name, name=package_name, origin="--variant")
+        for package_name in sorted(set(chosen_by_name.values()))
     )
-    renamed_overrides = [_rename_text(text, chosen_by_name) for text in overrides]
-    left_out = [f"{name} ; {NOWHERE}" for name in sorted(chosen_by_name)]
+    renamed_overrides = [_rename_text(override_text, chosen_by_name) for override_text in overrides]
+    left_out = [f"{package_name} ; {NOWHERE}" for package_name in sorted(chosen_by_name)]
     return replace(needs, requirements=(*asked, *added)), (*renamed_overrides, *left_out)
 
 
@@ -104,33 +107,33 @@ def describe_choices(choices: Iterable[VariantChoice], needs: RequirementSet) ->
     return [_describe(choice, needs) for choice in choices]
 
 
-def who_asks(name: str, needs: RequirementSet) -> str:
+def who_asks(package_name: str, needs: RequirementSet) -> str:
     """Return a package with who asks for it, in brackets."""
-    origins = list(dict.fromkeys(need.origin for need in needs.requirements if need.name == name))
-    return f"{name} ({', '.join(origins) if origins else 'another package asks for it'})"
+    origins = list(dict.fromkeys(need.origin for need in needs.requirements if need.name == package_name))
+    return f"{package_name} ({', '.join(origins) if origins else 'another package asks for it'})"
 
 
 def _describe(choice: VariantChoice, needs: RequirementSet) -> str:
     imports = f"{', '.join(choice.imports)}: " if choice.imports else ""
     if choice.replaces:
-        asked = ", ".join(who_asks(name, needs) for name in choice.replaces)
+        asked = ", ".join(who_asks(package_name, needs) for package_name in choice.replaces)
         return f"{imports}{choice.name} is locked in place of {asked}; another one with --variant NAME"
-    others = ", ".join(who_asks(name, needs) for name in choice.overwrites)
+    others = ", ".join(who_asks(package_name, needs) for package_name in choice.overwrites)
     return f"{imports}files of {choice.name} are kept where {others} brings others"
 
 
 def _choose_one(overlap: Overlap, contents: Mapping[str, WheelContents], wanted: Collection[str]) -> str | None:
     family = next((family for family in FAMILIES if set(overlap.packages) <= set(family)), ())
-    for name in sorted(wanted):
-        if name in overlap.packages or name in family:
-            return name
+    for package_name in sorted(wanted):
+        if package_name in overlap.packages or package_name in family:
+            return package_name
     if family:
         return family[0]
     return _find_superset(overlap, contents)
 
 
 def _find_superset(overlap: Overlap, contents: Mapping[str, WheelContents]) -> str | None:
-    wheels = [contents[name] for name in overlap.packages]
+    wheels = [contents[package_name] for package_name in overlap.packages]
     # Only variants of one thing: a package that has a copy of another inside is not that other one.
     if len({wheel.import_names for wheel in wheels}) != 1:
         return None
@@ -139,18 +142,18 @@ def _find_superset(overlap: Overlap, contents: Mapping[str, WheelContents]) -> s
 
 
 def _make_choice(winner: str, overlap: Overlap, contents: Mapping[str, WheelContents], platform: str) -> VariantChoice:
-    others = [name for name in overlap.packages if name != winner]
-    kept = [
-        name
-        for name in others
+    others = [package_name for package_name in overlap.packages if package_name != winner]
+    kept_packages = [
+        package_name
+        for package_name in others
         # The winner of a family need not be there yet.
-        if winner in contents and not contents[name].import_names <= contents[winner].import_names
+        if winner in contents and not contents[package_name].import_names <= contents[winner].import_names
     ]
     return VariantChoice(
         name=winner,
         imports=(overlap.import_name,),
-        replaces=tuple(name for name in others if name not in kept),
-        overwrites=tuple(kept),
+        replaces=tuple(package_name for package_name in others if package_name not in kept_packages),
+        overwrites=tuple(kept_packages),
         platforms=(platform,),
     )
 
@@ -182,17 +185,17 @@ def _rename(requirement: RequirementLine, chosen: str) -> RequirementLine:
     )
 
 
-def _rename_text(text: str, chosen_by_name: Mapping[str, str]) -> str:
+def _rename_text(override_text: str, chosen_by_name: Mapping[str, str]) -> str:
     """Return a requirement of another package with the same versions and marker; a file's address goes."""
     from packaging.requirements import InvalidRequirement, Requirement
 
     try:
-        parsed = Requirement(text)
+        parsed = Requirement(override_text)
     except InvalidRequirement:
         # A bare address of a wheel, whose file says the name.
-        marker = text.partition(" ; ")[2]
+        marker = override_text.partition(" ; ")[2]
         return f"{next(iter(chosen_by_name.values()))}{f' ; {marker}' if marker else ''}"
-    name = chosen_by_name.get(normalize_package_name(parsed.name))
-    if name is None:
-        return text
-    return f"{name}{parsed.specifier}{f' ; {parsed.marker}' if parsed.marker else ''}"
+    package_name = chosen_by_name.get(normalize_package_name(parsed.name))
+    if package_name is None:
+        return override_text
+    return f"{package_name}{parsed.specifier}{f' ; {parsed.marker}' if parsed.marker else ''}"

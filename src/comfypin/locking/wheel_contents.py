@@ -68,8 +68,8 @@ class WheelReader:
                 unread.append(package_pin.name)
                 continue
             files = cast("Mapping[str, str | None]", record)
-            name = normalize_package_name(package_pin.name)
-            contents.append(WheelContents(name=name, version=package_pin.version, files=files))
+            package_name = normalize_package_name(package_pin.name)
+            contents.append(WheelContents(name=package_name, version=package_pin.version, files=files))
         return tuple(contents), tuple(sorted(set(unread)))
 
     def map_wheels(
@@ -97,12 +97,12 @@ class WheelReader:
                 return note
             try:
                 with _open_wheel(http_client, package_pin, part_bytes) as wheel:
-                    found = read(wheel)
+                    wheel_facts = read(wheel)
             except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError, HttpError, ProxyInvalid, WheelUnread):
                 return None
             if note_path is not None:
-                write_atomically(note_path, json.dumps(found).encode(), durable=False)
-            return found
+                write_atomically(note_path, json.dumps(wheel_facts).encode(), durable=False)
+            return wheel_facts
 
         with closing(HttpClient(transport=transport)) as http_client, ThreadPoolExecutor(workers) as pool:
             return list(pool.map(read_one, pins))
@@ -126,9 +126,9 @@ def _open_wheel(http_client: "HttpClient", package_pin: PackagePin, part_bytes: 
         return
     if scheme not in {"http", "https"}:
         raise WheelUnread(url)
-    from comfypin.http.remote_file import RemoteFile
+    from comfypin.http.seekable_file import SeekableHttpFile
 
-    remote_file = RemoteFile(http_client, url)
+    remote_file = SeekableHttpFile(http_client, url)
     file: io.BufferedIOBase = io.BufferedReader(remote_file, buffer_size=part_bytes)
     if not remote_file.in_parts:
         if not 0 < remote_file.size_bytes <= _MAX_WHOLE_BYTES:
@@ -148,8 +148,8 @@ def _read_record(wheel: zipfile.ZipFile) -> dict[str, str | None]:
     ]
     if len(records) != 1 or records[0].file_size > _MAX_RECORD_BYTES:
         raise WheelUnread("no RECORD")
-    text = wheel.read(records[0]).decode(errors="replace")
-    rows = (row for row in csv.reader(io.StringIO(text, newline="")) if len(row) >= 2)
+    record_text = wheel.read(records[0]).decode(errors="replace")
+    rows = (row for row in csv.reader(io.StringIO(record_text, newline="")) if len(row) >= 2)
     return {_installed_path(row[0]): _hex_digest(row[1]) for row in rows}
 
 
@@ -161,8 +161,8 @@ def _installed_path(path: str) -> str:
     return _DATA_FOLDERS.get(kind, f"{first}/{kind}/") + inner
 
 
-def _hex_digest(text: str) -> str | None:
-    algorithm, _, encoded = text.partition("=")
+def _hex_digest(digest_text: str) -> str | None:
+    algorithm, _, encoded = digest_text.partition("=")
     if algorithm != "sha256":
         return None
     try:

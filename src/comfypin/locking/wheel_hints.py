@@ -24,16 +24,16 @@ def explain_build_failure(
     uv_message: str, needs: RequirementSet, *, python: str, platform: Platform, indexes: Sequence[str]
 ) -> PackageUnbuildable | None:
     """Return the error for a package that uv could not build while resolving; None if something else happened."""
-    found = UNBUILT.search(re.sub(r"\s+", " ", uv_message))
-    if found is None:
+    failure_match = UNBUILT.search(re.sub(r"\s+", " ", uv_message))
+    if failure_match is None:
         return None
-    name, version = normalize_package_name(found[1]), found[2]
+    package_name, version = normalize_package_name(failure_match[1]), failure_match[2]
     return PackageUnbuildable(
-        package=f"{name} {version}" if version else name,
+        package=f"{package_name} {version}" if version else package_name,
         reason=re.sub(r"\s+", " ", uv_message)[-600:],
         python=python,
-        wants=[who_asks(name, needs)],
-        remedy=find_wheel_hint(name, version, python=python, platform=platform, indexes=indexes) or "",
+        wants=[who_asks(package_name, needs)],
+        remedy=find_wheel_hint(package_name, version, python=python, platform=platform, indexes=indexes) or "",
     )
 
 
@@ -44,35 +44,39 @@ def source_notes(
     sources = [pin for pin in pins if pin.url and not file_name_of_url(pin.url).endswith(".whl")]
     notes = []
     for package_pin in sources[:_MAX_HINTS]:
-        name = normalize_package_name(package_pin.name)
-        hint = find_wheel_hint(name, package_pin.version, python=python, platform=PLATFORMS[platform], indexes=indexes)
+        package_name = normalize_package_name(package_pin.name)
+        hint = find_wheel_hint(
+            package_name, package_pin.version, python=python, platform=PLATFORMS[platform], indexes=indexes
+        )
         notes.append(
-            f"{who_asks(name, needs)} {package_pin.version} has no wheel for Python {python}, so it is built when the "
-            f"env is made{f'; {hint}' if hint else ''}"
+            f"{who_asks(package_name, needs)} {package_pin.version} has no wheel for Python {python}, so it is built "
+            f"when the env is made{f'; {hint}' if hint else ''}"
         )
     return notes
 
 
 def find_wheel_hint(
-    name: str, version: str | None, *, python: str, platform: Platform, indexes: Sequence[str]
+    package_name: str, version: str | None, *, python: str, platform: Platform, indexes: Sequence[str]
 ) -> str | None:
     """Return what to type to get a wheel: another Python for this version, or another version for this Python."""
-    exact = f"{name}=={version}" if version else name
+    exact = f"{package_name}=={version}" if version else package_name
     minor = ".".join(python.split(".")[:2])
     for other in _PYTHONS:
-        if version and other != minor and _find_wheel(exact, name, other, platform, indexes):
-            return f"{name} {version} has a wheel for Python {other}: --python {other}"
-    if found := _find_wheel(name, name, minor, platform, indexes):
-        return f"{name} {found} has a wheel for Python {minor}: --override '{name}=={found}'"
+        if version and other != minor and _find_wheel(exact, package_name, other, platform, indexes):
+            return f"{package_name} {version} has a wheel for Python {other}: --python {other}"
+    if wheel_hint := _find_wheel(package_name, package_name, minor, platform, indexes):
+        return f"{package_name} {wheel_hint} has a wheel for Python {minor}: --override '{package_name}=={wheel_hint}'"
     return None
 
 
-def _find_wheel(requirement: str, name: str, python: str, platform: Platform, indexes: Sequence[str]) -> str | None:
+def _find_wheel(
+    requirement: str, package_name: str, python: str, platform: Platform, indexes: Sequence[str]
+) -> str | None:
     """Return the version whose wheel fits, None if there is none or the index does not say."""
     with temp_folder("hint") as folder:
         Path(folder, "requirements.in").write_text(f"{requirement}\n")
         arguments = ["pip", "compile", "requirements.in", "--quiet", "--no-deps", "--no-header", "--no-annotate"]
-        arguments += ["--only-binary", name, "--python-version", python, "--python-platform", platform.uv_name]
+        arguments += ["--only-binary", package_name, "--python-version", python, "--python-platform", platform.uv_name]
         arguments += [part for index in indexes for part in ("--index", index)]
         finished = run_uv(arguments, cwd=Path(folder), patient=False)
     pinned = re.search(r"(?m)^\S+==(\S+)", finished.stdout_text)

@@ -34,7 +34,7 @@ class WantedPack:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WantedModel:
+class NeededModel:
     """A model file: its name, and its folder, URL and digest if the workflow names them."""
 
     name: str
@@ -50,7 +50,7 @@ class WorkflowNeeds:
     core_versions: tuple[str, ...] = ()
     packs: tuple[WantedPack, ...] = ()
     classes: tuple[str, ...] = ()
-    models: tuple[WantedModel, ...] = ()
+    models: tuple[NeededModel, ...] = ()
 
 
 @dataclass(slots=True)
@@ -59,7 +59,7 @@ class _CollectedNeeds:
     core_classes: set[str] = field(default_factory=set)
     packs: dict[tuple[str | None, str | None], tuple[set[str], set[str]]] = field(default_factory=dict)
     classes: set[str] = field(default_factory=set)
-    models: dict[tuple[str, str | None], WantedModel] = field(default_factory=dict)
+    models: dict[tuple[str, str | None], NeededModel] = field(default_factory=dict)
 
 
 def collect_needs(workflows: Iterable[tuple[str, Mapping[str, object]]]) -> WorkflowNeeds:
@@ -116,27 +116,32 @@ def _as_list(raw_value: object) -> list[object]:
 
 
 def _collect_node(workflow_node: Mapping[str, object], collected_needs: _CollectedNeeds) -> None:
-    name = workflow_node.get("type")
+    class_name = workflow_node.get("type")
     # "workflow>" marks group nodes, which are made of other nodes.
-    if not isinstance(name, str) or name in _PAGE_ONLY or _UUID.fullmatch(name) or name.startswith("workflow>"):
+    if (
+        not isinstance(class_name, str)
+        or class_name in _PAGE_ONLY
+        or _UUID.fullmatch(class_name)
+        or class_name.startswith("workflow>")
+    ):
         return
     properties = workflow_node.get("properties")
     properties = properties if isinstance(properties, Mapping) else {}
     registry_id, github_id, version = (_text_or_none(properties.get(key)) for key in ("cnr_id", "aux_id", "ver"))
     if registry_id == CORE_PACK:
         collected_needs.core |= {version} if version else set()
-        collected_needs.core_classes.add(name)
+        collected_needs.core_classes.add(class_name)
     elif registry_id or github_id:
         versions, classes = collected_needs.packs.setdefault((registry_id, github_id), (set(), set()))
         versions |= {version} if version else set()
-        classes.add(name)
+        classes.add(class_name)
     else:
-        collected_needs.classes.add(name)
+        collected_needs.classes.add(class_name)
     _collect_models(properties.get("models"), collected_needs)
     values = workflow_node.get("widgets_values")
     for raw_value in _list_texts(values):
         if _MODEL_FILE.search(raw_value) and "\n" not in raw_value:
-            collected_needs.models.setdefault((raw_value, None), WantedModel(name=raw_value))
+            collected_needs.models.setdefault((raw_value, None), NeededModel(name=raw_value))
 
 
 def _list_texts(values: object) -> Iterator[str]:
@@ -153,7 +158,7 @@ def _list_texts(values: object) -> Iterator[str]:
 def _collect_models(value: object, collected_needs: _CollectedNeeds) -> None:
     """Read `properties.models`: name, url, directory, sometimes a hash."""
     for raw_entry in _as_list(value):
-        if not isinstance(raw_entry, Mapping) or not isinstance(name := raw_entry.get("name"), str):
+        if not isinstance(raw_entry, Mapping) or not isinstance(model_name := raw_entry.get("name"), str):
             continue
         directory, url = _text_or_none(raw_entry.get("directory")), _text_or_none(raw_entry.get("url"))
         sha256 = None
@@ -162,11 +167,11 @@ def _collect_models(value: object, collected_needs: _CollectedNeeds) -> None:
                 sha256 = Digest.parse(str(raw_entry.get("hash")))
             except ValueError:
                 sha256 = None
-        model = WantedModel(name=name, directory=directory, url=url, sha256=sha256)
-        known_model = collected_needs.models.get((name, directory))
+        model = NeededModel(name=model_name, directory=directory, url=url, sha256=sha256)
+        known_model = collected_needs.models.get((model_name, directory))
         # The first entry with an address wins; one without it learns from a later one.
         if known_model is None or not known_model.url:
-            collected_needs.models[name, directory] = model
+            collected_needs.models[model_name, directory] = model
 
 
 def _text_or_none(raw_value: object) -> str | None:

@@ -35,9 +35,9 @@ class AllowedSources:
             if separator and scheme.lower() in SCHEMES and bucket and "/" not in bucket:
                 buckets.add(f"{scheme.lower()}://{bucket}")
                 continue
-            wildcard, name = ("*.", entry[2:]) if entry.startswith("*.") else ("", entry)
+            wildcard, host_name = ("*.", entry[2:]) if entry.startswith("*.") else ("", entry)
             try:
-                hosts.add(entry if entry == ANY_HOST else wildcard + normalize_host(name))
+                hosts.add(entry if entry == ANY_HOST else wildcard + normalize_host(host_name))
             except HostInvalid:
                 raise ConfigError(
                     f"{setting} has {entry!r}, which is neither a host (huggingface.co, *.example.com), nor a bucket "

@@ -25,7 +25,8 @@ class FilePart:
     resumed: bool = False
 
     @property
-    def is_whole(self) -> bool:
+    def is_fully_written(self) -> bool:
+        """Return whether all bytes of the range were written."""
         return self.length is not None and self.written >= self.length
 
 
@@ -130,7 +131,9 @@ class FileParts:
             return self._is_ready(file_part)
 
     def _is_ready(self, file_part: FilePart) -> bool:
-        return not self._lent and (file_part.is_whole or file_part.written - file_part.hashed >= HASH_STEP_BYTES)
+        return not self._lent and (
+            file_part.is_fully_written or file_part.written - file_part.hashed >= HASH_STEP_BYTES
+        )
 
     def fetch_again(self, file_part: FilePart) -> None:
         """Fetch this part anew, because the bytes on the disk are not those that arrived."""

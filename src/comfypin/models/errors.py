@@ -166,7 +166,7 @@ class PickleRefused(ModelError):
 class NotSafetensors(ModelError):
     """Raised when a file is called .safetensors and is something else."""
 
-    template = "The model {name} ({target}) is not a safetensors file: {reason}."
+    template = "The model {name} ({target}) is not a safetensors file: {reason}. Check its source."
     name: str
     target: str
     reason: str

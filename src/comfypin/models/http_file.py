@@ -68,9 +68,9 @@ class HttpFile:
         self.hops = response.hops
         self._headers = response.headers
 
-    def first_header(self, name: str) -> str | None:
+    def first_header(self, header_name: str) -> str | None:
         """Return a header of the first response."""
-        return self._headers.get(name)
+        return self._headers.get(header_name)
 
     @contextlib.contextmanager
     def read(self, start: int, length: int | None) -> Iterator[RangeReader]:

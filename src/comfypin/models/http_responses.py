@@ -71,7 +71,7 @@ def to_refusal(response: Response, address: str) -> SourceFailed:
             return SourceFailed(uri=address, reason=f"HTTP {status}{_quote_body(body_text)}", status=status)
 
 
-def _quote_body(body: str) -> str:
+def _quote_body(response_body: str) -> str:
     # The body may explain the status, but a page of HTML explains nothing.
-    one_line = " ".join(body.split())
+    one_line = " ".join(response_body.split())
     return f" ({one_line[:200]})" if one_line and not one_line.startswith("<") else ""

@@ -107,11 +107,11 @@ class PullWatcher(Protocol):
     def plan_files(self, sizes: Mapping[str, int | None]) -> None:
         """Show the files that will be looked at, with their sizes if known, before the first one starts."""
 
-    def start_file(self, name: str, total_bytes: int | None, resumed_bytes: int) -> None: ...
+    def start_file(self, file_name: str, total_bytes: int | None, resumed_bytes: int) -> None: ...
 
-    def advance_file(self, name: str, count: int) -> None: ...
+    def advance_file(self, file_name: str, count: int) -> None: ...
 
-    def end_file(self, name: str, outcome: str) -> None: ...
+    def end_file(self, file_name: str, outcome: str) -> None: ...
 
 
 class NullPullWatcher:
@@ -120,13 +120,13 @@ class NullPullWatcher:
     def plan_files(self, sizes: Mapping[str, int | None]) -> None:
         """Do nothing."""
 
-    def start_file(self, name: str, total_bytes: int | None, resumed_bytes: int) -> None:
+    def start_file(self, file_name: str, total_bytes: int | None, resumed_bytes: int) -> None:
         """Do nothing."""
 
-    def advance_file(self, name: str, count: int) -> None:
+    def advance_file(self, file_name: str, count: int) -> None:
         """Do nothing."""
 
-    def end_file(self, name: str, outcome: str) -> None:
+    def end_file(self, file_name: str, outcome: str) -> None:
         """Do nothing."""
 
 

@@ -23,25 +23,25 @@ class JobModelSpace:
 
     def record_use(self, digest: Digest, target_paths: Sequence[str]) -> None:
         """Record that a job uses a model now, with the paths that lead to it."""
-        name = f"{RECORD_PREFIX}{digest.hex}"
+        release_name = f"{RECORD_PREFIX}{digest.hex}"
         with self._changing:
             known = next(
-                (release.blobs for release in self._store.releases.list_releases() if release.name == name), {}
+                (release.blobs for release in self._store.releases.list_releases() if release.name == release_name), {}
             )
             paths = {*known.get(digest, ()), *target_paths}
-            self._store.releases.record_release(name, {digest: tuple(sorted(paths))})
+            self._store.releases.record_release(release_name, {digest: tuple(sorted(paths))})
 
     def is_ours(self, digest: Digest, *, fetched: bool) -> bool:
         """Return whether a model is one that jobs brought, not one of a release or of the user."""
         releases = [release.name for release in self._store.releases.list_releases() if digest in release.blobs]
-        return fetched or any(name.startswith(RECORD_PREFIX) for name in releases)
+        return fetched or any(release_name.startswith(RECORD_PREFIX) for release_name in releases)
 
     def list_models(self) -> list[BlobUse]:
         """Return what jobs brought and no release names, the least recently used first."""
         return [
             blob_use
             for blob_use in list_blob_uses(self._store)
-            if blob_use.releases and all(name.startswith(RECORD_PREFIX) for name in blob_use.releases)
+            if blob_use.releases and all(release_name.startswith(RECORD_PREFIX) for release_name in blob_use.releases)
         ]
 
     def make_room(self, needed_bytes: int, refuse: Callable[[int], Exception]) -> None:
@@ -63,5 +63,5 @@ class JobModelSpace:
                 excess_bytes -= model.size_bytes
             # All other releases keep their models and their records.
             others = {release.name for release in self._store.releases.list_releases()}
-            kept_releases = {name for name in others if not name.startswith(RECORD_PREFIX)}
+            kept_releases = {release_name for release_name in others if not release_name.startswith(RECORD_PREFIX)}
             collect_garbage(self._store, self._roots, chosen, kept_releases=kept_releases)

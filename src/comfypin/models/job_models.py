@@ -105,6 +105,7 @@ class JobModelUse:
         """Keep a model's lease until the end, which may have come already."""
         with self._lock:
             self._leases.append(lease)
+        # `end` may have run between the lease and this line: then nobody else would give it back.
         if self.stop.is_set():
             self.end()
 
@@ -113,6 +114,7 @@ class JobModelUse:
         self.stop.set()
         self.deadline.cancel()
         with self._lock:
+            # Taken out under the lock and released outside of it: releasing writes to the disk, and may block.
             leases, self._leases = self._leases, []
         for lease in leases:
             lease.release()
@@ -220,6 +222,7 @@ class _OneModel:
         key = "unpinned-" + Digest.of(address.encode()).hex
         # Whoever wants the same address at the same time waits here, and finds it fetched.
         with self._wait_for(key) as lease:
+            # An ETag or a revision: the same address with the same one has the same bytes.
             version = self._ask_version(source, address)
             digest = self._shared._versions.get(version) if version is not None else None
             if digest is not None and self._store.has_blob(digest):
@@ -250,6 +253,7 @@ class _OneModel:
             raise problem
         self._use.keep(self._store.lease_use(digest))
         target = self._shared._places.place(self._wanted, pin, digest)
+        # A model of a release's lock is not ours to remove, and not counted among the jobs'.
         if self._shared.space.is_ours(digest, fetched=fetched):
             self._shared.space.record_use(digest, (pin.target_path,))
         # Its size may have been unknown until now.
@@ -307,6 +311,7 @@ class _OneModel:
             self._arrived, self._total = resumed, size_bytes
         if size_bytes is not None:
             self._check_size(size_bytes)
+            # Now, not at the end: a job that cannot have its model should fail before hours of download.
             self._shared.space.make_room(size_bytes, self._refuse_room)
             self._store.require_space(max(0, size_bytes - partial_file.allocated_bytes()))
         self._report(resumed, size_bytes)

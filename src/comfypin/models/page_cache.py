@@ -94,17 +94,17 @@ class PageCacheReader:
         buffer = bytearray(_CHUNK_BYTES)
         # One descriptor a thread: the kernel keeps its guess of what is read next with the open file.
         with contextlib.ExitStack() as stack:
-            opened: tuple[Path, int] | None = None
+            open_file: tuple[Path, int] | None = None
             while not self._stopped.is_set() and (chunk := self._next_chunk()) is not None:
                 file_path, offset, size_bytes = chunk
                 try:
-                    if opened is None or opened[0] != file_path:
+                    if open_file is None or open_file[0] != file_path:
                         stack.close()
-                        opened = (file_path, os.open(file_path, os.O_RDONLY | os.O_CLOEXEC))
-                        stack.callback(os.close, opened[1])
-                    is_cached = _is_cached(opened[1], offset, size_bytes)
+                        open_file = (file_path, os.open(file_path, os.O_RDONLY | os.O_CLOEXEC))
+                        stack.callback(os.close, open_file[1])
+                    is_cached = _is_cached(open_file[1], offset, size_bytes)
                     if not is_cached:
-                        _read_chunk(opened[1], offset, memoryview(buffer)[:size_bytes])
+                        _read_chunk(open_file[1], offset, memoryview(buffer)[:size_bytes])
                 except OSError:
                     continue
                 with self._lock:

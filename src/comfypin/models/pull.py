@@ -86,7 +86,9 @@ class Puller:
             self._pull_round(busy, self._bring_when_free, outcomes, failures)
         finally:
             self._stop.set()
+        # After the pull: parts that killed processes left of these files are of no use by now.
         self._store.sweep_leftovers()
+        # Threads end in any order; the report has the lock's.
         order = {id(model_pin): position for position, (model_pin, _) in enumerate(models)}
         outcomes.sort(key=lambda outcome: order[id(outcome.pin)])
         return PullReport(outcomes=tuple(outcomes), failures=tuple(failures))
@@ -102,6 +104,7 @@ class Puller:
     ) -> list[tuple[ModelPin, Path]]:
         """Pull models, the largest first; return those that another process is pulling."""
         busy_models = []
+        # A large file downloads over many connections by itself; small ones side by side would wait behind it.
         large_pool = ThreadPoolExecutor(LARGE_AT_ONCE, thread_name_prefix="large")
         small_pool = ThreadPoolExecutor(self._budget.connections, thread_name_prefix="small")
         futures: list[tuple[ModelPin, Path, Future[PullOutcome]]] = []

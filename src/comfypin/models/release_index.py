@@ -56,18 +56,21 @@ class ReleaseIndex:
                 continue
         return release_uses
 
-    def forget_release(self, name: str) -> None:
+    def forget_release(self, release_name: str) -> None:
         """Remove a release's record."""
-        self._record_path(name).unlink(missing_ok=True)
+        self._record_path(release_name).unlink(missing_ok=True)
 
-    def _record_path(self, name: str) -> Path:
-        return self._folder / record_file_name(name)
+    def _record_path(self, release_name: str) -> Path:
+        return self._folder / record_file_name(release_name)
 
 
-def encode_release(name: str, blobs: Mapping[Digest, Sequence[str]]) -> bytes:
+def encode_release(release_name: str, blobs: Mapping[Digest, Sequence[str]]) -> bytes:
     """Return the bytes of a release's record."""
     return canonical_json(
-        {"name": name, "blobs": {digest.hex: sorted(target_paths) for digest, target_paths in sorted(blobs.items())}}
+        {
+            "name": release_name,
+            "blobs": {digest.hex: sorted(target_paths) for digest, target_paths in sorted(blobs.items())},
+        }
     )
 
 

@@ -228,7 +228,7 @@ class BlobStore:
         """Return whether the path is a separate file that is known to have the blob's bytes."""
         return not target_path.is_symlink() and self.digests.known_digest(target_path, target_path.stat()) == digest
 
-    def remember_release(self, name: str, models: Iterable[ModelPin], *, create: bool = True) -> None:
+    def remember_release(self, release_name: str, models: Iterable[ModelPin], *, create: bool = True) -> None:
         """Record that a release uses its models' blobs now; with `create` False only if the store already exists.
 
         Written before anything is fetched, so that garbage collection at the same time knows of it.
@@ -240,7 +240,7 @@ class BlobStore:
         if create or self.root.is_dir():
             # A store that is read only can serve; only its collector would want to know.
             with contextlib.suppress(OSError):
-                self.releases.record_release(name, blobs)
+                self.releases.record_release(release_name, blobs)
 
     def sweep_leftovers(self) -> None:
         """Remove what killed processes left: half-made links, leases of the dead, parts of files that are complete."""

@@ -253,7 +253,7 @@ class FileTransfer:
                 if self._stop.is_set() or self._parts.failure is not None or self._parts.over:
                     raise SourceFailed(uri=hide_secrets(self._uri), reason="the pull was stopped")
                 if stall_watch.is_too_slow(byte_count):
-                    reason = f"it stalled ({stall_watch.bytes_per_s():.0f} bytes a second)"
+                    reason = f"it stalled at {stall_watch.bytes_per_s():.0f} bytes a second; try again later"
                     raise SourceUnavailable(uri=hide_secrets(self._uri), reason=reason)
         finally:
             self._write_bytes(file_part, buffer[:filled_bytes])
@@ -288,8 +288,8 @@ class FileTransfer:
             raise SourceFailed(uri=error.uri, reason=reason) from error
         until = time.monotonic() + delay_s
         # Short waits, so that an interrupt does not have to wait for a server's Retry-After.
-        while (left := until - time.monotonic()) > 0 and not self._parts.over:
-            self._stop.wait(min(0.2, left))
+        while (pause_s := until - time.monotonic()) > 0 and not self._parts.over:
+            self._stop.wait(min(0.2, pause_s))
             self._raise_failure()
 
     # -- the hash
@@ -306,9 +306,9 @@ class FileTransfer:
         before = self._hasher.copy()
         while self._wait_for_bytes(file_part):
             # All that is there, so that the fetcher may have the hash for what comes next.
-            while left := file_part.written - file_part.hashed:
+            while unhashed_bytes := file_part.written - file_part.hashed:
                 byte_count = os.preadv(
-                    self._descriptor, [buffer[: min(left, len(buffer))]], file_part.start + file_part.hashed
+                    self._descriptor, [buffer[: min(unhashed_bytes, len(buffer))]], file_part.start + file_part.hashed
                 )
                 # pread gives nothing only beyond the end, and this file was as long as it said.
                 if byte_count == 0:

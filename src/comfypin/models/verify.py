@@ -113,8 +113,8 @@ def inspect_models(
     with ThreadPoolExecutor(threads, thread_name_prefix="verify") as thread_pool:
         if hash_order is None:
             return list(thread_pool.map(inspect_one, range(len(models))))
-        found = dict(zip(hash_order, thread_pool.map(inspect_one, hash_order), strict=True))
-    return [found[index] for index in range(len(models))]
+        findings_by_index = dict(zip(hash_order, thread_pool.map(inspect_one, hash_order), strict=True))
+    return [findings_by_index[index] for index in range(len(models))]
 
 
 def finding_failure(model_pin: ModelPin, finding: ModelFinding) -> ModelError | None:

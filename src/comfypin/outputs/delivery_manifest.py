@@ -27,11 +27,11 @@ def make_manifest(job: JobFacts, stored_outputs: Sequence[StoredOutput], *, uplo
         "job_id": job.job_id,
         "release": job.release.name,
         "release_digest": job.release.digest_text,
-        "inputs": {name: str(digest) for name, digest in job.inputs.items()},
-        **({"models": {name: str(digest) for name, digest in job.models.items()}} if job.models else {}),
+        "inputs": {input_name: str(digest) for input_name, digest in job.inputs.items()},
+        **({"models": {model_path: str(digest) for model_path, digest in job.models.items()}} if job.models else {}),
         "outputs": [_output_entry(stored_output) for stored_output in stored_outputs],
         "seconds": {
-            **{name: round(seconds, 3) for name, seconds in job.phase_s.items()},
+            **{phase_name: round(seconds, 3) for phase_name, seconds in job.phase_s.items()},
             "upload": round(upload_s, 3),
         },
     }

@@ -102,7 +102,7 @@ class InlineTooBig(OutputError):
     """Raised if the outputs as base64 do not fit into the result, and no bucket is set to take them."""
 
     def __init__(self, *, limit_bytes: int, needed_bytes: int, sizes: Sequence[tuple[str, int]]) -> None:
-        listed = ", ".join(f"{name} ({size} bytes)" for name, size in sizes)
+        listed = ", ".join(f"{file_name} ({size} bytes)" for file_name, size in sizes)
         super().__init__(
             f"The outputs take {needed_bytes} bytes as base64, and INLINE_MAX_BYTES is {limit_bytes}: {listed}. "
             "Set GCS_BUCKET, S3_BUCKET or AZURE_CONTAINER to have such outputs delivered there, or deliver them as "

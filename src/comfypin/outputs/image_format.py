@@ -128,9 +128,9 @@ def _embedded_exif(picture: "Image.Image") -> bytes:
     from PIL import Image
 
     exif = Image.Exif()
-    for name in _EMBEDDED:
-        if name in picture.info:
-            exif[_EXIF_TAGS[name]] = f"{name}:{picture.info[name]}"
+    for tag_name in _EMBEDDED:
+        if tag_name in picture.info:
+            exif[_EXIF_TAGS[tag_name]] = f"{tag_name}:{picture.info[tag_name]}"
     return exif.tobytes() if len(exif) else b""
 
 

@@ -53,7 +53,7 @@ class KeyTemplate:
             template_parts = list(string.Formatter().parse(below_prefix))
         except ValueError as exception:
             raise TemplateInvalid(f"a template with matching braces ({exception})") from exception
-        field_names = {name for _, name, _, _ in template_parts if name is not None}
+        field_names = {field_name for _, field_name, _, _ in template_parts if field_name is not None}
         for _, field_name, format_spec, conversion in template_parts:
             if field_name is not None and (field_name not in _FIELDS or conversion):
                 raise TemplateInvalid(

@@ -91,7 +91,7 @@ class NotReordered(ComfypinError):
     """The queue does not change the order of jobs that wait."""
 
     template = (
-        "The job {job_id} stays in its place: a fleet has no other order. Send it with `policy.priority` instead."
+        "The job {job_id} keeps its place: a fleet cannot move a job that waits. Send it anew with `policy.priority`."
     )
     job_id: str
 

@@ -121,7 +121,7 @@ class JobQueue(Protocol):
         """Run an ended job again. Raises `JobUnknown`, `RetryRefused`, `QueueFull`."""
 
 
-class JobOrder(Protocol):
+class QueueOrder(Protocol):
     """The order in which jobs that wait begin."""
 
     can_reorder: bool
@@ -252,7 +252,7 @@ class QueueWorker(Protocol):
         """Begin no more jobs; give those that run some time, then put them back for the next server."""
 
 
-class ServedQueue(JobQueue, JobOrder, JobCatalogue, ProgressFeed, QueueHealth, Protocol):
+class ServedQueue(JobQueue, QueueOrder, JobCatalogue, ProgressFeed, QueueHealth, Protocol):
     """Everything that a server asks of a queue."""
 
 

@@ -24,13 +24,13 @@ class JobChange:
 
 def job_accepted(row: JobRow, job_input: object) -> JobChange:
     """Return the change for a job that was taken. Slow for a large input: walks and dumps all of it."""
-    text = json.dumps(job_input)
+    input_text = json.dumps(job_input)
     secret = holds_secret(job_input) or is_secret_address(row.webhook or "")
-    columns = (row.id, row.state, text, row.webhook, row.timeout_s, row.ttl_s, secret, row.created_at)
+    columns = (row.id, row.state, input_text, row.webhook, row.timeout_s, row.ttl_s, secret, row.created_at)
     return JobChange(
         "INSERT INTO jobs (id, state, input, webhook, timeout_s, ttl_s, secret, created_at, priority, rank, size) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (*columns, row.priority, row.rank, len(text)),
+        (*columns, row.priority, row.rank, len(input_text)),
     )
 
 

@@ -75,9 +75,9 @@ def describe_end(output: Mapping[str, JsonValue] | None) -> JobEnd:
     # A video that its node reports among its images is in two lists.
     entries = [
         entry
-        for name in _OUTPUT_LISTS
-        for entry in _entries(output, name)
-        if name != "images" or not isinstance(entry, Mapping) or entry.get("kind", "image") == "image"
+        for list_name in _OUTPUT_LISTS
+        for entry in _entries(output, list_name)
+        if list_name != "images" or not isinstance(entry, Mapping) or entry.get("kind", "image") == "image"
     ]
     warnings = output.get("warnings")
     error, error_name = output.get("error"), output.get("error_type")
@@ -108,8 +108,8 @@ def end_described(job_id: str, end: JobEnd) -> JobChange:
     )
 
 
-def _entries(output: Mapping[str, JsonValue], name: str) -> list[JsonValue]:
-    entries = output.get(name)
+def _entries(output: Mapping[str, JsonValue], list_name: str) -> list[JsonValue]:
+    entries = output.get(list_name)
     return entries if isinstance(entries, list) else []
 
 
@@ -126,7 +126,7 @@ def _shape_of(workflow_name: str | None, asked: Mapping[str, object]) -> str:
     return Digest.of(plain.encode()).hex[:24]
 
 
-def _without_chance(value: object, name: str = "") -> object:
+def _without_chance(value: object, field_name: str = "") -> object:
     """Leave out what differs between two runs that take the same time: seeds, prompts, pictures, titles."""
     match value:
         case Mapping():
@@ -136,10 +136,10 @@ def _without_chance(value: object, name: str = "") -> object:
                 if key not in ("_meta", "pos", "size", "properties", "extra")
             }
         case list():
-            return [_without_chance(item, name) for item in value]
+            return [_without_chance(item, field_name) for item in value]
         case str():
             return value if len(value) < 100 and not any(map(str.isspace, value)) else ""
-        case int() if not isinstance(value, bool) and ("seed" in name or abs(value) > 1_000_000):
+        case int() if not isinstance(value, bool) and ("seed" in field_name or abs(value) > 1_000_000):
             return 0
         case _:
             return value

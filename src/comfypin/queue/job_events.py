@@ -113,11 +113,11 @@ class Following(AsyncIterator[JobEvent]):
 class JobEvents:
     """The hub: the queue and jobs publish, HTTP follows. To be used on the event loop alone."""
 
-    def __init__(self, *, clock: Callable[[], float] = time.time, kept: int = _KEPT_EVENTS) -> None:
+    def __init__(self, *, clock: Callable[[], float] = time.time, max_events: int = _KEPT_EVENTS) -> None:
         self._clock = clock
         self._boot = secrets.token_hex(4)
         self._number = 0
-        self._kept: deque[JobEvent] = deque(maxlen=kept)
+        self._kept: deque[JobEvent] = deque(maxlen=max_events)
         self._followers: dict[EventTarget, None] = {}
         self._newest_previews: dict[str, JobEvent] = {}
         # When somebody last followed who would see previews.

@@ -128,6 +128,7 @@ class JobRunner:
                 continue
             # A task of its own, so that cancelling the job does not cancel this loop.
             live_job.task = asyncio.create_task(self._execute_job(live_job, handle_job))
+            # wait() raises nothing: what became of the job is looked at next.
             await asyncio.wait([live_job.task])
             await self._look_after(live_job, live_job.task)
 

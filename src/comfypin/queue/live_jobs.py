@@ -87,11 +87,6 @@ class LiveJobs:
         """Return how many jobs have not ended."""
         return len(self._pending)
 
-    @property
-    def running_count(self) -> int:
-        """Return how many jobs run."""
-        return len(self._pending) - len(self._places)
-
     def list_pending(self) -> list[LiveJob]:
         """Return the jobs that have not ended, in order of arrival."""
         return list(self._pending.values())
@@ -151,6 +146,7 @@ class LiveJobs:
         """Count a job among those that wait. It begins only after `let_begin`."""
         self._pending[live_job.row.id] = live_job
         self._arrival_count += 1
+        # Negative: what compares lower begins earlier.
         self._put_at((-live_job.row.rank, self._arrival_count, live_job.row.id))
 
     def let_begin(self, live_job: LiveJob) -> None:
@@ -208,6 +204,8 @@ class LiveJobs:
     async def next_arrival(self) -> LiveJob:
         """Wait for the next job that is to begin. It may have been cancelled meanwhile."""
         while True:
+            # One permit for each job that may begin. The job of this one may be cancelled: then nothing is found, and
+            # the next permit is waited for.
             await self._arrivals.acquire()
             # Those in front that may not begin are about to, or are being written: a handful.
             for _, _, job_id in self._waiting:

@@ -5,27 +5,26 @@ import contextlib
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from comfypin.jobs.interface import RETRYABLE_STATES, Handle, JobState
 from comfypin.jobs.metrics import Metrics
 from comfypin.queue import job_changes
 from comfypin.queue.errors import JobUnknown, QueueFull, RetryRefused, RouteUnknown
-from comfypin.queue.interface import ANY_ROUTE, ApiName, JobCounts, JobProgress, JobRecord, JobRoute, JobRow
+from comfypin.queue.interface import ANY_ROUTE, ApiName, JobRecord, JobRoute, JobRow
 from comfypin.queue.job_changes import JobChange
 from comfypin.queue.job_description import JobDescription, describe_job, job_described
 from comfypin.queue.job_endings import JobEndings
 from comfypin.queue.job_events import JobEvents
-from comfypin.queue.job_listing import JobFilter, ListedJob
 from comfypin.queue.job_notes import SCHEMA as NOTES_SCHEMA
 from comfypin.queue.job_notes import JobNotes, notes_kept
 from comfypin.queue.job_runner import LOOK_AGAIN_S, JobRunner, QueueLimits
 from comfypin.queue.live_jobs import LiveJob, LiveJobs
 from comfypin.queue.preview_relay import PreviewRelay
+from comfypin.queue.queue_views import QueueViews
 from comfypin.queue.run_estimates import ExpectedEnds, RunEstimates
 from comfypin.queue.sqlite import JobStore
-from comfypin.queue.status_bodies import is_pending, status_body
 from comfypin.queue.steady_clock import Clock, steady_clock
 from comfypin.queue.webhook import Webhooks
 from comfypin.queue.webhook_events import WebhookEvents
@@ -39,7 +38,7 @@ _RETRY_AFTER_S = 5
 _REMEMBERED_RUNS = 2000
 
 
-class LocalJobQueue:
+class LocalJobQueue(QueueViews):
     """Implements `ServedQueue` with a file on the local disk. Jobs that are not in memory any more are in the store."""
 
     can_reorder = True
@@ -57,20 +56,18 @@ class LocalJobQueue:
         events: JobEvents | None = None,
         release: str | None = None,
     ) -> None:
-        self.events = events or JobEvents()
-        self._release = release
         self._estimates = RunEstimates()
         # One clock for all times that are compared: those of jobs that were taken, began and ended.
         self._clock = clock or steady_clock()
+        jobs = LiveJobs()
+        ends = ExpectedEnds(self._estimates, jobs, at_once=lambda: queue_limits.max_running, clock=self._clock)
+        super().__init__(store, jobs, ends)
         store.add_tables(NOTES_SCHEMA)
-        self._store = store
+        self.events = events or JobEvents()
+        self._release = release
         self._limits = queue_limits
         self._worker_id = worker_id
         self.metrics = Metrics()
-        self._jobs = LiveJobs()
-        self._ends = ExpectedEnds(
-            self._estimates, self._jobs, at_once=lambda: queue_limits.max_running, clock=self._clock
-        )
         self.webhooks = WebhookEvents(store, webhooks, self.metrics, clock=self._clock, events=self.events)
         self._endings = JobEndings(
             store,
@@ -136,6 +133,7 @@ class LocalJobQueue:
             chosen = [events_chosen(job_row.id, webhook_events)] if webhook_events is not None else []
             noted = [] if notes is None else notes_kept(job_row.id, notes, job_row.created_at)
             await self._store.write_changes(accepted, described, *chosen, *noted)
+        # BaseException, as a client that goes away cancels this: the job would count as waiting for ever.
         except BaseException:
             self._jobs.drop_pending(live_job)
             raise
@@ -187,6 +185,7 @@ class LocalJobQueue:
         ]
         for live_job in waiting_jobs:
             self._endings.end_in_background(live_job, "CANCELLED")
+        # Only when all were told: their ends are written together, in one commit or two.
         for live_job in waiting_jobs:
             await self._wait_for_end(live_job, _CANCEL_WITHIN_S)
         return sum(live_job.row.state == "CANCELLED" for live_job in waiting_jobs)
@@ -195,13 +194,16 @@ class LocalJobQueue:
         """Run an ended job again. Raises `JobUnknown`, `RetryRefused`, `QueueFull`, `JobsNotStored`."""
         job_row = (await self.read_record(job_id)).row
         if job_row.state not in RETRYABLE_STATES:
-            raise RetryRefused(job_id=job_id, reason=f"it is {job_row.state}; only FAILED and TIMED_OUT jobs are")
+            raise RetryRefused(
+                job_id=job_id, reason=f"it is {job_row.state}; only jobs that are FAILED or TIMED_OUT can"
+            )
         if await self._store.had_secrets(job_id):
             await self.read_record(job_id)  # one that was dropped at this moment is unknown, not secret
             raise RetryRefused(job_id=job_id, reason="it came with secrets, which are not kept; send it anew")
         self._require_room()
         fresh = replace(job_row, state="IN_QUEUE", created_at=self._clock(), started_at=None, ended_at=None, attempts=0)
         live_job = LiveJob(fresh, description=await self._store.read_description(job_id))
+        # Much was awaited since the job was read: another request may have been first.
         if self._jobs.find_pending(job_id) is not None:
             raise RetryRefused(job_id=job_id, reason="it waits already")
         self._jobs.add_pending(live_job)
@@ -232,61 +234,9 @@ class LocalJobQueue:
 
     # -- What Comfy API v2 asks beside --------------------------------------------------------------------------------
 
-    def find_live(self, job_id: str) -> LiveJob | None:
-        """Return the job if it has not ended, or ended a short while ago."""
-        return self._jobs.find_recent(job_id)
-
-    def waiting_place(self, job_id: str) -> int | None:
-        """Return a waiting job's place in the queue, from 1; None if it does not wait."""
-        return self._jobs.waiting_place(job_id)
-
     async def read_input(self, job_id: str) -> object:
         """Return what a job asked for, as far as it is kept."""
         return await self._store.read_input(job_id)
-
-    async def read_status(self, job_id: str) -> bytes | None:
-        """Return the body that tells a webhook of a job's end, or None if the job is not kept or runs again."""
-        try:
-            record = await self.read_record(job_id)
-        except JobUnknown:
-            return None
-        return None if is_pending(record.row.state) else status_body(record)
-
-    # -- What lists and followers of all jobs ask ---------------------------------------------------------------------
-
-    def list_pending(self) -> list[LiveJob]:
-        """Return the jobs that run, then those that wait, in the order in which they are to begin."""
-        return self._jobs.list_in_order()
-
-    def ends_in_s(self, pending: Sequence[LiveJob]) -> dict[str, float | None]:
-        """Return the seconds until the expected end of each job of `list_pending`, if its history tells."""
-        return self._ends.of_all(pending)
-
-    def end_in_s(self, live_job: LiveJob) -> float | None:
-        """Return the seconds until one job's expected end; costs little if thousands wait."""
-        return self._ends.of_job(live_job)
-
-    async def list_jobs(self, job_filter: JobFilter) -> list[ListedJob]:
-        """Return the jobs that a filter lets through, newest first. Raises `JobsNotStored`."""
-        return await self._store.list_jobs(job_filter)
-
-    async def had_secrets(self, job_id: str) -> bool:
-        """Return whether a job came with secrets."""
-        return await self._store.had_secrets(job_id)
-
-    # -- ProgressFeed ---------------------------------------------------------------------------------------------
-
-    async def follow_progress(self, job_id: str, *, silence_s: float) -> AsyncIterator[JobProgress | None]:
-        """Yield the newest progress whenever it changes, until the job ends; None after `silence_s` without news."""
-        async for progress in self._jobs.follow_progress(job_id, silence_s=silence_s):
-            yield progress
-
-    def take_progress(self, job_id: str, *, poller: str, after: int | None) -> tuple[list[JobProgress], int]:
-        """Return a job's progress, oldest first, and how often the job has told any.
-
-        It is what came after the `after`th, or what this poller has not been given yet.
-        """
-        return self._jobs.take_progress(job_id, poller=poller, after=after)
 
     # -- QueueHealth ----------------------------------------------------------------------------------------------
 
@@ -296,27 +246,6 @@ class LocalJobQueue:
         if self._store.trouble is not None:
             return self._store.trouble.message
         return "The engine died several times in a row." if self._runner.is_worn_out else None
-
-    @property
-    def waiting_count(self) -> int:
-        """Return how many jobs wait."""
-        return self._jobs.waiting_count
-
-    @property
-    def running_count(self) -> int:
-        """Return how many jobs run."""
-        return self._jobs.running_count
-
-    async def count_jobs(self) -> JobCounts:
-        """Count the jobs that are kept. Raises `JobsNotStored`."""
-        counts_by_state = await self._store.count_by_state()
-        return JobCounts(
-            waiting=self.waiting_count,
-            running=self.running_count,
-            completed=counts_by_state["COMPLETED"],
-            failed=counts_by_state["FAILED"] + counts_by_state["TIMED_OUT"],
-            retried=await self._store.count_retries(),
-        )
 
     @property
     def previews(self) -> PreviewRelay:

@@ -51,13 +51,13 @@ def forget_older_inputs(connection: sqlite3.Connection) -> None:
 def _note_secrets(connection: sqlite3.Connection) -> None:
     """Judge by today's rules the jobs whose inputs stay: those that wait, and those that may be retried."""
     staying = "SELECT id, input, webhook FROM jobs WHERE NOT secret AND state NOT IN ('COMPLETED', 'CANCELLED')"
-    for job_id, text, webhook in connection.execute(staying).fetchall():
-        if holds_secret(_parsed(text)) or is_secret_address(webhook or ""):
+    for job_id, json_text, webhook in connection.execute(staying).fetchall():
+        if holds_secret(_parsed(json_text)) or is_secret_address(webhook or ""):
             connection.execute("UPDATE jobs SET secret = 1 WHERE id = ?", (job_id,))
 
 
-def _parsed(text: str) -> object:
+def _parsed(json_text: str) -> object:
     try:
-        return json.loads(text)
+        return json.loads(json_text)
     except (ValueError, RecursionError):
-        return text
+        return json_text

@@ -42,32 +42,32 @@ class PreviewRelay:
         """Publish a preview now, or when half a second has passed since the last one."""
         if len(preview.data) > LARGEST_PREVIEW_BYTES or not self._events.wants_previews(job_id):
             return
-        shown = self._shown.setdefault(job_id, _Shown())
-        wait_s = shown.at_s + PREVIEW_EVERY_S - self._clock()
-        if shown.timer is not None:
-            shown.waiting = preview
+        job_previews = self._shown.setdefault(job_id, _Shown())
+        wait_s = job_previews.at_s + PREVIEW_EVERY_S - self._clock()
+        if job_previews.timer is not None:
+            job_previews.waiting = preview
         elif wait_s <= 0:
-            self._publish(job_id, shown, preview)
+            self._publish(job_id, job_previews, preview)
         else:
-            shown.waiting = preview
-            shown.timer = asyncio.get_running_loop().call_later(wait_s, self._publish_waiting, job_id)
+            job_previews.waiting = preview
+            job_previews.timer = asyncio.get_running_loop().call_later(wait_s, self._publish_waiting, job_id)
 
     def forget_job(self, job_id: str) -> None:
         """Show nothing more of a job that has ended."""
-        shown = self._shown.pop(job_id, None)
-        if shown is not None and shown.timer is not None:
-            shown.timer.cancel()
+        job_previews = self._shown.pop(job_id, None)
+        if job_previews is not None and job_previews.timer is not None:
+            job_previews.timer.cancel()
 
     def _publish_waiting(self, job_id: str) -> None:
-        shown = self._shown.get(job_id)
-        if shown is None:
+        job_previews = self._shown.get(job_id)
+        if job_previews is None:
             return
-        shown.timer = None
-        if shown.waiting is not None:
-            self._publish(job_id, shown, shown.waiting)
+        job_previews.timer = None
+        if job_previews.waiting is not None:
+            self._publish(job_id, job_previews, job_previews.waiting)
 
-    def _publish(self, job_id: str, shown: _Shown, preview: PreviewMade) -> None:
-        shown.waiting, shown.at_s = None, self._clock()
+    def _publish(self, job_id: str, job_previews: _Shown, preview: PreviewMade) -> None:
+        job_previews.waiting, job_previews.at_s = None, self._clock()
         self._events.publish(
             "preview",
             job_id,

@@ -72,7 +72,9 @@ class JobStore:
             # Inputs may hold secrets: nobody else on this machine may read them.
             database_path.touch(mode=0o600)
             self._inode = database_path.stat().st_ino
+            # Transactions are begun below, not by the module; made here, it is used on the store's thread from now on.
             self._connection = sqlite3.connect(database_path, isolation_level=None, check_same_thread=False)
+            # SQLite's own lower() knows the letters of ASCII only.
             self._connection.create_function("casefold", 1, _casefold, deterministic=True)
             for pragma in (
                 # Must be set before the first table is made: pruning gives pages back to a small disk.
@@ -217,6 +219,7 @@ class JobStore:
 
     def close(self) -> None:
         """Fold the log into the file and close it."""
+        # Waits for the thread: nothing may still use the connection when it is closed.
         self._thread.shutdown()
         with contextlib.suppress(sqlite3.Error):
             self._truncate_log()
@@ -224,6 +227,7 @@ class JobStore:
 
     async def _flush_batches(self) -> None:
         while self._waiting_batches:
+            # What arrives while one batch is committed makes up the next.
             change_batch, self._waiting_batches = self._waiting_batches, []
             try:
                 failures = await self._on_thread(
@@ -234,6 +238,7 @@ class JobStore:
                 failures = [JobsNotStored(reason=str(exc))] * len(change_batch)
             self._note_trouble(None if None in failures else failures[-1])
             for (_, committed), write_failure in zip(change_batch, failures, strict=True):
+                # Whoever asked was cancelled meanwhile, and waits no more.
                 if committed.done():
                     continue
                 if write_failure is None:
@@ -318,6 +323,7 @@ class JobStore:
             if kept_bytes > max_bytes or ended_at < before:
                 dropped_ids.append(job_id)
         self._commit_changes([JobChange("DELETE FROM jobs WHERE id = ?", (job_id,)) for job_id in dropped_ids])
+        # Each row that is read gives one page back; without reading them it would stop after the first.
         self._connection.execute("PRAGMA incremental_vacuum").fetchall()
         return dropped_ids
 

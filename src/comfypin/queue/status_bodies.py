@@ -53,19 +53,19 @@ def is_pending(state: JobState) -> bool:
     return state in PENDING_STATES
 
 
-def progress_summary(told: Mapping[str, JsonValue]) -> dict[str, JsonValue] | None:
+def progress_summary(progress: Mapping[str, JsonValue]) -> dict[str, JsonValue] | None:
     """Return how far a job is, from its latest progress; None if its graph does not run yet."""
-    if "nodes_total" not in told:
+    if "nodes_total" not in progress:
         return None
-    node_id = told.get("current_node")
+    node_id = progress.get("current_node")
     return {
-        "fraction": told.get("progress", 0.0),
+        "fraction": progress.get("progress", 0.0),
         "node_id": node_id,
-        "node_title": told.get("current_node_title") or told.get("current_node_class") or node_id,
-        "nodes_done": told.get("nodes_done"),
-        "nodes_total": told["nodes_total"],
-        "step": told.get("step"),
-        "steps": told.get("steps"),
+        "node_title": progress.get("current_node_title") or progress.get("current_node_class") or node_id,
+        "nodes_done": progress.get("nodes_done"),
+        "nodes_total": progress["nodes_total"],
+        "step": progress.get("step"),
+        "steps": progress.get("steps"),
     }
 
 

@@ -40,8 +40,9 @@ class _Receiver:
     is_drain_due: bool = False
 
     def add(self, event: UnsentEvent) -> None:
+        # A receiver wants the newest progress; a disk that is slow must not pile up the rest.
         if event.name == "progress":
-            self.unwritten = [one for one in self.unwritten if one.name != "progress"]
+            self.unwritten = [earlier for earlier in self.unwritten if earlier.name != "progress"]
         self.unwritten.append(event)
 
     def take_changes(self) -> list[JobChange]:
@@ -123,10 +124,10 @@ class WebhookEvents:
         """Follow a job no more."""
         self._receivers.pop(job_id, None)
 
-    async def post_end(self, row: JobRow, body: bytes) -> list[JobChange]:
+    async def post_end(self, row: JobRow, webhook_body: bytes) -> list[JobChange]:
         """Post a job's end; return what is to be noted if it was given up."""
         address = row.webhook or ""
-        return await self._post(row.id, address, body, kind="end", events=1, kept=None)
+        return await self._post(row.id, address, webhook_body, kind="end", events=1, kept_body=None)
 
     async def stop(self) -> None:
         """Write what is not on the disk yet, and post no more: the next server does."""
@@ -165,13 +166,14 @@ class WebhookEvents:
         if not rows:
             raise WebhookNotKept(number=number, reason="there is no failed post of this number")
         failure = _to_failure(rows[0])
-        body = failure.body.encode() if failure.body is not None else None
+        webhook_body = failure.body.encode() if failure.body is not None else None
+        # The body of an end is not kept: it is written anew from the job.
         if failure.kind == "end":
-            body = await write_end(failure.job_id)
-        if failure.address is None or body is None:
+            webhook_body = await write_end(failure.job_id)
+        if failure.address is None or webhook_body is None:
             reason = "its job came with secrets, which are not kept, or is not kept any more"
             raise WebhookNotKept(number=number, reason=reason)
-        problem = await self._webhooks.post_once(failure.address, body)
+        problem = await self._webhooks.post_once(failure.address, webhook_body)
         if problem is None:
             await self._store.write_changes(records.failure_mended(number))
         return problem
@@ -197,13 +199,16 @@ class WebhookEvents:
         if self._writing is None or self._writing.done():
             self._writing = asyncio.get_running_loop().create_task(self._write_soon())
 
-    def _event(self, name: EventName, data: Mapping[str, JsonValue]) -> UnsentEvent:
-        return UnsentEvent(name=name, body=json.dumps({"event": name, "at": shown_time(self._clock()), **data}))
+    def _event(self, event_name: EventName, data: Mapping[str, JsonValue]) -> UnsentEvent:
+        return UnsentEvent(
+            name=event_name, body=json.dumps({"event": event_name, "at": shown_time(self._clock()), **data})
+        )
 
     async def _write_soon(self) -> None:
         """Write what happens within a batch's time, all jobs' together, and have it posted."""
         while unwritten := [receiver for receiver in self._receivers.values() if receiver.unwritten]:
             await asyncio.sleep(self._batch_s)
+            # Looked up again: during the sleep more has happened, and jobs may have been forgotten.
             unwritten = [receiver for receiver in self._receivers.values() if receiver.unwritten]
             changes = [change for receiver in unwritten for change in receiver.take_changes()]
             if changes:
@@ -219,9 +224,14 @@ class WebhookEvents:
         async with receiver.draining:
             receiver.is_drain_due = False
             while (batch := await self._read_batch(receiver.job_id)) is not None:
-                last_number, count, body = batch
+                last_number, count, webhook_body = batch
                 noted = await self._post(
-                    receiver.job_id, receiver.address, body.encode(), kind="events", events=count, kept=body
+                    receiver.job_id,
+                    receiver.address,
+                    webhook_body.encode(),
+                    kind="events",
+                    events=count,
+                    kept_body=webhook_body,
                 )
                 await self._store.write_until_done(records.events_told(receiver.job_id, last_number), *noted)
 
@@ -234,16 +244,16 @@ class WebhookEvents:
             return None  # they stay on the disk: the next event, the job's end or the next server posts them
         if not rows:
             return None
-        events = [{"sequence": number, **json.loads(body)} for number, body in rows]
+        events = [{"sequence": number, **json.loads(event_json)} for number, event_json in rows]
         document = {"id": job_id, "events": events}
         if dropped and dropped[0][0]:
             document["dropped"] = dropped[0][0]
         return rows[-1][0], len(rows), json.dumps(document)
 
     async def _post(
-        self, job_id: str, address: str, body: bytes, *, kind: str, events: int, kept: str | None
+        self, job_id: str, address: str, webhook_body: bytes, *, kind: str, events: int, kept_body: str | None
     ) -> list[JobChange]:
-        reason = await self._webhooks.post_status(job_id, address, body)
+        reason = await self._webhooks.post_status(job_id, address, webhook_body)
         if reason is None:
             return []
         self._metrics.webhook_failures.inc()
@@ -255,7 +265,7 @@ class WebhookEvents:
             reason=reason,
             failed_at=self._clock(),
             address=address,
-            body=kept,
+            webhook_body=kept_body,
         )
 
     def _start(self, work: Coroutine[None, None, None]) -> None:
@@ -275,7 +285,7 @@ def shown_host(address: str) -> str:
 
 def known_names(names: Iterable[str]) -> frozenset[EventName]:
     """Return those of the names that this version knows."""
-    return frozenset(name for name in EVENT_NAMES if name in set(names))
+    return frozenset(event_name for event_name in EVENT_NAMES if event_name in set(names))
 
 
 def _to_failure(row: tuple[object, ...]) -> WebhookFailure:

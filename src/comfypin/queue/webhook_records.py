@@ -109,7 +109,15 @@ def events_told(job_id: str, last_number: int) -> JobChange:
 
 
 def post_given_up(
-    job_id: str, *, kind: str, host: str, events: int, reason: str, failed_at: float, address: str, body: str | None
+    job_id: str,
+    *,
+    kind: str,
+    host: str,
+    events: int,
+    reason: str,
+    failed_at: float,
+    address: str,
+    webhook_body: str | None,
 ) -> list[JobChange]:
     """Return the changes that note a post that failed; of a job with secrets neither address nor body is kept."""
     return [
@@ -117,7 +125,7 @@ def post_given_up(
             "INSERT INTO webhook_failures (job_id, kind, host, events, reason, failed_at, address, body) "
             "SELECT id, ?, ?, ?, ?, ?, CASE WHEN secret THEN NULL ELSE ? END, CASE WHEN secret THEN NULL ELSE ? END "
             "FROM jobs WHERE id = ?",
-            (kind, host, events, reason, failed_at, address, body, job_id),
+            (kind, host, events, reason, failed_at, address, webhook_body, job_id),
         ),
         JobChange(
             "DELETE FROM webhook_failures WHERE number <= (SELECT MAX(number) FROM webhook_failures) - ?",
@@ -133,7 +141,7 @@ def failure_mended(number: int) -> JobChange:
 
 def output_events(result: Mapping[str, JsonValue]) -> list[dict[str, JsonValue]]:
     """Return a result's outputs, each as the result has it; base64 is left to the result."""
-    listed = [result.get(name) for name in ("images", "videos", "audio", "files")]
+    listed = [result.get(list_name) for list_name in ("images", "videos", "audio", "files")]
     return [
         {key: value for key, value in entry.items() if not (key == "data" and entry.get("type") == "base64")}
         for entries in listed

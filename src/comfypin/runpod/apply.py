@@ -80,6 +80,7 @@ def wait_for_workers(management_api: ManagementApi, endpoint_id: str, *, wanted:
     while True:
         answer = management_api.send_request("GET", f"/v2/serverless/{endpoint_id}/workers")
         workers = answer.get("workers", []) if isinstance(answer, dict) else []
+        # A worker with the configuration of before takes jobs until it is replaced: it proves nothing.
         ready = [w for w in workers if w.get("status") in ("IDLE", "RUNNING") and not w.get("isStale")]
         if len(ready) >= wanted:
             return
@@ -121,6 +122,7 @@ def _create_resource(
 ) -> Resource:
     request_body = resolve_references(desired.body, known_ids)
     assert isinstance(request_body, dict)
+    # Credentials are in no plan and no state: they are read from the environment when they are sent.
     if desired.kind == "registry":
         credentials = {
             field: _require_variable(variables, str(desired.create_only[f"{field}_env"]))
@@ -134,9 +136,9 @@ def _create_resource(
     if gpu:
         # Unset, or excluding nothing, is told by leaving it out.
         request_body["gpu"] = {
-            name: value
-            for name, value in gpu.items()
-            if value is not None and not (name == "excludedTypes" and not value)
+            field_name: value
+            for field_name, value in gpu.items()
+            if value is not None and not (field_name == "excludedTypes" and not value)
         }
     return management_api.create_resource(desired.kind, {**_as_words(request_body), **create_fields})
 
@@ -146,11 +148,13 @@ def _changed_fields(plan_step: DeploymentStep, known_ids: Mapping[tuple[Resource
     fixed_fields = _NOT_PATCHABLE[plan_step.desired.kind]
     fields = {change.path.split(".")[0] for change in plan_step.changes} - fixed_fields
     changed = {
-        name: resolve_references(value, known_ids) for name, value in plan_step.desired.body.items() if name in fields
+        field_name: resolve_references(value, known_ids)
+        for field_name, value in plan_step.desired.body.items()
+        if field_name in fields
     }
     if gpu := _mapping(changed.get("gpu")):
         # A limit that is not named stays; the empty word is what clears it.
-        changed["gpu"] = {name: "" if value is None else value for name, value in gpu.items()}
+        changed["gpu"] = {field_name: "" if value is None else value for field_name, value in gpu.items()}
     return _as_words(changed)
 
 
@@ -166,8 +170,10 @@ def _mapping(value: object) -> Mapping[str, object]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _require_variable(variables: Mapping[str, str], name: str) -> str:
-    value = variables.get(name, "")
+def _require_variable(variables: Mapping[str, str], variable_name: str) -> str:
+    value = variables.get(variable_name, "")
     if not value:
-        raise ConfigError(f"{name} is not set; runpod.toml names it as a registry credential.", variable=name)
+        raise ConfigError(
+            f"{variable_name} is not set; runpod.toml names it as a registry credential.", variable=variable_name
+        )
     return value

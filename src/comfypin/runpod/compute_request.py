@@ -30,8 +30,8 @@ def pod_placement(pod: PodConfig, release_facts: ReleaseFacts) -> dict[str, obje
     if pod.cpu is not None:
         return {}
     least = {"minRamPerGpu": pod.min_ram, "minVcpuCountPerGpu": pod.min_vcpus}
-    limits = {name: value for name, value in _cuda_limits(pod, release_facts).items() if value}
-    return {**limits, **{name: value for name, value in least.items() if value is not None}}
+    limits = {field_name: value for field_name, value in _cuda_limits(pod, release_facts).items() if value}
+    return {**limits, **{field_name: value for field_name, value in least.items() if value is not None}}
 
 
 def compute_family(resource: Mapping[str, object]) -> str | None:

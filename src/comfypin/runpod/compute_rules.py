@@ -43,7 +43,7 @@ def _cpu_findings(
     release_facts: ReleaseFacts,
 ) -> Iterator[str]:
     cuda = {"min_cuda": resource.min_cuda, "cuda_versions": resource.cuda_versions}
-    if useless := [name for name, value in {**wanted, **cuda}.items() if value]:
+    if useless := [field_name for field_name, value in {**wanted, **cuda}.items() if value]:
         yield f"{place}: {', '.join(useless)} need a GPU; leave them out beside cpu"
     for choice in choices:
         if choice.vcpus & (choice.vcpus - 1):
@@ -58,10 +58,13 @@ def _cpu_findings(
 def _cuda_findings(place: str, resource: EndpointConfig | PodConfig, release_facts: ReleaseFacts) -> Iterator[str]:
     if resource.min_cuda and resource.cuda_versions:
         yield f"{place}: min_cuda and cuda_versions exclude each other; min_cuda takes newer drivers too"
-    for name, stated in (("min_cuda", resource.min_cuda), *(("cuda_versions", one) for one in resource.cuda_versions)):
+    for field_name, stated in (
+        ("min_cuda", resource.min_cuda),
+        *(("cuda_versions", cuda_version) for cuda_version in resource.cuda_versions),
+    ):
         if stated and release_facts.cuda and _parse_version(stated) < _parse_version(release_facts.cuda):
             yield (
-                f"{place}: {name} = {stated} is below CUDA {release_facts.cuda}, which the lock's torch needs; "
+                f"{place}: {field_name} = {stated} is below CUDA {release_facts.cuda}, which the lock's torch needs; "
                 "leave it out to have it derived"
             )
 
@@ -145,5 +148,5 @@ def _gpu_memory_finding(place: str, gpu_type: Mapping[str, object], release_fact
     )
 
 
-def _parse_version(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split("."))
+def _parse_version(version_text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version_text.split("."))

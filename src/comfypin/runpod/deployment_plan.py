@@ -222,10 +222,12 @@ def _is_same_value(field_path: str, before: object, after: object) -> bool:
 
 def _parse_command(command: object) -> object:
     """Return a command in its list form without its spelling: JSON may come back with other spaces and order."""
-    text = "" if command is None else str(command)
+    command_text = "" if command is None else str(command)
     try:
-        lists = json.loads(text)
+        lists = json.loads(command_text)
     except ValueError:
-        return text
+        return command_text
     # An empty list is a list that is not there.
-    return {name: words for name, words in lists.items() if words} if isinstance(lists, dict) else text
+    return (
+        {field_name: words for field_name, words in lists.items() if words} if isinstance(lists, dict) else command_text
+    )

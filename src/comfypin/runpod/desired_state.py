@@ -68,15 +68,15 @@ def desired_state(deployment: Deployment, release_facts: ReleaseFacts) -> list[D
     ]
 
 
-def remote_name(deployment: str, name: str) -> str:
+def remote_name(deployment: str, resource_name: str) -> str:
     """Return a resource's name on Runpod. For volumes and registries, which hold no variables, it is the whole mark."""
-    return f"comfypin-{deployment}-{name}"
+    return f"comfypin-{deployment}-{resource_name}"
 
 
-def plain_name(found: Mapping[str, object]) -> str:
+def plain_name(resource: Mapping[str, object]) -> str:
     """Return a resource's name as it was given."""
     # Runpod appends " -fb" to the name of an endpoint with FlashBoot.
-    return str(found.get("name", "")).removesuffix(" -fb")
+    return str(resource.get("name", "")).removesuffix(" -fb")
 
 
 def _desired_registries(deployment: Deployment) -> list[DesiredResource]:
@@ -96,9 +96,11 @@ def _desired_registries(deployment: Deployment) -> list[DesiredResource]:
 def _desired_volumes(deployment: Deployment) -> list[DesiredResource]:
     volumes = []
     for resource_config in deployment.volume:
-        name = resource_config.name if resource_config.existing else remote_name(deployment.name, resource_config.name)
+        volume_name = (
+            resource_config.name if resource_config.existing else remote_name(deployment.name, resource_config.name)
+        )
         request_body: dict[str, object] = {
-            "name": name,
+            "name": volume_name,
             "size": resource_config.size,
             "dataCenter": resource_config.data_center,
         }
@@ -108,7 +110,7 @@ def _desired_volumes(deployment: Deployment) -> list[DesiredResource]:
             DesiredResource(
                 kind="volume",
                 name=resource_config.name,
-                remote_name=name,
+                remote_name=volume_name,
                 body=request_body,
                 immutable=frozenset({"dataCenter", "type"}),
                 existing=resource_config.existing,
@@ -165,7 +167,7 @@ def _command_line(template: TemplateConfig) -> str:
     # The fields `cmd` and `entrypoint` of newer APIs encode into this one, which all of them have;
     # https://docs.runpod.io/api-reference-v2/pods/create-a-pod
     lists = {"entrypoint": template.entrypoint, "cmd": template.cmd}
-    return json.dumps({name: list(words) for name, words in lists.items() if words is not None})
+    return json.dumps({field_name: list(words) for field_name, words in lists.items() if words is not None})
 
 
 def needed_disk_gb(deployment: Deployment, release_facts: ReleaseFacts, template: TemplateConfig) -> int:
@@ -226,9 +228,9 @@ def _desired_endpoint(deployment: Deployment, release_facts: ReleaseFacts, endpo
         # A port that is not exposed is 8 minutes of a worker that bills, and then a 502.
         container["ports"] = container["ports"] or [f"{variables['PORT']}/http"]
     container["env"] = variables
-    name = remote_name(deployment.name, endpoint.name)
+    endpoint_name = remote_name(deployment.name, endpoint.name)
     request_body: dict[str, object] = {
-        "name": name,
+        "name": endpoint_name,
         "type": "QUEUE" if endpoint.type == "queue" else "LOAD_BALANCER",
         **container,
         **endpoint_compute(endpoint, release_facts),
@@ -242,7 +244,7 @@ def _desired_endpoint(deployment: Deployment, release_facts: ReleaseFacts, endpo
     return DesiredResource(
         kind="endpoint",
         name=endpoint.name,
-        remote_name=name,
+        remote_name=endpoint_name,
         body=_add_api_fields(request_body, endpoint.api_fields),
         immutable=frozenset({"type"}),
         unknown=frozenset(endpoint.api_fields),
@@ -272,9 +274,9 @@ def _serving_variables(variables: Mapping[str, str]) -> dict[str, str]:
 def _add_api_fields(request_body: Mapping[str, object], api_fields: Mapping[str, object]) -> dict[str, object]:
     """Return the request with the fields that only Runpod knows; those of an object, such as `gpu`, join it."""
     joined = dict(request_body)
-    for name, value in api_fields.items():
-        ours = joined.get(name)
-        joined[name] = {**value, **ours} if isinstance(ours, Mapping) and isinstance(value, Mapping) else value
+    for field_name, value in api_fields.items():
+        ours = joined.get(field_name)
+        joined[field_name] = {**value, **ours} if isinstance(ours, Mapping) and isinstance(value, Mapping) else value
     return joined
 
 
@@ -295,9 +297,9 @@ def _desired_pod(deployment: Deployment, release_facts: ReleaseFacts, pod: PodCo
         volume_mounts["network"] = [{"volumeId": Reference(kind="volume", name=pod.volume), "path": pod.mount}]
     elif template.volume_disk is not None:
         volume_mounts["persistent"] = {"size": template.volume_disk, "path": pod.mount}
-    name = remote_name(deployment.name, pod.name)
+    pod_name = remote_name(deployment.name, pod.name)
     request_body: dict[str, object] = {
-        "name": name,
+        "name": pod_name,
         **container,
         "mounts": volume_mounts,
         **pod_compute(pod),
@@ -312,7 +314,7 @@ def _desired_pod(deployment: Deployment, release_facts: ReleaseFacts, pod: PodCo
     return DesiredResource(
         kind="pod",
         name=pod.name,
-        remote_name=name,
+        remote_name=pod_name,
         # Runpod tells it back as an object, `{"enabled": ...}`, and takes it as a word.
         body={**_add_api_fields(request_body, pod.api_fields), "globalNetworking": {"enabled": pod.global_networking}},
         create_only=create_only,

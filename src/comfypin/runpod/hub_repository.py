@@ -68,7 +68,7 @@ def _make_listing(release: ReleaseFacts, options: HubOptions) -> dict[str, JsonV
 def _make_variables(release: ReleaseFacts, options: HubOptions) -> list[JsonValue]:
     given = {"RUNPOD_INIT_TIMEOUT": str(release.init_timeout_s), **options.variables}
     return [
-        *({"key": name, "value": value} for name, value in given.items()),
+        *({"key": variable_name, "value": value} for variable_name, value in given.items()),
         {
             "key": "OUTPUT_MODE",
             "input": {
@@ -99,15 +99,17 @@ def _make_tests(release: ReleaseFacts, options: HubOptions) -> dict[str, JsonVal
     timeout_ms = (release.init_timeout_s + _JOB_S) * 1000
     in_answer: JsonValue = {"mode": "base64"}
     tests: list[JsonValue] = [{"name": "smoke", "input": {"workflow": {}, "output": in_answer}, "timeout": timeout_ms}]
-    for name in options.test_workflows:
-        job_input: JsonValue = {"workflow_name": name, "output": in_answer}
-        tests.append({"name": name, "input": job_input, "timeout": timeout_ms})
+    for workflow_name in options.test_workflows:
+        job_input: JsonValue = {"workflow_name": workflow_name, "output": in_answer}
+        tests.append({"name": workflow_name, "input": job_input, "timeout": timeout_ms})
     machine: dict[str, JsonValue] = (
         {"cpuFlavor": options.cpu_flavor}
         if options.cpu_flavor
         else {"gpuTypeId": options.test_gpu, "gpuCount": 1, **_cuda_fields(release)}
     )
-    variables: list[JsonValue] = [{"key": name, "value": value} for name, value in options.variables.items()]
+    variables: list[JsonValue] = [
+        {"key": variable_name, "value": value} for variable_name, value in options.variables.items()
+    ]
     return {"tests": tests, "config": {**machine, **({"env": variables} if variables else {})}}
 
 
@@ -116,13 +118,15 @@ def _cuda_fields(release: ReleaseFacts) -> dict[str, JsonValue]:
         return {}
     # The Hub knows no floor, so the list names every newer one too; a floor above all that are known stands alone.
     fitting: list[JsonValue] = [
-        one for one in HOST_CUDA_VERSIONS if _parse_version(one) >= _parse_version(release.cuda)
+        cuda_version
+        for cuda_version in HOST_CUDA_VERSIONS
+        if _parse_version(cuda_version) >= _parse_version(release.cuda)
     ]
     return {"allowedCudaVersions": fitting or [release.cuda]}
 
 
-def _parse_version(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split("."))
+def _parse_version(version_text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version_text.split("."))
 
 
 def _as_json(document: JsonValue) -> bytes:

@@ -14,8 +14,11 @@ _LOWERED_TO = (0, 2)
 
 def explain_lowered_workers(deployment: Deployment, endpoint: Mapping[str, object]) -> str | None:
     """Return why a live endpoint may have fewer workers than the file says, or None if it has not."""
-    name = plain_name(endpoint)
-    wanted = next((one for one in deployment.endpoint if remote_name(deployment.name, one.name) == name), None)
+    endpoint_name = plain_name(endpoint)
+    wanted = next(
+        (config for config in deployment.endpoint if remote_name(deployment.name, config.name) == endpoint_name),
+        None,
+    )
     live_workers = endpoint.get("workers")
     if wanted is None or not isinstance(live_workers, Mapping):
         return None

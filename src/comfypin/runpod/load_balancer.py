@@ -104,15 +104,17 @@ def _ping(management_api: ManagementApi, address: str) -> str | None:
         response = management_api.client.request(
             "GET", f"{address}/ping", headers=headers, max_redirects=0, deadline=Deadline(_PING_S)
         )
-        text = response.read_text(_SHOWN_BYTES).strip()
+        response_text = response.read_text(_SHOWN_BYTES).strip()
     except HttpError as error:
         return error.reason
     if response.status in _FINAL_STATUSES:
-        raise ApiRefused(request="GET /ping", status=response.status, title=response.reason, detail=text or "no reason")
+        raise ApiRefused(
+            request="GET /ping", status=response.status, title=response.reason, detail=response_text or "no reason"
+        )
     match response.status:
         case 200:
             return None
         case 204:
             return "a worker is starting"
         case status:
-            return f"{status} {text or response.reason}"
+            return f"{status} {response_text or response.reason}"

@@ -90,16 +90,16 @@ class ManagementApi:
         return self._list_pages(RESOURCE_PATHS[resource_kind], _LIST_FIELDS[resource_kind])
 
     def _list_pages(self, request_path: str, list_field: str) -> list[Resource]:
-        found: list[Resource] = []
+        resources: list[Resource] = []
         cursors: list[str] = []
         while True:
             query = {"limit": str(_PAGE_SIZE), **({"cursor": cursors[-1]} if cursors else {})}
             response_json = self.send_request("GET", f"{request_path}?{urlencode(query)}")
-            found += _read_page(response_json, request_path, list_field)
+            resources += _read_page(response_json, request_path, list_field)
             cursor = _next_cursor(response_json)
             if cursor is None:
                 # A resource that was made meanwhile may have moved others to the next page: each counts once.
-                return list({str(resource["id"]): resource for resource in found}.values())
+                return list({str(resource["id"]): resource for resource in resources}.values())
             # Half a list would be taken for the whole account, and what is not in it for what is not there.
             if cursor in cursors or len(cursors) == _MOST_PAGES:
                 raise ApiUnreachable(request=f"GET {request_path}", reason="the pages of the answer do not end")
@@ -182,8 +182,10 @@ class ManagementApi:
         except _RetryableFailure as retryable:
             raise retryable.failure from retryable.__cause__
 
-    def _find_by_name(self, resource_kind: ResourceKind, name: str) -> Resource | None:
-        return next((resource for resource in self.list_resources(resource_kind) if plain_name(resource) == name), None)
+    def _find_by_name(self, resource_kind: ResourceKind, resource_name: str) -> Resource | None:
+        return next(
+            (resource for resource in self.list_resources(resource_kind) if plain_name(resource) == resource_name), None
+        )
 
     def _send_once(self, method: str, request_path: str, request_body: Mapping[str, object] | None) -> object:
         request_line = f"{method} {request_path}"
@@ -279,9 +281,9 @@ def _to_refusal(request_line: str, response: Response, content: bytes) -> ApiRef
     except ValueError:
         problem = None
     if not isinstance(problem, dict):
-        text = content[:200].decode(errors="replace").strip()
+        refusal_text = content[:200].decode(errors="replace").strip()
         return ApiRefused(
-            request=request_line, status=response.status, title=response.reason, detail=text or "no reason"
+            request=request_line, status=response.status, title=response.reason, detail=refusal_text or "no reason"
         )
     errors = problem.get("errors")
     return ApiRefused(

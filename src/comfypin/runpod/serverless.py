@@ -53,9 +53,9 @@ class RunpodWorker:
         os.environ.setdefault("RUNPOD_LOG_LEVEL", "INFO")
         runpod = import_sdk()
 
-        for name, check in fitness.items():
+        for check_name, check in fitness.items():
             # The SDK logs checks by the function's name.
-            check.__name__ = name
+            check.__name__ = check_name
             runpod.serverless.register_fitness_check(check)
         try:
             runpod.serverless.start({"handler": self.handle_job, "concurrency_modifier": self._job_concurrency})

@@ -210,8 +210,8 @@ class VolumePusher:
             return object_etag == etag_of_parts(
                 local_file.path, part_size(local_file.size_bytes, self._options.part_bytes)
             )
-        with local_file.path.open("rb") as opened:
-            return object_etag == hashlib.file_digest(opened, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        with local_file.path.open("rb") as open_file:
+            return object_etag == hashlib.file_digest(open_file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
     def _find_blob(self, local_file: FileToPush) -> VolumeObject | None:
         object_key = blob_key(local_file.sha256.hex)
@@ -357,12 +357,12 @@ def part_size(size_bytes: int, wanted_bytes: int) -> int:
 
 def _read_slice(local_file: FileToPush, offset: int, length: int) -> bytes:
     try:
-        with local_file.path.open("rb", buffering=0) as opened:
-            part_body = os.pread(opened.fileno(), length, offset)
+        with local_file.path.open("rb", buffering=0) as open_file:
+            part_body = os.pread(open_file.fileno(), length, offset)
             while (
                 part_body
                 and len(part_body) < length
-                and (more := os.pread(opened.fileno(), length - len(part_body), offset + len(part_body)))
+                and (more := os.pread(open_file.fileno(), length - len(part_body), offset + len(part_body)))
             ):
                 part_body += more
     except OSError as exc:

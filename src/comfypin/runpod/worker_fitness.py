@@ -69,5 +69,5 @@ def driver_cuda() -> str | None:
     return match[1] if match else None
 
 
-def _parse_version(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split("."))
+def _parse_version(version_text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version_text.split("."))

@@ -188,7 +188,9 @@ def _workflow_routes(server_site: Site) -> APIRouter:
 
     @routes.get("/workflows", summary="The workflows of this server, and what may be set in them")
     async def workflows() -> Response:
-        described = [await server_site.describe_workflow(name) for name in server_site.workflow_names()]
+        described = [
+            await server_site.describe_workflow(workflow_name) for workflow_name in server_site.workflow_names()
+        ]
         return JsonResponse(
             [
                 {
@@ -241,7 +243,7 @@ def _machine_routes(server_site: Site, application: FastAPI) -> APIRouter:
     @routes.get("/openapi.json", include_in_schema=False)
     async def openapi() -> Response:
         described = (
-            [await server_site.describe_workflow(name) for name in server_site.workflow_names()]
+            [await server_site.describe_workflow(workflow_name) for workflow_name in server_site.workflow_names()]
             if server_site.is_ready
             else []
         )
@@ -260,8 +262,8 @@ async def _stream_events(server_site: Site, job_id: str) -> AsyncIterator[bytes]
     yield _format_event("status", status_body(await server_site.queue.read_record(job_id)))
 
 
-def _format_event(name: str, data: bytes) -> bytes:
-    return b"event: " + name.encode() + b"\ndata: " + data + b"\n\n"
+def _format_event(event_name: str, data: bytes) -> bytes:
+    return b"event: " + event_name.encode() + b"\ndata: " + data + b"\n\n"
 
 
 def _name_poller(http_request: Request) -> str:

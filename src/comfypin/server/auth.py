@@ -43,18 +43,18 @@ class AccessRules:
             return self.max_upload_bytes
         return self.max_body_bytes
 
-    def is_token(self, shown: str) -> bool:
+    def is_token(self, token: str) -> bool:
         """Return whether this is the token."""
         # Constant time: a comparison that stops at the first difference tells the token letter by letter.
-        return hmac.compare_digest(shown.encode(errors="replace"), (self.token or "").encode())
+        return hmac.compare_digest(token.encode(errors="replace"), (self.token or "").encode())
 
     def session_in(self, cookies: str) -> str | None:
         """Return the open session that a Cookie header holds, or None."""
         if self.sessions is None:
             return None
         for pair in cookies.split(";"):
-            name, _, session = pair.strip().partition("=")
-            if name == self.sessions.cookie_name and self.sessions.is_open(session):
+            cookie_name, _, session = pair.strip().partition("=")
+            if cookie_name == self.sessions.cookie_name and self.sessions.is_open(session):
                 return session
         return None
 
@@ -73,7 +73,9 @@ class Gate:
             await self._app(scope, receive, send)
             return
         # Headers are bytes; latin-1 maps each of them to one character.
-        request_headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        request_headers = {
+            header_name.decode("latin-1"): value.decode("latin-1") for header_name, value in scope["headers"]
+        }
         refusal = _find_misframing(scope["http_version"], request_headers) or self._find_refusal(
             scope["method"], scope["path"], request_headers
         )
@@ -206,8 +208,8 @@ def _find_misframing(http_version: str, request_headers: Mapping[str, str]) -> J
     return None
 
 
-def _decode_password(text: str) -> str:
+def _decode_password(base64_text: str) -> str:
     try:
-        return base64.b64decode(text, validate=True).decode().partition(":")[2]
+        return base64.b64decode(base64_text, validate=True).decode().partition(":")[2]
     except (binascii.Error, UnicodeDecodeError):
         return ""

@@ -83,8 +83,8 @@ class FrameCache:
         return is_young and is_made and self._snapshot_number >= asked_after
 
     async def _make_snapshot(self, wire_id: str) -> bytes:
-        shown = await self.views.snapshot()
-        return await asyncio.to_thread(format_event, "snapshot", shown, wire_id)
+        snapshot = await self.views.snapshot()
+        return await asyncio.to_thread(format_event, "snapshot", snapshot, wire_id)
 
     def batch_of(self, events: Sequence[JobEvent]) -> Batch:
         """Return the frames that tell of events, with the state of the queue in front if a job of it changed."""
@@ -110,8 +110,8 @@ class FrameCache:
             case "progress":
                 return format_event("progress", {"id": event.job_id, "progress": progress_summary(event.data)})
             case "preview":
-                shown = {name: value for name, value in event.data.items() if name != "data_base64"}
-                return format_event("preview", {"id": event.job_id, **shown, "data": event.data["data_base64"]})
+                event_data = {fact_name: value for fact_name, value in event.data.items() if fact_name != "data_base64"}
+                return format_event("preview", {"id": event.job_id, **event_data, "data": event.data["data_base64"]})
             case "output":
                 return format_event("output", {"id": event.job_id, "output": dict(event.data)}, wire_id)
             case "model":
@@ -126,7 +126,7 @@ def _number(event: JobEvent) -> int:
     return event.id
 
 
-def format_event(name: str, data: Mapping[str, JsonValue], wire_id: str | None = None) -> bytes:
+def format_event(event_name: str, data: Mapping[str, JsonValue], wire_id: str | None = None) -> bytes:
     """Return a server-sent event."""
     id_line = b"" if wire_id is None else b"id: " + wire_id.encode() + b"\n"
-    return id_line + b"event: " + name.encode() + b"\ndata: " + json.dumps(dict(data)).encode() + b"\n\n"
+    return id_line + b"event: " + event_name.encode() + b"\ndata: " + json.dumps(dict(data)).encode() + b"\n\n"

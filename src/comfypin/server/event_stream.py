@@ -147,8 +147,8 @@ class EventGroup:
                 untold = {event.id for event in self._untold.values()}
                 missed = [event for event in self._events.kept_after(after) if event.id not in untold]
                 follower.offer(self._frames.batch_of(missed))
-            while (told := await follower.next_bytes()) is not None:
-                for piece in _pieces(told):
+            while (event_bytes := await follower.next_bytes()) is not None:
+                for piece in _pieces(event_bytes):
                     yield piece
         except JobsNotStored:
             return

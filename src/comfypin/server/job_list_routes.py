@@ -63,8 +63,8 @@ def job_list_routes(queue: ServedQueue, outputs: OutputIndex) -> APIRouter:
             before=_read_cursor(after),
             limit=limit,
         )
-        shown, last_number = await views.page(job_filter)
-        return JsonResponse({"jobs": shown, "next": None if last_number is None else _write_cursor(last_number)})
+        summaries, last_number = await views.page(job_filter)
+        return JsonResponse({"jobs": summaries, "next": None if last_number is None else _write_cursor(last_number)})
 
     @routes.get("/jobs/{job_id}", summary="All that is known of a job: input, output, progress, timing")
     async def job(job_id: str) -> Response:
@@ -74,13 +74,13 @@ def job_list_routes(queue: ServedQueue, outputs: OutputIndex) -> APIRouter:
     async def manifest(job_id: str, form: ManifestForm = "json") -> Response:
         record = await queue.read_record(job_id)
         files = await outputs.of_job(job_id)
-        name = f"{job_id}.{'manifest.json' if form == 'json' else 'sha256'}"
-        headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(name, safe='', errors='replace')}"}
+        file_name = f"{job_id}.{'manifest.json' if form == 'json' else 'sha256'}"
+        headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(file_name, safe='', errors='replace')}"}
         if form == "sha256":
             return Response(checksum_lines(files), headers=headers, media_type="text/plain; charset=utf-8")
         result = json.loads(record.output or "{}") if not is_pending(record.row.state) else {}
-        shown = job_manifest(record.row, result if isinstance(result, dict) else {}, files)
-        return Response(json.dumps(shown, indent=2), headers=headers, media_type="application/json")
+        manifest = job_manifest(record.row, result if isinstance(result, dict) else {}, files)
+        return Response(json.dumps(manifest, indent=2), headers=headers, media_type="application/json")
 
     @routes.post(
         "/jobs/{job_id}/priority",
@@ -116,11 +116,11 @@ def _too_many(following: int) -> Response:
 
 
 def _read_states(asked: list[str]) -> tuple[JobState, ...]:
-    names = [name.strip().upper() for part in asked for name in part.split(",") if name.strip()]
-    for name in names:
-        if name not in JOB_STATES:
-            raise RequestInvalid(reason=f"`state` must be one of {', '.join(JOB_STATES)}, not {name[:40]!r}")
-    return tuple(cast("JobState", name) for name in dict.fromkeys(names))
+    names = [state_name.strip().upper() for part in asked for state_name in part.split(",") if state_name.strip()]
+    for state_name in names:
+        if state_name not in JOB_STATES:
+            raise RequestInvalid(reason=f"`state` must be one of {', '.join(JOB_STATES)}, not {state_name[:40]!r}")
+    return tuple(cast("JobState", state_name) for state_name in dict.fromkeys(names))
 
 
 def _write_cursor(number: int) -> str:
@@ -131,8 +131,8 @@ def _read_cursor(cursor: str | None) -> int | None:
     if cursor is None:
         return None
     try:
-        name, _, number = base64.urlsafe_b64decode(cursor.encode()).decode().partition(":")
-        if name == "before" and number.isascii() and number.isdigit() and len(number) < 19:
+        cursor_name, _, number = base64.urlsafe_b64decode(cursor.encode()).decode().partition(":")
+        if cursor_name == "before" and number.isascii() and number.isdigit() and len(number) < 19:
             return int(number)
     except ValueError:
         pass

@@ -31,17 +31,17 @@ def checksum_lines(files: Sequence[ListedOutput]) -> str:
 
 
 def _checksum_line(file: ListedOutput) -> str:
-    name = file.filename.replace("\\", "/").rpartition("/")[2]
-    escaped = name.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
+    file_name = file.filename.replace("\\", "/").rpartition("/")[2]
+    escaped = file_name.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
     # A backslash in front tells sha256sum that the name is escaped.
-    mark = "\\" if escaped != name else ""
+    mark = "\\" if escaped != file_name else ""
     return f"{mark}{file.sha256}  {escaped}\n"
 
 
 def _entry(file: ListedOutput) -> dict[str, JsonValue]:
     uri = file.facts.get("uri")
-    entry: dict[str, JsonValue] = {name: file.facts.get(name) for name in _FACTS}
+    entry: dict[str, JsonValue] = {fact_name: file.facts.get(fact_name) for fact_name in _FACTS}
     # A path of this machine means nothing to clients.
     entry["uri"] = uri if isinstance(uri, str) and "://" in uri else None
     entry["href"] = f"jobs/{file.job_id}/outputs/{file.position}"
-    return {name: value for name, value in entry.items() if value not in (None, "")}
+    return {fact_name: value for fact_name, value in entry.items() if value not in (None, "")}

@@ -36,17 +36,17 @@ class JobViews:
     async def page(self, job_filter: JobFilter) -> tuple[list[JsonValue], int | None]:
         """Return jobs, newest first, and the number to go on before; None after the last. Raises `JobsNotStored`."""
         # One more than is shown tells whether there are more.
-        found = await self._queue.list_jobs(replace(job_filter, limit=job_filter.limit + 1))
-        shown: list[JsonValue] = []
-        for listed in found[: job_filter.limit]:
+        job_rows = await self._queue.list_jobs(replace(job_filter, limit=job_filter.limit + 1))
+        summaries: list[JsonValue] = []
+        for listed in job_rows[: job_filter.limit]:
             live_job = self._queue.find_live(listed.row.id)
             if live_job is None or (job_filter.states and live_job.row.state not in job_filter.states):
-                shown.append(job_summary(listed.row, listed.description, listed.end))
+                summaries.append(job_summary(listed.row, listed.description, listed.end))
             else:
                 place = self._queue.waiting_place(listed.row.id)
-                shown.append(self._summary_of(live_job, place, self._queue.end_in_s(live_job)))
-        has_more = len(found) > job_filter.limit
-        return shown, found[job_filter.limit - 1].number if has_more else None
+                summaries.append(self._summary_of(live_job, place, self._queue.end_in_s(live_job)))
+        has_more = len(job_rows) > job_filter.limit
+        return summaries, job_rows[job_filter.limit - 1].number if has_more else None
 
     async def snapshot(self) -> dict[str, JsonValue]:
         """Return all jobs that wait or run, in order, then the newest that ended. Raises `JobsNotStored`."""
@@ -80,8 +80,12 @@ class JobViews:
         return {**summary, "input": _shorten(job_input) or None, "output": output, "timing": timing}
 
     async def _ended_summary(self, row: JobRow) -> dict[str, JsonValue]:
-        found = await self._queue.list_jobs(JobFilter(job_id=row.id, limit=1))
-        return job_summary(row, found[0].description, found[0].end) if found else {"id": row.id, "status": row.state}
+        job_rows = await self._queue.list_jobs(JobFilter(job_id=row.id, limit=1))
+        return (
+            job_summary(row, job_rows[0].description, job_rows[0].end)
+            if job_rows
+            else {"id": row.id, "status": row.state}
+        )
 
     @staticmethod
     def _summary_of(live_job: LiveJob, position: int | None, ends_in_s: float | None) -> dict[str, JsonValue]:
@@ -96,9 +100,11 @@ class JobViews:
 
     def _pending_summaries(self, pending: Sequence[LiveJob]) -> list[JsonValue]:
         ends_in_s = self._queue.ends_in_s(pending)
-        waiting = [one.row.id for one in pending if one.row.state == "IN_QUEUE" and not one.ending]
+        waiting = [live_job.row.id for live_job in pending if live_job.row.state == "IN_QUEUE" and not live_job.ending]
         places = {job_id: place for place, job_id in enumerate(waiting, 1)}
-        return [self._summary_of(one, places.get(one.row.id), ends_in_s[one.row.id]) for one in pending]
+        return [
+            self._summary_of(live_job, places.get(live_job.row.id), ends_in_s[live_job.row.id]) for live_job in pending
+        ]
 
 
 def _shorten(value: object) -> JsonValue:

@@ -39,9 +39,9 @@ class _Download:
 
     def to_json(self) -> Mapping[str, JsonValue]:
         wish = self.wish
-        named: dict[str, JsonValue] = {"folder": wish.folder, "filename": wish.filename, "sha256": wish.sha256}
+        wish_json: dict[str, JsonValue] = {"folder": wish.folder, "filename": wish.filename, "sha256": wish.sha256}
         if wish.source is not None:
-            named["source"] = hide_secrets(wish.source)
+            wish_json["source"] = hide_secrets(wish.source)
         arrived = self.arriving.progress
         done_bytes, total_bytes = (0, None) if arrived is None else (arrived.done_bytes, arrived.total_bytes)
         if self.model is not None:
@@ -49,7 +49,7 @@ class _Download:
         return {
             "id": self.id,
             "status": self.state,
-            **{name: value for name, value in named.items() if value is not None},
+            **{fact_name: value for fact_name, value in wish_json.items() if value is not None},
             "done_bytes": done_bytes,
             "total_bytes": total_bytes,
             **({} if self.model is None else {"model": model_to_json(self.model)}),
@@ -102,11 +102,11 @@ class ModelDownloads:
             self._tell(download.id, download.to_json())
 
     async def _tell_often(self, download: _Download) -> None:
-        told: Mapping[str, JsonValue] = {}
+        last_status: Mapping[str, JsonValue] = {}
         while True:
             stands = download.to_json()
-            if stands != told:
-                told = stands
+            if stands != last_status:
+                last_status = stands
                 self._tell(download.id, stands)
             await asyncio.sleep(_TELL_EVERY_S)
 

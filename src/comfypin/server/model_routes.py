@@ -53,13 +53,13 @@ def model_routes(server_site: Site, events: JobEvents) -> APIRouter:
 
     @routes.get("/models/{download_id}", summary="How a download stands")
     async def show(download_id: str) -> Response:
-        found = downloads.find(download_id)
-        return JsonResponse(found) if found is not None else failure_response(404, _UNKNOWN)
+        download = downloads.find(download_id)
+        return JsonResponse(download) if download is not None else failure_response(404, _UNKNOWN)
 
     @routes.delete("/models/{download_id}", summary="Stop a download; what has arrived stays for the next one")
     async def cancel(download_id: str) -> Response:
-        found = downloads.cancel(download_id)
-        return JsonResponse(found) if found is not None else failure_response(404, _UNKNOWN)
+        download = downloads.cancel(download_id)
+        return JsonResponse(download) if download is not None else failure_response(404, _UNKNOWN)
 
     return routes
 

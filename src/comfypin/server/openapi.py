@@ -109,16 +109,16 @@ def openapi_document(application: FastAPI, workflows: Sequence[DescribedWorkflow
 
 
 def _workflow_operation(workflow: DescribedWorkflow) -> dict[str, Any]:
-    body: dict[str, Any] = {key: value for key, value in workflow.inputs_schema().items() if key != "$schema"}
+    body_schema: dict[str, Any] = {key: value for key, value in workflow.inputs_schema().items() if key != "$schema"}
     if takes_models(workflow.inputs):
         models = {"type": "array", "maxItems": MAX_MODELS, "items": {"$ref": "#/components/schemas/ModelWish"}}
-        body = {**body, "properties": {**body.get("properties", {}), "models": models}}
+        body_schema = {**body_schema, "properties": {**body_schema.get("properties", {}), "models": models}}
     return {
         "tags": ["workflows"],
         "summary": workflow.title or f"Run {workflow.name}",
         "description": workflow.description or "",
         "operationId": f"workflow_{workflow.name}",
         "parameters": [_WAIT_PARAMETER, _PRIORITY_PARAMETER],
-        "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
+        "requestBody": {"required": True, "content": {"application/json": {"schema": body_schema}}},
         "responses": _RESPONSES,
     }

@@ -46,8 +46,8 @@ class OutputFiles:
     async def locate(self, output: ListedOutput) -> Path | bytes | None:
         """Return an output's file or bytes; None if they are not on this machine. Raises `JobsNotStored`."""
         if output.facts.get("kept_as") == "base64":
-            text = await self._index.read_base64(output)
-            return None if text is None else await asyncio.to_thread(_decode, text)
+            base64_text = await self._index.read_base64(output)
+            return None if base64_text is None else await asyncio.to_thread(_decode, base64_text)
         if (asset_path := await self._find_asset(output)) is not None:
             return asset_path
         return await asyncio.to_thread(self._find_file, output)
@@ -69,10 +69,10 @@ class OutputFiles:
 
         Raises `JobsNotStored`.
         """
-        found = await self.locate(output)
+        located_file = await self.locate(output)
         uri = output.facts.get("uri")
-        if found is not None or self._bucket is None or not isinstance(uri, str) or not self._bucket.holds(uri):
-            return found
+        if located_file is not None or self._bucket is None or not isinstance(uri, str) or not self._bucket.holds(uri):
+            return located_file
         size_bytes = output.facts.get("size_bytes")
         if not isinstance(size_bytes, int) or not 0 < size_bytes <= _MOST_FETCHED_BYTES:
             return None
@@ -87,11 +87,11 @@ class OutputFiles:
         media_type = str(output.facts.get("media_type") or "application/octet-stream")
         headers = {**untrusted_headers(media_type, output.filename, is_download=is_download)}
         headers["Cache-Control"] = "private, max-age=3600"
-        found = await self.locate(output)
-        if isinstance(found, bytes):
-            return Response(found, headers=headers, media_type=media_type)
-        if found is not None:
-            return FileResponse(found, headers=headers, media_type=media_type)
+        located_file = await self.locate(output)
+        if isinstance(located_file, bytes):
+            return Response(located_file, headers=headers, media_type=media_type)
+        if located_file is not None:
+            return FileResponse(located_file, headers=headers, media_type=media_type)
         uri, url = str(output.facts.get("uri") or ""), output.facts.get("url")
         answer: Response | None = None
         if self._bucket is not None and self._bucket.holds(uri):
@@ -106,11 +106,11 @@ class OutputFiles:
         return failure_response(404, f"The output was delivered to {uri}." if "://" in uri else "The output is gone.")
 
     async def _find_asset(self, output: ListedOutput) -> Path | None:
-        named = _ASSET.search(str(output.facts.get("url") or ""))
-        if named is None:
+        asset_match = _ASSET.search(str(output.facts.get("url") or ""))
+        if asset_match is None:
             return None
         try:
-            return self._assets.path(await self._assets.get(named[1]))
+            return self._assets.path(await self._assets.get(asset_match[1]))
         except ApiFailure:
             return None
 
@@ -125,8 +125,10 @@ class OutputFiles:
 def untrusted_headers(media_type: str, filename: str, *, is_download: bool = False) -> dict[str, str]:
     """Return the headers of a file that a workflow made: sandboxed, and saved rather than shown if it could run."""
     is_shown = _SHOWN.fullmatch(media_type.lower()) is not None and not is_download
-    name = filename.replace("\\", "/").rpartition("/")[2]
-    disposition = f"{'inline' if is_shown else 'attachment'}; filename*=UTF-8''{quote(name, safe='', errors='replace')}"
+    file_name = filename.replace("\\", "/").rpartition("/")[2]
+    disposition = (
+        f"{'inline' if is_shown else 'attachment'}; filename*=UTF-8''{quote(file_name, safe='', errors='replace')}"
+    )
     return {**UNTRUSTED_HEADERS, "Content-Disposition": disposition}
 
 
@@ -134,8 +136,8 @@ def _redirect(url: str) -> Response:
     return RedirectResponse(url, headers={"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"})
 
 
-def _decode(text: str) -> bytes | None:
+def _decode(base64_text: str) -> bytes | None:
     try:
-        return base64.b64decode(text)
+        return base64.b64decode(base64_text)
     except (binascii.Error, ValueError):
         return None

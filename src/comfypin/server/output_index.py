@@ -34,7 +34,9 @@ _FACTS = (
 )
 _COLUMNS = ", ".join(column for column, _ in _FACTS)
 _EXTRACTED = ", ".join(f"json_extract(item.value, '$.{fact}')" for _, fact in _FACTS)
-_LISTS = " UNION ALL ".join(f"SELECT {place} AS place, '{name}' AS name" for place, name in enumerate(OUTPUT_LISTS))
+_LISTS = " UNION ALL ".join(
+    f"SELECT {place} AS place, '{column_name}' AS name" for place, column_name in enumerate(OUTPUT_LISTS)
+)
 
 
 def _rows_of_jobs(jobs: str) -> str:
@@ -158,6 +160,7 @@ class OutputIndex:
 
     async def read_base64(self, output: ListedOutput) -> str | None:
         """Return the base64 text of an output that its job's result holds. Raises `JobsNotStored`."""
+        # SQLite takes the one text out of the result, which may be hundreds of megabytes.
         path = f"$.{output.list_name}[{output.list_index}].data"
         query = "SELECT json_extract(output, ?) FROM jobs WHERE id = ?"
         rows = await self._store.query_rows(query, path, output.job_id)
@@ -171,14 +174,16 @@ class OutputIndex:
         )
         rows = await self._store.query_rows(query)
         columns = ("workflows", "releases", "kinds")
-        return {name: sorted({row[place] for row in rows if row[place]}) for place, name in enumerate(columns)}
+        return {
+            column_name: sorted({row[place] for row in rows if row[place]}) for place, column_name in enumerate(columns)
+        }
 
     async def read_origins(self) -> frozenset[str]:
         """Return the origins of the addresses of outputs that are in buckets. Raises `JobsNotStored`."""
         # The newest only: a server has one bucket, jobs with their own are few.
         query = "SELECT url FROM job_outputs WHERE uri LIKE '%://%' AND url LIKE 'http%' ORDER BY number DESC LIMIT 300"
-        found = {origin_of(row[0]) for row in await self._store.query_rows(query)}
-        return frozenset(origin for origin in found if origin is not None)
+        origins = {origin_of(row[0]) for row in await self._store.query_rows(query)}
+        return frozenset(origin for origin in origins if origin is not None)
 
 
 def output_to_json(output: ListedOutput, *, has_thumbnail: bool) -> dict[str, JsonValue]:
@@ -191,7 +196,11 @@ def output_to_json(output: ListedOutput, *, has_thumbnail: bool) -> dict[str, Js
         "workflow": output.workflow,
         "release": output.release,
         "made_at": shown_time(output.made_at),
-        **{name: output.facts.get(name) for name, _ in _FACTS if name not in ("kept_as", "uri")},
+        **{
+            column_name: output.facts.get(column_name)
+            for column_name, _ in _FACTS
+            if column_name not in ("kept_as", "uri")
+        },
         # A path of this machine means nothing to clients.
         "uri": uri if isinstance(uri := output.facts.get("uri"), str) and "://" in uri else None,
         "href": href,
@@ -214,6 +223,7 @@ def _conditions(wanted: OutputFilter) -> tuple[list[str], list[object]]:
         if at is not None:
             conditions.append(comparison)
             values.append(at)
+    # instr, not LIKE: a `%` or `_` in a search means itself.
     if wanted.text:
         conditions.append("(instr(d.texts, ?) OR instr(casefold(o.filename), ?) OR instr(lower(o.job_id), ?))")
         values += [wanted.text.casefold()] * 3

@@ -64,12 +64,12 @@ def output_routes(gallery: Gallery) -> APIRouter:
             made_since=_read_moment(since, "since", is_end=False),
             made_before=_read_moment(until, "until", is_end=True),
         )
-        found = await gallery.index.page(wanted, before=_read_cursor(after), limit=limit + 1)
-        shown = found[:limit]
+        page_outputs = await gallery.index.page(wanted, before=_read_cursor(after), limit=limit + 1)
+        shown_outputs = page_outputs[:limit]
         return JsonResponse(
             {
-                "outputs": [_to_json(gallery, output) for output in shown],
-                "next": str(shown[-1].number) if len(found) > limit else None,
+                "outputs": [_to_json(gallery, output) for output in shown_outputs],
+                "next": str(shown_outputs[-1].number) if len(page_outputs) > limit else None,
                 # What the first page is filtered by next.
                 **({"names": await gallery.index.names()} if after is None else {}),
             }
@@ -88,16 +88,16 @@ def output_routes(gallery: Gallery) -> APIRouter:
 
     @routes.get("/jobs/{job_id}/outputs/{position}", summary="An output of a job, or the way to it")
     async def output(request: Request, job_id: str, position: int, *, download: bool = False) -> Response:
-        found = await _find(gallery, job_id, position)
-        if found is None:
+        stored_output = await _find(gallery, job_id, position)
+        if stored_output is None:
             return failure_response(404, _NO_OUTPUT)
         wanted_range = request.headers.get("range")
-        return await gallery.files.respond(found, is_download=download, wanted_range=wanted_range)
+        return await gallery.files.respond(stored_output, is_download=download, wanted_range=wanted_range)
 
     @routes.get("/jobs/{job_id}/outputs/{position}/thumbnail", summary="A small picture of an output, as WebP")
     async def thumbnail(job_id: str, position: int) -> Response:
-        found = await _find(gallery, job_id, position)
-        file = None if found is None else await _thumbnail_file(gallery, found)
+        stored_output = await _find(gallery, job_id, position)
+        file = None if stored_output is None else await _thumbnail_file(gallery, stored_output)
         if file is None:
             return failure_response(404, "There is no thumbnail of this output.")
         # A job that runs again may leave another picture at its place.
@@ -127,32 +127,32 @@ def _to_json(gallery: Gallery, output: ListedOutput) -> dict[str, object]:
     return dict(output_to_json(output, has_thumbnail=has_thumbnail))
 
 
-def _read_moment(text: str | None, named: str, *, is_end: bool) -> float | None:
+def _read_moment(moment_text: str | None, parameter_name: str, *, is_end: bool) -> float | None:
     """Read a day, whose end it is if `is_end`, or a time. Raises `RequestInvalid`."""
-    if not text:
+    if not moment_text:
         return None
     try:
-        moment = datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(moment_text)
     except ValueError:
-        raise RequestInvalid(reason=f"`{named}` must be a day or a time as ISO 8601 has them") from None
+        raise RequestInvalid(reason=f"`{parameter_name}` must be a day or a time as ISO 8601 has them") from None
     moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-    is_day = len(text) == len("2026-11-29")
+    is_day = len(moment_text) == len("2026-11-29")
     try:
         return (moment + timedelta(days=1) if is_end and is_day else moment).timestamp()
     except (OverflowError, ValueError):
-        raise RequestInvalid(reason=f"`{named}` is out of range") from None
+        raise RequestInvalid(reason=f"`{parameter_name}` is out of range") from None
 
 
 def _split(several: Sequence[str] | None) -> tuple[str, ...]:
-    return tuple(part.strip() for text in several or () for part in text.split(",") if part.strip())[:20]
+    return tuple(part.strip() for filter_text in several or () for part in filter_text.split(",") if part.strip())[:20]
 
 
 def _read_states(states: Sequence[str]) -> tuple[str, ...]:
-    named = tuple(state.upper() for state in states)
-    for state in named:
+    state_names = tuple(state.upper() for state in states)
+    for state in state_names:
         if state not in JOB_STATES:
             raise RequestInvalid(reason=f"`state` must be one of {', '.join(JOB_STATES)}")
-    return named
+    return state_names
 
 
 def _read_cursor(after: str | None) -> int | None:

@@ -60,10 +60,10 @@ def _walk(folder: _Readable, prefix: str) -> Iterable[tuple[str, PageFile]]:
         if entry.is_dir():
             yield from _walk(entry, f"{prefix}{entry.name}/")
         elif (media_type := _MEDIA_TYPES.get(PurePosixPath(entry.name).suffix)) is not None:
-            body = entry.read_bytes()
-            etag = f'"{hashlib.sha256(body).hexdigest()[:20]}"'
-            zipped = gzip.compress(body, mtime=0)
-            yield f"{prefix}{entry.name}", PageFile(media_type=media_type, body=body, zipped=zipped, etag=etag)
+            page_bytes = entry.read_bytes()
+            etag = f'"{hashlib.sha256(page_bytes).hexdigest()[:20]}"'
+            zipped = gzip.compress(page_bytes, mtime=0)
+            yield f"{prefix}{entry.name}", PageFile(media_type=media_type, body=page_bytes, zipped=zipped, etag=etag)
 
 
 def page_policy(picture_origins: Iterable[str] = ()) -> str:
@@ -83,8 +83,8 @@ def page_response(request: Request, page_file: PageFile, *, picture_origins: Ite
         headers["Content-Security-Policy"] = page_policy(picture_origins)
     if request.headers.get("if-none-match") == page_file.etag:
         return Response(status_code=304, headers=headers)
-    body = page_file.body
+    page_bytes = page_file.body
     if "gzip" in request.headers.get("accept-encoding", ""):
         headers["Content-Encoding"] = "gzip"
-        body = page_file.zipped
-    return Response(body, headers=headers, media_type=page_file.media_type)
+        page_bytes = page_file.zipped
+    return Response(page_bytes, headers=headers, media_type=page_file.media_type)

@@ -78,8 +78,10 @@ def page_routes(rules: AccessRules, shown: Page) -> APIRouter:
 
     @routes.api_route("/page/{path:path}", methods=["GET", "HEAD"], include_in_schema=False)
     async def page_file(request: Request, path: str) -> Response:
-        found = page_files.get(path)
-        return failure_response(404, "There is no such file.") if found is None else page_response(request, found)
+        page_file = page_files.get(path)
+        return (
+            failure_response(404, "There is no such file.") if page_file is None else page_response(request, page_file)
+        )
 
     _add_session_routes(routes, rules)
     return routes
@@ -97,12 +99,12 @@ def _add_session_routes(routes: APIRouter, rules: AccessRules) -> None:
     async def sign_in(request: Request) -> Response:
         if rules.sessions is None:
             return JsonResponse({"signed_in": True})
-        body = await request.body()
-        if len(body) > _MOST_SIGN_IN_BYTES:
+        request_body = await request.body()
+        if len(request_body) > _MOST_SIGN_IN_BYTES:
             return failure_response(413, "Signing in takes a token or the code of a link, and nothing else.")
-        document = parse_json_body(body)
-        shown = document if isinstance(document, dict) else {}
-        token, link = shown.get("token"), shown.get("link")
+        document = parse_json_body(request_body)
+        form = document if isinstance(document, dict) else {}
+        token, link = form.get("token"), form.get("link")
         if isinstance(link, str) and rules.sessions.redeem_link_code(link):
             return await _begin_session(request, rules)
         if isinstance(token, str) and rules.is_token(token.strip()):

@@ -9,16 +9,16 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 _PATH_PREFIX = re.compile(r"(/[A-Za-z0-9._~\-]{1,100}){1,8}")
 
 
-def valid_prefix(text: str) -> str:
+def valid_prefix(prefix_text: str) -> str:
     """Return a path prefix without its last slash; empty if it is not one."""
-    prefix = text.rstrip("/")
+    prefix = prefix_text.rstrip("/")
     return prefix if _PATH_PREFIX.fullmatch(prefix) else ""
 
 
 def prefix_of(request: Request) -> str:
     """Return the path before ours: --root-path, else the X-Forwarded-Prefix of a proxy that removed it."""
-    named = str(request.scope.get("comfypin.prefix", ""))
-    return named or valid_prefix(request.headers.get("x-forwarded-prefix", ""))
+    path_prefix = str(request.scope.get("comfypin.prefix", ""))
+    return path_prefix or valid_prefix(request.headers.get("x-forwarded-prefix", ""))
 
 
 class RootPath:

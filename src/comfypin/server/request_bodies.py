@@ -127,9 +127,9 @@ def _read_events(names: object, webhook: object) -> tuple[EventName, ...] | None
         return None
     if webhook is None:
         raise RequestInvalid(reason="`webhook_events` needs a `webhook` that is told of them")
-    if not isinstance(names, list) or not names or not all(name in EVENT_NAMES for name in names):
+    if not isinstance(names, list) or not names or not all(event_name in EVENT_NAMES for event_name in names):
         raise RequestInvalid(reason=f"`webhook_events` must be a list of {', '.join(EVENT_NAMES)}")
-    return tuple(name for name in EVENT_NAMES if name in names)
+    return tuple(event_name for event_name in EVENT_NAMES if event_name in names)
 
 
 def _read_input(media_input: object) -> object:
@@ -164,7 +164,7 @@ def job_for_workflow(workflow_name: str, values: object, inputs: Sequence[Workfl
     models: list[JsonValue] = []
     if takes_models(inputs) and "models" in values:
         models = _read_models(values["models"])
-        values = {name: value for name, value in values.items() if name != "models"}
+        values = {field_name: value for field_name, value in values.items() if field_name != "models"}
     overrides = overrides_by_name(values, inputs)
     files = {
         f"{node_id}.{input_name}": replace(workflow_input, node_id=node_id, input_name=input_name)
@@ -209,8 +209,8 @@ def _media_input(workflow_input: WorkflowInput, sent_value: JsonValue) -> Mappin
     if not isinstance(sent_value, str):
         return None
     file_name = re.sub(r"[^A-Za-z0-9_-]", "_", f"{workflow_input.node_id}-{workflow_input.input_name}")
-    if found := _DATA.match(sent_value):
-        return {"name": f"{file_name}.{found[1].lower()}", "data": sent_value, "node": workflow_input.node_id}
+    if data_match := _DATA.match(sent_value):
+        return {"name": f"{file_name}.{data_match[1].lower()}", "data": sent_value, "node": workflow_input.node_id}
     if _ADDRESS.match(sent_value):
         suffix = PurePosixPath(re.split(r"[?#]", sent_value)[0].partition("://")[2].partition("/")[2]).suffix
         return {"name": f"{file_name}{suffix}", "url": sent_value, "node": workflow_input.node_id}
@@ -233,8 +233,8 @@ def _read_route(policy: Mapping[str, Any]) -> JobRoute:
     """Read which workers may run a job, and how soon; Runpod's own policy has `lowPriority` alone."""
     rank = _policy_rank(policy)
     for field_name in ("gpuClass", "release"):
-        named = policy.get(field_name)
-        if named is not None and not (isinstance(named, str) and 0 < len(named) <= _LONGEST_ROUTE):
+        route_value = policy.get(field_name)
+        if route_value is not None and not (isinstance(route_value, str) and 0 < len(route_value) <= _LONGEST_ROUTE):
             raise RequestInvalid(reason=f"`policy.{field_name}` must be a text of at most {_LONGEST_ROUTE} characters")
     return JobRoute(
         priority="high" if rank > 0 else "normal",
@@ -267,17 +267,17 @@ def _policy_rank(policy: Mapping[str, Any]) -> int:
     return read_priority(priority, "`policy.priority`")
 
 
-def read_priority(sent_value: object, named: str) -> int:
+def read_priority(sent_value: object, field_name: str) -> int:
     """Read a priority. Raises `RequestInvalid`."""
     if isinstance(sent_value, bool) or not isinstance(sent_value, int) or abs(sent_value) > MOST_PRIORITY:
-        raise RequestInvalid(reason=f"{named} must be a whole number from -{MOST_PRIORITY} to {MOST_PRIORITY}")
+        raise RequestInvalid(reason=f"{field_name} must be a whole number from -{MOST_PRIORITY} to {MOST_PRIORITY}")
     return sent_value
 
 
-def _parse_finite(text: str) -> float:
-    number = float(text)
+def _parse_finite(number_text: str) -> float:
+    number = float(number_text)
     if number in (float("inf"), float("-inf")):
-        raise ValueError(text)
+        raise ValueError(number_text)
     return number
 
 

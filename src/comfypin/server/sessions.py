@@ -69,8 +69,8 @@ class Sessions:
         """Return whether a code signs in; it does so once."""
         return self._links.pop(self._digest(code), 0.0) > self._clock()
 
-    def _digest(self, text: str) -> str:
-        return hmac.new(self._key, text.encode(errors="replace"), hashlib.sha256).hexdigest()
+    def _digest(self, secret_text: str) -> str:
+        return hmac.new(self._key, secret_text.encode(errors="replace"), hashlib.sha256).hexdigest()
 
     def _save(self) -> None:
         document = {"server": self._server_id, "sessions": self._ends_at}

@@ -102,13 +102,13 @@ class SystemReport:
         }
 
     def _disks(self) -> list[JsonValue]:
-        shown: dict[int, dict[str, Any]] = {}
-        for name, folder in self._facts.folders.items():
+        by_device: dict[int, dict[str, Any]] = {}
+        for disk_name, folder in self._facts.folders.items():
             with contextlib.suppress(OSError):
                 usage, device = shutil.disk_usage(folder), folder.stat().st_dev
-                disk = shown.setdefault(device, {"holds": [], "free_bytes": usage.free, "total_bytes": usage.total})
-                disk["holds"].append(name)
-        return list(shown.values())
+                disk = by_device.setdefault(device, {"holds": [], "free_bytes": usage.free, "total_bytes": usage.total})
+                disk["holds"].append(disk_name)
+        return list(by_device.values())
 
     def _models(self) -> list[JsonValue]:
         workflows = self._workflow_texts()
@@ -117,8 +117,12 @@ class SystemReport:
             size_bytes: int | None = None
             with contextlib.suppress(ComfypinError, OSError):
                 size_bytes = self._facts.model_roots.target_path(model_pin).stat().st_size
-            name = model_pin.target_path.rpartition("/")[2]
-            used_by = [workflow for workflow, text in workflows.items() if json.dumps(name)[1:-1] in text]
+            file_name = model_pin.target_path.rpartition("/")[2]
+            used_by = [
+                workflow
+                for workflow, workflow_text in workflows.items()
+                if json.dumps(file_name)[1:-1] in workflow_text
+            ]
             models.append(
                 {
                     "name": model_pin.name,
@@ -136,9 +140,9 @@ class SystemReport:
             return {}
         library = self._site.require_service().workflows
         texts: dict[str, str] = {}
-        for name in library.list_names():
+        for workflow_name in library.list_names():
             with contextlib.suppress(ComfypinError, OSError):
-                texts[name] = library.find_path(name).read_text(encoding="utf-8", errors="replace")
+                texts[workflow_name] = library.find_path(workflow_name).read_text(encoding="utf-8", errors="replace")
         return texts
 
     def _sync(self) -> JsonValue:

@@ -112,9 +112,9 @@ class Thumbnails:
     def _remove_oldest(self) -> None:
         """Keep the folder below its limit."""
         with contextlib.suppress(OSError):
-            found = [(file.stat(), file) for file in self._folder.glob("*/*.webp")]
+            thumbnails = [(file.stat(), file) for file in self._folder.glob("*/*.webp")]
             kept_bytes = 0
-            for stat, file in sorted(found, key=lambda entry: -entry[0].st_mtime):
+            for stat, file in sorted(thumbnails, key=lambda entry: -entry[0].st_mtime):
                 kept_bytes += stat.st_size
                 if kept_bytes > self._kept_bytes:
                     file.unlink(missing_ok=True)

@@ -43,9 +43,11 @@ def workflow_check_routes(site: Site) -> APIRouter:
     )
     async def check(request: Request) -> Response:
         service = site.require_service()
-        body = await request.body()
+        request_body = await request.body()
         catalogue = await service.engine.catalogue()
-        return JsonResponse(await asyncio.to_thread(report_workflow, body, catalogue=catalogue, lock=service.lock))
+        return JsonResponse(
+            await asyncio.to_thread(report_workflow, request_body, catalogue=catalogue, lock=service.lock)
+        )
 
     return routes
 
@@ -59,17 +61,17 @@ def report_workflow(file_bytes: bytes, *, catalogue: Catalogue, lock: Lock) -> d
         return _report(document, exc.findings or [{"message": exc.message, "severity": "error"}])
     preflight = run_preflight(loaded.graph, catalogue, lock, packs=loaded.node_packs)
     findings = [_finding_to_json(finding, loaded) for finding in (*loaded.warnings, *preflight.findings)]
-    inputs = [found.to_json() for found in describe_inputs(loaded.graph, catalogue)]
+    inputs = [input_description.to_json() for input_description in describe_inputs(loaded.graph, catalogue)]
     return {**_report(document, findings), "inputs": list[JsonValue](inputs)}
 
 
 def _report(document: Document, findings: "list[Mapping[str, Any]] | Any") -> dict[str, JsonValue]:
-    told = [dict(finding) for finding in findings]
+    findings_json = [dict(finding) for finding in findings]
     return {
-        "runs": not any(finding.get("severity") == "error" for finding in told),
+        "runs": not any(finding.get("severity") == "error" for finding in findings_json),
         "format": document.format,
         "workflow": dict(document.content),
-        "findings": list(told),
+        "findings": list(findings_json),
         "inputs": [],
     }
 

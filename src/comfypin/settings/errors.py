@@ -19,7 +19,7 @@ class SettingMissing(ConfigError):
     @property
     def alternatives(self) -> str:
         """Return the other variables that would do."""
-        return "".join(f" (or {name})" for name in self.also)
+        return "".join(f" (or {variable_name})" for variable_name in self.also)
 
 
 class SettingInvalid(ConfigError):
@@ -27,9 +27,13 @@ class SettingInvalid(ConfigError):
 
     def __init__(self, *, variable: str, expected: str, value: str | None = None) -> None:
         # A password in an address that was written to the wrong variable must not be shown either.
-        shown = None if value is None or _WITH_USER.search(value) else value
-        subject = f"{variable} is {shown!r}" if shown is not None else f"The value of {variable} (not shown) is invalid"
-        super().__init__(f"{subject}; expected {expected}.", variable=variable, value=shown, expected=expected)
+        shown_value = None if value is None or _WITH_USER.search(value) else value
+        subject = (
+            f"{variable} is {shown_value!r}"
+            if shown_value is not None
+            else f"The value of {variable} (not shown) is invalid"
+        )
+        super().__init__(f"{subject}; expected {expected}.", variable=variable, value=shown_value, expected=expected)
 
 
 @declare

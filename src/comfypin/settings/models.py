@@ -74,6 +74,6 @@ class ModelSettings:
         )
 
 
-def split_names(text: str) -> tuple[str, ...]:
+def split_names(names_text: str) -> tuple[str, ...]:
     """Return the parts of a list with commas, without those that are empty."""
-    return tuple(part.strip() for part in text.split(",") if part.strip())
+    return tuple(part.strip() for part in names_text.split(",") if part.strip())

@@ -42,8 +42,14 @@ def looks_secret(variable: str, value: str, *, is_reference: Callable[[str], boo
 def _holds_secret(document: object, is_reference: Callable[[str], bool]) -> bool:
     match document:
         case dict():
-            texts = {name: value.strip() for name, value in document.items() if isinstance(value, str)}
-            plain_names = [name for name, text in texts.items() if text and not is_reference(text)]
+            texts = {
+                variable_name: value.strip() for variable_name, value in document.items() if isinstance(value, str)
+            }
+            plain_names = [
+                variable_name
+                for variable_name, variable_text in texts.items()
+                if variable_text and not is_reference(variable_text)
+            ]
             return any(map(_SECRET_FIELD.fullmatch, plain_names)) or any(
                 _holds_secret(nested, is_reference) for nested in document.values()
             )

@@ -65,10 +65,14 @@ class ServerSettings:
 
 
 def _symmetrical_ports(variables: Variables) -> dict[int, int]:
-    number_texts = {name: name.removeprefix(_SYMMETRICAL) for name in variables if name.startswith(_SYMMETRICAL)}
+    number_texts = {
+        variable_name: variable_name.removeprefix(_SYMMETRICAL)
+        for variable_name in variables
+        if variable_name.startswith(_SYMMETRICAL)
+    }
     given_ports = {
-        int(number): variables.read_port(name)
-        for name, number in number_texts.items()
+        int(number): variables.read_port(variable_name)
+        for variable_name, number in number_texts.items()
         if number.isascii() and number.isdigit()
     }
     return {

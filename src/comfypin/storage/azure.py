@@ -188,8 +188,9 @@ class AzureStore:
             block_ids = pool.map(
                 lambda offset: self._put_block(blob_client, payload, payload_file, offset, block_bytes), offsets
             )
-            blocks = [BlobBlock(block_id=name) for name in block_ids]
+            blocks = [BlobBlock(block_id=block_id) for block_id in block_ids]
         finally:
+            # After a failure the blocks that wait are not sent: Azure drops those that came within a week.
             pool.shutdown(cancel_futures=True)
         content = ContentSettings(content_type=payload.media_type)
         metadata = _to_blob_metadata(payload.metadata)
@@ -214,17 +215,17 @@ class AzureStore:
         from comfypin.storage.sdk_session import paced_sending
 
         # All block ids of a blob must have one length.
-        name = f"{offset:016}"
+        block_id = f"{offset:016}"
         content = os.pread(payload_file.fileno(), min(size_bytes, payload.size_bytes - offset), offset)
         if len(content) != min(size_bytes, payload.size_bytes - offset):
             raise PayloadUnreadable(path=str(payload.path), reason="it became shorter while it was uploaded")
 
         def send_block() -> None:
             with self._translate_failures("write", blob_client.blob_name), paced_sending(payload.pace, len(content)):
-                blob_client.stage_block(name, content, length=len(content), validate_content=True)
+                blob_client.stage_block(block_id, content, length=len(content), validate_content=True)
 
         self._call_with_retries(send_block, blob_client.blob_name)
-        return name
+        return block_id
 
     def _response_or_none(
         self, send: Callable[[], Mapping[str, Any]], blob_client: "BlobClient"
@@ -304,7 +305,7 @@ class AzureStore:
 
 def _to_blob_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
     """Return metadata as Azure takes it: C# identifiers as names, ASCII values; the rest is percent-encoded."""
-    return {name.replace("-", "_"): _to_header_value(value) for name, value in metadata.items()}
+    return {metadata_name.replace("-", "_"): _to_header_value(value) for metadata_name, value in metadata.items()}
 
 
 def _to_header_value(value: str) -> str:
@@ -314,7 +315,9 @@ def _to_header_value(value: str) -> str:
 
 
 def _from_blob_metadata(attributes: Mapping[str, str] | None) -> dict[str, str]:
-    return {name.lower().replace("_", "-"): unquote(value) for name, value in (attributes or {}).items()}
+    return {
+        metadata_name.lower().replace("_", "-"): unquote(value) for metadata_name, value in (attributes or {}).items()
+    }
 
 
 def _unquote_etag(etag: str | None) -> str | None:

@@ -194,7 +194,7 @@ def _is_page(exception: HttpResponseError) -> bool:
     if response is None or response.status_code not in _PAGES_STATUS:
         return False
     try:
-        text = str(response.body()[:200].decode("latin-1"))
+        response_text = str(response.body()[:200].decode("latin-1"))
     except (AttributeError, AzureError, requests.RequestException):
         return False
-    return network_errors.is_web_page(text)
+    return network_errors.is_web_page(response_text)

@@ -39,9 +39,9 @@ class BucketVariables(Variables):
 
 def parse_bucket_name(bucket_text: str, *, variable: str, scheme: str) -> str:
     """Return a bucket's name from itself or its address, `s3://name`. Raises `SettingInvalid`."""
-    name = bucket_text.removeprefix(f"{scheme}://").rstrip("/")
+    bucket_name = bucket_text.removeprefix(f"{scheme}://").rstrip("/")
     # Ceph's buckets may be called tenant:bucket.
-    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._:-]{0,253}[A-Za-z0-9])?", name):
+    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._:-]{0,253}[A-Za-z0-9])?", bucket_name):
         expected = f"the name of a bucket alone (what keys begin with is {SCHEMES[scheme].name.upper()}_PREFIX)"
         raise SettingInvalid(variable=variable, value=None if "@" in bucket_text else bucket_text, expected=expected)
-    return name
+    return bucket_name

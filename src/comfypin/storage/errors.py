@@ -224,7 +224,7 @@ class SigningImpossible(StorageError):
 class ObjectMissing(StorageError):
     """Raised if there is nothing under the key."""
 
-    template = "There is no object {uri}."
+    template = "There is no object {uri}; check the address."
     uri: str
 
 

@@ -272,5 +272,5 @@ def _to_object_facts(blob: Blob) -> ObjectFacts:
         size_bytes=int(blob.size),
         crc32c=blob.crc32c,
         etag=blob.etag,
-        metadata={str(name): str(value) for name, value in metadata.items()},
+        metadata={str(metadata_name): str(value) for metadata_name, value in metadata.items()},
     )

@@ -89,7 +89,7 @@ class LocalStore:
             sidecar = json.loads(self._sidecar_path(key).read_bytes())
         except FileNotFoundError:
             return {}
-        return {str(name): str(value) for name, value in sidecar["metadata"].items()}
+        return {str(metadata_name): str(value) for metadata_name, value in sidecar["metadata"].items()}
 
     def _describe_object(self, key: str, size_bytes: int, metadata: dict[str, str]) -> StoredObject:
         return StoredObject(key=key, size_bytes=size_bytes, uri=self._object_uri(key), metadata=metadata)

@@ -74,6 +74,6 @@ def _failure_reason(causes: list[BaseException]) -> str:
     return explained.reason if explained is not None else "the connection broke"
 
 
-def is_web_page(text: str) -> bool:
+def is_web_page(response_text: str) -> bool:
     """Return whether a body is a web page."""
-    return text.lstrip()[:15].lower().startswith(("<html", "<!doctype html"))
+    return response_text.lstrip()[:15].lower().startswith(("<html", "<!doctype html"))

@@ -35,9 +35,9 @@ def join_key(prefix: str, key: str) -> str:
     return require_valid_key(f"{prefix}/{key}" if prefix else key)
 
 
-def clean_prefix(text: str) -> str:
+def clean_prefix(prefix_text: str) -> str:
     """Return a prefix as keys begin (`a/b`) from what users write (`/a/b/`). Raises `KeyInvalid`."""
-    prefix = text.strip().strip("/")
+    prefix = prefix_text.strip().strip("/")
     return require_valid_key(prefix) if prefix else ""
 
 

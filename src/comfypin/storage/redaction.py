@@ -22,9 +22,9 @@ class RedactingFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Replace the record's text if redaction changes it."""
-        text = record.getMessage()
-        clean = redact_secrets(text)
-        if clean != text:
+        log_message = record.getMessage()
+        clean = redact_secrets(log_message)
+        if clean != log_message:
             record.msg, record.args = clean, ()
         return True
 
@@ -34,7 +34,7 @@ _FILTER = RedactingFilter()
 
 def redact_library_logs() -> None:
     """Install the filter on the loggers of the libraries under our stores; may be called any number of times."""
-    for name in _LOGGERS:
-        logging.getLogger(name).addFilter(_FILTER)
+    for logger_name in _LOGGERS:
+        logging.getLogger(logger_name).addFilter(_FILTER)
     # At DEBUG it logs all that it signs, the session token too, from many loggers; filters are not inherited.
     logging.getLogger("botocore").setLevel(logging.WARNING)

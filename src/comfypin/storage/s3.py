@@ -135,6 +135,7 @@ class S3Store:
         stores nothing. If a server accepts it, it is deleted again. Raises as `put` does.
         """
         if self._validate:
+            # It is asked before the engine starts: a bucket that is away should be named in seconds.
             with self._client.with_short_timeouts():
                 self._probe_write(join_key(self._prefix, f"{below}/{PROBE}" if below else PROBE))
 
@@ -171,6 +172,7 @@ class S3Store:
         except StorageError as exception:
             if exception.facts.get("code") in _REFUSES_OTHER_BYTES:
                 return "checked"
+            # These say nothing of the digest: the first is tried again, the second is the user's to know.
             if isinstance(exception, TransientStorageError | NotAStore):
                 raise
             return "refused"
@@ -194,6 +196,7 @@ class S3Store:
             attributes["ChecksumSHA256"] = base64.b64encode(bytes.fromhex(payload.sha256.hex)).decode()
 
         def send_once() -> str | None:
+            # Made anew for each try: a sum of half a body would be carried into the next.
             md5_hash = hashlib.md5(usedforsecurity=False) if self._compares_etag(payload) else None
             upload_body.summing = md5_hash
             response = self._client.call_operation(
@@ -330,7 +333,7 @@ def _has_digest(object_head: Mapping[str, Any], payload: Payload) -> bool:
 
 
 def _object_attributes(payload: Payload) -> dict[str, Any]:
-    metadata = {name: _to_header_value(value) for name, value in payload.metadata.items()}
+    metadata = {metadata_name: _to_header_value(value) for metadata_name, value in payload.metadata.items()}
     return {"ContentType": payload.media_type, "Metadata": metadata}
 
 
@@ -343,7 +346,9 @@ def _to_header_value(value: str) -> str:
 
 def _from_metadata_headers(object_head: Mapping[str, Any]) -> dict[str, str]:
     # Servers may change the case of the names.
-    return {name.lower(): unquote(value) for name, value in (object_head.get("Metadata") or {}).items()}
+    return {
+        metadata_name.lower(): unquote(value) for metadata_name, value in (object_head.get("Metadata") or {}).items()
+    }
 
 
 Settings = S3Settings

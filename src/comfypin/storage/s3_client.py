@@ -124,11 +124,11 @@ class S3Client:
     def _inspect_response(
         self, response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_more: object
     ) -> None:
-        status, body = int(response_dict["status_code"]), response_dict["body"]
+        status, response_body = int(response_dict["status_code"]), response_dict["body"]
         customized_response_dict[STATUS] = status
-        if isinstance(body, bytes):
-            customized_response_dict[BODY] = body[:4096]
-            refuse_page(status, body, self.location)
+        if isinstance(response_body, bytes):
+            customized_response_dict[BODY] = response_body[:4096]
+            refuse_page(status, response_body, self.location)
 
 
 def _make_session(settings: S3Settings) -> botocore.session.Session:

@@ -166,21 +166,21 @@ def _classify_response(
     )
 
 
-def refuse_page(http_status: int, body: bytes, location: S3Location) -> None:
+def refuse_page(http_status: int, response_body: bytes, location: S3Location) -> None:
     """Raise `NotAStore` if a response is a web page, which no S3 service sends."""
-    if http_status in _PAGES_STATUS and is_web_page(body[:200].decode("latin-1")):
+    if http_status in _PAGES_STATUS and is_web_page(response_body[:200].decode("latin-1")):
         raise NotAStore(
             store=location.store_name, status=http_status, said="sends a web page", variable="S3_ENDPOINT_URL"
         )
 
 
-def error_code_in(body: bytes) -> str:
+def error_code_in(response_body: bytes) -> str:
     """Return the error code in a response's body, empty if it has none."""
-    return _read_tag("Code", body)
+    return _read_tag("Code", response_body)
 
 
-def _read_tag(name: str, body: bytes) -> str:
-    matched = re.search(f"<{name}>([^<]{{1,200}})</{name}>", body.decode("latin-1"))
+def _read_tag(tag_name: str, response_body: bytes) -> str:
+    matched = re.search(f"<{tag_name}>([^<]{{1,200}})</{tag_name}>", response_body.decode("latin-1"))
     return html.unescape(matched[1]).strip() if matched else ""
 
 

@@ -130,11 +130,11 @@ class S3Settings(BucketSettings):
         Raises `SettingInvalid` with the name of the field; its value is never shown.
         """
 
-        def read_field(name: str) -> str:
-            raw_value = s3_config.get(name)
+        def read_field(field_name: str) -> str:
+            raw_value = s3_config.get(field_name)
             if not isinstance(raw_value, str) or not raw_value.strip():
-                raise SettingInvalid(variable=f"s3Config.{name}", value="", expected="text that is not empty")
-            return require_utf8(f"s3Config.{name}", raw_value.strip())
+                raise SettingInvalid(variable=f"s3Config.{field_name}", value="", expected="text that is not empty")
+            return require_utf8(f"s3Config.{field_name}", raw_value.strip())
 
         bucket = parse_bucket_name(read_field("bucketName"), variable="s3Config.bucketName", scheme="s3")
         parsed_endpoint = ParsedEndpoint.parse(

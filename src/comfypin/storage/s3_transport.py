@@ -85,7 +85,7 @@ class S3Transport:
         return AWSResponse(request.url, raw_response.status, raw_response.headers, raw_response)
 
     def _send_request(self, request: AWSPreparedRequest, proxy: Proxy | None) -> urllib3.BaseHTTPResponse:
-        headers = {name: _header_text(header_value) for name, header_value in request.headers.items()}
+        headers = {header_name: _header_text(header_value) for header_name, header_value in request.headers.items()}
         # The signature covers the path and query exactly as they are written.
         url_parts = urlsplit(request.url)
         target = f"{url_parts.path or '/'}?{url_parts.query}" if url_parts.query else url_parts.path or "/"
@@ -141,15 +141,15 @@ class S3Transport:
 
 
 @contextmanager
-def _mark_sending(body: object) -> Iterator[None]:
-    if not isinstance(body, UploadBody | TamperedBody):
+def _mark_sending(request_body: object) -> Iterator[None]:
+    if not isinstance(request_body, UploadBody | TamperedBody):
         yield
         return
-    body.start_sending()
+    request_body.start_sending()
     try:
         yield
     finally:
-        body.stop_sending()
+        request_body.stop_sending()
 
 
 def _header_text(header_value: str | bytes) -> str:

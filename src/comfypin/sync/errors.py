@@ -46,7 +46,7 @@ class AlreadySyncing(SyncError):
 class StillOwed(SyncError):
     """The syncer stopped before everything was delivered; the next start continues."""
 
-    template = "{counted} ({size}) still owed: {listed}. The next start continues with them."
+    template = "{counted} ({size}) not uploaded yet: {listed}. The next start goes on with them."
     files: int
     size_bytes: int
     examples: Sequence[str]

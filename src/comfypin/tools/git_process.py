@@ -25,8 +25,8 @@ _GIT_OPTIONS = (
 # What `git rev-parse --local-env-vars` lists (a hook that calls us has them set), except settings, by which CI
 # passes credentials; and whatever else would make git see another repository, or other paths in it.
 _REPOSITORY_VARIABLES = frozenset(
-    f"GIT_{name}"
-    for name in (
+    f"GIT_{variable_name}"
+    for variable_name in (
         *("DIR", "WORK_TREE", "INDEX_FILE", "OBJECT_DIRECTORY", "ALTERNATE_OBJECT_DIRECTORIES", "NAMESPACE", "PREFIX"),
         *("COMMON_DIR", "SHALLOW_FILE", "GRAFT_FILE", "REPLACE_REF_BASE", "NO_REPLACE_OBJECTS", "IMPLICIT_WORK_TREE"),
         *("INTERNAL_SUPER_PREFIX", "QUARANTINE_PATH", "CONFIG", "CEILING_DIRECTORIES", "ATTR_SOURCE", "TEMPLATE_DIR"),

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def open_job_server(
-    named: str | None, settings: "Settings", *, report: "Callable[[str], None]"
+    given_address: str | None, settings: "Settings", *, report: "Callable[[str], None]"
 ) -> "tuple[JobServer, HttpClient]":
     """Return the server that a flag or COMFYPIN_SERVER names, and the client that fetches its outputs.
 
@@ -27,16 +27,16 @@ def open_job_server(
     from comfypin.http.client import Credentials, HttpClient
     from comfypin.http.url import HttpUrl
 
-    named = named or settings.client.server
-    if named is None:
+    given_address = given_address or settings.client.server
+    if given_address is None:
         raise ServerNotNamed
-    address = locate_by_address(named, settings.runpod.jobs_url)
+    address = locate_by_address(given_address, settings.runpod.jobs_url)
     is_runpod = address is not None and address.kind == "runpod"
     variable = "RUNPOD_API_KEY" if is_runpod else "COMFYPIN_TOKEN"
     token = settings.runpod.api_key if is_runpod else settings.client.token
     if is_runpod and token is None:
-        raise TokenMissing(server=named, variable=variable)
-    base_url = named.strip().rstrip("/") if address is None else address.base_url
+        raise TokenMissing(server=given_address, variable=variable)
+    base_url = given_address.strip().rstrip("/") if address is None else address.base_url
     target = HttpUrl.parse(base_url)
     credentials = Credentials(tokens={f"{target.scheme}://{target.authority}": token} if token else {})
     http_client = HttpClient(credentials=credentials, transport=http_transport(settings, timeout_s=60.0))

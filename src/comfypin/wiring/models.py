@@ -115,8 +115,8 @@ def open_job_models(
     Raises `ConfigError` for what is not a host.
     """
     model_settings = settings.models
-    named = tuple(allowed) or model_settings.allowed
-    if not named:
+    allowed_hosts = tuple(allowed) or model_settings.allowed
+    if not allowed_hosts:
         return None
     from comfypin.models.allowed_sources import AllowedSources
     from comfypin.models.job_models import JobModelLimits, JobModels
@@ -125,7 +125,7 @@ def open_job_models(
 
     models_dir = settings.machine.models_dir.absolute()
     allowed_sources = AllowedSources.parse(
-        named,
+        allowed_hosts,
         setting="--allow-models" if allowed else "COMFYPIN_ALLOW_MODELS",
         hub=model_settings.hub_endpoint,
         civitai=model_settings.civitai_endpoint,

@@ -28,8 +28,8 @@ def open_builder(builder_name: str, *, report: "Report") -> "ContainerBuilder":
         if reason is None:
             builder = candidate.open()
             # That one is not installed surprises nobody.
-            if told := [reason for reason in reasons if not reason.endswith("not installed")]:
-                report(f"{'; '.join(told)}; building with {builder.name}.")
+            if refusals := [reason for reason in reasons if not reason.endswith("not installed")]:
+                report(f"{'; '.join(refusals)}; building with {builder.name}.")
             return builder
         reasons.append(reason)
     raise NoBuilder(tried=reasons)

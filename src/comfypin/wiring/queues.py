@@ -86,7 +86,7 @@ async def open_fleet_queue(
     try:
         servers = parse_queue_address(address)
         depot = open_depot(settings)
-        async with open_fleet(servers, settings.fleet, name="comfypin serve", depot=depot) as fleet:
+        async with open_fleet(servers, settings.fleet, client_name="comfypin serve", depot=depot) as fleet:
             queue = NatsJobQueue(
                 fleet,
                 store,
@@ -167,8 +167,10 @@ def make_release_opener(
             if reader is not None:
                 reader.stop()
             identity = release_identity(lock)
-            told = ReleaseRecord(name=identity.name, digest=str(identity.digest), catalogue=await engine.catalogue())
-            await tell_release(fleet.releases, release, told)
+            release_record = ReleaseRecord(
+                name=identity.name, digest=str(identity.digest), catalogue=await engine.catalogue()
+            )
+            await tell_release(fleet.releases, release, release_record)
             yield handler
 
     return open_release

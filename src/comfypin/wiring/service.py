@@ -188,8 +188,8 @@ def _job_mode(settings: "Settings", folder_sink: "OutputSink | None") -> "Output
     from comfypin.outputs.modes import named_mode
     from comfypin.storage.registry import first_configured_kind
 
-    named = named_mode(settings.variables)
-    return named or first_configured_kind(settings.variables) or ("base64" if folder_sink is None else "file")
+    mode_name = named_mode(settings.variables)
+    return mode_name or first_configured_kind(settings.variables) or ("base64" if folder_sink is None else "file")
 
 
 def _apply_wish(wish: "OutputWish", usual_config: "OutputConfig") -> "OutputConfig":

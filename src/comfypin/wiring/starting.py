@@ -57,9 +57,9 @@ def _model_files(lock: "Lock", settings: "Settings", document: "Document") -> It
         texts = named_texts(document)
     except WorkflowError:
         return
-    for text in texts:
+    for path_text in texts:
         for model_pin in lock.models:
-            if not f"/{model_pin.target_path}".endswith(f"/{text}"):
+            if not f"/{model_pin.target_path}".endswith(f"/{path_text}"):
                 continue
             try:
                 file_path = roots.target_path(model_pin)
@@ -145,7 +145,7 @@ def _release_classes(lock: "Lock", workflows: "WorkflowLibrary") -> frozenset[st
     from comfypin.workflow.named_files import class_names
 
     try:
-        documents = [workflows.read_workflow(name) for name in workflows.list_names()]
+        documents = [workflows.read_workflow(workflow_name) for workflow_name in workflows.list_names()]
         if lock.engine.warmup:
             documents.append(to_document(dict(lock.engine.warmup), source="engine.warmup in the lock"))
         return frozenset().union(*map(class_names, documents))

@@ -19,13 +19,13 @@ def app_inputs(workflow: Workflow, catalogue: Catalogue) -> tuple[WorkflowInput,
     A name is what the page shows; if several share it, the node's title goes before it, or else the node's id.
     """
     graph = workflow.graph
-    known = {(one.node_id, one.input_name): one for one in describe_inputs(graph, catalogue)}
-    chosen = [(one, _open_places(one, graph)) for one in workflow.app_inputs]
-    listed = [(one, places) for one, places in chosen if places]
-    names = _unique_names([one for one, _ in listed])
+    known = {(app_input.node_id, app_input.input_name): app_input for app_input in describe_inputs(graph, catalogue)}
+    chosen = [(app_input, _open_places(app_input, graph)) for app_input in workflow.app_inputs]
+    listed = [(app_input, places) for app_input, places in chosen if places]
+    names = _unique_names([app_input for app_input, _ in listed])
     return tuple(
-        replace(known.get(places[0]) or describe_unlisted(graph, places[0]), name=name, also=places[1:])
-        for name, (_, places) in zip(names, listed, strict=True)
+        replace(known.get(places[0]) or describe_unlisted(graph, places[0]), name=input_name, also=places[1:])
+        for input_name, (_, places) in zip(names, listed, strict=True)
     )
 
 
@@ -43,37 +43,40 @@ def offered_inputs(
 
 def with_shared_places(overrides: Iterable[Override], inputs: Sequence[WorkflowInput]) -> tuple[Override, ...]:
     """Return the overrides with one more for each further place that an input sets, if it is set by its name."""
-    by_name = {one.name: one for one in inputs if one.also}
+    by_name = {app_input.name: app_input for app_input in inputs if app_input.also}
     expanded: list[Override] = []
     for requested in overrides:
         expanded.append(requested)
         if (shared := by_name.get(requested.target)) is not None:
-            expanded += [replace(requested, target=f"{node_id}.{name}") for node_id, name in shared.also]
+            expanded += [replace(requested, target=f"{node_id}.{input_name}") for node_id, input_name in shared.also]
     return tuple(expanded)
 
 
 def _open_places(app_input: AppInput, graph: ApiGraph) -> tuple[tuple[NodeId, str], ...]:
     return tuple(
-        (node_id, name)
-        for node_id, name in app_input.places
+        (node_id, input_name)
+        for node_id, input_name in app_input.places
         if node_id in graph.nodes
-        and name in graph.nodes[node_id].inputs
-        and not isinstance(graph.nodes[node_id].inputs[name], ApiLink)
+        and input_name in graph.nodes[node_id].inputs
+        and not isinstance(graph.nodes[node_id].inputs[input_name], ApiLink)
     )
 
 
 def _unique_names(inputs: Sequence[AppInput]) -> list[str]:
-    counts = Counter(one.name for one in inputs)
-    titled = [one.name if counts[one.name] == 1 else f"{one.title or one.host_id}.{one.name}" for one in inputs]
+    counts = Counter(app_input.name for app_input in inputs)
+    titled = [
+        app_input.name if counts[app_input.name] == 1 else f"{app_input.title or app_input.host_id}.{app_input.name}"
+        for app_input in inputs
+    ]
     titled_counts = Counter(titled)
     numbered = [
-        name if titled_counts[name] == 1 else f"{one.host_id}.{one.name}"
-        for name, one in zip(titled, inputs, strict=True)
+        input_name if titled_counts[input_name] == 1 else f"{app_input.host_id}.{app_input.name}"
+        for input_name, app_input in zip(titled, inputs, strict=True)
     ]
     # Two entries of one host and name may only differ further in; a name must still mean one of them.
     seen: Counter[str] = Counter()
     unique = []
-    for name in numbered:
-        seen[name] += 1
-        unique.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    for input_name in numbered:
+        seen[input_name] += 1
+        unique.append(input_name if seen[input_name] == 1 else f"{input_name} ({seen[input_name]})")
     return unique

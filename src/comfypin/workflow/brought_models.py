@@ -25,7 +25,7 @@ def find_model_names(graph: ApiGraph, paths: Collection[str], catalogue: Catalog
     if not paths:
         return ModelNames(graph=graph)
     nodes: dict[NodeId, ApiNode] = {}
-    found: set[tuple[NodeId, str]] = set()
+    model_names: set[tuple[NodeId, str]] = set()
     used: set[str] = set()
     for node in graph.nodes.values():
         changed: dict[str, str] = {}
@@ -36,8 +36,8 @@ def find_model_names(graph: ApiGraph, paths: Collection[str], catalogue: Catalog
             # Windows writes backslashes.
             path = value.replace("\\", "/")
             if path in paths:
-                found.add((node.id, spec.name))
+                model_names.add((node.id, spec.name))
                 used.add(path)
                 changed[spec.name] = path
         nodes[node.id] = replace(node, inputs={**node.inputs, **changed}) if changed else node
-    return ModelNames(graph=ApiGraph(nodes=nodes), inputs=frozenset(found), used=frozenset(used))
+    return ModelNames(graph=ApiGraph(nodes=nodes), inputs=frozenset(model_names), used=frozenset(used))

@@ -49,36 +49,39 @@ def _changes_of_node(
         yield "the class is new", False
         return
     old_inputs, new_inputs = input_specs(before), input_specs(after)
-    for name, old_input in old_inputs.items():
-        if name in values and name not in new_inputs:
+    for input_name, old_input in old_inputs.items():
+        if input_name in values and input_name not in new_inputs:
             # ComfyUI ignores inputs that a class does not have, so the prompt runs, with something missing.
-            yield f"the input {name} is gone", old_input.category == "required"
-        elif name in new_inputs:
-            yield from _changes_of_input(name, values, old_input, new_inputs[name])
-    for name, new_input in new_inputs.items():
-        if name not in old_inputs and name not in values and new_input.category == "required":
-            yield f"the input {name} ({new_input.type}) is new and required", True
+            yield f"the input {input_name} is gone", old_input.category == "required"
+        elif input_name in new_inputs:
+            yield from _changes_of_input(input_name, values, old_input, new_inputs[input_name])
+    for input_name, new_input in new_inputs.items():
+        if input_name not in old_inputs and input_name not in values and new_input.category == "required":
+            yield f"the input {input_name} ({new_input.type}) is new and required", True
     if before.get("output") != after.get("output"):
         yield f"its outputs are {_joined(after.get('output'))} instead of {_joined(before.get('output'))}", True
 
 
 def _changes_of_input(
-    name: str, values: Mapping[str, object], old_input: InputSpec, new_input: InputSpec
+    input_name: str, values: Mapping[str, object], old_input: InputSpec, new_input: InputSpec
 ) -> Iterator[tuple[str, bool]]:
-    if name not in values:
+    if input_name not in values:
         if old_input.category == "optional" and new_input.category == "required":
-            yield f"the input {name} is required now", True
+            yield f"the input {input_name} is required now", True
         return
     if old_input.type != new_input.type:
-        yield f"the input {name} is of the type {new_input.type} instead of {old_input.type}", True
+        yield f"the input {input_name} is of the type {new_input.type} instead of {old_input.type}", True
         return
-    value = values[name]
+    value = values[input_name]
     # Lists of files differ between machines; what the workflow chose is what counts.
     was_choice = isinstance(value, str | int | float) and value in (old_input.choices or ())
     if was_choice and new_input.choices is not None and value not in new_input.choices:
-        yield f"the choice {value!r} of {name} is gone", True
+        yield f"the choice {value!r} of {input_name} is gone", True
     if old_input.options.get("default") != new_input.options.get("default"):
-        yield f"the default of {name} is {new_input.options.get('default')!r} now; the workflow sets its own", False
+        yield (
+            f"the default of {input_name} is {new_input.options.get('default')!r} now; the workflow sets its own",
+            False,
+        )
 
 
 def _joined(value: object) -> str:

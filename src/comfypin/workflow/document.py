@@ -49,8 +49,8 @@ def read_document(json_text: bytes | str, *, source: str) -> Document:
         reason = f"it has {len(json_text):,} bytes, and a workflow may have at most {MAX_BYTES:,}"
         raise WorkflowUnreadable(source=source, reason=reason)
     try:
-        text = json_text if isinstance(json_text, str) else decode_json(json_text)
-        json_value: object = json.loads(text.removeprefix("\ufeff"), parse_constant=lambda _name: None)
+        document_text = json_text if isinstance(json_text, str) else decode_json(json_text)
+        json_value: object = json.loads(document_text.removeprefix("\ufeff"), parse_constant=lambda _name: None)
     except UnicodeDecodeError as exc:
         raise WorkflowUnreadable(
             source=source, reason=f"it is not text in {exc.encoding.upper()} (byte {exc.start})"

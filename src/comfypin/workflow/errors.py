@@ -111,7 +111,7 @@ class NodeProblem:
             "received": self.received,
             "allowed": None if self.allowed is None else list(self.allowed),
         }
-        return {name: value for name, value in facts.items() if value is not None}
+        return {field_name: value for field_name, value in facts.items() if value is not None}
 
     def _say_received(self) -> str:
         return "" if self.received is None else f"; it got {str(self.received)[:80]!r}"

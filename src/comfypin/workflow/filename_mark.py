@@ -54,12 +54,12 @@ class SubmissionMark:
 
     def add_to_prefix(self, prefix: str) -> str:
         """Put the mark before the last part of a `filename_prefix`, normalized as ComfyUI does it."""
-        folder, name = posixpath.split(posixpath.normpath(prefix))
-        return posixpath.join(folder, self.text + name)
+        folder, file_name = posixpath.split(posixpath.normpath(prefix))
+        return posixpath.join(folder, self.text + file_name)
 
-    def remove_from(self, name: str) -> str:
+    def remove_from(self, file_name: str) -> str:
         """Return a file's name, or its subfolder, as the user chose it, without the mark."""
-        return name.replace(self.text, "", 1)
+        return file_name.replace(self.text, "", 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,9 +84,9 @@ def tag_counted(graph: ApiGraph, tag: str, catalogue: Catalogue) -> ApiGraph:
     return ApiGraph(nodes=nodes)
 
 
-def has_mark(name: str) -> bool:
+def has_mark(file_name: str) -> bool:
     """Return whether a file's name holds the mark of some submission."""
-    return _MARK.search(name) is not None
+    return _MARK.search(file_name) is not None
 
 
 def mark_outputs(
@@ -133,9 +133,11 @@ def remove_marks(graph: ApiGraph) -> ApiGraph:
         if node_id in joints:
             continue
         inputs = {
-            name: joints.get(value.node_id, value) if isinstance(value, ApiLink) else _remove_mark(name, value)
-            for name, value in node.inputs.items()
-            if not (name == TAG_INPUT and node.class_type in _COUNTING)
+            input_name: joints.get(value.node_id, value)
+            if isinstance(value, ApiLink)
+            else _remove_mark(input_name, value)
+            for input_name, value in node.inputs.items()
+            if not (input_name == TAG_INPUT and node.class_type in _COUNTING)
         }
         nodes[node_id] = replace(node, inputs=inputs)
     return ApiGraph(nodes=nodes)
@@ -162,10 +164,10 @@ def _is_counted(node: ApiNode, prefix: str, catalogue: Catalogue) -> bool:
     return node.class_type in _COUNTING and is_core(definition) and _BATCH_NUMBER not in prefix
 
 
-def _remove_mark(name: str, value: InputValue) -> InputValue:
+def _remove_mark(input_name: str, value: InputValue) -> InputValue:
     if not isinstance(value, str):
         return value
-    return _MARK.sub("", value, count=1) if name == PREFIX_INPUT else _JOB_FOLDER.sub("", value, count=1)
+    return _MARK.sub("", value, count=1) if input_name == PREFIX_INPUT else _JOB_FOLDER.sub("", value, count=1)
 
 
 def _prefix_of(node: ApiNode, catalogue: Catalogue) -> str | ApiLink | None:

@@ -52,7 +52,7 @@ class WorkflowFinding:
             "closest": list(self.closest) or None,
             "pin": self.pin,
         }
-        return {name: value for name, value in facts.items() if value is not None}
+        return {field_name: value for field_name, value in facts.items() if value is not None}
 
     def __str__(self) -> str:
         return f"{self.location_prefix}{self.message}"
@@ -62,10 +62,10 @@ class WorkflowFinding:
         """Return `node 6 (KSampler, "Main"), input seed: `, or nothing if the finding is about the whole workflow."""
         if self.node_id is None:
             return ""
-        named = ", ".join(
+        location_names = ", ".join(
             part for part in (self.class_type, f'"{self.title}"' if self.title is not None else None) if part
         )
-        node = f"node {self.node_id}" + (f" ({named})" if named else "")
+        node = f"node {self.node_id}" + (f" ({location_names})" if location_names else "")
         return f"{node}, input {self.input_name}: " if self.input_name is not None else f"{node}: "
 
 
@@ -74,25 +74,25 @@ def closest_names(word: str, names: Iterable[str], *, count: int = 3) -> tuple[s
     if len(word) > _COMPARED_CHARACTERS:
         return ()
     by_key: dict[str, str] = {}
-    for number, name in enumerate(names):
+    for number, candidate in enumerate(names):
         if number >= _COMPARED_NAMES:
             break
-        if len(name) <= _COMPARED_CHARACTERS:
-            by_key.setdefault(_comparison_key(name), name)
+        if len(candidate) <= _COMPARED_CHARACTERS:
+            by_key.setdefault(_comparison_key(candidate), candidate)
     # 0.6 is difflib's own cutoff.
-    found = difflib.get_close_matches(_comparison_key(word), by_key, n=count, cutoff=0.6)
+    close_keys = difflib.get_close_matches(_comparison_key(word), by_key, n=count, cutoff=0.6)
     # The right file in another folder is more likely meant than a similar name in the same one.
     same_file = [
         comparison_key
         for comparison_key in by_key
         if comparison_key.rsplit("/", 1)[-1] == _comparison_key(word).rsplit("/", 1)[-1]
     ]
-    return tuple(by_key[comparison_key] for comparison_key in dict.fromkeys([*same_file, *found]))[:count]
+    return tuple(by_key[comparison_key] for comparison_key in dict.fromkeys([*same_file, *close_keys]))[:count]
 
 
 def did_you_mean(names: tuple[str, ...]) -> str:
     """Return `; did you mean "a" or "b"?`, or nothing if there is no name to suggest."""
-    return f"; did you mean {' or '.join(repr(name) for name in names)}?" if names else ""
+    return f"; did you mean {' or '.join(repr(candidate) for candidate in names)}?" if names else ""
 
 
 def explain_unknown_class(class_type: str) -> str:
@@ -123,5 +123,5 @@ def show_value(value: object, *, width: int = 80) -> str:
     return shown_text if len(shown_text) <= width else f"{shown_text[: width - 1]}…"
 
 
-def _comparison_key(name: str) -> str:
-    return name.replace("\\", "/").casefold()
+def _comparison_key(candidate: str) -> str:
+    return candidate.replace("\\", "/").casefold()

@@ -33,7 +33,7 @@ class ApiNode:
 
     def linked_inputs(self) -> Iterator[tuple[str, ApiLink]]:
         """Yield the inputs that are links, by input name."""
-        return ((name, value) for name, value in self.inputs.items() if isinstance(value, ApiLink))
+        return ((input_name, value) for input_name, value in self.inputs.items() if isinstance(value, ApiLink))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,8 +60,8 @@ class ApiGraph:
 
 def _node_to_api(node: ApiNode) -> dict[str, JsonValue]:
     inputs: dict[str, JsonValue] = {
-        name: [value.node_id, value.slot] if isinstance(value, ApiLink) else value
-        for name, value in node.inputs.items()
+        input_name: [value.node_id, value.slot] if isinstance(value, ApiLink) else value
+        for input_name, value in node.inputs.items()
     }
     api_node: dict[str, JsonValue] = {"inputs": inputs, "class_type": node.class_type}
     if node.title is not None:

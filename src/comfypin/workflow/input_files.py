@@ -47,8 +47,10 @@ def file_inputs(graph: ApiGraph, catalogue: Catalogue | None = None) -> tuple[Fi
         for input_name in file_input_names(node, catalogue):
             input_value = node.inputs.get(input_name)
             if isinstance(input_value, str) and input_value:
-                name, folder = split_annotation(input_value)
-                file_inputs_found.append(FileInput(node_id=node.id, input_name=input_name, name=name, folder=folder))
+                file_name, folder = split_annotation(input_value)
+                file_inputs_found.append(
+                    FileInput(node_id=node.id, input_name=input_name, name=file_name, folder=folder)
+                )
     return tuple(file_inputs_found)
 
 
@@ -156,7 +158,9 @@ def unread_files(
     paths_read = {found_file.path.as_posix() for found_file in found_files}
     wanted_names = [file_input.name for file_input in inputs if file_input.folder == "input"]
     unread_names = [
-        name for name in file_names if not any(path == name or path.endswith(f"/{name}") for path in paths_read)
+        file_name
+        for file_name in file_names
+        if not any(path == file_name or path.endswith(f"/{file_name}") for path in paths_read)
     ]
     read_instead = (
         f"its load nodes name {', '.join(map(repr, wanted_names[:_SHOWN_NAMES]))}"
@@ -164,8 +168,8 @@ def unread_files(
         else "it loads no file"
     )
     return {
-        name: did_you_mean(closest_names(name, wanted_names)).removeprefix("; ") or read_instead
-        for name in unread_names
+        file_name: did_you_mean(closest_names(file_name, wanted_names)).removeprefix("; ") or read_instead
+        for file_name in unread_names
     }
 
 
@@ -190,10 +194,10 @@ def _file_target(graph: ApiGraph, target: str, label: str, catalogue: Catalogue 
     raise OverrideInvalid(override=label, reason=reason)
 
 
-def _find_inside(folder: Path, name: str) -> Path | None:
-    relative = PurePosixPath(name.replace("\\", "/"))
-    if "\0" in name or relative.is_absolute() or ".." in relative.parts:
-        raise InputFileInvalid(name=name, reason="a name must be relative and stay inside the input folder")
+def _find_inside(folder: Path, file_name: str) -> Path | None:
+    relative = PurePosixPath(file_name.replace("\\", "/"))
+    if "\0" in file_name or relative.is_absolute() or ".." in relative.parts:
+        raise InputFileInvalid(name=file_name, reason="a name must be relative and stay inside the input folder")
     file_path = folder / relative
     try:
         if not file_path.is_file():
@@ -203,7 +207,7 @@ def _find_inside(folder: Path, name: str) -> Path | None:
     except OSError:
         return None
     if not resolved.is_relative_to(folder.resolve()):
-        raise InputFileInvalid(name=name, reason="it leads out of the input folder through a symbolic link")
+        raise InputFileInvalid(name=file_name, reason="it leads out of the input folder through a symbolic link")
     return file_path
 
 

@@ -56,10 +56,10 @@ def inputs_file_beside(workflow: Path) -> Path:
     return workflow.with_suffix(".inputs.toml")
 
 
-def load_inputs_file(text: str, *, source: str) -> InputsFile:
+def load_inputs_file(toml_text: str, *, source: str) -> InputsFile:
     """Read the file. Raises `InputsFileInvalid` with every mistake in it."""
     try:
-        parsed_toml = tomllib.loads(text)
+        parsed_toml = tomllib.loads(toml_text)
     except tomllib.TOMLDecodeError as exc:
         raise InputsFileInvalid(source=source, problems=[f"it is not TOML: {exc}"]) from exc
     problems = [
@@ -70,7 +70,9 @@ def load_inputs_file(text: str, *, source: str) -> InputsFile:
     tables = parsed_toml.get("inputs", {})
     if not isinstance(tables, dict):
         raise InputsFileInvalid(source=source, problems=[*problems, "inputs must be tables: [inputs.NAME]"])
-    named_inputs_read = [_read_named_input(name, input_table, problems) for name, input_table in tables.items()]
+    named_inputs_read = [
+        _read_named_input(input_name, input_table, problems) for input_name, input_table in tables.items()
+    ]
     texts = {
         top_key: parsed_toml[top_key]
         for top_key in ("title", "description")

@@ -89,8 +89,8 @@ def id3_texts(file_bytes: bytes) -> Iterator[KeyAndText]:
         frame_bytes = tag_body[position + 10 : position + 10 + frame_size]
         position += 10 + frame_size
         if frame_id in (b"TXXX", b"COMM") and frame_bytes and frame_bytes[0] < len(_ID3_ENCODINGS):
-            text = frame_bytes[4:] if frame_id == b"COMM" else frame_bytes[1:]
-            text_key, _, content = text.decode(_ID3_ENCODINGS[frame_bytes[0]], errors="replace").partition("\0")
+            frame_text = frame_bytes[4:] if frame_id == b"COMM" else frame_bytes[1:]
+            text_key, _, content = frame_text.decode(_ID3_ENCODINGS[frame_bytes[0]], errors="replace").partition("\0")
             yield text_key or "comment", content.strip("\0\ufeff")
     # Some taggers put ID3 before a FLAC stream, whose own comments then follow.
     if file_bytes[10 + tag_size : 14 + tag_size] == b"fLaC":
@@ -134,9 +134,11 @@ def svg_texts(file_bytes: bytes) -> Iterator[KeyAndText]:
     """Yield the JSON in the `<metadata>` of an SVG file."""
     metadata_start = re.search(rb"<metadata[^>]*>\s*(?:<!\[CDATA\[)?\s*(?=\{)", file_bytes)
     if metadata_start:
-        text = file_bytes[metadata_start.end() : metadata_start.end() + MAX_BYTES].decode("utf-8", errors="replace")
+        metadata_text = file_bytes[metadata_start.end() : metadata_start.end() + MAX_BYTES].decode(
+            "utf-8", errors="replace"
+        )
         try:
-            metadata, _ = json.JSONDecoder().raw_decode(text)
+            metadata, _ = json.JSONDecoder().raw_decode(metadata_text)
         except (ValueError, RecursionError):
             return
         yield from _texts_of(metadata)
@@ -271,10 +273,10 @@ def _vorbis_comments(comments: bytes) -> Iterator[KeyAndText]:
         position = 8 + vendor_length
         for _ in range(min(count, _MAX_PARTS)):
             (length,) = struct.unpack_from("<I", comments, position)
-            comment_name, _, text = (
+            comment_name, _, comment_text = (
                 comments[position + 4 : position + 4 + length].decode("utf-8", "replace").partition("=")
             )
-            yield comment_name, text
+            yield comment_name, comment_text
             position += 4 + length
     except struct.error:
         return

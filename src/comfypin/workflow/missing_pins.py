@@ -77,9 +77,9 @@ def find_suspects(catalogue: Catalogue, lock: LockLike) -> SuspectPins:
     )
 
 
-def find_model_pin(name: str, lock: LockLike) -> ModelPinLike | None:
+def find_model_pin(file_name: str, lock: LockLike) -> ModelPinLike | None:
     """Return the pin whose file a loader would list under this name, `folder/name` included."""
-    wanted_parts = PurePosixPath(name.replace("\\", "/")).parts
+    wanted_parts = PurePosixPath(file_name.replace("\\", "/")).parts
     if not wanted_parts:
         return None
     # From the end, so that `xl/base.safetensors` finds `models/checkpoints/xl/base.safetensors`.
@@ -93,9 +93,9 @@ def find_model_pin(name: str, lock: LockLike) -> ModelPinLike | None:
 
 def _folder_names(node_pin: NodePinLike) -> set[str]:
     repo = (node_pin.repo or "").rstrip("/").rsplit("/", 1)[-1].removesuffix(".git")
-    return {_plain_name(name) for name in (node_pin.name, node_pin.directory or "", repo) if name}
+    return {_plain_name(node_name) for node_name in (node_pin.name, node_pin.directory or "", repo) if node_name}
 
 
-def _plain_name(name: str) -> str:
+def _plain_name(node_name: str) -> str:
     # The registry, folders and repositories write one pack's name in different ways.
-    return name.casefold().replace("_", "-")
+    return node_name.casefold().replace("_", "-")

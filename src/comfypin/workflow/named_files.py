@@ -17,7 +17,7 @@ def named_texts(document: Document) -> tuple[str, ...]:
     Only a list of models can tell which of them name models.
     """
     texts = _ui_texts(document.content) if document.format == "ui" else _api_texts(document)
-    return tuple(dict.fromkeys(text.replace("\\", "/") for text in texts))
+    return tuple(dict.fromkeys(path_text.replace("\\", "/") for path_text in texts))
 
 
 def class_names(document: Document) -> frozenset[str]:

@@ -70,9 +70,10 @@ def open_inputs(definition: Mapping[str, JsonValue], node_values: Mapping[str, o
         _open_input(input_spec, node_values, opened_specs, problems, depth=0)
     # Only names under a dynamic input: other unknown inputs are what ComfyUI ignores without a word.
     unexpected = (
-        name
-        for name in node_values
-        if name not in opened_specs and any(name.startswith(f"{dynamic_name}.") for dynamic_name in dynamic_names)
+        input_name
+        for input_name in node_values
+        if input_name not in opened_specs
+        and any(input_name.startswith(f"{dynamic_name}.") for dynamic_name in dynamic_names)
     )
     return OpenedInputs(specs=opened_specs, problems=tuple(problems), unexpected=tuple(unexpected))
 
@@ -109,7 +110,7 @@ def growing_list(input_spec: InputSpec, node_values: Mapping[str, object] | None
     template = _as_mapping(input_spec.options.get("template"))
     listed_names, maximum, minimum = template.get("names"), template.get("max"), template.get("min")
     item_names = (
-        [name for name in listed_names if isinstance(name, str)][:_MAX_ITEMS]
+        [listed_name for listed_name in listed_names if isinstance(listed_name, str)][:_MAX_ITEMS]
         if isinstance(listed_names, list)
         else None
     )
@@ -127,10 +128,10 @@ def growing_list(input_spec: InputSpec, node_values: Mapping[str, object] | None
     for number in range(item_count):
         for item_pattern in patterns:
             item_stem = prefix if len(patterns) == 1 and isinstance(prefix, str) else item_pattern.name
-            name = f"{input_spec.name}.{item_names[number] if item_names is not None else f'{item_stem}{number}'}"
+            input_name = f"{input_spec.name}.{item_names[number] if item_names is not None else f'{item_stem}{number}'}"
             category: Category = "required" if number < required and item_pattern.category == "required" else "optional"
-            if node_values is None or category == "required" or name in node_values:
-                list_items[name] = resolve_match_type(replace(item_pattern, name=name, category=category))
+            if node_values is None or category == "required" or input_name in node_values:
+                list_items[input_name] = resolve_match_type(replace(item_pattern, name=input_name, category=category))
     return GrowingList(name=input_spec.name, items=list_items, required=required)
 
 
@@ -166,11 +167,11 @@ def default_value(input_spec: InputSpec) -> JsonValue:
 
 
 def find_dynamic_combo(
-    definition: Mapping[str, JsonValue], node_values: Mapping[str, object], name: str
+    definition: Mapping[str, JsonValue], node_values: Mapping[str, object], input_name: str
 ) -> InputSpec | None:
     """Return the unopened dynamic combo of this dotted name on a node that holds `node_values`, or None."""
     return next(
-        (input_spec for input_spec in _dynamic_combos(definition, node_values) if input_spec.name == name), None
+        (input_spec for input_spec in _dynamic_combos(definition, node_values) if input_spec.name == input_name), None
     )
 
 

@@ -319,5 +319,5 @@ def _kind_of(present_value: InputValue) -> str:
     return "STRING" if isinstance(present_value, str) else "*"
 
 
-def _refuse_constant(name: str) -> JsonValue:
-    raise ValueError(name)
+def _refuse_constant(constant: str) -> JsonValue:
+    raise ValueError(constant)

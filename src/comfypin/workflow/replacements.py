@@ -58,7 +58,9 @@ def replace_classes(graph: ApiGraph, catalogue: Catalogue) -> ReplacedGraph:
     nodes: dict[str, ApiNode] = {}
     findings: list[WorkflowFinding] = []
     for node in graph.nodes.values():
-        moved_inputs = {name: _move_link(input_value, replacements) for name, input_value in node.inputs.items()}
+        moved_inputs = {
+            input_name: _move_link(input_value, replacements) for input_name, input_value in node.inputs.items()
+        }
         replacement = replacements.get(node.id)
         if replacement is None:
             nodes[node.id] = replace(node, inputs=moved_inputs)

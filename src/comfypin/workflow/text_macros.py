@@ -54,7 +54,7 @@ def find_unfilled(graph: ApiGraph) -> dict[str, tuple[str, ...]]:
     for node in graph.nodes.values():
         prefix = node.inputs.get(EXPANDED_INPUT)
         names = _PATTERN.findall(prefix) if isinstance(prefix, str) else []
-        if unknown := tuple(f"%{name}%" for name in names if name not in _SERVER_TEXTS):
+        if unknown := tuple(f"%{macro_name}%" for macro_name in names if macro_name not in _SERVER_TEXTS):
             unfilled[node.id] = unknown
     return unfilled
 

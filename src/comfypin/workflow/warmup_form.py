@@ -108,7 +108,7 @@ def _relink_masks(graph: ApiGraph, original: ApiGraph) -> ApiGraph:
 
     return ApiGraph(
         nodes={
-            node_id: replace(node, inputs={name: relink(value) for name, value in node.inputs.items()})
+            node_id: replace(node, inputs={input_name: relink(value) for input_name, value in node.inputs.items()})
             for node_id, node in graph.nodes.items()
         }
     )

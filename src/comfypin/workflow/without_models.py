@@ -24,13 +24,13 @@ def gather_unknown_classes(findings: Sequence[WorkflowFinding], catalogue: Catal
     """
     unknown = list(dict.fromkeys(finding.class_type or "" for finding in findings if finding.code == "class_unknown"))
     # One of them must be wanted, too: a misspelt name is no reason to look for another engine.
-    if _IN_EVERY_COMFYUI.isdisjoint(unknown) or any(name in catalogue for name in _IN_EVERY_COMFYUI):
+    if _IN_EVERY_COMFYUI.isdisjoint(unknown) or any(class_name in catalogue for class_name in _IN_EVERY_COMFYUI):
         return tuple(findings)
-    named = ", ".join(unknown[:_SHOWN_CLASSES])
+    class_list = ", ".join(unknown[:_SHOWN_CLASSES])
     more = f" and {len(unknown) - _SHOWN_CLASSES} more" if len(unknown) > _SHOWN_CLASSES else ""
     message = (
         "this is the embedded engine, which tries things out with nodes that need no model; it does not have "
-        f"{named}{more}: this workflow needs a real ComfyUI"
+        f"{class_list}{more}: this workflow needs a real ComfyUI"
     )
     return (WorkflowFinding(code=ENGINE_WITHOUT_MODELS, message=message), *findings)
 

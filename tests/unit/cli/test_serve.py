@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 
-from comfypin.cli.serve import DEFAULT_PORT, _choose_ports
+from comfypin.cli.serve_access import DEFAULT_PORT, choose_ports
 from comfypin.settings.server import ServerSettings
 
 
@@ -21,4 +21,4 @@ from comfypin.settings.server import ServerSettings
 def test_a_flag_wins_over_the_variable_and_0_lets_the_system_choose(
     flag: int | None, variables: dict[str, str], port: int
 ) -> None:
-    assert _choose_ports(argparse.Namespace(port=flag), ServerSettings.from_variables(variables)) == [port]
+    assert choose_ports(argparse.Namespace(port=flag), ServerSettings.from_variables(variables)) == [port]

@@ -6,7 +6,7 @@ import pytest
 
 from comfypin.client.errors import JobNotFound, ServerRefused, ServerUnreachable, WaitedLongEnough
 from comfypin.client.follow import FollowReports, follow_job
-from comfypin.client.interface import JobFilter, JobOrder, JobPage, RemoteJob, RemoteProgress, ServerAddress
+from comfypin.client.interface import JobOrder, JobPage, RemoteJob, RemoteJobFilter, RemoteProgress, ServerAddress
 
 LOST = ServerUnreachable(server="s", reason="it closed the connection")
 BUSY = ServerRefused(server="s", request="GET /status/j", status=502, reason="bad gateway")
@@ -37,7 +37,7 @@ class ScriptedServer:
     def submit(self, order: JobOrder) -> RemoteJob:
         raise NotImplementedError
 
-    def list_jobs(self, wanted: JobFilter) -> JobPage:
+    def list_jobs(self, wanted: RemoteJobFilter) -> JobPage:
         raise NotImplementedError
 
     def cancel(self, job_id: str) -> RemoteJob:

@@ -94,7 +94,7 @@ def test_without_an_environment_beside_it_the_first_python_with_torch_runs_it(tm
 def test_a_named_python_wins(named: str, tmp_path: Path) -> None:
     install(tmp_path / "main.py", tmp_path / ".venv/bin/python")
     other = a_python(tmp_path / "other/bin/python", has_torch=False)
-    assert choose_python(tmp_path, tmp_path / "main.py", {}, named=tmp_path / named) == other
+    assert choose_python(tmp_path, tmp_path / "main.py", {}, named_python=tmp_path / named) == other
 
 
 def test_everything_that_is_written_goes_into_the_work_folder(tmp_path: Path) -> None:

@@ -211,7 +211,7 @@ async def test_a_file_outside_is_said_to_be_outside(item: dict[str, str], local:
 
 
 def test_previews_of_the_last_prompts_stay_and_older_ones_go() -> None:
-    keeper = PreviewKeeper(kept=2)
+    keeper = PreviewKeeper(max_count=2)
     a, b, c = (Path(name) for name in "abc")
     assert keeper.add_prompt([a, b]) == ()
     assert keeper.add_prompt([b]) == ()

@@ -70,3 +70,20 @@ def test_the_image_the_checkout_and_the_package_are_searched() -> None:
 def test_the_demos_lock_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert find_lock("demo").name == "comfy-demo.lock.json"
+
+
+def test_a_name_that_nothing_is_near_lists_the_releases(folders: tuple[Path, ...]) -> None:
+    with pytest.raises(
+        LockNotFound, match=r"The releases here are wan22, demo; name one, or give the path of a file\."
+    ):
+        find_lock("zzzzzz", folders=folders)
+
+
+def test_what_is_no_name_says_what_a_name_is(folders: tuple[Path, ...]) -> None:
+    with pytest.raises(LockNotFound, match=r"^There is no lock '-x'\. A release's name is letters, digits"):
+        find_lock(None, version_name="-x", folders=folders)
+
+
+def test_a_path_that_nothing_is_near_says_to_look_again(folders: tuple[Path, ...]) -> None:
+    with pytest.raises(LockNotFound, match=r"Check the path\.$"):
+        find_lock("nowhere/at-all.json", folders=folders)

@@ -81,7 +81,7 @@ def test_a_pickle_in_disguise_is_refused(tmp_path: Path, protocol: int) -> None:
     assert isinstance(format_problem(path, pin_of(b"")), PickleRefused)
 
 
-@pytest.mark.parametrize("data", [torch_zip(), torch_tar()])
+@pytest.mark.parametrize("data", [torch_zip(), torch_tar()], ids=["zip", "tar"])
 @pytest.mark.parametrize("name", ["x.safetensors", "x.gguf", "x"])
 def test_an_archive_around_a_pickle_is_refused(tmp_path: Path, data: bytes, name: str) -> None:
     pin = pin_of(data, target=f"$MODELS_DIR/vae/{name}")

@@ -65,7 +65,7 @@ async def test_a_follower_that_comes_back_gets_what_it_missed() -> None:
 
 
 def test_an_id_of_another_life_or_of_what_is_gone_cannot_be_resumed() -> None:
-    events = JobEvents(kept=3)
+    events = JobEvents(max_events=3)
     first = events.publish("accepted", "a")
     assert events.after(events.wire_id(first)) == 1
     for _ in range(5):

@@ -36,8 +36,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "upgrade": ("make a lock from another one, moving only what is named", upgrade.configure_upgrade),
         "migrate": ("write a lock of schema 1 or 2 as schema 3", upgrade.configure_migrate),
     }
-    for name, (summary, configure_verb) in making_verbs.items():
-        configure_verb(verbs.add_parser(name, help=summary))
+    for verb_name, (summary, configure_verb) in making_verbs.items():
+        configure_verb(verbs.add_parser(verb_name, help=summary))
     _add_reading_verbs(verbs)
     reproduce_parser = verbs.add_parser(
         "reproduce", help="run a workflow twice, each on a new env, and compare the pictures"
@@ -175,16 +175,16 @@ def _export_lock(arguments: argparse.Namespace) -> int:
     from comfypin.lock.export import export_lock
 
     _, reading = read_named_lock(arguments.lock, arguments.settings)
-    text = export_lock(reading.lock, arguments.format, arguments.target)
+    exported_text = export_lock(reading.lock, arguments.format, arguments.target)
     if arguments.format == "comfy-build":
         from comfypin.lock.comfy_build import write_comfy_build
 
         for line in write_comfy_build(reading.lock, reading.lock.python.packages).left_out:
             report_progress(f"not in a comfy-build.yaml: {line}")
     if arguments.out is None:
-        sys.stdout.write(text)
+        sys.stdout.write(exported_text)
         return 0
-    write_atomically(arguments.out, text.encode())
+    write_atomically(arguments.out, exported_text.encode())
     if arguments.json:
         _print_json({"path": str(arguments.out), "format": arguments.format})
     else:

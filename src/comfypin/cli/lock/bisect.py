@@ -128,7 +128,7 @@ def _bisect_locks(arguments: argparse.Namespace) -> int:
         culprits = search.find(good, bad)
     if arguments.json:
         facts = {
-            "outputs": {name: comparison.to_json() for name, comparison in comparisons.items()},
+            "outputs": {output_name: comparison.to_json() for output_name, comparison in comparisons.items()},
             "since": [
                 {"part": step.part, "changes": [change.to_json() for change in step.changes]} for step in culprits
             ],
@@ -136,8 +136,8 @@ def _bisect_locks(arguments: argparse.Namespace) -> int:
         }
         print(json.dumps(facts, indent=2, sort_keys=True))
         return 0
-    for name, comparison in comparisons.items():
-        print(f"{'same   ' if comparison.same else 'differs'}  {name}: {comparison.detail}")
+    for output_name, comparison in comparisons.items():
+        print(f"{'same   ' if comparison.same else 'differs'}  {output_name}: {comparison.detail}")
     _print_culprits(culprits)
     return 0
 

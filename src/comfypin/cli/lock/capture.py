@@ -87,7 +87,8 @@ def capture_release(arguments: argparse.Namespace) -> int:
 
 def _capture_folder(arguments: argparse.Namespace) -> int:
     from comfypin.digest_cache import DigestCache
-    from comfypin.locking.capture import CaptureRequest, capture_lock
+    from comfypin.locking.capture import capture_lock
+    from comfypin.locking.capture_request import CaptureRequest
     from comfypin.wiring import find_model_problem
 
     venv_path = arguments.venv
@@ -227,7 +228,7 @@ def _settle_needs(
     from comfypin.locking.repository_refs import parse_repo_spec
     from comfypin.locking.workflow_needs import collect_needs
 
-    given_nodes = [parse_repo_spec(text) for text in arguments.node]
+    given_nodes = [parse_repo_spec(node_text) for node_text in arguments.node]
     workflow_needs = collect_needs([_read_workflow(path) for path in arguments.workflows])
     # Cloning ComfyUI and the packs to read their classes takes long; models alone do not need it.
     builtin = known_classes(comfyui, given_nodes, lock_places) if workflow_needs.classes else frozenset()
@@ -235,7 +236,7 @@ def _settle_needs(
         registry=None if arguments.offline else lock_places.registry,
         builtin=builtin,
         given=given_nodes,
-        given_models=[parse_model_spec(text) for text in arguments.model],
+        given_models=[parse_model_spec(model_text) for model_text in arguments.model],
         unneeded=frozenset(arguments.unneeded),
     )
     return resolve_needs(workflow_needs, needs_resolver, report=report_progress)
@@ -261,7 +262,7 @@ def _format_answer(settled: "ResolvedNeeds") -> "Iterator[str]":
         yield f"node      {node.name}  {node.repo}{f'@{node.ref}' if node.ref else ''}"
     for model in settled.models:
         yield f"model     {model.target or ''}  {model.sources[0]}"
-    yield from (f"ambiguous {text}" for text in settled.ambiguous)
-    yield from (f"unknown   {text}" for text in settled.unknown)
+    yield from (f"ambiguous {ambiguity}" for ambiguity in settled.ambiguous)
+    yield from (f"unknown   {unknown_name}" for unknown_name in settled.unknown)
     if settled.complete:
         yield "Everything is known; --name NAME --comfyui URL@REF makes a lock of it."

@@ -115,7 +115,7 @@ def _reproduce_lock(arguments: argparse.Namespace) -> int:
         )
         first_outputs = trial.run_workflow(reading.lock, "first")
         comparisons = compare_job_outputs(first_outputs, trial.run_workflow(other_lock, "second"), arguments.tolerance)
-        differing = [name for name, comparison in comparisons.items() if not comparison.same]
+        differing = [output_name for output_name, comparison in comparisons.items() if not comparison.same]
         culprit = None
         # With one lock there is no pin to blame.
         if differing and arguments.against:
@@ -142,12 +142,14 @@ def compare_job_outputs(
 
     first_named, second_named = _name_outputs(first_outputs), _name_outputs(second_outputs)
     comparisons: dict[str, Comparison] = {}
-    for name in dict.fromkeys((*first_named, *second_named)):
-        if name in first_named and name in second_named:
-            comparisons[name] = compare_outputs(first_named[name], second_named[name], tolerance=tolerance)
+    for output_name in dict.fromkeys((*first_named, *second_named)):
+        if output_name in first_named and output_name in second_named:
+            comparisons[output_name] = compare_outputs(
+                first_named[output_name], second_named[output_name], tolerance=tolerance
+            )
         else:
-            comparisons[name] = Comparison(
-                same=False, detail=f"only the {'first' if name in first_named else 'second'} has it"
+            comparisons[output_name] = Comparison(
+                same=False, detail=f"only the {'first' if output_name in first_named else 'second'} has it"
             )
     # Two jobs without outputs must not count as the same.
     if not comparisons:
@@ -185,14 +187,14 @@ def _print_comparison(comparisons: "dict[str, Comparison]", culprit: "BisectStep
     if as_json:
         facts = {
             "same": all(comparison.same for comparison in comparisons.values()),
-            "outputs": {name: comparison.to_json() for name, comparison in comparisons.items()},
+            "outputs": {output_name: comparison.to_json() for output_name, comparison in comparisons.items()},
             "since": None if culprit is None else culprit.part,
             "changes": [] if culprit is None else [change.to_json() for change in culprit.changes],
         }
         print(json.dumps(facts, indent=2, sort_keys=True))
         return
-    for name, comparison in comparisons.items():
-        print(f"{'same   ' if comparison.same else 'differs'}  {name}: {comparison.detail}")
+    for output_name, comparison in comparisons.items():
+        print(f"{'same   ' if comparison.same else 'differs'}  {output_name}: {comparison.detail}")
     if culprit is not None:
         print(f"since    {culprit.part}:")
         print("\n".join(f"  {line}" for line in change_lines(culprit.changes)))

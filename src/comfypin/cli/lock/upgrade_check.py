@@ -66,9 +66,9 @@ def check_upgrade(lock: "Lock", upgraded: "Lock | None", arguments: argparse.Nam
     if arguments.advisories is not None:
         from comfypin.lock.advisories import find_vulnerabilities
 
-        found = find_vulnerabilities((upgraded or lock).python.packages, arguments.advisories)
-        result["vulnerabilities"] = [vulnerability.to_json() for vulnerability in found]
-        lines += [f"vulnerable {vulnerability}" for vulnerability in found] or [
+        vulnerabilities = find_vulnerabilities((upgraded or lock).python.packages, arguments.advisories)
+        result["vulnerabilities"] = [vulnerability.to_json() for vulnerability in vulnerabilities]
+        lines += [f"vulnerable {vulnerability}" for vulnerability in vulnerabilities] or [
             "vulnerable nothing that is known there"
         ]
     if arguments.object_info is not None:

@@ -161,7 +161,9 @@ def _apply_plan(arguments: argparse.Namespace) -> int:
     replaced_names = [f"{step.desired.kind} {step.desired.name}" for step in plan_steps if step.verb == "replace"]
     if replaced_names:
         _require_consent(arguments, f"This deletes and recreates: {', '.join(replaced_names)}.")
-    variable_names = [name for login in deployment.registry for name in (login.username_env, login.password_env)]
+    variable_names = [
+        variable_name for login in deployment.registry for variable_name in (login.username_env, login.password_env)
+    ]
     applied_steps = apply_plan(
         management_api,
         plan_steps,
@@ -280,7 +282,9 @@ def _destroy_resources(arguments: argparse.Namespace) -> int:
     if doomed_resources:
         _require_consent(arguments, f"This removes {format_count(len(doomed_resources), 'resource')}, for good.")
     destroy_resources(
-        management_api, doomed_resources, on_removed=lambda kind, name: print_on_stderr(f"removed {kind} {name}")
+        management_api,
+        doomed_resources,
+        on_removed=lambda kind, resource_name: print_on_stderr(f"removed {kind} {resource_name}"),
     )
     if kept_names:
         print_on_stderr(f"kept, with their data: {', '.join(kept_names)} (--volumes removes them)")
@@ -308,8 +312,8 @@ def _read_and_check(arguments: argparse.Namespace) -> "tuple[Deployment, Release
     deployment = read_deployment(arguments.file).deployment
     lock = read_lock(find_lock(arguments.lock or deployment.release)).lock
     release = release_facts(lock, lock_digest(lock))
-    if found := deployment_findings(deployment, release):
-        raise DeploymentInvalid(path=str(arguments.file), findings=found)
+    if findings := deployment_findings(deployment, release):
+        raise DeploymentInvalid(path=str(arguments.file), findings=findings)
     return deployment, release
 
 
@@ -326,8 +330,8 @@ def _survey_and_plan(
     live_state, gpu_types = survey_account(management_api), management_api.list_gpus()
     wants_cpus = any(endpoint.cpu for endpoint in deployment.endpoint) or any(pod.cpu for pod in deployment.pod)
     cpu_types = management_api.list_cpus() if wants_cpus else []
-    if found := [*gpu_findings(deployment, release, gpu_types), *cpu_findings(deployment, cpu_types)]:
-        raise DeploymentInvalid(path=path, findings=found)
+    if findings := [*gpu_findings(deployment, release, gpu_types), *cpu_findings(deployment, cpu_types)]:
+        raise DeploymentInvalid(path=path, findings=findings)
     return (
         live_state,
         plan_deployment(deployment.name, desired_state(deployment, release), live_state),

@@ -111,7 +111,9 @@ class VolumeFill:
             return "none needed"
         if holds_foreign_comfyui(self.settings):
             return "the image has its own"
-        options = make_realize_options(self.settings, publish=True, report=lambda text: print(text, flush=True))
+        options = make_realize_options(
+            self.settings, publish=True, report=lambda step_text: print(step_text, flush=True)
+        )
         realized = realize_env(self.lock, options)
         return f"{realized.action}, {realized.receipt.size_bytes / 1e9:.1f} GB"
 

@@ -51,7 +51,7 @@ def execute(arguments: argparse.Namespace) -> int:
     from comfypin.runpod.hub_repository import FOLDER
 
     if arguments.check:
-        paths = [arguments.dir / FOLDER / name for name in ("hub.json", "tests.json")]
+        paths = [arguments.dir / FOLDER / file_name for file_name in ("hub.json", "tests.json")]
         for path in paths:
             check_hub_file(path, _read_file(path))
         return _print_paths(arguments, "checked", paths)

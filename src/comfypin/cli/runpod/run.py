@@ -44,9 +44,9 @@ def execute(arguments: argparse.Namespace) -> int:
 
     job_input: dict[str, object] = {"workflow": _read_workflow(arguments.workflow)}
     if arguments.set:
-        job_input["set"] = override_values(parse_override(text) for text in arguments.set)
+        job_input["set"] = override_values(parse_override(override_text) for override_text in arguments.set)
     if arguments.input:
-        job_input["inputs"] = [inline_input(parse_input_source(text)) for text in arguments.input]
+        job_input["inputs"] = [inline_input(parse_input_source(input_text)) for input_text in arguments.input]
     if arguments.randomize_seeds:
         job_input["randomize_seeds"] = True
     output = find_route(arguments).run_job(

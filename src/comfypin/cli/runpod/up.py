@@ -93,11 +93,11 @@ def execute(arguments: argparse.Namespace) -> int:
     # Said before a lock is made, which takes minutes.
     management_api = open_runpod_api(arguments.settings)
     form, content, data = up_lock.read_up_workflow(arguments.workflow)
-    name = _deployment_name(arguments)
+    deployment_name = _deployment_name(arguments)
     job = UpJob(content=content, inputs=tuple(inline_input(parse_input_source(text)) for text in arguments.input))
-    folder = StateFolder(root=arguments.state_dir, name=name)
+    folder = StateFolder(root=arguments.state_dir, name=deployment_name)
     with hold_deployment(folder):
-        lock = up_lock.obtain_lock(arguments, name, (form, content), folder)
+        lock = up_lock.obtain_lock(arguments, deployment_name, (form, content), folder)
         folder.keep_lock(lock.digest, lock.data)
         state = replace(
             folder.read(),
@@ -107,7 +107,7 @@ def execute(arguments: argparse.Namespace) -> int:
         )
         # The lock is kept before anything else: a run that is cut off must not resolve it anew.
         folder.write(state)
-        wanted = WantedUp(lock=lock, release=_wanted_release(arguments, name, lock, data), job=job)
+        wanted = WantedUp(lock=lock, release=_wanted_release(arguments, deployment_name, lock, data), job=job)
         return _plan_and_do(arguments, management_api, wanted, state)
 
 
@@ -204,21 +204,25 @@ def hold_deployment(folder: "StateFolder") -> "Lease":
 
 
 def _deployment_name(arguments: argparse.Namespace) -> str:
-    name = arguments.name or re.sub(r"[^A-Za-z0-9._-]+", "-", Path(arguments.workflow).name.partition(".")[0]).strip(
-        "-._"
-    )
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}", name):
-        raise UsageError(f"{name[:60]!r} cannot name a deployment; give --name, of letters, digits, '.', '_' and '-'.")
-    return name
+    deployment_name = arguments.name or re.sub(
+        r"[^A-Za-z0-9._-]+", "-", Path(arguments.workflow).name.partition(".")[0]
+    ).strip("-._")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}", deployment_name):
+        raise UsageError(
+            f"{deployment_name[:60]!r} cannot name a deployment; give --name, of letters, digits, '.', '_' and '-'."
+        )
+    return deployment_name
 
 
-def _wanted_release(arguments: argparse.Namespace, name: str, lock: "UpLock", workflow: bytes) -> "UpRelease":
+def _wanted_release(
+    arguments: argparse.Namespace, deployment_name: str, lock: "UpLock", workflow: bytes
+) -> "UpRelease":
     from comfypin.cli.runpod.worker_image import resolve_worker_image
     from comfypin.digest import Digest
     from comfypin.runpod.up.plan import secret_reference
     from comfypin.runpod.up.state import UpRelease
 
-    secrets = {wish.variable: secret_reference(wish.secret_name) for wish in _secret_wishes(arguments, name)}
+    secrets = {wish.variable: secret_reference(wish.secret_name) for wish in _secret_wishes(arguments, deployment_name)}
     lock_url = arguments.lock_url
     if lock_url is not None and "#sha256=" not in lock_url:
         lock_url = f"{lock_url}#sha256={Digest.of(lock.data).hex}"
@@ -241,24 +245,26 @@ def _wanted_release(arguments: argparse.Namespace, name: str, lock: "UpLock", wo
 
 def _plain_variables(arguments: argparse.Namespace) -> dict[str, str]:
     variables = {}
-    for text in arguments.env:
-        variable, equals, value = text.partition("=")
+    for variable_text in arguments.env:
+        variable, equals, value = variable_text.partition("=")
         if not equals or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", variable):
             raise UsageError(f"--env {variable!r} is not NAME=VALUE.")
         variables[variable] = value
     return variables
 
 
-def _secret_wishes(arguments: argparse.Namespace, name: str) -> "tuple[SecretWish, ...]":
+def _secret_wishes(arguments: argparse.Namespace, deployment_name: str) -> "tuple[SecretWish, ...]":
     from comfypin.runpod.up.plan import SecretWish, secret_name
 
     wishes = []
-    for text in arguments.secret:
-        variable, equals, named = text.partition("=")
+    for secret_text in arguments.secret:
+        variable, equals, named = secret_text.partition("=")
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", variable) or (equals and not re.fullmatch(r"[\w.\-/]+", named)):
             raise UsageError("--secret takes NAME or NAME=SECRET: a variable, and the name of a secret of Runpod.")
         wishes.append(
-            SecretWish(variable=variable, secret_name=named or secret_name(name, variable), own_value=not equals)
+            SecretWish(
+                variable=variable, secret_name=named or secret_name(deployment_name, variable), own_value=not equals
+            )
         )
     return tuple(wishes)
 
@@ -285,8 +291,8 @@ def _choose_place(
         # What exists goes on, whatever is available for others now.
         if latest is None or latest.stage == "planned" or release.gpu_pools not in ((), latest.gpu_pools):
             raise
-        kept = replace(release, gpu_pools=pools, data_center=center, volume_gb=needs.volume_gb)
-        return None, number_release(kept, state)
+        chosen_release = replace(release, gpu_pools=pools, data_center=center, volume_gb=needs.volume_gb)
+        return None, number_release(chosen_release, state)
     return place, number_release(place_release(release, place, needs.volume_gb), state)
 
 

@@ -62,7 +62,10 @@ def add_lock_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def obtain_lock(
-    arguments: argparse.Namespace, name: str, workflow: tuple[str, Mapping[str, object]], folder: "StateFolder"
+    arguments: argparse.Namespace,
+    deployment_name: str,
+    workflow: tuple[str, Mapping[str, object]],
+    folder: "StateFolder",
 ) -> UpLock:
     """Return the lock: the named one, the one of the same question before, or a new one.
 
@@ -76,7 +79,7 @@ def obtain_lock(
 
         lock = read_named_lock(arguments.lock, arguments.settings)[1].lock
         return UpLock(lock=lock, data=render_lock(lock), digest=str(lock_digest(lock)))
-    request = _digest_of_request(arguments, name, workflow[1])
+    request = _digest_of_request(arguments, deployment_name, workflow[1])
     kept_path = folder.lock_path(state.lock_answer)
     if state.lock_request == request and kept_path.is_file():
         data = kept_path.read_bytes()
@@ -87,7 +90,7 @@ def obtain_lock(
             request=request,
             package_request=state.package_request,
         )
-    lock, package_request = _make_lock(arguments, name, workflow, folder, state)
+    lock, package_request = _make_lock(arguments, deployment_name, workflow, folder, state)
     return UpLock(
         lock=lock,
         data=render_lock(lock),
@@ -97,19 +100,19 @@ def obtain_lock(
     )
 
 
-def _digest_of_request(arguments: argparse.Namespace, name: str, content: Mapping[str, object]) -> str:
+def _digest_of_request(arguments: argparse.Namespace, deployment_name: str, content: Mapping[str, object]) -> str:
     import json
 
     from comfypin.digest import Digest
 
     flags = {flag: getattr(arguments, flag) for flag in ("comfyui", "node", "model", "unneeded", "package")}
     flags |= {flag: getattr(arguments, flag) for flag in ("python", "torch", "install_script")}
-    return Digest.of(json.dumps([name, content, flags], sort_keys=True).encode()).hex
+    return Digest.of(json.dumps([deployment_name, content, flags], sort_keys=True).encode()).hex
 
 
 def _make_lock(
     arguments: argparse.Namespace,
-    name: str,
+    deployment_name: str,
     workflow: tuple[str, Mapping[str, object]],
     folder: "StateFolder",
     state: "UpState",
@@ -124,7 +127,7 @@ def _make_lock(
     needs = collect_needs([workflow])
     comfyui, settled = _settle(arguments, needs)
     wishes = LockRequest(
-        name=name,
+        name=deployment_name,
         comfyui=comfyui,
         nodes=settled.nodes,
         packages=tuple(arguments.package),
@@ -137,9 +140,9 @@ def _make_lock(
     describe_model = make_model_describer(arguments.settings)
     kept_path = folder.lock_path(state.lock_answer)
     if state.package_request == package_request and kept_path.is_file():
-        kept = parse_lock(kept_path.read_bytes(), where=str(kept_path)).lock
+        earlier_lock = parse_lock(kept_path.read_bytes(), where=str(kept_path)).lock
         models = pin_models(settled.models, describe_model, report=report_progress)
-        return replace(kept, models=models), package_request
+        return replace(earlier_lock, models=models), package_request
     made = create_lock(
         wishes,
         upstreams=make_lock_places(arguments.settings),
@@ -169,7 +172,7 @@ def _settle(arguments: argparse.Namespace, needs: "WorkflowNeeds") -> "tuple[Rep
     from comfypin.wiring import make_lock_places
 
     upstreams = make_lock_places(arguments.settings)
-    given_nodes = [parse_repo_spec(text) for text in arguments.node]
+    given_nodes = [parse_repo_spec(node_text) for node_text in arguments.node]
     comfyui, finding = _choose_comfyui(arguments, needs.core_versions)
     # Without a ComfyUI nobody knows which classes are its own, so they would all be findings.
     asks_classes = bool(needs.classes) and comfyui is not None
@@ -177,7 +180,7 @@ def _settle(arguments: argparse.Namespace, needs: "WorkflowNeeds") -> "tuple[Rep
         registry=upstreams.registry,
         builtin=known_classes(comfyui, given_nodes, upstreams) if asks_classes else frozenset(needs.classes),
         given=given_nodes,
-        given_models=[parse_model_spec(text) for text in arguments.model],
+        given_models=[parse_model_spec(model_text) for model_text in arguments.model],
         unneeded=frozenset(arguments.unneeded),
     )
     settled = resolve_needs(needs, resolver, report=report_progress)

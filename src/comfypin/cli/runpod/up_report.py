@@ -35,9 +35,13 @@ class SmokeClock:
         """Return the seconds by phase: until a worker took the job, the job, and the job's own phases."""
         now = time.monotonic()
         taken = self._taken if self._taken is not None else now
-        told = output.get("seconds")
-        phases = told.get("phases") if isinstance(told, Mapping) else None
-        own = {str(name): float(value) for name, value in phases.items()} if isinstance(phases, Mapping) else {}
+        own_seconds = output.get("seconds")
+        phases = own_seconds.get("phases") if isinstance(own_seconds, Mapping) else None
+        own = (
+            {str(phase_name): float(value) for phase_name, value in phases.items()}
+            if isinstance(phases, Mapping)
+            else {}
+        )
         return {"start": round(taken - self._began, 2), "job": round(now - taken, 2), **own}
 
 
@@ -127,5 +131,5 @@ def _cost_lines(plan: "UpPlan", place: "Place | None") -> Iterator[str]:
 
 
 def _shorten(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."
+    shown_text = repr(value)
+    return shown_text if len(shown_text) <= _LONGEST_VALUE else f"{shown_text[:_LONGEST_VALUE]}..."

@@ -38,30 +38,32 @@ def choose_deployment(arguments: argparse.Namespace) -> str | None:
     return str(arguments.name)
 
 
-def show_status(arguments: argparse.Namespace, name: str) -> int:
+def show_status(arguments: argparse.Namespace, deployment_name: str) -> int:
     """Print the status once, or each time that it has changed."""
     from comfypin.wiring import open_runpod_api
 
     management_api = open_runpod_api(arguments.settings)
     last: object = None
     while True:
-        rows = _read_rows(management_api, name)
+        rows = _read_rows(management_api, deployment_name)
         if rows != last:
             last = rows
             if arguments.json:
-                print(json.dumps({"deployment": name, "resources": rows}), flush=True)
+                print(json.dumps({"deployment": deployment_name, "resources": rows}), flush=True)
             else:
-                print("\n".join(_format_row(row) for row in rows) or f"nothing of {name!r} exists", flush=True)
+                print(
+                    "\n".join(_format_row(row) for row in rows) or f"nothing of {deployment_name!r} exists", flush=True
+                )
         if not arguments.watch:
             return 0
         management_api.sleep(_WATCH_S)
 
 
-def _read_rows(management_api: "ManagementApi", name: str) -> list[dict[str, object]]:
+def _read_rows(management_api: "ManagementApi", deployment_name: str) -> list[dict[str, object]]:
     from comfypin.runpod.apply import survey_account
     from comfypin.runpod.deployment_plan import owned_resources
 
-    owned = owned_resources(name, survey_account(management_api))
+    owned = owned_resources(deployment_name, survey_account(management_api))
     return [_read_row(management_api, kind, dict(resource)) for kind, resource in reversed(owned)]
 
 
@@ -85,7 +87,7 @@ def _read_part(management_api: "ManagementApi", path: str, part: str) -> object:
 
 
 def _format_row(row: Mapping[str, object]) -> str:
-    details = [str(row[name]) for name in ("status", "data_center") if row.get(name)]
+    details = [str(row[column]) for column in ("status", "data_center") if row.get(column)]
     if row.get("size_gb"):
         details.append(f"{row['size_gb']} GB")
     if row.get("lock_digest"):

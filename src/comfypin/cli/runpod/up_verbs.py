@@ -174,23 +174,23 @@ def _print_logs(arguments: argparse.Namespace) -> int:
         management_api.sleep(1.0)
 
 
-def _log_paths(management_api: "ManagementApi", name: str, worker: str | None) -> list[tuple[str, str]]:
+def _log_paths(management_api: "ManagementApi", deployment_name: str, worker: str | None) -> list[tuple[str, str]]:
     """Return the logs that there are now, labelled: of the endpoint's workers, and of a pod that fills the volume."""
     from comfypin.runpod.up.log_events import pod_log_path, worker_log_path
 
-    found = []
-    for kind, resource in _owned(management_api, name):
+    log_paths = []
+    for kind, resource in _owned(management_api, deployment_name):
         if kind == "pod" and worker is None:
-            found.append((f"pod {resource['id']}", pod_log_path(str(resource["id"]))))
+            log_paths.append((f"pod {resource['id']}", pod_log_path(str(resource["id"]))))
         if kind == "endpoint":
             answer = management_api.send_request("GET", f"/v2/serverless/{resource['id']}/workers")
             workers = answer.get("workers", []) if isinstance(answer, dict) else []
-            found += [
+            log_paths += [
                 (f"worker {item['id']}", worker_log_path(str(resource["id"]), str(item["id"])))
                 for item in workers
                 if worker in (None, item["id"])
             ]
-    return found
+    return log_paths
 
 
 def _take_down(arguments: argparse.Namespace) -> int:
@@ -204,7 +204,7 @@ def _take_down(arguments: argparse.Namespace) -> int:
     with hold_deployment(folder):
         owned = _owned(management_api, state.name)
         doomed = [(kind, resource) for kind, resource in owned if arguments.volumes or kind != "volume"]
-        kept = [str(resource["name"]) for kind, resource in owned if (kind, resource) not in doomed]
+        kept_names = [str(resource["name"]) for kind, resource in owned if (kind, resource) not in doomed]
         prefix = secret_name(state.name, "")
         used = set(re.findall(r"RUNPOD_SECRET_([\w.\-/]+)", json.dumps([dict(item.env) for item in state.releases])))
         secrets = {
@@ -221,25 +221,29 @@ def _take_down(arguments: argparse.Namespace) -> int:
                 f"This removes {format_count(len(doomed) + len(secrets), 'thing')}, for good.", is_given=arguments.yes
             )
         destroy_resources(
-            management_api, doomed, on_removed=lambda kind, name: print_on_stderr(f"removed {kind} {name}")
+            management_api,
+            doomed,
+            on_removed=lambda kind, resource_name: print_on_stderr(f"removed {kind} {resource_name}"),
         )
         for name, identifier in secrets.items():
             remove_secret(management_api, identifier)
             print_on_stderr(f"removed secret {name}")
         if arguments.volumes:
             folder.write(replace(state, filled=frozenset()))
-    if kept:
-        print_on_stderr(f"kept, with its data: {', '.join(kept)} (--volumes removes it)")
+    if kept_names:
+        print_on_stderr(f"kept, with its data: {', '.join(kept_names)} (--volumes removes it)")
     removed = [*(str(resource["name"]) for _, resource in doomed), *secrets]
-    print(json.dumps({"removed": removed, "kept": kept}) if arguments.json else f"{len(removed)} removed")
+    print(json.dumps({"removed": removed, "kept": kept_names}) if arguments.json else f"{len(removed)} removed")
     return 0
 
 
-def _owned(management_api: "ManagementApi", name: str) -> "list[tuple[ResourceKind, Resource]]":
+def _owned(management_api: "ManagementApi", deployment_name: str) -> "list[tuple[ResourceKind, Resource]]":
     from comfypin.runpod.apply import survey_account
     from comfypin.runpod.deployment_plan import owned_resources
 
-    return [(kind, dict(resource)) for kind, resource in owned_resources(name, survey_account(management_api))]
+    return [
+        (kind, dict(resource)) for kind, resource in owned_resources(deployment_name, survey_account(management_api))
+    ]
 
 
 def _find_deployment(arguments: argparse.Namespace) -> "tuple[StateFolder, UpState]":
@@ -249,11 +253,11 @@ def _find_deployment(arguments: argparse.Namespace) -> "tuple[StateFolder, UpSta
 
     names = list_deployments(arguments.state_dir)
     if arguments.name is None and len(names) != 1:
-        raise UpNameUnknown(asked="No deployment is named, and there is not just one", names=names)
-    name = arguments.name or names[0]
-    if name not in names:
-        raise UpNameUnknown(asked=f"{arguments.state_dir} has no deployment {name!r}", names=names)
-    folder = StateFolder(root=arguments.state_dir, name=name)
+        raise UpNameUnknown(asked="It is not clear which deployment is meant", names=names)
+    deployment_name = arguments.name or names[0]
+    if deployment_name not in names:
+        raise UpNameUnknown(asked=f"{arguments.state_dir} has no deployment {deployment_name!r}", names=names)
+    folder = StateFolder(root=arguments.state_dir, name=deployment_name)
     return folder, folder.read()
 
 

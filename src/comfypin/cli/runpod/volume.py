@@ -368,10 +368,10 @@ def _open_bucket(volume: "NetworkVolume", settings: "Settings") -> "VolumeBucket
     return open_volume_bucket(volume.identifier, volume.data_center, settings)
 
 
-def _parse_part_size(text: str) -> int:
+def _parse_part_size(size_text: str) -> int:
     from comfypin.runpod.volume_push import LARGEST_PART_BYTES, MIB, SMALLEST_PART_BYTES
 
-    size = int(text) * MIB if text.isdigit() else 0
+    size = int(size_text) * MIB if size_text.isdigit() else 0
     if not SMALLEST_PART_BYTES <= size <= LARGEST_PART_BYTES:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a part size in MB from 5 to 450")
+        raise argparse.ArgumentTypeError(f"{size_text!r} is not a part size in MB from 5 to 450")
     return size

@@ -23,9 +23,9 @@ def resolve_worker_image(named_image: str | None, settings: "Settings") -> str:
     from comfypin.runpod.up.errors import WorkerImageUnknown
     from comfypin.wiring import http_proxies
 
-    name, colon, tag = image.rpartition(":")
+    image_name, colon, tag = image.rpartition(":")
     if not colon or "/" in tag:
-        name, tag = image, "latest"
+        image_name, tag = image, "latest"
     credential = find_credential(registry_host(image), settings.variables)
     try:
         manifest = ImageRepository(
@@ -37,7 +37,7 @@ def resolve_worker_image(named_image: str | None, settings: "Settings") -> str:
         ) from error
     if manifest is None:
         raise WorkerImageUnknown(reason=f"The registry has no image {image}")
-    return f"{name}@{manifest.digest}"
+    return f"{image_name}@{manifest.digest}"
 
 
 def _own_image() -> str:

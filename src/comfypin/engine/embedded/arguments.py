@@ -93,12 +93,12 @@ def _make_parser() -> argparse.ArgumentParser:
         default=DEFAULT_RELEASE.version,
         help="the ComfyUI release whose nodes and API these are (default: %(default)s)",
     )
-    for name in _IGNORED.split():
-        parser.add_argument(f"--{name}", action="store_true", help=argparse.SUPPRESS)
-    for name in _IGNORED_WITH_VALUE.split():
-        parser.add_argument(f"--{name}", nargs="?", help=argparse.SUPPRESS)
-    for name in _IGNORED_WITH_VALUES:
-        parser.add_argument(f"--{name}", nargs="*", help=argparse.SUPPRESS)
+    for option_name in _IGNORED.split():
+        parser.add_argument(f"--{option_name}", action="store_true", help=argparse.SUPPRESS)
+    for option_name in _IGNORED_WITH_VALUE.split():
+        parser.add_argument(f"--{option_name}", nargs="?", help=argparse.SUPPRESS)
+    for option_name in _IGNORED_WITH_VALUES:
+        parser.add_argument(f"--{option_name}", nargs="*", help=argparse.SUPPRESS)
     return parser
 
 

@@ -80,7 +80,7 @@ def _drop_empty_groups(groups: dict[str, dict[str, JsonValue]]) -> dict[str, Jso
 
 
 def _hidden_inputs(node_class: NodeClass) -> dict[str, JsonValue]:
-    return {name: [value] if node_class.modern else value for name, value in node_class.hidden.items()}
+    return {input_name: [value] if node_class.modern else value for input_name, value in node_class.hidden.items()}
 
 
 def _newer_keys(node_class: NodeClass) -> dict[str, JsonValue]:

@@ -135,61 +135,69 @@ class NodeClass:
     output_matches: tuple[str | None, ...] | None = None
 
 
-def dynamic_choice_input(name: str, variants: "Mapping[str, tuple[NodeInput, ...]]", **options: JsonValue) -> NodeInput:
+def dynamic_choice_input(
+    input_name: str, variants: "Mapping[str, tuple[NodeInput, ...]]", **options: JsonValue
+) -> NodeInput:
     """Declare a choice whose values bring further inputs."""
-    return NodeInput(name=name, type=DYNAMIC_CHOICE, options=options, variants=variants)
+    return NodeInput(name=input_name, type=DYNAMIC_CHOICE, options=options, variants=variants)
 
 
-def growing_input(name: str, node_input: NodeInput, prefix: str, *, most: int) -> NodeInput:
+def growing_input(input_name: str, node_input: NodeInput, prefix: str, *, most: int) -> NodeInput:
     """Declare a group of one or more inputs of the same kind."""
-    return NodeInput(name=name, type=GROWING_GROUP, growth=InputGrowth(input=node_input, prefix=prefix, most=most))
+    return NodeInput(
+        name=input_name, type=GROWING_GROUP, growth=InputGrowth(input=node_input, prefix=prefix, most=most)
+    )
 
 
-def matching_input(name: str, template: str, allowed: str = "*", *, lazy: bool = False) -> NodeInput:
+def matching_input(input_name: str, template: str, allowed: str = "*", *, lazy: bool = False) -> NodeInput:
     """Declare an input whose type is that of all others with the same template; only the page checks it."""
     lazy_option: dict[str, JsonValue] = {"lazy": True} if lazy else {}
     return NodeInput(
-        name=name,
+        name=input_name,
         type=MATCHING,
         options={**lazy_option, "template": {"template_id": template, "allowed_types": allowed}},
     )
 
 
-def image_input(name: str = "image", **options: JsonValue) -> NodeInput:
+def image_input(input_name: str = "image", **options: JsonValue) -> NodeInput:
     """Declare an input that takes pictures."""
-    return NodeInput(name=name, type="IMAGE", options=options or None)
+    return NodeInput(name=input_name, type="IMAGE", options=options or None)
 
 
-def mask_input(name: str = "mask", *, optional: bool = False) -> NodeInput:
+def mask_input(input_name: str = "mask", *, optional: bool = False) -> NodeInput:
     """Declare an input that takes masks."""
-    return NodeInput(name=name, type="MASK", optional=optional)
+    return NodeInput(name=input_name, type="MASK", optional=optional)
 
 
 def integer_input(
-    name: str, default: int, minimum: int, maximum: int, step: int | None = 1, **options: JsonValue
+    input_name: str, default: int, minimum: int, maximum: int, step: int | None = 1, **options: JsonValue
 ) -> NodeInput:
     """Declare a whole number within bounds."""
     step_option = {} if step is None else {"step": step}
     return NodeInput(
-        name=name, type="INT", options={"default": default, "min": minimum, "max": maximum, **step_option, **options}
+        name=input_name,
+        type="INT",
+        options={"default": default, "min": minimum, "max": maximum, **step_option, **options},
     )
 
 
 def float_input(
-    name: str, default: float, minimum: float, maximum: float, step: float | None = 0.01, **options: JsonValue
+    input_name: str, default: float, minimum: float, maximum: float, step: float | None = 0.01, **options: JsonValue
 ) -> NodeInput:
     """Declare a number within bounds."""
     step_option = {} if step is None else {"step": step}
     return NodeInput(
-        name=name, type="FLOAT", options={"default": default, "min": minimum, "max": maximum, **step_option, **options}
+        name=input_name,
+        type="FLOAT",
+        options={"default": default, "min": minimum, "max": maximum, **step_option, **options},
     )
 
 
-def boolean_input(name: str, *, default: bool) -> NodeInput:
+def boolean_input(input_name: str, *, default: bool) -> NodeInput:
     """Declare a yes or no."""
-    return NodeInput(name=name, type="BOOLEAN", options={"default": default})
+    return NodeInput(name=input_name, type="BOOLEAN", options={"default": default})
 
 
-def choice_input(name: str, *values: str, **options: JsonValue) -> NodeInput:
+def choice_input(input_name: str, *values: str, **options: JsonValue) -> NodeInput:
     """Declare a choice among a few values."""
-    return NodeInput(name=name, choices=values, options=options or None)
+    return NodeInput(name=input_name, choices=values, options=options or None)

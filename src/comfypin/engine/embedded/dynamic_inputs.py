@@ -73,13 +73,13 @@ def _resolve_members(
 def _resolve_choice(
     node_input: NodeInput, given_values: Mapping[str, Any], path: tuple[str, ...], empty_groups: list[tuple[str, ...]]
 ) -> Iterator[ResolvedInput]:
-    name, variants = ".".join(path), node_input.variants or {}
-    chosen = given_values.get(name)
+    input_name, variants = ".".join(path), node_input.variants or {}
+    chosen = given_values.get(input_name)
     if not isinstance(chosen, str) or chosen not in variants:
         return
     yield from _resolve_members(variants[chosen], given_values, path, empty_groups)
     # The choice itself goes into its own group: {"resize_type": "scale width", "width": 40}.
-    yield ResolvedInput(input=replace(node_input, name=name), path=(*path, node_input.name))
+    yield ResolvedInput(input=replace(node_input, name=input_name), path=(*path, node_input.name))
 
 
 def _resolve_group(
@@ -91,12 +91,12 @@ def _resolve_group(
     has_member = False
     for index, member_name in enumerate(growth.member_names()):
         member_path = (*path, member_name)
-        name = ".".join(member_path)
+        input_name = ".".join(member_path)
         needed = index < growth.least and not growth.input.optional
         # The first `least` members are required, so they exist even if the prompt does not give them.
-        if name in given_values or needed:
-            yield ResolvedInput(input=replace(growth.input, name=name, optional=not needed), path=member_path)
-        has_member = has_member or name in given_values
+        if input_name in given_values or needed:
+            yield ResolvedInput(input=replace(growth.input, name=input_name, optional=not needed), path=member_path)
+        has_member = has_member or input_name in given_values
     if not has_member:
         empty_groups.append(path)
 

@@ -41,10 +41,10 @@ class WebsocketHub:
         if self._loop is None or (client_id is not None and client_id not in self._listeners):
             return
         body = data.text if isinstance(data, RawJson) else json.dumps(data)
-        text = f'{{"type": {json.dumps(event)}, "data": {body}}}'
+        json_text = f'{{"type": {json.dumps(event)}, "data": {body}}}'
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
             # Prompts run in their own thread, and asyncio's queues belong to the loop's.
-            self._loop.call_soon_threadsafe(self._queue_message, text, client_id)
+            self._loop.call_soon_threadsafe(self._queue_message, json_text, client_id)
 
     def is_listening(self, client_id: str | None) -> bool:
         """Return whether this client has a websocket open."""
@@ -127,10 +127,10 @@ def _event_text(event: str, data: JsonValue) -> str:
     return json.dumps({"type": event, "data": data})
 
 
-def _read_feature_flags(text: str) -> dict[str, JsonValue] | None:
+def _read_feature_flags(json_text: str) -> dict[str, JsonValue] | None:
     """Return what a client says about itself; None if it is another kind of message."""
     try:
-        message = json.loads(text)
+        message = json.loads(json_text)
     except ValueError:
         return None
     if not isinstance(message, dict) or message.get("type") != "feature_flags":

@@ -97,7 +97,11 @@ class ExecutionOrder:
         inputs = self._graph[node_id].get("inputs", {})
         if not isinstance(inputs, dict):
             return []
-        return [value[0] for name, value in inputs.items() if is_link(value) and not self._is_lazy(node_id, name)]
+        return [
+            value[0]
+            for input_name, value in inputs.items()
+            if is_link(value) and not self._is_lazy(node_id, input_name)
+        ]
 
     def _rank_nodes(self) -> None:
         # From the outputs backwards, one step at a time, as far as it matters.

@@ -185,17 +185,21 @@ class _PromptRun:
         if cached_result.shown is not None:
             self._shown[node_id] = cached_result
 
-    def _is_lazy(self, node_id: str, name: str) -> bool:
-        return any(node_input.is_lazy for node_input in self._class_of(node_id).inputs if node_input.name == name)
+    def _is_lazy(self, node_id: str, input_name: str) -> bool:
+        return any(node_input.is_lazy for node_input in self._class_of(node_id).inputs if node_input.name == input_name)
 
     def _missing_sources(self, node_id: str) -> list[str]:
         """Return the nodes that must run before this one can, because its lazy inputs are linked to them."""
         missing_inputs = self._class_of(node_id).missing_inputs
         if missing_inputs is None:
             return []
-        values = {name: found[0] for name, found in self._collect_inputs(node_id).items() if found}
+        values = {input_name: sources[0] for input_name, sources in self._collect_inputs(node_id).items() if sources}
         given_inputs = self._graph[node_id]["inputs"]
-        linked = [given_inputs[name][0] for name in missing_inputs(values) if is_link(given_inputs.get(name))]
+        linked = [
+            given_inputs[input_name][0]
+            for input_name in missing_inputs(values)
+            if is_link(given_inputs.get(input_name))
+        ]
         return [source for source in linked if self._cached_result(source) is None]
 
     def _collect_inputs(self, node_id: str) -> dict[str, list[NodeValue]]:
@@ -206,17 +210,17 @@ class _PromptRun:
             node_input.name: node_input for node_input in resolve_inputs(node_class.inputs, given_inputs).node_inputs()
         }
         inputs: dict[str, list[NodeValue]] = {}
-        for name in given_inputs if node_class.takes_any_input else declared:
-            if name not in given_inputs:
+        for input_name in given_inputs if node_class.takes_any_input else declared:
+            if input_name not in given_inputs:
                 continue
-            value = given_inputs[name]
+            value = given_inputs[input_name]
             if is_link(value):
                 cached_result = self._cached_result(value[0])
-                lazy = name in declared and declared[name].is_lazy
+                lazy = input_name in declared and declared[input_name].is_lazy
                 assert cached_result is not None or lazy, f"node {value[0]} has not run before {node_id}"
-                inputs[name] = [None] if cached_result is None else cached_result.slots[value[1]]
+                inputs[input_name] = [None] if cached_result is None else cached_result.slots[value[1]]
             else:
-                inputs[name] = [value]
+                inputs[input_name] = [value]
         return inputs
 
     def _call_function(self, node_id: str, inputs: Mapping[str, list[NodeValue]]) -> CachedResult:
@@ -239,8 +243,8 @@ class _PromptRun:
         slots = tuple(
             _join_values([values[slot] for values in values_of], is_list) for slot, is_list in enumerate(lists)
         )
-        shown = [result.ui for result in results if isinstance(result, ShownResult)]
-        merged = {key: [item for ui in shown for item in ui[key]] for key in shown[0]} if shown else None
+        ui_results = [result.ui for result in results if isinstance(result, ShownResult)]
+        merged = {key: [item for ui in ui_results for item in ui[key]] for key in ui_results[0]} if ui_results else None
         return CachedResult(slots=slots, shown=merged, meta=node_meta(node_id))
 
     def _check_arguments(self, node_class: NodeClass, node_id: str, resolved: ResolvedInputs) -> None:
@@ -250,7 +254,9 @@ class _PromptRun:
         """
         given_inputs = self._graph[node_id]["inputs"]
         known = {member.input.name for member in resolved.members}
-        unknown = [name for name, value in given_inputs.items() if is_link(value) and name not in known]
+        unknown = [
+            input_name for input_name, value in given_inputs.items() if is_link(value) and input_name not in known
+        ]
         if unknown and not node_class.takes_any_input:
             raise TypeError(f"{node_class.name}.execute() got an unexpected keyword argument '{unknown[0]}'")
         groups = {member.path[0] for member in resolved.members} | {path[0] for path in resolved.empty_groups}
@@ -297,7 +303,9 @@ class _PromptRun:
             "exception_message": f"{exception}\n",
             "exception_type": exception_name(exception),
             "traceback": traceback.format_tb(exception.__traceback__),
-            "current_inputs": {name: [show_value(value) for value in values] for name, values in inputs.items()},
+            "current_inputs": {
+                input_name: [show_value(value) for value in values] for input_name, values in inputs.items()
+            },
             "current_outputs": list(self._graph),
         }
 
@@ -315,8 +323,8 @@ class _PromptRun:
         return EndedPrompt(
             status="success" if status == "success" else "error",
             messages=tuple(self._messages),
-            outputs={node_id: kept.shown for node_id, kept in self._shown.items()},
-            meta={node_id: kept.meta for node_id, kept in self._shown.items()},
+            outputs={node_id: shown_output.shown for node_id, shown_output in self._shown.items()},
+            meta={node_id: shown_output.meta for node_id, shown_output in self._shown.items()},
         )
 
 
@@ -324,7 +332,10 @@ def _split_calls(inputs: Mapping[str, list[NodeValue]]) -> list[dict[str, NodeVa
     """Return one set of values for each call: lists side by side, shorter ones repeating their last value."""
     # A node runs once for each value of its longest list; a node without inputs runs once.
     count = max((len(values) for values in inputs.values()), default=1)
-    return [{name: values[min(index, len(values) - 1)] for name, values in inputs.items()} for index in range(count)]
+    return [
+        {input_name: values[min(index, len(values) - 1)] for input_name, values in inputs.items()}
+        for index in range(count)
+    ]
 
 
 def _join_values(values: list[Any], is_list: bool) -> list[NodeValue]:  # noqa: FBT001

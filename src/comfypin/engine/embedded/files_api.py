@@ -39,13 +39,13 @@ class FilesApi:
         query = request.query
         if "filename" not in query:
             return web.Response(status=404)
-        name, named_folder = split_annotation(query["filename"])
+        file_name, named_folder = split_annotation(query["filename"])
         folder = self._folders.folder_of_type(named_folder or query.get("type", "output"))
         # ComfyUI refuses these names before it looks at any folder, and clients know its 400.
-        if not name or name.startswith("/") or ".." in name or folder is None:
+        if not file_name or file_name.startswith("/") or ".." in file_name or folder is None:
             return web.Response(status=400)
         try:
-            path = _path_inside(folder, query.get("subfolder", ""), Path(name).name)
+            path = _path_inside(folder, query.get("subfolder", ""), Path(file_name).name)
         except _RequestRefused:
             return web.Response(status=403)
         if not path.is_file():
@@ -90,8 +90,8 @@ class FilesApi:
             return web.Response(status=400)
         except OSError as problem:
             raise web.HTTPInternalServerError(text=f"cannot store {image.filename!r}: {problem.strerror}") from problem
-        name = str(Path(image.filename).with_name(stored.name))
-        return web.json_response({"name": name, "subfolder": subfolder, "type": folder_type})
+        file_name = str(Path(image.filename).with_name(stored.name))
+        return web.json_response({"name": file_name, "subfolder": subfolder, "type": folder_type})
 
     def _apply_alpha(self, data: bytes, reference: str) -> bytes:
         """Return the picture that the form names, with the alpha of the uploaded one."""
@@ -116,9 +116,9 @@ class FilesApi:
         return buffer.getvalue()
 
 
-def _path_inside(folder: Path, subfolder: str, name: str) -> Path:
+def _path_inside(folder: Path, subfolder: str, file_name: str) -> Path:
     try:
-        return contained_path(folder, os.path.normpath(f"{subfolder}/{name}" if subfolder else name))
+        return contained_path(folder, os.path.normpath(f"{subfolder}/{file_name}" if subfolder else file_name))
     except (ValueError, OSError) as problem:
         raise _RequestRefused from problem
 
@@ -137,23 +137,23 @@ def _store_bytes(wanted_path: Path, data: bytes, overwrite: bool) -> Path:  # no
     return path
 
 
-def _form_text(form: Any, name: str) -> str:
-    value = form.get(name)
+def _form_text(form: Any, field_name: str) -> str:
+    value = form.get(field_name)
     return value if isinstance(value, str) else ""
 
 
-def _header_safe(name: str) -> str:
-    return "".join("_" if character in '"\\' or ord(character) < ord(" ") else character for character in name)
+def _header_safe(file_name: str) -> str:
+    return "".join("_" if character in '"\\' or ord(character) < ord(" ") else character for character in file_name)
 
 
 async def _render_picture(headers: dict[str, str], image_format: str, render: Callable[[], bytes]) -> web.Response:
     from PIL import Image
 
     try:
-        body = await asyncio.to_thread(render)
+        picture_bytes = await asyncio.to_thread(render)
     except (OSError, ValueError, Image.DecompressionBombError) as problem:
         raise web.HTTPInternalServerError(text=f"this file cannot be shown as a picture: {problem}") from problem
-    return web.Response(body=body, content_type=f"image/{image_format}", headers=headers)
+    return web.Response(body=picture_bytes, content_type=f"image/{image_format}", headers=headers)
 
 
 def _render_preview(path: Path, image_format: str, quality: int) -> bytes:
@@ -161,8 +161,8 @@ def _render_preview(path: Path, image_format: str, quality: int) -> bytes:
 
     buffer = io.BytesIO()
     with Image.open(path) as picture:
-        shown = picture.convert("RGB") if image_format == "jpeg" else picture
-        shown.save(buffer, format=image_format, quality=quality)
+        rgb_picture = picture.convert("RGB") if image_format == "jpeg" else picture
+        rgb_picture.save(buffer, format=image_format, quality=quality)
     return buffer.getvalue()
 
 
@@ -172,10 +172,10 @@ def _render_channel(path: Path, channel: str) -> bytes:
     buffer = io.BytesIO()
     with Image.open(path) as picture:
         if channel == "rgb":
-            shown = picture.convert("RGB")
+            rgb_picture = picture.convert("RGB")
         else:
             alpha = picture.getchannel("A") if picture.mode == "RGBA" else Image.new("L", picture.size, 255)
-            shown = Image.new("RGBA", picture.size)
-            shown.putalpha(alpha)
-        shown.save(buffer, format="PNG")
+            rgb_picture = Image.new("RGBA", picture.size)
+            rgb_picture.putalpha(alpha)
+        rgb_picture.save(buffer, format="PNG")
     return buffer.getvalue()

@@ -36,15 +36,15 @@ class EngineFolders:
         for folder in (self.input, self.output, self.temp):
             folder.mkdir(parents=True, exist_ok=True)
 
-    def folder_of_type(self, name: str) -> Path | None:
+    def folder_of_type(self, folder_type: str) -> Path | None:
         """Return the folder of the type `input`, `output` or `temp`; None for any other word."""
-        return {"input": self.input, "output": self.output, "temp": self.temp}.get(name)
+        return {"input": self.input, "output": self.output, "temp": self.temp}.get(folder_type)
 
     def find_input(self, annotated: str) -> Path | None:
         """Return the file that a load node names (`a/b.png`, `b.png [temp]`), or None if there is none inside."""
-        name, folder = split_annotation(annotated)
+        file_name, folder = split_annotation(annotated)
         try:
-            path = contained_path(self.folder_of_type(folder or "input") or self.input, os.path.normpath(name))
+            path = contained_path(self.folder_of_type(folder or "input") or self.input, os.path.normpath(file_name))
             return path if path.is_file() else None
         except (ValueError, OSError):
             return None
@@ -58,13 +58,17 @@ class EngineFolders:
 
     def list_pictures(self) -> list[str]:
         """Return the names among them that are a picture's."""
-        return [name for name in self.list_files() if (mimetypes.guess_type(name)[0] or "").startswith("image/")]
+        return [
+            file_name
+            for file_name in self.list_files()
+            if (mimetypes.guess_type(file_name)[0] or "").startswith("image/")
+        ]
 
 
-def split_annotation(name: str) -> tuple[str, str | None]:
+def split_annotation(file_name: str) -> tuple[str, str | None]:
     """Split `b.png [temp]` into `b.png` and `temp`; the folder is None if none is named."""
-    annotation = _ANNOTATION.fullmatch(name)
-    return (annotation["name"], annotation["folder"]) if annotation else (name, None)
+    annotation = _ANNOTATION.fullmatch(file_name)
+    return (annotation["name"], annotation["folder"]) if annotation else (file_name, None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,14 +112,16 @@ def _fill_placeholders(prefix: str, *, width: int, height: int) -> str:
         "minute": f"{now.tm_min:02}",
         "second": f"{now.tm_sec:02}",
     }
-    return re.sub(r"%(width|height|year|month|day|hour|minute|second)%", lambda found: values[found[1]], prefix)
+    return re.sub(
+        r"%(width|height|year|month|day|hour|minute|second)%", lambda placeholder: values[placeholder[1]], prefix
+    )
 
 
 def _next_number(folder: Path, stem: str) -> int:
     highest = 0
-    for name in os.listdir(folder):  # noqa: PTH208, many names, and no need of paths
+    for file_name in os.listdir(folder):  # noqa: PTH208, many names, and no need of paths
         # The digits between underscore and suffix, as in `stem_00001_.png`.
-        if name.startswith(f"{stem}_"):
-            digits = name[len(stem) + 1 :].split(".")[0].split("_")[0]
+        if file_name.startswith(f"{stem}_"):
+            digits = file_name[len(stem) + 1 :].split(".")[0].split("_")[0]
             highest = max(highest, int(digits) if digits.isdecimal() else 0)
     return highest + 1

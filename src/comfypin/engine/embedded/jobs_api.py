@@ -84,10 +84,10 @@ class JobsApi:
     async def cancel_jobs(self, request: web.Request) -> web.Response:
         """Cancel several jobs."""
         try:
-            body = await request.json()
+            request_body = await request.json()
         except ValueError:
             return web.json_response({"error": "Request body must be valid JSON"}, status=400)
-        job_ids = body.get("job_ids") if isinstance(body, dict) else None
+        job_ids = request_body.get("job_ids") if isinstance(request_body, dict) else None
         if not isinstance(job_ids, list):
             return web.json_response({"error": "job_ids must be a list"}, status=400)
         invalid = [each if isinstance(each, str) else repr(each) for each in job_ids if not is_job_id(each)]
@@ -152,13 +152,13 @@ class _JobQuery:
         return sorted(selected, key=key, reverse=self.descending)
 
 
-def _parse_integer(query: Mapping[str, str], name: str) -> int | None:
-    if name not in query:
+def _parse_integer(query: Mapping[str, str], parameter_name: str) -> int | None:
+    if parameter_name not in query:
         return None
     try:
-        return int(query[name])
+        return int(query[parameter_name])
     except ValueError:
-        raise JobRequestInvalid(f"{name} must be an integer") from None
+        raise JobRequestInvalid(f"{parameter_name} must be an integer") from None
 
 
 def _created_at(job: Job) -> int:
@@ -181,7 +181,9 @@ def _describe_ended(job_id: str, history_entry: Any, *, with_outputs: bool = Fal
     number, _, graph, extra_data, _ = history_entry["prompt"]
     created, workflow_id = _pick_metadata(extra_data)
     messages = dict(history_entry["status"]["messages"])
-    ending = next((name for name in _STATUS_BY_MESSAGE if name in messages), "execution_success")
+    ending = next(
+        (message_name for message_name in _STATUS_BY_MESSAGE if message_name in messages), "execution_success"
+    )
     files = _list_files(history_entry["outputs"])
     job = _without_none(
         {
@@ -221,9 +223,9 @@ def _choose_preview(files: list[Job], outputs: Mapping[str, Any]) -> Job | None:
     for file in sorted(files, key=lambda file: file["type"] != "output"):
         return file
     for node_id, node_output in outputs.items():
-        for text in node_output.get("text", ()):
-            truncation = {"truncated": True} if len(str(text)) > _LONGEST_TEXT else {}
-            return {"content": str(text)[:_LONGEST_TEXT], **truncation, "nodeId": node_id, "mediaType": "text"}
+        for shown_text in node_output.get("text", ()):
+            truncation = {"truncated": True} if len(str(shown_text)) > _LONGEST_TEXT else {}
+            return {"content": str(shown_text)[:_LONGEST_TEXT], **truncation, "nodeId": node_id, "mediaType": "text"}
     return None
 
 
@@ -234,4 +236,4 @@ def _pick_metadata(extra_data: Mapping[str, Any]) -> tuple[Any, Any]:
 
 
 def _without_none(job: Job) -> Job:
-    return {name: value for name, value in job.items() if value is not None}
+    return {field_name: value for field_name, value in job.items() if value is not None}

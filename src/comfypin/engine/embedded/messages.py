@@ -69,8 +69,8 @@ class ProgressState:
     def _send_state(self) -> None:
         self._owed = False
         nodes = "{" + ", ".join(self._nodes.values()) + "}"
-        text = f'{{"prompt_id": {json.dumps(self._prompt_id)}, "nodes": {nodes}}}'
-        self._send("progress_state", RawJson(text), self._client_id)
+        json_text = f'{{"prompt_id": {json.dumps(self._prompt_id)}, "nodes": {nodes}}}'
+        self._send("progress_state", RawJson(json_text), self._client_id)
 
 
 def node_meta(node_id: str) -> Mapping[str, JsonValue]:

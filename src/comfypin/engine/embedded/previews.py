@@ -19,8 +19,8 @@ def draw_preview(pixels: PixelArray) -> bytes:
     picture = pixels[0]
     # Every n-th pixel first: shrinking all of a large picture would take longer than many a node.
     step = max(1, max(picture.shape[:2]) // (2 * LONGEST_SIDE))
-    shown = to_bytes(picture[::step, ::step])
-    drawn = Image.fromarray(shown[..., 0] if shown.shape[-1] == 1 else shown[..., :3])
+    pixel_bytes = to_bytes(picture[::step, ::step])
+    drawn = Image.fromarray(pixel_bytes[..., 0] if pixel_bytes.shape[-1] == 1 else pixel_bytes[..., :3])
     drawn.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     file = io.BytesIO()
     drawn.save(file, "JPEG", quality=_QUALITY)

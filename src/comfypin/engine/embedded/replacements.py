@@ -95,9 +95,9 @@ def replace_nodes(graph: dict[str, Any], known_classes: Container[str]) -> None:
             continue
         if node["class_type"] not in known_classes and node["class_type"] in REPLACEMENTS:
             replaced.append(node_id)
-        for name, value in node["inputs"].items():
+        for input_name, value in node["inputs"].items():
             if is_link(value):
-                links.setdefault(value[0], []).append((node_id, name, value[1]))
+                links.setdefault(value[0], []).append((node_id, input_name, value[1]))
     for node_id in replaced:
         replacement = REPLACEMENTS[graph[node_id]["class_type"]]
         if replacement.new in known_classes:
@@ -116,7 +116,7 @@ def _rename_node(node: Mapping[str, Any], replacement: NodeReplacement) -> dict[
 
 
 def _move_outputs(graph: dict[str, Any], links: list[tuple[str, str, int]], replacement: NodeReplacement) -> None:
-    for node_id, name, slot in links:
+    for node_id, input_name, slot in links:
         for mapping in replacement.outputs or ():
-            if mapping["old_idx"] == slot and name in graph[node_id]["inputs"]:
-                graph[node_id]["inputs"][name][1] = mapping["new_idx"]
+            if mapping["old_idx"] == slot and input_name in graph[node_id]["inputs"]:
+                graph[node_id]["inputs"][input_name][1] = mapping["new_idx"]

@@ -101,11 +101,11 @@ def _compute_signature(node: Mapping[str, Any], fingerprint: str | None, compute
     inputs = node.get("inputs")
     if not isinstance(inputs, dict):
         return secrets.token_hex()
-    named = {
-        name: [computed_digests.get(value[0]), value[1]] if is_link(value) else {"value": value}
-        for name, value in inputs.items()
+    named_sources = {
+        input_name: [computed_digests.get(value[0]), value[1]] if is_link(value) else {"value": value}
+        for input_name, value in inputs.items()
     }
     # A value is wrapped, so that a list that is a value never looks like a link.
-    text = json.dumps([node["class_type"], fingerprint, named], sort_keys=True)
+    signature_text = json.dumps([node["class_type"], fingerprint, named_sources], sort_keys=True)
     # Texts from a client may hold half of a surrogate pair, which UTF-8 alone refuses.
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return hashlib.sha256(signature_text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -17,14 +17,14 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 async def read_json(request: web.Request) -> Any:
     """Return the parsed body; answer broken JSON with 500, as ComfyUI does."""
-    body = await request.read()
+    body_bytes = await request.read()
     with answer_trouble():
-        return json.loads(body)
+        return json.loads(body_bytes)
 
 
-def get_field(body: Any, name: str) -> Any:
+def get_field(request_body: Any, field_name: str) -> Any:
     """Return a field of a body, or None. A list without it counts as an object without it, as in ComfyUI."""
-    return body[name] if name in body else None  # noqa: SIM401, a list has no get
+    return request_body[field_name] if field_name in request_body else None  # noqa: SIM401, a list has no get
 
 
 @contextlib.contextmanager
@@ -63,7 +63,7 @@ def _is_same_host(host: str, origin: str) -> bool:
 
 def _is_loopback(host: str) -> bool:
     try:
-        name = urlsplit(f"//{host}").hostname or ""
-        return name == "localhost" or ipaddress.ip_address(name).is_loopback
+        host_name = urlsplit(f"//{host}").hostname or ""
+        return host_name == "localhost" or ipaddress.ip_address(host_name).is_loopback
     except ValueError:
         return False

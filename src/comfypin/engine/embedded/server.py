@@ -117,31 +117,31 @@ class EngineApi:
 
     async def submit_prompt(self, request: web.Request) -> web.Response:
         """Check a graph and queue it, or say what is wrong with it."""
-        body = await read_json(request)
+        request_body = await read_json(request)
         with answer_trouble():
-            queue_number = float(body["number"]) if "number" in body else self._engine.next_number()
-            if "number" not in body and get_field(body, "front"):
+            queue_number = float(request_body["number"]) if "number" in request_body else self._engine.next_number()
+            if "number" not in request_body and get_field(request_body, "front"):
                 # A negative number runs before all others; later ones before earlier ones.
                 queue_number = -queue_number
-            if "prompt" not in body:
+            if "prompt" not in request_body:
                 return web.json_response(_NO_PROMPT, status=400)
-            graph, execution_targets = body["prompt"], body.get("partial_execution_targets")
-            prompt_id = body.get("prompt_id")
+            graph, execution_targets = request_body["prompt"], request_body.get("partial_execution_targets")
+            prompt_id = request_body.get("prompt_id")
             if self._engine.release.wants_uuids and prompt_id is not None and not is_job_id(prompt_id):
                 return web.json_response(_BAD_PROMPT_ID, status=400)
             if self._engine.release.has_jobs:
                 replace_nodes(graph, self._engine.node_classes)
             wanted_outputs = None if execution_targets is None else frozenset(execution_targets)
-            extra_data = {} if body.get("extra_data") is None else {**body["extra_data"]}
+            extra_data = {} if request_body.get("extra_data") is None else {**request_body["extra_data"]}
             verdict = self._engine.validator.check_graph(graph, wanted_outputs)
         if verdict.error is not None:
             log.info("prompt refused", extra={"action": "prompt_refused", "why": verdict.error})
             return web.json_response({"error": verdict.error, "node_errors": verdict.node_errors}, status=400)
-        if "client_id" in body:
-            extra_data["client_id"] = body["client_id"]
+        if "client_id" in request_body:
+            extra_data["client_id"] = request_body["client_id"]
         if self._engine.release.has_jobs:
             extra_data["create_time"] = timestamp_ms()
-        if prompt_id is None and (self._engine.release.wants_uuids or "prompt_id" not in body):
+        if prompt_id is None and (self._engine.release.wants_uuids or "prompt_id" not in request_body):
             prompt_id = uuid4()  # 0.3.64 takes an explicit null for the id "None"
         prompt_id = str(prompt_id)
         self._engine.queue.add_prompt(
@@ -168,11 +168,11 @@ class EngineApi:
 
     async def change_queue(self, request: web.Request) -> web.Response:
         """Forget prompts that wait: all of them, or some ids."""
-        body = await read_json(request)
+        request_body = await read_json(request)
         with answer_trouble():
-            if get_field(body, "clear"):
+            if get_field(request_body, "clear"):
                 self._engine.queue.clear_waiting()
-            for prompt_id in get_field(body, "delete") or ():
+            for prompt_id in get_field(request_body, "delete") or ():
                 self._engine.queue.delete_waiting(prompt_id)
         return web.Response()
 
@@ -190,11 +190,11 @@ class EngineApi:
 
     async def change_history(self, request: web.Request) -> web.Response:
         """Forget prompts that ended: all of them, or some ids."""
-        body = await read_json(request)
+        request_body = await read_json(request)
         with answer_trouble():
-            if get_field(body, "clear"):
+            if get_field(request_body, "clear"):
                 self._engine.queue.clear_history()
-            for prompt_id in get_field(body, "delete") or ():
+            for prompt_id in get_field(request_body, "delete") or ():
                 self._engine.queue.delete_history(prompt_id)
         return web.Response()
 
@@ -203,18 +203,18 @@ class EngineApi:
         folders = self._engine.folders
         release = self._engine.release
         entries = {
-            name: catalogue_entry(node_class, folders, release)
-            for name, node_class in self._engine.node_classes.items()
+            class_name: catalogue_entry(node_class, folders, release)
+            for class_name, node_class in self._engine.node_classes.items()
         }
         return web.json_response(entries)
 
     async def object_info_of(self, request: web.Request) -> web.Response:
         """Answer one class, or `{}`."""
-        name = request.match_info["name"]
-        node_class = self._engine.node_classes.get(name)
+        class_name = request.match_info["name"]
+        node_class = self._engine.node_classes.get(class_name)
         if node_class is None:
             return web.json_response({})
-        return web.json_response({name: catalogue_entry(node_class, self._engine.folders, self._engine.release)})
+        return web.json_response({class_name: catalogue_entry(node_class, self._engine.folders, self._engine.release)})
 
     async def node_replacements(self, _: web.Request) -> web.Response:
         """Answer the classes that are renamed in prompts."""
@@ -270,17 +270,17 @@ class EngineApi:
         """Stop the prompt that runs, or only the prompt named."""
         prompt_id = None
         if await request.read():
-            body = await read_json(request)
+            request_body = await read_json(request)
             with answer_trouble():
-                prompt_id = body.get("prompt_id")
+                prompt_id = request_body.get("prompt_id")
         self._engine.interrupt_prompt(prompt_id)
         return web.Response()
 
     async def free_memory(self, request: web.Request) -> web.Response:
         """Drop kept results."""
-        body = await read_json(request)
+        request_body = await read_json(request)
         with answer_trouble():
-            if body.get("unload_models") or body.get("free_memory"):
+            if request_body.get("unload_models") or request_body.get("free_memory"):
                 self._engine.queue.request_chores({"free"})
         return web.Response()
 

@@ -19,5 +19,5 @@ def _show_array(values: Any) -> str:
     opening = "tensor("
     whole = bool(np.all(values == np.trunc(values)))  # torch writes 0. then, not 0.0000
     options: dict[str, Any] = {"separator": ", ", "prefix": opening, "threshold": 1000, "edgeitems": 3}
-    body = np.array2string(values, precision=4, floatmode="unique" if whole else "fixed", **options)
-    return f"{opening}{body})".replace(", ...,", ",  ...,")
+    array_text = np.array2string(values, precision=4, floatmode="unique" if whole else "fixed", **options)
+    return f"{opening}{array_text})".replace(", ...,", ",  ...,")

@@ -170,15 +170,15 @@ class Validator:
         return _CheckResult(valid and not errors, errors)
 
     def _check_link(self, graph: JsonDict, wanted_type: JsonValue, link: list[Any], input_info: JsonDict) -> Errors:
-        name = input_info["input_name"]
+        input_name = input_info["input_name"]
         if len(link) != 2:
             message = "Bad linked input, must be a length-2 list of [node_id, slot_index]"
-            return [_make_error("bad_linked_input", message, name, input_info | {"received_value": link})]
+            return [_make_error("bad_linked_input", message, input_name, input_info | {"received_value": link})]
         # An index that does not exist raises here, and becomes a crash in the answer, as in ComfyUI.
         received = self.classes[graph[link[0]]["class_type"]].outputs[link[1]]
         if _types_match(received, wanted_type):
             return []
-        details = f"{name}, received_type({received}) mismatch input_type({wanted_type})"
+        details = f"{input_name}, received_type({received}) mismatch input_type({wanted_type})"
         extra_info = input_info | {"received_type": received, "linked_node": link}
         return [_make_error("return_type_mismatch", "Return type mismatch between linked nodes", details, extra_info)]
 
@@ -217,18 +217,18 @@ class Validator:
         listed_values = str(allowed_values)
         if len(allowed_values) > _LONGEST_LISTED_CHOICE:
             listed_values, input_info = f"(list of length {len(allowed_values)})", input_info | {"input_config": None}
-        shown = repr(value) if self.release.checks_schema_choices else f"'{value}'"
-        details = f"{node_input.name}: {shown} not in {listed_values}"
+        shown_value = repr(value) if self.release.checks_schema_choices else f"'{value}'"
+        details = f"{node_input.name}: {shown_value} not in {listed_values}"
         return [_make_error("value_not_in_list", "Value not in list", details, input_info | {"received_value": value})]
 
     def _collect_complaints(self, node_class: NodeClass, inputs: JsonDict) -> Errors:
         errors = []
-        for name, complain in node_class.complaints.items():
-            value: NodeValue = inputs.get(name)
-            if name in inputs and not isinstance(value, list) and (reason := complain(self.folders, value)):
-                extra_info = {"input_name": name}
+        for input_name, complain in node_class.complaints.items():
+            value: NodeValue = inputs.get(input_name)
+            if input_name in inputs and not isinstance(value, list) and (reason := complain(self.folders, value)):
+                extra_info = {"input_name": input_name}
                 message = "Custom validation failed for node"
-                errors.append(_make_error("custom_validation_failed", message, f"{name} - {reason}", extra_info))
+                errors.append(_make_error("custom_validation_failed", message, f"{input_name} - {reason}", extra_info))
         return errors
 
 

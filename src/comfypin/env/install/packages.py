@@ -84,6 +84,7 @@ class PackageInstaller:
             return LinkedPackages()
         self.report(f"Installing {format_count(len(package_pins), 'package')}.")
         record_digests = self._package_cache.link_packages(package_pins, self.build_folder / VENV_FOLDER)
+        # Linked from the cache in milliseconds; uv installs what the cache lacks.
         other_pins = [
             package_pin for package_pin in package_pins if normalize_name(package_pin.name) not in record_digests
         ]
@@ -110,6 +111,7 @@ class PackageInstaller:
             for record in verified_files.records
             if normalize_name(record.package_name) in package_pins
             and record.folder not in verified_files.mismatches
+            # A file that two packages bring has the bytes of one of them: no cache may keep it as the other's.
             and not contested_paths & record.files.keys()
         ]
         self._package_cache.keep_packages(sound_packages, self._site_packages, self.build_folder / VENV_FOLDER)
@@ -183,6 +185,7 @@ class PackageInstaller:
             )
         if finished.exit_code:
             raise explain_failure(finished, self.recipe, self.locations, self.build_folder)
+        # uv notes the address and the time of each download there: two envs of one lock would differ.
         for dist_info in self._site_packages.glob("*.dist-info"):
             forget_origin(dist_info)
 
@@ -314,6 +317,7 @@ def explain_failure(
     uv_output = " ".join(output_line.strip() for output_line in finished.stderr.splitlines() if output_line.strip())
     # uv draws its chain of causes with box characters.
     reason = re.sub(r"^(error: )+", "", re.sub(r"[×╰─▶├│]+ ?", "", uv_output))[-1500:]
+    # uv has one exit code for all of these; only its words tell them apart.
     if re.search(r"hash mismatch", uv_output, re.I):
         return PackageHashMismatch(reason=reason)
     if re.search(r"no space left", uv_output, re.I):
@@ -322,10 +326,13 @@ def explain_failure(
         machine = f"{recipe.interpreter.machine}, Python {recipe.interpreter.minor_version}"
         return WheelUnfit(machine=machine, packages=[reason])
     if unbuilt := UNBUILT.search(uv_output):
-        name = normalize_name(unbuilt[1])
-        pinned = next((pin.version for pin in recipe.packages if normalize_name(pin.name) == name), "")
+        package_name = normalize_name(unbuilt[1])
+        pinned = next((pin.version for pin in recipe.packages if normalize_name(pin.name) == package_name), "")
         return PackageUnbuilt(
-            package=f"{name} {pinned}".strip(), name=name, python=recipe.interpreter.minor_version, reason=reason
+            package=f"{package_name} {pinned}".strip(),
+            name=package_name,
+            python=recipe.interpreter.minor_version,
+            reason=reason,
         )
     if locations.vendor is not None and locations.offline:
         vendored_names = list_vendored_wheels(locations)

@@ -25,8 +25,8 @@ def who_requires(build_folder: Path, package_name: str) -> tuple[str, ...]:
 
 
 def _read(folder: Path, origin: str) -> tuple[RequirementLine, ...]:
-    def read_text(name: str) -> str | None:
-        path = folder / name
+    def read_text(file_name: str) -> str | None:
+        path = folder / file_name
         return decode_requirements(path.read_bytes()) if path.is_file() else None
 
     if read_text("requirements.txt") is None:

@@ -50,9 +50,9 @@ def unpacked_sizes(packages: Sequence[PackagePin], *, offline: bool, proxies: "P
 
 
 def _size_at_server(http_client: "HttpClient", url: str) -> int:
-    from comfypin.http.remote_file import TAIL_BYTES, RemoteFile
+    from comfypin.http.seekable_file import TAIL_BYTES, SeekableHttpFile
 
-    remote_wheel = RemoteFile(http_client, url)
+    remote_wheel = SeekableHttpFile(http_client, url)
     if not remote_wheel.in_parts:
         return int(remote_wheel.size_bytes * UNPACKED_PER_WHEEL)
     return _size_from_listing(io.BufferedReader(remote_wheel, buffer_size=TAIL_BYTES))

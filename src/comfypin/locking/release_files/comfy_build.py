@@ -69,18 +69,18 @@ def _read_requirements(value: object, parts: ReleaseParts, document_path: Docume
 
 
 def _read_node(node: dict[str, object], place: str, parts: ReleaseParts, document_path: DocumentPath) -> None:
-    name = document_path.text(node.get("name"), f"{place}.name")
+    node_name = document_path.text(node.get("name"), f"{place}.name")
     repository, version = node.get("repository"), node.get("registryVersion")
     if isinstance(version, str) and version:
-        node_id = document_path.text(node.get("id", name), f"{place}.id")
-        parts.nodes.append(RepoSpec(repo=f"{REGISTRY_SCHEME}{node_id}", ref=version, folder=name))
+        node_id = document_path.text(node.get("id", node_name), f"{place}.id")
+        parts.nodes.append(RepoSpec(repo=f"{REGISTRY_SCHEME}{node_id}", ref=version, folder=node_name))
     elif isinstance(repository, str) and repository:
         ref = next((str(node[key]) for key in ("commit", "gitRef") if node.get(key)), None)
         if ref is None:
-            parts.notes.append(f"the node {name} names no commit; its default branch as it is today is taken")
-        parts.nodes.append(RepoSpec(repo=repository, ref=ref, folder=name))
+            parts.notes.append(f"the node {node_name} names no commit; its default branch as it is today is taken")
+        parts.nodes.append(RepoSpec(repo=repository, ref=ref, folder=node_name))
     else:
-        parts.refuse("node", f"the node {name} was uploaded from a machine and is at no address", name)
+        parts.refuse("node", f"the node {node_name} was uploaded from a machine and is at no address", node_name)
 
 
 def _read_model(model: dict[str, object], place: str, parts: ReleaseParts, document_path: DocumentPath) -> None:

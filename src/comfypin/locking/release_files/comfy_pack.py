@@ -67,14 +67,14 @@ def _read_node(node: dict[str, object], place: str, parts: ReleaseParts, documen
 
 def _read_model(model: dict[str, object], place: str, parts: ReleaseParts, document_path: DocumentPath) -> None:
     target = below_models(document_path.text(model.get("filename"), f"{place}.filename"))
-    name = target.rpartition("/")[2]
+    file_name = target.rpartition("/")[2]
     source = document_path.mapping(model.get("source"), f"{place}.source")
     address = source.get("download_url")
     if model.get("disabled") is True:
-        parts.skip_disabled("the model", target, name)
+        parts.skip_disabled("the model", target, file_name)
         return
     if not isinstance(address, str) or "://" not in address:
-        parts.refuse("model", f"the model {target} has no download_url: comfy-pack found none", target, name)
+        parts.refuse("model", f"the model {target} has no download_url: comfy-pack found none", target, file_name)
         return
     size = model.get("size")
     parts.models.append(
@@ -84,6 +84,6 @@ def _read_model(model: dict[str, object], place: str, parts: ReleaseParts, docum
             target=target,
             sha256=document_path.digest(model.get("sha256"), f"{place}.sha256"),
             size_bytes=size if isinstance(size, int) and not isinstance(size, bool) else None,
-            name=name,
+            name=file_name,
         )
     )

@@ -33,8 +33,8 @@ def read_desktop_snapshot(document: object, path: Path) -> ReleaseFile:
     _require_version(snapshot.get("version", 1), document_path)
     for index, node in enumerate(document_path.objects(snapshot.get("customNodes"), "customNodes")):
         _read_node(node, f"customNodes[{index}]", parts, document_path)
-    for name, version in document_path.mapping(snapshot.get("pipPackages"), "pipPackages").items():
-        parts.add_package(_package_line(name, str(version)))
+    for package_name, version in document_path.mapping(snapshot.get("pipPackages"), "pipPackages").items():
+        parts.add_package(_package_line(package_name, str(version)))
     packages = tuple(parts.packages)
     if snapshot.get("skipPipSync") is True and packages:
         # Desktop does not install them either: each node's requirements count.
@@ -84,9 +84,9 @@ def _comfyui_of(comfyui: dict[str, object], parts: ReleaseParts, document_path: 
 def _read_node(node: dict[str, object], place: str, parts: ReleaseParts, document_path: DocumentPath) -> None:
     kind, folder = node.get("type"), document_path.text(node.get("dirName", node.get("id")), f"{place}.dirName")
     node_id, version, url, commit = (node.get(key) for key in ("id", "version", "url", "commit"))
-    named = [folder, *(text for text in (node_id, url) if isinstance(text, str) and text != folder)]
+    node_names = [folder, *(text for text in (node_id, url) if isinstance(text, str) and text != folder)]
     if node.get("enabled", True) is False:
-        parts.skip_disabled("the node", *named)
+        parts.skip_disabled("the node", *node_names)
     elif kind == "file":
         parts.node_files.append(folder)
     elif kind == "cnr" and isinstance(version, str) and version:
@@ -95,11 +95,11 @@ def _read_node(node: dict[str, object], place: str, parts: ReleaseParts, documen
         parts.nodes.append(RepoSpec(repo=url, ref=commit, folder=folder or repo_folder(url)))
     else:
         lacks = "a version of the registry" if kind == "cnr" else "an address and a commit"
-        parts.refuse("node", f"the node {folder} has not {lacks}", *named)
+        parts.refuse("node", f"the node {folder} has not {lacks}", *node_names)
 
 
-def _package_line(name: str, version: str) -> str:
+def _package_line(package_name: str, version: str) -> str:
     # pip freezes a package that was not taken from an index as an address.
     if "://" in version:
-        return f"{name} @ {version.removeprefix('-e ').strip()}"
-    return f"{name}=={version}"
+        return f"{package_name} @ {version.removeprefix('-e ').strip()}"
+    return f"{package_name}=={version}"

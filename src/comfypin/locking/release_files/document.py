@@ -151,40 +151,42 @@ class DocumentPath:
         """Return the error that this file earns."""
         return SnapshotUnreadable(path=str(self.path), reason=reason)
 
-    def mapping(self, value: object, name: str) -> dict[str, object]:
+    def mapping(self, value: object, field_name: str) -> dict[str, object]:
         """Return an object, empty if there is none. Raises `SnapshotUnreadable`."""
         if value is None:
             return {}
         if not isinstance(value, Mapping):
-            raise self.refuse(f"{name} is not an object")
+            raise self.refuse(f"{field_name} is not an object")
         return {str(key): item for key, item in value.items()}
 
-    def entries(self, value: object, name: str) -> list[object]:
+    def entries(self, value: object, field_name: str) -> list[object]:
         """Return a list, empty if there is none. Raises `SnapshotUnreadable`."""
         if value is None:
             return []
         if not isinstance(value, list):
-            raise self.refuse(f"{name} is not a list")
+            raise self.refuse(f"{field_name} is not a list")
         return value
 
-    def objects(self, value: object, name: str) -> list[dict[str, object]]:
+    def objects(self, value: object, field_name: str) -> list[dict[str, object]]:
         """Return a list of objects, empty if there is none. Raises `SnapshotUnreadable`."""
-        return [self.mapping(item, f"{name}[{index}]") for index, item in enumerate(self.entries(value, name))]
+        return [
+            self.mapping(item, f"{field_name}[{index}]") for index, item in enumerate(self.entries(value, field_name))
+        ]
 
-    def text(self, value: object, name: str) -> str:
+    def text(self, value: object, field_name: str) -> str:
         """Return a text that must be there. Raises `SnapshotUnreadable`."""
         if not isinstance(value, str) or not value.strip():
-            raise self.refuse(f"{name} is not a text")
+            raise self.refuse(f"{field_name} is not a text")
         return value.strip()
 
-    def digest(self, value: object, name: str) -> Digest | None:
+    def digest(self, value: object, field_name: str) -> Digest | None:
         """Return a sha256, None if there is none. Raises `SnapshotUnreadable`."""
         if value in (None, ""):
             return None
         try:
             return Digest.parse(str(value))
         except ValueError as error:
-            raise self.refuse(f"{name} is not a sha256") from error
+            raise self.refuse(f"{field_name} is not a sha256") from error
 
 
 def load_document(file_path: Path) -> object:
@@ -199,16 +201,16 @@ def load_document(file_path: Path) -> object:
             file_bytes = file.read(MAX_BYTES + 1)
         if len(file_bytes) > MAX_BYTES:
             raise document_path.refuse("it is larger than 16 MiB")
-        text = decode_text(file_bytes)
+        document_text = decode_text(file_bytes)
         # JSON is YAML too; but YAML's parser takes a minute for a large JSON file.
-        if text.lstrip()[:1] in ("{", "["):
+        if document_text.lstrip()[:1] in ("{", "["):
             # Not JSON: YAML's own flow style begins like this, too.
             with contextlib.suppress(ValueError):
-                return json.loads(text)
+                return json.loads(document_text)
         # Tokens are counted first, for aliases can make a small file a huge value.
-        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(document_text)):
             raise document_path.refuse("it uses YAML aliases")
-        return yaml.safe_load(text)
+        return yaml.safe_load(document_text)
     except (OSError, KeyError, ValueError, RecursionError, zipfile.BadZipFile, yaml.YAMLError) as error:
         raise document_path.refuse(" ".join(str(error).split())[:200]) from error
 
@@ -223,6 +225,6 @@ def _read_pack(file_path: Path) -> object:
         return document
 
 
-def _read_member(archive: zipfile.ZipFile, name: str) -> bytes:
-    with archive.open(name) as member:
+def _read_member(archive: zipfile.ZipFile, member_name: str) -> bytes:
+    with archive.open(member_name) as member:
         return member.read(MAX_BYTES)

@@ -79,11 +79,11 @@ def read_registry_nodes(value: object, parts: ReleaseParts, document_path: Docum
 def read_file_nodes(value: object, parts: ReleaseParts, document_path: DocumentPath) -> None:
     """Read `[{"filename": NAME, "disabled": false}]`; whether ComfyUI's commit has such a file is seen later."""
     for entry in document_path.entries(value, "file_custom_nodes"):
-        name = str(entry.get("filename") if isinstance(entry, Mapping) else entry)
+        file_name = str(entry.get("filename") if isinstance(entry, Mapping) else entry)
         if isinstance(entry, Mapping) and entry.get("disabled") is True:
-            parts.skip_disabled("the node file", name)
+            parts.skip_disabled("the node file", file_name)
         else:
-            parts.node_files.append(name)
+            parts.node_files.append(file_name)
 
 
 def read_pips(value: object, parts: ReleaseParts, document_path: DocumentPath) -> None:
@@ -102,20 +102,23 @@ def _read_models(raw_value: object, parts: ReleaseParts, document_path: Document
     """Read the models of a comfy-lock.yaml: a URL, the paths under ComfyUI, and hashes of many kinds."""
     for index, entry_facts in enumerate(document_path.objects(raw_value, "models")):
         entry_place = f"models[{index}]"
-        source_url, name = entry_facts.get("url"), entry_facts.get("model")
+        source_url, model_name = entry_facts.get("url"), entry_facts.get("model")
         if not isinstance(source_url, str) or "://" not in source_url:
             raise document_path.refuse(f"{entry_place} has no url")
         try:
             sha256 = _model_sha256(entry_facts.get("hashes"))
         except ValueError:
             # Written by hand, or made up: one model less, and the rest of the file is as good as before.
-            model_name = str(name or source_url.rpartition("/")[2])
+            model_name = str(model_name or source_url.rpartition("/")[2])
             parts.refuse("model", f"{entry_place} ({model_name}) has a SHA256 that is not one", source_url, model_name)
             continue
         for target in [*_model_targets(entry_facts.get("paths"))] or [None]:
             parts.models.append(
                 ModelSpec(
-                    sources=(source_url,), target=target, sha256=sha256, name=name if isinstance(name, str) else None
+                    sources=(source_url,),
+                    target=target,
+                    sha256=sha256,
+                    name=model_name if isinstance(model_name, str) else None,
                 )
             )
 

@@ -98,8 +98,8 @@ class BucketSource:
         return BucketFile(store, key, address)
 
     def facts(self, address: str) -> SourceFacts:
-        opened = self.open(address, ExpectedFile())
-        return SourceFacts(uri=address, filename=address.rpartition("/")[2], size_bytes=opened.size_bytes)
+        remote_file = self.open(address, ExpectedFile())
+        return SourceFacts(uri=address, filename=address.rpartition("/")[2], size_bytes=remote_file.size_bytes)
 
 
 def _explain_missing(store: ObjectStore, key: str) -> str:

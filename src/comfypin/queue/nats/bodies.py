@@ -38,52 +38,52 @@ class Bodies:
         self._seal = seal
         self._depot = depot
 
-    async def put(self, job_id: str, text: str, *, secret: bool, upload: str | None = None) -> Body:
+    async def put(self, job_id: str, body_text: str, *, secret: bool, upload: str | None = None) -> Body:
         """Keep a text of a job under a key of its own."""
-        data = await asyncio.to_thread(self._pack, text, secret)
+        data = await asyncio.to_thread(self._pack, body_text, secret)
         # Two workers may run one job: neither may write over what the other's end points to.
         key = f"{job_id}.{random_texts.token_hex(6)}"
-        body = Body(key=key, size=len(text), sealed=secret)
+        stored_body = Body(key=key, size=len(body_text), sealed=secret)
         if len(data) <= LARGEST_BYTES:
             await self._bucket.put(key, data)
-            return body
+            return stored_body
         if self._depot is None:
             raise BodyTooLarge(size=len(data), most=LARGEST_BYTES)
         address = await asyncio.to_thread(self._depot.put, key, data, upload)
-        return Body(key=key, size=len(text), sealed=secret, address=address)
+        return Body(key=key, size=len(body_text), sealed=secret, address=address)
 
-    async def get(self, body: Body) -> str | None:
+    async def get(self, stored_body: Body) -> str | None:
         """Return a text; None if it is not kept any more."""
-        if body.address is not None:
+        if stored_body.address is not None:
             if self._depot is None:
-                raise BodyTooLarge(size=body.size, most=LARGEST_BYTES)
-            data = await asyncio.to_thread(self._depot.get, body.address)
+                raise BodyTooLarge(size=stored_body.size, most=LARGEST_BYTES)
+            data = await asyncio.to_thread(self._depot.get, stored_body.address)
         else:
-            found = await self._bucket.get(body.key)
-            if found is None:
+            stored_entry = await self._bucket.get(stored_body.key)
+            if stored_entry is None:
                 return None
-            data = found.data
-        return await asyncio.to_thread(self._unpack, data, body.sealed)
+            data = stored_entry.data
+        return await asyncio.to_thread(self._unpack, data, stored_body.sealed)
 
     async def remove(self, *bodies: Body | None) -> None:
         """Remove texts."""
-        for body in bodies:
-            if body is None:
+        for stored_body in bodies:
+            if stored_body is None:
                 continue
-            if body.address is None:
-                await self._bucket.drop([body.key])
+            if stored_body.address is None:
+                await self._bucket.drop([stored_body.key])
             elif self._depot is not None:
-                await asyncio.to_thread(self._depot.remove, body.address)
+                await asyncio.to_thread(self._depot.remove, stored_body.address)
 
     async def keys(self) -> list[str]:
         """Return the keys of all texts in the queue itself."""
         return await self._bucket.keys()
 
-    def _pack(self, text: str, secret: bool) -> bytes:  # noqa: FBT001 - positional for a thread
+    def _pack(self, body_text: str, secret: bool) -> bytes:  # noqa: FBT001 - positional for a thread
         # A lone surrogate, which JSON texts may hold, has no UTF-8.
-        data = zstandard.compress(text.encode(errors="surrogatepass"))
+        data = zstandard.compress(body_text.encode(errors="surrogatepass"))
         return self._seal.close(data) if secret else data
 
     def _unpack(self, data: bytes, sealed: bool) -> str:  # noqa: FBT001 - positional for a thread
-        opened = self._seal.open(data) if sealed else data
-        return zstandard.decompress(opened, max_output_size=_LARGEST_TEXT).decode(errors="surrogatepass")
+        plain_bytes = self._seal.open(data) if sealed else data
+        return zstandard.decompress(plain_bytes, max_output_size=_LARGEST_TEXT).decode(errors="surrogatepass")

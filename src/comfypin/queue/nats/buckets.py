@@ -33,9 +33,9 @@ class Value:
 class Bucket:
     """One bucket. What JetStream refuses or does not answer is raised as nats-py raises it."""
 
-    def __init__(self, stream: "JetStreamContext", name: str) -> None:
+    def __init__(self, stream: "JetStreamContext", bucket_name: str) -> None:
         self._stream = stream
-        self.name = name
+        self.name = bucket_name
 
     @property
     def stream_name(self) -> str:
@@ -49,12 +49,12 @@ class Bucket:
     async def get(self, key: str) -> Value | None:
         """Return a key's value, or None."""
         try:
-            found = await self._stream.get_last_msg(self.stream_name, self.subject(key))
+            stored_entry = await self._stream.get_last_msg(self.stream_name, self.subject(key))
         except NotFoundError:
             return None
-        if found.headers and "KV-Operation" in found.headers:
+        if stored_entry.headers and "KV-Operation" in stored_entry.headers:
             return None
-        return Value(data=found.data or b"", revision=found.seq or 0)
+        return Value(data=stored_entry.data or b"", revision=stored_entry.seq or 0)
 
     async def put(self, key: str, data: bytes) -> int:
         """Write a value whatever was there; return its revision. Tried again while nobody knows whether it was."""

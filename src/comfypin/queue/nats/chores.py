@@ -83,10 +83,11 @@ class Chores:
                 await self._remove(job_id)
 
     async def _remove(self, job_id: str) -> None:
-        kept = await self._fleet.states.read(job_id)
-        if kept is not None and kept.job.has_ended:
-            await self._fleet.states.bucket.remove(job_id, revision=kept.revision)
-            await self._fleet.bodies.remove(kept.job.input, kept.job.result)
+        stored_job = await self._fleet.states.read(job_id)
+        if stored_job is not None and stored_job.job.has_ended:
+            # Only as it was read: a job that is run again at this moment keeps its record.
+            await self._fleet.states.bucket.remove(job_id, revision=stored_job.revision)
+            await self._fleet.bodies.remove(stored_job.job.input, stored_job.job.result)
 
     async def mend_tickets(self) -> None:
         """Issue the tickets of jobs that have lost theirs, or never got one."""
@@ -103,29 +104,30 @@ class Chores:
             if job_id in jobs_with_ticket:
                 continue
             # Read anew: it may have ended meanwhile, and its ticket with it.
-            kept = await self._fleet.states.read(job_id)
-            if kept is not None and not kept.job.has_ended:
+            stored_job = await self._fleet.states.read(job_id)
+            if stored_job is not None and not stored_job.job.has_ended:
                 log.warning("a job had no ticket", extra={"action": "ticket_mended", "job_id": job_id})
-                await self._fleet.tickets.issue(kept.job)
+                await self._fleet.tickets.issue(stored_job.job)
 
     async def bury_dead(self) -> None:
         """End the jobs whose tickets were delivered as often as they may be, and take these away."""
         async with open_puller(self._fleet.client) as puller:
             while (advisory := await puller.take_one(names.DEAD_STREAM, "servers")) is not None:
                 await self._bury(advisory)
+                # Only now: if this server is killed before, another one finds the advisory again.
                 await advisory.ack()
 
     async def _bury(self, advisory: "Msg") -> None:
-        told = json.loads(advisory.data)
+        advisory_facts = json.loads(advisory.data)
         try:
-            ticket = await self._fleet.stream.get_msg(names.JOBS_STREAM, seq=told["stream_seq"])
+            ticket = await self._fleet.stream.get_msg(names.JOBS_STREAM, seq=advisory_facts["stream_seq"])
         except NotFoundError:
             return
         job_id, run = names.job_of_ticket(ticket.subject or "")
-        reason = f"its ticket was delivered {told['deliveries']} times, and no worker ended it"
+        reason = f"its ticket was delivered {advisory_facts['deliveries']} times, and no worker ended it"
         failure = failed_outcome(JobTimedOut(reason=f"was given up: {reason}"))
         await self._end(job_id, "FAILED", failure, run=run, dead=reason)
-        await self._fleet.stream.delete_msg(names.JOBS_STREAM, told["stream_seq"])
+        await self._fleet.stream.delete_msg(names.JOBS_STREAM, advisory_facts["stream_seq"])
 
     async def _end(
         self,
@@ -137,20 +139,22 @@ class Chores:
         run: int | None = None,
         dead: str | None = None,
     ) -> None:
-        kept = await self._fleet.states.read(job_id)
-        if kept is None or kept.job.has_ended:
+        stored_job = await self._fleet.states.read(job_id)
+        if stored_job is None or stored_job.job.has_ended:
             return
-        body = await self._fleet.bodies.put(job_id, json.dumps(dict(outcome.output)), secret=kept.job.secret)
+        stored_body = await self._fleet.bodies.put(
+            job_id, json.dumps(dict(outcome.output)), secret=stored_job.job.secret
+        )
 
         def change(job: FleetJob) -> FleetJob | None:
             if only_waiting and job.row.state != "IN_QUEUE":
                 return None
             end = describe_end(outcome.output)
-            return fleet_job.ended(job, state, at=self._clock(), result=body, end=end, run=run, dead=dead)
+            return fleet_job.ended(job, state, at=self._clock(), result=stored_body, end=end, run=run, dead=dead)
 
         changed = await self._fleet.states.change(job_id, change)
         if changed is None or not changed.changed:
-            await self._fleet.bodies.remove(body)
+            await self._fleet.bodies.remove(stored_body)
             return
         await withdraw_quietly(self._fleet.tickets, changed.job)
         await self._fleet.client.publish(names.cancel_subject(job_id))
@@ -164,4 +168,5 @@ async def _repeat(chore: Callable[[], Awaitable[None]], every_s: float) -> None:
             await chore()
         except (Error, TimeoutError, OSError, JobsNotStored) as exc:
             log.info("a chore waits", extra={"action": "chore_waits", "reason": str(exc)[:200]})
+        # A chore that takes long rests as long: it never takes more than half of the time.
         await asyncio.sleep(max(every_s, time.monotonic() - began_s))

@@ -25,25 +25,27 @@ _PING_EVERY_S = 4
 _MOST_PINGS_LOST = 2
 
 
-def parse_queue_address(text: str) -> tuple[str, ...]:
+def parse_queue_address(address_text: str) -> tuple[str, ...]:
     """Return the servers of an address such as `nats://a:4222,nats://b:4222`. Raises `QueueAddressInvalid`."""
-    servers = tuple(part.strip() for part in text.split(",") if part.strip())
+    servers = tuple(part.strip() for part in address_text.split(",") if part.strip())
     if not servers or not all(_ADDRESS.fullmatch(server) for server in servers):
-        raise QueueAddressInvalid(_address=text)
+        raise QueueAddressInvalid(_address=address_text)
     return servers
 
 
 @asynccontextmanager
-async def open_connection(servers: tuple[str, ...], settings: FleetSettings, *, name: str) -> "AsyncIterator[Client]":
+async def open_connection(
+    servers: tuple[str, ...], settings: FleetSettings, *, client_name: str
+) -> "AsyncIterator[Client]":
     """Yield a connection that comes back by itself whenever it is lost. Raises `QueueUnreachable`, `QueueUnfit`."""
     import nats
     from nats.errors import Error
 
-    shown = ", ".join(servers)
+    shown_servers = ", ".join(servers)
     try:
         client = await nats.connect(
             list(servers),
-            name=name,
+            name=client_name,
             connect_timeout=_CONNECT_WITHIN_S,
             reconnect_time_wait=_RECONNECT_EVERY_S,
             max_reconnect_attempts=-1,
@@ -55,12 +57,12 @@ async def open_connection(servers: tuple[str, ...], settings: FleetSettings, *, 
             disconnected_cb=_log_lost,
             reconnected_cb=_log_back,
             **_login(settings),
-            **_tls(servers, settings, shown),
+            **_tls(servers, settings, shown_servers),
         )
     except (OSError, Error, ValueError) as exc:
-        raise QueueUnreachable(servers=shown, reason=_reason_of(exc)) from exc
+        raise QueueUnreachable(servers=shown_servers, reason=_reason_of(exc)) from exc
     try:
-        _require_version(client.connected_server_version, shown)
+        _require_version(client.connected_server_version, shown_servers)
         yield client
     finally:
         await client.close()
@@ -79,9 +81,13 @@ def _login(settings: FleetSettings) -> dict[str, Any]:
     return login
 
 
-def _tls(servers: tuple[str, ...], settings: FleetSettings, shown: str) -> dict[str, Any]:
+def _tls(servers: tuple[str, ...], settings: FleetSettings, shown_servers: str) -> dict[str, Any]:
     """Return TLS settings if an address or a file asks for it. Raises `QueueUnfit` if a file cannot be used."""
-    if settings.ca is None and settings.certificate is None and not any(one.startswith("tls:") for one in servers):
+    if (
+        settings.ca is None
+        and settings.certificate is None
+        and not any(server_address.startswith("tls:") for server_address in servers)
+    ):
         return {}
     try:
         context = ssl.create_default_context(cafile=None if settings.ca is None else str(settings.ca))
@@ -89,15 +95,15 @@ def _tls(servers: tuple[str, ...], settings: FleetSettings, shown: str) -> dict[
             context.load_cert_chain(str(settings.certificate), settings.certificate_key)
     except (OSError, ssl.SSLError) as exc:
         reason = f"its certificates (COMFYPIN_NATS_CA, COMFYPIN_NATS_CERT) cannot be read: {exc}"
-        raise QueueUnfit(servers=shown, reason=reason) from exc
+        raise QueueUnfit(servers=shown_servers, reason=reason) from exc
     return {"tls": context}
 
 
-def _require_version(version: Any, shown: str) -> None:
-    found = (version.major, version.minor)
-    if found < _OLDEST_SERVER:
+def _require_version(version: Any, shown_servers: str) -> None:
+    server_version = (version.major, version.minor)
+    if server_version < _OLDEST_SERVER:
         reason = f"it is NATS {version.major}.{version.minor}, and 2.11 or newer is needed, which can write safely"
-        raise QueueUnfit(servers=shown, reason=reason)
+        raise QueueUnfit(servers=shown_servers, reason=reason)
 
 
 def _reason_of(error: Exception) -> str:

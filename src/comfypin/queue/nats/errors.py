@@ -23,7 +23,7 @@ class QueueAddressInvalid(UsageError):
 class QueueUnreachable(RemoteError):
     """No server of the queue answers."""
 
-    template = "The queue at {servers} cannot be reached: {reason}."
+    template = "The queue at {servers} cannot be reached: {reason}; check the address, and that NATS runs there."
     servers: str
     reason: str
 
@@ -73,8 +73,8 @@ class BodyTooLarge(ComfypinError):
     """A job's input or result is too large for the queue, and there is nowhere else to put it. Clients read this."""
 
     template = (
-        "The job's data take {size} bytes, the queue takes {most} of one job, and there is no bucket for more: "
-        "configure one on servers and workers, or send inputs by address."
+        "The job's data are {size} bytes, more than the {most} that the queue takes for one job, and no bucket is set "
+        "for larger ones: send inputs by address, or have a bucket set on servers and workers."
     )
     size: int
     most: int
@@ -84,8 +84,6 @@ class BodyTooLarge(ComfypinError):
 class CatalogueUnknown(EngineError):
     """No worker has served the release yet, so nobody knows which nodes it has. Clients read this."""
 
-    template = (
-        "No worker has served {release} yet, so its nodes are not known here: start one (comfypin worker --queue ... "
-        "--release {release}), and try again."
-    )
+    template = "No worker has served {release} yet, so its nodes are not known here; try again when one runs."
+    command_hint = "Start one: comfypin worker --queue ADDRESS --release {release}."
     release: str

@@ -38,11 +38,11 @@ class Fleet:
 
 @asynccontextmanager
 async def open_fleet(
-    servers: tuple[str, ...], settings: FleetSettings, *, name: str, depot: Depot | None = None
+    servers: tuple[str, ...], settings: FleetSettings, *, client_name: str, depot: Depot | None = None
 ) -> AsyncIterator[Fleet]:
     """Yield the fleet of a queue, made now if it is new. Raises `QueueUnreachable`, `QueueUnfit`, `FleetKeyInvalid`."""
     seal = Seal(settings.seal)
-    async with open_connection(servers, settings, name=name) as client:
+    async with open_connection(servers, settings, client_name=client_name) as client:
         stream = client.jetstream(timeout=5)
         await ensure_layout(client, stream)
         yield Fleet(

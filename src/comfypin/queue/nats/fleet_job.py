@@ -76,16 +76,16 @@ class FleetJob:
     @classmethod
     def load(cls, data: bytes) -> "FleetJob":
         """Read a record. Raises `ValueError`, `TypeError`, `KeyError` if it is not one."""
-        found: dict[str, Any] = json.loads(data)
-        del found["version"]
-        notes = found.pop("notes")
-        events, end = found.pop("webhook_events"), found.pop("end")
+        json_object: dict[str, Any] = json.loads(data)
+        del json_object["version"]
+        notes = json_object.pop("notes")
+        events, end = json_object.pop("webhook_events"), json_object.pop("end")
         return cls(
-            row=JobRow(**found.pop("row")),
-            lane=Lane(**found.pop("lane")),
-            description=JobDescription(**found.pop("description")),
-            input=_body(found.pop("input")),
-            result=_body(found.pop("result")),
+            row=JobRow(**json_object.pop("row")),
+            lane=Lane(**json_object.pop("lane")),
+            description=JobDescription(**json_object.pop("description")),
+            input=_body(json_object.pop("input")),
+            result=_body(json_object.pop("result")),
             end=None if end is None else JobEnd(**end),
             webhook_events=None if events is None else tuple(events),
             notes=JobNotes(
@@ -93,12 +93,12 @@ class FleetJob:
                 assets=tuple(notes["assets"]),
                 key=notes["key"],
             ),
-            **found,
+            **json_object,
         )
 
 
-def _body(found: Mapping[str, Any] | None) -> Body | None:
-    return None if found is None else Body(**found)
+def _body(json_object: Mapping[str, Any] | None) -> Body | None:
+    return None if json_object is None else Body(**json_object)
 
 
 # -- Changes: each returns the record as it is to be, or None if the job does not allow it -----------------------------

@@ -83,9 +83,9 @@ class FleetWebhooks:
 
     async def _follow_again(self, job_id: str) -> None:
         with contextlib.suppress(Error, TimeoutError, ValueError):
-            kept = await self._fleet.states.read(job_id)
-            if kept is not None:
-                self.job_waits(kept.job)
+            stored_job = await self._fleet.states.read(job_id)
+            if stored_job is not None:
+                self.job_waits(stored_job.job)
 
     def _post_soon(self, job_id: str) -> None:
         if job_id in self._posting:
@@ -97,21 +97,21 @@ class FleetWebhooks:
     async def _post(self, job_id: str) -> None:
         async with self._limit:
             try:
-                kept = await self._fleet.states.read(job_id)
-                body = await self._read_status(job_id)
-                if kept is None or body is None or not kept.job.owes_webhook:
+                stored_job = await self._fleet.states.read(job_id)
+                status_body = await self._read_status(job_id)
+                if stored_job is None or status_body is None or not stored_job.job.owes_webhook:
                     return
-                job = kept.job
+                job = stored_job.job
                 row = self._opened_row(job)
                 if job.webhook_events is not None:
                     self._events.follow_if_new(row, known_names(job.webhook_events))
-                owed = self._events.final_changes(job_id, _output_of(body))
+                owed = self._events.final_changes(job_id, _output_of(status_body))
                 if owed:
                     await self._store.write_changes(*owed)
                 # First what came before: the end is the last that a webhook hears.
                 await self._events.finish(job_id)
                 if self._events.is_end_wanted(row) and row.webhook:
-                    noted = await self._events.post_end(row, body)
+                    noted = await self._events.post_end(row, status_body)
                     await self._store.write_changes(*noted)
                 self._events.forget(job_id)
                 await self._fleet.states.change(job_id, partial(fleet_job.webhook_told, run=job.run))
@@ -130,6 +130,6 @@ class FleetWebhooks:
             return replace(job.row, webhook=None)
 
 
-def _output_of(body: bytes) -> Mapping[str, JsonValue] | None:
-    output = json.loads(body).get("output")
+def _output_of(status_body: bytes) -> Mapping[str, JsonValue] | None:
+    output = json.loads(status_body).get("output")
     return output if isinstance(output, dict) else None

@@ -19,8 +19,8 @@ Change = Callable[[FleetJob], FleetJob | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
-    """A job as it is kept now. `changed` says whether this call has made it so."""
+class StoredJob:
+    """A job as it is stored now. `changed` says whether this call has made it so."""
 
     job: FleetJob
     revision: int
@@ -41,21 +41,21 @@ class JobStates:
         revision = await self.bucket.create(job_id, data)
         if revision is None:
             # An id is ours alone: what is there came of a try whose answer was lost.
-            found = await self.bucket.get(job_id)
-            revision = None if found is None else found.revision
+            stored_entry = await self.bucket.get(job_id)
+            revision = None if stored_entry is None else stored_entry.revision
         if revision is None:
             raise TimeoutError
         return revision
 
-    async def read(self, job_id: str) -> Kept | None:
+    async def read(self, job_id: str) -> StoredJob | None:
         """Return a job as it is, or None."""
-        found = await self.bucket.get(job_id)
-        if found is None:
+        stored_entry = await self.bucket.get(job_id)
+        if stored_entry is None:
             return None
-        job = FleetJob.load(found.data)
-        return Kept(job=_numbered(job, found.revision), revision=found.revision, changed=False)
+        job = FleetJob.load(stored_entry.data)
+        return StoredJob(job=_numbered(job, stored_entry.revision), revision=stored_entry.revision, changed=False)
 
-    async def change(self, job_id: str, change: Change) -> Kept | None:
+    async def change(self, job_id: str, change: Change) -> StoredJob | None:
         """Change a job as soon as nobody else does; None if there is no such job.
 
         If the job does not allow the change, it is returned as it is. If the answer to a change was lost, what is kept
@@ -63,20 +63,21 @@ class JobStates:
         """
         wanted: FleetJob | None = None
 
-        async def attempt() -> Kept | None:
+        async def attempt() -> StoredJob | None:
             nonlocal wanted
             for _ in range(_MOST_TRIES):
-                kept = await self.read(job_id)
-                if kept is None:
+                stored_job = await self.read(job_id)
+                if stored_job is None:
                     return None
-                if wanted is not None and kept.job == wanted:
-                    return replace(kept, changed=True)
-                wanted = change(kept.job)
+                # The answer to the last try was lost, and it had worked.
+                if wanted is not None and stored_job.job == wanted:
+                    return replace(stored_job, changed=True)
+                wanted = change(stored_job.job)
                 if wanted is None:
-                    return kept
-                revision = await self.bucket.change(job_id, wanted.dump(), revision=kept.revision)
+                    return stored_job
+                revision = await self.bucket.change(job_id, wanted.dump(), revision=stored_job.revision)
                 if revision is not None:
-                    return Kept(job=wanted, revision=revision)
+                    return StoredJob(job=wanted, revision=revision)
             log.error("job not changed", extra={"action": "job_contended", "job_id": job_id})
             raise TimeoutError
 

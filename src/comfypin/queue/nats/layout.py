@@ -60,6 +60,7 @@ def _configs(copies: int) -> list[StreamConfig]:
             storage=StorageType.FILE,
             discard=DiscardPolicy.NEW,
             max_msgs_per_subject=1,
+            # A run of a job has one subject, so that it can have one ticket only: a second one is refused.
             discard_new_per_subject=True,
             num_replicas=copies,
         ),
@@ -80,10 +81,10 @@ def _configs(copies: int) -> list[StreamConfig]:
     ]
 
 
-def _bucket(name: str, copies: int, *, kept_s: float = 0) -> StreamConfig:
+def _bucket(bucket_name: str, copies: int, *, kept_s: float = 0) -> StreamConfig:
     return StreamConfig(
-        name=f"KV_{name}",
-        subjects=[f"$KV.{name}.>"],
+        name=f"KV_{bucket_name}",
+        subjects=[f"$KV.{bucket_name}.>"],
         storage=StorageType.FILE,
         max_msgs_per_subject=1,
         max_age=kept_s,
@@ -91,6 +92,7 @@ def _bucket(name: str, copies: int, *, kept_s: float = 0) -> StreamConfig:
         deny_delete=True,
         allow_rollup_hdrs=True,
         allow_msg_ttl=True,
+        # Direct reads may come from a copy that is behind; a record is read in order to change it.
         allow_direct=False,
         num_replicas=copies,
     )
@@ -124,9 +126,11 @@ async def _ensure_stream(client: "Client", stream: "JetStreamContext", config: S
     await _once_ready(client, make)
 
 
-async def _ensure_consumer(client: "Client", stream: "JetStreamContext", name: str, config: ConsumerConfig) -> None:
+async def _ensure_consumer(
+    client: "Client", stream: "JetStreamContext", consumer_name: str, config: ConsumerConfig
+) -> None:
     async def make() -> None:
-        await stream.add_consumer(name, config)
+        await stream.add_consumer(consumer_name, config)
 
     await _once_ready(client, make)
 

@@ -23,7 +23,7 @@ from comfypin.queue.job_events import JobEvents
 from comfypin.queue.job_notes import notes_kept
 from comfypin.queue.live_jobs import LiveJob, LiveJobs
 from comfypin.queue.nats.fleet_job import FleetJob
-from comfypin.queue.nats.job_states import Kept
+from comfypin.queue.nats.job_states import StoredJob
 from comfypin.queue.nats.pulling import MessagePuller, open_puller
 from comfypin.queue.run_estimates import RunEstimates
 from comfypin.queue.sqlite import JobStore
@@ -115,9 +115,9 @@ class Mirror:
                 self.trouble = "The queue does not answer."
             await asyncio.sleep(_TRY_AGAIN_S)
 
-    async def note(self, kept: Kept) -> None:
+    async def note(self, stored_job: StoredJob) -> None:
         """Note what this server has made of a job, at once."""
-        changes = self._take(kept.job, kept.revision)
+        changes = self._take(stored_job.job, stored_job.revision)
         with suppress(JobsNotStored):
             await self._store.write_changes(*changes)
 
@@ -149,6 +149,7 @@ class Mirror:
         for message in batch:
             revision = message.metadata.sequence.stream
             job_id = message.subject.rpartition(".")[2]
+            # The marker of a record that was removed.
             if message.header and "KV-Operation" in message.header:
                 changes += self._forget(job_id)
             else:
@@ -165,6 +166,7 @@ class Mirror:
 
     def _take(self, job: FleetJob, revision: int) -> list[JobChange]:
         job_id = job.row.id
+        # Known already: this server's own change, or one that was delivered again.
         if revision <= self._revisions.get(job_id, 0):
             return []
         self._revisions[job_id] = revision
@@ -259,7 +261,7 @@ class Mirror:
 def _copied(job: FleetJob) -> list[JobChange]:
     """Return the changes that copy a record into the file."""
     row = job.row
-    size = sum(body.size for body in (job.input, job.result) if body is not None)
+    size = sum(stored_body.size for stored_body in (job.input, job.result) if stored_body is not None)
     columns = (
         *(
             job.number,
@@ -273,6 +275,7 @@ def _copied(job: FleetJob) -> list[JobChange]:
         ),
         *(row.attempts, job.retries, job.secret, row.created_at, row.started_at, row.ended_at, job.error, size),
     )
+    # A number is given once: it is the job's place in lists, whatever becomes of the job.
     copied = JobChange(
         "INSERT INTO jobs (number, id, state, input, webhook, webhook_owed, timeout_s, ttl_s, attempts, retries, "
         "secret, created_at, started_at, ended_at, error, size) "

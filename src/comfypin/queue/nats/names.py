@@ -33,9 +33,9 @@ RELEASE_LETTERS = 16
 _CLASS = re.compile(r"[A-Za-z0-9-]{1,40}")
 
 
-def is_class_name(text: str) -> bool:
+def is_class_name(class_text: str) -> bool:
     """Return whether a text may name a class of workers."""
-    return _CLASS.fullmatch(text) is not None
+    return _CLASS.fullmatch(class_text) is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +83,11 @@ def release_of_ticket(subject: str) -> str:
 def lanes_of_worker(release: str, gpu_class: str) -> tuple[Lane, ...]:
     """Return the lanes that a worker of this class serves for a release, most urgent first."""
     classes = (ANY_CLASS,) if gpu_class == ANY_CLASS else (gpu_class, ANY_CLASS)
-    return tuple(Lane(release=release, gpu_class=one, priority=priority) for priority in PRIORITIES for one in classes)
+    return tuple(
+        Lane(release=release, gpu_class=lane_class, priority=priority)
+        for priority in PRIORITIES
+        for lane_class in classes
+    )
 
 
 def wake_subject(gpu_class: str, release: str) -> str:

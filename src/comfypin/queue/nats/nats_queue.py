@@ -8,7 +8,7 @@ import contextlib
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -19,28 +19,26 @@ from comfypin.jobs.interface import RETRYABLE_STATES, Handle, JobState
 from comfypin.jobs.metrics import Metrics
 from comfypin.jobs.secret_fields import holds_secret, is_secret_address
 from comfypin.queue.errors import JobUnknown, NotReordered, QueueFull, RetryRefused, RouteUnknown
-from comfypin.queue.interface import ANY_ROUTE, ApiName, JobCounts, JobProgress, JobRecord, JobRoute, JobRow
+from comfypin.queue.interface import ANY_ROUTE, ApiName, JobRecord, JobRoute, JobRow
 from comfypin.queue.job_description import describe_job
 from comfypin.queue.job_events import JobEvents
-from comfypin.queue.job_listing import JobFilter, ListedJob
 from comfypin.queue.job_notes import JobNotes
 from comfypin.queue.job_runner import QueueLimits
-from comfypin.queue.live_jobs import LiveJob
 from comfypin.queue.nats import fleet_job
 from comfypin.queue.nats.chores import Chores
 from comfypin.queue.nats.failures import as_storage_failure
 from comfypin.queue.nats.fleet_job import FleetJob
 from comfypin.queue.nats.fleet_webhooks import FleetWebhooks
-from comfypin.queue.nats.job_states import Kept
+from comfypin.queue.nats.job_states import StoredJob
 from comfypin.queue.nats.lease import CHORES, FleetLease
 from comfypin.queue.nats.mirror import Mirror
 from comfypin.queue.nats.names import ANY_CLASS, RELEASE_LETTERS, Lane, cancel_subject, is_class_name
 from comfypin.queue.nats.progress import ProgressReader
 from comfypin.queue.nats.releases import release_names
 from comfypin.queue.nats.tickets import withdraw_quietly
+from comfypin.queue.queue_views import QueueViews
 from comfypin.queue.run_estimates import ExpectedEnds, RunEstimates
 from comfypin.queue.sqlite import JobStore
-from comfypin.queue.status_bodies import is_pending, status_body
 from comfypin.queue.webhook import Webhooks
 from comfypin.queue.webhook_events import WebhookEvents
 from comfypin.queue.webhook_records import EventName
@@ -58,7 +56,7 @@ _LOOK_AGAIN_S = 0.05
 _LARGEST_NOTE = 65_536
 
 
-class NatsJobQueue:
+class NatsJobQueue(QueueViews):
     """Implements `ServedQueue` on NATS. `release` is the digest of the server's release, `release_name` its name."""
 
     runs_here = False
@@ -76,25 +74,24 @@ class NatsJobQueue:
         webhooks: Webhooks,
         events: JobEvents | None = None,
     ) -> None:
+        self._estimates = RunEstimates()
+        self.events = events or JobEvents()
+        self._mirror = Mirror(fleet, store, events=self.events, estimates=self._estimates, listener=self)
+        # Workers come and go: as many as run jobs now are expected to go on.
+        ends = ExpectedEnds(self._estimates, self._mirror.jobs, at_once=lambda: max(1, self.running_count), clock=clock)
+        super().__init__(store, self._mirror.jobs, ends)
         self._fleet = fleet
-        self._store = store
         self._limits = limits
         self._release = release
         self._release_name = release_name
         self._clock = clock
-        self._estimates = RunEstimates()
         self._accepting = 0
-        self.events = events or JobEvents()
         self.metrics = Metrics()
         self.webhooks = WebhookEvents(store, webhooks, self.metrics, clock=clock, events=self.events)
-        self._mirror = Mirror(fleet, store, events=self.events, estimates=self._estimates, listener=self)
-        self._ends = ExpectedEnds(
-            self._estimates, self._mirror.jobs, at_once=lambda: max(1, self.running_count), clock=clock
-        )
         self._telling = FleetWebhooks(fleet, store, self.webhooks, read_status=self.read_status)
         self._chores = Chores(fleet, self._mirror, store, limits, clock=clock)
         self._lease = FleetLease(fleet.leases, CHORES, uuid.uuid4().hex)
-        self._progress = ProgressReader(fleet.client, self._mirror.jobs, self.events)
+        self._progress = ProgressReader(fleet.client, self._jobs, self.events)
         self._stopped = asyncio.Event()
 
     # -- JobQueue -------------------------------------------------------------------------------------------------
@@ -125,15 +122,17 @@ class NatsJobQueue:
             rank=int(route.priority == "high"),  # a fleet has two lines
         )
         lane, release_name = await self._choose_lane(route)
+        # Jobs that are being written count as waiting: clients that send at the same moment must not overfill the
+        # queue.
         self._accepting += 1
         try:
             make = partial(
                 self._make_job, row, lane, job_input, notes or JobNotes(), api=api, release_name=release_name
             )
-            job, text = await asyncio.to_thread(make)
+            job, input_text = await asyncio.to_thread(make)
             job = replace(job, webhook_events=None if webhook_events is None else tuple(webhook_events))
             with as_storage_failure():
-                await self._keep_job(job, text)
+                await self._keep_job(job, input_text)
         finally:
             self._accepting -= 1
         return row.id
@@ -150,9 +149,9 @@ class NatsJobQueue:
             names = await release_names(self._fleet.releases)
         wanted = str(route.release)
         digits = wanted.removeprefix("sha256:")[:RELEASE_LETTERS]
-        for release, name in {self._release: self._release_name, **names}.items():
-            if wanted == name or digits == release:
-                return Lane(release=release, gpu_class=gpu_class, priority=route.priority), name
+        for release, release_name in {self._release: self._release_name, **names}.items():
+            if wanted == release_name or digits == release:
+                return Lane(release=release, gpu_class=gpu_class, priority=route.priority), release_name
         known = ", ".join(sorted({str(self._release_name), *names.values()}))
         raise RouteUnknown(what="release", name=wanted, known=known)
 
@@ -174,9 +173,11 @@ class NatsJobQueue:
         )
         return job, json.dumps(job_input)
 
-    async def _keep_job(self, job: FleetJob, text: str) -> None:
-        body = await self._fleet.bodies.put(job.row.id, text, secret=job.secret)
-        job = replace(job, input=body)
+    async def _keep_job(self, job: FleetJob, input_text: str) -> None:
+        # The input first and the ticket last: no record points to a missing input, and no worker gets a ticket without
+        # a record.
+        stored_body = await self._fleet.bodies.put(job.row.id, input_text, secret=job.secret)
+        job = replace(job, input=stored_body)
         revision = await self._fleet.states.create(job)
         job = replace(job, number=revision)
         try:
@@ -186,35 +187,35 @@ class NatsJobQueue:
             with contextlib.suppress(Error, TimeoutError):
                 await withdraw_quietly(self._fleet.tickets, job)
                 await self._fleet.states.bucket.remove(job.row.id)
-                await self._fleet.bodies.remove(body)
+                await self._fleet.bodies.remove(stored_body)
             raise
-        await self._mirror.note(Kept(job=job, revision=revision))
+        await self._mirror.note(StoredJob(job=job, revision=revision))
 
     async def read_record(self, job_id: str, *, wait_s: float = 0.0) -> JobRecord:
         """Return the job once it has ended, or as it is after `wait_s` seconds. Raises `JobUnknown`."""
         if wait_s > 0:
             await self._wait_for_end(job_id, wait_s)
-        live = self._mirror.jobs.find_pending(job_id)
+        live = self._jobs.find_pending(job_id)
         if live is not None:
             progress = json.dumps(live.progress) if live.progress else None
             return JobRecord(row=live.row, output=progress)
         with as_storage_failure():
-            kept = await self._fleet.states.read(job_id)
-            if kept is None:
+            stored_job = await self._fleet.states.read(job_id)
+            if stored_job is None:
                 raise JobUnknown(job_id=job_id)
-            job = kept.job
+            job = stored_job.job
             output = None if job.result is None else await self._fleet.bodies.get(job.result)
         return JobRecord(row=job.row, output=output, error=job.error, worker_id=job.worker_id)
 
     async def _wait_for_end(self, job_id: str, wait_s: float) -> None:
         deadline_s = time.monotonic() + wait_s
         while (left_s := deadline_s - time.monotonic()) > 0:
-            live = self._mirror.jobs.find_pending(job_id)
+            live = self._jobs.find_pending(job_id)
             if live is None:
                 # Another server took it a moment ago, or it has ended.
                 with as_storage_failure():
-                    kept = await self._fleet.states.read(job_id)
-                if kept is None or kept.job.has_ended:
+                    stored_job = await self._fleet.states.read(job_id)
+                if stored_job is None or stored_job.job.has_ended:
                     return
                 await asyncio.sleep(min(left_s, _LOOK_AGAIN_S))
                 continue
@@ -225,27 +226,28 @@ class NatsJobQueue:
         """Stop a job and return its state then. Raises `JobUnknown`, `JobsNotStored`."""
         end = partial(fleet_job.ended, state="CANCELLED", at=self._clock())
         with as_storage_failure():
-            kept = await self._fleet.states.change(job_id, end)
-            if kept is None:
+            stored_job = await self._fleet.states.change(job_id, end)
+            if stored_job is None:
                 raise JobUnknown(job_id=job_id)
-            if kept.changed:
-                await withdraw_quietly(self._fleet.tickets, kept.job)
+            # The record has decided. The rest makes it sooner: a worker looks at the record with each heartbeat.
+            if stored_job.changed:
+                await withdraw_quietly(self._fleet.tickets, stored_job.job)
                 await self._fleet.client.publish(cancel_subject(job_id))
-                await self._mirror.note(kept)
-        return kept.job.row.state
+                await self._mirror.note(stored_job)
+        return stored_job.job.row.state
 
     async def cancel_waiting(self) -> int:
         """Cancel all jobs that wait; return how many those were. Raises `JobsNotStored`."""
-        waiting = [live.row.id for live in self._mirror.jobs.list_pending() if live.row.state == "IN_QUEUE"]
+        waiting = [live.row.id for live in self._jobs.list_pending() if live.row.state == "IN_QUEUE"]
         limit = asyncio.Semaphore(_CANCELS_AT_ONCE)
 
         async def cancel(job_id: str) -> bool:
             async with limit:
-                kept = await self._fleet.states.change(job_id, partial(_cancelled_if_waiting, at=self._clock()))
-                if kept is None or not kept.changed:
+                stored_job = await self._fleet.states.change(job_id, partial(_cancelled_if_waiting, at=self._clock()))
+                if stored_job is None or not stored_job.changed:
                     return False
-                await withdraw_quietly(self._fleet.tickets, kept.job)
-                await self._mirror.note(kept)
+                await withdraw_quietly(self._fleet.tickets, stored_job.job)
+                await self._mirror.note(stored_job)
                 return True
 
         with as_storage_failure():
@@ -254,83 +256,38 @@ class NatsJobQueue:
     async def retry_job(self, job_id: str) -> None:
         """Run an ended job again. Raises `JobUnknown`, `RetryRefused`, `QueueFull`, `JobsNotStored`."""
         with as_storage_failure():
-            kept = await self._fleet.states.read(job_id)
-            if kept is None:
+            stored_job = await self._fleet.states.read(job_id)
+            if stored_job is None:
                 raise JobUnknown(job_id=job_id)
-            _require_retryable(kept.job)
+            _require_retryable(stored_job.job)
             self._require_room()
-            old_result = kept.job.result
-            kept = await self._fleet.states.change(job_id, partial(fleet_job.queued_again, at=self._clock()))
-            if kept is None:
+            old_result = stored_job.job.result
+            # The record before the ticket: a worker throws away the ticket of a job that has ended. The old result goes
+            # last, when nothing points to it any more.
+            stored_job = await self._fleet.states.change(job_id, partial(fleet_job.queued_again, at=self._clock()))
+            if stored_job is None:
                 raise JobUnknown(job_id=job_id)
-            if not kept.changed:
-                _require_retryable(kept.job)
+            if not stored_job.changed:
+                _require_retryable(stored_job.job)
                 raise RetryRefused(job_id=job_id, reason="it waits already")
-            await self._mirror.note(kept)
-            await self._fleet.tickets.issue(kept.job)
+            await self._mirror.note(stored_job)
+            await self._fleet.tickets.issue(stored_job.job)
             await self._fleet.bodies.remove(old_result)
 
     async def prioritize_job(self, job_id: str, priority: int) -> None:
         """Refuse: a ticket stays in its line. Raises `NotReordered`."""
         raise NotReordered(job_id=job_id)
 
-    # -- What lists, pages and other APIs ask beside ------------------------------------------------------------------
-
-    def find_live(self, job_id: str) -> LiveJob | None:
-        """Return the job if it has not ended, or ended a short while ago."""
-        return self._mirror.jobs.find_recent(job_id)
-
-    def waiting_place(self, job_id: str) -> int | None:
-        """Return a waiting job's place in the queue, from 1; None if it does not wait."""
-        return self._mirror.jobs.waiting_place(job_id)
+    # -- What Comfy API v2 asks beside ------------------------------------------------------------------
 
     async def read_input(self, job_id: str) -> object:
         """Return what a job asked for, as far as it is kept."""
         with as_storage_failure():
-            kept = await self._fleet.states.read(job_id)
-            if kept is None:
+            stored_job = await self._fleet.states.read(job_id)
+            if stored_job is None:
                 return None
-            text = None if kept.job.input is None else await self._fleet.bodies.get(kept.job.input)
-        return {} if text is None else await asyncio.to_thread(json.loads, text)
-
-    async def read_status(self, job_id: str) -> bytes | None:
-        """Return the body that tells a webhook of a job's end, or None if the job is not kept or runs again."""
-        try:
-            record = await self.read_record(job_id)
-        except JobUnknown:
-            return None
-        return None if is_pending(record.row.state) else status_body(record)
-
-    def list_pending(self) -> list[LiveJob]:
-        """Return the jobs that run, then those that wait, in the order in which they are to begin."""
-        return self._mirror.jobs.list_in_order()
-
-    def ends_in_s(self, pending: Sequence[LiveJob]) -> dict[str, float | None]:
-        """Return the seconds until the expected end of each job of `list_pending`, if its history tells."""
-        return self._ends.of_all(pending)
-
-    def end_in_s(self, live_job: LiveJob) -> float | None:
-        """Return the seconds until one job's expected end; costs little if thousands wait."""
-        return self._ends.of_job(live_job)
-
-    async def list_jobs(self, job_filter: JobFilter) -> list[ListedJob]:
-        """Return the jobs that a filter lets through, newest first. Raises `JobsNotStored`."""
-        return await self._store.list_jobs(job_filter)
-
-    async def had_secrets(self, job_id: str) -> bool:
-        """Return whether a job came with secrets."""
-        return await self._store.had_secrets(job_id)
-
-    # -- ProgressFeed ---------------------------------------------------------------------------------------------
-
-    async def follow_progress(self, job_id: str, *, silence_s: float) -> AsyncIterator[JobProgress | None]:
-        """Yield the newest progress whenever it changes, until the job ends; None after `silence_s` without news."""
-        async for progress in self._mirror.jobs.follow_progress(job_id, silence_s=silence_s):
-            yield progress
-
-    def take_progress(self, job_id: str, *, poller: str, after: int | None) -> tuple[list[JobProgress], int]:
-        """Return a job's progress, oldest first, and how often this server has heard of any."""
-        return self._mirror.jobs.take_progress(job_id, poller=poller, after=after)
+            input_text = None if stored_job.job.input is None else await self._fleet.bodies.get(stored_job.job.input)
+        return {} if input_text is None else await asyncio.to_thread(json.loads, input_text)
 
     # -- QueueHealth ----------------------------------------------------------------------------------------------
 
@@ -347,22 +304,6 @@ class NatsJobQueue:
     def waiting_count(self) -> int:
         """Return how many jobs wait."""
         return self._mirror.waiting_count
-
-    @property
-    def running_count(self) -> int:
-        """Return how many jobs run."""
-        return self._mirror.jobs.pending_count - self._mirror.waiting_count
-
-    async def count_jobs(self) -> JobCounts:
-        """Count the jobs that are kept. Raises `JobsNotStored`."""
-        by_state = await self._store.count_by_state()
-        return JobCounts(
-            waiting=self.waiting_count,
-            running=self.running_count,
-            completed=by_state["COMPLETED"],
-            failed=by_state["FAILED"] + by_state["TIMED_OUT"],
-            retried=await self._store.count_retries(),
-        )
 
     @property
     def previews(self) -> ProgressReader:
@@ -397,7 +338,7 @@ class NatsJobQueue:
         """Do what one server does for all."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._chores.run())
-            group.create_task(self._telling.run(lambda: [live.row.id for live in self._mirror.jobs.list_pending()]))
+            group.create_task(self._telling.run(lambda: [live.row.id for live in self._jobs.list_pending()]))
 
     def job_waits(self, job: FleetJob) -> None:
         """Hear from the mirror of a job that was taken, or is to run again."""
@@ -421,7 +362,7 @@ def _cancelled_if_waiting(job: FleetJob, *, at: float) -> FleetJob | None:
 
 def _require_retryable(job: FleetJob) -> None:
     if job.row.state not in RETRYABLE_STATES:
-        reason = f"it is {job.row.state}; only FAILED and TIMED_OUT jobs are"
+        reason = f"it is {job.row.state}; only jobs that are FAILED or TIMED_OUT can"
         raise RetryRefused(job_id=job.row.id, reason=reason)
     if job.secret:
         raise RetryRefused(job_id=job.row.id, reason="it came with secrets, which are not kept; send it anew")

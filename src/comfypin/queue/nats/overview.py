@@ -102,7 +102,7 @@ async def read_overview(fleet: "Fleet", *, now: float) -> FleetOverview:
     """Return the fleet as it is now. Raises what nats-py raises."""
     workers = await list_workers(fleet.workers)
     known = await release_names(fleet.releases) | {
-        release: name for worker in workers for release, name in worker.releases
+        release: release_name for worker in workers for release, release_name in worker.releases
     }
     lanes = [
         await _read_lane_backlog(fleet, info, known, now=now)
@@ -157,17 +157,17 @@ async def _read_jobs(fleet: "Fleet") -> Sequence[FleetJob]:
         num_replicas=1,
     )
     consumer = await fleet.stream.add_consumer(stream_name, config)
-    found: list[FleetJob] = []
-    left = consumer.num_pending or 0
+    fleet_jobs: list[FleetJob] = []
+    pending_count = consumer.num_pending or 0
     async with open_puller(fleet.client) as puller:
-        while left > 0:
+        while pending_count > 0:
             batch = await puller.take_batch(stream_name, consumer.name, most=_BATCH, wait_s=_WAIT_S)
             if not batch:
                 break
-            left -= len(batch)
+            pending_count -= len(batch)
             for message in batch:
                 if not (message.header and "KV-Operation" in message.header):
                     job = FleetJob.load(message.data)
-                    found.append(job if job.number else replace(job, number=message.metadata.sequence.stream))
+                    fleet_jobs.append(job if job.number else replace(job, number=message.metadata.sequence.stream))
     await fleet.stream.delete_consumer(stream_name, consumer.name)
-    return found
+    return fleet_jobs

@@ -61,9 +61,13 @@ class ProgressReader:
 
     async def _hear_preview(self, message: "Msg") -> None:
         job_id = message.subject.rpartition(".")[2]
-        shown = _parsed(message.data)
-        if shown is not None and self._jobs.find_pending(job_id) is not None and self._events.wants_previews(job_id):
-            self._events.publish("preview", job_id, shown)
+        preview_facts = _parsed(message.data)
+        if (
+            preview_facts is not None
+            and self._jobs.find_pending(job_id) is not None
+            and self._events.wants_previews(job_id)
+        ):
+            self._events.publish("preview", job_id, preview_facts)
 
     def is_wanted(self, job_id: str) -> bool:
         """Return False: no job runs here."""
@@ -75,10 +79,10 @@ class ProgressReader:
 
 def _parsed(data: bytes) -> Mapping[str, JsonValue] | None:
     try:
-        found = json.loads(data)
+        json_object = json.loads(data)
     except ValueError:
         return None
-    return found if isinstance(found, dict) else None
+    return json_object if isinstance(json_object, dict) else None
 
 
 class ProgressTeller:
@@ -110,8 +114,8 @@ class ProgressTeller:
 
     def forget(self, job_id: str) -> None:
         """Tell nothing more of a job."""
-        for kept in (self._told_at_s, self._shown_at_s, self._held):
-            kept.pop(job_id, None)
+        for by_job in (self._told_at_s, self._shown_at_s, self._held):
+            by_job.pop(job_id, None)
 
     def is_wanted(self, job_id: str) -> bool:
         """Return whether somebody follows jobs with previews, or did a short while ago."""
@@ -124,12 +128,12 @@ class ProgressTeller:
         if is_early or len(preview.data) > LARGEST_PREVIEW_BYTES or not self.is_wanted(job_id):
             return
         self._shown_at_s[job_id] = now_s
-        shown = {
+        progress_facts = {
             "node_id": preview.node_id,
             "content_type": preview.content_type,
             "data_base64": base64.b64encode(preview.data).decode(),
         }
-        self._send(names.preview_subject(job_id), shown)
+        self._send(names.preview_subject(job_id), progress_facts)
 
     def _tell_held(self, job_id: str) -> None:
         progress = self._held.pop(job_id, None)

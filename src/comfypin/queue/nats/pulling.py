@@ -46,6 +46,7 @@ class MessagePuller:
 
         Raises `NatsTimeout` if the server does not even say that there is none.
         """
+        # NATS counts in nanoseconds.
         await self._ask(stream, consumer, {"batch": most, "expires": int(wait_s * 1e9)})
         taken = [await self._subscription.next_msg(timeout=wait_s + _ANSWER_WITHIN_S)]
         if is_status(taken[0]):
@@ -57,15 +58,15 @@ class MessagePuller:
 
     async def rest(self) -> "list[Msg]":
         """Return what has come and was not read."""
-        left: list[Msg] = []
+        leftover: list[Msg] = []
         while self._subscription.pending_msgs:
             try:
                 message = await self._subscription.next_msg(timeout=0.1)
             except NatsTimeout:
                 break
             if not is_status(message):
-                left.append(message)
-        return left
+                leftover.append(message)
+        return leftover
 
     async def _ask(self, stream: str, consumer: str, request: dict[str, object]) -> None:
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"

@@ -48,8 +48,8 @@ async def tell_release(bucket: Bucket, release: str, record: ReleaseRecord) -> N
         log.warning("servers will not know the nodes of the release", extra=facts)
         return
     try:
-        found = await bucket.get(release)
-        if found is None or found.data != data:
+        stored_entry = await bucket.get(release)
+        if stored_entry is None or stored_entry.data != data:
             await bucket.put(release, data)
             await bucket.put(f"{_NAMES}{release}", record.name.encode())
     except (Error, TimeoutError) as exc:
@@ -58,32 +58,32 @@ async def tell_release(bucket: Bucket, release: str, record: ReleaseRecord) -> N
 
 async def release_names(bucket: Bucket) -> dict[str, str]:
     """Return the names of the releases that workers have served, by release. Raises what nats-py raises."""
-    found = {}
+    names_by_release = {}
     for key in await bucket.keys():
         if key.startswith(_NAMES) and (value := await bucket.get(key)) is not None:
-            found[key.removeprefix(_NAMES)] = value.data.decode()
-    return found
+            names_by_release[key.removeprefix(_NAMES)] = value.data.decode()
+    return names_by_release
 
 
 class FleetEngine:
     """Implements `Engine` for a server of a fleet, which runs nothing: it knows the nodes of a release."""
 
-    def __init__(self, bucket: Bucket, release: str, name: str) -> None:
+    def __init__(self, bucket: Bucket, release: str, release_name: str) -> None:
         self._bucket = bucket
         self._release = release
-        self._name = name
+        self._name = release_name
         self._catalogue: Catalogue | None = None
 
     async def catalogue(self) -> Catalogue:
         """Return the node classes of the release's workers. Raises `CatalogueUnknown` before the first of them."""
         if self._catalogue is None:
             try:
-                found = await self._bucket.get(self._release)
+                stored_entry = await self._bucket.get(self._release)
             except (Error, TimeoutError) as exc:
                 raise CatalogueUnknown(release=self._name) from exc
-            if found is None:
+            if stored_entry is None:
                 raise CatalogueUnknown(release=self._name)
-            self._catalogue = (await asyncio.to_thread(ReleaseRecord.load, found.data)).catalogue
+            self._catalogue = (await asyncio.to_thread(ReleaseRecord.load, stored_entry.data)).catalogue
         return self._catalogue
 
     async def submit(self, prompt: Prompt) -> None:

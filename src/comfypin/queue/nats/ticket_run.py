@@ -99,15 +99,15 @@ class TicketRunner:
     async def _begin(self, job_id: str, run: int) -> FleetJob:
         """Note that the job begins. Raises `_EndedElsewhere` if it is not to be run."""
         change = partial(fleet_job.started, run=run, at=self.clock(), worker_id=self.worker_id)
-        kept = await _until_done(lambda: self.fleet.states.change(job_id, change))
-        if kept is not None and kept.changed:
-            row = kept.job.row
+        stored_job = await _until_done(lambda: self.fleet.states.change(job_id, change))
+        if stored_job is not None and stored_job.changed:
+            row = stored_job.job.row
             waited_s = round((row.started_at or 0.0) - row.created_at, 3)
             facts = {"action": "job_started", "job_id": job_id, "attempt": row.attempts, "waited_s": waited_s}
             log.info("job started", extra=facts)
-            return kept.job
-        if kept is not None and not kept.job.has_ended and kept.job.run == run:
-            await self._bury(kept.job)
+            return stored_job.job
+        if stored_job is not None and not stored_job.job.has_ended and stored_job.job.run == run:
+            await self._bury(stored_job.job)
         raise _EndedElsewhere
 
     async def _bury(self, job: FleetJob) -> None:
@@ -117,8 +117,8 @@ class TicketRunner:
 
     async def _handle(self, job: FleetJob, handle: Handle) -> JobOutcome:
         try:
-            text = None if job.input is None else await _until_done(lambda: self.fleet.bodies.get(job.input))  # type: ignore[arg-type]
-            document = {} if text is None else await asyncio.to_thread(json.loads, text)
+            input_text = None if job.input is None else await _until_done(lambda: self.fleet.bodies.get(job.input))  # type: ignore[arg-type]
+            document = {} if input_text is None else await asyncio.to_thread(json.loads, input_text)
             return await handle(job.row.id, document, progress=partial(self.teller.tell, job.row.id))
         except ComfypinError as exc:
             return failed_outcome(exc)
@@ -131,24 +131,32 @@ class TicketRunner:
         ended_at = self.clock()
         output: Mapping[str, JsonValue] = outcome.output
         try:
-            body = await self._put_result(job, output)
+            stored_body = await self._put_result(job, output)
         except ComfypinError as exc:
+            # The result cannot be kept (too large, a store that refuses it): that is why the job fails.
             state, output = "FAILED", failed_outcome(exc).output
-            body = await self._put_result(job, output)
+            stored_body = await self._put_result(job, output)
         change = partial(
-            fleet_job.ended, state=state, at=ended_at, result=body, end=describe_end(output), dead=dead, run=job.run
+            fleet_job.ended,
+            state=state,
+            at=ended_at,
+            result=stored_body,
+            end=describe_end(output),
+            dead=dead,
+            run=job.run,
         )
-        kept = await _until_done(lambda: self.fleet.states.change(job.row.id, change))
-        if kept is None or not kept.changed:
-            await _until_done(lambda: self.fleet.bodies.remove(body))
-        elif kept.job.input is None:
+        stored_job = await _until_done(lambda: self.fleet.states.change(job.row.id, change))
+        # Somebody else ended the job: nothing will ever point to this result.
+        if stored_job is None or not stored_job.changed:
+            await _until_done(lambda: self.fleet.bodies.remove(stored_body))
+        elif stored_job.job.input is None:
             await _until_done(lambda: self.fleet.bodies.remove(job.input))
         facts = {"action": "job_ended", "job_id": job.row.id, "state": state}
-        log.info("job ended" if kept is not None and kept.changed else "job had ended already", extra=facts)
+        log.info("job ended" if stored_job is not None and stored_job.changed else "job had ended already", extra=facts)
 
     async def _put_result(self, job: FleetJob, output: Mapping[str, JsonValue]) -> Body:
-        text = await asyncio.to_thread(json.dumps, output)
-        put = partial(self.fleet.bodies.put, job.row.id, text, secret=job.secret, upload=job.upload)
+        output_text = await asyncio.to_thread(json.dumps, output)
+        put = partial(self.fleet.bodies.put, job.row.id, output_text, secret=job.secret, upload=job.upload)
         return await _until_done(put)
 
     async def _settle(self, ticket: "Msg") -> None:
@@ -161,10 +169,10 @@ class TicketRunner:
         change = partial(fleet_job.given_back, run=run, worker_id=self.worker_id)
         with contextlib.suppress(Error, TimeoutError):
             async with asyncio.timeout(5):
-                kept = await self.fleet.states.change(job_id, change)
+                stored_job = await self.fleet.states.change(job_id, change)
                 await ticket.nak()
-                if kept is not None:
-                    await self.fleet.tickets.wake(kept.job.lane)
+                if stored_job is not None:
+                    await self.fleet.tickets.wake(stored_job.job.lane)
                 await self.fleet.client.flush(2)
 
     @contextlib.asynccontextmanager
@@ -192,8 +200,8 @@ class TicketRunner:
             with contextlib.suppress(Error, TimeoutError):
                 await ticket.in_progress()
                 # The word of a cancellation may have been lost.
-                kept = await self.fleet.states.read(job_id)
-                if kept is None or kept.job.has_ended or kept.job.run != run:
+                stored_job = await self.fleet.states.read(job_id)
+                if stored_job is None or stored_job.job.has_ended or stored_job.job.run != run:
                     task.cancel()
                     return
 

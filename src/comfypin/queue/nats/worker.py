@@ -191,7 +191,7 @@ class FleetWorker:
             if release not in self._unopened
         }
         return choose_release(
-            backlogs[warm], [one for one in backlogs.values() if one.release != warm], swap_s=self._swap_s
+            backlogs[warm], [backlog for backlog in backlogs.values() if backlog.release != warm], swap_s=self._swap_s
         )
 
     # -- running ------------------------------------------------------------------------------------------------------
@@ -233,13 +233,14 @@ class FleetWorker:
         began_s = time.monotonic()
         self._warm, self._handle = None, None
         self._swapped.clear()
+        # The old engine ends first: two would not fit into a GPU's memory.
         await engines.aclose()
         self._handle = await engines.enter_async_context(self._open_release(release))
         self._warm = release
         self._swapped.set()
         self._swap_s = time.monotonic() - began_s
-        name = self._options.releases[release]
-        facts = {"action": "release_warm", "release": name, "seconds": round(self._swap_s, 2)}
+        release_name = self._options.releases[release]
+        facts = {"action": "release_warm", "release": release_name, "seconds": round(self._swap_s, 2)}
         log.info("release warm", extra=facts)
         return self._handle
 
@@ -263,6 +264,7 @@ class FleetWorker:
         """Give what runs the grace; what is not done then goes back to the queue."""
         if self._running:
             await asyncio.wait(list(self._running), timeout=self._options.grace_s)
+        # Before the cancels: it is how a runner knows that its job goes back to the queue, and has not ended.
         self._stopping.set()
         for task in self._running:
             task.cancel()
@@ -303,14 +305,15 @@ class FleetWorker:
                 await self._fleet.workers.drop([self._worker_id])
 
     async def _tell_forever(self) -> None:
-        told: bytes = b""
+        last_record: bytes = b""
         told_at_s = float("-inf")
         while True:
+            # Without the time, so that a worker of which nothing has changed tells it only with its heartbeat.
             record = self._record()
-            if record != told or time.monotonic() - told_at_s > HEARTBEAT_S:
+            if record != last_record or time.monotonic() - told_at_s > HEARTBEAT_S:
                 with contextlib.suppress(Error, TimeoutError):
                     await self._fleet.workers.put(self._worker_id, self._record(seen_at=self._clock()))
-                    told, told_at_s = record, time.monotonic()
+                    last_record, told_at_s = record, time.monotonic()
             await asyncio.sleep(1)
 
     def _record(self, *, seen_at: float = 0.0) -> bytes:

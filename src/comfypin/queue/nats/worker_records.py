@@ -32,17 +32,19 @@ class WorkerRecord:
     @classmethod
     def load(cls, data: bytes) -> "WorkerRecord":
         """Read a record. Raises `ValueError`, `TypeError`, `KeyError` if it is not one."""
-        found = json.loads(data)
-        found["releases"] = tuple((str(digest), str(name)) for digest, name in found["releases"])
-        found["jobs"] = tuple(found["jobs"])
-        return cls(**found)
+        json_object = json.loads(data)
+        json_object["releases"] = tuple(
+            (str(digest), str(release_name)) for digest, release_name in json_object["releases"]
+        )
+        json_object["jobs"] = tuple(json_object["jobs"])
+        return cls(**json_object)
 
 
 async def list_workers(bucket: Bucket) -> list[WorkerRecord]:
     """Return the workers that live, oldest first. Raises what nats-py raises."""
     workers: list[WorkerRecord] = []
     for key in await bucket.keys():
-        found = await bucket.get(key)
-        if found is not None:
-            workers.append(WorkerRecord.load(found.data))
+        stored_entry = await bucket.get(key)
+        if stored_entry is not None:
+            workers.append(WorkerRecord.load(stored_entry.data))
     return sorted(workers, key=lambda worker: worker.started_at)

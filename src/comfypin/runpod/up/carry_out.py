@@ -47,6 +47,7 @@ def carry_out_plan(plan: UpPlan, facts: UpFacts, state: UpState, means: UpMeans)
     """Do what is left, but for the job through the endpoint. Raises `DeployError` at the first step that fails."""
     state = state.with_release(plan.release)
     means.folder.write(state)
+    # Before anything starts: the platform fills secrets in when a container begins.
     _make_secrets(plan, means)
     for pod in plan.idle_pods:
         means.management_api.remove_resource("pod", str(pod["id"]))
@@ -55,6 +56,7 @@ def carry_out_plan(plan: UpPlan, facts: UpFacts, state: UpState, means: UpMeans)
     volume_id = _apply(volumes, means, {})
     if plan.fill is not None and not plan.fill.is_done:
         _fill_volume(plan, facts, means, str(volume_id))
+        # Noted at once: a later step that fails must not cost another fill of an hour.
         state = state.with_filled(str(volume_id), plan.release.lock_digest)
         means.folder.write(state)
     endpoint_id = str(_apply((*volumes, *endpoints), means, {"volume": volume_id}))
@@ -78,6 +80,7 @@ def note_stage(
 
 def _make_secrets(plan: UpPlan, means: UpMeans) -> None:
     for secret in plan.secrets:
+        # The platform never shows a value, so there is nothing to compare; a new value is set by hand.
         if secret.is_there:
             continue
         value = means.secret_values.get(secret.variable, "")
@@ -129,9 +132,9 @@ def _fill_volume(plan: UpPlan, facts: UpFacts, means: UpMeans, volume_id: str) -
 def _start_pod(plan: UpPlan, facts: UpFacts, means: UpMeans, volume_id: str) -> str:
     if means.cpu is None:
         raise FillFailed(reason="no CPU for its pod is available in the volume's data centre; try later")
-    body = fill_pod_body(plan, facts, cpu=means.cpu, vcpus=FILL_VCPUS, volume_id=volume_id)
+    pod_fields = fill_pod_body(plan, facts, cpu=means.cpu, vcpus=FILL_VCPUS, volume_id=volume_id)
     try:
-        pod = means.management_api.create_resource("pod", body)
+        pod = means.management_api.create_resource("pod", pod_fields)
     except ApiRefused as refused:
         raise FillFailed(reason=f"its pod could not be made: {refused.message.rstrip('.')}") from refused
     means.report(f"fill volume {volume_id}: pod {pod['id']}")

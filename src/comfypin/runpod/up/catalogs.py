@@ -19,7 +19,7 @@ def read_catalogs(management_api: ManagementApi) -> tuple[list[Resource], list[R
 
 def _read_list(management_api: ManagementApi, path: str, field_name: str) -> list[Resource]:
     answer = management_api.send_request("GET", path)
-    found = answer.get(field_name) if isinstance(answer, dict) else None
-    if not isinstance(found, list):
+    listed_items = answer.get(field_name) if isinstance(answer, dict) else None
+    if not isinstance(listed_items, list):
         raise ApiUnreachable(request=f"GET {path}", reason=f"the answer holds no list {field_name!r}")
-    return found
+    return listed_items

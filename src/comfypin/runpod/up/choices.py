@@ -149,13 +149,13 @@ def _cheapest_cpu(cpus: Iterable[Record], center: str) -> tuple[str, float] | No
 def _nothing_available(offers: Sequence[_Offer], wish: PlaceWish) -> NoPlaceAvailable:
     where = f" in {wish.data_center}" if wish.data_center else ""
     if wish.pools:
-        reason = f"the pools {', '.join(wish.pools)} have none now"
+        reason = f"no GPU of {' or '.join(wish.pools)} is free now"
     elif wish.model_gb:
         reason = f"its largest model needs {wish.model_gb + _MEMORY_BESIDE_GB:.0f} GB"
     else:
-        reason = "the catalog has none with a price"
+        reason = "Runpod's catalog lists none with a price"
     if wish.needs_volume:
-        reason += ", and a data centre with network volumes and a CPU to fill them"
+        reason += ", in a data centre that has network volumes and a CPU to fill them"
     return NoPlaceAvailable(
         where=where,
         reason=f"{reason}; choose with --gpu POOL and --data-center ID, or try later",

@@ -31,6 +31,6 @@ def version_finding(core_versions: Sequence[str], candidates: Sequence[str]) -> 
         if core_versions
         else "the workflow names none"
     )
-    named = [f"{COMFYUI_REPOSITORY}@{candidate}" for candidate in candidates]
-    listed = f"; candidates: {', '.join(named)}" if named else ""
+    references = [f"{COMFYUI_REPOSITORY}@{candidate}" for candidate in candidates]
+    listed = f"; candidates: {', '.join(references)}" if references else ""
     return f"which ComfyUI: {said}; choose by --comfyui URL@REF{listed}"

@@ -101,16 +101,14 @@ class UpNameUnknown(DeployError):
     """No deployment of this name was made from here."""
 
     exit_code = 64
-    template = "{asked}; {known}."
+    template = "{asked}: {known}."
     asked: str
     names: Sequence[str]
 
     @property
     def known(self) -> str:
         """Return which deployments there are."""
-        return (
-            f"deployments here are {', '.join(self.names)}" if self.names else "`comfypin runpod up WORKFLOW` makes one"
-        )
+        return f"name one of {', '.join(self.names)}" if self.names else "`comfypin runpod up WORKFLOW` makes one"
 
 
 @declare

@@ -26,16 +26,16 @@ def fill_line(news: FillNews) -> str:
         "filled": news.filled,
         "failed": news.failed,
     }
-    return _MARK + json.dumps({name: value for name, value in facts.items() if value})
+    return _MARK + json.dumps({fact_name: value for fact_name, value in facts.items() if value})
 
 
 def parse_fill_line(line: str) -> FillNews | None:
     """Return what a line of the log says, None for any other line."""
-    _, mark, text = line.partition(_MARK)
+    _, mark, json_text = line.partition(_MARK)
     if not mark:
         return None
     try:
-        document = json.loads(text)
+        document = json.loads(json_text)
         return FillNews(
             phase=str(document.get("phase", "")),
             seconds=float(document.get("seconds", 0.0)),

@@ -66,11 +66,11 @@ def parse_events(lines: Iterable[str]) -> Iterator[LogLine]:
     """Yield the log lines of an event stream; all other events are left out."""
     event_id, data = "", list[str]()
     for line in lines:
-        name, _, value = line.partition(":")
+        field_name, _, value = line.partition(":")
         value = value.removeprefix(" ")
-        if name == "id":
+        if field_name == "id":
             event_id = value
-        elif name == "data":
+        elif field_name == "data":
             data.append(value)
         elif line == "" and data:
             parsed = _parse_line(event_id, "\n".join(data))

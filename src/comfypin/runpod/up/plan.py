@@ -95,9 +95,9 @@ def secret_name(deployment: str, variable: str) -> str:
     return _NOT_IN_SECRETS.sub("_", f"comfypin_{deployment}_{variable}")
 
 
-def secret_reference(name: str) -> str:
+def secret_reference(secret_name: str) -> str:
     """Return the value of a variable that the platform fills in."""
-    return "{{ RUNPOD_SECRET_" + name + " }}"
+    return "{{ RUNPOD_SECRET_" + secret_name + " }}"
 
 
 def needs_volume(lock_engine: str, release_facts: ReleaseFacts) -> bool:
@@ -111,9 +111,9 @@ def volume_size_gb(release_facts: ReleaseFacts, *, builds_env: bool) -> int:
     return max(_SMALLEST_VOLUME_GB, math.ceil(models_gb + (_ENV_GB if builds_env else 1)))
 
 
-def find_volume(name: str, live: LiveResources) -> Mapping[str, object] | None:
+def find_volume(deployment_name: str, live: LiveResources) -> Mapping[str, object] | None:
     """Return the deployment's volume, None if there is none yet."""
-    return _find_named(live.get("volume", ()), remote_name(name, VOLUME))
+    return _find_named(live.get("volume", ()), remote_name(deployment_name, VOLUME))
 
 
 def place_release(release: UpRelease, place: Place, volume_gb: int | None) -> UpRelease:
@@ -121,29 +121,29 @@ def place_release(release: UpRelease, place: Place, volume_gb: int | None) -> Up
     return replace(release, gpu_pools=place.pools, data_center=place.data_center, volume_gb=volume_gb)
 
 
-def fill_pod_name(name: str, lock_digest: str) -> str:
+def fill_pod_name(deployment_name: str, lock_digest: str) -> str:
     """Return the pod's name, one a lock: a second `up` finds the pod of the first."""
-    return remote_name(name, f"fill-{lock_digest.removeprefix('sha256:')[:12]}")
+    return remote_name(deployment_name, f"fill-{lock_digest.removeprefix('sha256:')[:12]}")
 
 
-def plan_up(name: str, release: UpRelease, facts: UpFacts, state: UpState) -> UpPlan:
+def plan_up(deployment_name: str, release: UpRelease, facts: UpFacts, state: UpState) -> UpPlan:
     """Return what is left to do for this release.
 
     Raises `NotOurs`, `DeploymentInvalid` (a volume that would have to move), `LockTooLarge`.
     """
-    live_volume = find_volume(name, facts.live)
+    live_volume = find_volume(deployment_name, facts.live)
     grown = _never_smaller(release, live_volume)
-    deployment = make_deployment(name, grown, facts)
+    deployment = make_deployment(deployment_name, grown, facts)
     # Endpoints carry their container settings themselves: a template of our own would only be one thing more.
     wanted = [resource for resource in desired_state(deployment, facts.release_facts) if resource.kind != "template"]
-    resources = plan_deployment(name, wanted, facts.live)
-    fill, idle_pods = _plan_fill(name, grown, facts, state, live_volume)
+    resources = plan_deployment(deployment_name, wanted, facts.live)
+    fill, idle_pods = _plan_fill(deployment_name, grown, facts, state, live_volume)
     changed = any(step.verb != "unchanged" for step in resources)
     current = state.current
     is_proven = current is not None and current.stage == "proven" and current.deploys_as(grown)
     same_workflow = current is not None and current.workflow_sha256 == grown.workflow_sha256
     return UpPlan(
-        name=name,
+        name=deployment_name,
         release=grown,
         deployment=deployment,
         secrets=tuple(
@@ -159,7 +159,7 @@ def plan_up(name: str, release: UpRelease, facts: UpFacts, state: UpState) -> Up
     )
 
 
-def make_deployment(name: str, release: UpRelease, facts: UpFacts) -> Deployment:
+def make_deployment(deployment_name: str, release: UpRelease, facts: UpFacts) -> Deployment:
     """Return the release as a deployment: one endpoint, and one volume if the release needs it."""
     has_volume = release.volume_gb is not None and release.data_center is not None
     volumes = (
@@ -168,7 +168,7 @@ def make_deployment(name: str, release: UpRelease, facts: UpFacts) -> Deployment
         else ()
     )
     return Deployment(
-        name=name,
+        name=deployment_name,
         release=release.release,
         image=release.image,
         env={**release.env, **lock_variables(release, facts.carried_lock)},
@@ -181,6 +181,7 @@ def make_deployment(name: str, release: UpRelease, facts: UpFacts) -> Deployment
                 gpu_pools=release.gpu_pools,
                 workers=WorkersConfig(max=release.max_workers, idle_timeout=release.idle_timeout_s),
                 volumes=(VOLUME,) if has_volume else (),
+                # A volume ties its endpoint to its data centre; naming it again would be a second truth.
                 data_centers=() if has_volume or release.data_center is None else (release.data_center,),
                 timeout=release.timeout_s,
             ),
@@ -221,6 +222,7 @@ def fill_pod_body(plan: UpPlan, facts: UpFacts, *, cpu: str, vcpus: int, volume_
         "args": f"comfypin runpod fill --volume {mount}",
         # The env, and the wheels that it is made from.
         "disk": facts.release_facts.container_disk_gb + 10,
+        # Nobody connects to it: it tells its progress in its log.
         "ports": [],
         "env": variables,
         "registry": None,
@@ -232,13 +234,13 @@ def fill_pod_body(plan: UpPlan, facts: UpFacts, *, cpu: str, vcpus: int, volume_
 
 
 def _plan_fill(
-    name: str, release: UpRelease, facts: UpFacts, state: UpState, live_volume: Mapping[str, object] | None
+    deployment_name: str, release: UpRelease, facts: UpFacts, state: UpState, live_volume: Mapping[str, object] | None
 ) -> tuple[FillStep | None, tuple[Mapping[str, object], ...]]:
-    prefix = remote_name(name, "fill-")
+    prefix = remote_name(deployment_name, "fill-")
     pods = [pod for pod in facts.live.get("pod", ()) if plain_name(pod).startswith(prefix)]
     if release.volume_gb is None:
         return None, tuple(pods)
-    pod_name = fill_pod_name(name, release.lock_digest)
+    pod_name = fill_pod_name(deployment_name, release.lock_digest)
     is_done = live_volume is not None and state.is_filled(str(live_volume["id"]), release.lock_digest)
     live = None if is_done else _find_named(pods, pod_name)
     return (
@@ -250,14 +252,15 @@ def _plan_fill(
 
 def _never_smaller(release: UpRelease, live_volume: Mapping[str, object] | None) -> UpRelease:
     """Return the release with at least the volume that is there: volumes only grow, and never for nothing."""
+    # Runpod cannot shrink a volume, and bills each gigabyte that was added.
     size = None if live_volume is None else live_volume.get("size")
     if release.volume_gb is None or not isinstance(size, int):
         return release
     return replace(release, volume_gb=max(size, release.volume_gb))
 
 
-def _find_named(resources: Iterable[Mapping[str, object]], name: str) -> Mapping[str, object] | None:
-    return next((resource for resource in resources if plain_name(resource) == name), None)
+def _find_named(resources: Iterable[Mapping[str, object]], resource_name: str) -> Mapping[str, object] | None:
+    return next((resource for resource in resources if plain_name(resource) == resource_name), None)
 
 
 def _hex(release: UpRelease) -> str:

@@ -14,7 +14,7 @@ _MOST_PAGES = 100
 
 def list_secrets(management_api: ManagementApi) -> dict[str, str]:
     """Return the ids of the account's secrets by name."""
-    found: dict[str, str] = {}
+    ids_by_name: dict[str, str] = {}
     cursor: str | None = None
     for _ in range(_MOST_PAGES):
         query = f"?limit={_PAGE_SIZE}" + (f"&cursor={cursor}" if cursor else "")
@@ -22,21 +22,21 @@ def list_secrets(management_api: ManagementApi) -> dict[str, str]:
         secrets = answer.get("secrets") if isinstance(answer, dict) else None
         if not isinstance(secrets, list) or not isinstance(answer, dict):
             raise ApiUnreachable(request=f"GET {_PATH}", reason="the answer holds no list 'secrets'")
-        found |= {str(secret["name"]): str(secret["id"]) for secret in secrets}
+        ids_by_name |= {str(secret["name"]): str(secret["id"]) for secret in secrets}
         pagination = answer.get("pagination")
         if not isinstance(pagination, dict) or not pagination.get("hasNextPage"):
-            return found
+            return ids_by_name
         cursor = str(pagination.get("nextCursor"))
     raise ApiUnreachable(request=f"GET {_PATH}", reason="the pages of the answer do not end")
 
 
-def make_secret(management_api: ManagementApi, name: str, value: str) -> None:
+def make_secret(management_api: ManagementApi, secret_name: str, value: str) -> None:
     """Make a secret. It is looked up before another try, because a second one of its name would be refused."""
     try:
-        management_api.submit_once(_PATH, {"name": name, "value": value})
+        management_api.submit_once(_PATH, {"name": secret_name, "value": value})
     except ApiUnreachable:
         # The answer was lost; the secret perhaps not.
-        if name not in list_secrets(management_api):
+        if secret_name not in list_secrets(management_api):
             raise
 
 

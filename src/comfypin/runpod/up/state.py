@@ -51,7 +51,7 @@ class UpRelease:
 
     def _deployed_part(self) -> dict[str, object]:
         beside = {"number", "workflow", "workflow_sha256", "made_at", "note", "stage", "seconds", "volume_gb"}
-        return {name: value for name, value in asdict(self).items() if name not in beside}
+        return {field_name: value for field_name, value in asdict(self).items() if field_name not in beside}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,7 +161,7 @@ def _release_to_json(release: UpRelease) -> dict[str, JsonValue]:
     }
 
 
-def _parse_state(data: bytes, name: str) -> UpState:
+def _parse_state(data: bytes, deployment_name: str) -> UpState:
     document = json.loads(data)
     if document["version"] != _VERSION:
         raise ValueError(f"it is of version {document['version']}, of a newer comfypin")
@@ -176,7 +176,7 @@ def _parse_state(data: bytes, name: str) -> UpState:
         for item in document["releases"]
     ]
     return UpState(
-        name=name,
+        name=deployment_name,
         releases=tuple(releases),
         filled=frozenset(map(str, document["filled"])),
         lock_request=str(document.get("lock_request", "")),

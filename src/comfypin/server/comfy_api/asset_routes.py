@@ -99,8 +99,8 @@ async def _from_bucket(api: ComfyApi, asset: Asset, wanted_range: str | None) ->
         return RedirectResponse(location, 302)
     if (url := await asyncio.to_thread(bucket.make_url, location)) is not None:
         return RedirectResponse(url, 302)
-    name = (asset.file_path or asset.id).rpartition("/")[2]
-    headers = {"Content-Disposition": content_disposition(name), **_UNTRUSTED}
+    file_name = (asset.file_path or asset.id).rpartition("/")[2]
+    headers = {"Content-Disposition": content_disposition(file_name), **_UNTRUSTED}
     answer = await respond_from_bucket(
         bucket, location, wanted_range, media_type="application/octet-stream", headers=headers
     )
@@ -109,8 +109,8 @@ async def _from_bucket(api: ComfyApi, asset: Asset, wanted_range: str | None) ->
     return answer
 
 
-def _read_from_hash(body: bytes) -> tuple[str, AssetLabel]:
-    document = parse_json_body(body)
+def _read_from_hash(request_body: bytes) -> tuple[str, AssetLabel]:
+    document = parse_json_body(request_body)
     if not isinstance(document, dict) or not isinstance(hash_ := document.get("hash"), str):
         raise invalid_request("its body must be an object with `hash`")
     if not is_hash(hash_):
@@ -163,4 +163,4 @@ def _keep_only_one_range(request: Request) -> None:
     """Leave out a Range that cannot be read, and one of several ranges: then all bytes are sent (RFC 9110, 14.2)."""
     asked = request.headers.get("range")
     if asked is not None and not _ONE_RANGE.fullmatch(asked.replace(" ", "")):
-        request.scope["headers"] = [one for one in request.scope["headers"] if one[0] != b"range"]
+        request.scope["headers"] = [header for header in request.scope["headers"] if header[0] != b"range"]

@@ -22,7 +22,7 @@ def asset_to_json(
     asset: Asset, links: Links, now: float, *, expires_at: float | None, created_new: bool | None = None
 ) -> dict[str, JsonValue]:
     """Return an asset. `expires_at` is when it goes, for an output when its job does."""
-    shown: dict[str, JsonValue] = {
+    asset_json: dict[str, JsonValue] = {
         "id": asset.id,
         "hash": asset.hash or None,
         "size_bytes": asset.size_bytes,
@@ -34,10 +34,10 @@ def asset_to_json(
         "expires_at": None if expires_at is None else shown_time(expires_at),
     }
     if created_new is not None:
-        shown["created_new"] = created_new
+        asset_json["created_new"] = created_new
     if asset.job_id is not None:
-        shown["job_id"] = asset.job_id
-    return shown
+        asset_json["job_id"] = asset.job_id
+    return asset_json
 
 
 def output_to_json(asset: Asset, links: Links, now: float, *, expires_at: float | None) -> dict[str, JsonValue]:

@@ -89,6 +89,7 @@ class Assets:
             asset = self._new(incoming.hash, incoming.size_bytes, label)
             known = None if is_new else await self._records.asset_of(incoming.hash)
             if known is not None:
+                # Bytes that are uploaded again live as long as the longest of their records says.
                 asset = replace(asset, expires_at=_later(known.expires_at, asset.expires_at))
             await self._records.write(records.asset_added(asset, tags=label.tags), *beside)
         return asset, known is None
@@ -127,6 +128,7 @@ class Assets:
         """Remove a record, and its bytes if they have no other. Raises `ApiFailure` (not_found, asset_in_use)."""
         asset = await self.get(asset_id)
         await self._records.write(records.asset_removed(asset_id))
+        # The statement leaves assets alone that are in use: whether it did is read back, in one truth with the jobs.
         if await self._records.asset(asset_id) is not None:
             raise ApiFailure(409, "asset_in_use", "The asset is in use and cannot be deleted now.")
         if await self._records.asset_of(asset.hash) is None:
@@ -156,6 +158,7 @@ class Assets:
 
         What an earlier attempt of the job left at the same positions is replaced.
         """
+        # Outside the lock: copying gigabytes must not hold up every upload.
         copied = [await asyncio.to_thread(self._blobs.copy, file.path) if file.path else None for file in files]
         async with self._placing:
             for incoming in filter(None, copied):
@@ -182,6 +185,8 @@ class Assets:
 
     async def sweep(self) -> None:
         """Remove what was kept long enough. Raises `JobsNotStored`."""
+        # The records first, the bytes last: bytes without a record are swept again, a record without bytes would be a
+        # lie.
         await self._records.write(records.expired_removed(self._clock()))
         await self._make_room()
         await self._collect()
@@ -197,6 +202,7 @@ class Assets:
             kept_bytes += 0 if hash_ in counted else size_bytes
             if hash_:
                 counted.add(hash_)
+            # Newest first: all that comes after the limit is older.
             if kept_bytes > self._keep_bytes and job_id is not None:
                 jobs[job_id] = None
             elif kept_bytes > self._keep_bytes and asset_id is not None:
@@ -210,8 +216,8 @@ class Assets:
     async def _collect(self) -> None:
         """Remove the bytes that have no record."""
         async with self._placing:
-            kept = await self._records.hashes() | set(self._held)
-            removed = await asyncio.to_thread(self._blobs.keep_only, kept)
+            kept_hashes = await self._records.hashes() | set(self._held)
+            removed = await asyncio.to_thread(self._blobs.keep_only, kept_hashes)
         if removed:
             log.info("assets removed", extra={"action": "assets_removed", "count": removed})
 
@@ -232,6 +238,7 @@ class Assets:
 
 
 def _later(one: float | None, other: float | None) -> float | None:
+    # None is for ever.
     return None if one is None or other is None else max(one, other)
 
 

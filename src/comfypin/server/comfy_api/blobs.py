@@ -103,10 +103,10 @@ class BlobFolder:
 
     def keep_only(self, hashes: set[str]) -> int:
         """Remove all other bytes; returns how many files that were. What is still coming in stays."""
-        kept = {hash_.removeprefix(_HASH_PREFIX) for hash_ in hashes}
+        kept_hashes = {hash_.removeprefix(_HASH_PREFIX) for hash_ in hashes}
         removed = 0
         for path in self._root.glob("??/*"):
-            if path.name not in kept:
+            if path.name not in kept_hashes:
                 with contextlib.suppress(OSError):
                     path.unlink()
                     removed += 1
@@ -125,8 +125,8 @@ class BlobFolder:
                 yield chunk
 
 
-def is_hash(text: str) -> bool:
+def is_hash(hash_text: str) -> bool:
     """Return whether a text is `blake3:` and 64 lower-case hexadecimal digits."""
-    digits = text.removeprefix(_HASH_PREFIX)
+    digits = hash_text.removeprefix(_HASH_PREFIX)
     is_hex = len(digits) == _HEX_DIGITS and all(digit in "0123456789abcdef" for digit in digits)
-    return text.startswith(_HASH_PREFIX) and is_hex
+    return hash_text.startswith(_HASH_PREFIX) and is_hex

@@ -37,7 +37,7 @@ def to_envelope(refused: JsonResponse) -> JsonResponse:
     status = 422 if refused.status_code == 413 else refused.status_code
     message = json.loads(bytes(refused.body))["error"]
     answer = envelope(status, _CODES.get(status, "invalid_request"), message)
-    for name, value in refused.headers.items():
-        if not name.startswith("content-"):
-            answer.headers.append(name, value)
+    for header_name, value in refused.headers.items():
+        if not header_name.startswith("content-"):
+            answer.headers.append(header_name, value)
     return answer

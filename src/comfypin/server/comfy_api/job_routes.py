@@ -75,11 +75,11 @@ def _too_many(following: int) -> Response:
 def _label_filter(request: Request) -> dict[str, str]:
     """Read `metadata[NAME]=VALUE` of a query. Raises `ApiFailure` (invalid_metadata_filter)."""
     labels: dict[str, str] = {}
-    for name, value in request.query_params.multi_items():
-        if not name.startswith("metadata"):
+    for parameter_name, value in request.query_params.multi_items():
+        if not parameter_name.startswith("metadata"):
             continue
-        label = name.removeprefix("metadata[").removesuffix("]")
-        if name != f"metadata[{label}]" or not label or label in labels or len(labels) == MOST_LABELS:
+        label = parameter_name.removeprefix("metadata[").removesuffix("]")
+        if parameter_name != f"metadata[{label}]" or not label or label in labels or len(labels) == MOST_LABELS:
             message = f"A filter is metadata[NAME]=VALUE, each name once, {MOST_LABELS} at most."
             raise ApiFailure(422, "invalid_metadata_filter", message)
         labels[label] = value

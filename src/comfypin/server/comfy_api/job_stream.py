@@ -98,27 +98,27 @@ class JobStream:
                 self._status = (status, position)
                 yield _frame("status", {"status": status, "queue_position": position})
             return
-        shown = await self._jobs.show(self._job_id, self._links)
-        is_final = shown["status"] in TERMINAL
+        job_json = await self._jobs.show(self._job_id, self._links)
+        is_final = job_json["status"] in TERMINAL
         first = self._status is None
-        told = (shown["status"], shown["queue_position"])
-        status_frame = {"status": shown["status"], "queue_position": shown["queue_position"]}
+        job_state = (job_json["status"], job_json["queue_position"])
+        status_frame = {"status": job_json["status"], "queue_position": job_json["queue_position"]}
         if is_final:
-            status_frame["outputs"] = shown["outputs"]
+            status_frame["outputs"] = job_json["outputs"]
         if first and not is_final:
             yield _frame("status", status_frame)
-        progress = shown["progress"]
+        progress = job_json["progress"]
         if isinstance(progress, Mapping) and progress != self._progress:
             self._progress, self._progress_at_s = progress, self._clock()
             yield _frame("progress", progress)
-        outputs = shown["outputs"]
+        outputs = job_json["outputs"]
         for output in outputs if isinstance(outputs, list) else ():
             if isinstance(output, Mapping) and str(output["id"]) not in self._outputs:
                 self._outputs.add(str(output["id"]))
                 yield _frame("output", output)
-        if is_final or (not first and told != self._status):
+        if is_final or (not first and job_state != self._status):
             yield _frame("status", status_frame)
-        self._status = told
+        self._status = job_state
 
     async def _output(self, event: JobEvent) -> AsyncIterator[bytes]:
         asset = await self._api.records.asset(str(event.data.get("asset_id")))
@@ -129,5 +129,5 @@ class JobStream:
         yield _frame("output", output_to_json(asset, self._links, self._api.clock(), expires_at=expires_at))
 
 
-def _frame(name: str, data: Mapping[str, JsonValue]) -> bytes:
-    return b"event: " + name.encode() + b"\ndata: " + json.dumps(dict(data)).encode() + b"\n\n"
+def _frame(event_name: str, data: Mapping[str, JsonValue]) -> bytes:
+    return b"event: " + event_name.encode() + b"\ndata: " + json.dumps(dict(data)).encode() + b"\n\n"

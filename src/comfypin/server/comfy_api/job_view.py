@@ -35,23 +35,25 @@ def _has_expired(row: JobRow) -> bool:
     return row.ttl_s is not None and row.ended_at is not None and row.ended_at >= row.created_at + row.ttl_s
 
 
-def progress_to_json(told: Mapping[str, JsonValue]) -> dict[str, JsonValue] | None:
+def progress_to_json(progress: Mapping[str, JsonValue]) -> dict[str, JsonValue] | None:
     """Return a snapshot of progress out of what a job told last; None if it has told none yet."""
-    if "nodes_total" not in told:
+    if "nodes_total" not in progress:
         return None
-    shown: dict[str, JsonValue] = {
-        "value": told.get("progress", 0.0),
-        "nodes_done": told.get("nodes_done", 0),
-        "nodes_total": told["nodes_total"],
-        "current_node": told.get("current_node"),
-        "current_node_class": told.get("current_node_class"),
-        "step": told.get("step"),
-        "steps": told.get("steps"),
+    progress_json: dict[str, JsonValue] = {
+        "value": progress.get("progress", 0.0),
+        "nodes_done": progress.get("nodes_done", 0),
+        "nodes_total": progress["nodes_total"],
+        "current_node": progress.get("current_node"),
+        "current_node_class": progress.get("current_node_class"),
+        "step": progress.get("step"),
+        "steps": progress.get("steps"),
     }
-    name = told.get("current_node_class") or told.get("current_node")
-    if name is not None:
-        shown["message"] = f"{name} {told['step']}/{told['steps']}" if "steps" in told else str(name)
-    return shown
+    node_name = progress.get("current_node_class") or progress.get("current_node")
+    if node_name is not None:
+        progress_json["message"] = (
+            f"{node_name} {progress['step']}/{progress['steps']}" if "steps" in progress else str(node_name)
+        )
+    return progress_json
 
 
 def all_done(nodes: int) -> dict[str, JsonValue]:
@@ -72,7 +74,7 @@ def job_to_json(
 ) -> dict[str, JsonValue]:
     """Return a job."""
     row = record.row
-    shown: dict[str, JsonValue] = {
+    job_json: dict[str, JsonValue] = {
         "id": row.id,
         "status": status,
         "created_at": shown_time(row.created_at),
@@ -87,8 +89,8 @@ def job_to_json(
         "urls": links.job(row.id),
     }
     if labels:
-        shown["metadata"] = dict(labels)
-    return shown
+        job_json["metadata"] = dict(labels)
+    return job_json
 
 
 def metrics_of(row: JobRow) -> dict[str, JsonValue]:

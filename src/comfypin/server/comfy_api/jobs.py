@@ -56,10 +56,10 @@ class Jobs:
 
     def _progress(self, job_id: str, status: str, noted: ComfyJob | None) -> dict[str, JsonValue] | None:
         live = self._api.queue.find_live(job_id)
-        told = progress_to_json(live.progress) if live is not None and status != "queued" else None
+        shown_progress = progress_to_json(live.progress) if live is not None and status != "queued" else None
         if status != "succeeded":
-            return told
-        if told is not None and isinstance(total := told["nodes_total"], int):
+            return shown_progress
+        if shown_progress is not None and isinstance(total := shown_progress["nodes_total"], int):
             return all_done(total)
         return all_done(len(noted.workflow)) if noted is not None and noted.workflow is not None else None
 
@@ -100,14 +100,14 @@ class Jobs:
     ) -> dict[str, JsonValue]:
         """Return jobs, newest first, those with all of the labels. Raises `ApiFailure`, `JobsNotStored`."""
         size = _page_size(limit)
-        found = await self._api.records.page(before=_before(cursor), labels=labels, limit=size + 1)
-        shown: list[JsonValue] = []
-        for _, facts, kept_labels in found[:size]:
+        page_rows = await self._api.records.page(before=_before(cursor), labels=labels, limit=size + 1)
+        job_json: list[JsonValue] = []
+        for _, facts, kept_labels in page_rows[:size]:
             job_id, state, created_at, started_at, ended_at, ttl_s = facts
             row = JobRow(
                 id=job_id, state=state, created_at=created_at, started_at=started_at, ended_at=ended_at, ttl_s=ttl_s
             )
-            shown.append(
+            job_json.append(
                 {
                     "id": job_id,
                     "status": self.status(row),
@@ -117,9 +117,9 @@ class Jobs:
                     "urls": links.job(job_id),
                 }
             )
-        page: dict[str, JsonValue] = {"jobs": shown}
-        if len(found) > size:
-            page["next_cursor"] = base64.urlsafe_b64encode(b"before:%d" % found[size - 1][0]).decode()
+        page: dict[str, JsonValue] = {"jobs": job_json}
+        if len(page_rows) > size:
+            page["next_cursor"] = base64.urlsafe_b64encode(b"before:%d" % page_rows[size - 1][0]).decode()
         return page
 
 
@@ -141,8 +141,8 @@ def _before(cursor: str | None) -> int | None:
     if cursor is None:
         return None
     try:
-        name, _, number = base64.urlsafe_b64decode(cursor.encode()).decode().partition(":")
-        if name == "before" and number.isascii() and number.isdigit() and len(number) < 19:
+        cursor_name, _, number = base64.urlsafe_b64decode(cursor.encode()).decode().partition(":")
+        if cursor_name == "before" and number.isascii() and number.isdigit() and len(number) < 19:
             return int(number)
     except ValueError:
         pass

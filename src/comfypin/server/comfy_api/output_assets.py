@@ -55,6 +55,7 @@ class OutputAssets:
         return open_sink
 
     def _wrapped(self, sink: OutputSink, folder: OutputSink) -> OutputSink:
+        # Assets are made of the converted files, which is what the job delivers.
         if isinstance(sink, ConvertingSink):
             return ConvertingSink(self._wrapped(sink.sink, folder), sink.conversion)
         return _AssetSink(self, sink, is_folder=sink is folder)
@@ -70,9 +71,9 @@ class OutputAssets:
         try:
             made = await self.assets.store_outputs(job_id, files, outputs_forgotten(job_id))
         except OSError as exc:
-            name = outputs[0].filename if len(outputs) == 1 else format_count(len(outputs), "output")
+            file_name = outputs[0].filename if len(outputs) == 1 else format_count(len(outputs), "output")
             raise OutputNotWritten(
-                filename=name, folder=Path("assets"), reason=reason_of(exc), advice="", delivered=()
+                filename=file_name, folder=Path("assets"), reason=reason_of(exc), advice="", delivered=()
             ) from exc
         self._tell(job_id, made)
         return made
@@ -173,9 +174,9 @@ class ForeignOutputs:
         # A video that its node reports among its images is in two lists.
         entries = [
             entry
-            for name in _LISTS
-            for entry in _entries(document, name)
-            if name != "images" or entry.get("kind", "image") == "image"
+            for list_name in _LISTS
+            for entry in _entries(document, list_name)
+            if list_name != "images" or entry.get("kind", "image") == "image"
         ]
         files = [self._file(entry, position, spool, bucket) for position, entry in enumerate(entries)]
         return [*(file for file in files if file is not None), *_text_files(document, spool)]
@@ -188,14 +189,14 @@ class ForeignOutputs:
         if path is None and location is None:
             return None
         size = entry.get("size_bytes")
-        name, subfolder = str(entry.get("filename") or position), str(entry.get("subfolder") or "")
+        file_name, subfolder = str(entry.get("filename") or position), str(entry.get("subfolder") or "")
         return JobFile(
             path=path,
             position=position,
             node_id=str(entry.get("node") or ""),
             kind=str(entry.get("kind") or "file"),
             media_type=str(entry.get("media_type") or "application/octet-stream"),
-            name=f"{subfolder}/{name}" if subfolder else name,
+            name=f"{subfolder}/{file_name}" if subfolder else file_name,
             location=location,
             size_bytes=size if isinstance(size, int) else 0,
         )
@@ -228,16 +229,16 @@ def _location(entry: Mapping[str, object], bucket: OwnBucket | None) -> str | No
 def _text_files(result: object, spool: Path) -> list[JobFile]:
     """Write each text of a result into a file of its own."""
     texts = result.get("texts") if isinstance(result, Mapping) else None
-    told = [
-        (str(node), text)
+    node_texts = [
+        (str(node), node_text)
         for node, said in (texts.items() if isinstance(texts, Mapping) else ())
-        for text in (said if isinstance(said, list) else ())
-        if isinstance(text, str)
+        for node_text in (said if isinstance(said, list) else ())
+        if isinstance(node_text, str)
     ]
     files = []
-    for number, (node, text) in enumerate(told):
+    for number, (node, node_text) in enumerate(node_texts):
         path = spool / f"text-{number}"
-        path.write_text(text, encoding="utf-8", errors="replace")
+        path.write_text(node_text, encoding="utf-8", errors="replace")
         files.append(
             JobFile(
                 path=path,
@@ -251,6 +252,6 @@ def _text_files(result: object, spool: Path) -> list[JobFile]:
     return files
 
 
-def _entries(document: object, name: str) -> Iterator[Mapping[str, object]]:
-    listed = document.get(name) if isinstance(document, dict) else None
+def _entries(document: object, list_name: str) -> Iterator[Mapping[str, object]]:
+    listed = document.get(list_name) if isinstance(document, dict) else None
     yield from (entry for entry in listed if isinstance(entry, dict)) if isinstance(listed, list) else ()

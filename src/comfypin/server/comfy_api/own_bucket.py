@@ -59,13 +59,13 @@ class OwnBucket:
 
     def read(self, uri: str, part: range) -> Iterator[bytes]:
         """Yield some of the object's bytes. Raises `StorageError`."""
-        left = len(part)
-        if not left:
+        part_bytes = len(part)
+        if not part_bytes:
             return
         for chunk in self.open_reader().read(self._key(uri) or "", offset=part.start):
-            yield chunk[:left]
-            left -= len(chunk)
-            if left <= 0:
+            yield chunk[:part_bytes]
+            part_bytes -= len(chunk)
+            if part_bytes <= 0:
                 return
 
     def _key(self, uri: str) -> str | None:
@@ -74,15 +74,15 @@ class OwnBucket:
 
 def read_range(header: str | None, size_bytes: int) -> range | None:
     """Return the bytes that a Range asks for; None if there are none. An unreadable one asks for all."""
-    found = _RANGE.fullmatch((header or "").replace(" ", ""))
+    range_match = _RANGE.fullmatch((header or "").replace(" ", ""))
     whole = range(size_bytes)
-    if found is None or not (found[1] or found[2]):
+    if range_match is None or not (range_match[1] or range_match[2]):
         return whole
-    if not found[1]:
-        return whole[-int(found[2]) :] if int(found[2]) and size_bytes else None
-    first = int(found[1])
-    last = int(found[2]) if found[2] else size_bytes - 1
-    if last < first and found[2]:
+    if not range_match[1]:
+        return whole[-int(range_match[2]) :] if int(range_match[2]) and size_bytes else None
+    first = int(range_match[1])
+    last = int(range_match[2]) if range_match[2] else size_bytes - 1
+    if last < first and range_match[2]:
         return whole
     return range(first, min(last + 1, size_bytes)) if first < size_bytes else None
 

@@ -147,11 +147,12 @@ class Records:
 
     async def hashes(self) -> set[str]:
         """Return the hashes of all bytes that must stay."""
-        found = await self._store.query_rows(
+        # A job that waits keeps the bytes of its inputs, even if their assets are deleted meanwhile.
+        hash_rows = await self._store.query_rows(
             "SELECT hash FROM assets UNION SELECT u.hash FROM asset_uses u JOIN jobs j ON j.id = u.job_id "
             "WHERE j.ended_at IS NULL"
         )
-        return {row[0] for row in found}
+        return {row[0] for row in hash_rows}
 
     async def had_secrets(self, job_id: str) -> bool:
         """Return whether a job came with secrets, such as a bucket of its own."""
@@ -179,12 +180,12 @@ class Records:
 
     async def job(self, job_id: str) -> ComfyJob | None:
         """Return what is known of a job that came through Comfy API v2."""
-        found = await self._store.query_rows(
+        job_rows = await self._store.query_rows(
             "SELECT workflow, labels, had_key FROM comfy_jobs WHERE job_id = ?", job_id
         )
-        if not found:
+        if not job_rows:
             return None
-        workflow, labels, had_key = found[0]
+        workflow, labels, had_key = job_rows[0]
         document = None if workflow is None else json.loads(workflow)
         return ComfyJob(workflow=document, labels=json.loads(labels), had_key=bool(had_key))
 
@@ -194,21 +195,21 @@ class Records:
         if before is not None:
             conditions.append("j.number < ?")
             values.append(before)
-        for name, value in labels.items():
+        for label_name, value in labels.items():
             conditions.append("EXISTS (SELECT 1 FROM json_each(c.labels) l WHERE l.key = ? AND l.value = ?)")
-            values += [name, value]
-        found = await self._store.query_rows(
+            values += [label_name, value]
+        page_rows = await self._store.query_rows(
             "SELECT j.number, j.id, j.state, j.created_at, j.started_at, j.ended_at, j.ttl_s, c.labels "
             "FROM jobs j LEFT JOIN comfy_jobs c ON c.job_id = j.id "
             f"WHERE {' AND '.join(conditions)} ORDER BY j.number DESC LIMIT ?",
             *values,
             limit,
         )
-        return [(row[0], row[1:-1], row[-1]) for row in found]
+        return [(row[0], row[1:-1], row[-1]) for row in page_rows]
 
     async def _assets(self, condition: str, *values: object) -> list[Asset]:
-        found = await self._store.query_rows(f"SELECT {_ASSET} FROM assets WHERE {condition}", *values)
-        return [Asset(**dict(zip(_ASSET.split(", "), row, strict=True))) for row in found]
+        asset_rows = await self._store.query_rows(f"SELECT {_ASSET} FROM assets WHERE {condition}", *values)
+        return [Asset(**dict(zip(_ASSET.split(", "), row, strict=True))) for row in asset_rows]
 
 
 def _first(assets: list[Asset]) -> Asset | None:

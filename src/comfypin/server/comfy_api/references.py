@@ -32,11 +32,11 @@ def find_references(workflow: Mapping[str, object]) -> tuple[AssetInput, ...]:
 def _references(workflow: Mapping[str, object]) -> Iterator[AssetInput]:
     for node_id, node in workflow.items():
         inputs = node.get("inputs") if isinstance(node, Mapping) else None
-        for name, value in inputs.items() if isinstance(inputs, Mapping) else ():
+        for input_name, value in inputs.items() if isinstance(inputs, Mapping) else ():
             if _is_reference(value):
-                yield AssetInput(node_id=node_id, input_name=name, asset_id=_asset_id(node_id, name, value))
+                yield AssetInput(node_id=node_id, input_name=input_name, asset_id=_asset_id(node_id, input_name, value))
             elif _holds_reference(value):
-                raise _missing(node_id, name, "an asset must be the input itself, not a part of it")
+                raise _missing(node_id, input_name, "an asset must be the input itself, not a part of it")
 
 
 def _is_reference(value: object) -> bool:
@@ -46,21 +46,21 @@ def _is_reference(value: object) -> bool:
 def _holds_reference(value: object) -> bool:
     waiting = [value]
     while waiting:
-        one = waiting.pop()
-        if _is_reference(one):
+        unvisited_value = waiting.pop()
+        if _is_reference(unvisited_value):
             return True
-        if isinstance(one, Mapping):
-            waiting.extend(one.values())
-        elif isinstance(one, list):
-            waiting.extend(one)
+        if isinstance(unvisited_value, Mapping):
+            waiting.extend(unvisited_value.values())
+        elif isinstance(unvisited_value, list):
+            waiting.extend(unvisited_value)
     return False
 
 
-def _asset_id(node_id: str, name: str, value: object) -> str:
+def _asset_id(node_id: str, input_name: str, value: object) -> str:
     info = value.get("info") if isinstance(value, Mapping) else None
     asset_id = info.get("id") if isinstance(info, Mapping) else None
     if not isinstance(asset_id, str) or not asset_id:
-        raise _missing(node_id, name, "the reference has no info.id")
+        raise _missing(node_id, input_name, "the reference has no info.id")
     return asset_id
 
 
@@ -69,9 +69,11 @@ def missing_asset(reference: AssetInput) -> ApiFailure:
     return _missing(reference.node_id, reference.input_name, f"there is no asset {reference.asset_id[:100]!r} here")
 
 
-def _missing(node_id: str, name: str, reason: str) -> ApiFailure:
-    details: dict[str, JsonValue] = {"node_errors": {node_id: [{"field": name, "reason": "missing_asset"}]}}
-    return ApiFailure(422, "missing_asset", f"Node {node_id[:100]}, input {name[:100]}: {reason}.", details=details)
+def _missing(node_id: str, input_name: str, reason: str) -> ApiFailure:
+    details: dict[str, JsonValue] = {"node_errors": {node_id: [{"field": input_name, "reason": "missing_asset"}]}}
+    return ApiFailure(
+        422, "missing_asset", f"Node {node_id[:100]}, input {input_name[:100]}: {reason}.", details=details
+    )
 
 
 def find_hashes(job_input: object) -> Iterator[str]:
@@ -98,8 +100,11 @@ def with_names(
 ) -> dict[str, object]:
     """Return the workflow with file names in place of the references."""
     changed = dict(workflow)
-    for one in references:
-        node = changed[one.node_id]
+    for reference in references:
+        node = changed[reference.node_id]
         assert isinstance(node, Mapping)
-        changed[one.node_id] = {**node, "inputs": {**node["inputs"], one.input_name: names[one.asset_id]}}
+        changed[reference.node_id] = {
+            **node,
+            "inputs": {**node["inputs"], reference.input_name: names[reference.asset_id]},
+        }
     return changed

@@ -38,12 +38,12 @@ class JobSubmission:
     api_key: str | None = field(default=None, repr=False)
 
 
-def read_submission(body: bytes) -> JobSubmission:
+def read_submission(request_body: bytes) -> JobSubmission:
     """Read a body of POST /jobs; slow for a large one. Raises `ApiFailure`, `RequestInvalid`, `RequestTooComplex`."""
-    document = parse_json_body(body)
+    document = parse_json_body(request_body)
     if not isinstance(document, dict):
         raise invalid_request("its body must be an object with `workflow`")
-    if reserved := [name for name in _RESERVED if name in document]:
+    if reserved := [field_name for field_name in _RESERVED if field_name in document]:
         raise invalid_request(f"`{reserved[0]}` is reserved and cannot be used yet")
     workflow = document.get("workflow")
     if not isinstance(workflow, dict):
@@ -73,14 +73,13 @@ def read_labels(metadata: object) -> dict[str, str]:
     if len(metadata) > MOST_LABELS:
         message = f"`metadata` has {len(metadata)} labels; {MOST_LABELS} are the most."
         raise ApiFailure(422, "metadata_invalid", message)
-    for name, value in metadata.items():
-        if not _LABEL_NAME.fullmatch(name):
-            message = (
-                f"`metadata`: the name {name[:80]!r} must be 1 to 64 letters, digits, dots, dashes or underscores."
-            )
+    for label_name, value in metadata.items():
+        if not _LABEL_NAME.fullmatch(label_name):
+            allowed = "1 to 64 letters, digits, dots, dashes or underscores"
+            message = f"`metadata`: the name {label_name[:80]!r} must be {allowed}."
             raise ApiFailure(422, "metadata_invalid", message)
         if not isinstance(value, str) or len(value) > _LONGEST_LABEL or not value.isprintable():
-            message = f"`metadata.{name}` must be a text of at most {_LONGEST_LABEL} characters."
+            message = f"`metadata.{label_name}` must be a text of at most {_LONGEST_LABEL} characters."
             raise ApiFailure(422, "metadata_invalid", message)
     return dict(metadata)
 
@@ -117,17 +116,17 @@ async def submit(api: ComfyApi, submission: JobSubmission, key: str | None) -> s
 
 async def _assets(api: ComfyApi, references: tuple[AssetInput, ...]) -> dict[str, Asset]:
     """Find every asset that is named. Raises `ApiFailure` (missing_asset)."""
-    found: dict[str, Asset] = {}
-    for one in references:
-        if one.asset_id in found:
+    assets_by_id: dict[str, Asset] = {}
+    for reference in references:
+        if reference.asset_id in assets_by_id:
             continue
-        if len(found) == MAX_INPUTS:
+        if len(assets_by_id) == MAX_INPUTS:
             raise ApiFailure(422, "invalid_workflow", f"The workflow names more than {MAX_INPUTS} assets.")
         try:
-            found[one.asset_id] = await api.assets.get(one.asset_id)
+            assets_by_id[reference.asset_id] = await api.assets.get(reference.asset_id)
         except ApiFailure as exc:
-            raise missing_asset(one) from exc
-    return found
+            raise missing_asset(reference) from exc
+    return assets_by_id
 
 
 async def _check(api: ComfyApi, workflow: Mapping[str, object], references: tuple[AssetInput, ...]) -> None:

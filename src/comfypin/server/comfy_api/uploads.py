@@ -93,11 +93,11 @@ class _Form:
     def _part_end(self) -> None:
         if self._is_file:
             return
-        name = self._disposition.get(b"name", b"").decode(errors="replace")
+        field_name = self._disposition.get(b"name", b"").decode(errors="replace")
         try:
-            self.fields.setdefault(name, []).append(self._content.decode())
+            self.fields.setdefault(field_name, []).append(self._content.decode())
         except UnicodeDecodeError as exc:
-            raise invalid_request(f"its field `{name[:50]}` is not UTF-8 text") from exc
+            raise invalid_request(f"its field `{field_name[:50]}` is not UTF-8 text") from exc
 
     def _end(self) -> None:
         self.has_ended = True
@@ -167,24 +167,30 @@ def read_label(*, content_type: str, file_path: object, tags: object, expires_in
     return AssetLabel(content_type=content_type, file_path=file_path, tags=tuple(tags), expires_in_s=expires_in)
 
 
-def _is_path(text: str) -> bool:
-    parts = text.split("/")
-    return 0 < len(text) <= 1024 and text.isprintable() and ".." not in parts and parts[0] != "" and "\\" not in text
+def _is_path(path_text: str) -> bool:
+    parts = path_text.split("/")
+    return (
+        0 < len(path_text) <= 1024
+        and path_text.isprintable()
+        and ".." not in parts
+        and parts[0] != ""
+        and "\\" not in path_text
+    )
 
 
 def _is_tag(tag: object) -> bool:
     return isinstance(tag, str) and len(tag) <= 255 and tag.isprintable()
 
 
-def _only(fields: Mapping[str, Sequence[str]], name: str) -> str | None:
-    values = fields.get(name, ())
+def _only(fields: Mapping[str, Sequence[str]], field_name: str) -> str | None:
+    values = fields.get(field_name, ())
     if len(values) > 1:
-        raise invalid_request(f"it has the field `{name}` twice")
+        raise invalid_request(f"it has the field `{field_name}` twice")
     return values[0] if values else None
 
 
-def _required(fields: Mapping[str, Sequence[str]], name: str) -> str:
-    value = _only(fields, name)
+def _required(fields: Mapping[str, Sequence[str]], field_name: str) -> str:
+    value = _only(fields, field_name)
     if value is None:
-        raise invalid_request(f"it has no field `{name}`")
+        raise invalid_request(f"it has no field `{field_name}`")
     return value

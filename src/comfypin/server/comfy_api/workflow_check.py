@@ -32,13 +32,15 @@ def check_workflow(
     that came while the engine ran, which its catalogue may not have yet.
     """
     require_graph(workflow)
-    brought = frozenset((one.node_id, one.input_name) for one in references)
+    brought = frozenset((reference.node_id, reference.input_name) for reference in references)
     try:
         loaded = load_workflow(to_document(workflow, source=_SOURCE), catalogue)
         named_models = find_model_names(loaded.graph, brought_models, catalogue)
         accepted = brought | named_models.inputs
         graph = respell_graph(named_models.graph, catalogue, brought=accepted).graph
-        _require_readers(brought, {(one.node_id, one.input_name) for one in file_inputs(graph, catalogue)})
+        _require_readers(
+            brought, {(file_input.node_id, file_input.input_name) for file_input in file_inputs(graph, catalogue)}
+        )
         run_preflight(graph, catalogue, lock, brought=accepted, packs=loaded.node_packs).raise_if_refused(_SOURCE)
     except WorkflowInvalid as exc:
         details: dict[str, JsonValue] = {"node_errors": _by_node(exc.findings)}
@@ -64,16 +66,26 @@ def require_graph(workflow: Mapping[str, object]) -> None:
 
 
 def _require_readers(brought: Set[tuple[str, str]], readers: Set[tuple[str, str]]) -> None:
-    for node_id, name in brought - readers:
-        message = f"Node {node_id[:100]}, input {name[:100]}: it does not load a file, so an asset cannot stand there."
-        details: dict[str, JsonValue] = {"node_errors": {node_id: [{"field": name, "reason": "not_a_file_input"}]}}
+    for node_id, input_name in brought - readers:
+        message = (
+            f"Node {node_id[:100]}, input {input_name[:100]}: it does not load a file, so an asset cannot stand there."
+        )
+        details: dict[str, JsonValue] = {
+            "node_errors": {node_id: [{"field": input_name, "reason": "not_a_file_input"}]}
+        }
         raise ApiFailure(422, "invalid_workflow", message, details=details)
 
 
 def _by_node(findings: Sequence[Mapping[str, object]]) -> dict[str, JsonValue]:
     nodes: dict[str, list[JsonValue]] = {}
     for finding in findings:
-        told = {"field": finding.get("input"), "reason": finding.get("code"), "message": finding.get("message")}
-        shown: JsonValue = {name: str(value) for name, value in told.items() if value is not None}
-        nodes.setdefault(str(finding.get("node") or ""), []).append(shown)
-    return {node: list(told) for node, told in nodes.items()}
+        finding_facts = {
+            "field": finding.get("input"),
+            "reason": finding.get("code"),
+            "message": finding.get("message"),
+        }
+        facts_json: JsonValue = {
+            fact_name: str(value) for fact_name, value in finding_facts.items() if value is not None
+        }
+        nodes.setdefault(str(finding.get("node") or ""), []).append(facts_json)
+    return {node: list(problems) for node, problems in nodes.items()}

@@ -35,9 +35,9 @@ def find_app_inputs(
 ) -> tuple[AppInput, ...]:
     """Return the chosen inputs; entries that the page could not resolve are left out, as there."""
     chooser = _Chooser(loaded_graphs, page_rules)
-    found = (chooser.resolve(node_name, name) for node_name, name in _read_entries(content))
+    app_inputs_found = (chooser.resolve(node_name, input_name) for node_name, input_name in _read_entries(content))
     chosen: dict[tuple[tuple[NodeId, str], ...], AppInput] = {}
-    for app_input in found:
+    for app_input in app_inputs_found:
         if app_input is not None and app_input.places:
             chosen.setdefault(app_input.places, app_input)
     return tuple(chosen.values())
@@ -50,9 +50,14 @@ def _read_entries(content: Mapping[str, JsonValue]) -> Iterator[tuple[str, str]]
     for entry in entries[:_MAX_ENTRIES] if isinstance(entries, list) else ():
         if not isinstance(entry, list) or len(entry) < 2:
             continue
-        node_name, name = entry[:2]
-        if isinstance(node_name, str | int) and not isinstance(node_name, bool) and isinstance(name, str) and name:
-            yield str(node_name), name
+        node_name, input_name = entry[:2]
+        if (
+            isinstance(node_name, str | int)
+            and not isinstance(node_name, bool)
+            and isinstance(input_name, str)
+            and input_name
+        ):
+            yield str(node_name), input_name
 
 
 class _Chooser:
@@ -62,21 +67,23 @@ class _Chooser:
         self._root = loaded_graphs[""]
         self._promotions: dict[str, Mapping[str, list[tuple[str, str]]]] = {}
 
-    def resolve(self, node_name: str, name: str) -> AppInput | None:
+    def resolve(self, node_name: str, input_name: str) -> AppInput | None:
         """Return what an entry stands for, or None if nothing of the workflow, or more than one thing."""
         parts = node_name.split(":")
         if len(parts) == 3 and all(parts):
-            return self._app_input(unquote(parts[1]), unquote(parts[2]), shown=name)
+            return self._app_input(unquote(parts[1]), unquote(parts[2]), shown_name=input_name)
         if len(parts) == 2:
-            return self._app_input(parts[1], name, shown=name)
-        return self._app_input(node_name, name, shown=name) or self._inside_instance(node_name, name)
+            return self._app_input(parts[1], input_name, shown_name=input_name)
+        return self._app_input(node_name, input_name, shown_name=input_name) or self._inside_instance(
+            node_name, input_name
+        )
 
-    def _app_input(self, node_id: str, widget: str, *, shown: str) -> AppInput | None:
+    def _app_input(self, node_id: str, widget: str, *, shown_name: str) -> AppInput | None:
         host = self._root.loaded_nodes.get(node_id)
         if host is None:
             return None
         places = tuple(dict.fromkeys(self._places("", self._root, host, widget)))[:_MAX_PLACES]
-        return AppInput(name=shown, title=host.title, host_id=node_id, places=places) if places else None
+        return AppInput(name=shown_name, title=host.title, host_id=node_id, places=places) if places else None
 
     def _inside_instance(self, inner_id: str, widget: str) -> AppInput | None:
         matches = [
@@ -86,7 +93,7 @@ class _Chooser:
             for port_name, targets in self._promoted(host.subgraph).items()
             if targets[0] == (inner_id, widget)
         ]
-        return self._app_input(*matches[0], shown=matches[0][1]) if len(matches) == 1 else None
+        return self._app_input(*matches[0], shown_name=matches[0][1]) if len(matches) == 1 else None
 
     def _places(
         self, prefix: str, graph: LoadedGraph, loaded_node: LoadedNode, widget: str
@@ -106,7 +113,7 @@ class _Chooser:
                 ]
             elif loaded_node.ui_node.type in (PRIMITIVE, REROUTE):
                 # It is not in the prompt: its value is that of the widgets it is linked to.
-                unvisited += [(prefix, graph, target, name) for target, name in _targets_of(graph, node_id)]
+                unvisited += [(prefix, graph, target, input_name) for target, input_name in _targets_of(graph, node_id)]
             elif widget in graph.values.get(node_id, {}):
                 yield f"{prefix}{node_id}", widget
 

@@ -75,7 +75,7 @@ def unpack_group_nodes(
         node_values = group_node.values_of(ui_node, page_rules)
         raw_definition = group_node.to_definition(inner_ids, node_values)
         definitions[definition_id] = read_group(
-            raw_definition, findings, graph_id=definition_id, name=ui_node.type.split(">")[-1].split("/")[-1]
+            raw_definition, findings, graph_id=definition_id, group_name=ui_node.type.split(">")[-1].split("/")[-1]
         )
         root_graph = _replace_node(
             root_graph, ui_node, replace(ui_node, id=str(last_id), type=definition_id, values=None)
@@ -111,7 +111,7 @@ class _GroupNode:
         # A group with one unknown class cannot be unpacked: its inputs would be named and counted wrongly.
         if not known_nodes or len(known_nodes) != len(inner_nodes):
             return None
-        shown = frozenset(
+        shown_inputs = frozenset(
             (shown_pair[0], shown_pair[1])
             for shown_pair in as_list(description.get("external"))
             if isinstance(shown_pair, list)
@@ -119,7 +119,7 @@ class _GroupNode:
             and isinstance(shown_pair[0], int)
             and isinstance(shown_pair[1], int)
         )
-        group_node = cls(nodes=known_nodes, links=group_links, shown=shown)
+        group_node = cls(nodes=known_nodes, links=group_links, shown=shown_inputs)
         group_node._name_inputs()
         return group_node
 
@@ -188,7 +188,11 @@ class _GroupNode:
                 inner_node,
                 node_ids[node_number],
                 node_values[node_number],
-                {name: link_id for (number, name), link_id in linked_inputs.items() if number == node_number},
+                {
+                    input_name: link_id
+                    for (number, input_name), link_id in linked_inputs.items()
+                    if number == node_number
+                },
             )
             for node_number, inner_node in enumerate(self.nodes)
         ]

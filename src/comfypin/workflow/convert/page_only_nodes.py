@@ -257,8 +257,8 @@ class _Broadcasts:
 
 def _is_foreign(loaded_node: LoadedNode) -> bool:
     """Return whether neither the engine nor the file nor ComfyUI's own page knows the node's class."""
-    named = _SUBGRAPH_ID.fullmatch(loaded_node.ui_node.type) or loaded_node.ui_node.type.startswith(_GROUP_NODE)
-    return loaded_node.is_unknown and not named
+    special_type = _SUBGRAPH_ID.fullmatch(loaded_node.ui_node.type) or loaded_node.ui_node.type.startswith(_GROUP_NODE)
+    return loaded_node.is_unknown and not special_type
 
 
 def _is_broadcast(loaded_node: LoadedNode, ui_graph: UiGraph) -> bool:

@@ -96,7 +96,7 @@ def read_ui_workflow(content: Mapping[str, JsonValue], findings: list[WorkflowFi
     if not links_are_lists and any(isinstance(json_link, list) for json_link in _as_list(content.get("links"))):
         message = f'its links are lists, which only "version": 0.4 has, and its version is {show_value(version)}'
         findings.append(WorkflowFinding(code="links_unreadable", message=message))
-    root_graph = _read_graph(content, findings, graph_id="", name="", links_are_lists=links_are_lists)
+    root_graph = _read_graph(content, findings, graph_id="", group_name="", links_are_lists=links_are_lists)
     definitions: dict[str, UiGraph] = {}
     for json_definition in _as_list(_as_mapping(content.get("definitions")).get("subgraphs")):
         json_graph = _as_mapping(json_definition)
@@ -108,7 +108,7 @@ def read_ui_workflow(content: Mapping[str, JsonValue], findings: list[WorkflowFi
         given_name = json_graph.get("name")
         graph_name = given_name if isinstance(given_name, str) else graph_id
         definitions[graph_id] = _read_graph(
-            json_graph, findings, graph_id=graph_id, name=graph_name, links_are_lists=False
+            json_graph, findings, graph_id=graph_id, group_name=graph_name, links_are_lists=False
         )
     extra_data, saved_state = _as_mapping(content.get("extra")), _as_mapping(content.get("state"))
     # The two versions of the format keep the highest id in different places.
@@ -123,10 +123,10 @@ def read_ui_workflow(content: Mapping[str, JsonValue], findings: list[WorkflowFi
 
 
 def read_group(
-    json_graph: Mapping[str, JsonValue], findings: list[WorkflowFinding], *, graph_id: str, name: str
+    json_graph: Mapping[str, JsonValue], findings: list[WorkflowFinding], *, graph_id: str, group_name: str
 ) -> UiGraph:
     """Read the inside of a group node of an older file, rewritten as a subgraph's definition."""
-    return _read_graph(json_graph, findings, graph_id=graph_id, name=name, links_are_lists=False)
+    return _read_graph(json_graph, findings, graph_id=graph_id, group_name=group_name, links_are_lists=False)
 
 
 def _read_graph(
@@ -134,7 +134,7 @@ def _read_graph(
     findings: list[WorkflowFinding],
     *,
     graph_id: str,
-    name: str,
+    group_name: str,
     links_are_lists: bool,
 ) -> UiGraph:
     ui_nodes: dict[str, UiNode] = {}
@@ -154,7 +154,7 @@ def _read_graph(
     )
     return UiGraph(
         id=graph_id,
-        name=name,
+        name=group_name,
         nodes=ui_nodes,
         links={ui_link.id: ui_link for ui_link in ui_links if ui_link is not None},
         inputs=tuple(_read_port(json_port) for json_port in _as_list(json_graph.get("inputs"))),

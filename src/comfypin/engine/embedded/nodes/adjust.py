@@ -113,13 +113,18 @@ def image_compare(
 
 
 def _image_class(
-    name: str, run: Callable[..., NodeResult], display_name: str, description: str, category: str, *inputs: NodeInput,
+    class_name: str,
+    run: Callable[..., NodeResult],
+    display_name: str,
+    description: str,
+    category: str,
+    *inputs: NodeInput,
     aliases: tuple[str, ...] | None = None,
     deprecated: bool = False,
 ) -> NodeClass:  # fmt: skip
     """Return a class of the family that ComfyUI builds on one base: pictures in, pictures out."""
     return NodeClass(
-        name=name,
+        name=class_name,
         display_name=display_name,
         description=description,
         category=category,
@@ -136,9 +141,9 @@ def _image_class(
     )
 
 
-def _edge_class(name: str, run: Callable[..., NodeResult], word: str, default: int) -> NodeClass:
+def _edge_class(class_name: str, run: Callable[..., NodeResult], word: str, default: int) -> NodeClass:
     return _image_class(
-        name,
+        class_name,
         run,
         f"Resize Images by {word.title()} Edge (DEPRECATED)",
         f"Resize images so that the {word} edge matches the specified dimension while preserving aspect ratio.",

@@ -110,12 +110,12 @@ def solid_mask(context: NodeContext, *, value: float, width: int, height: int) -
 
 
 @contextlib.contextmanager
-def _open_picture(folders: EngineFolders, name: str) -> "Iterator[Image.Image]":
+def _open_picture(folders: EngineFolders, file_name: str) -> "Iterator[Image.Image]":
     from PIL import Image
 
-    path = folders.find_input(name)
+    path = folders.find_input(file_name)
     if path is None:
-        raise FileNotFoundError(f"[Errno 2] No such file or directory: {name!r}")
+        raise FileNotFoundError(f"[Errno 2] No such file or directory: {file_name!r}")
     with Image.open(path) as opened_image:
         yield opened_image
 

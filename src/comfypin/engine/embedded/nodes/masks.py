@@ -208,12 +208,12 @@ _SIZE = (integer_input("width", 512, 1, MAX_SIDE), integer_input("height", 512, 
 
 
 def _mask_class(
-    name: str, run: Callable[..., NodeResult], *inputs: NodeInput, display_name: str | None = None
+    class_name: str, run: Callable[..., NodeResult], *inputs: NodeInput, display_name: str | None = None
 ) -> NodeClass:
     """Declare a class of the category `mask` that gives a mask."""
     return NodeClass(
-        name=name,
-        display_name=display_name or name,
+        name=class_name,
+        display_name=display_name or class_name,
         category="mask",
         module=_MASKS,
         inputs=inputs,

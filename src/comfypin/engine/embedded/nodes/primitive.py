@@ -25,8 +25,8 @@ def preview_any(context: NodeContext, *, source: NodeValue = None) -> NodeResult
 def preview_any_newer(context: NodeContext, *, source: NodeValue = None) -> NodeResult:
     """Show any value as text, and pass the text on; ComfyUI 0.33 writes lists and objects over several lines."""
     context.check_interrupted()
-    text = _value_text(source, indent=4)
-    return ShownResult(ui={"text": (text,)}, values=(text,))
+    shown_text = _value_text(source, indent=4)
+    return ShownResult(ui={"text": (shown_text,)}, values=(shown_text,))
 
 
 def _value_text(source: NodeValue, indent: int | None = None) -> str:

@@ -29,7 +29,7 @@ NODE_CLASSES: Mapping[str, NodeClass] = MappingProxyType(
 """The classes of ComfyUI 0.3.64."""
 
 NODE_CLASSES_0_33: Mapping[str, NodeClass] = MappingProxyType(
-    {name: REVISIONS[name].apply_to(kind) for name, kind in NODE_CLASSES.items()}
+    {class_name: REVISIONS[class_name].apply_to(kind) for class_name, kind in NODE_CLASSES.items()}
     | {each.name: each for module in _NEWER for each in module.CLASSES}
 )
 """The classes of ComfyUI 0.33: the older ones as they are now, and the new ones."""

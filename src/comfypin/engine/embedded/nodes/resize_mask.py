@@ -152,8 +152,8 @@ _CROP_HELP = (
 _CROP = choice_input("crop", "disabled", "center", tooltip=_CROP_HELP, default="center")
 
 
-def _side_input(name: str, default: int, low: int, tooltip: str) -> NodeInput:
-    return integer_input(name, default, low, MAX_SIDE, tooltip=tooltip)
+def _side_input(input_name: str, default: int, low: int, tooltip: str) -> NodeInput:
+    return integer_input(input_name, default, low, MAX_SIDE, tooltip=tooltip)
 
 
 def _side_or_auto(side: str, other: str) -> NodeInput:

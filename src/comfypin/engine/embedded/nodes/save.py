@@ -59,8 +59,8 @@ def temporary_files(context: NodeContext, images: PixelArray, prefix: str) -> Se
     """Write pictures, without metadata, to the temp folder; return how they are shown."""
     # Previews are shown and thrown away: metadata would only make them larger.
     bare = replace(context, metadata=False)
-    name = _preview_prefix(prefix)
-    return _save_each(bare, images, name, folder="temp", compression=_PREVIEW_COMPRESSION).ui["images"]
+    name_prefix = _preview_prefix(prefix)
+    return _save_each(bare, images, name_prefix, folder="temp", compression=_PREVIEW_COMPRESSION).ui["images"]
 
 
 def save_animated_webp(
@@ -79,8 +79,8 @@ def save_animated_webp(
     exif = frames[0].getexif()
     if context.metadata:
         exif[_MODEL_TAG] = f"prompt:{json.dumps(context.graph)}"
-        for tag, (name, value) in enumerate((context.extra_pnginfo or {}).items()):
-            exif[_MAKE_TAG - tag] = f"{name}:{json.dumps(value)}"
+        for tag, (text_name, value) in enumerate((context.extra_pnginfo or {}).items()):
+            exif[_MAKE_TAG - tag] = f"{text_name}:{json.dumps(value)}"
     return _save_animation(context, images, filename_prefix, "webp", exif=exif, **options)
 
 
@@ -92,8 +92,8 @@ def save_animated_png(
 
     texts = PngImagePlugin.PngInfo()
     if context.metadata:
-        for name, value in metadata_texts(context):
-            texts.add(b"comf", f"{name}\0{value}".encode("latin-1", "strict"), after_idat=True)
+        for text_name, value in metadata_texts(context):
+            texts.add(b"comf", f"{text_name}\0{value}".encode("latin-1", "strict"), after_idat=True)
     duration = int(1000.0 / fps)
     return _save_animation(
         context, images, filename_prefix, "png", pnginfo=texts, compress_level=compress_level, duration=duration
@@ -120,11 +120,11 @@ def _save_each(context: NodeContext, images: PixelArray, prefix: str, *, folder:
     location = find_save_location(root, prefix, width=images.shape[2], height=images.shape[1])
     saved: list[JsonValue] = []
     for index, picture in enumerate(_to_pictures(context, images)):
-        name = f"{location.stem.replace('%batch_num%', str(index))}_{location.counter + index:05}_.png"
+        file_name = f"{location.stem.replace('%batch_num%', str(index))}_{location.counter + index:05}_.png"
         _write_file(
-            location.folder / name, picture, format="PNG", pnginfo=_png_info(context), compress_level=compression
+            location.folder / file_name, picture, format="PNG", pnginfo=_png_info(context), compress_level=compression
         )
-        saved.append({"filename": name, "subfolder": location.subfolder, "type": folder})
+        saved.append({"filename": file_name, "subfolder": location.subfolder, "type": folder})
     return ShownResult(ui={"images": saved}, values=(images,))
 
 
@@ -132,10 +132,12 @@ def _save_animation(
     context: NodeContext, images: PixelArray, prefix: str, suffix: str, **options: object
 ) -> NodeResult:
     location = find_save_location(context.folders.output, prefix, width=images.shape[2], height=images.shape[1])
-    name = f"{location.stem}_{location.counter:05}_.{suffix}"
+    file_name = f"{location.stem}_{location.counter:05}_.{suffix}"
     first, *others = _to_pictures(context, images)
-    _write_file(location.folder / name, first, format=suffix.upper(), save_all=True, append_images=others, **options)
-    entry = {"filename": name, "subfolder": location.subfolder, "type": "output"}
+    _write_file(
+        location.folder / file_name, first, format=suffix.upper(), save_all=True, append_images=others, **options
+    )
+    entry = {"filename": file_name, "subfolder": location.subfolder, "type": "output"}
     return ShownResult(ui={"images": [entry], "animated": (True,)}, values=(images,))
 
 
@@ -156,8 +158,8 @@ def _write_file(path: Path, picture: "Image.Image", **options: object) -> None:
 def metadata_texts(context: NodeContext) -> Iterator[tuple[str, str]]:
     """Yield the prompt and the workflow as pictures carry them."""
     yield "prompt", json.dumps(context.graph)
-    for name, value in (context.extra_pnginfo or {}).items():
-        yield name, json.dumps(value)
+    for text_name, value in (context.extra_pnginfo or {}).items():
+        yield text_name, json.dumps(value)
 
 
 def _png_info(context: NodeContext) -> "PngInfo | None":
@@ -166,8 +168,8 @@ def _png_info(context: NodeContext) -> "PngInfo | None":
     if not context.metadata:
         return None
     info = PngImagePlugin.PngInfo()
-    for name, value in metadata_texts(context):
-        info.add_text(name, value)
+    for text_name, value in metadata_texts(context):
+        info.add_text(text_name, value)
     return info
 
 

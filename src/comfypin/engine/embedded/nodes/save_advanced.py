@@ -47,14 +47,14 @@ def save_image_advanced(
                 f"No {suffix}/{depth} encoder for {picture.shape[2]}-channel images: "
                 "supported channel counts are 1 (grayscale), 3 (RGB) and 4 (RGBA)."
             )
-        name = f"{location.stem.replace('%batch_num%', str(index))}_{location.counter + index:05}.{suffix}"
-        path = location.folder / name
+        file_name = f"{location.stem.replace('%batch_num%', str(index))}_{location.counter + index:05}.{suffix}"
+        path = location.folder / file_name
         if depth == "8-bit":
             write_picture(context, path, picture)
         else:
             with atomic_file(path, durable=False) as file:
                 file.write(_encode_picture(context, picture, suffix, format.get("input_color_space", "sRGB")))
-        saved.append({"filename": name, "subfolder": location.subfolder, "type": "output"})
+        saved.append({"filename": file_name, "subfolder": location.subfolder, "type": "output"})
     return ShownResult(ui={"images": saved}, values=(images,))
 
 

@@ -34,7 +34,8 @@ def encode_png_16_bit(values: npt.NDArray[np.uint16], texts: Iterable[tuple[str,
     header = struct.pack(">IIBBBBB", width, height, 16, _PNG_COLOUR_TYPES[band_count], 0, 0, 0)
     chunks = [_png_chunk(b"IHDR", header)]
     chunks += [
-        _png_chunk(b"tEXt", name.encode("latin-1") + b"\0" + text.encode("latin-1", "replace")) for name, text in texts
+        _png_chunk(b"tEXt", text_name.encode("latin-1") + b"\0" + text_value.encode("latin-1", "replace"))
+        for text_name, text_value in texts
     ]
     chunks += [_png_chunk(b"IDAT", zlib.compress(filtered.tobytes(), _COMPRESSION)), _png_chunk(b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
@@ -59,12 +60,12 @@ def encode_exr_floats(values: PixelArray, texts: Iterable[tuple[str, str]], chro
         ("pixelAspectRatio", "float", struct.pack("<f", 1)),
         ("screenWindowCenter", "v2f", struct.pack("<2f", 0, 0)),
         ("screenWindowWidth", "float", struct.pack("<f", 1)),
-        *((name, "string", text.encode()) for name, text in texts),
+        *((text_name, "string", text_value.encode()) for text_name, text_value in texts),
         ("chromaticities", "chromaticities", struct.pack("<8f", *chromaticities)),
     ]
     header = b"".join(
-        name.encode() + b"\0" + attribute_type.encode() + b"\0" + struct.pack("<i", len(value)) + value
-        for name, attribute_type, value in attributes
+        attribute_name.encode() + b"\0" + attribute_type.encode() + b"\0" + struct.pack("<i", len(value)) + value
+        for attribute_name, attribute_type, value in attributes
     )
     file_start = _EXR_MAGIC_AND_VERSION + header + b"\0"
     # The row's number and its size, then its bands one after the other.

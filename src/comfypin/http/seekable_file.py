@@ -10,7 +10,7 @@ TAIL_BYTES = 1 << 16
 _MOST_BYTES = 64 << 20
 
 
-class RemoteFile(io.RawIOBase):
+class SeekableHttpFile(io.RawIOBase):
     """Reads parts of a file on an HTTP server; fetches its end at once."""
 
     def __init__(self, http_client: HttpClient, url: str) -> None:
