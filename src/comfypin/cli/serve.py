@@ -282,6 +282,8 @@ def _assemble(
         sync_destination=arguments.sync,
         prefix=addresses.prefix,
         clock=clock,
+        read_fleet=opened.read_fleet,
+        private_addresses=arguments.allow_private_inputs,
     )
     folder = ServedOutputFolder(outputs, base_url=addresses.base_url)
     output_assets = OutputAssets(comfy_api.assets, comfy_api.records, queue.events, base_url=addresses.base_url)

@@ -30,6 +30,7 @@ from comfypin.server.errors import (
     RequestTooComplex,
     TooManyDownloads,
 )
+from comfypin.server.fleet_routes import fleet_routes
 from comfypin.server.job_intake import take_job
 from comfypin.server.job_list_routes import job_list_routes
 from comfypin.server.model_routes import model_routes
@@ -95,6 +96,7 @@ def make_app(server_site: Site, rules: AccessRules, comfy_api: ComfyApi, page: P
     application.include_router(model_routes(server_site, comfy_api.queue.events))
     application.include_router(_machine_routes(server_site, application))
     application.include_router(output_routes(page.gallery))
+    application.include_router(fleet_routes(page.fleet))
     application.include_router(page_routes(rules, page))
     application.add_exception_handler(ComfypinError, _handle_failure)
     application.add_exception_handler(RequestValidationError, _handle_invalid)

@@ -164,25 +164,21 @@ class OutputIndex:
         return rows[0][0] if rows and isinstance(rows[0][0], str) else None
 
     async def names(self) -> dict[str, list[str]]:
-        """Return the workflows, releases and kinds of which there are outputs. Raises `JobsNotStored`."""
+        """Return the workflows, releases, kinds and states of which there are outputs. Raises `JobsNotStored`."""
         query = (
-            "SELECT DISTINCT d.workflow, d.release, o.kind FROM job_outputs o "
-            "LEFT JOIN job_descriptions d ON d.job_id = o.job_id LIMIT 1000"
+            "SELECT DISTINCT d.workflow, d.release, o.kind, j.state FROM job_outputs o "
+            "JOIN jobs j ON j.id = o.job_id LEFT JOIN job_descriptions d ON d.job_id = o.job_id LIMIT 1000"
         )
         rows = await self._store.query_rows(query)
-        columns = ("workflows", "releases", "kinds")
+        columns = ("workflows", "releases", "kinds", "states")
         return {name: sorted({row[place] for row in rows if row[place]}) for place, name in enumerate(columns)}
 
-    async def read_origins(self) -> frozenset[str]:
-        """Return the origins of the addresses of outputs that are in buckets. Raises `JobsNotStored`."""
-        # The newest only: a server has one bucket, jobs with their own are few.
-        query = "SELECT url FROM job_outputs WHERE uri LIKE '%://%' AND url LIKE 'http%' ORDER BY number DESC LIMIT 300"
-        found = {origin_of(row[0]) for row in await self._store.query_rows(query)}
-        return frozenset(origin for origin in found if origin is not None)
 
+def output_to_json(output: ListedOutput, *, bucket: str | None, has_thumbnail: bool) -> dict[str, JsonValue]:
+    """Return an output as /outputs lists it; `href` and `thumbnail` are relative to the server's own address.
 
-def output_to_json(output: ListedOutput, *, has_thumbnail: bool) -> dict[str, JsonValue]:
-    """Return an output as /outputs lists it; `href` and `thumbnail` are relative to the server's own address."""
+    `bucket` says whose bucket it is in.
+    """
     href = f"jobs/{output.job_id}/outputs/{output.position}"
     return {
         "job_id": output.job_id,
@@ -194,6 +190,7 @@ def output_to_json(output: ListedOutput, *, has_thumbnail: bool) -> dict[str, Js
         **{name: output.facts.get(name) for name, _ in _FACTS if name not in ("kept_as", "uri")},
         # A path of this machine means nothing to clients.
         "uri": uri if isinstance(uri := output.facts.get("uri"), str) and "://" in uri else None,
+        "bucket": bucket,
         "href": href,
         "thumbnail": f"{href}/thumbnail" if has_thumbnail else None,
     }

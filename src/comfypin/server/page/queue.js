@@ -71,6 +71,13 @@ function matches(job, filter) {
   return !filter.text || `${job.id} ${job.workflow || ""} ${job.error ? job.error.message : ""}`.toLowerCase().includes(filter.text.toLowerCase());
 }
 
+// Only the page of a fleet needs it.
+function Workers() {
+  const [loaded, setLoaded] = useState(null);
+  useEffect(() => { import("./fleet.js").then(({ Fleet }) => setLoaded({ Fleet }), () => {}); }, []);
+  return loaded && html`<${loaded.Fleet} />`;
+}
+
 export function QueueView() {
   const jobs = useStore((s) => s.jobs);
   useTick(5000);
@@ -106,6 +113,7 @@ export function QueueView() {
       <button type="button" class="text-button" onClick=${() => confirm(t("cancel all?", { n: waiting.length })) && post("purge-queue").catch(sayFailure)}>${t("cancel all")}</button></div>
       <ol class="lines">${waiting.slice(0, 100).map((job, place) => html`<${WaitingRow} key=${job.id} job=${job} place=${place + 1} waiting=${waiting} />`)}</ol>
       ${waiting.length > 100 && html`<p class="dim">${t("and more", { n: waiting.length - 100 })}</p>`}</section>`}
+    ${store.queue.runs_here === false && html`<${Workers} />`}
     ${(ended.length > 0 || isFiltered || running.length + waiting.length === 0) && html`<section aria-label=${t("ended")}>
       <div class="row wrap"><h2>${t("ended")}</h2>
         <div class="filters">
