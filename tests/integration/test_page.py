@@ -159,6 +159,13 @@ def test_a_finished_job_shows_its_pictures_and_where_the_time_went(server: Serve
         with page.expect_download() as saved:
             page.get_by_role("button", name="Open in ComfyUI").click()
         assert json.loads(Path(saved.value.path()).read_text())["2"]["class_type"] == "SaveImage"
+        # With what the form set, also if the job was not sent with a graph.
+        made = server.post("/workflows/demo?wait=60000", {"1.width": 72})
+        page.goto(f"{server.url}/#/job/{made['id']}")
+        with page.expect_download() as saved:
+            page.get_by_role("button", name="Open in ComfyUI").click()
+        graph = json.loads(Path(saved.value.path()).read_text())
+        assert 72 in [node["inputs"].get("width") for node in graph.values()]
         assert wrongs == []
 
 

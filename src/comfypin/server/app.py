@@ -31,6 +31,7 @@ from comfypin.server.errors import (
     TooManyDownloads,
 )
 from comfypin.server.fleet_routes import fleet_routes
+from comfypin.server.job_graph import job_graph_routes
 from comfypin.server.job_intake import take_job
 from comfypin.server.job_list_routes import job_list_routes
 from comfypin.server.model_routes import model_routes
@@ -90,6 +91,7 @@ def make_app(server_site: Site, rules: AccessRules, comfy_api: ComfyApi, page: P
         application.include_router(family)
         application.include_router(family, prefix="/v2/{endpoint}", include_in_schema=False)
     application.include_router(job_list_routes(comfy_api.queue, page.gallery.index))
+    application.include_router(job_graph_routes(server_site))
     application.include_router(_workflow_routes(server_site))
     application.include_router(workflow_check_routes(server_site))
     application.include_router(webhook_routes(comfy_api.queue))
