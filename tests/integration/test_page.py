@@ -110,7 +110,7 @@ def test_a_job_that_waits_is_let_run_next(server: Server, browser: Browser) -> N
 
 def test_a_thousand_jobs_that_wait_are_one_page(tmp_path: Path, browser: Browser) -> None:
     with serving(tmp_path, "--concurrency", "1") as server, opened(browser, server.url) as (page, wrongs):
-        server.post("/run", {"input": {"workflow": slow(60_000)}})
+        server.post("/run", {"input": {"workflow": slow(12_000)}})
         for place in range(THOUSAND):
             server.post("/run", {"input": {"workflow": picture(place)}})
         waiting = page.get_by_role("region", name="Waiting")
@@ -160,7 +160,7 @@ def test_a_finished_job_shows_its_pictures_and_where_the_time_went(server: Serve
             page.get_by_role("button", name="Open in ComfyUI").click()
         assert json.loads(Path(saved.value.path()).read_text())["2"]["class_type"] == "SaveImage"
         # With what the form set, also if the job was not sent with a graph.
-        made = server.post("/workflows/demo?wait=60000", {"1.width": 72})
+        made = server.post("/workflows/demo?wait=60000", {"Out of focus.width": 72})
         page.goto(f"{server.url}/#/job/{made['id']}")
         with page.expect_download() as saved:
             page.get_by_role("button", name="Open in ComfyUI").click()

@@ -204,6 +204,7 @@ def test_each_view_fits_a_phone_and_the_largest_screen(server: Server, browser: 
             page.goto(f"{server.url}/#/{route}")
             expect(page.locator(shown).first).to_be_visible()
             assert overflow_pixels(page) == 0, route
+            assert page.evaluate(MOST_RIGHT, shown) <= size[0], route
             assert axe_violations(page) == [], route
         # Texts grow with the screen: nobody reads 14 pixels out of 3840.
         body_pixels = page.evaluate("parseFloat(getComputedStyle(document.body).fontSize)")
@@ -291,6 +292,11 @@ def test_ten_thousand_outputs_keep_the_page_small(tmp_path: Path, browser: Brows
             assert count_nodes(page) < 3000
             assert wrongs == []
 
+
+# The right edge of what stands furthest to the right.
+MOST_RIGHT = (
+    """(shown) => Math.max(...[...document.querySelectorAll(shown)].map((one) => one.getBoundingClientRect().right))"""
+)
 
 # Scrolls until all outputs were loaded, and returns the most tiles that there were at once.
 SCROLL_DOWN = """async (many) => {

@@ -113,13 +113,16 @@ def make_app(server_site: Site, rules: AccessRules, comfy_api: ComfyApi, page: P
 @contextlib.asynccontextmanager
 async def _run_beside(comfy_api: ComfyApi, page: Page) -> AsyncIterator[None]:
     """Run what the server does beside answering, while the block lasts."""
-    sampling = asyncio.create_task(page.system.series.sample_forever())
+    beside = [asyncio.create_task(page.system.series.sample_forever())]
+    if page.fleet_outputs is not None:
+        beside.append(asyncio.create_task(page.fleet_outputs.list_forever()))
     try:
         async with run_sweeps(comfy_api):
             yield
     finally:
-        sampling.cancel()
-        await asyncio.gather(sampling, return_exceptions=True)
+        for task in beside:
+            task.cancel()
+        await asyncio.gather(*beside, return_exceptions=True)
 
 
 def _endpoint_routes(server_site: Site, comfy_api: ComfyApi) -> APIRouter:

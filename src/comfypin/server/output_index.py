@@ -6,8 +6,9 @@ could end while the folder for temporary files is full.
 
 # ruff: noqa: S608 - statements are put together from constants alone
 
+import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,6 +18,7 @@ from comfypin.queue.job_changes import JobChange
 from comfypin.queue.sqlite import JobStore
 from comfypin.queue.status_bodies import shown_time
 
+ReadResult = Callable[[str], Awaitable[str | None]]
 OUTPUT_LISTS = ("images", "videos", "audio", "files")
 _FACTS = (
     ("filename", "filename"),
@@ -65,6 +67,7 @@ _LIST_OLDER = _rows_of_jobs(
     "AND NOT EXISTS (SELECT 1 FROM job_outputs)"
 )
 _LIST_OF_JOB = _rows_of_jobs("SELECT id, ended_at, output FROM jobs WHERE id = ? AND json_valid(output)")
+_LIST_OF_RESULT = _rows_of_jobs("SELECT ? AS id, ? AS ended_at, ? AS output")
 _SELECTED = ", ".join(f"o.{column}" for column, _ in _FACTS)
 _FOUND = (
     f"SELECT o.number, o.job_id, o.made_at, o.position, o.list, o.list_index, j.state, d.workflow, d.release, "
@@ -78,6 +81,14 @@ def outputs_listed(job_id: str) -> tuple[JobChange, ...]:
     return (
         JobChange("DELETE FROM job_outputs WHERE job_id = ?", (job_id,)),
         JobChange(_LIST_OF_JOB, (job_id,)),
+    )
+
+
+def outputs_listed_of(job_id: str, ended_at: float, result: str) -> tuple[JobChange, ...]:
+    """Return the changes that list the outputs of a job whose result is kept elsewhere."""
+    return (
+        JobChange("DELETE FROM job_outputs WHERE job_id = ?", (job_id,)),
+        JobChange(_LIST_OF_RESULT, (job_id, ended_at, result)),
     )
 
 
@@ -129,10 +140,11 @@ class ListedOutput:
 
 
 class OutputIndex:
-    """Reads of the rows above."""
+    """Reads of the rows above. `read_result` returns a job's result where the file of the jobs does not have it."""
 
-    def __init__(self, store: JobStore) -> None:
+    def __init__(self, store: JobStore, *, read_result: ReadResult | None = None) -> None:
         self._store = store
+        self._read_result = read_result
         store.add_tables(SCHEMA + _LIST_OLDER)
         store.changes_beside = outputs_listed
 
@@ -157,7 +169,13 @@ class OutputIndex:
         return [_to_output(row) for row in rows]
 
     async def read_base64(self, output: ListedOutput) -> str | None:
-        """Return the base64 text of an output that its job's result holds. Raises `JobsNotStored`."""
+        """Return the base64 text of an output that its job's result holds. Raises `JobsNotStored`, `JobUnknown`."""
+        if self._read_result is not None:
+            result = json.loads(await self._read_result(output.job_id) or "{}")
+            listed = result.get(output.list_name) if isinstance(result, dict) else None
+            entry = listed[output.list_index] if isinstance(listed, list) and output.list_index < len(listed) else None
+            text = entry.get("data") if isinstance(entry, dict) else None
+            return text if isinstance(text, str) else None
         path = f"$.{output.list_name}[{output.list_index}].data"
         query = "SELECT json_extract(output, ?) FROM jobs WHERE id = ?"
         rows = await self._store.query_rows(query, path, output.job_id)

@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from comfypin import __version__
 from comfypin.server.auth import SESSION_PATH, AccessRules, asks_for_page
+from comfypin.server.fleet_outputs import FleetOutputs
 from comfypin.server.fleet_routes import FleetReader
 from comfypin.server.output_routes import Gallery
 from comfypin.server.page_files import load_page_files, page_response
@@ -47,6 +48,7 @@ class Page:
     gallery: Gallery
     system: SystemReport
     fleet: FleetReader | None = None
+    fleet_outputs: FleetOutputs | None = None
     prefix: str = ""
 
 

@@ -36,6 +36,7 @@ def open_page(
     """Return what the page shows; `private_addresses` lets it fetch outputs from them. Raises `JobsUnusable`."""
     from comfypin.http.client import HttpClient
     from comfypin.models.target_paths import TargetRoots
+    from comfypin.server.fleet_outputs import FleetOutputs
     from comfypin.server.fleet_routes import FleetReader
     from comfypin.server.output_files import OutputFiles
     from comfypin.server.output_index import OutputIndex
@@ -64,7 +65,11 @@ def open_page(
         # A new one each time, since a client resolves a host once in its life.
         return HttpClient(transport=transport, public_only=not private_addresses)
 
-    index = OutputIndex(store)
+    async def read_result(job_id: str) -> str | None:
+        return (await site.queue.read_record(job_id)).output
+
+    runs_here = site.queue.runs_here
+    index = OutputIndex(store, read_result=None if runs_here else read_result)
     gallery = Gallery(
         index=index,
         files=OutputFiles(index, assets, site.outputs, bucket=bucket, relay=UrlRelay(open_client)),
@@ -75,5 +80,6 @@ def open_page(
         gallery=gallery,
         system=SystemReport(facts, site, store, clock=clock),
         fleet=None if read_fleet is None else FleetReader(read_fleet),
+        fleet_outputs=None if runs_here else FleetOutputs(store, site.queue),
         prefix=prefix,
     )

@@ -17,7 +17,8 @@ export function OutputTile({ jobId, output }) {
   const [isUnseen, setUnseen] = useState(false);
   const label = output.filename || `${output.position}`;
   const canShow = (output.kind === "image" || output.kind === "video") && !isBroken;
-  return html`<a class="tile" href=${`#/gallery?show=${jobId}/${output.position}`} aria-label=${t("open output", { name: label })}>
+  const isDrawn = canShow || (output.kind === "video" && !isUnseen); // else its card says what it is
+  return html`<a class="tile" href=${`#/gallery?show=${jobId}/${output.position}`} aria-label=${isDrawn ? t("open output", { name: label }) : undefined}>
     ${canShow
       ? html`<img src=${thumbnail(jobId, output.position)} alt="" loading="lazy" decoding="async" onError=${() => setBroken(true)} />`
       : output.kind === "video" && !isUnseen ? html`<${FirstFrame} source=${address(`jobs/${jobId}/outputs/${output.position}`)} onBroken=${() => setUnseen(true)} />`
@@ -39,8 +40,9 @@ function NodeTimes({ nodes, titles }) {
   const entries = Object.entries(nodes || {}).sort((a, b) => b[1] - a[1]).slice(0, 12);
   if (!entries.length) return null;
   const most = entries[0][1] || 1;
+  const isShared = (id) => Object.keys(nodes).some((other) => other !== id && titles[other] === titles[id]);
   return html`<section><h2>${t("node seconds")}</h2><table class="bars"><tbody>
-    ${entries.map(([id, value]) => html`<tr key=${id}><th scope="row" class="ellipsis">${titles[id] || `#${id}`}</th>
+    ${entries.map(([id, value]) => html`<tr key=${id}><th scope="row" class="ellipsis">${titles[id] || `#${id}`}${titles[id] && isShared(id) && html`<span class="dim"> #${id}</span>`}</th>
       <td class="bars-cell"><span class="bars-fill" style=${{ width: `${Math.max(1, (value / most) * 100)}%` }} /></td><td class="num">${seconds(value)}</td></tr>`)}
   </tbody></table></section>`;
 }

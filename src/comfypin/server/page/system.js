@@ -1,7 +1,7 @@
 // The machine: what runs here, what it has, what it owes, and how the last day went.
 import { html, useEffect, useState } from "./vendor/htm-preact.js";
 import { get } from "./api.js";
-import { ago, bytes, number, seconds, t } from "./i18n.js";
+import { ago, bytes, language, number, seconds, t } from "./i18n.js";
 import { Icon, Progress, copyText, sayFailure } from "./ui.js";
 
 const EVERY_MS = 10_000;
@@ -22,7 +22,7 @@ function Chart({ title, values, over, show, begins, step }) {
   const width = 100 / values.length;
   const total = values.reduce((sum, value) => sum + (value || 0), 0);
   const newest = [...values].reverse().find((value) => value !== null && value !== undefined);
-  const at = (place) => new Date((begins + place * step) * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+  const at = (place) => new Date((begins + place * step) * 1000).toLocaleTimeString(language, { hour: "2-digit", minute: "2-digit" });
   return html`<figure class="chart card"><figcaption class="row"><span>${title}</span><span class="num dim">${show(total, newest, most)}</span></figcaption>
     <svg viewBox="0 0 100 32" preserveAspectRatio="none" role="img" aria-label=${`${title}: ${show(total, newest, most)}`}>
       ${values.map((value, place) => {
