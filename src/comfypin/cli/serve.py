@@ -54,7 +54,8 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 EXAMPLES = """examples:
   comfypin serve --lock demo                         the API and its page at http://127.0.0.1:8000
-  comfypin serve --engine-url http://127.0.0.1:8188  jobs for a ComfyUI that runs already
+  comfypin serve --lock mine --engine-url http://127.0.0.1:8188
+                                                     jobs for a ComfyUI that runs already
   curl -d '{"input": {"workflow": {}}}' -H 'Content-Type: application/json' http://127.0.0.1:8000/runsync"""
 
 

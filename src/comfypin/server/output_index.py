@@ -6,6 +6,7 @@ could end while the folder for temporary files is full.
 
 # ruff: noqa: S608 - statements are put together from constants alone
 
+import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -171,11 +172,8 @@ class OutputIndex:
     async def read_base64(self, output: ListedOutput) -> str | None:
         """Return the base64 text of an output that its job's result holds. Raises `JobsNotStored`, `JobUnknown`."""
         if self._read_result is not None:
-            result = json.loads(await self._read_result(output.job_id) or "{}")
-            listed = result.get(output.list_name) if isinstance(result, dict) else None
-            entry = listed[output.list_index] if isinstance(listed, list) and output.list_index < len(listed) else None
-            text = entry.get("data") if isinstance(entry, dict) else None
-            return text if isinstance(text, str) else None
+            # In a thread: it has megabytes.
+            return await asyncio.to_thread(_base64_in, await self._read_result(output.job_id) or "{}", output)
         path = f"$.{output.list_name}[{output.list_index}].data"
         query = "SELECT json_extract(output, ?) FROM jobs WHERE id = ?"
         rows = await self._store.query_rows(query, path, output.job_id)
@@ -212,6 +210,14 @@ def output_to_json(output: ListedOutput, *, bucket: str | None, has_thumbnail: b
         "href": href,
         "thumbnail": f"{href}/thumbnail" if has_thumbnail else None,
     }
+
+
+def _base64_in(result: str, output: ListedOutput) -> str | None:
+    document = json.loads(result)
+    listed = document.get(output.list_name) if isinstance(document, dict) else None
+    entry = listed[output.list_index] if isinstance(listed, list) and output.list_index < len(listed) else None
+    text = entry.get("data") if isinstance(entry, dict) else None
+    return text if isinstance(text, str) else None
 
 
 def _conditions(wanted: OutputFilter) -> tuple[list[str], list[object]]:
