@@ -14,6 +14,8 @@ from tests.support.workflows import picture, slow
 
 pytestmark = [pytest.mark.needs("chromium"), pytest.mark.xdist_group("page")]
 
+THOUSAND = 1_000
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
@@ -106,6 +108,32 @@ def test_a_job_that_waits_is_let_run_next(server: Server, browser: Browser) -> N
         assert wrongs == []
 
 
+def test_a_thousand_jobs_that_wait_are_one_page(tmp_path: Path, browser: Browser) -> None:
+    with serving(tmp_path, "--concurrency", "1") as server, opened(browser, server.url) as (page, wrongs):
+        server.post("/run", {"input": {"workflow": slow(12_000)}})
+        for place in range(THOUSAND):
+            server.post("/run", {"input": {"workflow": picture(place)}})
+        waiting = page.get_by_role("region", name="Waiting")
+        expect(waiting.get_by_role("heading")).to_contain_text(str(THOUSAND))
+        expect(waiting.get_by_role("listitem")).to_have_count(100)
+        expect(waiting).to_contain_text("and 900 more")
+        page.reload()
+        expect(waiting.get_by_role("listitem")).to_have_count(100)
+        assert axe_violations(page) == []
+        page.on("dialog", lambda dialog: dialog.accept())
+        page.get_by_role("button", name="Cancel all").click()
+        expect(waiting).to_have_count(0)
+        ended = page.get_by_role("region", name="Ended").get_by_role("listitem")
+        expect(ended).to_have_count(100)
+        page.get_by_role("button", name="Older jobs").click()
+        expect(ended).to_have_count(200)
+        page.reload()
+        expect(ended).to_have_count(50)
+        page.get_by_role("button", name="Older jobs").click()
+        expect(ended).to_have_count(100)
+        assert wrongs == []
+
+
 def test_a_failed_job_says_why_and_runs_again(server: Server, browser: Browser) -> None:
     with opened(browser, server.url) as (page, wrongs):
         page.get_by_role("link", name="Failed").click()
@@ -132,6 +160,13 @@ def test_a_finished_job_shows_its_pictures_and_where_the_time_went(server: Serve
         with page.expect_download() as saved:
             page.get_by_role("button", name="Open in ComfyUI").click()
         assert json.loads(Path(saved.value.path()).read_text())["2"]["class_type"] == "SaveImage"
+        # With what the form set, also if the job was not sent with a graph.
+        made = server.post("/workflows/demo?wait=60000", {"Out of focus.width": 72})
+        page.goto(f"{server.url}/#/job/{made['id']}")
+        with page.expect_download() as saved:
+            page.get_by_role("button", name="Open in ComfyUI").click()
+        graph = json.loads(Path(saved.value.path()).read_text())
+        assert 72 in [node["inputs"].get("width") for node in graph.values()]
         assert wrongs == []
 
 
@@ -142,6 +177,9 @@ def test_the_page_speaks_russian_in_the_light_on_a_phone(server: Server, browser
         assert page.evaluate("document.documentElement.lang") == "ru"
         assert overflow_pixels(page) == 0
         assert axe_violations(page) == []
+        page.get_by_role("link", name="Ошибка").click()
+        expect(page.get_by_role("region", name="Почему не вышло")).to_contain_text("Что делать: Исправьте названное")
+        assert overflow_pixels(page) == 0
         page.get_by_role("button", name="EN: English").click()
         expect(page.get_by_role("link", name="Gallery")).to_be_visible()
         page.reload()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from tests.conftest import ROOT
 from tests.support.browser import PHONE, a_browser, axe_violations, opened, overflow_pixels
 from tests.support.server import Server, serving
 from tests.support.workflows import picture
@@ -110,7 +111,7 @@ def test_everything_on_the_way_to_a_picture_goes_by_keyboard(server: Server, bro
 def test_a_table_of_values_is_a_batch(server: Server, browser: Browser) -> None:
     with opened(browser, f"{server.url}/#/run") as (page, wrongs):
         drop(page, json.dumps(picture(1)), "mine.json")
-        form = page.get_by_role("form", name="mine.json")
+        form = page.get_by_role("form", name="mine")
         form.get_by_text("Batch", exact=True).click()
         form.get_by_label("Table of values").fill("width,height\n64,32\n48,24\n32,16")
         form.get_by_role("button", name="Run 3 times").click()
@@ -157,6 +158,60 @@ def test_the_gallery_shows_what_was_made_on_a_day(server: Server, browser: Brows
         assert wrongs == []
 
 
+def test_outputs_of_jobs_that_failed_are_a_filter(server: Server, browser: Browser) -> None:
+    with sqlite3.connect(server.home / "state" / "jobs.sqlite") as database:
+        (job_id,) = database.execute("SELECT job_id FROM job_outputs ORDER BY number LIMIT 1").fetchone()
+        database.execute("UPDATE jobs SET state = 'FAILED' WHERE id = ?", (job_id,))
+    with opened(browser, f"{server.url}/#/gallery") as (page, wrongs):
+        page.get_by_label("All states").select_option("Failed")
+        expect(page.locator(".shot")).to_have_count(1)
+        page.locator(".shot").click()
+        expect(page.get_by_role("dialog").get_by_role("link", name=job_id[:8])).to_be_visible()
+        assert wrongs == []
+
+
+def test_a_video_shows_its_first_picture_where_the_server_can_draw_none(server: Server, browser: Browser) -> None:
+    server.post("/runsync", {"input": {"workflow": picture(5, size=96, prefix="moving")}})
+    with sqlite3.connect(server.home / "state" / "jobs.sqlite") as database:
+        number, path = database.execute("SELECT number, uri FROM job_outputs ORDER BY number DESC LIMIT 1").fetchone()
+        facts = ("video", "video/webm", "moving.webm", "f" * 64, number)
+        database.execute(
+            "UPDATE job_outputs SET kind = ?, media_type = ?, filename = ?, sha256 = ? WHERE number = ?", facts
+        )
+    Path(path).write_bytes((ROOT / "tests" / "data" / "saved" / "webm.webm").read_bytes())
+    with opened(browser, f"{server.url}/#/gallery") as (page, wrongs):
+        tile = page.get_by_role("button", name="moving.webm")
+        page.wait_for_function("document.querySelector('.shot video')?.readyState >= 2")
+        assert axe_violations(page) == []
+        tile.click()
+        expect(page.locator("video.light-media")).to_be_visible()
+        page.wait_for_function("document.querySelector('video.light-media').videoWidth > 0")
+        assert wrongs == []
+
+
+@pytest.mark.parametrize("size", [(390, 844), (3840, 2160)])
+def test_each_view_fits_a_phone_and_the_largest_screen(server: Server, browser: Browser, size: tuple[int, int]) -> None:
+    viewport = {"width": size[0], "height": size[1]}
+    with opened(browser, server.url, viewport=viewport, locale="ru-RU") as (page, wrongs):
+        ended = server.get("/jobs?state=COMPLETED&limit=1")["jobs"][0]["id"]
+        for route, shown in (
+            ("queue", ".ended"),
+            ("gallery", ".shot"),
+            ("run", ".form"),
+            ("system", ".chart"),
+            (f"job/{ended}", ".tile"),
+        ):
+            page.goto(f"{server.url}/#/{route}")
+            expect(page.locator(shown).first).to_be_visible()
+            assert overflow_pixels(page) == 0, route
+            assert page.evaluate(MOST_RIGHT, shown) <= size[0], route
+            assert axe_violations(page) == [], route
+        # Texts grow with the screen: nobody reads 14 pixels out of 3840.
+        body_pixels = page.evaluate("parseFloat(getComputedStyle(document.body).fontSize)")
+        assert body_pixels == pytest.approx(14 if size[0] < 700 else 22.4)
+        assert wrongs == []
+
+
 def test_a_foreign_workflow_is_checked_and_what_is_missing_is_named(server: Server, browser: Browser) -> None:
     foreign = {
         "nodes": [
@@ -184,7 +239,7 @@ def test_a_picture_with_its_workflow_in_it_runs_again(server: Server, browser: B
             {"name": "made.png", "mimeType": "image/png", "buffer": made}
         )
         expect(page.get_by_text("Runs on this server")).to_be_visible()
-        page.get_by_role("form", name="made.png").get_by_role("button", name="Run").click()
+        page.get_by_role("form", name="made").get_by_role("button", name="Run").click()
         expect(page.get_by_role("article").get_by_text("Done")).to_be_visible()
         assert wrongs == []
 
@@ -207,6 +262,12 @@ def test_the_description_of_the_api_needs_no_other_host(server: Server, browser:
         page.get_by_text("/workflow-check").click()
         expect(page.get_by_text("curl").first).to_be_visible()
         assert all(url.startswith(server.url) for url in asked)
+        page.get_by_role("button", name="RU: русский").click()
+        expect(page.get_by_role("heading", level=1)).to_contain_text("API comfypin")
+        expect(page.get_by_text("Выполнится ли здесь воркфлоу").first).to_be_visible()
+        page.get_by_role("searchbox").fill("отменить")
+        expect(page.get_by_text("/purge-queue")).to_be_visible()
+        expect(page.get_by_text("/runsync")).to_have_count(0)
         assert axe_violations(page) == []
         assert wrongs == []
 
@@ -231,6 +292,11 @@ def test_ten_thousand_outputs_keep_the_page_small(tmp_path: Path, browser: Brows
             assert count_nodes(page) < 3000
             assert wrongs == []
 
+
+# The right edge of what stands furthest to the right.
+MOST_RIGHT = (
+    """(shown) => Math.max(...[...document.querySelectorAll(shown)].map((one) => one.getBoundingClientRect().right))"""
+)
 
 # Scrolls until all outputs were loaded, and returns the most tiles that there were at once.
 SCROLL_DOWN = """async (many) => {

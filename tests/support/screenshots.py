@@ -12,12 +12,14 @@ from playwright.sync_api import Browser, Page
 
 from tests.conftest import ROOT
 from tests.support.browser import PHONE, WIDE, a_browser, opened
+from tests.support.fleets import serving_fleet, working
+from tests.support.nats_servers import nats_server
 from tests.support.server import Server, serving
 from tests.support.workflows import slow
 
 _DEMO = ROOT / "workflows" / "demo.png"
 _COLORS = (0xF0C8A0, 0xA0C8F0, 0xC8F0A0, 0xF0A0C8, 0xFFFFFF, 0xC8A0F0)
-_VIEWS = ("queue", "gallery", "lightbox", "run", "job", "system")
+_VIEWS = ("queue", "gallery", "lightbox", "run", "job", "failed", "system", "docs")
 
 
 def crop_of(chance: random.Random) -> dict[str, Any]:
@@ -43,33 +45,60 @@ def fill(server: Server) -> str:
     chance = random.Random(5)
     images = [{"name": "demo.png", "image": base64.b64encode(_DEMO.read_bytes()).decode()}]
     for _ in range(28):
-        server.post("/runsync", {"input": {"workflow": crop_of(chance), "images": images}})
-    server.post("/runsync", {"input": {"workflow": {"1": {"class_type": "KSampler", "inputs": {}}}}})
-    shown = str(server.post("/workflows/demo?wait=60000")["id"])
-    for _ in range(5):
-        server.post("/run", {"input": {"workflow": slow(2500)}})
-    return shown
+        server.post("/runsync", {"input": {"workflow": crop_of(chance), "images": images, "title": "Landscapes"}})
+    server.post(
+        "/runsync", {"input": {"workflow": {"1": {"class_type": "KSampler", "inputs": {}}}, "title": "Portrait"}}
+    )
+    return str(server.post("/workflows/demo?wait=60000")["id"])
+
+
+def keep_busy(server: Server) -> None:
+    """Let jobs run and wait, with previews."""
+    server.post("/purge-queue")
+    for place in range(5):
+        graph = slow(2500)
+        graph["1"]["inputs"]["color"] = _COLORS[place]
+        server.post("/run", {"input": {"workflow": graph, "title": "Soft light"}})
 
 
 def show(page: Page, server: Server, view: str, job_id: str) -> None:
     """Go to a view and wait for its pictures."""
-    route = {"lightbox": f"gallery?show={job_id}/0", "job": f"job/{job_id}"}.get(view, view)
-    page.goto(f"{server.url}/#/{route}")
+    failed = server.get("/jobs?state=FAILED&limit=1")["jobs"][0]["id"]
+    routes = {"lightbox": f"gallery?show={job_id}/0", "job": f"job/{job_id}", "failed": f"job/{failed}"}
+    page.goto(f"{server.url}/docs" if view == "docs" else f"{server.url}/#/{routes.get(view, view)}")
     awaited = {"lightbox": "img.light-media", "system": ".chart", "run": ".form", "job": ".tile", "gallery": ".shot"}
-    page.locator(awaited.get(view, ".strip-image")).first.wait_for()
+    awaited |= {"failed": ".remedy", "docs": ".docs summary", "queue": ".running-picture img"}
+    page.locator(awaited[view]).first.wait_for()
     page.evaluate("Promise.all([...document.images].map((image) => image.decode().catch(() => null)))")
 
 
 def take_all(browser: Browser, server: Server, folder: Path, job_id: str) -> None:
-    """Write each view in both widths."""
+    """Write each view in both widths, and the workers of a fleet."""
     for width, viewport in ((1280, WIDE), (390, PHONE)):
         with opened(browser, server.url, viewport=viewport) as (page, _):
+            keep_busy(server)
             for view in _VIEWS:
                 show(page, server, view, job_id)
                 save(page, folder / f"{view}-{width}.png")
         with opened(browser, server.url, viewport=viewport, is_signed_in=False) as (page, _):
             page.get_by_label("Token", exact=True).wait_for()
             save(page, folder / f"signin-{width}.png")
+
+
+def take_fleet(browser: Browser, home: Path, folder: Path) -> None:
+    """Write the page of a fleet with two workers."""
+    with (
+        nats_server(home) as nats,
+        serving_fleet(home / "serve", nats.address) as server,
+        working(home / "one", nats.address),
+        working(home / "two", nats.address, "--class", "rtx4090"),
+    ):
+        fill(server)
+        for width, viewport in ((1280, WIDE), (390, PHONE)):
+            with opened(browser, server.url, viewport=viewport) as (page, _):
+                page.locator(".chip-warm").nth(1).wait_for()
+                page.locator(".strip-image").first.wait_for()
+                save(page, folder / f"workers-{width}.png")
 
 
 def save(page: Page, path: Path) -> None:
@@ -83,8 +112,10 @@ def main() -> None:
     """Take the pictures."""
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as home, serving(Path(home)) as server, a_browser() as browser:
-        take_all(browser, server, folder, fill(server))
+    with tempfile.TemporaryDirectory() as home, a_browser() as browser:
+        with serving(Path(home)) as server:
+            take_all(browser, server, folder, fill(server))
+        take_fleet(browser, Path(home), folder)
 
 
 if __name__ == "__main__":

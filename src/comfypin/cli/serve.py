@@ -57,7 +57,8 @@ _COUNT = whole_number(1, 1_000_000)
 
 EXAMPLES = """examples:
   comfypin serve --lock demo                         the API and its page at http://127.0.0.1:8000
-  comfypin serve --engine-url http://127.0.0.1:8188  jobs for a ComfyUI that runs already
+  comfypin serve --lock mine --engine-url http://127.0.0.1:8188
+                                                     jobs for a ComfyUI that runs already
   curl -d '{"input": {"workflow": {}}}' -H 'Content-Type: application/json' http://127.0.0.1:8000/runsync"""
 
 
@@ -276,6 +277,8 @@ def _assemble(
         sync_destination=arguments.sync,
         prefix=addresses.prefix,
         clock=clock,
+        read_fleet=open_queue.read_fleet,
+        private_addresses=arguments.allow_private_inputs,
     )
     folder = ServedOutputFolder(outputs, base_url=addresses.base_url)
     output_assets = OutputAssets(comfy_api.assets, comfy_api.records, queue.events, base_url=addresses.base_url)

@@ -124,6 +124,9 @@ class JobInput(_JobModel):
     workflow_name: Annotated[
         str | None, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="A workflow of the image.")
     ] = None
+    title: Annotated[
+        str | None, Field(max_length=200, description="How lists call a job whose workflow is not one of the image.")
+    ] = None
     images: Annotated[tuple[ImageInput, ...], Field(max_length=MAX_INPUTS)] = ()
     inputs: Annotated[tuple[MediaInput, ...], Field(max_length=MAX_INPUTS)] = ()
     models: Annotated[tuple[ModelWish, ...], Field(max_length=MAX_MODELS)] = ()

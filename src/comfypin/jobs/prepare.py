@@ -90,7 +90,7 @@ def prepare_job(request: RunRequest, *, lock: Lock | None, catalogue: Catalogue,
     if request.randomize_seeds:
         graph = change_seeds(graph, workflow.seeds, catalogue)
     given_files = tuple(_parse_given_file(request, graph, argument, catalogue) for argument in request.input_files)
-    graph = _apply_overrides(replace(workflow, graph=point_to_files(graph, given_files)), request, catalogue)
+    graph = apply_request_overrides(replace(workflow, graph=point_to_files(graph, given_files)), request, catalogue)
     # After the overrides, which may hold dates (%date%) too.
     graph = workflow.fill_texts(graph, now)
     wanted_files = file_inputs(graph, catalogue)
@@ -150,8 +150,11 @@ def _warn_of_unused_models(own_models: tuple[str, ...], used: frozenset[str]) ->
     )
 
 
-def _apply_overrides(workflow: Workflow, request: RunRequest, catalogue: Catalogue) -> ApiGraph:
-    """Return the graph with the request's overrides, within the limits of the workflow's inputs file."""
+def apply_request_overrides(workflow: Workflow, request: RunRequest, catalogue: Catalogue) -> ApiGraph:
+    """Return the graph with the request's overrides, within the limits of the workflow's inputs file.
+
+    Raises `WorkflowError`.
+    """
     graph = workflow.graph
     if not (request.overrides or request.only_named):
         if request.inputs_file is not None:

@@ -122,9 +122,10 @@ class JobQueue(Protocol):
 
 
 class QueueOrder(Protocol):
-    """The order in which jobs that wait begin."""
+    """Where jobs run, on this machine or on workers elsewhere, and the order in which those that wait begin."""
 
     can_reorder: bool
+    runs_here: bool
 
     async def prioritize_job(self, job_id: str, priority: int) -> None:
         """Let a job that waits begin before those of a lower priority. Raises `JobUnknown`, `NotReordered`."""

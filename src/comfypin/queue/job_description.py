@@ -29,7 +29,7 @@ _OUTPUT_LISTS = ("images", "videos", "audio", "files")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobDescription:
-    """What a job was asked for.
+    """What a job was asked for. `workflow` is the name of a workflow of the image, or what the job calls its own.
 
     Jobs of one `shape` take about as long as each other: the same graph and numbers, whatever their seeds and texts.
     `texts` are those of its graph in lower case, for searches; empty if the graph may hold a secret.
@@ -55,13 +55,12 @@ class JobEnd:
 def describe_job(job_input: object, *, api: ApiName, release: str | None) -> JobDescription:
     """Describe what a job asks for. Slow for a large input: walks all of it."""
     fields = job_input if isinstance(job_input, Mapping) else {}
-    name = fields.get("workflow_name")
-    workflow_name = name[:_LONGEST_NAME] if isinstance(name, str) else None
+    workflow_name, title = _name_in(fields, "workflow_name"), _name_in(fields, "title")
     asked = {"graph": _graph_of(fields), "set": fields.get("set")}
     is_searchable = not holds_secret(asked)
     return JobDescription(
         api=api,
-        workflow=workflow_name,
+        workflow=workflow_name or title,
         release=release,
         shape=_shape_of(workflow_name, asked),
         texts="\n".join(_texts_in(asked))[:_LONGEST_TEXTS].casefold() if is_searchable else "",
@@ -111,6 +110,11 @@ def end_described(job_id: str, end: JobEnd) -> JobChange:
 def _entries(output: Mapping[str, JsonValue], list_name: str) -> list[JsonValue]:
     entries = output.get(list_name)
     return entries if isinstance(entries, list) else []
+
+
+def _name_in(fields: Mapping[object, object], field: str) -> str | None:
+    name = fields.get(field)
+    return name[:_LONGEST_NAME] or None if isinstance(name, str) else None
 
 
 def _graph_of(fields: Mapping[object, object]) -> object:

@@ -30,6 +30,8 @@ from comfypin.server.errors import (
     RequestTooComplex,
     TooManyDownloads,
 )
+from comfypin.server.fleet_routes import fleet_routes
+from comfypin.server.job_graph import job_graph_routes
 from comfypin.server.job_intake import take_job
 from comfypin.server.job_list_routes import job_list_routes
 from comfypin.server.model_routes import model_routes
@@ -89,12 +91,14 @@ def make_app(server_site: Site, rules: AccessRules, comfy_api: ComfyApi, page: P
         application.include_router(family)
         application.include_router(family, prefix="/v2/{endpoint}", include_in_schema=False)
     application.include_router(job_list_routes(comfy_api.queue, page.gallery.index))
+    application.include_router(job_graph_routes(server_site))
     application.include_router(_workflow_routes(server_site))
     application.include_router(workflow_check_routes(server_site))
     application.include_router(webhook_routes(comfy_api.queue))
     application.include_router(model_routes(server_site, comfy_api.queue.events))
     application.include_router(_machine_routes(server_site, application))
     application.include_router(output_routes(page.gallery))
+    application.include_router(fleet_routes(page.fleet))
     application.include_router(page_routes(rules, page))
     application.add_exception_handler(ComfypinError, _handle_failure)
     application.add_exception_handler(RequestValidationError, _handle_invalid)
@@ -109,13 +113,16 @@ def make_app(server_site: Site, rules: AccessRules, comfy_api: ComfyApi, page: P
 @contextlib.asynccontextmanager
 async def _run_beside(comfy_api: ComfyApi, page: Page) -> AsyncIterator[None]:
     """Run what the server does beside answering, while the block lasts."""
-    sampling = asyncio.create_task(page.system.series.sample_forever())
+    beside = [asyncio.create_task(page.system.series.sample_forever())]
+    if page.fleet_outputs is not None:
+        beside.append(asyncio.create_task(page.fleet_outputs.list_forever()))
     try:
         async with run_sweeps(comfy_api):
             yield
     finally:
-        sampling.cancel()
-        await asyncio.gather(sampling, return_exceptions=True)
+        for task in beside:
+            task.cancel()
+        await asyncio.gather(*beside, return_exceptions=True)
 
 
 def _endpoint_routes(server_site: Site, comfy_api: ComfyApi) -> APIRouter:

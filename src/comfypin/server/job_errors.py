@@ -12,17 +12,21 @@ _REMEDIES: Mapping[str, str] = {
     "storage": "The bucket refused or was out of reach: check its address and keys (`comfypin doctor`), then retry.",
     "model": "Check the model's address, its sha256, and that the server has room for it, then retry the job.",
     "http": "The address could not be fetched: check that this server may reach it, then retry the job.",
+    "time": "Give the job more time (`policy.executionTimeout`, `policy.ttl`, `timeout_s`) or less to do, and retry.",
+    "interrupted": "Somebody stopped the engine's prompt; retry the job.",
+    "lost": "The engine forgot the prompt, as it does when it starts again; retry the job.",
+    "mistake": "This is a mistake of comfypin. Its log has the cause; please report it.",
+    "memory": "The memory was too small: take a smaller picture, fewer frames or a smaller batch, then retry.",
+    "other": "Retry the job; if it fails again, the server's log has more.",
 }
 _REMEDIES_BY_NAME: Mapping[str, str] = {
-    "DeadlineExceeded": "Give the job more time (`policy.executionTimeout`, `timeout_s`) or less to do, then retry it.",
-    "JobTimedOut": "Give the job more time (`policy.executionTimeout`, `policy.ttl`) or less to do, then retry it.",
-    "PromptInterrupted": "Somebody stopped the engine's prompt; retry the job.",
-    "PromptLost": "The engine forgot the prompt, as it does when it starts again; retry the job.",
-    "JobBroken": "This is a mistake of comfypin. Its log has the cause; please report it.",
+    "DeadlineExceeded": "time",
+    "JobTimedOut": "time",
+    "PromptInterrupted": "interrupted",
+    "PromptLost": "lost",
+    "JobBroken": "mistake",
 }
-_OUT_OF_MEMORY = "The memory was too small: take a smaller picture, fewer frames or a smaller batch, then retry."
 _MEMORY_SIGNS = ("out of memory", "outofmemory", "cannot allocate memory", "can't allocate memory")
-_NO_REMEDY = "Retry the job; if it fails again, the server's log has more."
 # The end of an engine's log says what happened; the beginning is its start.
 _MOST_LINES = 200
 
@@ -35,7 +39,8 @@ def error_details(output: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     findings = output.get("details")
     return {
         "family": family if isinstance(family, str) else "internal",
-        "remedy": _remedy_of(output),
+        "remedy": _REMEDIES[(named := _remedy_name(output))],
+        "remedy_name": named,
         "node_id": _text(facts.get("node_id")),
         "class_type": _text(facts.get("class_type")),
         "findings": findings if isinstance(findings, list) and len(findings) > 1 else [],
@@ -43,12 +48,14 @@ def error_details(output: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     }
 
 
-def _remedy_of(output: Mapping[str, JsonValue]) -> str:
+def _remedy_name(output: Mapping[str, JsonValue]) -> str:
+    """Return which remedy it is: pages say it in their own language."""
     said = f"{output.get('error')} {output.get('error_traceback') or ''}".lower()
     if any(sign in said for sign in _MEMORY_SIGNS):
-        return _OUT_OF_MEMORY
+        return "memory"
     by_name = _REMEDIES_BY_NAME.get(str(output.get("error_type")))
-    return by_name or _REMEDIES.get(str(output.get("error_family")), _NO_REMEDY)
+    family = str(output.get("error_family"))
+    return by_name or (family if family in _REMEDIES else "other")
 
 
 def _log_lines(output: Mapping[str, JsonValue], facts: Mapping[str, JsonValue]) -> list[JsonValue]:

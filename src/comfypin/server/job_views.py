@@ -62,6 +62,7 @@ class JobViews:
             "running": self._queue.running_count,
             "paused": self._queue.trouble,
             "can_reorder": self._queue.can_reorder,
+            "runs_here": self._queue.runs_here,
         }
 
     async def details(self, job_id: str) -> dict[str, JsonValue]:

@@ -70,6 +70,7 @@ TAGS = [
     {"name": "workflows", "description": "The workflows of this server."},
     {"name": "webhooks", "description": "What could not be told to webhooks."},
     {"name": "models", "description": "Models that are brought while the server runs."},
+    {"name": "outputs", "description": "What jobs have made."},
     {"name": "server", "description": "The server itself."},
 ]
 _WAIT_PARAMETER = {

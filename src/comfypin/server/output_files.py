@@ -6,6 +6,7 @@ import binascii
 import logging
 import re
 from pathlib import Path
+from typing import Literal
 from urllib.parse import quote
 
 from starlette.responses import FileResponse, RedirectResponse, Response
@@ -18,6 +19,7 @@ from comfypin.server.comfy_api.errors import ApiFailure
 from comfypin.server.comfy_api.own_bucket import OwnBucket
 from comfypin.server.output_index import ListedOutput, OutputIndex, origin_of
 from comfypin.server.responses import failure_response
+from comfypin.server.url_relay import UrlRelay
 
 log = logging.getLogger(__name__)
 
@@ -30,17 +32,21 @@ UNTRUSTED_HEADERS = {
 }
 # A browser shows these and runs nothing of them; whatever else there is, it saves. SVG and HTML hold scripts.
 _SHOWN = re.compile(r"image/(?!svg)[a-z0-9.+-]+|video/[a-z0-9.+-]+|audio/[a-z0-9.+-]+|text/plain")
+BucketOwner = Literal["own", "other"]
 _ASSET = re.compile(re.escape(PREFIX) + r"/assets/([0-9a-f-]{36})/content$")
 
 
 class OutputFiles:
-    """Reads outputs. `folder` is where this machine's are delivered to."""
+    """Reads outputs. `folder` is where this machine's are delivered to, `bucket` the server's own if it has one."""
 
-    def __init__(self, index: OutputIndex, assets: Assets, folder: Path, *, bucket: OwnBucket | None) -> None:
+    def __init__(
+        self, index: OutputIndex, assets: Assets, folder: Path, *, bucket: OwnBucket | None, relay: UrlRelay
+    ) -> None:
         self._index = index
         self._assets = assets
         self._folder = folder.resolve()
         self._bucket = bucket
+        self._relay = relay
         self._origin: str | None = None
 
     async def locate(self, output: ListedOutput) -> Path | bytes | None:
@@ -64,26 +70,49 @@ class OutputFiles:
             self._origin = None if url is None else origin_of(url)
         return self._origin
 
+    def bucket_of(self, output: ListedOutput) -> BucketOwner | None:
+        """Return whose bucket an output is in: the server's own, or another; None if it is on this machine."""
+        uri = str(output.facts.get("uri") or "")
+        if "://" not in uri:
+            return None
+        return "own" if self._bucket is not None and self._bucket.holds(uri) else "other"
+
+    async def make_address(self, output: ListedOutput) -> str | None:
+        """Return an output's address: of what is in the server's bucket a fresh one. Raises `StorageError`."""
+        if self._bucket is not None and self.bucket_of(output) == "own":
+            fresh_url = await asyncio.to_thread(self._bucket.make_url, str(output.facts["uri"]))
+            if fresh_url is not None:
+                return fresh_url
+        return _web_address(output)
+
     async def fetch(self, output: ListedOutput) -> Path | bytes | None:
-        """Return an output as `locate` does, out of the server's bucket too if it is small enough for a thumbnail.
+        """Return an output as `locate` does, out of a bucket too if it is small enough for a thumbnail.
 
         Raises `JobsNotStored`.
         """
-        located_file = await self.locate(output)
-        uri = output.facts.get("uri")
-        if located_file is not None or self._bucket is None or not isinstance(uri, str) or not self._bucket.holds(uri):
-            return located_file
+        located_file, owner = await self.locate(output), self.bucket_of(output)
         size_bytes = output.facts.get("size_bytes")
+        if located_file is not None or owner is None:
+            return located_file
         if not isinstance(size_bytes, int) or not 0 < size_bytes <= _MOST_FETCHED_BYTES:
             return None
+        uri, url = str(output.facts["uri"]), _web_address(output)
+        if owner == "other" or self._bucket is None:
+            return None if url is None else await asyncio.to_thread(self._relay.read, url, size_bytes)
         try:
             return await asyncio.to_thread(lambda bucket: b"".join(bucket.read(uri, range(size_bytes))), self._bucket)
         except (StorageError, ConfigError) as exc:
             log.warning("no thumbnail", extra={"action": "no_thumbnail", "uri": uri, "reason": exc.message})
             return None
 
-    async def respond(self, output: ListedOutput, *, is_download: bool, wanted_range: str | None) -> Response:
-        """Return an output's bytes, or the way to the bucket that has them. Raises `JobsNotStored`, `StorageError`."""
+    async def respond(
+        self, output: ListedOutput, *, is_download: bool, may_redirect: bool, wanted_range: str | None
+    ) -> Response:
+        """Return an output's bytes, or the way to the bucket that has them.
+
+        A download is never redirected: another host's answer would be shown, not saved. Raises `JobsNotStored`,
+        `StorageError`.
+        """
         media_type = str(output.facts.get("media_type") or "application/octet-stream")
         headers = {**untrusted_headers(media_type, output.filename, is_download=is_download)}
         headers["Cache-Control"] = "private, max-age=3600"
@@ -92,18 +121,18 @@ class OutputFiles:
             return Response(located_file, headers=headers, media_type=media_type)
         if located_file is not None:
             return FileResponse(located_file, headers=headers, media_type=media_type)
-        uri, url = str(output.facts.get("uri") or ""), output.facts.get("url")
-        answer: Response | None = None
-        if self._bucket is not None and self._bucket.holds(uri):
-            # A signed address of the job's end may have expired.
-            if (fresh_url := await asyncio.to_thread(self._bucket.make_url, uri)) is not None and not is_download:
-                return _redirect(fresh_url)
-            answer = await respond_from_bucket(self._bucket, uri, wanted_range, media_type=media_type, headers=headers)
-        elif isinstance(url, str) and url.startswith(("https://", "http://")) and "://" in uri:
+        uri, owner = str(output.facts.get("uri") or ""), self.bucket_of(output)
+        if owner is None:
+            return failure_response(404, "The output is gone.")
+        # A signed address of the job's end may have expired.
+        if may_redirect and not is_download and (url := await self.make_address(output)) is not None:
             return _redirect(url)
-        if answer is not None:
-            return answer
-        return failure_response(404, f"The output was delivered to {uri}." if "://" in uri else "The output is gone.")
+        answer: Response | None = None
+        if self._bucket is not None and owner == "own":
+            answer = await respond_from_bucket(self._bucket, uri, wanted_range, media_type=media_type, headers=headers)
+        elif (url := await self.make_address(output)) is not None:
+            answer = await self._relay.respond(url, wanted_range, media_type=media_type, headers=headers)
+        return answer or failure_response(404, f"The output was delivered to {uri}.")
 
     async def _find_asset(self, output: ListedOutput) -> Path | None:
         asset_match = _ASSET.search(str(output.facts.get("url") or ""))
@@ -130,6 +159,11 @@ def untrusted_headers(media_type: str, filename: str, *, is_download: bool = Fal
         f"{'inline' if is_shown else 'attachment'}; filename*=UTF-8''{quote(file_name, safe='', errors='replace')}"
     )
     return {**UNTRUSTED_HEADERS, "Content-Disposition": disposition}
+
+
+def _web_address(output: ListedOutput) -> str | None:
+    url = output.facts.get("url")
+    return url if isinstance(url, str) and url.startswith(("https://", "http://")) else None
 
 
 def _redirect(url: str) -> Response:

@@ -6,8 +6,10 @@ could end while the folder for temporary files is full.
 
 # ruff: noqa: S608 - statements are put together from constants alone
 
+import asyncio
+import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,6 +19,7 @@ from comfypin.queue.job_changes import JobChange
 from comfypin.queue.sqlite import JobStore
 from comfypin.queue.status_bodies import shown_time
 
+ReadResult = Callable[[str], Awaitable[str | None]]
 OUTPUT_LISTS = ("images", "videos", "audio", "files")
 _FACTS = (
     ("filename", "filename"),
@@ -67,6 +70,7 @@ _LIST_OLDER = _rows_of_jobs(
     "AND NOT EXISTS (SELECT 1 FROM job_outputs)"
 )
 _LIST_OF_JOB = _rows_of_jobs("SELECT id, ended_at, output FROM jobs WHERE id = ? AND json_valid(output)")
+_LIST_OF_RESULT = _rows_of_jobs("SELECT ? AS id, ? AS ended_at, ? AS output")
 _SELECTED = ", ".join(f"o.{column}" for column, _ in _FACTS)
 _FOUND = (
     f"SELECT o.number, o.job_id, o.made_at, o.position, o.list, o.list_index, j.state, d.workflow, d.release, "
@@ -80,6 +84,14 @@ def outputs_listed(job_id: str) -> tuple[JobChange, ...]:
     return (
         JobChange("DELETE FROM job_outputs WHERE job_id = ?", (job_id,)),
         JobChange(_LIST_OF_JOB, (job_id,)),
+    )
+
+
+def outputs_listed_of(job_id: str, ended_at: float, result: str) -> tuple[JobChange, ...]:
+    """Return the changes that list the outputs of a job whose result is kept elsewhere."""
+    return (
+        JobChange("DELETE FROM job_outputs WHERE job_id = ?", (job_id,)),
+        JobChange(_LIST_OF_RESULT, (job_id, ended_at, result)),
     )
 
 
@@ -131,10 +143,11 @@ class ListedOutput:
 
 
 class OutputIndex:
-    """Reads of the rows above."""
+    """Reads of the rows above. `read_result` returns a job's result where the file of the jobs does not have it."""
 
-    def __init__(self, store: JobStore) -> None:
+    def __init__(self, store: JobStore, *, read_result: ReadResult | None = None) -> None:
         self._store = store
+        self._read_result = read_result
         store.add_tables(SCHEMA + _LIST_OLDER)
         store.changes_beside = outputs_listed
 
@@ -159,35 +172,31 @@ class OutputIndex:
         return [_to_output(row) for row in rows]
 
     async def read_base64(self, output: ListedOutput) -> str | None:
-        """Return the base64 text of an output that its job's result holds. Raises `JobsNotStored`."""
-        # SQLite takes the one text out of the result, which may be hundreds of megabytes.
+        """Return the base64 text of an output that its job's result holds. Raises `JobsNotStored`, `JobUnknown`."""
+        if self._read_result is not None:
+            # In a thread: it has megabytes.
+            return await asyncio.to_thread(_base64_in, await self._read_result(output.job_id) or "{}", output)
         path = f"$.{output.list_name}[{output.list_index}].data"
         query = "SELECT json_extract(output, ?) FROM jobs WHERE id = ?"
         rows = await self._store.query_rows(query, path, output.job_id)
         return rows[0][0] if rows and isinstance(rows[0][0], str) else None
 
     async def names(self) -> dict[str, list[str]]:
-        """Return the workflows, releases and kinds of which there are outputs. Raises `JobsNotStored`."""
+        """Return the workflows, releases, kinds and states of which there are outputs. Raises `JobsNotStored`."""
         query = (
-            "SELECT DISTINCT d.workflow, d.release, o.kind FROM job_outputs o "
-            "LEFT JOIN job_descriptions d ON d.job_id = o.job_id LIMIT 1000"
+            "SELECT DISTINCT d.workflow, d.release, o.kind, j.state FROM job_outputs o "
+            "JOIN jobs j ON j.id = o.job_id LEFT JOIN job_descriptions d ON d.job_id = o.job_id LIMIT 1000"
         )
         rows = await self._store.query_rows(query)
-        columns = ("workflows", "releases", "kinds")
-        return {
-            column_name: sorted({row[place] for row in rows if row[place]}) for place, column_name in enumerate(columns)
-        }
-
-    async def read_origins(self) -> frozenset[str]:
-        """Return the origins of the addresses of outputs that are in buckets. Raises `JobsNotStored`."""
-        # The newest only: a server has one bucket, jobs with their own are few.
-        query = "SELECT url FROM job_outputs WHERE uri LIKE '%://%' AND url LIKE 'http%' ORDER BY number DESC LIMIT 300"
-        origins = {origin_of(row[0]) for row in await self._store.query_rows(query)}
-        return frozenset(origin for origin in origins if origin is not None)
+        columns = ("workflows", "releases", "kinds", "states")
+        return {name: sorted({row[place] for row in rows if row[place]}) for place, name in enumerate(columns)}
 
 
-def output_to_json(output: ListedOutput, *, has_thumbnail: bool) -> dict[str, JsonValue]:
-    """Return an output as /outputs lists it; `href` and `thumbnail` are relative to the server's own address."""
+def output_to_json(output: ListedOutput, *, bucket: str | None, has_thumbnail: bool) -> dict[str, JsonValue]:
+    """Return an output as /outputs lists it; `href` and `thumbnail` are relative to the server's own address.
+
+    `bucket` says whose bucket it is in.
+    """
     href = f"jobs/{output.job_id}/outputs/{output.position}"
     return {
         "job_id": output.job_id,
@@ -203,9 +212,18 @@ def output_to_json(output: ListedOutput, *, has_thumbnail: bool) -> dict[str, Js
         },
         # A path of this machine means nothing to clients.
         "uri": uri if isinstance(uri := output.facts.get("uri"), str) and "://" in uri else None,
+        "bucket": bucket,
         "href": href,
         "thumbnail": f"{href}/thumbnail" if has_thumbnail else None,
     }
+
+
+def _base64_in(result: str, output: ListedOutput) -> str | None:
+    document = json.loads(result)
+    listed = document.get(output.list_name) if isinstance(document, dict) else None
+    entry = listed[output.list_index] if isinstance(listed, list) and output.list_index < len(listed) else None
+    text = entry.get("data") if isinstance(entry, dict) else None
+    return text if isinstance(text, str) else None
 
 
 def _conditions(wanted: OutputFilter) -> tuple[list[str], list[object]]:

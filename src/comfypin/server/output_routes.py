@@ -27,6 +27,9 @@ Moment = Annotated[str | None, Query(max_length=40, description="A day (2026-11-
 Several = Annotated[list[str] | None, Query(description="One or more, repeated or separated by commas.")]
 
 
+Redirect = Annotated[bool, Query(description="0: the bytes come through this server, also out of a bucket.")]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gallery:
     """What the routes of outputs share. `folder` is served below /outputs/."""
@@ -87,12 +90,25 @@ def output_routes(gallery: Gallery) -> APIRouter:
         return FileResponse(file, headers=untrusted_headers(guess_type(file.name)[0] or "", file.name))
 
     @routes.get("/jobs/{job_id}/outputs/{position}", summary="An output of a job, or the way to it")
-    async def output(request: Request, job_id: str, position: int, *, download: bool = False) -> Response:
+    async def output(
+        request: Request, job_id: str, position: int, *, download: bool = False, redirect: Redirect = True
+    ) -> Response:
         stored_output = await _find(gallery, job_id, position)
         if stored_output is None:
             return failure_response(404, _NO_OUTPUT)
-        wanted_range = request.headers.get("range")
-        return await gallery.files.respond(stored_output, is_download=download, wanted_range=wanted_range)
+        return await gallery.files.respond(
+            stored_output, is_download=download, may_redirect=redirect, wanted_range=request.headers.get("range")
+        )
+
+    @routes.get("/jobs/{job_id}/outputs/{position}/address", summary="An address of an output that others can open")
+    async def output_address(job_id: str, position: int) -> Response:
+        stored_output = await _find(gallery, job_id, position)
+        if stored_output is None:
+            return failure_response(404, _NO_OUTPUT)
+        uri = str(stored_output.facts.get("uri") or "")
+        return JsonResponse(
+            {"url": await gallery.files.make_address(stored_output), "uri": uri if "://" in uri else None}
+        )
 
     @routes.get("/jobs/{job_id}/outputs/{position}/thumbnail", summary="A small picture of an output, as WebP")
     async def thumbnail(job_id: str, position: int) -> Response:
@@ -124,7 +140,7 @@ async def _thumbnail_file(gallery: Gallery, output: ListedOutput) -> Path | None
 
 def _to_json(gallery: Gallery, output: ListedOutput) -> dict[str, object]:
     has_thumbnail = gallery.thumbnails.may_have(output.kind, output.facts.get("media_type"), output.sha256)
-    return dict(output_to_json(output, has_thumbnail=has_thumbnail))
+    return dict(output_to_json(output, bucket=gallery.files.bucket_of(output), has_thumbnail=has_thumbnail))
 
 
 def _read_moment(moment_text: str | None, parameter_name: str, *, is_end: bool) -> float | None:

@@ -66,21 +66,21 @@ def _walk(folder: _Readable, prefix: str) -> Iterable[tuple[str, PageFile]]:
             yield f"{prefix}{entry.name}", PageFile(media_type=media_type, body=page_bytes, zipped=zipped, etag=etag)
 
 
-def page_policy(picture_origins: Iterable[str] = ()) -> str:
-    """Return the content security policy: the page's own files, and pictures of the buckets that hold outputs."""
-    origins = "".join(f" {origin}" for origin in sorted(picture_origins))
+def page_policy(picture_origin: str | None = None) -> str:
+    """Return the content security policy: the page's own files, and pictures of the bucket that holds outputs."""
+    origin = "" if picture_origin is None else f" {picture_origin}"
     return (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-        f"img-src 'self' blob: data:{origins}; media-src 'self' blob:{origins}; "
+        f"img-src 'self' blob: data:{origin}; media-src 'self' blob:{origin}; "
         "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
     )
 
 
-def page_response(request: Request, page_file: PageFile, *, picture_origins: Iterable[str] = ()) -> Response:
+def page_response(request: Request, page_file: PageFile, *, picture_origin: str | None = None) -> Response:
     """Return a file of the page, 304 if the browser has it already."""
     headers = {**_PAGE_HEADERS, "ETag": page_file.etag, "Vary": "Accept-Encoding"}
     if page_file.media_type.startswith("text/html"):
-        headers["Content-Security-Policy"] = page_policy(picture_origins)
+        headers["Content-Security-Policy"] = page_policy(picture_origin)
     if request.headers.get("if-none-match") == page_file.etag:
         return Response(status_code=304, headers=headers)
     page_bytes = page_file.body

@@ -1,7 +1,6 @@
 """The page of the server, and signing in to it."""
 
 import asyncio
-import contextlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +8,9 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from comfypin import __version__
-from comfypin.queue.errors import JobsNotStored
 from comfypin.server.auth import SESSION_PATH, AccessRules, asks_for_page
+from comfypin.server.fleet_outputs import FleetOutputs
+from comfypin.server.fleet_routes import FleetReader
 from comfypin.server.output_routes import Gallery
 from comfypin.server.page_files import load_page_files, page_response
 from comfypin.server.prefix import prefix_of
@@ -47,6 +47,8 @@ class Page:
 
     gallery: Gallery
     system: SystemReport
+    fleet: FleetReader | None = None
+    fleet_outputs: FleetOutputs | None = None
     prefix: str = ""
 
 
@@ -60,13 +62,9 @@ def page_routes(rules: AccessRules, shown: Page) -> APIRouter:
     async def page(request: Request) -> Response:
         if not asks_for_page(request.headers.get("accept", "")):
             return JsonResponse({"detail": "Not Found"}, status_code=404)
-        picture_origins: frozenset[str] = frozenset()
-        with contextlib.suppress(JobsNotStored):
-            picture_origins = await shown.gallery.index.read_origins()
-        # Of the server's bucket also before anything is in it: the page stays open while the first picture comes.
-        if (own := await shown.gallery.files.bucket_origin()) is not None:
-            picture_origins |= {own}
-        return page_response(request, page_files["index.html"], picture_origins=picture_origins)
+        # Pictures of other buckets come through the server: which those will be is not known yet.
+        own = await shown.gallery.files.bucket_origin()
+        return page_response(request, page_files["index.html"], picture_origin=own)
 
     @routes.get("/system", summary="The release, the engine, memory, disk, models, and what is owed")
     async def system() -> Response:

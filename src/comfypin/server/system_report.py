@@ -83,7 +83,8 @@ class SystemReport:
     def _engine(self) -> dict[str, JsonValue]:
         comfyui = self._facts.lock.comfyui
         return {
-            "kind": self._facts.engine_kind,
+            # Of a fleet's server the engines are elsewhere.
+            "kind": self._facts.engine_kind if self._site.queue.runs_here else "workers",
             "ready": self._site.is_ready,
             "comfyui": None if comfyui is None else comfyui.ref or comfyui.commit,
             "commit": None if comfyui is None else comfyui.commit,
@@ -129,7 +130,7 @@ class SystemReport:
                     # Without its variable: what people see in a loader's list.
                     "path": model_pin.target_path.partition("/")[2],
                     "size_bytes": model_pin.size_bytes if size_bytes is None else size_bytes,
-                    "present": size_bytes is not None,
+                    "present": size_bytes is not None if self._site.queue.runs_here else None,
                     "used_by": list(used_by),
                 }
             )

@@ -1,6 +1,6 @@
 """Opens the queue of a server, here or in a fleet, and what a worker of a fleet needs."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from comfypin.errors import UsageError
 
 if TYPE_CHECKING:
+    from comfypin.digest import JsonValue
     from comfypin.engine.interface import Engine
     from comfypin.jobs.interface import Handle
     from comfypin.jobs.previews import PreviewSink
@@ -28,13 +29,15 @@ if TYPE_CHECKING:
 class OpenQueue:
     """A server's queue, and the file in which other packages keep their own data.
 
-    In a fleet `engine` knows the release's nodes, and `keys` are the idempotency keys of all servers.
+    In a fleet `engine` knows the release's nodes, `keys` are the idempotency keys of all servers, and `read_fleet`
+    returns the workers with what waits for them, or raises `JobsNotStored`.
     """
 
     queue: "RunnableQueue"
     store: "JobStore"
     engine: "Engine | None" = None
     keys: "SharedKeys | None" = None
+    read_fleet: "Callable[[], Awaitable[Mapping[str, JsonValue]]] | None" = None
 
 
 @asynccontextmanager
@@ -73,8 +76,10 @@ async def open_fleet_queue(
     """Yield the queue of a fleet. Raises `QueueAddressInvalid`, `QueueUnreachable`, `QueueUnfit`, `JobsUnusable`."""
     from comfypin.lock.codec import release_identity
     from comfypin.queue.nats.connection import parse_queue_address
+    from comfypin.queue.nats.failures import as_storage_failure
     from comfypin.queue.nats.fleet import open_fleet
     from comfypin.queue.nats.nats_queue import NatsJobQueue
+    from comfypin.queue.nats.overview import read_overview
     from comfypin.queue.nats.releases import FleetEngine
     from comfypin.queue.nats.shared_keys import FleetKeys
     from comfypin.queue.sqlite import JobStore
@@ -97,7 +102,12 @@ async def open_fleet_queue(
                 webhooks=webhooks,
             )
             engine = FleetEngine(fleet.releases, release, identity.name)
-            yield OpenQueue(queue=queue, store=store, engine=engine, keys=FleetKeys(fleet.keys))
+
+            async def read_fleet() -> "Mapping[str, JsonValue]":
+                with as_storage_failure():
+                    return (await read_overview(fleet, now=clock(), with_dead=False)).to_json()
+
+            yield OpenQueue(queue=queue, store=store, engine=engine, keys=FleetKeys(fleet.keys), read_fleet=read_fleet)
     finally:
         store.close()
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from comfypin.digest import JsonValue
@@ -17,6 +17,8 @@ InputKind = Literal["prompt", "seed", "size", "file", "model", "number", "choice
 # The kinds that nearly everybody sets; the others are for those who ask.
 MAIN_KINDS: tuple[InputKind, ...] = ("prompt", "seed", "size", "file", "model")
 
+# How samplers call what a picture should show, and what it should not.
+_ROLES = ("positive", "negative")
 # What people change from job to job; a longer list would bury them among numbers.
 _SIZES = frozenset({"width", "height", "batch_size", "length", "megapixels", "frames", "num_frames"})
 _MODEL_ENDINGS = (".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".onnx")
@@ -29,7 +31,8 @@ class WorkflowInput:
     """One value that can be set: `name` is its stable name, `target` the `NODE.INPUT` it stands for.
 
     `default` is what the workflow says now, or (`preset`) what its inputs file says. `minimum` and `maximum` are for
-    numbers, `choices` for choices. `also` are further inputs that get the same value.
+    numbers, `choices` for choices. `also` are further inputs that get the same value. `role` tells two prompts apart:
+    which input of a sampler it leads to, positive or negative.
     """
 
     name: str
@@ -47,6 +50,7 @@ class WorkflowInput:
     max_length: int | None = None
     preset: bool = False
     also: tuple[tuple[NodeId, str], ...] = ()
+    role: str | None = None
 
     @property
     def target(self) -> str:
@@ -66,6 +70,7 @@ class WorkflowInput:
             "kind": self.kind,
             "type": self.type,
             "title": self.title,
+            "role": self.role,
             "minimum": self.minimum,
             "maximum": self.maximum,
             "choices": list(self.choices) if self.choices is not None else None,
@@ -92,8 +97,12 @@ def describe_inputs(graph: ApiGraph, catalogue: Catalogue) -> tuple[WorkflowInpu
         for input_spec, input_kind in _settable_specs(node, catalogue.get(node.class_type, {}))
     ]
     unique_names = _unique_names(settable, catalogue)
+    consumers = _consumers(graph)
     described = [
-        _describe_input(node, input_spec, input_kind, input_name)
+        replace(
+            _describe_input(node, input_spec, input_kind, input_name),
+            role=_role_of(node.id, consumers) if input_kind == "prompt" else None,
+        )
         for (node, input_spec, input_kind), input_name in zip(settable, unique_names, strict=True)
     ]
     kind_order: Sequence[InputKind] = (*MAIN_KINDS, "number", "choice", "flag", "text")
@@ -128,6 +137,28 @@ def _needed_nodes(graph: ApiGraph, catalogue: Catalogue) -> Iterator[ApiNode]:
     graph_walk = GraphWalk.from_outputs(graph, outputs, lambda node: (link.node_id for _, link in node.linked_inputs()))
     reached_ids = set(graph_walk.reached)
     return (node for node in graph.nodes.values() if node.id in reached_ids)
+
+
+def _consumers(graph: ApiGraph) -> Mapping[NodeId, list[tuple[NodeId, str]]]:
+    """Return which inputs of which nodes take something of each node."""
+    consumers: dict[NodeId, list[tuple[NodeId, str]]] = {}
+    for node in graph.nodes.values():
+        for input_name, link in node.linked_inputs():
+            consumers.setdefault(link.node_id, []).append((node.id, input_name))
+    return consumers
+
+
+def _role_of(prompt_id: NodeId, consumers: Mapping[NodeId, list[tuple[NodeId, str]]]) -> str | None:
+    """Return the role of a prompt if it leads to inputs of one role alone, through nodes that know none."""
+    found, seen, unvisited = set(), {prompt_id}, [prompt_id]
+    while unvisited:
+        for consumer_id, input_name in consumers.get(unvisited.pop(), ()):
+            if input_name in _ROLES:
+                found.add(input_name)
+            elif consumer_id not in seen:
+                seen.add(consumer_id)
+                unvisited.append(consumer_id)
+    return found.pop() if len(found) == 1 else None
 
 
 def _settable_specs(node: ApiNode, definition: Mapping[str, JsonValue]) -> Iterator[tuple[InputSpec, InputKind]]:

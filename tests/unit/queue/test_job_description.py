@@ -34,6 +34,12 @@ def test_a_workflow_of_the_server_has_its_name() -> None:
     assert (found.workflow, found.texts) == ("portrait", "ein fuchs")
 
 
+def test_a_jobs_own_workflow_is_called_what_the_job_says() -> None:
+    assert described(graph(title="Foxes")).workflow == "Foxes"
+    assert described({"workflow_name": "portrait", "title": "Foxes"}).workflow == "portrait"
+    assert [described(graph(title=title)).workflow for title in ("", None, 5)] == [None, None, None]
+
+
 def test_texts_are_kept_in_lower_case_of_their_alphabet() -> None:
     assert "лиса в снегу" in described(graph("ЛИСА в снегу")).texts
 

@@ -35,6 +35,7 @@ def test_a_result_that_says_little_has_all_fields() -> None:
     assert error_details({"error": "it failed"}) == {
         "family": "internal",
         "remedy": "Retry the job; if it fails again, the server's log has more.",
+        "remedy_name": "other",
         "node_id": None,
         "class_type": None,
         "findings": [],

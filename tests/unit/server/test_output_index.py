@@ -156,8 +156,19 @@ def test_an_output_in_a_bucket_is_where_the_bucket_has_it(local: LocalApi) -> No
     (output,) = listed(local)
     answer = local.client.get("/" + output["href"], follow_redirects=False)
     assert (answer.status_code, answer.headers["location"]) == (307, "https://bucket.example:9000/a.png?signed=1")
-    policy = local.client.get("/", headers={"Accept": "text/html"}).headers["content-security-policy"]
-    assert "img-src 'self' blob: data: https://bucket.example:9000;" in policy
+    assert output["bucket"] == "other"
+    assert local.client.get(f"/{output['href']}/address").json() == {
+        "url": "https://bucket.example:9000/a.png?signed=1",
+        "uri": "s3://bucket/a.png",
+    }
+
+
+def test_an_output_of_a_foreign_bucket_comes_through_the_server_only_from_public_addresses(local: LocalApi) -> None:
+    facts = {**an_output("a.png", b""), "type": "s3_url", "uri": "s3://bucket/a.png", "data": "x"}
+    end(local, {"images": [{**facts, "url": "http://10.1.2.3/a.png?signed=1"}]})
+    (output,) = listed(local)
+    answer = local.client.get(f"/{output['href']}?redirect=0")
+    assert (answer.status_code, "private" in answer.text) == (502, True), answer.text
 
 
 def test_no_file_of_another_folder_is_given(local: LocalApi, tmp_path: Path) -> None:

@@ -48,6 +48,25 @@ def test_names_that_two_nodes_would_share_are_their_ids() -> None:
     assert {"4.filename_prefix", "9.filename_prefix"} <= names
 
 
+def test_prompts_are_told_apart_by_the_input_that_they_lead_to() -> None:
+    # Through another node, and to both inputs at once, which is neither.
+    graph = parse_graph(
+        {
+            "1": {"class_type": "CLIPTextEncode", "inputs": {"text": "a cat"}},
+            "2": {"class_type": "FluxGuidance", "inputs": {"conditioning": ["1", 0], "guidance": 3.5}},
+            "3": {"class_type": "CLIPTextEncode", "inputs": {"text": "blurry"}},
+            "4": {"class_type": "CLIPTextEncode", "inputs": {"text": "film"}},
+            "5": {"class_type": "KSampler", "inputs": {"positive": ["2", 0], "negative": ["3", 0], "seed": 1}},
+            "6": {"class_type": "KSampler", "inputs": {"positive": ["4", 0], "negative": ["4", 0], "model": ["5", 0]}},
+            "7": {"class_type": "SaveImage", "inputs": {"images": ["6", 0], "filename_prefix": "x"}},
+        }
+    )
+    prompt = {"input": {"required": {"text": ["STRING", {"multiline": True}]}}}
+    catalogue = {**CATALOGUE, "CLIPTextEncode": prompt}
+    roles = {one.node_id: one.role for one in describe_inputs(graph, catalogue) if one.kind == "prompt"}
+    assert roles == {"1": "positive", "3": "negative", "4": None}
+
+
 FILE = """
 title = "Cats"
 description = "Draws a cat"

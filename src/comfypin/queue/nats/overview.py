@@ -67,11 +67,11 @@ class DeadJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetOverview:
-    """A fleet as it is now."""
+    """A fleet as it is now. `dead` is None if nobody asked for the jobs that were given up."""
 
     workers: tuple[WorkerRecord, ...]
     lanes: tuple[LaneBacklog, ...]
-    dead: tuple[DeadJob, ...]
+    dead: tuple[DeadJob, ...] | None
     read_at: float
 
     def to_json(self) -> dict[str, JsonValue]:
@@ -79,7 +79,7 @@ class FleetOverview:
         return {
             "workers": [_worker_to_json(worker, self.read_at) for worker in self.workers],
             "backlog": [lane.to_json() for lane in self.lanes],
-            "dead": [job.to_json() for job in self.dead],
+            **({} if self.dead is None else {"dead": [job.to_json() for job in self.dead]}),
         }
 
 
@@ -98,8 +98,8 @@ def _worker_to_json(worker: WorkerRecord, now: float) -> dict[str, JsonValue]:
     }
 
 
-async def read_overview(fleet: "Fleet", *, now: float) -> FleetOverview:
-    """Return the fleet as it is now. Raises what nats-py raises."""
+async def read_overview(fleet: "Fleet", *, now: float, with_dead: bool = True) -> FleetOverview:
+    """Return the fleet as it is now. With `with_dead` it reads every job's record. Raises what nats-py raises."""
     workers = await list_workers(fleet.workers)
     known = await release_names(fleet.releases) | {
         release: release_name for worker in workers for release, release_name in worker.releases
@@ -111,7 +111,7 @@ async def read_overview(fleet: "Fleet", *, now: float) -> FleetOverview:
     return FleetOverview(
         workers=tuple(workers),
         lanes=tuple(sorted(lanes, key=lambda lane: (lane.release_name, lane.lane.gpu_class, lane.lane.priority))),
-        dead=tuple(await list_dead_jobs(fleet, known)),
+        dead=tuple(await list_dead_jobs(fleet, known)) if with_dead else None,
         read_at=now,
     )
 

@@ -21,21 +21,21 @@ export async function moveJob(job, waiting, isFirst) {
   } catch (error) { sayFailure(error); }
 }
 
-// What ComfyUI's own page opens when it is dropped there: the graph, or a picture that has it in it.
+// What ComfyUI's own page opens when it is dropped there: the workflow, or a picture that has it in it.
 export async function saveForComfy(jobId, output) {
   try {
-    const job = await get(`jobs/${encodeURIComponent(jobId)}`);
-    const graph = job.input && (job.input.workflow && (job.input.workflow.prompt || job.input.workflow));
-    if (graph && typeof graph === "object" && !Object.keys(job.input.set || {}).length) {
-      const link = document.createElement("a");
-      link.href = URL.createObjectURL(new Blob([JSON.stringify(graph, null, 2)], { type: "application/json" }));
-      link.download = `workflow-${jobId.slice(0, 8)}.json`;
-      link.click();
-      setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
-    } else if (output && output.kind === "image" && /png|webp/.test(output.media_type || "")) location.assign(address(output.href, { download: 1 }));
-    else { say(t("input not kept"), "bad"); return; }
-    say(t("drop on ComfyUI"));
-  } catch (error) { sayFailure(error); }
+    const graph = await get(`jobs/${encodeURIComponent(jobId)}/workflow`);
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([JSON.stringify(graph, null, 2)], { type: "application/json" }));
+    link.download = `workflow-${jobId.slice(0, 8)}.json`;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+  } catch (error) {
+    const holdsGraph = output && output.kind === "image" && /png|webp/.test(output.media_type || "");
+    if (error.status !== 404 || !holdsGraph) { sayFailure(error); return; }
+    location.assign(address(output.href, { download: 1 }));
+  }
+  say(t("drop on ComfyUI"));
 }
 
 // The same job with other seeds. What the server does not keep (secrets, large files) it cannot send again.

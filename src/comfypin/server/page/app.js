@@ -1,11 +1,12 @@
 // The shell: who is signed in, which view the address names, and the bar around it.
 import { html, render, useEffect, useErrorBoundary, useState } from "./vendor/htm-preact.js";
 import { get, onSignedOut, remove } from "./api.js";
-import { language, read, setLanguage, t, write } from "./i18n.js";
+import { language, t } from "./i18n.js";
 import { QueueView } from "./queue.js";
 import { SignIn, redeemLink } from "./signin.js";
 import { changed, follow, stop, store, useStore } from "./store.js";
-import { Icon, IconButton, Messages } from "./ui.js";
+import { applyTheme, nextTheme } from "./theme.js";
+import { Icon, IconButton, LanguageButton, Messages } from "./ui.js";
 
 // Views that are not needed for the first paint come when they are opened.
 const later = {
@@ -50,20 +51,6 @@ function View({ route }) {
   return module && module.name === route.name ? html`<${module.View} route=${route} />` : null;
 }
 
-function applyTheme(theme) {
-  if (theme) document.documentElement.dataset.theme = theme;
-  else delete document.documentElement.dataset.theme;
-}
-
-function nextTheme() {
-  const isDark = document.documentElement.dataset.theme
-    ? document.documentElement.dataset.theme === "dark"
-    : matchMedia("(prefers-color-scheme: dark)").matches;
-  const theme = isDark ? "light" : "dark";
-  write("theme", theme);
-  applyTheme(theme);
-}
-
 function LiveMark() {
   const { live, queue } = useStore((s) => ({ live: s.live, queue: s.queue }));
   const text = live === "lost" ? t("reconnecting") : t("running waiting", { running: queue.running, waiting: queue.waiting });
@@ -98,8 +85,7 @@ function Shell({ onLanguage }) {
       </nav>
       <div class="top-end">
         <${LiveMark} />
-        <button type="button" class="text-button" lang=${language === "en" ? "ru" : "en"} onClick=${() => onLanguage(language === "en" ? "ru" : "en")}
-          aria-label=${language === "en" ? "RU: русский" : "EN: English"}>${language === "en" ? "RU" : "EN"}</button>
+        <${LanguageButton} onLanguage=${onLanguage} />
         <${IconButton} icon="sun" label=${t("theme")} onClick=${nextTheme} />
         ${store.session.token_needed && html`<${IconButton} icon="out" label=${t("sign out")} onClick=${signOut} />`}
       </div>
@@ -123,12 +109,12 @@ function App({ failure }) {
   const enter = async () => { store.session = await get("session"); follow(); changed(); };
   const isIn = session && (session.signed_in || !session.token_needed);
   return html`${isIn
-    ? html`<${Shell} onLanguage=${(name) => { setLanguage(name); again((n) => n + 1); }} />`
-    : html`<${SignIn} onSignedIn=${enter} failure=${failure} />`}<${Messages} />`;
+    ? html`<${Shell} onLanguage=${() => again((n) => n + 1)} />`
+    : html`<${SignIn} onSignedIn=${enter} onLanguage=${() => again((n) => n + 1)} failure=${failure} />`}<${Messages} />`;
 }
 
 async function begin() {
-  applyTheme(read("theme"));
+  applyTheme();
   const failure = await redeemLink();
   onSignedOut(() => { if (store.session && store.session.signed_in) { stop(); store.session = { ...store.session, signed_in: false }; changed(); } });
   for (;;) {

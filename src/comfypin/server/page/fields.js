@@ -15,6 +15,7 @@ export function nodeLabel(input) {
 }
 
 function labelOf(input, isGrouped) {
+  if (input.role && (!input.title || /^CLIP Text Encode/.test(input.title))) return [t(`role ${input.role}`), ""];
   const place = nodeLabel(input);
   const own = place ? input.name.slice(place.length + 1).replace(/_/g, " ") : input.title || input.name;
   return [own, isGrouped ? "" : place];

@@ -2,22 +2,24 @@
 import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./vendor/htm-preact.js";
 import { address, get } from "./api.js";
 import { bytes, t } from "./i18n.js";
-import { Lightbox } from "./lightbox.js";
+import { Lightbox, sourceOf } from "./lightbox.js";
 import { useStore } from "./store.js";
-import { Empty, Icon, sayFailure } from "./ui.js";
+import { Empty, FirstFrame, Icon, sayFailure } from "./ui.js";
 
 const PAGE = 100;
 const GAP = 6;
+// Tiles grow with all else on wide screens; the sheet has 10 pixels a rem.
+const rem = () => parseFloat(getComputedStyle(document.documentElement).fontSize) / 10;
 const MARGIN = 900; // pixels of rows kept above and below the window
 const kindIcon = { image: "gallery", video: "video", audio: "audio", "3d": "cube", text: "text" };
 export const keyOf = (output) => `${output.job_id}/${output.position}`;
 
 // Only what the page shows is kept of each output, so that ten thousand of them are a few megabytes.
-const slim = ({ job_id, position, filename, kind, media_type, width, height, size_bytes, workflow, release, status, made_at, sha256, href, url, uri, thumbnail }) =>
-  ({ job_id, position, filename, kind, media_type, width, height, size_bytes, workflow, release, status, made_at, sha256, href, url, uri, thumbnail });
+const slim = ({ job_id, position, filename, kind, media_type, width, height, size_bytes, workflow, release, status, made_at, sha256, href, url, uri, bucket, thumbnail }) =>
+  ({ job_id, position, filename, kind, media_type, width, height, size_bytes, workflow, release, status, made_at, sha256, href, url, uri, bucket, thumbnail });
 
 function shapeOf(output) {
-  if (!output.thumbnail) return 1;
+  if (!output.thumbnail && output.kind !== "video") return 1;
   const ratio = output.width && output.height ? output.width / output.height : output.kind === "video" ? 16 / 9 : 1;
   return Math.min(3, Math.max(0.45, ratio));
 }
@@ -54,18 +56,21 @@ function firstRowBelow(rows, y) {
 function Tile({ tile, height, onOpen, isFocused, onFocus }) {
   const { output, index, shape } = tile;
   const [isBroken, setBroken] = useState(false);
+  const [isUnseen, setUnseen] = useState(false); // nor could the browser draw it
   const element = useRef(null);
   useLayoutEffect(() => { if (isFocused && document.activeElement !== element.current) element.current.focus({ preventScroll: false }); }, [isFocused]);
   const picture = useRef(null);
   // A picture that scrolled past before it came is not waited for: it would keep its place in the browser's memory.
   useLayoutEffect(() => () => { if (picture.current) picture.current.removeAttribute("src"); }, []);
   const isPicture = output.thumbnail && !isBroken;
+  const isVideo = output.kind === "video" && (isPicture || !isUnseen);
   return html`<button type="button" ref=${element} class="shot" style=${{ width: `${height * shape}px`, height: `${height}px` }}
     aria-label=${`${output.filename}, ${output.workflow || t("own workflow")}`} onClick=${() => onOpen(index)} onFocus=${() => onFocus(index)}>
     ${isPicture
       ? html`<img ref=${picture} src=${address(output.thumbnail)} alt="" decoding="async" draggable=${false} onError=${() => setBroken(true)} />`
+      : isVideo ? html`<${FirstFrame} source=${sourceOf(output)} onBroken=${() => setUnseen(true)} />`
       : html`<span class="tile-card"><${Icon} name=${kindIcon[output.kind] || "file"} /><span class="ellipsis">${output.filename}</span><span class="dim small">${bytes(output.size_bytes)}</span></span>`}
-    ${output.kind === "video" && isPicture && html`<span class="shot-kind"><${Icon} name="video" /></span>`}
+    ${isVideo && html`<span class="shot-kind"><${Icon} name="video" /></span>`}
   </button>`;
 }
 
@@ -127,6 +132,7 @@ function Filters({ filter, names, onChange, size, onSize }) {
       onInput=${(event) => onChange({ ...filter, text: event.currentTarget.value })} />
     ${pick("workflow", t("all workflows"), names.workflows)}
     ${names.releases && names.releases.length > 1 && pick("release", t("all releases"), names.releases)}
+    ${names.states && names.states.length > 1 && pick("state", t("all states"), names.states, t)}
     ${names.kinds && names.kinds.length > 1 && pick("kind", t("all kinds"), names.kinds, (kind) => t(`kind ${kind}`))}
     <select aria-label=${t("made when")} value=${filter.when || ""} onChange=${(event) => onChange({ ...filter, when: event.currentTarget.value })}>
       <option value="">${t("any day")}</option>${["1", "7", "30", "day"].map((days) => html`<option key=${days} value=${days}>${t(`days ${days}`)}</option>`)}</select>
@@ -136,7 +142,7 @@ function Filters({ filter, names, onChange, size, onSize }) {
 }
 
 export function View({ route }) {
-  const [typed, setTyped] = useState({ text: "", workflow: route.query.get("workflow") || "", release: "", kind: "", when: "", day: "" });
+  const [typed, setTyped] = useState({ text: "", workflow: route.query.get("workflow") || "", release: "", state: "", kind: "", when: "", day: "" });
   const [filter, setFilter] = useState(() => timesOf(typed));
   const [size, setSize] = useState(innerWidth < 700 ? 150 : 220);
   const [width, setWidth] = useState(0);
@@ -166,7 +172,7 @@ export function View({ route }) {
     return () => { watch.disconnect(); removeEventListener("scroll", look); removeEventListener("resize", look); };
   }, []);
 
-  const { rows, height } = useMemo(() => (width ? layOut(outputs, width, Math.min(size, width)) : { rows: [], height: 0 }), [outputs, width, size]);
+  const { rows, height } = useMemo(() => (width ? layOut(outputs, width, Math.min(size * rem(), width)) : { rows: [], height: 0 }), [outputs, width, size]);
   const first = firstRowBelow(rows, view.top - MARGIN);
   const shown = [];
   for (let place = first; place < rows.length && rows[place].top < view.bottom + MARGIN; place += 1) shown.push(rows[place]);
@@ -215,7 +221,7 @@ export function View({ route }) {
         ${row.tiles.map((tile) => html`<div key=${keyOf(tile.output)} role="listitem"><${Tile} tile=${tile} height=${row.height} onOpen=${(index) => setOpen({ index })} isFocused=${tile.index === focused} onFocus=${setFocused} /></div>`)}
       </div>`)}
     </div>
-    ${!isLoading && outputs.length === 0 && html`<${Empty} title=${filter.text || filter.workflow || filter.kind || filter.since ? t("nothing found") : t("no outputs yet")}><p><a class="primary" href="#/run"><${Icon} name="run" /> ${t("run a workflow")}</a></p><//>`}
+    ${!isLoading && outputs.length === 0 && html`<${Empty} title=${filter.text || filter.workflow || filter.release || filter.state || filter.kind || filter.since ? t("nothing found") : t("no outputs yet")}><p><a class="primary" href="#/run"><${Icon} name="run" /> ${t("run a workflow")}</a></p><//>`}
     ${open && html`<${Lightbox} outputs=${open.list || outputs} index=${open.index} onMove=${(index) => { setOpen({ ...open, index }); if (!open.list && next && index > outputs.length - 10) more(); }} onClose=${close} />`}
   </div>`;
 }

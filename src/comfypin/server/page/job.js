@@ -6,7 +6,7 @@ import { nodeLabel } from "./fields.js";
 import { ago, bytes, clock, seconds, t } from "./i18n.js";
 import { duration, ProgressLine } from "./queue.js";
 import { canRetry, isPending, useStore } from "./store.js";
-import { Empty, Icon, StatusMark, copyText, jobTitle, thumbnail, useLoaded, useTick } from "./ui.js";
+import { Empty, FirstFrame, Icon, StatusMark, copyText, jobTitle, thumbnail, useLoaded, useTick } from "./ui.js";
 
 const lists = ["images", "videos", "audio", "files"];
 export const outputsOf = (output) => lists.flatMap((name) => (output && Array.isArray(output[name]) ? output[name] : [])).map((one, position) => ({ ...one, position }));
@@ -14,11 +14,14 @@ const kindIcon = { image: "gallery", video: "video", audio: "audio", "3d": "cube
 
 export function OutputTile({ jobId, output }) {
   const [isBroken, setBroken] = useState(false);
+  const [isUnseen, setUnseen] = useState(false);
   const label = output.filename || `${output.position}`;
   const canShow = (output.kind === "image" || output.kind === "video") && !isBroken;
-  return html`<a class="tile" href=${`#/gallery?show=${jobId}/${output.position}`} aria-label=${t("open output", { name: label })}>
+  const isDrawn = canShow || (output.kind === "video" && !isUnseen); // else its card says what it is
+  return html`<a class="tile" href=${`#/gallery?show=${jobId}/${output.position}`} aria-label=${isDrawn ? t("open output", { name: label }) : undefined}>
     ${canShow
       ? html`<img src=${thumbnail(jobId, output.position)} alt="" loading="lazy" decoding="async" onError=${() => setBroken(true)} />`
+      : output.kind === "video" && !isUnseen ? html`<${FirstFrame} source=${address(`jobs/${jobId}/outputs/${output.position}`)} onBroken=${() => setUnseen(true)} />`
       : html`<span class="tile-card"><${Icon} name=${kindIcon[output.kind] || "file"} /><span class="ellipsis">${label}</span><span class="dim small">${bytes(output.size_bytes)}</span></span>`}
   </a>`;
 }
@@ -37,8 +40,9 @@ function NodeTimes({ nodes, titles }) {
   const entries = Object.entries(nodes || {}).sort((a, b) => b[1] - a[1]).slice(0, 12);
   if (!entries.length) return null;
   const most = entries[0][1] || 1;
+  const isShared = (id) => Object.keys(nodes).some((other) => other !== id && titles[other] === titles[id]);
   return html`<section><h2>${t("node seconds")}</h2><table class="bars"><tbody>
-    ${entries.map(([id, value]) => html`<tr key=${id}><th scope="row" class="ellipsis">${titles[id] || `#${id}`}</th>
+    ${entries.map(([id, value]) => html`<tr key=${id}><th scope="row" class="ellipsis">${titles[id] || `#${id}`}${titles[id] && isShared(id) && html`<span class="dim"> #${id}</span>`}</th>
       <td class="bars-cell"><span class="bars-fill" style=${{ width: `${Math.max(1, (value / most) * 100)}%` }} /></td><td class="num">${seconds(value)}</td></tr>`)}
   </tbody></table></section>`;
 }
@@ -53,7 +57,7 @@ function Json({ title, value }) {
 
 function Failure({ error }) {
   if (!error) return null;
-  const { family, remedy, node_id: node, class_type: kind, findings = [], log = [] } = error;
+  const { family, remedy, remedy_name: named, node_id: node, class_type: kind, findings = [], log = [] } = error;
   // The engine's log stands below by itself.
   const message = log.length ? error.message.split("\n  | ")[0] : error.message;
   return html`<section class="failure" aria-label=${t("failed because")}>
@@ -61,7 +65,7 @@ function Failure({ error }) {
       ${node && html`<span class="chip">${kind || ""} #${node}</span>`}</h2>
     <p class="failure-text">${message}</p>
     ${findings.length > 1 && html`<ul>${findings.map((one, place) => html`<li key=${place}>${typeof one === "string" ? one : JSON.stringify(one)}</li>`)}</ul>`}
-    ${remedy && html`<p class="remedy"><strong>${t("what to do")}</strong> ${remedy}</p>`}
+    ${remedy && html`<p class="remedy"><strong>${t("what to do")}</strong> ${t(`remedy ${named}`) === `remedy ${named}` ? remedy : t(`remedy ${named}`)}</p>`}
     ${log.length > 0 && html`<details class="json"><summary>${t("log")} <span class="dim small">${t("lines n", { n: log.length })}</span></summary><pre class="log" tabindex="0" aria-label=${t("log")}>${log.join("\n")}</pre></details>`}
   </section>`;
 }
@@ -105,7 +109,7 @@ export function View({ route }) {
           <time dateTime=${job.created_at} title=${clock(job.created_at)}>${ago(job.created_at)}</time>
           ${job.release && html`<span class="chip">${job.release}</span>`}
           <button type="button" class="text-button" title=${t("copy")} onClick=${() => copyText(job.id)}><code>${job.id}</code></button></p></div>
-      <div class="row">
+      <div class="row wrap job-tools">
         ${isPending(job) && html`<button type="button" onClick=${() => cancelJob(job)}><${Icon} name="stop" /> ${t("cancel")}</button>`}
         ${canRetry(job) && html`<button type="button" class="primary" onClick=${() => retryJob(job)}><${Icon} name="retry" /> ${t("retry")}</button>`}
         ${!isPending(job) && html`<button type="button" onClick=${() => runAgain(job.id)}><${Icon} name="dice" /> ${t("another seed")}</button>`}

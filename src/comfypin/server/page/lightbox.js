@@ -1,22 +1,31 @@
 // One output, as large as the window: arrows move, + and - zoom, C compares with the one before.
 import { html, useEffect, useLayoutEffect, useRef, useState } from "./vendor/htm-preact.js";
 import { runAgain, saveForComfy } from "./actions.js";
-import { address } from "./api.js";
+import { address, get } from "./api.js";
 import { ago, bytes, clock, t } from "./i18n.js";
-import { Icon, IconButton, copyText, shortId } from "./ui.js";
+import { Icon, IconButton, copyText, sayFailure, shortId } from "./ui.js";
 
+// What is in a bucket of a job's own comes through the server: the page's policy knows the server's bucket alone.
+export const sourceOf = (output, isRelayed) => address(output.href, isRelayed || output.bucket === "other" ? { redirect: 0 } : {});
 const isSvg = (output) => output.media_type === "image/svg+xml";
 
 function Media({ output, zoom, offset, onPan }) {
-  const source = address(output.href);
+  const [isRelayed, setRelayed] = useState(false);
   const [isBroken, setBroken] = useState(false);
+  const resumeAt = useRef(0);
   const drag = useRef(null);
-  useEffect(() => setBroken(false), [source]);
-  if (output.kind === "video" && !isBroken) return html`<video class="light-media" src=${source} poster=${output.thumbnail ? address(output.thumbnail) : undefined} preload="metadata" controls autoplay loop muted playsinline onError=${() => setBroken(true)} />`;
-  if (output.kind === "audio" && !isBroken) return html`<div class="light-card"><${Icon} name="audio" /><p>${output.filename}</p><audio src=${source} controls onError=${() => setBroken(true)} /></div>`;
+  const source = sourceOf(output, isRelayed);
+  // A signed address may expire while a video is watched: the server has a fresh way to it.
+  function lose(event) {
+    resumeAt.current = event.currentTarget.currentTime || 0;
+    if (output.bucket === "own" && !isRelayed) setRelayed(true); else setBroken(true);
+  }
+  const resume = (event) => { if (resumeAt.current) event.currentTarget.currentTime = resumeAt.current; resumeAt.current = 0; };
+  if (output.kind === "video" && !isBroken) return html`<video class="light-media" src=${source} poster=${output.thumbnail ? address(output.thumbnail) : undefined} preload="metadata" controls autoplay loop muted playsinline onError=${lose} onLoadedMetadata=${resume} />`;
+  if (output.kind === "audio" && !isBroken) return html`<div class="light-card"><${Icon} name="audio" /><p>${output.filename}</p><audio src=${source} controls onError=${lose} onLoadedMetadata=${resume} /></div>`;
   if (output.kind === "image" && !isSvg(output) && !isBroken) {
     return html`<img class=${`light-media ${zoom > 1 ? "is-zoomed" : ""}`} src=${source} alt=${output.filename} draggable=${false}
-      style=${{ transform: `translate(${offset.x}px, ${offset.y}px) scale(${zoom})` }} onError=${() => setBroken(true)}
+      style=${{ transform: `translate(${offset.x}px, ${offset.y}px) scale(${zoom})` }} onError=${lose}
       onPointerDown=${(event) => { if (zoom > 1) { drag.current = { x: event.clientX - offset.x, y: event.clientY - offset.y }; event.currentTarget.setPointerCapture(event.pointerId); } }}
       onPointerMove=${(event) => { if (drag.current) onPan({ x: event.clientX - drag.current.x, y: event.clientY - drag.current.y }); }}
       onPointerUp=${() => { drag.current = null; }} />`;
@@ -36,13 +45,18 @@ export function Lightbox({ outputs, index, onMove, onClose }) {
   useLayoutEffect(() => { setZoom(1); setOffset({ x: 0, y: 0 }); }, [index]);
   // The next one is ready before it is asked for.
   useEffect(() => {
-    for (const near of [outputs[index + 1], outputs[index - 1]]) if (near && near.kind === "image" && !isSvg(near)) new Image().src = address(near.href);
+    for (const near of [outputs[index + 1], outputs[index - 1]]) if (near && near.kind === "image" && !isSvg(near)) new Image().src = sourceOf(near);
   }, [index]);
   if (!output) return null;
   const zoomBy = (factor) => setZoom((old) => { const now = Math.min(12, Math.max(1, old * factor)); if (now === 1) setOffset({ x: 0, y: 0 }); return now; });
   const move = (by) => { if (outputs[index + by]) onMove(index + by); };
   const compare = () => setPinned(pinned ? null : output);
-  const shareable = output.url || output.uri || address(output.href);
+  async function share() {
+    try {
+      const { url, uri } = await get(`${output.href}/address`);
+      await copyText(url || uri || address(output.href));
+    } catch (error) { sayFailure(error); }
+  }
   const keys = {
     ArrowRight: () => move(1), ArrowLeft: () => move(-1), "+": () => zoomBy(1.5), "=": () => zoomBy(1.5), "-": () => zoomBy(1 / 1.5), 0: () => zoomBy(0),
     c: compare, с: compare, d: () => { location.assign(address(output.href, { download: 1 })); },
@@ -70,13 +84,13 @@ export function Lightbox({ outputs, index, onMove, onClose }) {
         <${IconButton} icon="dice" label=${t("another seed")} onClick=${again} />
         <${IconButton} icon="graph" label=${t("for ComfyUI")} onClick=${() => saveForComfy(output.job_id, output)} />
         <${IconButton} icon="compare" label=${t("compare")} aria-pressed=${pinned ? "true" : "false"} onClick=${compare} />
-        <${IconButton} icon="copy" label=${t("copy address")} onClick=${() => copyText(shareable)} />
+        <${IconButton} icon="copy" label=${t("copy address")} onClick=${share} />
         <a class="icon-link" href=${address(output.href, { download: 1 })} download=${output.filename} aria-label=${t("download")} title=${t("download")}><${Icon} name="download" /></a>
         <${IconButton} icon="close" label=${t("close")} onClick=${onClose} />
       </div>
     </header>
     <div class=${`light-stage ${pinned ? "is-split" : ""}`} onWheel=${wheel} onPointerDown=${touch} onPointerUp=${lift} onDblClick=${() => (zoom > 1 ? zoomBy(0) : zoomBy(2.5))}>
-      ${pinned && html`<figure class="light-half"><${Media} output=${pinned} zoom=${zoom} offset=${offset} onPan=${setOffset} /><figcaption>${pinned.filename} <code>${shortId(pinned.job_id)}</code></figcaption></figure>`}
+      ${pinned && html`<figure class="light-half"><${Media} key=${pinned.href} output=${pinned} zoom=${zoom} offset=${offset} onPan=${setOffset} /><figcaption>${pinned.filename} <code>${shortId(pinned.job_id)}</code></figcaption></figure>`}
       <figure class="light-half"><${Media} key=${output.href} output=${output} zoom=${zoom} offset=${offset} onPan=${setOffset} />${pinned && html`<figcaption>${output.filename} <code>${shortId(output.job_id)}</code></figcaption>`}</figure>
       <${IconButton} icon="left" className="light-left" label=${t("newer")} disabled=${index === 0} onClick=${() => move(-1)} />
       <${IconButton} icon="right" className="light-right" label=${t("older")} disabled=${index >= outputs.length - 1} onClick=${() => move(1)} />

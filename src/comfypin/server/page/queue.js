@@ -71,11 +71,21 @@ function matches(job, filter) {
   return !filter.text || `${job.id} ${job.workflow || ""} ${job.error ? job.error.message : ""}`.toLowerCase().includes(filter.text.toLowerCase());
 }
 
+// Only the page of a fleet needs it.
+function Workers() {
+  const [loaded, setLoaded] = useState(null);
+  useEffect(() => { import("./fleet.js").then(({ Fleet }) => setLoaded({ Fleet }), () => {}); }, []);
+  return loaded && html`<${loaded.Fleet} />`;
+}
+
+const SHOWN_ENDED = 100; // and as many more each time
+
 export function QueueView() {
   const jobs = useStore((s) => s.jobs);
   useTick(5000);
   const [filter, setFilter] = useState({ state: "", text: "" });
   const [older, setOlder] = useState({ jobs: [], next: undefined, isBusy: false });
+  const [most, setMost] = useState(SHOWN_ENDED);
   const all = [...jobs.values()];
   const running = all.filter((job) => job.status === "IN_PROGRESS").sort((a, b) => -byNewest(a, b));
   const waiting = all.filter((job) => job.status === "IN_QUEUE").sort(byTurn);
@@ -84,6 +94,11 @@ export function QueueView() {
   const merged = new Map([...older.jobs.filter((job) => !isPending(job)), ...live].map((job) => [job.id, jobs.get(job.id) || job]));
   const ended = [...merged.values()].filter((job) => !isPending(job)).sort(byNewest);
 
+  // What is known here already comes first.
+  function showMore() {
+    setMost(most + SHOWN_ENDED);
+    if (ended.length < most + SHOWN_ENDED && older.next !== null) load(older.next);
+  }
   async function load(after) {
     setOlder((old) => ({ ...old, isBusy: true }));
     try {
@@ -93,6 +108,7 @@ export function QueueView() {
   }
   useEffect(() => {
     setOlder({ jobs: [], next: undefined, isBusy: false });
+    setMost(SHOWN_ENDED);
     if (!isFiltered) return undefined;
     const timer = setTimeout(() => load(), 250); // texts of prompts are searched by the server
     return () => clearTimeout(timer);
@@ -106,6 +122,7 @@ export function QueueView() {
       <button type="button" class="text-button" onClick=${() => confirm(t("cancel all?", { n: waiting.length })) && post("purge-queue").catch(sayFailure)}>${t("cancel all")}</button></div>
       <ol class="lines">${waiting.slice(0, 100).map((job, place) => html`<${WaitingRow} key=${job.id} job=${job} place=${place + 1} waiting=${waiting} />`)}</ol>
       ${waiting.length > 100 && html`<p class="dim">${t("and more", { n: waiting.length - 100 })}</p>`}</section>`}
+    ${store.queue.runs_here === false && html`<${Workers} />`}
     ${(ended.length > 0 || isFiltered || running.length + waiting.length === 0) && html`<section aria-label=${t("ended")}>
       <div class="row wrap"><h2>${t("ended")}</h2>
         <div class="filters">
@@ -114,9 +131,9 @@ export function QueueView() {
             <option value="">${t("all states")}</option>${endStates.map((state) => html`<option key=${state} value=${state}>${t(state)}</option>`)}</select>
         </div></div>
       ${ended.length > 0
-        ? html`<ol class="lines">${ended.map((job) => html`<${EndedRow} key=${job.id} job=${job} />`)}</ol>`
+        ? html`<ol class="lines">${ended.slice(0, most).map((job) => html`<${EndedRow} key=${job.id} job=${job} />`)}</ol>`
         : html`<${Empty} title=${isFiltered ? t("nothing found") : t("no jobs yet")}>${!isFiltered && html`<p><a class="primary" href="#/run"><${Icon} name="run" /> ${t("run a workflow")}</a></p>`}<//>`}
-      ${(older.next || (older.next === undefined && ended.length >= 50)) && html`<p class="center"><button type="button" disabled=${older.isBusy} onClick=${() => load(older.next || undefined)}>${t("older jobs")}</button></p>`}
+      ${(older.next || ended.length > most || (older.next === undefined && ended.length >= 50)) && html`<p class="center"><button type="button" disabled=${older.isBusy} onClick=${showMore}>${t("older jobs")}</button></p>`}
     </section>`}
   </div>`;
 }

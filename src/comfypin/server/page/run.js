@@ -12,6 +12,7 @@ import { Icon, Progress, StatusMark, say, sayFailure, shortId, useLoaded } from 
 
 const MAIN = ["prompt", "seed", "size", "file", "model"];
 const OWN = "\u0000own";
+const MOST_SIZES = 3; // nodes; what has more is drawn, not set
 const nodeOf = (target) => target.slice(0, target.lastIndexOf("."));
 
 function mediaOf(input, value) {
@@ -25,13 +26,28 @@ function submit(workflow, values) {
   const isFile = (input) => input.kind === "file" && typeof values[input.name] === "string" && values[input.name].startsWith("data:");
   const set = Object.fromEntries(sent.filter((input) => !isFile(input)).map((input) => [input.target, values[input.name]]));
   const inputs = sent.filter(isFile).map((input) => mediaOf(input, values[input.name]));
-  return post("run", { input: { workflow: workflow.own, set, ...(inputs.length && { inputs }) } });
+  return post("run", { input: { workflow: workflow.own, title: workflow.name.slice(0, 200), set, ...(inputs.length && { inputs }) } });
+}
+
+// What nearly everybody sets, and the rest. Files come before sizes, and of many sizes only the first: unless the
+// workflow's author chose the inputs and their order.
+function divide(workflow) {
+  const main = workflow.inputs.filter((input) => MAIN.includes(input.kind) || input.required);
+  if (!workflow.title && !workflow.description) {
+    const sized = [...new Set(main.filter((input) => input.kind === "size").map((input) => nodeOf(input.target)))];
+    const isHidden = (input) => input.kind === "size" && !input.required && sized.indexOf(nodeOf(input.target)) >= MOST_SIZES;
+    const order = ["prompt", "file"];
+    const place = (input) => (order.includes(input.kind) ? order.indexOf(input.kind) : order.length);
+    const shown = main.filter((input) => !isHidden(input)).sort((one, other) => place(one) - place(other));
+    return [shown, workflow.inputs.filter((input) => !shown.includes(input))];
+  }
+  return [main, workflow.inputs.filter((input) => !main.includes(input))];
 }
 
 // What a browser keeps of a form: no files, they are large and lie on the disk anyway.
 const keepable = (values) => Object.fromEntries(Object.entries(values).filter(([, value]) => typeof value !== "string" || !value.startsWith("data:")));
 
-function Form({ workflow, onTaken }) {
+function Form({ workflow, onTaken, onChanged }) {
   const kept = `form.${workflow.name}`;
   const [values, setValues] = useState(() => {
     const old = workflow.own ? {} : read(kept, {});
@@ -42,8 +58,8 @@ function Form({ workflow, onTaken }) {
   const [table, setTable] = useState("");
   const [isBusy, setBusy] = useState(false);
   const set = (name, value) => setValues((old) => ({ ...old, [name]: value }));
-  const main = workflow.inputs.filter((input) => MAIN.includes(input.kind) || input.required);
-  const rest = workflow.inputs.filter((input) => !main.includes(input));
+  const [main, rest] = divide(workflow);
+  useEffect(() => onChanged(workflow.inputs.filter((input) => values[input.name] !== input.default).map((input) => input.target)), [values]);
   const parsed = table.trim() ? readTable(table, workflow.inputs) : { rows: [], error: null };
 
   async function send(event) {
@@ -88,14 +104,18 @@ function Result({ id, name }) {
   const outputs = data ? outputsOf(data.output) : [];
   return html`<article class="result card" aria-label=${`${name} ${shortId(id)}`}>
     <p class="row"><a class="title ellipsis" href=${`#/job/${id}`}>${name}</a>${job ? html`<${StatusMark} status=${job.status} />` : null}</p>
-    ${job && job.status === "IN_PROGRESS" && html`${preview && html`<img class="result-preview" src=${preview} alt=${t("preview")} />`}<div><${ProgressLine} job=${job} /></div>`}
+    ${job && job.status === "IN_PROGRESS" && html`${preview && html`<img class="result-preview" src=${preview} alt=${t("preview")} />`}<div class="result-progress"><${ProgressLine} job=${job} /></div>`}
     ${job && job.status === "IN_QUEUE" && html`<${Progress} value=${0} label=${name} />`}
     ${job && job.error && html`<p class="wrong small failure-text">${job.error.message}</p>`}
     ${outputs.length > 0 && html`<div class=${outputs.length === 1 ? "result-one" : "tiles"}>${outputs.map((output) => html`<${OutputTile} key=${output.position} jobId=${id} output=${output} />`)}</div>`}
   </article>`;
 }
 
-function Findings({ report }) {
+function Findings({ report: checked, changed }) {
+  // What was wrong with a value that is another one now is not shown any longer.
+  const findings = checked.findings.filter((finding) => !finding.input || !changed.includes(`${finding.node}.${finding.input}`));
+  const report = { findings, runs: !findings.some((finding) => finding.severity === "error") };
+  if (!findings.length && checked.findings.length) return null;
   if (!report.findings.length) return html`<p class="good-line"><span class="mark mark-done">${t("runs here")}</span></p>`;
   return html`<section class=${report.runs ? "warnings" : "failure"}><h2>${report.runs ? t("warnings") : t("cannot run here")}</h2><ul>
     ${report.findings.map((finding, place) => html`<li key=${place}>${finding.node && html`<strong>${finding.title || finding.class_type || `#${finding.node}`}: </strong>`}${finding.message}
@@ -111,7 +131,7 @@ function Drop({ onReport }) {
     setBusy(true);
     try {
       const report = await post("workflow-check", blob, { type: blob.type === "application/json" ? "application/json" : "application/octet-stream" });
-      onReport({ ...report, name: name || t("own workflow") });
+      onReport({ ...report, name: (name || t("own workflow")).replace(/\.(json|png|webp|jpe?g|mp4|webm)$/i, "") });
     } catch (error) { sayFailure(error); }
     setBusy(false);
   }
@@ -153,6 +173,7 @@ export function View({ route }) {
       return now;
     });
   }
+  const [changed, setChanged] = useState([]); // targets of the form that are not as they were checked
   function report(found) { setOwn({ ...found, key: Math.random() }); location.hash = `#/run/${encodeURIComponent(OWN)}`; }
   return html`<div class="page run">
     <h1 class="visually-hidden">${t("run")}</h1>
@@ -164,8 +185,8 @@ export function View({ route }) {
       <${Drop} onReport=${report} />
     </nav>
     <section class="run-form" aria-label=${t("settings")}>
-      ${chosen === OWN && own && html`<${Findings} report=${own} />`}
-      ${workflow && (chosen !== OWN || own.runs || own.inputs.length > 0) && html`<${Form} key=${chosen === OWN ? own.key : workflow.name} workflow=${workflow} onTaken=${taken} />`}
+      ${chosen === OWN && own && html`<${Findings} report=${own} changed=${changed} />`}
+      ${workflow && (chosen !== OWN || own.runs || own.inputs.length > 0) && html`<${Form} key=${chosen === OWN ? own.key : workflow.name} workflow=${workflow} onTaken=${taken} onChanged=${setChanged} />`}
     </section>
     <section class="run-results" ref=${resultsList} aria-label=${t("results")}>
       ${results.length === 0 ? html`<p class="empty">${t("results come here")}</p>` : results.map((one) => html`<${Result} key=${one.id} id=${one.id} name=${one.name} />`)}

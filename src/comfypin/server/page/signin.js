@@ -2,6 +2,7 @@
 import { html, useEffect, useRef, useState } from "./vendor/htm-preact.js";
 import { post } from "./api.js";
 import { t } from "./i18n.js";
+import { LanguageButton } from "./ui.js";
 
 // The code of a one-time link stands after the #, where no server and no proxy logs it.
 export async function redeemLink() {
@@ -16,7 +17,7 @@ export async function redeemLink() {
   }
 }
 
-export function SignIn({ onSignedIn, failure }) {
+export function SignIn({ onSignedIn, onLanguage, failure }) {
   const [wrong, setWrong] = useState(failure || "");
   const [isBusy, setBusy] = useState(false);
   const field = useRef(null);
@@ -45,6 +46,7 @@ export function SignIn({ onSignedIn, failure }) {
       <p id="signin-wrong" class="wrong" role="alert">${wrong}</p>
       <button class="primary" type="submit" disabled=${isBusy}>${t("sign in")}</button>
       <p class="dim small">${t("token where")}</p>
+      <div class="signin-language"><${LanguageButton} onLanguage=${onLanguage} /></div>
     </form>
   </main>`;
 }

@@ -81,7 +81,7 @@ const handlers = {
   preview({ id, content_type, data }) {
     store.previews.set(id, `data:${content_type};base64,${data}`);
   },
-  output() {},
+  output() { store.outputsChanged += 1; }, // of a fleet's job, a moment after its end
   removed({ id }) { store.jobs.delete(id); },
   queue(data) { store.queue = data; },
 };

@@ -1,7 +1,7 @@
 // The machine: what runs here, what it has, what it owes, and how the last day went.
 import { html, useEffect, useState } from "./vendor/htm-preact.js";
 import { get } from "./api.js";
-import { ago, bytes, number, seconds, t } from "./i18n.js";
+import { ago, bytes, language, number, seconds, t } from "./i18n.js";
 import { Icon, Progress, copyText, sayFailure } from "./ui.js";
 
 const EVERY_MS = 10_000;
@@ -22,7 +22,7 @@ function Chart({ title, values, over, show, begins, step }) {
   const width = 100 / values.length;
   const total = values.reduce((sum, value) => sum + (value || 0), 0);
   const newest = [...values].reverse().find((value) => value !== null && value !== undefined);
-  const at = (place) => new Date((begins + place * step) * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+  const at = (place) => new Date((begins + place * step) * 1000).toLocaleTimeString(language, { hour: "2-digit", minute: "2-digit" });
   return html`<figure class="chart card"><figcaption class="row"><span>${title}</span><span class="num dim">${show(total, newest, most)}</span></figcaption>
     <svg viewBox="0 0 100 32" preserveAspectRatio="none" role="img" aria-label=${`${title}: ${show(total, newest, most)}`}>
       ${values.map((value, place) => {
@@ -50,11 +50,11 @@ function Models({ models }) {
   if (!models.length) return html`<p class="dim">${t("no models")}</p>`;
   const shown = models.filter((model) => `${model.path} ${model.name}`.toLowerCase().includes(text.toLowerCase()));
   const total = models.reduce((sum, model) => sum + (model.size_bytes || 0), 0);
-  const missing = models.filter((model) => !model.present).length;
+  const missing = models.filter((model) => model.present === false).length;
   return html`<div class="row wrap"><p class="dim">${t("models sum", { n: models.length, size: bytes(total) })}${missing > 0 && html` · <span class="wrong">${t("missing n", { n: missing })}</span>`}</p>
       ${models.length > 8 && html`<input type="search" aria-label=${t("search models")} placeholder=${t("search models")} value=${text} onInput=${(event) => setText(event.currentTarget.value)} />`}</div>
     <div class="scroll-x" tabindex="0" role="region" aria-label=${t("models")}><table class="table"><thead><tr><th scope="col">${t("name")}</th><th scope="col">${t("state")}</th><th scope="col">${t("size")}</th><th scope="col">${t("used by")}</th></tr></thead>
-      <tbody>${shown.map((model) => html`<tr key=${model.path}><td title=${model.name}>${model.path}</td><td><span class=${`mark ${model.present ? "mark-done" : "mark-bad"}`}>${model.present ? t("present") : t("missing")}</span></td>
+      <tbody>${shown.map((model) => html`<tr key=${model.path}><td title=${model.name}>${model.path}</td><td>${model.present === null ? html`<span class="dim">${t("on workers")}</span>` : html`<span class=${`mark ${model.present ? "mark-done" : "mark-bad"}`}>${model.present ? t("present") : t("missing")}</span>`}</td>
         <td class="num">${bytes(model.size_bytes)}</td><td class="dim">${model.used_by.join(", ")}</td></tr>`)}</tbody></table></div>`;
 }
 

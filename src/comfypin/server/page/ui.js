@@ -1,7 +1,7 @@
 // Small parts that all views share: icons, buttons, states, thumbnails, messages.
 import { html, useEffect, useState } from "./vendor/htm-preact.js";
 import { address } from "./api.js";
-import { t } from "./i18n.js";
+import { language, setLanguage, t } from "./i18n.js";
 
 const paths = {
   queue: "M4 6h16M4 12h16M4 18h10",
@@ -40,6 +40,13 @@ export const Icon = ({ name }) =>
 export const IconButton = ({ icon, label, onClick, className = "", ...rest }) =>
   html`<button type="button" class=${`icon-button ${className}`} aria-label=${label} title=${label} onClick=${onClick} ...${rest}><${Icon} name=${icon} /></button>`;
 
+// Whoever cannot read the one finds the other by its own name.
+export function LanguageButton({ onLanguage }) {
+  const other = language === "en" ? "ru" : "en";
+  return html`<button type="button" class="text-button" lang=${other} onClick=${() => { setLanguage(other); onLanguage(); }}
+    aria-label=${other === "ru" ? "RU: русский" : "EN: English"}>${other.toUpperCase()}</button>`;
+}
+
 export const shortId = (id) => id.slice(0, 8);
 export const jobTitle = (job) => job.workflow || t("own workflow");
 
@@ -54,6 +61,10 @@ export const Progress = ({ value, label }) =>
 export const Empty = ({ title, children }) => html`<div class="empty"><p class="empty-title">${title}</p>${children}</div>`;
 
 export const thumbnail = (jobId, position) => address(`jobs/${encodeURIComponent(jobId)}/outputs/${position}/thumbnail`);
+
+// A video's first picture, drawn by the browser: for servers without ffmpeg, and videos that it cannot read.
+export const FirstFrame = ({ source, onBroken }) =>
+  html`<video class="first-frame" src=${`${source}#t=0.1`} preload="metadata" muted playsinline tabindex="-1" aria-hidden="true" onError=${onBroken} />`;
 
 // The first outputs of a job. What has no thumbnail leaves its place to the next.
 export function Strip({ job, most = 4 }) {

@@ -1,0 +1,64 @@
+"""The workflow of a job as a file that ComfyUI's own page opens: as it was sent, or with what the job set in it."""
+
+import asyncio
+from collections.abc import Mapping
+from urllib.parse import quote
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from comfypin.digest import JsonValue
+from comfypin.jobs.prepare import RunRequest, apply_request_overrides
+from comfypin.server.responses import JsonResponse, failure_response
+from comfypin.server.server_state import Site
+from comfypin.workflow.document import Document, to_document
+from comfypin.workflow.load import load_workflow
+from comfypin.workflow.overrides import overrides_from_json
+
+
+def job_graph_routes(site: Site) -> APIRouter:
+    """Return the route."""
+    routes = APIRouter(tags=["jobs"])
+
+    @routes.get("/jobs/{job_id}/workflow", summary="The workflow of a job, for ComfyUI's page to open")
+    async def workflow(job_id: str) -> Response:
+        await site.queue.read_record(job_id)  # refuses a job that is not known
+        kept = None if await site.queue.had_secrets(job_id) else await site.queue.read_input(job_id)
+        sent: Mapping[str, object] = kept if isinstance(kept, Mapping) else {}
+        document = await asyncio.to_thread(_read_document, site, sent)
+        if document is None:
+            return failure_response(404, "The workflow was not kept: it is large, or came with secrets.")
+        graph, values = document.content, sent.get("set")
+        if isinstance(values, Mapping) and values:
+            graph = await _set_in(site, document, values, sent)
+        name = f"workflow-{job_id[:8]}.json"
+        return JsonResponse(
+            dict(graph), headers={"Content-Disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}"}
+        )
+
+    return routes
+
+
+def _read_document(site: Site, sent: Mapping[str, object]) -> Document | None:
+    name = sent.get("workflow_name")
+    if isinstance(name, str):
+        return site.require_service().workflows.read_workflow(name)
+    workflow = sent.get("workflow")
+    return to_document(workflow, source="in the job") if isinstance(workflow, Mapping) else None
+
+
+async def _set_in(
+    site: Site, document: Document, values: Mapping[str, JsonValue], sent: Mapping[str, object]
+) -> Mapping[str, JsonValue]:
+    """Return the graph with what the job set in it; seeds that it drew are in its pictures alone."""
+    service, name = site.require_service(), sent.get("workflow_name")
+    catalogue = await service.engine.catalogue()
+    request = RunRequest(
+        document=document,
+        job_id="",
+        submission_id="",
+        overrides=overrides_from_json(values),
+        inputs_file=await asyncio.to_thread(service.workflows.inputs_file, name) if isinstance(name, str) else None,
+    )
+    loaded = await asyncio.to_thread(load_workflow, document, catalogue)
+    return apply_request_overrides(loaded, request, catalogue).to_prompt()
