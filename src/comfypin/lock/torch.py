@@ -9,6 +9,9 @@ from comfypin.lock.model import PackagePin
 TRIO = ("torch", "torchvision", "torchaudio")
 # The builds that PyTorch's indexes offer, as `--torch` names them: https://download.pytorch.org/whl/
 BUILD_PATTERN = re.compile(r"cpu|cu\d{2,4}|rocm\d+(\.\d+)*|xpu")
+# Since then torchaudio calls only torch's stable C interface, and has fewer releases than torch:
+# https://docs.pytorch.org/docs/stable/notes/libtorch_stable_abi.html
+_FIRST_STABLE_AUDIO = (2, 11)
 _FAMILY = re.compile(r"(torch|torchvision|torchaudio|triton|pytorch[-_]triton|xformers|nvidia[-_].*|cuda[-_].*)", re.I)
 _CUDA_RUNTIME = re.compile(r"nvidia-cuda-runtime(-cu\d+)?")
 _LOCAL_BUILD = re.compile(r"torch==[^+]+\+(.+)")
@@ -23,11 +26,15 @@ def is_torch_family(package_name: str) -> bool:
 
 
 def is_trio_consistent(packages: Iterable[PackagePin]) -> bool:
-    """Return whether torch and torchaudio are of one release."""
+    """Return whether torch and torchaudio fit: they are of one release, or torchaudio takes newer ones too."""
     # torchvision requires its torch exactly, so the resolver keeps those two together; torchaudio does not.
     minor_versions = trio_versions(packages)
-    torch_version = minor_versions.get("torch")
-    return torch_version is None or minor_versions.get("torchaudio", torch_version) == torch_version
+    torch_version, audio_version = minor_versions.get("torch"), minor_versions.get("torchaudio")
+    if torch_version is None or audio_version is None:
+        return True
+    return torch_version == audio_version or _FIRST_STABLE_AUDIO <= _release_order(audio_version) <= _release_order(
+        torch_version
+    )
 
 
 def trio_versions(packages: Iterable[PackagePin]) -> Mapping[str, str]:
@@ -89,6 +96,10 @@ def _cuda_runtime_version(versions: Mapping[str, str]) -> str | None:
         if _CUDA_RUNTIME.fullmatch(package_name):
             return _minor_version(version)
     return None
+
+
+def _release_order(minor_version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", minor_version))
 
 
 def _minor_version(version: str) -> str:

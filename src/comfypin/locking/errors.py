@@ -57,8 +57,8 @@ class TorchTrioSplit(LockError):
     """Raised when torch, torchvision and torchaudio cannot be had from one release."""
 
     template = (
-        "torch, torchvision and torchaudio do not come from one release for {target}: {versions}. Name versions "
-        "that belong together, such as --package torch==2.8.0 --package torchaudio==2.8.0."
+        "torch, torchvision and torchaudio do not belong together for {target}: {versions}. Name versions "
+        "that do, such as --package torch==2.8.0 --package torchaudio==2.8.0."
     )
     versions: str
     target: str

@@ -30,6 +30,21 @@ def test_torchaudio_of_another_release_does_not_fit() -> None:
 
 
 @pytest.mark.parametrize(
+    ("torch", "torchaudio", "fits"),
+    [
+        ("2.11.0", "2.11.0", True),
+        ("2.14.1+cu130", "2.11.1", True),
+        ("2.10.0", "2.11.0", False),
+        ("2.11.0", "2.9.1", False),
+        ("2.9.1", "2.8.0", False),
+    ],
+)
+def test_torchaudio_of_the_stable_interface_fits_every_later_torch(torch: str, torchaudio: str, *, fits: bool) -> None:
+    pins = [PackagePin(name="torch", version=torch), PackagePin(name="torchaudio", version=torchaudio)]
+    assert is_trio_consistent(pins) is fits
+
+
+@pytest.mark.parametrize(
     ("target", "parts"),
     [("linux-x86_64-cu128", ("linux-x86_64", "cu128")), ("darwin-aarch64", ("darwin-aarch64", None))],
 )
