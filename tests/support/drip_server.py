@@ -64,13 +64,14 @@ ENDLESS: dict[str, Callable[[], Iterable[bytes]]] = {
 
 
 class DripServer:
-    """`sent` counts the pieces, `open` the requests that are being answered."""
+    """`sent` counts the pieces, `open` the requests that are being answered, `begun` all of them."""
 
     def __init__(self, answer: Callable[[str], Iterable[bytes]], *, context: ssl.SSLContext | None = None) -> None:
         self._answer = answer
         self._context = context
         self.sent = 0
         self.open = 0
+        self.begun = 0
         self.changed = threading.Condition()
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=256)
         self.port = int(self.listener.getsockname()[1])
@@ -81,9 +82,15 @@ class DripServer:
         with self.changed:
             return self.changed.wait_for(lambda: self.open == number, within_s)
 
+    def wait_for_requests(self, number: int, *, within_s: float = 30.0) -> bool:
+        """Wait until so many requests have come; the first may have been given up by then."""
+        with self.changed:
+            return self.changed.wait_for(lambda: self.begun >= number, within_s)
+
     def _count(self, change: int) -> None:
         with self.changed:
             self.open += change
+            self.begun += max(change, 0)
             self.changed.notify_all()
 
     def serve(self) -> None:

@@ -244,7 +244,7 @@ async def test_servers_that_draw_their_inputs_out_hold_no_other_job_and_no_threa
         held = [part for part in ENDLESS if part != "refusal"]  # a refusal is not read
         handler = Handler(a_service(fetcher=a_fetcher(public_only=False)))
         slow = [asyncio.create_task(handler(f"slow-{n}", job(part))) for n in range(8) for part in held]
-        assert await asyncio.to_thread(server.wait_for, len(slow))
+        assert await asyncio.to_thread(server.wait_for_requests, len(slow))
         assert (await handler("job-1", job("good"))).failure is None
         for task in slow:
             task.cancel()
@@ -271,7 +271,7 @@ async def test_buckets_of_jobs_that_draw_out_their_opening_hold_no_other_job_and
     with drip_server(lambda path: ENDLESS[part]()) as server:
         handler = a_handler_of_buckets()
         slow = [asyncio.create_task(handler(f"slow-{n}", with_own_bucket(server.url))) for n in range(4)]
-        assert await asyncio.to_thread(server.wait_for, len(slow))
+        assert await asyncio.to_thread(server.wait_for_requests, len(slow))
         assert (await handler("job-1", JOB)).failure is None
         outcomes = await asyncio.gather(*slow)
         assert {outcome.output["error_type"] for outcome in outcomes} == {"StoreTooSlow"}
