@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -111,8 +112,10 @@ def test_a_job_that_waits_is_let_run_next(server: Server, browser: Browser) -> N
 def test_a_thousand_jobs_that_wait_are_one_page(tmp_path: Path, browser: Browser) -> None:
     with serving(tmp_path, "--concurrency", "1") as server, opened(browser, server.url) as (page, wrongs):
         server.post("/run", {"input": {"workflow": slow(12_000)}})
-        for place in range(THOUSAND):
-            server.post("/run", {"input": {"workflow": picture(place)}})
+        with ThreadPoolExecutor(8) as clients:
+            list(
+                clients.map(lambda place: server.post("/run", {"input": {"workflow": picture(place)}}), range(THOUSAND))
+            )
         waiting = page.get_by_role("region", name="Waiting")
         expect(waiting.get_by_role("heading")).to_contain_text(str(THOUSAND))
         expect(waiting.get_by_role("listitem")).to_have_count(100)

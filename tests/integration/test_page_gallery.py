@@ -43,6 +43,9 @@ def test_outputs_are_a_wall_and_each_opens_alone(server: Server, browser: Browse
         page.keyboard.press("Enter")
         lightbox = page.get_by_role("dialog")
         expect(lightbox).to_contain_text("2/3")
+        page.wait_for_function("document.querySelector('img.light-media').naturalWidth > 0")
+        # A small picture grows, but not to the window's size.
+        assert page.evaluate("document.querySelector('img.light-media').getBoundingClientRect().width") == 3 * 96
         assert axe_violations(page) == []
         page.keyboard.press("ArrowRight")
         expect(lightbox).to_contain_text("3/3")

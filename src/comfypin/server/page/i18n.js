@@ -15,7 +15,7 @@ export function setLanguage(name) {
   write("language", name);
 }
 
-// t("jobs", {n: 3}): a text with {n} in it, or an object of plural forms by Intl.PluralRules.
+// t("models sum", {n: 3}): a text with {n} in it, or an object of plural forms by Intl.PluralRules.
 export function t(key, facts = {}) {
   let text = languages[language][key] ?? en[key] ?? key;
   if (typeof text === "object") text = text[plural.select(facts.n)] ?? text.other;

@@ -21,7 +21,7 @@ export function OutputTile({ jobId, output }) {
   return html`<a class="tile" href=${`#/gallery?show=${jobId}/${output.position}`} aria-label=${isDrawn ? t("open output", { name: label }) : undefined}>
     ${canShow
       ? html`<img src=${thumbnail(jobId, output.position)} alt="" loading="lazy" decoding="async" onError=${() => setBroken(true)} />`
-      : output.kind === "video" && !isUnseen ? html`<${FirstFrame} source=${address(`jobs/${jobId}/outputs/${output.position}`)} onBroken=${() => setUnseen(true)} />`
+      : output.kind === "video" && !isUnseen ? html`<${FirstFrame} source=${address(`jobs/${jobId}/outputs/${output.position}`, { redirect: 0 })} onBroken=${() => setUnseen(true)} />`
       : html`<span class="tile-card"><${Icon} name=${kindIcon[output.kind] || "file"} /><span class="ellipsis">${label}</span><span class="dim small">${bytes(output.size_bytes)}</span></span>`}
   </a>`;
 }

@@ -7,6 +7,7 @@ import { Icon, IconButton, copyText, sayFailure, shortId } from "./ui.js";
 
 // What is in a bucket of a job's own comes through the server: the page's policy knows the server's bucket alone.
 export const sourceOf = (output, isRelayed) => address(output.href, isRelayed || output.bucket === "other" ? { redirect: 0 } : {});
+const MOST_GROWN = 3;
 const isSvg = (output) => output.media_type === "image/svg+xml";
 
 function Media({ output, zoom, offset, onPan }) {
@@ -21,11 +22,11 @@ function Media({ output, zoom, offset, onPan }) {
     if (output.bucket === "own" && !isRelayed) setRelayed(true); else setBroken(true);
   }
   const resume = (event) => { if (resumeAt.current) event.currentTarget.currentTime = resumeAt.current; resumeAt.current = 0; };
-  if (output.kind === "video" && !isBroken) return html`<video class="light-media" src=${source} poster=${output.thumbnail ? address(output.thumbnail) : undefined} preload="metadata" controls autoplay loop muted playsinline onError=${lose} onLoadedMetadata=${resume} />`;
+  if (output.kind === "video" && !isBroken) return html`<video class="light-media" style=${sizeOf(output)} src=${source} poster=${output.thumbnail ? address(output.thumbnail) : undefined} preload="metadata" controls autoplay loop muted playsinline onError=${lose} onLoadedMetadata=${resume} />`;
   if (output.kind === "audio" && !isBroken) return html`<div class="light-card"><${Icon} name="audio" /><p>${output.filename}</p><audio src=${source} controls onError=${lose} onLoadedMetadata=${resume} /></div>`;
   if (output.kind === "image" && !isSvg(output) && !isBroken) {
     return html`<img class=${`light-media ${zoom > 1 ? "is-zoomed" : ""}`} src=${source} alt=${output.filename} draggable=${false}
-      style=${{ transform: `translate(${offset.x}px, ${offset.y}px) scale(${zoom})` }} onError=${lose}
+      style=${{ ...sizeOf(output), transform: `translate(${offset.x}px, ${offset.y}px) scale(${zoom})` }} onError=${lose}
       onPointerDown=${(event) => { if (zoom > 1) { drag.current = { x: event.clientX - offset.x, y: event.clientY - offset.y }; event.currentTarget.setPointerCapture(event.pointerId); } }}
       onPointerMove=${(event) => { if (drag.current) onPan({ x: event.clientX - drag.current.x, y: event.clientY - drag.current.y }); }}
       onPointerUp=${() => { drag.current = null; }} />`;
@@ -33,6 +34,9 @@ function Media({ output, zoom, offset, onPan }) {
   return html`<div class="light-card"><${Icon} name=${output.kind === "3d" ? "cube" : "file"} /><p>${output.filename}</p><p class="dim">${bytes(output.size_bytes)}</p>
     <a class="primary" href=${address(output.href, { download: 1 })} download=${output.filename}><${Icon} name="download" /> ${t("download")}</a></div>`;
 }
+
+// As large as the window, but a small picture grows to three times its size only.
+const sizeOf = ({ width, height }) => (width && height ? { width: "100%", height: "100%", maxWidth: `min(100%, ${width * MOST_GROWN}px)`, maxHeight: `min(100%, ${height * MOST_GROWN}px)` } : {});
 
 export function Lightbox({ outputs, index, onMove, onClose }) {
   const dialog = useRef(null);
