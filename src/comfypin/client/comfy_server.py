@@ -73,7 +73,7 @@ class ComfyServer:
         return self._read_job(answer.document)
 
     def retry(self, job_id: str) -> RemoteJob:
-        """Send the workflow of a job again, as a job of its own: the API has no retry."""
+        """Send the workflow of a job again, as a new job: the API has no retry."""
         answer = self.client.ask("GET", f"{self._job_url(job_id)}/workflow")
         document = answer.document if isinstance(answer.document, Mapping) else {}
         if answer.status == 404:

@@ -100,7 +100,7 @@ class RemoteOutput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoteJob:
-    """A job as a server tells of it. What a server does not say is None."""
+    """A job as a server describes it. What the server leaves out is None."""
 
     id: str
     status: str

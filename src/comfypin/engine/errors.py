@@ -62,7 +62,7 @@ class EngineUnreachable(EngineError):
 
 @declare
 class EngineAnswerInvalid(EngineError):
-    """Raised when the engine answers with an error of its own, or with what no ComfyUI answers."""
+    """Raised when the engine answers with an error, or unlike any ComfyUI."""
 
     template = "The engine answered {request} with HTTP {status}, {meaning}. It said: {excerpt}{log_lines}"
     request: str

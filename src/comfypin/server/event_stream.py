@@ -93,7 +93,7 @@ class Follower:
 
 
 class EventGroup:
-    """The followers that are told the same: those that want previews, or those that do not."""
+    """The followers that get the same bytes: those that want previews, or those that do not."""
 
     job_id = None  # of all jobs
 
@@ -120,7 +120,7 @@ class EventGroup:
     # -- as a target of `JobEvents` -------------------------------------------------------------------------------
 
     def put(self, event: JobEvent) -> None:
-        """Note what happened until it is told."""
+        """Keep what happened until it is sent."""
         if event.kind == "progress" and progress_summary(event.data) is None:
             return
         if event.kind in ("ended", "removed"):

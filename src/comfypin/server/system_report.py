@@ -93,7 +93,7 @@ class SystemReport:
         }
 
     def _read_machine(self) -> dict[str, JsonValue]:
-        """Read what lies on disks, and ask the driver; slow."""
+        """Read how full the disks are, and ask the driver; slow."""
         memory = self._gpus.read_usage()
         return {
             "gpus": [{"used_bytes": used_bytes, "total_bytes": total_bytes} for used_bytes, total_bytes in memory],
