@@ -124,6 +124,7 @@ def _volume_findings(deployment: Deployment, release_facts: ReleaseFacts) -> Ite
 def _template_findings(deployment: Deployment, release_facts: ReleaseFacts) -> Iterator[str]:
     for template in deployment.template:
         place = f"template {template.name!r}"
+        # The nearest place wins.
         merged = {**deployment.env, **deployment.storage, **template.env}
         yield from variable_findings(place, merged)
         yield from _variable_count_findings(place, deployment, template.name, {})
