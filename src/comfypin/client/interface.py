@@ -174,7 +174,7 @@ class JobPage:
 
 @runtime_checkable
 class ChangeFeed(Protocol):
-    """Tells of a job's changes as they happen, where asking again and again is not needed."""
+    """Reports a job's changes as they happen, so that nobody has to poll."""
 
     def changes(self, job_id: str, *, within_s: float | None) -> Iterator[RemoteJob] | None:
         """Yield the job whenever it changes, for `within_s` at most; None if this server cannot.
