@@ -90,7 +90,7 @@ def _failure_details(failure: ComfypinError) -> Sequence[str]:
 
 
 def failed_outcome(failure: ComfypinError, *, warnings: Sequence[str] = (), replace_worker: bool = False) -> JobOutcome:
-    """Return the outcome of a job that failed so."""
+    """Return the outcome of a job with this failure."""
     output = failure_to_json(failure, warnings=warnings)
     return JobOutcome(output=output, failure=failure, replace_worker=replace_worker)
 

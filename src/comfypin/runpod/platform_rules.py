@@ -164,7 +164,7 @@ def variable_findings(place: str, variables: Mapping[str, str]) -> Iterator[str]
 def _variable_count_findings(
     place: str, deployment: Deployment, template: str, own: Mapping[str, str], *, added: int = 0
 ) -> Iterator[str]:
-    """More variables than Runpod allows, of all the places that a worker's or pod's variables come from."""
+    """Find more variables than Runpod allows, of all the places that a worker's or pod's variables come from."""
     shared = next((resource.env for resource in deployment.template if resource.name == template), {})
     occurrences = len({**deployment.env, **deployment.storage, **shared, **own})
     ours = _PLATFORM_VARIABLES + added
