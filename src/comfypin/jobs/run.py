@@ -229,6 +229,7 @@ class _JobRun:
             message=node_failure.said,
             traceback=node_failure.traceback,
             advice=_NO_SAVED_WORKFLOW,
+            command_hint=node_failure.command_hint,
         )
 
     async def _follow_events(self, events: AsyncGenerator[EngineEvent, None]) -> None:
