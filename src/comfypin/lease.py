@@ -159,7 +159,7 @@ class LeaseWatch:
     _since: float = field(default=0.0)
 
     def find_dead_token(self) -> str | None:
-        """Return the token of a dead holder, or None if the holder lives or there is none."""
+        """Return the token of a dead holder, or None if nobody holds the lease or the holder lives."""
         token_and_mtime = _read_token(self.path)
         if token_and_mtime is None:
             self._token = None

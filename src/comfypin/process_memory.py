@@ -10,7 +10,7 @@ _LARGE_BLOCK_BYTES = 256 * 1024
 
 
 def give_back_large_blocks() -> None:
-    """Keep large blocks out of the heap, whose holes are never given back; does nothing where there is no glibc.
+    """Keep large blocks out of the heap, whose holes are never given back; does nothing without glibc.
 
     glibc raises its limit to 32 MB as soon as one large block has been freed. From then on pictures in base64 and their
     copies lie between small blocks that stay: a server that was sent 200 MB of them in all held 230 MB, now 100.

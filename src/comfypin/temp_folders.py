@@ -79,7 +79,7 @@ class SharedTempFolder:
         weakref.finalize(self, self._stack.close)
 
     def root(self) -> Path:
-        """Return the folder; files in it need names of their own. Raises `NoTempFolder`."""
+        """Return the folder, which jobs share: use unique names in it. Raises `NoTempFolder`."""
         with self._lock:
             # Whoever tidies /tmp may have removed it.
             if self._root is None or not self._root.is_dir():

@@ -208,7 +208,7 @@ class LineReporter(_JobFollower):
             self._meter.end(label)
 
     def report_waiting(self) -> None:
-        """Say what still goes on, if nothing was said for a while; called from a thread of its own."""
+        """Print what still goes on, if nothing was printed for a while; called from another thread."""
         if self._last_step and self._clock() - self._last_line_at >= LINE_EVERY_S:
             elapsed = describe_time(self._clock() - self._step_began)
             self._write_text(f"{self._last_step.rstrip('.')}: {elapsed} so far.{self._detail}")

@@ -111,7 +111,7 @@ def _list_jobs(opened_server: OpenServer, arguments: argparse.Namespace) -> None
 
 
 def _read_pages(opened_server: OpenServer, wanted: "RemoteJobFilter") -> "tuple[list[RemoteJob], str | None]":
-    """Return the jobs that are wanted, as many as are, and where the list goes on."""
+    """Return as many jobs as are wanted, and where the list goes on."""
     page = opened_server.server.list_jobs(wanted)
     jobs = list(page.jobs)
     while page.next is not None and len(jobs) < wanted.limit:

@@ -66,7 +66,7 @@ def holds_comfyui(folder: Path) -> bool:
 
 
 def _ask_version(port: int) -> str | None:
-    """Return the version of the ComfyUI at this port; None if there is none."""
+    """Return the version of the ComfyUI at this port, or None."""
     # No proxy and no SDK: one request to this machine, before anything else is imported.
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_ANSWER_TIMEOUT_S)
     try:

@@ -209,7 +209,7 @@ def _open_sink(mode: OutputMode, arguments: argparse.Namespace, settings: Settin
 
 
 def _read_lock(arguments: argparse.Namespace, settings: Settings) -> "Lock | None":
-    """Return the lock; None if none is named and a ComfyUI of the user's runs the job. Raises `LockError`.
+    """Return the lock, or None if the user named none and has a ComfyUI that runs the job. Raises `LockError`.
 
     The ComfyUI is put into the flags if they name none: one that runs, COMFY_HOME's, or the one that is asked for.
     """

@@ -92,7 +92,7 @@ def describe_time(seconds: float) -> str:
 
 @contextmanager
 def ticking(tick: Callable[[], None], *, every_s: float = LINE_EVERY_S) -> Iterator[None]:
-    """Call `tick` in a thread of its own every few seconds while the block runs."""
+    """Call `tick` in another thread, every few seconds, while the block runs."""
     ended = threading.Event()
 
     def run_ticks() -> None:

@@ -175,7 +175,7 @@ async def _serve_fleet(arguments: argparse.Namespace, queue_address: str, locks:
 
 
 def _worker_name(settings: "Settings") -> str:
-    """Return a name of this life of the worker: of the pod or machine, and by chance."""
+    """Return a name for this run of the worker: its pod's or machine's, and a random suffix."""
     import re
     import secrets
     import socket

@@ -73,7 +73,7 @@ class ComfyServer:
         return self._read_job(answer.document)
 
     def retry(self, job_id: str) -> RemoteJob:
-        """Send the workflow of a job again, as a job of its own: the API has no retry."""
+        """Send the workflow of a job again, as a new job: the API has no retry."""
         answer = self.client.ask("GET", f"{self._job_url(job_id)}/workflow")
         document = answer.document if isinstance(answer.document, Mapping) else {}
         if answer.status == 404:
@@ -139,6 +139,7 @@ class ComfyServer:
         status = _STATES[str(document["status"])]
         return RemoteJob(
             id=printable(str(document["id"])),
+            # The API has no state for it: a job that ran out of time has failed, with a code that says so.
             status="TIMED_OUT" if status == "FAILED" and code in _TIMED_OUT_CODES else status,
             api="comfy",
             created_at=text_or_none(document.get("created_at")),
@@ -172,6 +173,7 @@ def list_comfy_jobs(client: JsonClient, address: ServerAddress, api_url: str, wa
     try:
         answer = client.ask("GET", f"{api_url}/jobs?{query}")
     except ServerRefused as refused:
+        # What a server answers that has the path, but no list.
         if refused.status not in (405, 501):
             raise
         answer = None
@@ -200,6 +202,7 @@ def upload_asset(
     size_bytes = size_of_input(InputSource(node="", name=file_name, path=path))
     boundary = secrets.token_hex(16)
     fields = {"content_type": mimetypes.guess_type(file_name)[0] or "application/octet-stream", "file_path": file_name}
+    # The form is put together here: its length must be known before the file is read.
     head = "".join(
         f'--{boundary}\r\nContent-Disposition: form-data; name="{field}"\r\n\r\n{field_text}\r\n'
         for field, field_text in fields.items()

@@ -99,7 +99,7 @@ class ServerRefused(RemoteError):
 
 @declare
 class ServerUnknown(RemoteError):
-    """Raised if what answers is no server of jobs that we know."""
+    """Raised if whatever answers is not a known server of jobs."""
 
     template = (
         "{server} is no server of jobs that comfypin knows: {reason}. It may be " + KNOWN_SERVERS + "; for a ComfyUI "

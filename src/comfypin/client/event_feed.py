@@ -22,7 +22,7 @@ class ServerEvent:
 
 
 def read_events(chunks: Iterable[bytes]) -> Iterator[ServerEvent]:
-    """Yield the events of a stream; what is no JSON object is left out.
+    """Yield the events of a stream; what is not a JSON object is left out.
 
     https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation
     """
@@ -39,7 +39,7 @@ def read_events(chunks: Iterable[bytes]) -> Iterator[ServerEvent]:
 
 
 def job_changes(events: Iterable[ServerEvent], job_id: str, read_job: ReadJob) -> Iterator[RemoteJob]:
-    """Yield a job as the events of all jobs tell of it, until it has ended or the server knows it no more."""
+    """Yield a job as the stream of all jobs reports it, until it ends or the server no longer knows it."""
     job: RemoteJob | None = None
     for event in events:
         event_data = _told_of_job(event, job_id)

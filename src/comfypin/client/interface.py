@@ -100,7 +100,7 @@ class RemoteOutput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoteJob:
-    """A job as a server tells of it. What a server does not say is None."""
+    """A job as a server describes it. What the server leaves out is None."""
 
     id: str
     status: str
@@ -174,7 +174,7 @@ class JobPage:
 
 @runtime_checkable
 class ChangeFeed(Protocol):
-    """Tells of a job's changes as they happen, where asking again and again is not needed."""
+    """Reports a job's changes as they happen, so that nobody has to poll."""
 
     def changes(self, job_id: str, *, within_s: float | None) -> Iterator[RemoteJob] | None:
         """Yield the job whenever it changes, for `within_s` at most; None if this server cannot.

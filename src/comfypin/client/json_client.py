@@ -66,7 +66,7 @@ class JsonClient:
         return self.send(method, url, headers=json_headers, request_body=json.dumps(request_body).encode())
 
     def submit(self, url: str, request_body: object, *, headers: Mapping[str, str] | None = None) -> ServerAnswer:
-        """POST what would count twice: again only if the server says that it did not take it (busy, starting).
+        """POST what must not be sent twice; try again only if the server says that it did not take it (busy, starting).
 
         Raises `SubmissionUnknown` beside what `ask` raises.
         """

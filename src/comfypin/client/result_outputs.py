@@ -34,7 +34,7 @@ def outputs_of_comfy_job(document: Mapping[str, object]) -> tuple[RemoteOutput, 
 
 
 def progress_of(progress: object) -> RemoteProgress | None:
-    """Return the progress that a server tells, in the words of the job list, of our worker, or of API v2."""
+    """Return a server's progress, whichever form it has: the job list's, our worker's or API v2's."""
     if not isinstance(progress, Mapping):
         return None
     fraction = next(
@@ -54,7 +54,7 @@ def progress_of(progress: object) -> RemoteProgress | None:
 
 
 def text_or_none(value: object) -> str | None:
-    """Return a text that is one and not empty, else None."""
+    """Return the value if it is a text that is not empty, else None."""
     return value if isinstance(value, str) and value else None
 
 

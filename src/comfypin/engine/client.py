@@ -38,6 +38,7 @@ _FIRST_LOOK_S = 0.05
 _POST_RETRIES = RetryPolicy(retries=3, base_s=0.2, longest_s=1.0)
 # How the operating system words it in the exception of whatever node wrote.
 _FULL_DISK = ("No space left on device", "Disk quota exceeded")
+_FULL_DISK_ADVICE = ". The engine's disk is full; whoever runs the engine has to make room."
 # Before this version /interrupt stops whatever runs: https://github.com/Comfy-Org/ComfyUI/pull/9607
 _TARGETED_INTERRUPT = (0, 3, 57)
 
@@ -325,15 +326,7 @@ class HttpEngine:
         """Raise the failure that the history reports, if it does."""
         match history_entry.verdict:
             case Raised() as raised:
-                raise NodeFailed(
-                    node_id=raised.node_id,
-                    class_type=raised.class_type,
-                    exception_type=raised.exception_type,
-                    # The mark is ours: the user must see the file names of their own workflow.
-                    message=raised.message.replace(tracked_prompt.prompt.mark or "\0", ""),
-                    traceback=raised.traceback,
-                    advice=_full_disk_advice(raised.message, tracker.address.folders),
-                )
+                raise node_failure(raised, mark=tracked_prompt.prompt.mark, folders=tracker.address.folders)
             case Interrupted(node_id):
                 raise PromptInterrupted(prompt_id=tracked_prompt.prompt_id, node_id=node_id)
             case Succeeded():
@@ -376,8 +369,21 @@ class HttpEngine:
         return tuple(int(number) for number in re.findall(r"\d+", str(version))[:3])
 
 
-def _full_disk_advice(message: str, folders: LocalFolders | None) -> str:
-    """Return which disk a node found full, which its own exception does not say."""
-    if folders is None or not any(sign in message for sign in _FULL_DISK):
-        return ""
-    return f". The engine writes below {folders.output.parent}: make room on that disk, or set TMPDIR to another."
+def node_failure(raised: Raised, *, mark: str | None, folders: LocalFolders | None) -> NodeFailed:
+    """Return the failure of a node. Where a full disk is, only commands say: a job's result shows no path of ours."""
+    is_disk_full = any(sign in raised.message for sign in _FULL_DISK)
+    command_hint = ""
+    if is_disk_full and folders is not None:
+        command_hint = (
+            f"The engine writes below {folders.output.parent}: make room on that disk, or set TMPDIR to another."
+        )
+    return NodeFailed(
+        node_id=raised.node_id,
+        class_type=raised.class_type,
+        exception_type=raised.exception_type,
+        # The mark is ours: the user must see the file names of their own workflow.
+        message=raised.message.replace(mark or "\0", ""),
+        traceback=raised.traceback,
+        advice=_FULL_DISK_ADVICE if is_disk_full else "",
+        command_hint=command_hint,
+    )

@@ -62,7 +62,7 @@ class EngineUnreachable(EngineError):
 
 @declare
 class EngineAnswerInvalid(EngineError):
-    """Raised when the engine answers with an error of its own, or with what no ComfyUI answers."""
+    """Raised when the engine answers with an error, or unlike any ComfyUI."""
 
     template = "The engine answered {request} with HTTP {status}, {meaning}. It said: {excerpt}{log_lines}"
     request: str
@@ -156,6 +156,7 @@ class NodeFailed(PromptError):
         message: str,
         traceback: tuple[str, ...] = (),
         advice: str = "",
+        command_hint: str = "",
     ) -> None:
         super().__init__(
             f"Node {node_id} ({class_type}) failed: {exception_type}: {message.strip()}"
@@ -169,6 +170,7 @@ class NodeFailed(PromptError):
         self.exception_type = exception_type
         self.said = message
         self.traceback = traceback
+        self.command_hint = command_hint
 
 
 @declare

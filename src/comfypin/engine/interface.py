@@ -94,7 +94,7 @@ class Warned:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreviewMade:
-    """Brings a picture of what a node is making (JPEG or PNG); `node_id` is None if the engine does not say."""
+    """Brings a picture of what a node is making (JPEG or PNG); `node_id` is None if the engine leaves it out."""
 
     node_id: NodeId | None
     content_type: str

@@ -128,7 +128,7 @@ def parse_binary(message: bytes) -> AddressedMessage | None:
 
 
 def _preview_message(metadata: Mapping[str, JsonValue], content_type: str, picture: bytes) -> AddressedMessage | None:
-    """Return a preview; None if the bytes are not of the kind that they are said to be."""
+    """Return a preview, or None if the bytes are not what their header says."""
     if not picture.startswith(_FIRST_BYTES[content_type]):
         return None
     node_id = metadata.get("display_node_id") or metadata.get("node_id")

@@ -354,7 +354,7 @@ class PromptTracker:
         tracked_prompt.settle(history_entry)
 
     def _forget_older_prompts(self, server_id: str) -> None:
-        """Take what was read long ago out of our own engine's history, which keeps the graphs of 10,000 prompts."""
+        """Delete what was read long ago from the history of our engine, which keeps the graphs of 10,000 prompts."""
         if self.address.folders is None:
             # It is somebody else's engine, and history.
             return

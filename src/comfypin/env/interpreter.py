@@ -79,7 +79,7 @@ def _find_on_path(minor_version: str) -> dict[str, Any] | None:
 
 
 def _find_with_uv(minor_version: str, uv_cache: Path | None) -> dict[str, Any]:
-    """Return the facts of the interpreter that uv finds, perhaps one of its own. Raises `PythonMissing`."""
+    """Return the facts of the interpreter that uv finds, which may be one that uv installed. Raises `PythonMissing`."""
     finished = run_uv(["python", "find", "--no-project", "--system", minor_version], cache=uv_cache, timeout_s=60)
     interpreter_path = Path(finished.stdout_text.strip())
     if finished.exit_code or not interpreter_path.is_file():

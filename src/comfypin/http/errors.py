@@ -23,7 +23,7 @@ class AddressRefused(HttpError):
 
 
 class ProxyFailed(HttpError):
-    """Raised if the proxy from the environment cannot be reached, or lets the request not through."""
+    """Raised if the proxy from the environment cannot be reached, or does not let the request through."""
 
 
 class RequestDeadlineExceeded(HttpError):

@@ -27,6 +27,6 @@ class StallWatch:
         return False
 
     def bytes_per_s(self) -> float:
-        """Return the rate in the present window."""
+        """Return the rate in the current window."""
         # The window may have begun this very moment.
         return self._count / max(1e-9, self._clock() - self._since)

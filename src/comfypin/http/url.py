@@ -39,7 +39,7 @@ class HttpUrl:
 
     @classmethod
     def parse(cls, url_text: str) -> "HttpUrl":
-        """Return the address that a text is. Raises `UrlInvalid`."""
+        """Parse a text as an address. Raises `UrlInvalid`."""
         url_text = url_text.strip()
         if _CONTROL.search(url_text):
             raise UrlInvalid("it holds a control character")

@@ -8,7 +8,7 @@ from comfypin.tools.process import run_program
 
 
 def copy_out(program_name: str, image_tag: str, file_path: str) -> bytes | None:
-    """Return a file of an image, None if there is none. The container is made for it and never started.
+    """Return a file of an image, or None. A container is made to read it and never started.
 
     Raises `NoSuchImage`.
     """

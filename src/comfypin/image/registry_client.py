@@ -90,7 +90,7 @@ class ImageRepository:
         self._origin = f"{'http' if is_local_registry(self.reference) else 'https'}://{served_by}"
 
     def read_manifest(self, manifest_name: str) -> ImageManifest | None:
-        """Return the manifest under a tag or digest, or None if there is none."""
+        """Return the manifest under a tag or digest, or None."""
         response = self._request_allowed(
             "GET", f"manifests/{manifest_name}", headers={"Accept": _ACCEPTED}, allowed=(200, 404)
         )

@@ -17,7 +17,7 @@ _TOKEN_USER = "<token>"  # noqa: S105 - a placeholder
 
 
 def stored_credential(registry_name: str, variables: Mapping[str, str]) -> Credential | None:
-    """Return the credential stored for a registry, or None if there is none that can be read."""
+    """Return the credential stored for a registry, or None if no readable one is stored."""
     registry_names = _DOCKER_HUB_NAMES if registry_name == "docker.io" else (registry_name, f"https://{registry_name}")
     # The first file with a login wins, as the tools themselves do.
     for login_path in list_login_files(variables):

@@ -65,7 +65,7 @@ _TAKE_BACK_WITHIN_S = 5.0
 
 
 class OpenSink(Protocol):
-    """Opens (and may keep) the sink that a job asks for; the deadline is for all that is asked of its own bucket.
+    """Opens (and may keep) the sink that a job asks for; the deadline holds for all requests to the job's own bucket.
 
     Raises `ConfigError`, `StorageError`, `JobInvalid`.
     """

@@ -18,7 +18,7 @@ ProgressCallback = Callable[[Mapping[str, JsonValue]], None]
 
 
 def ignore_progress(_progress: Mapping[str, JsonValue]) -> None:
-    """Nobody watches this job."""
+    """Ignore progress: nobody watches this job."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,7 @@ class ArrivingModel:
         self.progress: ModelProgress | None = None
 
     def report_for(self, wanted: WantedModel) -> Report:
-        """Return what is told of the bytes of one model."""
+        """Return the callback that reports the bytes of one model."""
         file_name = wanted.filename or (wanted.source or "").partition("?")[0].rpartition("/")[2]
 
         def report(done_bytes: int, total_bytes: int | None) -> None:

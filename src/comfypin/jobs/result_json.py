@@ -83,14 +83,14 @@ def failure_to_json(failure: ComfypinError, *, warnings: Sequence[str] = ()) -> 
 
 
 def _failure_details(failure: ComfypinError) -> Sequence[str]:
-    """Return each problem of a failure as a sentence of its own; a failure that lists none is one itself."""
+    """Return a sentence for each problem of a failure, or the failure's own message if it lists none."""
     if isinstance(failure, WorkflowInvalid):
         return failure.problems
     return failure.findings if isinstance(failure, JobInvalid) else (failure.message,)
 
 
 def failed_outcome(failure: ComfypinError, *, warnings: Sequence[str] = (), replace_worker: bool = False) -> JobOutcome:
-    """Return the outcome of a job that failed so."""
+    """Return the outcome of a job with this failure."""
     output = failure_to_json(failure, warnings=warnings)
     return JobOutcome(output=output, failure=failure, replace_worker=replace_worker)
 

@@ -169,7 +169,7 @@ class _JobRun:
                 self._note_requeue(exc.reason, f"The engine died under {under} ({exc.reason}); the job")
 
     def _leave_out(self, rejection: WorkflowRejected) -> bool:
-        """Take the outputs that the engine refused out of the graph; return whether there is another try to make."""
+        """Take the outputs that the engine refused out of the graph; return whether to try again."""
         refused = [node_id for node_id in rejection.dropped if node_id in self._graph.nodes]
         if not (refused and self._job.keeps_valid_outputs):
             return False
@@ -229,6 +229,7 @@ class _JobRun:
             message=node_failure.said,
             traceback=node_failure.traceback,
             advice=_NO_SAVED_WORKFLOW,
+            command_hint=node_failure.command_hint,
         )
 
     async def _follow_events(self, events: AsyncGenerator[EngineEvent, None]) -> None:

@@ -49,7 +49,7 @@ def choose_warmup(lock: Lock, workflows: WorkflowLibrary) -> Document | None:
 
 
 async def warm_engine(handle: Handle, service: WarmedService) -> None:
-    """Run the release's warm-up to its end, or the smallest picture if there is none or it fails.
+    """Run the release's warm-up to its end; if it has none, or it fails, make the smallest picture.
 
     A warm-up that fails is logged, and no more: jobs may be others. Raises what the smallest picture failed with: an
     engine that cannot do that must not take jobs.

@@ -89,7 +89,7 @@ def is_shared_object(path: str) -> bool:
 
 
 def _find_name_table(head: bytes) -> bytes:
-    """Return the table of names that lies around a name which nearly every object has; empty if there is none."""
+    """Return the table of names around a name that nearly every object has, or empty bytes."""
     found_at = head.find(_KNOWN_NAME)
     if found_at < 0:
         return b""

@@ -386,7 +386,7 @@ class PackagesNowhere(LockError):
 
 @declare
 class NothingToBisect(LockError):
-    """Raised when two locks whose outputs are said to differ give the same."""
+    """Raised when two locks that should give different outputs give the same."""
 
     template = (
         "{good} and {bad} give the same outputs for this workflow, so there is no pin to find. A picture that changes "

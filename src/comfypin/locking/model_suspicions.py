@@ -40,7 +40,7 @@ HEAD_BYTES = 512
 
 
 def is_sidecar(target: PurePosixPath, model_path: Path) -> bool:
-    """Return whether a file lies beside models and is none. `target` is its path below a models folder."""
+    """Return whether a file is beside models without being one. `target` is its path below a models folder."""
     file_name, suffix = target.name.lower(), target.suffix.lower()
     if suffix in _SIDECAR_SUFFIXES or file_name.endswith(_SIDECAR_ENDINGS):
         return True

@@ -121,7 +121,7 @@ def _rank_wheel(wheel: Mapping[str, object], tag_ranks: Mapping["Tag", int]) -> 
 
 
 def file_name_of_url(url: str) -> str:
-    """Return the plain name of the file that a URL leads to, empty if there is none (`..`, an encoded slash)."""
+    """Return the plain name of the file at a URL; empty if it has none (`..`, an encoded slash)."""
     # The name becomes a file of ours, so it must not be a path.
     file_name = unquote(urlsplit(url).path.rpartition("/")[2])
     return "" if file_name in (".", "..") or set(file_name) & set("/\\\0") else file_name

@@ -20,7 +20,7 @@ _ADDRESS = re.compile(r"https?://[^\s\"'<>{}]+")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScriptDownload:
-    """A line of an install script that fetches something: what it calls, and the address if it stands there."""
+    """A line of an install script that fetches something: what it calls, and the address if the line has it."""
 
     line: int
     call: str

@@ -53,7 +53,7 @@ def upgrade_lock(
     describe_model: DescribeModel,
     report: Callable[[str], None],
 ) -> MadeLock:
-    """Return a new lock with what is asked for moved, and other packages only if they had to move.
+    """Return a new lock in which what was asked for moves, and other packages only if they have to.
 
     Raises `NothingToUpgrade`, `LockIncomplete`, and what `create_lock` raises.
     """

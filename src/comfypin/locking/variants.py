@@ -47,7 +47,7 @@ def choose_variants(
 
 
 def choose_wanted_siblings(names: Collection[str], wanted: Collection[str], platform: str) -> tuple[VariantChoice, ...]:
-    """Return choices of wanted members of a known family whose place another one of the family takes alone.
+    """Return a choice for each wanted member of a known family of which other members were resolved.
 
     With `--variant opencv-python-headless` that one is installed wherever opencv-python is asked for.
     """
@@ -79,7 +79,7 @@ def forget_overruled(choices: Iterable[VariantChoice], wanted: Collection[str]) 
 def apply_variants(
     needs: RequirementSet, overrides: Sequence[str], choices: Iterable[VariantChoice], platform: str
 ) -> tuple[RequirementSet, tuple[str, ...]]:
-    """Return requirements and overrides in which the chosen packages stand in the place of those they replace."""
+    """Return requirements and overrides with the chosen packages instead of those that they replace."""
     chosen_by_name = {
         package_name: choice.name
         for choice in choices

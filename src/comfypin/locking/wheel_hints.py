@@ -72,7 +72,7 @@ def find_wheel_hint(
 def _find_wheel(
     requirement: str, package_name: str, python: str, platform: Platform, indexes: Sequence[str]
 ) -> str | None:
-    """Return the version whose wheel fits, None if there is none or the index does not say."""
+    """Return the version whose wheel fits, or None if no wheel does or the index does not say."""
     with temp_folder("hint") as folder:
         Path(folder, "requirements.in").write_text(f"{requirement}\n")
         arguments = ["pip", "compile", "requirements.in", "--quiet", "--no-deps", "--no-header", "--no-annotate"]

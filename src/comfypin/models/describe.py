@@ -54,7 +54,8 @@ def _hash_file(remote_file: RemoteFile, address: str) -> tuple[Digest, int]:
         while byte_count := reader.readinto(buffer):
             if stall_watch.is_too_slow(byte_count):
                 raise SourceUnavailable(
-                    uri=hide_secrets(address), reason=f"it stalled ({stall_watch.bytes_per_s():.0f} bytes a second)"
+                    uri=hide_secrets(address),
+                    reason=f"it stalled at {stall_watch.bytes_per_s():.0f} bytes a second; try again later",
                 )
             hasher.update(buffer[:byte_count])
             total_bytes += byte_count

@@ -44,7 +44,7 @@ class ReadAhead:
 
 
 class PageCacheReader:
-    """Reads files in the order given, whole, until the budget is used up; threads of its own, which nobody waits for.
+    """Reads whole files, in the order given, until the budget is used up. Nobody waits for its threads.
 
     A file that cannot be read is left out: whoever needs it gets the error.
     """

@@ -212,7 +212,9 @@ class BlobStore:
         # Some network volumes take a symlink and cannot follow it.
         if not target_path.exists():
             raise ModelDiffers(
-                name=target_path.name, target=str(target_path), reason="does not lead to its blob after linking"
+                name=target_path.name,
+                target=str(target_path),
+                reason="is not what was just linked: another process changed it; pull again",
             )
         if link_kind != "symlink":
             self.digests.record_digest(target_path, target_path.stat(), digest, on_disk=self._flush_file(target_path))

@@ -57,10 +57,11 @@ class OutputChanged(OutputError):
 class FolderUnusable(OutputError):
     """Raised if the path that outputs should go to cannot take files."""
 
-    template = "{flag} {path} cannot be used: {reason}. Name a folder that can be written to."
+    template = "{flag} {path} cannot be used: {reason}. {_advice}."
     path: Path
     flag: str
     reason: str
+    _advice: str = "Name a folder that can be written to"
 
 
 @declare

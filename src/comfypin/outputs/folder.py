@@ -95,9 +95,8 @@ class FileSink:
     def open_usable(cls, file_path: Path) -> "FileSink":
         """Return a sink for a file that can be made. Raises `FolderUnusable`."""
         if file_path.is_dir():
-            raise FolderUnusable(
-                path=file_path, flag="--out-file", reason="it is a folder (--output file --out-dir takes one)"
-            )
+            advice = "Name a file in it, or give the folder with --out-dir"
+            raise FolderUnusable(path=file_path, flag="--out-file", reason="it is a folder", _advice=advice)
         _require_folder(file_path.parent, flag="--out-file", named_path=file_path)
         return cls(file_path)
 

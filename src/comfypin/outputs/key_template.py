@@ -24,7 +24,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 class TemplateInvalid(ValueError):
-    """Raised if a template cannot make keys; the caller adds where it stands. `expected` says what it should be."""
+    """Raised if a template cannot make keys; the caller adds where it is written. `expected` says what it should be."""
 
     def __init__(self, expected: str) -> None:
         super().__init__(f"not {expected}")

@@ -37,7 +37,7 @@ class JobEvent:
 
 
 class EventTarget(Protocol):
-    """Whoever is told of the events of one job, or of all (None)."""
+    """Receives the events of one job, or of all (None)."""
 
     @property
     def job_id(self) -> str | None:
@@ -91,7 +91,7 @@ class Following(AsyncIterator[JobEvent]):
         return self._unread.popitem(last=False)[1]
 
     async def next_within(self, timeout_s: float) -> JobEvent | None:
-        """Return the next event, or None if there is none within `timeout_s` or the following has been closed."""
+        """Return the next event, or None if `timeout_s` passes without one or the following is closed."""
         try:
             return await asyncio.wait_for(self.__anext__(), timeout_s)
         except (TimeoutError, StopAsyncIteration):

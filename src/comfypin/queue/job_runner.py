@@ -174,7 +174,7 @@ class JobRunner:
             self._previews.forget_job(job_id)
 
     async def _look_after(self, live_job: LiveJob, job_task: asyncio.Task[None]) -> None:
-        """End a job that was cancelled before its first step, or that met a mistake of ours."""
+        """End a job that was cancelled before its first step, or that failed by a mistake of ours."""
         if job_task.cancelled():
             if not (self._stopping or live_job.ending):
                 await self._endings.end_job(live_job, "CANCELLED")

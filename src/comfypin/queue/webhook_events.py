@@ -101,7 +101,7 @@ class WebhookEvents:
             self.follow(row, known_names(json.loads(names)))
 
     def is_end_wanted(self, row: JobRow) -> bool:
-        """Return whether a job's webhook is told of its end: unless it chose other events."""
+        """Return whether a job's webhook wants its end: it does, unless it chose other events."""
         receiver = self._receivers.get(row.id)
         return receiver is None or records.END_EVENTS.get(row.state) in receiver.wanted
 
@@ -220,7 +220,7 @@ class WebhookEvents:
                     self._start(self._drain(receiver))
 
     async def _drain(self, receiver: _Receiver) -> None:
-        """Post what is on the disk, oldest first. A batch is told or given up before the next is begun."""
+        """Post what is on the disk, oldest first. A batch is delivered or given up before the next is begun."""
         async with receiver.draining:
             receiver.is_drain_due = False
             while (batch := await self._read_batch(receiver.job_id)) is not None:

@@ -77,7 +77,7 @@ FAILURE_COLUMNS = "number, job_id, kind, host, events, reason, failed_at, addres
 
 
 def events_chosen(job_id: str, names: Iterable[EventName]) -> JobChange:
-    """Return the change for a job whose webhook is told of these events, instead of every end."""
+    """Return the change for a job whose webhook gets these events, instead of every end."""
     return JobChange("INSERT INTO webhook_choices (job_id, events) VALUES (?, ?)", (job_id, json.dumps(sorted(names))))
 
 

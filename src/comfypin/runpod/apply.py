@@ -174,6 +174,7 @@ def _require_variable(variables: Mapping[str, str], variable_name: str) -> str:
     value = variables.get(variable_name, "")
     if not value:
         raise ConfigError(
-            f"{variable_name} is not set; runpod.toml names it as a registry credential.", variable=variable_name
+            f"{variable_name} is not set; runpod.toml names it as a registry credential, so export it.",
+            variable=variable_name,
         )
     return value

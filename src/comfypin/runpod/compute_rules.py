@@ -46,6 +46,7 @@ def _cpu_findings(
     if useless := [field_name for field_name, value in {**wanted, **cuda}.items() if value]:
         yield f"{place}: {', '.join(useless)} need a GPU; leave them out beside cpu"
     for choice in choices:
+        # Zero for powers of two, and for nothing else.
         if choice.vcpus & (choice.vcpus - 1):
             yield f"{place}: {choice.vcpus} vCPUs of {choice.id} are no power of two, which Runpod requires"
     if release_facts.needs_gpu:

@@ -151,7 +151,7 @@ class ManagementApi:
         return self._list_pages("/v2/catalog/cpus", "cpus")
 
     def get_resource(self, resource_kind: ResourceKind, identifier: str) -> Resource:
-        """Return one resource by its id. Raises `ApiRefused`, with 404 if there is none."""
+        """Return one resource by its id. Raises `ApiRefused`, with 404 if it does not exist."""
         return _require_resource(
             self.send_request("GET", f"{RESOURCE_PATHS[resource_kind]}/{identifier}"),
             f"GET {RESOURCE_PATHS[resource_kind]}",

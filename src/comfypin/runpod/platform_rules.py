@@ -124,6 +124,7 @@ def _volume_findings(deployment: Deployment, release_facts: ReleaseFacts) -> Ite
 def _template_findings(deployment: Deployment, release_facts: ReleaseFacts) -> Iterator[str]:
     for template in deployment.template:
         place = f"template {template.name!r}"
+        # The nearest place wins.
         merged = {**deployment.env, **deployment.storage, **template.env}
         yield from variable_findings(place, merged)
         yield from _variable_count_findings(place, deployment, template.name, {})
@@ -163,7 +164,7 @@ def variable_findings(place: str, variables: Mapping[str, str]) -> Iterator[str]
 def _variable_count_findings(
     place: str, deployment: Deployment, template: str, own: Mapping[str, str], *, added: int = 0
 ) -> Iterator[str]:
-    """More variables than Runpod allows, of all the places that a worker's or pod's variables come from."""
+    """Find more variables than Runpod allows, of all the places that a worker's or pod's variables come from."""
     shared = next((resource.env for resource in deployment.template if resource.name == template), {})
     occurrences = len({**deployment.env, **deployment.storage, **shared, **own})
     ours = _PLATFORM_VARIABLES + added

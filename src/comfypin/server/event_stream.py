@@ -53,7 +53,7 @@ class Follower:
         self._arrived.set()
 
     def begin_after(self, number: int) -> None:
-        """Forget what happened up to an event, since a snapshot has told it."""
+        """Forget what happened up to an event, since the snapshot includes it."""
         self._after = number
         unread = (self._take_next(), Batch(self._unread.values()))
         self._unread = OrderedDict()
@@ -61,7 +61,7 @@ class Follower:
             self.offer(batch)
 
     def begin_anew(self) -> None:
-        """Forget all that happened, and be told again: a snapshot will say it."""
+        """Forget all that happened, and start over with a snapshot."""
         self._take_next()
         self._unread = OrderedDict()
         self.is_cut_off = False
@@ -93,7 +93,7 @@ class Follower:
 
 
 class EventGroup:
-    """The followers that are told the same: those that want previews, or those that do not."""
+    """The followers that get the same bytes: those that want previews, or those that do not."""
 
     job_id = None  # of all jobs
 
@@ -120,7 +120,7 @@ class EventGroup:
     # -- as a target of `JobEvents` -------------------------------------------------------------------------------
 
     def put(self, event: JobEvent) -> None:
-        """Note what happened until it is told."""
+        """Keep what happened until it is sent."""
         if event.kind == "progress" and progress_summary(event.data) is None:
             return
         if event.kind in ("ended", "removed"):
@@ -228,7 +228,7 @@ class EventGroup:
             self._tell_again()
 
     def _tell_again(self) -> None:
-        """Set the time for what waits already, or for a sign of life."""
+        """Schedule what waits already, or a sign of life."""
         if self._followers:
             at_s = min(map(self._due_at_s, self._untold.values()), default=self._told_at_s + _KEEP_ALIVE_S)
             self._tell_at(at_s)

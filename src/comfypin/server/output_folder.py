@@ -24,7 +24,11 @@ class ServedOutputFolder:
             job_folder = contained_path(self._root, job.job_id)
         except ValueError as exc:
             raise OutputNotWritten(
-                filename=job.job_id, folder=self._root, reason="the job's id is no name", advice="", delivered=()
+                filename=job.job_id,
+                folder=self._root,
+                reason="the job's id cannot name a folder",
+                advice="",
+                delivered=(),
             ) from exc
         # A job that runs again may save fewer files than before: old ones must not pass for its own.
         shutil.rmtree(job_folder, ignore_errors=True)

@@ -143,7 +143,7 @@ class ListedOutput:
 
 
 class OutputIndex:
-    """Reads of the rows above. `read_result` returns a job's result where the file of the jobs does not have it."""
+    """Reads the rows above. `read_result` returns a job's result where the file of the jobs does not have it."""
 
     def __init__(self, store: JobStore, *, read_result: ReadResult | None = None) -> None:
         self._store = store

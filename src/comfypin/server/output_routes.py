@@ -67,6 +67,7 @@ def output_routes(gallery: Gallery) -> APIRouter:
             made_since=_read_moment(since, "since", is_end=False),
             made_before=_read_moment(until, "until", is_end=True),
         )
+        # One more than is shown says whether there is a next page.
         page_outputs = await gallery.index.page(wanted, before=_read_cursor(after), limit=limit + 1)
         shown_outputs = page_outputs[:limit]
         return JsonResponse(

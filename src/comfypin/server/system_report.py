@@ -93,7 +93,7 @@ class SystemReport:
         }
 
     def _read_machine(self) -> dict[str, JsonValue]:
-        """Read what lies on disks, and ask the driver; slow."""
+        """Read how full the disks are, and ask the driver; slow."""
         memory = self._gpus.read_usage()
         return {
             "gpus": [{"used_bytes": used_bytes, "total_bytes": total_bytes} for used_bytes, total_bytes in memory],
@@ -107,6 +107,7 @@ class SystemReport:
         for disk_name, folder in self._facts.folders.items():
             with contextlib.suppress(OSError):
                 usage, device = shutil.disk_usage(folder), folder.stat().st_dev
+                # Folders on one device share its space, so a disk is shown once.
                 disk = by_device.setdefault(device, {"holds": [], "free_bytes": usage.free, "total_bytes": usage.total})
                 disk["holds"].append(disk_name)
         return list(by_device.values())
@@ -122,6 +123,7 @@ class SystemReport:
             used_by = [
                 workflow
                 for workflow, workflow_text in workflows.items()
+                # As JSON spells it: letters beyond ASCII and backslashes are escaped there.
                 if json.dumps(file_name)[1:-1] in workflow_text
             ]
             models.append(

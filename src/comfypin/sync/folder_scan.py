@@ -22,7 +22,7 @@ class Fingerprint:
 
 
 def read_fingerprint(root_folder: str, relative_path: str) -> Fingerprint | None:
-    """Return the fingerprint of a regular file (not of a link), or None if there is none."""
+    """Return the fingerprint of a regular file, or None if it is missing or a link."""
     try:
         # `lstat`: a link could lead out of the folder, to files that nobody wanted in a bucket.
         file_status = os.lstat(os.path.join(root_folder, relative_path))

@@ -137,7 +137,7 @@ def _embedded_version(machine: "MachineSettings") -> str | None:
         return version
     known_versions = " or ".join(RELEASES)
     raise ConfigError(
-        f"COMFYPIN_EMBEDDED_VERSION is {version!r}; the embedded engine can be {known_versions}.",
+        f"COMFYPIN_EMBEDDED_VERSION is {version!r}; the embedded engine imitates {known_versions}.",
         variable="COMFYPIN_EMBEDDED_VERSION",
         value=version,
     )

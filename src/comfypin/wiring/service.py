@@ -113,7 +113,7 @@ def open_sinks(
 
 
 def _require_named_bucket(settings: "Settings") -> None:
-    """Refuse Runpod's bucket variables without a bucket: its outputs would come another way without a word."""
+    """Refuse Runpod's bucket variables without a bucket: outputs would silently go elsewhere."""
     from comfypin.outputs.modes import named_mode
     from comfypin.storage.registry import first_configured_kind
     from comfypin.storage.s3_settings import S3Settings

@@ -59,10 +59,12 @@ def _model_files(lock: "Lock", settings: "Settings", document: "Document") -> It
         return
     for path_text in texts:
         for model_pin in lock.models:
+            # A workflow names a model below its kind's folder: `xl/base.safetensors` in models/checkpoints/xl.
             if not f"/{model_pin.target_path}".endswith(f"/{path_text}"):
                 continue
             try:
                 file_path = roots.target_path(model_pin)
+            # Reading ahead only helps; whoever checks the models says what is wrong with a target.
             except ModelError:
                 continue
             # The engine takes a staged copy before the one on the volume.

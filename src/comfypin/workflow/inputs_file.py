@@ -172,7 +172,7 @@ def current_value(api_graph: ApiGraph, workflow_input: WorkflowInput) -> JsonVal
 
 
 def read_inputs_file(workflow: Path) -> InputsFile | None:
-    """Read the inputs file beside a workflow, or return None if there is none. Raises `InputsFileInvalid`."""
+    """Read the inputs file beside a workflow; return None without one. Raises `InputsFileInvalid`."""
     inputs_path = inputs_file_beside(workflow)
     try:
         return load_inputs_file(decode_text(inputs_path.read_bytes()), source=str(inputs_path))

@@ -144,7 +144,7 @@ def resolve_match_type(input_spec: InputSpec) -> InputSpec:
 
 
 def default_value(input_spec: InputSpec) -> JsonValue:
-    """Return the value that the page gives an unset input; None for a socket, or if there is none."""
+    """Return the value that the page gives an unset input, or None (always for a socket)."""
     if input_spec.type == COMBO:
         return next(iter(option_names(input_spec)), None)
     default = input_spec.options.get("default")

@@ -13,7 +13,7 @@ _OWNER = re.compile(r"https://github\.com/([A-Za-z0-9-]+)/")
 
 
 def resolve_worker_image(named_image: str | None, settings: "Settings") -> str:
-    """Return the image by digest; a tag is asked of its registry once. Raises `WorkerImageUnknown`."""
+    """Return the image by digest; the registry is asked for a tag's digest once. Raises `WorkerImageUnknown`."""
     image = named_image or _own_image()
     if "@sha256:" in image:
         return image

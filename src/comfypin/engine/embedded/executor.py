@@ -62,6 +62,7 @@ class Executor:
     def check_interrupted(self) -> None:
         """Raise `ExecutionInterrupted` if somebody interrupted the prompt."""
         if self._interrupted.is_set():
+            # Taken once: the next prompt must not end by it.
             self._interrupted.clear()
             raise ExecutionInterrupted
 
@@ -230,6 +231,7 @@ class _PromptRun:
         resolved = resolve_inputs(node_class.inputs, self._graph[node_id]["inputs"])
         self._check_arguments(node_class, node_id, resolved)
         results = []
+        # As in ComfyUI: a list runs the node once for each item, unless the node asks for whole lists.
         for values in [dict(inputs)] if node_class.takes_lists else _split_calls(inputs):
             self._executor.check_interrupted()
             arguments = (

@@ -41,7 +41,7 @@ class EngineFolders:
         return {"input": self.input, "output": self.output, "temp": self.temp}.get(folder_type)
 
     def find_input(self, annotated: str) -> Path | None:
-        """Return the file that a load node names (`a/b.png`, `b.png [temp]`), or None if there is none inside."""
+        """Return the file that a load node names (`a/b.png`, `b.png [temp]`), or None if it is missing or outside."""
         file_name, folder = split_annotation(annotated)
         try:
             path = contained_path(self.folder_of_type(folder or "input") or self.input, os.path.normpath(file_name))
@@ -66,7 +66,7 @@ class EngineFolders:
 
 
 def split_annotation(file_name: str) -> tuple[str, str | None]:
-    """Split `b.png [temp]` into `b.png` and `temp`; the folder is None if none is named."""
+    """Split `b.png [temp]` into `b.png` and `temp`; the folder is None without brackets."""
     annotation = _ANNOTATION.fullmatch(file_name)
     return (annotation["name"], annotation["folder"]) if annotation else (file_name, None)
 

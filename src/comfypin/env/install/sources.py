@@ -141,7 +141,7 @@ def _archive_bytes(node_pin: NodePin, locations: SourceLocations) -> bytes:
         raise ArchiveUnusable(
             node=node_pin.name,
             url=str(node_pin.archive),
-            reason="it is not on this machine, and --offline forbids to download it",
+            reason="it is not on this machine, and --offline forbids downloading it",
         )
     download_file(str(node_pin.archive), cached_archive, (node_pin.sha256,), proxies=locations.proxies)
     return cached_archive.read_bytes()

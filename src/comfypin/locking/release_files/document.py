@@ -37,7 +37,7 @@ class UnpinnablePart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleaseFile:
-    """What a file says.
+    """What a file holds: the parts of a release.
 
     `comfyui` is None if the file does not name it. `node_files` are single files under custom_nodes. `installed` are
     exactly the packages that were there, `requirements` what is to be resolved. `notes` are differences between what
@@ -152,7 +152,7 @@ class DocumentPath:
         return SnapshotUnreadable(path=str(self.path), reason=reason)
 
     def mapping(self, value: object, field_name: str) -> dict[str, object]:
-        """Return an object, empty if there is none. Raises `SnapshotUnreadable`."""
+        """Return an object; empty if the field is absent. Raises `SnapshotUnreadable`."""
         if value is None:
             return {}
         if not isinstance(value, Mapping):
@@ -160,7 +160,7 @@ class DocumentPath:
         return {str(key): item for key, item in value.items()}
 
     def entries(self, value: object, field_name: str) -> list[object]:
-        """Return a list, empty if there is none. Raises `SnapshotUnreadable`."""
+        """Return a list; empty if the field is absent. Raises `SnapshotUnreadable`."""
         if value is None:
             return []
         if not isinstance(value, list):
@@ -168,7 +168,7 @@ class DocumentPath:
         return value
 
     def objects(self, value: object, field_name: str) -> list[dict[str, object]]:
-        """Return a list of objects, empty if there is none. Raises `SnapshotUnreadable`."""
+        """Return a list of objects; empty if the field is absent. Raises `SnapshotUnreadable`."""
         return [
             self.mapping(item, f"{field_name}[{index}]") for index, item in enumerate(self.entries(value, field_name))
         ]
@@ -180,7 +180,7 @@ class DocumentPath:
         return value.strip()
 
     def digest(self, value: object, field_name: str) -> Digest | None:
-        """Return a sha256, None if there is none. Raises `SnapshotUnreadable`."""
+        """Return a sha256, or None if the field is absent. Raises `SnapshotUnreadable`."""
         if value in (None, ""):
             return None
         try:

@@ -141,7 +141,7 @@ def below_models(path_text: str) -> str:
 
 
 def _model_sha256(raw_value: object) -> Digest | None:
-    """Return the sha256 among a model's hashes, None if there is none. Raises `ValueError` for what is not one."""
+    """Return the sha256 among a model's hashes, or None. Raises `ValueError` if its value is not a sha256."""
     for raw_entry in raw_value if isinstance(raw_value, list) else []:
         # Hashes of other kinds do not prove what a sha256 proves.
         if isinstance(raw_entry, Mapping) and str(raw_entry.get("type", "")).upper() == "SHA256":

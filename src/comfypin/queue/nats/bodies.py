@@ -39,7 +39,7 @@ class Bodies:
         self._depot = depot
 
     async def put(self, job_id: str, body_text: str, *, secret: bool, upload: str | None = None) -> Body:
-        """Keep a text of a job under a key of its own."""
+        """Keep a text of a job under a new key."""
         data = await asyncio.to_thread(self._pack, body_text, secret)
         # Two workers may run one job: neither may write over what the other's end points to.
         key = f"{job_id}.{random_texts.token_hex(6)}"

@@ -43,7 +43,7 @@ class Bucket:
         return f"KV_{self.name}"
 
     def subject(self, key: str) -> str:
-        """Return where a key's values are written."""
+        """Return the subject that a key's values are published to."""
         return f"$KV.{self.name}.{key}"
 
     async def get(self, key: str) -> Value | None:
@@ -103,7 +103,7 @@ class Bucket:
             await self._stream.purge_stream(self.stream_name, subject=self.subject(key))
 
     async def keys(self) -> list[str]:
-        """Return the keys that there are, removed ones perhaps among them."""
+        """Return the keys, perhaps with some that were removed."""
         info = await self._stream.stream_info(self.stream_name, subjects_filter=self.subject(">"))
         prefix = self.subject("")
         return [subject.removeprefix(prefix) for subject in (info.state.subjects or {})]

@@ -22,7 +22,7 @@ SMALL_INPUT = 262_144
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Body:
-    """Where the text of an input or a result stands: under a key of the bucket of bodies, or at an address.
+    """Where the text of an input or a result is: under a key of the bucket of bodies, or at an address.
 
     `size` is that of the text itself; `sealed` texts are encrypted with the fleet's key.
     """

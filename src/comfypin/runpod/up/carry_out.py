@@ -22,7 +22,7 @@ from comfypin.runpod.up.state import StateFolder, UpRelease, UpState
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpMeans:
-    """What a run works with: the API, where its state lies, values of secrets by variable, and who is told.
+    """What a run works with: the API, the folder of its state, values of secrets by variable, and a report.
 
     `cpu` is the flavour of the pod that fills the volume.
     """

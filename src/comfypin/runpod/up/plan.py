@@ -112,7 +112,7 @@ def volume_size_gb(release_facts: ReleaseFacts, *, builds_env: bool) -> int:
 
 
 def find_volume(deployment_name: str, live: LiveResources) -> Mapping[str, object] | None:
-    """Return the deployment's volume, None if there is none yet."""
+    """Return the deployment's volume, or None before it is made."""
     return _find_named(live.get("volume", ()), remote_name(deployment_name, VOLUME))
 
 

@@ -127,7 +127,7 @@ class StateFolder:
         return self.root / self.name / "locks" / f"{lock_digest.removeprefix('sha256:')}.lock.json"
 
     def read(self) -> UpState:
-        """Return the state, an empty one if there is none. Raises `UpStateUnreadable`."""
+        """Return the state, or an empty one before the first run. Raises `UpStateUnreadable`."""
         try:
             return _parse_state(self.path.read_bytes(), self.name)
         except FileNotFoundError:

@@ -79,6 +79,7 @@ def asset_routes(api: ComfyApi) -> APIRouter:
             raise not_found("asset", asset_id)
         _keep_only_one_range(request)
         headers = {"ETag": f'"{asset.hash}"', "Cache-Control": "private, max-age=3600, immutable", **_UNTRUSTED}
+        # Never as what it claims to be: a browser would run an uploaded page with the server's own rights.
         return FileResponse(
             path,
             media_type="application/octet-stream",

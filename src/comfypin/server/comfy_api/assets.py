@@ -95,7 +95,7 @@ class Assets:
         return asset, known is None
 
     async def mint_over(self, hash_: str, label: AssetLabel) -> tuple[Asset, bool]:
-        """Make a record over bytes that are here; returns it, and whether there was none that says the same.
+        """Make a record over bytes that are here, unless one says the same; returns it, and whether it is new.
 
         Raises `ApiFailure` (blob_not_found), `JobsNotStored`.
         """

@@ -45,7 +45,7 @@ def invalid_request(reason: str) -> ApiFailure:
 
 
 def failure_of(error: Exception) -> ApiFailure:
-    """Return any failure as the API tells it. What the server cannot help is told in a safe sentence alone."""
+    """Return any failure in the API's form. An internal one becomes a safe sentence, without details."""
     match error:
         case ApiFailure():
             return error

@@ -83,6 +83,7 @@ class Jobs:
 
     async def cancel(self, job_id: str) -> None:
         """Ask a job to end, and wait a moment for it. Raises `JobUnknown`, `JobsNotStored`."""
+        # A task of its own: the request is answered after a moment, and the cancellation goes on.
         task: asyncio.Task[object] = asyncio.ensure_future(self._api.queue.cancel_job(job_id))
         self._canceling.add(task)
         task.add_done_callback(self._forget_cancel)
@@ -100,14 +101,15 @@ class Jobs:
     ) -> dict[str, JsonValue]:
         """Return jobs, newest first, those with all of the labels. Raises `ApiFailure`, `JobsNotStored`."""
         size = _page_size(limit)
+        # One more than is shown says whether there is a next page.
         page_rows = await self._api.records.page(before=_before(cursor), labels=labels, limit=size + 1)
-        job_json: list[JsonValue] = []
+        listed_jobs: list[JsonValue] = []
         for _, facts, kept_labels in page_rows[:size]:
             job_id, state, created_at, started_at, ended_at, ttl_s = facts
             row = JobRow(
                 id=job_id, state=state, created_at=created_at, started_at=started_at, ended_at=ended_at, ttl_s=ttl_s
             )
-            job_json.append(
+            listed_jobs.append(
                 {
                     "id": job_id,
                     "status": self.status(row),
@@ -117,7 +119,7 @@ class Jobs:
                     "urls": links.job(job_id),
                 }
             )
-        page: dict[str, JsonValue] = {"jobs": job_json}
+        page: dict[str, JsonValue] = {"jobs": listed_jobs}
         if len(page_rows) > size:
             page["next_cursor"] = base64.urlsafe_b64encode(b"before:%d" % page_rows[size - 1][0]).decode()
         return page

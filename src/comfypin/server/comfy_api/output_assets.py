@@ -1,4 +1,4 @@
-"""What jobs leave becomes assets: at once for jobs of this API, and when it is asked for for those of others."""
+"""What jobs leave becomes assets: at once for jobs of this API, on request for those of other APIs."""
 
 import asyncio
 import base64

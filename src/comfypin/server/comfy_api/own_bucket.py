@@ -12,7 +12,7 @@ _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 
 class BucketReader(Protocol):
-    """What is asked of the bucket; `ObjectStore` has it."""
+    """The part of `ObjectStore` that is used here."""
 
     def head(self, key: str) -> StoredObject | None:
         """Return the object's facts, or None if the key is free. Raises `StorageError`."""
@@ -73,7 +73,7 @@ class OwnBucket:
 
 
 def read_range(header: str | None, size_bytes: int) -> range | None:
-    """Return the bytes that a Range asks for; None if there are none. An unreadable one asks for all."""
+    """Return the bytes that a Range asks for, or None if it lies outside. An unreadable one asks for all."""
     range_match = _RANGE.fullmatch((header or "").replace(" ", ""))
     whole = range(size_bytes)
     if range_match is None or not (range_match[1] or range_match[2]):

@@ -114,7 +114,7 @@ def keys_forgotten(claimed_before: float) -> JobChange:
 
 
 class Records:
-    """Reads of the tables above."""
+    """Reads the tables above."""
 
     def __init__(self, store: JobStore) -> None:
         self._store = store
@@ -133,7 +133,7 @@ class Records:
         return _first(await self._assets("hash = ? ORDER BY expires_at IS NULL DESC, expires_at DESC LIMIT 1", hash_))
 
     async def same_asset(self, hash_: str, file_path: str | None, tags: Sequence[str]) -> Asset | None:
-        """Return an uploaded asset that says the same of the same bytes."""
+        """Return an uploaded asset with the same description of the same bytes."""
         condition = "hash = ? AND file_path IS ? AND tags = ? AND job_id IS NULL LIMIT 1"
         return _first(await self._assets(condition, hash_, file_path, json.dumps(list(tags))))
 

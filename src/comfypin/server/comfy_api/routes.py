@@ -81,7 +81,7 @@ async def _invalid(_request: Request, error: Exception) -> Response:
 
 
 async def unrouted(request: Request, error: Exception) -> Response:
-    """Answer a path or method that there is not; one that is not of this API as FastAPI does."""
+    """Answer an unknown path or method: of this API in its envelope, of others as FastAPI does."""
     assert isinstance(error, HTTPException)
     if not speaks_envelope(request.url.path):
         return await http_exception_handler(request, error)

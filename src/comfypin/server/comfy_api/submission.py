@@ -92,6 +92,7 @@ async def submit(api: ComfyApi, submission: JobSubmission, key: str | None) -> s
     require_graph(submission.workflow)
     references = find_references(submission.workflow)
     assets = await _assets(api, references)
+    # Until the job is written no record says that these bytes are needed, and a sweep would take them.
     with api.assets.holding(asset.hash for asset in assets.values()):
         names = name_files(assets)
         workflow = with_names(submission.workflow, references, names)
@@ -101,6 +102,7 @@ async def submit(api: ComfyApi, submission: JobSubmission, key: str | None) -> s
         job_id = str(uuid.uuid4())
         note = await asyncio.to_thread(_note_of, submission)
         notes = JobNotes(comfy=note, assets=tuple(asset.hash for asset in assets.values()), key=key)
+        # Only now: a submission that is refused must not use up its key.
         async with api.keys.claim(key, job_id):
             with api.secrets.lending(job_id, submission.api_key) as lent:
                 return await api.queue.accept_job(

@@ -66,6 +66,7 @@ class _Form:
         self._disposition, self._content, self._is_file = {}, bytearray(), False
 
     def _header_field(self, data: bytes, start: int, end: int) -> None:
+        # A header may come in several pieces, cut where the network cut it.
         self._header += data[start:end]
 
     def _header_value(self, data: bytes, start: int, end: int) -> None:
@@ -122,6 +123,7 @@ async def read_upload(
                 await _write(form, file)
     except FormParserError as exc:
         raise invalid_request("its multipart body cannot be read") from exc
+    # The parser takes half a body for a body: only the last boundary says that all of it came.
     if not form.has_ended:
         raise invalid_request("its multipart body has no end")
     if not form.has_file:
@@ -141,6 +143,7 @@ def _label(fields: Mapping[str, Sequence[str]]) -> tuple[AssetLabel, str | None]
     if expected is not None and not is_hash(expected):
         raise invalid_request("`expected_hash` must be blake3: and 64 hexadecimal digits")
     seconds = _only(fields, "expires_in")
+    # Before int(), which takes digits of all alphabets, and long for a million of them.
     if seconds is not None and not (seconds.isascii() and seconds.isdigit() and len(seconds) < 10):
         raise invalid_request("`expires_in` must be seconds")
     label = read_label(

@@ -41,7 +41,7 @@ class UiSlot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UiNode:
-    """A node as the file has it. `values` is None if there is no list, and a mapping if the file holds an object."""
+    """A node as the file has it. `values` is None if the file has no list, and a mapping if it has an object."""
 
     id: str
     type: str
