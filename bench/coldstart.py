@@ -63,7 +63,8 @@ class Setting:
     def comfyui_command(self) -> list[str]:
         """ComfyUI's main.py with its Python."""
         assert self.home is not None
-        return [str(self.home / ".venv" / "bin" / "python"), str(self.home / "ComfyUI" / "main.py")]
+        main = next(path for path in (self.home / "ComfyUI" / "main.py", self.home / "main.py") if path.is_file())
+        return [str(self.home / ".venv" / "bin" / "python"), str(main)]
 
 
 @dataclass(slots=True)
@@ -216,7 +217,17 @@ def our_worker(setting: Setting) -> Moments:
         with worker(queue, "--lock", str(setting.lock), environ=environ) as process:
             log: Path = process.log  # type: ignore[attr-defined]
             is_ready = lambda: '"engine_ready"' in log.read_text()  # noqa: E731 - one of three probes in a call
-            return follow(queue, began_s, is_ready, process, log)
+            moments = follow(queue, began_s, is_ready, process, log)
+        print_phases(queue.final("job-1") or {})
+        return moments
+
+
+def print_phases(answer: Mapping[str, Any]) -> None:
+    """Print where the time went: the phases of the start, which overlap, and those of the job."""
+    seconds = answer.get("output", {}).get("seconds", {})
+    for name in ("start", "phases", "nodes"):
+        phases = seconds.get(name, {})
+        print(f"  {name}: {', '.join(f'{phase} {phase_s:.1f} s' for phase, phase_s in phases.items())}", flush=True)
 
 
 def their_worker(setting: Setting) -> Moments:
