@@ -1,15 +1,16 @@
 """A cold start, side by side: our worker, worker-comfyui's own handler, and a bare ComfyUI, on the same files.
 
     python bench/coldstart.py --comfyui HOME [--models DIR] [--peer DIR --peer-python PYTHON] [--rounds 3]
-        [--mb-s 200] [--latency-ms 2] [--work DIR] [--json]
+        [--mb-s 200] [--latency-ms 2] [--steps 1] [--size 128] [--work DIR] [--json]
 
 HOME holds ComfyUI and its `.venv`. The models are two checkpoints of 1.85 GB (SD 1.5's shape, random weights), written
 into `--models` if they are not there, and read through a FUSE volume of that rate and latency, which is emptied from
 memory before each cold run. The peer is a checkout of runpod-workers/worker-comfyui, with a Python that has its
 requirements; its start script's GPU check and LD_PRELOAD are left out. Both workers take one job, two checkpoints one
 after the other, from a queue where it waits from the start. Runs are interleaved; medians and ratios are printed, with
-the load of the machine, on which seconds depend. `engine` is when ComfyUI answers, `takes` when the SDK asks for a job,
-`first job` when its result is there.
+the load of the machine, on which seconds depend. The job is small (one step of 128 pixels a checkpoint): what a GPU
+does in a moment, four steps of 256 pixels, is 20 s of both runs on two cores, and part of no start. `engine` is when
+ComfyUI answers, `takes` when the SDK asks for a job, `first job` when its result is there.
 
 Without --comfyui it runs our worker alone on the embedded engine with two small files: to see that it works.
 """
@@ -49,12 +50,21 @@ Moments = dict[str, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JobSize:
+    """What each of the job's two samplers does."""
+
+    steps: int
+    pixels: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """What the runs share: ComfyUI, the models as the volume shows them, the lock, folders."""
+    """What the runs share: ComfyUI, the models as the volume shows them, the lock, the job, folders."""
 
     home: Path | None
     models: Path
     lock: Path
+    job: JobSize
     work: Path
     peer: Path | None = None
     peer_python: str = sys.executable
@@ -63,7 +73,8 @@ class Setting:
     def comfyui_command(self) -> list[str]:
         """ComfyUI's main.py with its Python."""
         assert self.home is not None
-        return [str(self.home / ".venv" / "bin" / "python"), str(self.home / "ComfyUI" / "main.py")]
+        main = next(path for path in (self.home / "ComfyUI" / "main.py", self.home / "main.py") if path.is_file())
+        return [str(self.home / ".venv" / "bin" / "python"), str(main)]
 
 
 @dataclass(slots=True)
@@ -87,9 +98,9 @@ class Table:
         return mine / other if mine and other else None
 
 
-def two_models(steps: int = 4, size: int = 256) -> dict[str, Any]:
+def two_models(job: JobSize) -> dict[str, Any]:
     """Two checkpoints one after the other: the second one paints over what the first one made."""
-    graph: dict[str, Any] = {"9": _node("EmptyLatentImage", width=size, height=size, batch_size=1)}
+    graph: dict[str, Any] = {"9": _node("EmptyLatentImage", width=job.pixels, height=job.pixels, batch_size=1)}
     latent: list[Any] = ["9", 0]
     for number, name in enumerate(CHECKPOINTS):
         loader, text, sampler = f"{number}1", f"{number}2", f"{number}3"
@@ -98,7 +109,14 @@ def two_models(steps: int = 4, size: int = 256) -> dict[str, Any]:
         graph[sampler] = _node(
             "KSampler",
             **{"model": [loader, 0], "positive": [text, 0], "negative": [text, 0], "latent_image": latent},
-            **{"seed": 1, "steps": steps, "cfg": 1.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0},
+            **{
+                "seed": 1,
+                "steps": job.steps,
+                "cfg": 1.0,
+                "sampler_name": "euler",
+                "scheduler": "normal",
+                "denoise": 1.0,
+            },
         )
         latent = [sampler, 0]
     graph["7"] = _node("VAEDecode", samples=latent, vae=["11", 2])
@@ -119,6 +137,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--mb-s", type=float, default=200)
     parser.add_argument("--latency-ms", type=float, default=2)
+    parser.add_argument("--steps", type=int, default=1, help="of each of the job's two samplers")
+    parser.add_argument("--size", type=int, default=128, help="of the job's picture, in pixels")
     parser.add_argument("--work", type=Path, help="a folder for the runs")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
@@ -133,13 +153,15 @@ def main() -> None:
         else:
             print("this machine mounts no FUSE volume (root, /dev/fuse): the models are read from the disk as it is")
             seen = models
+        job = JobSize(steps=arguments.steps, pixels=arguments.size)
         setting = Setting(
             home=arguments.comfyui and arguments.comfyui.absolute(),
             models=seen,
-            lock=write_lock(work, models, seen, kind="comfyui" if arguments.comfyui else "embedded"),
+            lock=write_lock(work, models, seen, warmup=two_models(job) if arguments.comfyui else None),
+            job=job,
             work=work,
             peer=arguments.peer,
-            peer_python=arguments.peer_python,
+            peer_python=str(Path(shutil.which(arguments.peer_python) or arguments.peer_python).absolute()),
         )
         table = Table()
         for _ in range(arguments.rounds):
@@ -160,7 +182,7 @@ def write_models(models: Path, *, full: bool) -> None:
             path.write_bytes(os.urandom(1 << 20))
 
 
-def write_lock(work: Path, models: Path, seen: Path, *, kind: str) -> Path:
+def write_lock(work: Path, models: Path, seen: Path, *, warmup: dict[str, Any] | None) -> Path:
     """A lock with the models' digests; the store on the volume knows them, as after `models pull`."""
     pins: list[dict[str, Any]] = []
     known: list[str] = []
@@ -173,7 +195,7 @@ def write_lock(work: Path, models: Path, seen: Path, *, kind: str) -> Path:
         known.append(json.dumps([f"../checkpoints/{name}", size, status.st_mtime_ns, status.st_ino, digest, None]))
     (models / ".comfypin").mkdir(exist_ok=True)
     (models / ".comfypin" / "verified").write_text("\n" + "\n".join(known))
-    engine = {"kind": kind, "warmup": two_models() if kind == "comfyui" else None}
+    engine = {"kind": "embedded" if warmup is None else "comfyui", "warmup": warmup}
     path = work / "bench.lock.json"
     path.write_text(json.dumps({"schema_version": 3, "version_name": "bench", "models": pins, "engine": engine}))
     return path
@@ -209,14 +231,24 @@ def our_worker(setting: Setting) -> Moments:
     environ = {"LOCK_PATH": str(setting.lock), "MODELS_DIR": str(setting.models), "OUTPUT_MODE": "base64"}
     if setting.home is not None:
         environ["COMFY_HOME"] = str(setting.home)
-    job = {"workflow": two_models() if setting.home is not None else {}}
+    job = {"workflow": two_models(setting.job) if setting.home is not None else {}}
     with RunpodQueue().running() as queue:
         queue.put("job-1", job)
         began_s = time.monotonic()
         with worker(queue, "--lock", str(setting.lock), environ=environ) as process:
             log: Path = process.log  # type: ignore[attr-defined]
             is_ready = lambda: '"engine_ready"' in log.read_text()  # noqa: E731 - one of three probes in a call
-            return follow(queue, began_s, is_ready, process, log)
+            moments = follow(queue, began_s, is_ready, process, log)
+        print_phases(queue.final("job-1") or {})
+        return moments
+
+
+def print_phases(answer: Mapping[str, Any]) -> None:
+    """Print where the time went: the phases of the start, which overlap, and those of the job."""
+    seconds = answer.get("output", {}).get("seconds", {})
+    for name in ("start", "phases", "nodes"):
+        phases = seconds.get(name, {})
+        print(f"  {name}: {', '.join(f'{phase} {phase_s:.1f} s' for phase, phase_s in phases.items())}", flush=True)
 
 
 def their_worker(setting: Setting) -> Moments:
@@ -230,14 +262,18 @@ def their_worker(setting: Setting) -> Moments:
     shutil.copy(setting.peer / "src" / "network_volume.py", folder)
     log = folder / "log"
     with RunpodQueue().running() as queue, log.open("wb") as output:
-        queue.put("job-1", {"workflow": two_models()})
+        queue.put("job-1", {"workflow": two_models(setting.job)})
         began_s = time.monotonic()
         arguments = ["--disable-metadata", "--verbose", "DEBUG", "--log-stdout"]
         comfyui = start_comfyui(setting, port, folder, output, *arguments)
         (folder / "pid").write_text(str(comfyui.pid))
         environ = {**os.environ, **queue_variables(queue), "HOME": str(folder)}
         command = [setting.peer_python, "-u", str(folder / "handler.py")]
-        process = subprocess.Popen(command, stdout=output, stderr=output, env=environ, start_new_session=True)
+        # In a folder of its own: older SDKs note running jobs in the working directory, and one that was killed there
+        # would look as if it still ran.
+        process = subprocess.Popen(
+            command, stdout=output, stderr=output, env=environ, cwd=folder, start_new_session=True
+        )
         try:
             return follow(queue, began_s, lambda: answers(port), process, log)
         finally:

@@ -2,6 +2,10 @@
 
 One file of lines that is only appended to, because a volume is shared and has no database. It only saves time: a line
 that was torn or written by a newer version is ignored, and a missing line costs hashing once more.
+
+Two more places are asked, each optional: a spare cache elsewhere, which is written to while the first one is read-only,
+and receipts, which travel with files to other machines, as in the layers of an image. Files have other inodes there, so
+a receipt holds for the path with its size and mtime.
 """
 
 import json
@@ -44,11 +48,25 @@ def write_quickly(path: Path, content: bytes) -> None:
 class DigestCache:
     """The known digests, in one file. Safe for threads; processes share the file by appending to it."""
 
-    def __init__(self, path: Path, *, write_file: Callable[[Path, bytes], None] = write_quickly) -> None:
-        """Use the cache at `path`; `write_file` replaces it as a whole, once it has grown too long."""
+    def __init__(
+        self,
+        path: Path,
+        *,
+        write_file: Callable[[Path, bytes], None] = write_quickly,
+        root: Path | None = None,
+        spare: "DigestCache | None" = None,
+        receipts: Path | None = None,
+    ) -> None:
+        """Use the cache at `path`; `write_file` replaces it as a whole, once it has grown too long.
+
+        Paths are noted relative to `root`, by default the cache's folder. `receipts` is a folder of `write_receipt`.
+        """
         self._path = path
-        self._root = path.parent
+        self._root = path.parent if root is None else root
         self._write_file = write_file
+        self._spare = spare
+        self._receipts_folder = receipts
+        self._receipts: dict[str, HashedFile] | None = None
         self._known: dict[str, HashedFile] = {}
         self._lines = 0
         self._read_to: tuple[int, int] = (0, 0)
@@ -76,12 +94,15 @@ class DigestCache:
             if hashed_file is None or hashed_file.identity != identity:
                 # Another process may have hashed it meanwhile.
                 hashed_file = self._refresh().get(key)
-        if hashed_file is None or hashed_file.identity != identity:
-            return None
         # Bytes that were never flushed may look different to another machine, or after a power cut.
-        if hashed_file.machine is not None and hashed_file.machine != this_machine():
-            return None
-        return hashed_file.sha256
+        if (
+            hashed_file is not None
+            and hashed_file.identity == identity
+            and hashed_file.machine in (None, this_machine())
+        ):
+            return hashed_file.sha256
+        spare_digest = None if self._spare is None else self._spare.known_digest(file_path, file_status)
+        return spare_digest or self._receipt_digest(key, identity)
 
     def record_digest(
         self, file_path: Path, file_status: os.stat_result, digest: Digest, *, on_disk: bool = True
@@ -97,24 +118,36 @@ class DigestCache:
             self._lines += 1
             if self._lines > COMPACT_ABOVE_LINES and self._lines > 2 * len(table):
                 self._compact(table)
-            else:
-                self._append_line(_format_line(key, hashed_file))
+                return
+            is_written = self._append_line(_format_line(key, hashed_file))
+        if not is_written and self._spare is not None:
+            self._spare.record_digest(file_path, file_status, digest, on_disk=on_disk)
 
-    def _append_line(self, line: bytes) -> None:
+    def _receipt_digest(self, key: str, identity: FileIdentity) -> Digest | None:
+        with self._lock:
+            if self._receipts is None:
+                # Read once: they were there before this process.
+                self._receipts = _read_receipts(self._receipts_folder)
+            receipt = self._receipts.get(key)
+        return receipt.sha256 if receipt is not None and receipt.identity[:2] == identity[:2] else None
+
+    def _append_line(self, line: bytes) -> bool:
+        """Add a line; return False if the cache cannot be written."""
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             # One write of less than a page, so that lines of several processes do not mix; begins with a newline
             # because the line before may be torn.
             descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError:
-            # A read-only volume can still be verified, only without memory.
-            return
+            # A read-only volume can still be verified.
+            return False
         try:
             os.write(descriptor, b"\n" + line)
         except OSError:
-            return
+            return False
         finally:
             os.close(descriptor)
+        return True
 
     def _compact(self, table: dict[str, HashedFile]) -> None:
         living = {key: hashed_file for key, hashed_file in table.items() if (self._root / key).exists()}
@@ -157,6 +190,30 @@ class DigestCache:
 def identify_file(file_status: os.stat_result) -> FileIdentity:
     """Return what changes when a file is written or replaced."""
     return file_status.st_size, file_status.st_mtime_ns, file_status.st_ino
+
+
+def write_receipt(folder: Path, file_path: Path, digest: Digest, *, root: Path) -> Path:
+    """Write the receipt of a file that was hashed and will not change any more, its mtime included; return its path."""
+    file_status = file_path.stat()
+    # Its inode is another one wherever the file is unpacked.
+    hashed_file = HashedFile(file_status.st_size, file_status.st_mtime_ns, 0, digest)
+    receipt_path = folder / digest.hex
+    folder.mkdir(parents=True, exist_ok=True)
+    write_quickly(receipt_path, _format_line(os.path.relpath(file_path, root), hashed_file) + b"\n")
+    return receipt_path
+
+
+def _read_receipts(folder: Path | None) -> dict[str, HashedFile]:
+    known: dict[str, HashedFile] = {}
+    try:
+        receipt_paths = [] if folder is None else list(folder.iterdir())
+        for receipt_path in receipt_paths:
+            if (parsed := _parse_line(receipt_path.read_bytes().strip())) is not None:
+                known[parsed[0]] = parsed[1]
+    except OSError:
+        # There are none, or they cannot be read: files are hashed instead.
+        pass
+    return known
 
 
 def _format_line(key: str, hashed_file: HashedFile) -> bytes:

@@ -76,6 +76,16 @@ def test_another_release_with_the_same_torch_shares_its_layer(
     }
 
 
+KNOWN_DIGESTS = """
+from pathlib import Path
+from comfypin.models.store import BlobStore
+store = BlobStore(Path("/opt/comfy/models/.comfypin"))
+for name in ("one", "two"):
+    path = Path(f"/opt/comfy/models/vae/{name}.safetensors").resolve()
+    print(store.digests.known_digest(path, path.stat()))
+"""
+
+
 def changed(before: list[str], after: list[str]) -> set[str]:
     return {name for name, one, other in zip(LAYERS, before, after, strict=True) if one != other}
 
@@ -126,6 +136,9 @@ def test_each_baked_model_is_a_layer_of_its_own(
     said = json.loads(daemon.run(*HARDENED, "--user", "1000", "models:2", *verify).stdout)
     assert "two.safetensors" in json.dumps(said), said
     assert daemon.run("models:2", "stat", "-c", "%U", "/opt/comfy/models/vae/one.safetensors").stdout == "comfy\n"
+    # Each container finds their digests in the layers, whatever their inodes are there.
+    known = daemon.run(*HARDENED, "--user", "1000", "models:2", "/opt/comfypin/bin/python", "-c", KNOWN_DIGESTS)
+    assert known.stdout.split() == [str(model.sha256) for model in models.models]
 
     assert_no_secret(daemon, "models:2", tmp_path / "saved.tar")
 

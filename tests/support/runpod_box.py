@@ -131,7 +131,9 @@ class RunpodBox(FakeRunPod):
         self.releases: dict[str, list[dict[str, Any]]] = {}
         self.levels: dict[str, str] = dict.fromkeys(CENTERS, "HIGH")
         self.made: list[tuple[str, str]] = []
-        self.on_request: Callable[[str, str], None] = lambda _request, _phase: None
+        # Told of each request when it came in ("before": nothing was done) and when it was carried out and its answer
+        # is not sent yet ("after"). Whoever killed the client returns True: then the rest of it does not happen.
+        self.on_request: Callable[[str, str], bool] = lambda _request, _phase: False
         self._closing = contextlib.ExitStack()
         box = self
 
@@ -387,7 +389,8 @@ class _BoxHandler(_Handler):
 
     def _answer_or_stream(self) -> None:
         box = self.server_state
-        box.on_request(f"{self.command} {self.path}", "before")
+        if self._is_cut_off("before"):
+            return
         path, _, query = self.path.partition("?")
         match = re.fullmatch(r"/v2/(?:pods/([^/]+)|serverless/([^/]+)/workers/[^/]+)/logs", path)
         # Whoever asked may have been killed meanwhile.
@@ -397,9 +400,17 @@ class _BoxHandler(_Handler):
             else:
                 box.log.append((self.command, path))
                 self._stream_log(match[1] or match[2], dict(parse_qsl(query)))
-        box.on_request(f"{self.command} {self.path}", "after")
 
     do_GET = do_POST = do_PATCH = do_DELETE = do_PUT = _answer_or_stream
+
+    def _send(self, status: int, answer: Any, headers: dict[str, str] | None = None) -> None:
+        if not self._is_cut_off("after"):
+            super()._send(status, answer, headers)
+
+    def _is_cut_off(self, phase: str) -> bool:
+        is_cut_off = self.server_state.on_request(f"{self.command} {self.path}", phase)
+        self.close_connection = self.close_connection or is_cut_off
+        return is_cut_off
 
     def _stream_log(self, identifier: str, query: dict[str, str]) -> None:
         box = self.server_state
@@ -419,6 +430,8 @@ class _BoxHandler(_Handler):
         for number, line in self._new_lines(containers[identifier], begin):
             stamp = f"2026-11-01T00:00:00Z/{number:012}"
             event = json.dumps({"ts": stamp, "source": "container", "line": line})
+            if number == begin + 1 and self._is_cut_off("after"):
+                return None
             self.wfile.write(f"id: {stamp}\ndata: {event}\n\n".encode())
         return None
 

@@ -1,13 +1,14 @@
 """The cache of digests: an unchanged file is hashed once, whichever process hashed it."""
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from comfypin import digest_cache
 from comfypin.digest import Digest
-from comfypin.digest_cache import DigestCache
+from comfypin.digest_cache import DigestCache, write_receipt
 
 A, B = Digest.of(b"a"), Digest.of(b"b")
 
@@ -75,3 +76,47 @@ def test_a_cache_that_grew_is_made_short_and_keeps_what_is_there(
     assert len((tmp_path / "verified").read_bytes().split(b"\n")) < 20
     assert new_cache(tmp_path).known_digest(path, path.stat()) == A
     assert b"gone" not in (tmp_path / "verified").read_bytes()
+
+
+def a_read_only_cache(folder: Path) -> DigestCache:
+    """A cache whose file cannot be written, with a spare one."""
+    (folder / "verified").mkdir(exist_ok=True)
+    return DigestCache(folder / "verified", spare=DigestCache(folder / "elsewhere" / "notes", root=folder))
+
+
+def test_what_cannot_be_noted_beside_the_files_is_noted_elsewhere(tmp_path: Path, path: Path) -> None:
+    assert a_read_only_cache(tmp_path).digest_of(path) == A
+    assert a_read_only_cache(tmp_path).known_digest(path, path.stat()) == A
+    path.write_bytes(b"other")
+    assert a_read_only_cache(tmp_path).known_digest(path, path.stat()) is None
+
+
+def test_a_spare_cache_stays_empty_if_it_is_not_needed(tmp_path: Path, path: Path) -> None:
+    spare = tmp_path / "elsewhere"
+    DigestCache(tmp_path / "verified", spare=DigestCache(spare, root=tmp_path)).digest_of(path)
+    assert not spare.exists()
+
+
+def test_a_receipt_holds_for_a_copy_elsewhere_with_its_time(tmp_path: Path, path: Path) -> None:
+    write_receipt(tmp_path / "receipts", path, A, root=tmp_path)
+    there = tmp_path / "there"
+    there.mkdir()
+    for name in ("model", "receipts"):
+        subprocess.run(["cp", "-a", tmp_path / name, there], check=True)
+    cache, copy = DigestCache(there / "verified", receipts=there / "receipts"), there / "model"
+    assert cache.known_digest(copy, copy.stat()) == A
+    os.utime(copy, ns=(5, 5))
+    assert cache.known_digest(copy, copy.stat()) is None
+    assert new_cache(there).known_digest(copy, copy.stat()) is None
+
+
+def test_a_receipt_does_not_hold_for_another_size_or_path(tmp_path: Path, path: Path) -> None:
+    write_receipt(tmp_path / "receipts", path, A, root=tmp_path)
+    time_ns = path.stat().st_mtime_ns
+    other = tmp_path / "other"
+    other.write_bytes(b"a")
+    path.write_bytes(b"longer")
+    cache = DigestCache(tmp_path / "verified", receipts=tmp_path / "receipts")
+    for changed in (path, other):
+        os.utime(changed, ns=(time_ns, time_ns))
+        assert cache.known_digest(changed, changed.stat()) is None

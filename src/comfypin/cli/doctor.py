@@ -111,7 +111,7 @@ def examine_machine(settings: Settings, *, write_to_buckets: bool = False) -> It
         )
         return
     yield _check_comfyui(machine)
-    yield _check_release(machine)
+    yield _check_release(settings)
     yield from (_check_extra(extra, module, purpose) for extra, (module, purpose) in _EXTRAS.items())
     yield from _check_buckets(settings, mode, write=write_to_buckets)
     yield from (
@@ -188,22 +188,22 @@ def _check_comfyui(machine: MachineSettings) -> MachineCheck:
     return MachineCheck(name="comfyui", verdict="good", found=f"{child.argv[1]} with {child.argv[0]}")
 
 
-def _check_release(machine: MachineSettings) -> MachineCheck:
-    from comfypin.lock.codec import read_lock
-    from comfypin.lock.lookup import find_lock, list_releases, release_folders
+def _check_release(settings: Settings) -> MachineCheck:
+    from comfypin.cli.common import read_named_lock
+    from comfypin.lock.lookup import list_releases, release_folders
 
-    if machine.lock_path is None and machine.version_name is None:
+    machine = settings.machine
+    if not any((machine.lock_path, machine.version_name, machine.carried_lock, machine.lock_url)):
         known_names = ", ".join(dict.fromkeys(list_releases(release_folders()))) or "none"
         return MachineCheck(
             name="release", verdict="absent", found=f"none chosen; found by name: {known_names}", remedy=_CHOOSE_RELEASE
         )
     try:
-        lock_path = find_lock(None, lock_path=machine.lock_path, version_name=machine.version_name)
-        lock = read_lock(lock_path).lock
+        where, reading = read_named_lock(None, settings)
     except ComfypinError as error:
         return MachineCheck(name="release", verdict="bad", found=error.command_message)
     return MachineCheck(
-        name="release", verdict="good", found=f"{lock.version_name} ({lock.engine.kind}) from {lock_path}"
+        name="release", verdict="good", found=f"{reading.lock.version_name} ({reading.lock.engine.kind}) from {where}"
     )
 
 

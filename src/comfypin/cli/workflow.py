@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from comfypin.cli.common import read_workflow
+from comfypin.cli.common import read_named_lock, read_workflow
 from comfypin.errors import UsageError, WorkflowError
 from comfypin.plurals import format_count
 
@@ -163,15 +163,10 @@ def _list_inputs(arguments: argparse.Namespace) -> int:
 
 def _choose_lock(arguments: argparse.Namespace) -> "Lock | None":
     """Return the lock that --lock or the environment names; None if --object-info or --engine replaces it."""
-    from comfypin.lock.codec import read_lock
-    from comfypin.lock.lookup import find_lock
-
     named_engine = (arguments.object_info, arguments.engine_url, arguments.comfy_home)
     if arguments.lock is None and any(engine_flag is not None for engine_flag in named_engine):
         return None
-    machine = arguments.settings.machine
-    path = find_lock(arguments.lock, lock_path=machine.lock_path, version_name=machine.version_name)
-    return read_lock(path).lock
+    return read_named_lock(arguments.lock, arguments.settings)[1].lock
 
 
 def _load_catalogue(arguments: argparse.Namespace, lock: "Lock | None") -> "Catalogue":

@@ -3,7 +3,7 @@
 Below its root (`MODELS_DIR/.comfypin`, or a folder of a volume): `blobs/sha256/<2 hex>/<hex>` whole files, read only ·
 `partial/<key>/` unfinished ones · `leases/` who works on which · `aside/` files that were in the way or had wrong bytes
 · `releases/` which release names which blob · `verified` digests that are known. Everything that several processes may
-do at once is an atomic rename or happens under a lease.
+do at once is an atomic rename or happens under a lease. `receipts/` has the digests of blobs that came with an image.
 """
 
 import contextlib
@@ -29,6 +29,7 @@ from comfypin.models.partial_file import PartialFile
 from comfypin.models.release_index import ReleaseIndex
 from comfypin.models.temp_files import TempFiles
 
+RECEIPTS_FOLDER = "receipts"
 LinkKind = Literal["symlink", "hardlink", "reflink", "copy"]
 
 # Space that is left for others: logs, the engine's own files.
@@ -50,10 +51,18 @@ class Durability:
 class BlobStore:
     """Blobs below one root, with the cache of known digests and the records of releases."""
 
-    def __init__(self, root: Path, *, durability: Durability | None = None) -> None:
+    def __init__(self, root: Path, *, durability: Durability | None = None, spare_notes: Path | None = None) -> None:
+        """Open the store; `spare_notes` is a folder for the digests of a store that cannot be written."""
         self.root = root
         self._temp_files = TempFiles(root / "tmp")
-        self.digests = DigestCache(root / "verified", write_file=self._temp_files.write_file)
+        # One file a store: whatever is mounted at another path is another store.
+        spare_path = None if spare_notes is None else spare_notes / Digest.of(os.fsencode(root)).hex[:32]
+        self.digests = DigestCache(
+            root / "verified",
+            write_file=self._temp_files.write_file,
+            spare=None if spare_path is None else DigestCache(spare_path, root=root),
+            receipts=root / RECEIPTS_FOLDER,
+        )
         self.releases = ReleaseIndex(root / "releases", self._temp_files)
         self._durability = durability or Durability()
 

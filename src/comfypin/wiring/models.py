@@ -198,4 +198,8 @@ def open_model_store(models_dir: Path, settings: "Settings", *, store: Path | No
     from comfypin.models.target_paths import STORE_FOLDER
 
     root = store or settings.models.store or models_dir / STORE_FOLDER
-    return BlobStore(root.absolute(), durability=Durability(always=settings.models.durable))
+    return BlobStore(
+        root.absolute(),
+        durability=Durability(always=settings.models.durable),
+        spare_notes=settings.env.cache_dir.absolute() / "digests",
+    )

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from comfypin.cli.common import read_release
+from comfypin.cli.doctor import examine_machine
 from comfypin.digest import Digest
 from comfypin.lock.carried import carry_lock
 from comfypin.lock.errors import LockAddressUnpinned
@@ -48,3 +49,9 @@ def test_another_lock_at_the_address_is_refused(tmp_path: Path) -> None:
 def test_an_address_without_a_sha256_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LockAddressUnpinned, match="COMFYPIN_LOCK_URL"):
         read_release(None, settings(tmp_path, COMFYPIN_LOCK_URL="https://example.org/lock.json"))
+
+
+def test_doctor_finds_a_carried_lock(tmp_path: Path) -> None:
+    given = Settings({"COMFYPIN_LOCK_DATA": carry_lock(LOCK)})
+    (check,) = [check for check in examine_machine(given) if check.name == "release"]
+    assert (check.verdict, check.found) == ("good", "carried (embedded) from COMFYPIN_LOCK_DATA")

@@ -15,7 +15,6 @@ comfypin runpod volume push|ls|verify|gc fill a network volume with a release, w
 
 import argparse
 import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,8 +27,9 @@ from comfypin.cli.runpod import up as runpod_up
 from comfypin.cli.runpod import up_status as runpod_up_status
 from comfypin.cli.runpod import up_verbs as runpod_up_verbs
 from comfypin.cli.runpod import volume as runpod_volume
+from comfypin.cli.runpod.consent import require_consent
 from comfypin.cli.runpod.job_routes import EndpointRoute
-from comfypin.errors import Cancelled, UsageError
+from comfypin.errors import UsageError
 from comfypin.plurals import format_count
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def _apply_plan(arguments: argparse.Namespace) -> int:
     _live, plan_steps, _costs = _survey_and_plan(management_api, deployment, release, path=str(arguments.file))
     replaced_names = [f"{step.desired.kind} {step.desired.name}" for step in plan_steps if step.verb == "replace"]
     if replaced_names:
-        _require_consent(arguments, f"This deletes and recreates: {', '.join(replaced_names)}.")
+        require_consent(f"This deletes and recreates: {', '.join(replaced_names)}.", is_given=arguments.yes)
     variable_names = [
         variable_name for login in deployment.registry for variable_name in (login.username_env, login.password_env)
     ]
@@ -280,7 +280,9 @@ def _destroy_resources(arguments: argparse.Namespace) -> int:
     for kind, resource in doomed_resources:
         print_on_stderr(f"- {kind} {resource['name']} ({resource['id']})")
     if doomed_resources:
-        _require_consent(arguments, f"This removes {format_count(len(doomed_resources), 'resource')}, for good.")
+        require_consent(
+            f"This removes {format_count(len(doomed_resources), 'resource')}, for good.", is_given=arguments.yes
+        )
     destroy_resources(
         management_api,
         doomed_resources,
@@ -343,17 +345,6 @@ def _open_api(arguments: argparse.Namespace) -> "ManagementApi":
     from comfypin.wiring import open_runpod_api
 
     return open_runpod_api(arguments.settings)
-
-
-def _require_consent(arguments: argparse.Namespace, question: str) -> None:
-    if arguments.yes:
-        return
-    # In a script, nobody could answer.
-    if not sys.stdin.isatty():
-        raise UsageError(f"{question} Nobody can confirm it here, since stdin is not a terminal; add --yes.")
-    print(f"{question} Go on? [y/N] ", end="", file=sys.stderr, flush=True)
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise Cancelled("Nothing was changed.")
 
 
 def _format_plan(plan_steps: "tuple[DeploymentStep, ...]") -> list[str]:

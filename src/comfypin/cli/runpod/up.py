@@ -230,7 +230,7 @@ def _wanted_release(
         number=0,
         release=lock.lock.version_name,
         lock_digest=lock.digest,
-        image=resolve_worker_image(arguments.image, arguments.settings),
+        image=resolve_worker_image(arguments.image, lock.lock, arguments.settings),
         gpu_pools=tuple(arguments.gpu),
         data_center=arguments.data_center,
         volume_gb=arguments.volume_gb,
