@@ -43,8 +43,8 @@ from comfypin.queue.nats.connection import parse_queue_address
 from comfypin.queue.nats.fleet import Fleet, open_fleet
 from comfypin.queue.nats.fleet_job import FleetJob
 from comfypin.queue.nats.nats_queue import NatsJobQueue
-from comfypin.queue.nats.progress import ProgressTeller
-from comfypin.queue.nats.releases import ReleaseRecord, tell_release
+from comfypin.queue.nats.progress import ProgressPublisher
+from comfypin.queue.nats.releases import ReleaseRecord, announce_release
 from comfypin.queue.nats.worker import FleetWorker, WorkerOptions
 from comfypin.queue.sqlite import JobStore
 from comfypin.queue.steady_clock import steady_clock
@@ -97,14 +97,14 @@ async def work(queue: str, releases: Sequence[str], swap_s: float) -> None:
 
     async with open_fleet(parse_queue_address(queue), FleetSettings(), name="bench worker") as fleet:
         for release in releases:
-            await tell_release(fleet.releases, release, ReleaseRecord(name=release, digest=release, catalogue={}))
+            await announce_release(fleet.releases, release, ReleaseRecord(name=release, digest=release, catalogue={}))
         worker = FleetWorker(
             fleet,
             WorkerOptions(own=releases[0], releases=dict(zip(releases, releases, strict=True))),
             open_release,
             worker_id=f"worker-{secrets.token_hex(4)}",
             clock=steady_clock(),
-            teller=ProgressTeller(fleet.client),
+            publisher=ProgressPublisher(fleet.client),
         )
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.stop)
         await worker.serve()

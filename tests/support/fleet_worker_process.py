@@ -17,7 +17,7 @@ from comfypin.jobs.interface import Handle, JobOutcome, ProgressCallback, ignore
 from comfypin.lock.codec import lock_digest
 from comfypin.queue.nats.connection import parse_queue_address
 from comfypin.queue.nats.fleet import open_fleet
-from comfypin.queue.nats.progress import ProgressTeller
+from comfypin.queue.nats.progress import ProgressPublisher
 from comfypin.queue.nats.worker import FleetWorker, WorkerOptions
 from comfypin.queue.steady_clock import steady_clock
 from comfypin.settings.environment import Settings
@@ -46,7 +46,7 @@ async def work(queue: str, job_s: float) -> None:
             open_release,
             worker_id=f"worker-{secrets.token_hex(4)}",
             clock=steady_clock(),
-            teller=ProgressTeller(fleet.client),
+            publisher=ProgressPublisher(fleet.client),
         )
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.stop)
         await worker.serve()

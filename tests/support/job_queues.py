@@ -15,7 +15,7 @@ from comfypin.queue.local_queue import LocalJobQueue
 from comfypin.queue.nats.connection import parse_queue_address
 from comfypin.queue.nats.fleet import open_fleet
 from comfypin.queue.nats.nats_queue import NatsJobQueue
-from comfypin.queue.nats.progress import ProgressTeller
+from comfypin.queue.nats.progress import ProgressPublisher
 from comfypin.queue.nats.worker import FleetWorker, WorkerOptions
 from comfypin.queue.sqlite import JobStore
 from comfypin.queue.steady_clock import steady_clock
@@ -157,14 +157,14 @@ async def fleet_worker(
 
     known = releases or {RELEASE: NAME}
     async with open_fleet(parse_queue_address(address), FleetSettings(seal=key), client_name="test worker") as fleet:
-        teller = ProgressTeller(fleet.client)
+        publisher = ProgressPublisher(fleet.client)
         worker = FleetWorker(
             fleet,
             WorkerOptions(own=next(iter(known)), releases=known, grace_s=grace_s, **options),
             open_release,
             worker_id=f"worker-{id(handle)}",
             clock=steady_clock(),
-            teller=teller,
+            publisher=publisher,
         )
         serving = asyncio.create_task(worker.serve())
         try:

@@ -203,7 +203,7 @@ class LineReporter(_JobFollower):
 
     def report_bytes(self, label: str, done_bytes: int, total_bytes: int) -> None:
         self._meter.set_progress(label, done_bytes, total_bytes)
-        self._tell_transfer(label)
+        self._report_transfer(label)
         if done_bytes == total_bytes:
             self._meter.end(label)
 
@@ -217,7 +217,7 @@ class LineReporter(_JobFollower):
         """Note a line of a program that works; the next line about what goes on ends with it."""
         self._detail = f" {detail_text.strip()[:_LONGEST_DETAIL]}"
 
-    def _tell_transfer(self, what: str) -> None:
+    def _report_transfer(self, what: str) -> None:
         if self._clock() >= self._bytes_quiet_until:
             self._bytes_quiet_until = self._clock() + LINE_EVERY_S
             self._write_text(f"{what}: {self._meter.describe()}")
@@ -246,7 +246,7 @@ class LineReporter(_JobFollower):
             case UploadMoved(key=key, sent_bytes=byte_count):
                 self._meter.advance(key, byte_count)
                 uploads = self._meter.count
-                self._tell_transfer(f"Uploading {key}" if uploads == 1 else f"Uploading {uploads} files")
+                self._report_transfer(f"Uploading {key}" if uploads == 1 else f"Uploading {uploads} files")
             case UploadFinished(key=key):
                 self._meter.end(key)
 

@@ -141,19 +141,19 @@ async def _serve_fleet(arguments: argparse.Namespace, queue_address: str, locks:
     from comfypin import wiring
     from comfypin.queue.nats.connection import parse_queue_address
     from comfypin.queue.nats.fleet import open_fleet
-    from comfypin.queue.nats.progress import ProgressTeller
+    from comfypin.queue.nats.progress import ProgressPublisher
     from comfypin.queue.nats.worker import FleetWorker, WorkerOptions
     from comfypin.queue.steady_clock import steady_clock
 
     settings = arguments.settings
     servers, depot = parse_queue_address(queue_address), wiring.open_depot(settings)
     async with open_fleet(servers, settings.fleet, client_name="comfypin worker", depot=depot) as fleet:
-        teller = ProgressTeller(fleet.client)
+        publisher = ProgressPublisher(fleet.client)
         opener = wiring.make_release_opener(
             locks,
             settings,
             fleet=fleet,
-            previews=teller,
+            previews=publisher,
             private_inputs=arguments.allow_private_inputs,
             keep_temp=arguments.keep_temp,
             open_models=lambda lock, lock_settings: open_job_models(arguments, lock, lock_settings),
@@ -167,7 +167,7 @@ async def _serve_fleet(arguments: argparse.Namespace, queue_address: str, locks:
             idle_exit_s=arguments.idle_exit,
         )
         worker = FleetWorker(
-            fleet, options, opener, worker_id=_worker_name(settings), clock=steady_clock(), teller=teller
+            fleet, options, opener, worker_id=_worker_name(settings), clock=steady_clock(), publisher=publisher
         )
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, worker.stop)

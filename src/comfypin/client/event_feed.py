@@ -42,7 +42,7 @@ def job_changes(events: Iterable[ServerEvent], job_id: str, read_job: ReadJob) -
     """Yield a job as the stream of all jobs reports it, until it ends or the server no longer knows it."""
     job: RemoteJob | None = None
     for event in events:
-        event_data = _told_of_job(event, job_id)
+        event_data = _data_of_job(event, job_id)
         if event.name == "snapshot" and event_data is None:
             return  # it ended a while ago
         if event.name == "removed" and event.data.get("id") == job_id:
@@ -60,7 +60,7 @@ def job_changes(events: Iterable[ServerEvent], job_id: str, read_job: ReadJob) -
             return
 
 
-def _told_of_job(event: ServerEvent, job_id: str) -> Mapping[str, object] | None:
+def _data_of_job(event: ServerEvent, job_id: str) -> Mapping[str, object] | None:
     match event.name, event.data:
         case "snapshot", {"jobs": list(jobs)}:
             return next((job for job in jobs if isinstance(job, Mapping) and job.get("id") == job_id), None)

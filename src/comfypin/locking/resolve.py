@@ -215,7 +215,7 @@ def _resolve_with_trio(
             continue
         if is_trio_consistent(together):
             return together
-    if _says_exactly(resolve_request.needs.requirements, "torchaudio") and _says_exactly(
+    if _pins_exactly(resolve_request.needs.requirements, "torchaudio") and _pins_exactly(
         resolve_request.needs.requirements, "torch"
     ):
         return package_pins
@@ -231,7 +231,7 @@ def hold_requirements(resolve_request: ResolveRequest, archive_lines: Mapping[st
     return replace(resolve_request, needs=needs, overrides=(*resolve_request.overrides, *archive_lines.values()))
 
 
-def _says_exactly(needs: Iterable[RequirementLine], package_name: str) -> bool:
+def _pins_exactly(needs: Iterable[RequirementLine], package_name: str) -> bool:
     return any(
         requirement.name == package_name and requirement.origin.startswith("--") and "==" in requirement.text
         for requirement in needs

@@ -80,7 +80,7 @@ def job_ranked(job_id: str, rank: int) -> JobChange:
     return JobChange("UPDATE jobs SET rank = ? WHERE id = ? AND ended_at IS NULL", (rank, job_id))
 
 
-def webhook_told(job_id: str) -> JobChange:
+def webhook_delivered(job_id: str) -> JobChange:
     """Return the change for a webhook that was told. Its address may hold a token: it stays for a retry only."""
     return JobChange(
         "UPDATE jobs SET webhook_owed = 0, "

@@ -120,7 +120,7 @@ class JobEndings:
         noted: list[JobChange] = []
         if self._webhooks.is_end_wanted(job_row):
             noted = await self._webhooks.post_end(job_row, status_body(replace(record, worker_id=self._worker_id)))
-        await self._store.write_until_done(*noted, job_changes.webhook_told(job_row.id))
+        await self._store.write_until_done(*noted, job_changes.webhook_delivered(job_row.id))
         self._webhooks.forget(job_row.id)
 
 

@@ -233,7 +233,7 @@ class WebhookEvents:
                     events=count,
                     kept_body=webhook_body,
                 )
-                await self._store.write_until_done(records.events_told(receiver.job_id, last_number), *noted)
+                await self._store.write_until_done(records.events_delivered(receiver.job_id, last_number), *noted)
 
     async def _read_batch(self, job_id: str) -> tuple[int, int, str] | None:
         query = "SELECT number, body FROM webhook_events WHERE job_id = ? ORDER BY number LIMIT ?"

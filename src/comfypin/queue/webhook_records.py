@@ -103,7 +103,7 @@ def events_owed(job_id: str, events: Iterable[UnsentEvent]) -> list[JobChange]:
     return changes
 
 
-def events_told(job_id: str, last_number: int) -> JobChange:
+def events_delivered(job_id: str, last_number: int) -> JobChange:
     """Return the change for events up to a number: they were posted, or given up."""
     return JobChange("DELETE FROM webhook_events WHERE job_id = ? AND number <= ?", (job_id, last_number))
 

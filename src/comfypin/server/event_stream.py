@@ -20,8 +20,8 @@ _PROGRESS_EVERY_S = 0.25
 # Proxies close a connection that is silent for 30 or 60 s.
 _KEEP_ALIVE_S = 15.0
 # 200 followers are told five times a second: writing to them takes 10 ms then, a twentieth of the time.
-_TELL_EVERY_S_A_FOLLOWER = 0.001
-_TOLD_AT_ONCE = 16  # then others have their turn: a job, or /ping, waits for as many writes at most
+_SEND_EVERY_S_A_FOLLOWER = 0.001
+_SENT_AT_ONCE = 16  # then others have their turn: a job, or /ping, waits for as many writes at most
 # Who is further behind gets a snapshot, which is smaller than what it missed.
 _MOST_UNREAD = 1000
 _PIECE_BYTES = 65_536  # what is written at once waits in memory if a client does not read
@@ -110,12 +110,12 @@ class EventGroup:
         self._frames = frames
         self._clock = clock
         self._followers: dict[Follower, None] = {}
-        self._untold: OrderedDict[object, JobEvent] = OrderedDict()
-        self._progress_told_at_s: OrderedDict[str, float] = OrderedDict()
-        self._told_at_s = float("-inf")
+        self._unsent: OrderedDict[object, JobEvent] = OrderedDict()
+        self._progress_sent_at_s: OrderedDict[str, float] = OrderedDict()
+        self._sent_at_s = float("-inf")
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at_s = float("inf")
-        self._is_telling = False
+        self._is_sending = False
 
     # -- as a target of `JobEvents` -------------------------------------------------------------------------------
 
@@ -124,12 +124,12 @@ class EventGroup:
         if event.kind == "progress" and progress_summary(event.data) is None:
             return
         if event.kind in ("ended", "removed"):
-            self._untold.pop((event.job_id, "progress"), None)
-            self._progress_told_at_s.pop(event.job_id, None)
+            self._unsent.pop((event.job_id, "progress"), None)
+            self._progress_sent_at_s.pop(event.job_id, None)
         key = key_of(event)
-        self._untold.pop(key, None)
-        self._untold[key] = event
-        self._tell_at(self._due_at_s(event))
+        self._unsent.pop(key, None)
+        self._unsent[key] = event
+        self._schedule_send(self._due_at_s(event))
 
     # -- as what followers read -----------------------------------------------------------------------------------
 
@@ -144,7 +144,7 @@ class EventGroup:
                     yield piece
             else:
                 # What is not told yet comes with the rest.
-                untold = {event.id for event in self._untold.values()}
+                untold = {event.id for event in self._unsent.values()}
                 missed = [event for event in self._events.kept_after(after) if event.id not in untold]
                 follower.offer(self._frames.batch_of(missed))
             while (event_bytes := await follower.next_bytes()) is not None:
@@ -171,67 +171,67 @@ class EventGroup:
     def _join(self, follower: Follower) -> None:
         if not self._followers:
             self._events.add(self)
-            self._told_at_s = self._clock()
+            self._sent_at_s = self._clock()
         self._followers[follower] = None
         if self._timer is None:
-            self._tell_at(self._told_at_s + _KEEP_ALIVE_S)
+            self._schedule_send(self._sent_at_s + _KEEP_ALIVE_S)
 
     def _leave(self, follower: Follower) -> None:
         self._followers.pop(follower, None)
         if not self._followers:
             self._events.forget(self)
-            self._untold.clear()
-            self._progress_told_at_s.clear()
+            self._unsent.clear()
+            self._progress_sent_at_s.clear()
 
-    # -- telling --------------------------------------------------------------------------------------------------
+    # -- sending --------------------------------------------------------------------------------------------------
 
     def _due_at_s(self, event: JobEvent) -> float:
-        soonest_s = self._told_at_s + len(self._followers) * _TELL_EVERY_S_A_FOLLOWER
+        soonest_s = self._sent_at_s + len(self._followers) * _SEND_EVERY_S_A_FOLLOWER
         if event.kind != "progress":
             return soonest_s
-        return max(soonest_s, self._progress_told_at_s.get(event.job_id, float("-inf")) + _PROGRESS_EVERY_S)
+        return max(soonest_s, self._progress_sent_at_s.get(event.job_id, float("-inf")) + _PROGRESS_EVERY_S)
 
-    def _tell_at(self, at_s: float) -> None:
-        if self._is_telling or (self._timer is not None and self._timer_at_s <= at_s):
+    def _schedule_send(self, at_s: float) -> None:
+        if self._is_sending or (self._timer is not None and self._timer_at_s <= at_s):
             return
         if self._timer is not None:
             self._timer.cancel()
         self._timer_at_s = at_s
-        self._timer = asyncio.get_running_loop().call_later(max(0.0, at_s - self._clock()), self._tell)
+        self._timer = asyncio.get_running_loop().call_later(max(0.0, at_s - self._clock()), self._send_due)
 
-    def _tell(self) -> None:
+    def _send_due(self) -> None:
         self._timer = None
         now_s = self._clock()
-        due = [(key, event) for key, event in self._untold.items() if self._due_at_s(event) <= now_s]
+        due = [(key, event) for key, event in self._unsent.items() if self._due_at_s(event) <= now_s]
         for key, event in due:
-            del self._untold[key]
+            del self._unsent[key]
             if event.kind == "progress":
-                self._progress_told_at_s[event.job_id] = now_s
+                self._progress_sent_at_s[event.job_id] = now_s
         batch = self._frames.batch_of([event for _, event in due])
-        if not batch.frames and now_s - self._told_at_s >= _KEEP_ALIVE_S:
+        if not batch.frames and now_s - self._sent_at_s >= _KEEP_ALIVE_S:
             batch = Batch([Frame("alive", 0, b": still there\n\n")])
         if batch.frames:
-            self._told_at_s = now_s
-            self._is_telling = True
-            self._tell_some(iter(tuple(self._followers)), batch)
+            self._sent_at_s = now_s
+            self._is_sending = True
+            self._send_some(iter(tuple(self._followers)), batch)
         else:
-            self._tell_again()
+            self._schedule_next()
 
-    def _tell_some(self, followers: Iterator[Follower], batch: Batch) -> None:
-        some = tuple(islice(followers, _TOLD_AT_ONCE))
+    def _send_some(self, followers: Iterator[Follower], batch: Batch) -> None:
+        some = tuple(islice(followers, _SENT_AT_ONCE))
         for follower in some:
             follower.offer(batch)
-        if len(some) == _TOLD_AT_ONCE:
-            asyncio.get_running_loop().call_soon(self._tell_some, followers, batch)
+        if len(some) == _SENT_AT_ONCE:
+            asyncio.get_running_loop().call_soon(self._send_some, followers, batch)
         else:
-            self._is_telling = False
-            self._tell_again()
+            self._is_sending = False
+            self._schedule_next()
 
-    def _tell_again(self) -> None:
+    def _schedule_next(self) -> None:
         """Schedule what waits already, or a sign of life."""
         if self._followers:
-            at_s = min(map(self._due_at_s, self._untold.values()), default=self._told_at_s + _KEEP_ALIVE_S)
-            self._tell_at(at_s)
+            at_s = min(map(self._due_at_s, self._unsent.values()), default=self._sent_at_s + _KEEP_ALIVE_S)
+            self._schedule_send(at_s)
 
 
 def _pieces(data: bytes) -> list[bytes]:

@@ -72,7 +72,7 @@ class ModelDownloads:
             raise TooManyDownloads(running=_MAX_RUNNING)
         download = _Download(id=str(uuid.uuid4()), wish=wish, use=models.begin_use())
         self._downloads[download.id] = download
-        download.task = asyncio.create_task(self._run_and_tell(download, models))
+        download.task = asyncio.create_task(self._run_and_report(download, models))
         self._forget_oldest()
         return download.to_json()
 
@@ -93,15 +93,15 @@ class ModelDownloads:
             download.task.cancel()
         return None if download is None else download.to_json()
 
-    async def _run_and_tell(self, download: _Download, models: JobModels) -> None:
-        telling = asyncio.create_task(self._tell_often(download))
+    async def _run_and_report(self, download: _Download, models: JobModels) -> None:
+        telling = asyncio.create_task(self._report_often(download))
         try:
             await self._run(download, models)
         finally:
             telling.cancel()
             self._tell(download.id, download.to_json())
 
-    async def _tell_often(self, download: _Download) -> None:
+    async def _report_often(self, download: _Download) -> None:
         last_status: Mapping[str, JsonValue] = {}
         while True:
             stands = download.to_json()

@@ -145,7 +145,7 @@ def make_release_opener(
     from comfypin.jobs.handler import Handler
     from comfypin.jobs.warmup import warm_engine
     from comfypin.lock.codec import release_identity
-    from comfypin.queue.nats.releases import ReleaseRecord, tell_release
+    from comfypin.queue.nats.releases import ReleaseRecord, announce_release
     from comfypin.wiring.engines import choose_engine, open_engine
     from comfypin.wiring.envs import ensure_env
     from comfypin.wiring.service import open_service, open_sinks
@@ -180,7 +180,7 @@ def make_release_opener(
             release_record = ReleaseRecord(
                 name=identity.name, digest=str(identity.digest), catalogue=await engine.catalogue()
             )
-            await tell_release(fleet.releases, release, release_record)
+            await announce_release(fleet.releases, release, release_record)
             yield handler
 
     return open_release

@@ -98,7 +98,7 @@ class NodeProblem:
     def __str__(self) -> str:
         location = f"node {self.node_id} ({self.class_type})"
         location += f", input {self.input_name}" if self.input_name else ""
-        return f"{location}: {self.message}{self._say_received()}{self._say_allowed()}"
+        return f"{location}: {self.message}{self._received_text()}{self._allowed_text()}"
 
     def to_json(self) -> dict[str, object]:
         """Return the problem as JSON; unknown facts are left out."""
@@ -113,10 +113,10 @@ class NodeProblem:
         }
         return {field_name: value for field_name, value in facts.items() if value is not None}
 
-    def _say_received(self) -> str:
+    def _received_text(self) -> str:
         return "" if self.received is None else f"; it got {str(self.received)[:80]!r}"
 
-    def _say_allowed(self) -> str:
+    def _allowed_text(self) -> str:
         if not self.allowed:
             return ""
         if self.problem in ("value_bigger_than_max", "value_smaller_than_min"):

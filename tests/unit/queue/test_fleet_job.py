@@ -99,7 +99,7 @@ def test_an_input_stays_if_somebody_may_want_it(secret: bool, size: int, state: 
 def test_the_address_of_a_webhook_goes_once_it_was_told() -> None:
     ended = fleet_job.ended(begun(a_job()), "COMPLETED", at=3.0)
     assert ended is not None
-    told = fleet_job.webhook_told(ended, run=0)
+    told = fleet_job.webhook_delivered(ended, run=0)
     assert told is not None
     assert (told.owes_webhook, told.row.webhook) == (False, None)
 

@@ -169,7 +169,7 @@ def queued_again(job: FleetJob, *, at: float) -> FleetJob | None:
     )
 
 
-def webhook_told(job: FleetJob, *, run: int) -> FleetJob | None:
+def webhook_delivered(job: FleetJob, *, run: int) -> FleetJob | None:
     """Return the job as one whose webhook was told. Its address may hold a token: it stays for a retry only."""
     if not job.owes_webhook or job.run != run:
         return None

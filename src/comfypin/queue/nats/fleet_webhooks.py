@@ -114,7 +114,7 @@ class FleetWebhooks:
                     noted = await self._events.post_end(row, status_body)
                     await self._store.write_changes(*noted)
                 self._events.forget(job_id)
-                await self._fleet.states.change(job_id, partial(fleet_job.webhook_told, run=job.run))
+                await self._fleet.states.change(job_id, partial(fleet_job.webhook_delivered, run=job.run))
             except (Error, TimeoutError, JobsNotStored) as exc:
                 facts = {"action": "webhook_waits", "job_id": job_id, "reason": str(exc)[:200]}
                 log.warning("webhook not posted yet", extra=facts)

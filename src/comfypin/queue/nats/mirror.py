@@ -192,7 +192,7 @@ class Mirror:
                 self.jobs.add_pending(live)
                 self.jobs.take_place(live)
             self._change_live(live, row)
-            self._tell(before, job)
+            self._publish_change(before, job)
             return
         if live is None:
             if not self.is_loaded:
@@ -205,7 +205,7 @@ class Mirror:
         live.wake_followers()
         self._note_run(job)
         self._forget_old_ends()
-        self._tell(before, job)
+        self._publish_change(before, job)
 
     def _change_live(self, live: LiveJob, row: JobRow) -> None:
         if live.row != row:
@@ -213,7 +213,7 @@ class Mirror:
             self.jobs.take_place(live)
             live.wake_followers()
 
-    def _tell(self, before: JobState | None, job: FleetJob) -> None:
+    def _publish_change(self, before: JobState | None, job: FleetJob) -> None:
         """Tell followers what has become of a job."""
         if not self.is_loaded:
             return

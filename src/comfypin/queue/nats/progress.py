@@ -1,4 +1,4 @@
-"""What running jobs tell: progress and previews go over NATS to all servers at once. What is lost is not missed."""
+"""What running jobs report: progress and previews go over NATS to all servers at once. What is lost is not missed."""
 
 import asyncio
 import base64
@@ -28,7 +28,7 @@ _EXPECTED_AGAIN_S = 600.0
 
 
 class ProgressReader:
-    """A server's ear. It implements `PreviewSink`, too, for a server on which nothing runs."""
+    """Receives what workers publish. Implements `PreviewSink`, too, for a server on which nothing runs."""
 
     def __init__(self, client: "Client", jobs: LiveJobs, events: JobEvents) -> None:
         self._client = client
@@ -36,10 +36,10 @@ class ProgressReader:
         self._events = events
 
     async def listen(self) -> None:
-        """Hear progress and previews, and let workers know when somebody looks at previews, for ever."""
+        """Receive progress and previews, and let workers know when somebody looks at previews, for ever."""
         subscriptions = [
-            await self._client.subscribe(names.progress_subject("*"), cb=self._hear_progress),
-            await self._client.subscribe(names.preview_subject("*"), cb=self._hear_preview),
+            await self._client.subscribe(names.progress_subject("*"), cb=self._receive_progress),
+            await self._client.subscribe(names.preview_subject("*"), cb=self._receive_preview),
         ]
         try:
             while True:
@@ -50,7 +50,7 @@ class ProgressReader:
             for subscription in subscriptions:
                 await subscription.unsubscribe()
 
-    async def _hear_progress(self, message: "Msg") -> None:
+    async def _receive_progress(self, message: "Msg") -> None:
         job_id = message.subject.rpartition(".")[2]
         live = self._jobs.find_pending(job_id)
         progress = _parsed(message.data)
@@ -59,7 +59,7 @@ class ProgressReader:
         live.note_progress(progress)
         self._events.publish("progress", job_id, progress)
 
-    async def _hear_preview(self, message: "Msg") -> None:
+    async def _receive_preview(self, message: "Msg") -> None:
         job_id = message.subject.rpartition(".")[2]
         preview_facts = _parsed(message.data)
         if (
@@ -85,36 +85,39 @@ def _parsed(data: bytes) -> Mapping[str, JsonValue] | None:
     return json_object if isinstance(json_object, dict) else None
 
 
-class ProgressTeller:
-    """A worker's voice: progress ten times a second at most, previews twice, if somebody looks. A `PreviewSink`."""
+class ProgressPublisher:
+    """Publishes the progress of a worker's jobs, ten times a second at most, and previews, twice, if somebody looks.
+
+    Implements `PreviewSink`.
+    """
 
     def __init__(self, client: "Client") -> None:
         self._client = client
         self._watched_at_s = float("-inf")
-        self._told_at_s: dict[str, float] = {}
+        self._sent_at_s: dict[str, float] = {}
         self._shown_at_s: dict[str, float] = {}
         self._held: dict[str, Mapping[str, JsonValue]] = {}
         self._sending: set[asyncio.Task[None]] = set()
 
     async def listen(self) -> None:
-        """Hear, from now on, whether somebody looks at previews."""
+        """Notice, from now on, whether somebody looks at previews."""
 
-        async def hear(_message: "Msg") -> None:
+        async def note_watcher(_message: "Msg") -> None:
             self._watched_at_s = time.monotonic()
 
-        await self._client.subscribe(names.WATCHED, cb=hear)
+        await self._client.subscribe(names.WATCHED, cb=note_watcher)
 
-    def tell(self, job_id: str, progress: Mapping[str, JsonValue]) -> None:
-        """Tell a job's progress now, or its newest in a moment; returns at once."""
+    def publish_progress(self, job_id: str, progress: Mapping[str, JsonValue]) -> None:
+        """Publish a job's progress now, or its newest in a moment; returns at once."""
         is_held = job_id in self._held
         self._held[job_id] = progress
         if not is_held:
-            wait_s = self._told_at_s.get(job_id, float("-inf")) + _PROGRESS_EVERY_S - time.monotonic()
-            asyncio.get_running_loop().call_later(max(0.0, wait_s), self._tell_held, job_id)
+            wait_s = self._sent_at_s.get(job_id, float("-inf")) + _PROGRESS_EVERY_S - time.monotonic()
+            asyncio.get_running_loop().call_later(max(0.0, wait_s), self._publish_held, job_id)
 
     def forget(self, job_id: str) -> None:
-        """Tell nothing more of a job."""
-        for by_job in (self._told_at_s, self._shown_at_s, self._held):
+        """Publish nothing more of a job."""
+        for by_job in (self._sent_at_s, self._shown_at_s, self._held):
             by_job.pop(job_id, None)
 
     def is_wanted(self, job_id: str) -> bool:
@@ -135,10 +138,10 @@ class ProgressTeller:
         }
         self._send(names.preview_subject(job_id), progress_facts)
 
-    def _tell_held(self, job_id: str) -> None:
+    def _publish_held(self, job_id: str) -> None:
         progress = self._held.pop(job_id, None)
         if progress is not None:
-            self._told_at_s[job_id] = time.monotonic()
+            self._sent_at_s[job_id] = time.monotonic()
             self._send(names.progress_subject(job_id), progress)
 
     def _send(self, subject: str, document: Mapping[str, object]) -> None:

@@ -40,7 +40,7 @@ class ReleaseRecord:
         return cls(**json.loads(zstandard.decompress(data, max_output_size=_LARGEST_CATALOGUE)))
 
 
-async def tell_release(bucket: Bucket, release: str, record: ReleaseRecord) -> None:
+async def announce_release(bucket: Bucket, release: str, record: ReleaseRecord) -> None:
     """Write down a release that this worker serves. A worker runs just as well if that does not work."""
     data = await asyncio.to_thread(record.dump)
     if len(data) > LARGEST_BYTES * 2 - 100_000:

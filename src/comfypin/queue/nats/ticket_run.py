@@ -22,7 +22,7 @@ from comfypin.queue.nats import fleet_job
 from comfypin.queue.nats.fleet_job import MOST_ATTEMPTS, Body, FleetJob
 from comfypin.queue.nats.layout import HEARTBEAT_S
 from comfypin.queue.nats.names import cancel_subject, job_of_ticket
-from comfypin.queue.nats.progress import ProgressTeller
+from comfypin.queue.nats.progress import ProgressPublisher
 
 if TYPE_CHECKING:
     from nats.aio.msg import Msg
@@ -46,7 +46,7 @@ class TicketRunner:
     """What all jobs of a worker share. `is_stopping` says that a job which is cut off goes back to the queue."""
 
     fleet: "Fleet"
-    teller: ProgressTeller
+    publisher: ProgressPublisher
     worker_id: str
     clock: "Clock"
     is_stopping: Callable[[], bool]
@@ -68,7 +68,7 @@ class TicketRunner:
                 await self._give_back(ticket, job_id, run)
                 return "given back"
             finally:
-                self.teller.forget(job_id)
+                self.publisher.forget(job_id)
 
     async def _run_job(
         self, ticket: "Msg", job_id: str, run: int, open_handle: Callable[[], Awaitable[Handle]]
@@ -119,7 +119,7 @@ class TicketRunner:
         try:
             input_text = None if job.input is None else await _until_done(lambda: self.fleet.bodies.get(job.input))  # type: ignore[arg-type]
             document = {} if input_text is None else await asyncio.to_thread(json.loads, input_text)
-            return await handle(job.row.id, document, progress=partial(self.teller.tell, job.row.id))
+            return await handle(job.row.id, document, progress=partial(self.publisher.publish_progress, job.row.id))
         except ComfypinError as exc:
             return failed_outcome(exc)
         except Exception as exc:  # a mistake of ours ends one job, not the worker

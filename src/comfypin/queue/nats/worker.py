@@ -17,7 +17,7 @@ from comfypin.queue.nats import names
 from comfypin.queue.nats.backlogs import read_backlog
 from comfypin.queue.nats.layout import HEARTBEAT_S, ensure_lane
 from comfypin.queue.nats.names import ANY_CLASS, lanes_of_worker, wake_subject
-from comfypin.queue.nats.progress import ProgressTeller
+from comfypin.queue.nats.progress import ProgressPublisher
 from comfypin.queue.nats.pulling import MessagePuller, open_puller
 from comfypin.queue.nats.ticket_run import RunEnd, TicketRunner
 from comfypin.queue.nats.warm_first import choose_release
@@ -72,14 +72,14 @@ class FleetWorker:
         *,
         worker_id: str,
         clock: "Clock",
-        teller: ProgressTeller,
+        publisher: ProgressPublisher,
     ) -> None:
         self._fleet = fleet
         self._options = options
         self._open_release = open_release
         self._worker_id = worker_id
         self._clock = clock
-        self._teller = teller
+        self._publisher = publisher
         self._started_at = clock()
         self._stopping = asyncio.Event()
         self._woken = asyncio.Event()
@@ -93,7 +93,7 @@ class FleetWorker:
         self._failure: ComfypinError | None = None
         self._runner = TicketRunner(
             fleet=fleet,
-            teller=teller,
+            publisher=publisher,
             worker_id=worker_id,
             clock=clock,
             is_stopping=self._stopping.is_set,
@@ -107,7 +107,7 @@ class FleetWorker:
     async def serve(self) -> None:
         """Work. Raises `WorkerWornOut`, and what the engine raises if it does not start."""
         await self._open_lanes()
-        await self._teller.listen()
+        await self._publisher.listen()
         async with (
             AsyncExitStack() as engines,
             self._known(),
@@ -295,7 +295,7 @@ class FleetWorker:
     @contextlib.asynccontextmanager
     async def _known(self) -> AsyncIterator[None]:
         """Keep the worker's record while the block runs."""
-        telling = asyncio.create_task(self._tell_forever())
+        telling = asyncio.create_task(self._publish_record_forever())
         try:
             yield
         finally:
@@ -304,7 +304,7 @@ class FleetWorker:
             with contextlib.suppress(Error, TimeoutError):
                 await self._fleet.workers.drop([self._worker_id])
 
-    async def _tell_forever(self) -> None:
+    async def _publish_record_forever(self) -> None:
         last_record: bytes = b""
         told_at_s = float("-inf")
         while True:

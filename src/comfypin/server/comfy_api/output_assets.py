@@ -75,10 +75,10 @@ class OutputAssets:
             raise OutputNotWritten(
                 filename=file_name, folder=Path("assets"), reason=reason_of(exc), advice="", delivered=()
             ) from exc
-        self._tell(job_id, made)
+        self._publish_outputs(job_id, made)
         return made
 
-    def _tell(self, job_id: str, made: list[Asset]) -> None:
+    def _publish_outputs(self, job_id: str, made: list[Asset]) -> None:
         for asset in made:
             self._events.publish("output", job_id, {"asset_id": asset.id})
 
@@ -104,7 +104,7 @@ class OutputAssets:
             return
         with temp_folder("texts") as folder:
             files = await asyncio.to_thread(_text_files, result, folder)
-            self._tell(job_id, await self.assets.store_outputs(job_id, files))
+            self._publish_outputs(job_id, await self.assets.store_outputs(job_id, files))
 
     def url(self, asset: Asset) -> str:
         """Return the address of an asset's bytes."""

@@ -65,7 +65,7 @@ def place_values(loaded_node: LoadedNode, socket_types: SocketTypes, findings: l
     if loaded_node.page_class.core:
         # ComfyUI's own page drops what older versions of its classes had, and so do we.
         return loaded_node
-    surplus_values = [saved_value for saved_value in node_layout.surplus if not _says_nothing(saved_value)]
+    surplus_values = [saved_value for saved_value in node_layout.surplus if not _is_blank(saved_value)]
     named_values = node_layout.extra
     if not surplus_values and not named_values:
         return loaded_node
@@ -87,7 +87,7 @@ def _unknown_widgets(loaded_node: LoadedNode, node_layout: Layout, socket_types:
     if page_class is None or not loaded_node.ui_node.values:
         return
     too_many = not page_class.core and any(
-        not _is_lora_row(surplus_value) and not _says_nothing(surplus_value) for surplus_value in node_layout.surplus
+        not _is_lora_row(surplus_value) and not _is_blank(surplus_value) for surplus_value in node_layout.surplus
     )
     saved_slots = {input_slot.name: input_slot for input_slot in loaded_node.ui_node.inputs}
     option_sockets = (
@@ -113,9 +113,7 @@ def _named_values(named_values: Mapping[str, JsonValue], ui_node: UiNode) -> Ite
     for value_name, saved_value in named_values.items():
         if isinstance(saved_value, Mapping) and _is_lora_row(saved_value):
             yield value_name, _lora_row(saved_value, ui_node)
-        elif not isinstance(saved_value, list | dict) or not (
-            value_name.endswith("preview") or _says_nothing(saved_value)
-        ):
+        elif not isinstance(saved_value, list | dict) or not (value_name.endswith("preview") or _is_blank(saved_value)):
             yield value_name, saved_value
 
 
@@ -133,7 +131,7 @@ def _lora_row(lora_row: Mapping[str, JsonValue], ui_node: UiNode) -> JsonValue:
     return kept_values
 
 
-def _says_nothing(saved_value: JsonValue) -> bool:
+def _is_blank(saved_value: JsonValue) -> bool:
     """Return whether a value holds nothing of the user's: it is empty, or only the type of a heading."""
     return saved_value in _EMPTY or (isinstance(saved_value, Mapping) and set(saved_value) == {"type"})
 
