@@ -99,7 +99,7 @@ def local_api(
         queue=queue,
         records=records,
         assets=assets,
-        secrets=LentKeys(records),
+        secrets=LentKeys(records, find_live=queue.find_live),
         foreign=ForeignOutputs(assets, site.outputs),
         keys=IdempotencyKeys(records, clock=clock),
         limits=ApiLimits(upload_bytes=UPLOAD_BYTES, keep_s=3600, streams=streams),

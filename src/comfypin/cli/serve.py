@@ -281,7 +281,9 @@ def _assemble(
         private_addresses=arguments.allow_private_inputs,
     )
     folder = ServedOutputFolder(outputs, base_url=addresses.base_url)
-    output_assets = OutputAssets(comfy_api.assets, comfy_api.records, queue.events, base_url=addresses.base_url)
+    output_assets = OutputAssets(
+        comfy_api.assets, comfy_api.records, queue.events, base_url=addresses.base_url, find_live=queue.find_live
+    )
     site.wrap_handle = lambda handle: comfy_api.secrets.wrap_handle(output_assets.wrap_handle(handle))
     if open_queue.engine is None:
         open_service = _make_service_opener(
@@ -328,7 +330,7 @@ def _make_comfy_api(
         queue=queue,
         records=records,
         assets=assets,
-        secrets=LentKeys(records) if open_queue.keys is None else SealedKeys(),
+        secrets=LentKeys(records, find_live=queue.find_live) if open_queue.keys is None else SealedKeys(),
         foreign=ForeignOutputs(assets, site.outputs, records=records, bucket=bucket),
         bucket=bucket,
         keys=IdempotencyKeys(records, clock=clock, shared=open_queue.keys),

@@ -223,9 +223,9 @@ class Handler:
         catalogue = await self._service.engine.catalogue()
         inputs_file = None
         if job_input.workflow_name is not None:
-            document = await asyncio.to_thread(self._service.workflows.read_workflow, job_input.workflow_name)
-            inputs_file = await asyncio.to_thread(self._service.workflows.inputs_file, job_input.workflow_name)
-            await asyncio.to_thread(self._service.workflows.copy_companions, job_input.workflow_name, job_folder)
+            document, inputs_file = await asyncio.to_thread(
+                self._service.workflows.bring_workflow, job_input.workflow_name, job_folder
+            )
         else:
             document = to_document(job_input.workflow, source="in the job")
         if left_out := self._service.left_out_classes & class_names(document):

@@ -57,7 +57,16 @@ class WorkflowLibrary:
         """Return the workflow's inputs file, or None if it has none. Raises `InputsFileInvalid`."""
         return read_inputs_file(self.find_path(workflow_name))
 
-    def copy_companions(self, workflow_name: str, folder: Path) -> None:
+    def bring_workflow(self, workflow_name: str, folder: Path) -> tuple[Document, InputsFile | None]:
+        """Read a workflow and its inputs file, and put the files beside it into a job's folder.
+
+        Raises as `read_workflow` and `inputs_file`.
+        """
+        document, inputs_file = self.read_workflow(workflow_name), self.inputs_file(workflow_name)
+        self._copy_companions(workflow_name, folder)
+        return document, inputs_file
+
+    def _copy_companions(self, workflow_name: str, folder: Path) -> None:
         """Put the files beside a workflow (its pictures) into a job's folder, beneath what the job itself brought.
 
         The folder is made if there are any.

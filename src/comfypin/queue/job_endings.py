@@ -21,6 +21,7 @@ from comfypin.queue.sqlite import JobStore
 from comfypin.queue.status_bodies import status_body
 from comfypin.queue.steady_clock import Clock
 from comfypin.queue.webhook_events import WebhookEvents
+from comfypin.small_work import json_size, run_by_size
 
 log = logging.getLogger(__name__)
 
@@ -126,6 +127,4 @@ class JobEndings:
 
 async def _dump_output(job_output: Mapping[str, JsonValue]) -> str:
     # A result may hold megabytes of base64, which would keep the event loop from everybody else.
-    if job_output.get("images") or job_output.get("videos") or job_output.get("files"):
-        return await asyncio.to_thread(json.dumps, job_output)
-    return json.dumps(job_output)
+    return await run_by_size(json_size(job_output), json.dumps, job_output)

@@ -156,7 +156,11 @@ class JobRunner:
         try:
             async with asyncio.timeout(_time_left_s(live_job.row, self._clock())):
                 note_progress = partial(self._note_progress, live_job)
-                job_outcome = await handle_job(job_id, await self._read_input(job_id), progress=note_progress)
+                job_input, live_job.job_input = live_job.job_input, None
+                if job_input is None:
+                    job_input = await self._read_input(job_id)
+                await asyncio.sleep(0)  # one whose time has passed already does not begin
+                job_outcome = await handle_job(job_id, job_input, progress=note_progress)
         except TimeoutError:
             job_failure = JobTimedOut(
                 reason="was stopped: it took longer than its policy (executionTimeout, ttl) allows"

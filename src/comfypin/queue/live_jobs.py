@@ -26,6 +26,8 @@ class LiveJob:
     """One job in memory: its state, what it was asked for, and its newest progress."""
 
     row: JobRow
+    job_input: object = None
+    """What it asks for, if it is small and is about to begin; else it is in the store alone."""
     description: JobDescription = field(default_factory=lambda: JobDescription(api="runpod"))
     end: JobEnd | None = None
     progress: JobProgress = field(default_factory=dict)
@@ -182,6 +184,7 @@ class LiveJobs:
         """Note that a job has ended, and forget the oldest that have."""
         self._pending.pop(live_job.row.id, None)
         self._leave_waiting(live_job.row.id)
+        live_job.job_input = None  # it may hold secrets
         self._recently_ended[live_job.row.id] = live_job
         while len(self._recently_ended) > _KEPT_ENDED:
             self._recently_ended.popitem(last=False)

@@ -29,6 +29,7 @@ from comfypin.queue.steady_clock import Clock, steady_clock
 from comfypin.queue.webhook import Webhooks
 from comfypin.queue.webhook_events import WebhookEvents
 from comfypin.queue.webhook_records import EventName, events_chosen
+from comfypin.small_work import SMALL_BYTES, json_size, run_by_size
 
 # An engine takes a prompt back within a step; the rest is for one that is just saving.
 _CANCEL_WITHIN_S = 10.0
@@ -127,8 +128,11 @@ class LocalJobQueue(QueueViews):
         # Counted before it is written: clients that send at the same moment must not overfill the queue together.
         self._jobs.add_pending(live_job)
         try:
-            # In a thread: a large input takes a while to be walked and dumped.
-            accepted, live_job.description = await asyncio.to_thread(self._read_job, job_row, job_input, api)
+            # A large input takes a while to be walked and dumped.
+            size = json_size(job_input)
+            accepted, live_job.description = await run_by_size(size, self._read_job, job_row, job_input, api)
+            if size <= SMALL_BYTES and self.waiting_count == 1:
+                live_job.job_input = job_input  # it is about to begin, and need not be read again
             described = job_described(job_row.id, live_job.description)
             chosen = [events_chosen(job_row.id, webhook_events)] if webhook_events is not None else []
             noted = [] if notes is None else notes_kept(job_row.id, notes, job_row.created_at)

@@ -27,6 +27,7 @@ from comfypin.queue.job_description import SCHEMA as DESCRIPTIONS_SCHEMA
 from comfypin.queue.job_description import JobDescription
 from comfypin.queue.job_listing import JobFilter, ListedJob, listing_query, to_listed_job
 from comfypin.queue.older_jobs import add_missing_columns, forget_older_inputs
+from comfypin.small_work import run_by_size
 
 log = logging.getLogger(__name__)
 
@@ -125,6 +126,17 @@ class JobStore:
         """Return the rows of a query over tables that were added. Raises `JobsNotStored`."""
         return await self._run_query(query, *values)
 
+    async def query_together(self, *queries: tuple[str, *tuple[object, ...]]) -> list[list[tuple[Any, ...]]]:
+        """Return the rows of several queries, each with its values, in one way to the store. Raises `JobsNotStored`."""
+
+        def query_in_thread() -> list[list[tuple[Any, ...]]]:
+            try:
+                return [self._connection.execute(query, values).fetchall() for query, *values in queries]
+            except sqlite3.Error as exc:
+                raise JobsNotStored(reason=_failure_reason(exc)) from exc
+
+        return await self._on_thread(query_in_thread)
+
     async def probe_disk(self) -> None:
         """Find out whether writes work again: `trouble` says it then."""
         # A small write may succeed on a disk that is full: it fits into a page that SQLite already has.
@@ -155,7 +167,7 @@ class JobStore:
     async def read_input(self, job_id: str) -> object:
         """Return the input of a job, or None."""
         found_rows = await self._run_query("SELECT input FROM jobs WHERE id = ?", job_id)
-        return await asyncio.to_thread(json.loads, found_rows[0][0]) if found_rows else None
+        return await run_by_size(len(found_rows[0][0]), json.loads, found_rows[0][0]) if found_rows else None
 
     async def read_description(self, job_id: str) -> JobDescription:
         """Return what a job was asked for; an empty description for one of an older version."""

@@ -44,6 +44,7 @@ from comfypin.server.responses import JsonResponse, failure_response
 from comfypin.server.server_state import Site
 from comfypin.server.webhook_routes import webhook_routes
 from comfypin.server.workflow_report import workflow_check_routes
+from comfypin.small_work import run_by_size
 from comfypin.workflow.errors import WorkflowNotFound
 
 # Runpod's default of /runsync; its proxy cuts connections after 100 s.
@@ -129,7 +130,8 @@ def _endpoint_routes(server_site: Site, comfy_api: ComfyApi) -> APIRouter:
     routes, queue = APIRouter(tags=["jobs"]), server_site.queue
 
     async def take_sent_job(http_request: Request) -> str:
-        job_request = await asyncio.to_thread(read_job_request, await http_request.body())
+        body = await http_request.body()
+        job_request = await run_by_size(len(body), read_job_request, body)
         return await take_job(comfy_api.queue, job_request)
 
     @routes.post("/run", summary="Take a job", openapi_extra=JOB_BODY)
@@ -216,7 +218,7 @@ def _workflow_routes(server_site: Site) -> APIRouter:
     ) -> Response:
         request_body = await http_request.body()
         job_request = await server_site.make_job(
-            name, await asyncio.to_thread(parse_json_body, request_body) if request_body.strip() else {}
+            name, await run_by_size(len(request_body), parse_json_body, request_body) if request_body.strip() else {}
         )
         job_id = await queue.accept_job(
             dict(job_request),

@@ -1,5 +1,6 @@
 """Delivers outputs to the server's own disk: one folder a job, and an address of the server for every file."""
 
+import asyncio
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +32,8 @@ class ServedOutputFolder:
                 delivered=(),
             ) from exc
         # A job that runs again may save fewer files than before: old ones must not pass for its own.
-        shutil.rmtree(job_folder, ignore_errors=True)
+        if job_folder.exists():
+            await asyncio.to_thread(shutil.rmtree, job_folder, ignore_errors=True)
         try:
             deliveries = await FolderSink(job_folder).deliver(job, outputs)
         except OutputNotWritten as error:

@@ -1,5 +1,6 @@
 """The newest outputs of all jobs, their bytes, and their thumbnails."""
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -13,6 +14,7 @@ from starlette.responses import FileResponse, Response
 from comfypin.atomic_files import contained_path
 from comfypin.jobs.interface import JOB_STATES
 from comfypin.server.errors import RequestInvalid
+from comfypin.server.file_responses import send_file
 from comfypin.server.output_files import UNTRUSTED_HEADERS, OutputFiles, untrusted_headers
 from comfypin.server.output_index import ListedOutput, OutputFilter, OutputIndex, output_to_json
 from comfypin.server.responses import JsonResponse, failure_response
@@ -80,15 +82,14 @@ def output_routes(gallery: Gallery) -> APIRouter:
         )
 
     @routes.get("/outputs/{path:path}", summary="An output that was delivered to this machine")
-    async def output_file(path: str) -> Response:
-        try:
+    async def output_file(request: Request, path: str) -> Response:
+        sent: Response | None = None
+        with contextlib.suppress(ValueError, OSError):
             file = contained_path(gallery.folder, path)
-            is_served = not any(part.startswith(".") for part in path.split("/")) and file.is_file()
-        except (ValueError, OSError):
-            is_served = False
-        if not is_served:
-            return failure_response(404, _NO_OUTPUT)
-        return FileResponse(file, headers=untrusted_headers(guess_type(file.name)[0] or "", file.name))
+            if not any(part.startswith(".") for part in path.split("/")):
+                headers = untrusted_headers(guess_type(file.name)[0] or "", file.name)
+                sent = await send_file(request, file, headers=headers)
+        return sent or failure_response(404, _NO_OUTPUT)
 
     @routes.get("/jobs/{job_id}/outputs/{position}", summary="An output of a job, or the way to it")
     async def output(

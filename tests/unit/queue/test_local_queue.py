@@ -268,3 +268,12 @@ async def test_a_priority_outlives_the_server(tmp_path: Path) -> None:
     async with a_queue(tmp_path, again, max_running=1) as queue:
         assert (await queue.read_record(urgent, wait_s=10)).row.state == "COMPLETED"
     assert again.ran[0] == "urgent"
+
+
+async def test_what_a_job_asks_for_is_not_kept_in_memory_when_it_has_begun_or_ended(tmp_path: Path) -> None:
+    async with a_queue(tmp_path, Work()) as queue:
+        job_id = await send(queue, {"workflow": {}, "comfy_org_api_key": "sesame"})
+        assert await state(queue, job_id) == "COMPLETED"
+        live_job = queue.find_live(job_id)
+        assert live_job is not None
+        assert live_job.job_input is None

@@ -255,7 +255,7 @@ async def test_a_key_for_api_nodes_reaches_its_job_once() -> None:
         async def job(self, _job_id: str) -> None:
             return None
 
-    keys = LentKeys(NoJobs())  # type: ignore[arg-type]
+    keys = LentKeys(NoJobs(), find_live=lambda _job_id: None)  # type: ignore[arg-type]
     with keys.lending("a", "sesame"):
         pass
     around = keys.wrap_handle(handle)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import APIRouter, Request
-from starlette.responses import FileResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 
 from comfypin.server.bucket_responses import respond_from_bucket
 from comfypin.server.comfy_api.api import ComfyApi
@@ -20,6 +20,7 @@ from comfypin.server.comfy_api.own_bucket import content_disposition
 from comfypin.server.comfy_api.records import Asset
 from comfypin.server.comfy_api.uploads import read_label, read_upload
 from comfypin.server.errors import BodyTooBig, RequestInvalid, RequestTooComplex
+from comfypin.server.file_responses import send_file
 from comfypin.server.request_bodies import parse_json_body
 from comfypin.server.responses import JsonResponse
 
@@ -75,17 +76,13 @@ def asset_routes(api: ComfyApi) -> APIRouter:
         if asset.location is not None:
             return await _from_bucket(api, asset, request.headers.get("range"))
         path = api.assets.path(asset)
-        if not await asyncio.to_thread(path.is_file):
-            raise not_found("asset", asset_id)
         _keep_only_one_range(request)
         headers = {"ETag": f'"{asset.hash}"', "Cache-Control": "private, max-age=3600, immutable", **_UNTRUSTED}
-        # Never as what it claims to be: a browser would run an uploaded page with the server's own rights.
-        return FileResponse(
-            path,
-            media_type="application/octet-stream",
-            filename=(asset.file_path or asset.id).rpartition("/")[2],
-            headers=headers,
-        )
+        name = (asset.file_path or asset.id).rpartition("/")[2]
+        sent = await send_file(request, path, headers=headers, media_type="application/octet-stream", filename=name)
+        if sent is None:
+            raise not_found("asset", asset_id)
+        return sent
 
     return routes
 

@@ -66,6 +66,10 @@ class BlobFolder:
     def __init__(self, root: Path) -> None:
         self._root = root
         (root / _INCOMING).mkdir(parents=True, exist_ok=True, mode=0o700)
+        # All now, so that none need be flushed into this folder when the first bytes come into it.
+        for number in range(256):
+            (root / f"{number:02x}").mkdir(exist_ok=True, mode=0o700)
+        fsync_folder(root)
 
     def open(self) -> IncomingFile:
         """Begin a new file. Raises `OSError`."""
@@ -88,10 +92,8 @@ class BlobFolder:
         path = self.path(incoming.hash)
         is_new = not path.exists()
         if is_new:
-            path.parent.mkdir(exist_ok=True, mode=0o700)
             incoming.path.replace(path)
             fsync_folder(path.parent)
-            fsync_folder(self._root)
         else:
             incoming.path.unlink(missing_ok=True)
         return is_new

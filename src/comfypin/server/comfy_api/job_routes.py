@@ -10,9 +10,11 @@ from comfypin.server.comfy_api.errors import ApiFailure, respond
 from comfypin.server.comfy_api.job_stream import JobStream
 from comfypin.server.comfy_api.jobs import Jobs
 from comfypin.server.comfy_api.links import Links
+from comfypin.server.comfy_api.records import ComfyJob
 from comfypin.server.comfy_api.submission import MOST_LABELS, read_submission, submit
 from comfypin.server.counted_stream import EventStreamResponse, OpenStreams
 from comfypin.server.responses import JsonResponse
+from comfypin.small_work import run_by_size
 
 _STREAMS_FREE_WITHIN_S = 5
 
@@ -29,10 +31,12 @@ def job_routes(api: ComfyApi) -> APIRouter:
     async def create(request: Request) -> Response:
         key = request.headers.get("idempotency-key")
         await api.keys.check(key)
-        submission = await asyncio.to_thread(read_submission, await request.body())
+        body = await request.body()
+        submission = await run_by_size(len(body), read_submission, body)
         # A client that goes away does not undo what it has asked for.
         job_id = await asyncio.shield(submit(api, submission, key))
-        return JsonResponse(await jobs.show(job_id, links_of(request)), 201)
+        noted = ComfyJob(workflow=submission.workflow, labels=submission.labels, had_key=submission.api_key is not None)
+        return JsonResponse(await jobs.show_new(job_id, noted, links_of(request)), 201)
 
     @routes.get("/jobs")
     async def listed(request: Request) -> Response:

@@ -50,8 +50,7 @@ class JobStream:
 
     async def _frames(self, following: Following) -> AsyncIterator[bytes]:
         preview = self._api.queue.events.newest_preview(self._job_id)
-        async for frame in self._state():
-            yield frame
+        yield b"".join([frame async for frame in self._state()])
         if preview is not None:
             yield _frame("preview", preview.data)
         while self._status is None or self._status[0] not in TERMINAL:
@@ -63,9 +62,10 @@ class JobStream:
             elif event is not None and event.kind == "output":
                 async for frame in self._output(event):
                     yield frame
-            if event is None or event.kind not in ("preview", "progress", "output"):
-                async for frame in self._state():
-                    yield frame
+            is_other = event is None or event.kind not in ("preview", "progress", "output")
+            # In one write: the client wakes once.
+            if is_other and (frames := [frame async for frame in self._state()]):
+                yield b"".join(frames)
             if (progress := self._due_progress()) is not None:
                 yield _frame("progress", progress)
             if self._clock() - self._sent_at_s > _KEEP_ALIVE_S:

@@ -31,9 +31,22 @@ class Jobs:
     async def show(self, job_id: str, links: Links) -> dict[str, JsonValue]:
         """Return a job. Raises `JobUnknown`, `JobsNotStored`."""
         # Together: each is a way to the store's thread and back.
-        record, noted, made = await asyncio.gather(
-            self._api.queue.read_record(job_id), self._api.records.job(job_id), self._api.records.outputs(job_id)
+        record, (noted, made) = await asyncio.gather(
+            self._api.queue.read_record(job_id), self._api.records.job_and_outputs(job_id)
         )
+        return await self._shown(record, noted, made, links)
+
+    async def show_new(self, job_id: str, noted: ComfyJob, links: Links) -> dict[str, JsonValue]:
+        """Return a job that was just taken, without asking the disk for what is known. Raises as `show`."""
+        record = await self._api.queue.read_record(job_id)
+        if not is_pending(record.row.state):
+            return await self.show(job_id, links)
+        return await self._shown(record, noted, [], links)
+
+    async def _shown(
+        self, record: JobRecord, noted: ComfyJob | None, made: list[Asset], links: Links
+    ) -> dict[str, JsonValue]:
+        job_id = record.row.id
         status = self.status(record.row)
         outputs = await self._outputs(record, noted, made)
         expires_at = self._api.job_expires_at(record.row)

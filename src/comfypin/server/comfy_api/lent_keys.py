@@ -8,9 +8,12 @@ from typing import Protocol
 from comfypin.errors import WorkflowError
 from comfypin.jobs.interface import Handle, JobOutcome, ProgressCallback, ignore_progress
 from comfypin.jobs.result_json import failed_outcome
+from comfypin.queue.live_jobs import LiveJob
 from comfypin.server.comfy_api.records import Records
 
 API_KEY_FIELD = "comfy_org_api_key"
+FindLive = Callable[[str], LiveJob | None]
+"""Returns a job that has not ended, or ended a short while ago."""
 
 
 class ApiKeyGone(WorkflowError):
@@ -21,6 +24,11 @@ class ApiKeyGone(WorkflowError):
             "The job came with a key for API nodes, which is never stored, and the server was restarted since; "
             "submit the job again."
         )
+
+
+def is_of_other_api(live_job: LiveJob | None) -> bool:
+    """Return whether a job surely came by another API: then nothing of it need be looked for on the disk."""
+    return live_job is not None and live_job.description.api != "comfy"
 
 
 class KeyLender(Protocol):
@@ -55,15 +63,16 @@ class SealedKeys:
 class LentKeys:
     """Implements `KeyLender` on one machine: the keys of jobs that have not ended."""
 
-    def __init__(self, records: Records) -> None:
+    def __init__(self, records: Records, *, find_live: FindLive) -> None:
         self._records = records
-        self._keys: dict[str, str] = {}
+        self._find_live = find_live
+        self._keys: dict[str, str | None] = {}
+        """The key of each job that was taken in this life of the server, or None."""
 
     @contextlib.contextmanager
     def lending(self, job_id: str, key: str | None) -> Iterator[Mapping[str, str]]:
         """Keep a key for a job that is taken in the block; a failure in it forgets the key. Yields no fields."""
-        if key is not None:
-            self._keys[job_id] = key
+        self._keys[job_id] = key
         try:
             yield {}
         except BaseException:
@@ -76,13 +85,10 @@ class LentKeys:
         async def handle_with_key(
             job_id: str, document: object, *, progress: ProgressCallback = ignore_progress
         ) -> JobOutcome:
+            if job_id not in self._keys and await self._came_with_key(job_id):
+                return failed_outcome(ApiKeyGone())
             key = self._keys.get(job_id)
-            if key is None:
-                noted = await self._records.job(job_id)
-                if noted is not None and noted.had_key:
-                    gone = ApiKeyGone()
-                    return failed_outcome(gone)
-            elif isinstance(document, dict):
+            if key is not None and isinstance(document, dict):
                 document = {**document, API_KEY_FIELD: key}
             try:
                 return await handle(job_id, document, progress=progress)
@@ -90,6 +96,12 @@ class LentKeys:
                 self._keys.pop(job_id, None)
 
         return handle_with_key
+
+    async def _came_with_key(self, job_id: str) -> bool:
+        if is_of_other_api(self._find_live(job_id)):
+            return False
+        noted = await self._records.job(job_id)
+        return noted is not None and noted.had_key
 
     def sweep(self, is_pending: Callable[[str], bool]) -> None:
         """Forget the keys of jobs that ended before they began."""

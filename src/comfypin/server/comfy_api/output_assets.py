@@ -23,6 +23,7 @@ from comfypin.queue.interface import JobRecord
 from comfypin.queue.job_events import JobEvents
 from comfypin.server.comfy_api.assets import Assets, JobFile
 from comfypin.server.comfy_api.envelope import PREFIX
+from comfypin.server.comfy_api.lent_keys import FindLive, is_of_other_api
 from comfypin.server.comfy_api.own_bucket import OwnBucket
 from comfypin.server.comfy_api.records import Asset, Records, outputs_forgotten
 from comfypin.temp_folders import temp_folder
@@ -37,9 +38,12 @@ _LISTS = ("images", "videos", "audio", "files")
 class OutputAssets:
     """Makes assets of outputs. `base_url` is the server's own address, for results that other APIs show."""
 
-    def __init__(self, assets: Assets, records: Records, events: JobEvents, *, base_url: str) -> None:
+    def __init__(
+        self, assets: Assets, records: Records, events: JobEvents, *, base_url: str, find_live: FindLive
+    ) -> None:
         self.assets = assets
         self._records = records
+        self._find_live = find_live
         self._events = events
         self._base_url = base_url
 
@@ -65,7 +69,7 @@ class OutputAssets:
 
         Raises `OutputNotWritten`, `JobsNotStored`.
         """
-        if await self._records.job(job_id) is None:
+        if not await self._is_of_this_api(job_id):
             return None
         files = [_job_file(output) for output in outputs]
         try:
@@ -77,6 +81,9 @@ class OutputAssets:
             ) from exc
         self._publish_outputs(job_id, made)
         return made
+
+    async def _is_of_this_api(self, job_id: str) -> bool:
+        return not is_of_other_api(self._find_live(job_id)) and await self._records.job(job_id) is not None
 
     def _publish_outputs(self, job_id: str, made: list[Asset]) -> None:
         for asset in made:
@@ -100,7 +107,7 @@ class OutputAssets:
         return handle_with_texts
 
     async def _store_texts(self, job_id: str, result: Mapping[str, JsonValue]) -> None:
-        if await self._records.job(job_id) is None:
+        if not await self._is_of_this_api(job_id):
             return
         with temp_folder("texts") as folder:
             files = await asyncio.to_thread(_text_files, result, folder)

@@ -31,6 +31,8 @@ END;
 _ASSET = (
     "id, hash, size_bytes, content_type, file_path, created_at, expires_at, job_id, position, node_id, kind, location"
 )
+_JOB = "SELECT workflow, labels, had_key FROM comfy_jobs WHERE job_id = ?"
+_OUTPUTS = f"SELECT {_ASSET} FROM assets WHERE job_id = ? ORDER BY position"
 # A job that has not ended needs its inputs; outputs are kept as long as their job.
 _IN_USE = (
     "(EXISTS (SELECT 1 FROM asset_uses u JOIN jobs j ON j.id = u.job_id WHERE u.hash = assets.hash "
@@ -139,7 +141,7 @@ class Records:
 
     async def outputs(self, job_id: str) -> list[Asset]:
         """Return what a job left, in order."""
-        return await self._assets("job_id = ? ORDER BY position", job_id)
+        return list(map(_to_asset, await self._store.query_rows(_OUTPUTS, job_id)))
 
     async def is_in_use(self, asset_id: str) -> bool:
         """Return whether a job that has not ended, or a job that is kept, depends on an asset."""
@@ -180,14 +182,12 @@ class Records:
 
     async def job(self, job_id: str) -> ComfyJob | None:
         """Return what is known of a job that came through Comfy API v2."""
-        job_rows = await self._store.query_rows(
-            "SELECT workflow, labels, had_key FROM comfy_jobs WHERE job_id = ?", job_id
-        )
-        if not job_rows:
-            return None
-        workflow, labels, had_key = job_rows[0]
-        document = None if workflow is None else json.loads(workflow)
-        return ComfyJob(workflow=document, labels=json.loads(labels), had_key=bool(had_key))
+        return _to_job(await self._store.query_rows(_JOB, job_id))
+
+    async def job_and_outputs(self, job_id: str) -> tuple[ComfyJob | None, list[Asset]]:
+        """Return what is known of a job that came through Comfy API v2, and what any job left."""
+        found, made = await self._store.query_together((_JOB, job_id), (_OUTPUTS, job_id))
+        return _to_job(found), list(map(_to_asset, made))
 
     async def page(self, *, before: int | None, labels: Mapping[str, str], limit: int) -> list[tuple[int, Any, Any]]:
         """Return jobs, newest first: number, (id, state, created, started, ended, ttl), labels as JSON text."""
@@ -208,8 +208,20 @@ class Records:
         return [(row[0], row[1:-1], row[-1]) for row in page_rows]
 
     async def _assets(self, condition: str, *values: object) -> list[Asset]:
-        asset_rows = await self._store.query_rows(f"SELECT {_ASSET} FROM assets WHERE {condition}", *values)
-        return [Asset(**dict(zip(_ASSET.split(", "), row, strict=True))) for row in asset_rows]
+        found = await self._store.query_rows(f"SELECT {_ASSET} FROM assets WHERE {condition}", *values)
+        return list(map(_to_asset, found))
+
+
+def _to_asset(row: Sequence[Any]) -> Asset:
+    return Asset(**dict(zip(_ASSET.split(", "), row, strict=True)))
+
+
+def _to_job(found: Sequence[Sequence[Any]]) -> ComfyJob | None:
+    if not found:
+        return None
+    workflow, labels, had_key = found[0]
+    document = None if workflow is None else json.loads(workflow)
+    return ComfyJob(workflow=document, labels=json.loads(labels), had_key=bool(had_key))
 
 
 def _first(assets: list[Asset]) -> Asset | None:

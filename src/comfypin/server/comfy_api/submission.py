@@ -1,6 +1,5 @@
 """A job as Comfy API v2 submits it: read, its assets found, its workflow checked, then into the queue of all jobs."""
 
-import asyncio
 import json
 import re
 import uuid
@@ -18,6 +17,7 @@ from comfypin.server.comfy_api.references import AssetInput, find_references, mi
 from comfypin.server.comfy_api.workflow_check import check_workflow, require_graph
 from comfypin.server.errors import NotReady
 from comfypin.server.request_bodies import parse_json_body
+from comfypin.small_work import run_by_size
 
 _RESERVED = ("webhook_url", "inputs")
 _API_KEY = "api_key_comfy_org"
@@ -31,10 +31,11 @@ _READY_WITHIN_S = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobSubmission:
-    """What a client submits. The key for API nodes goes to the engine and nowhere else."""
+    """What a client submits, in a body of `size_bytes`. The key for API nodes goes to the engine and nowhere else."""
 
     workflow: Mapping[str, JsonValue]
     labels: Mapping[str, str]
+    size_bytes: int = 0
     api_key: str | None = field(default=None, repr=False)
 
 
@@ -49,7 +50,10 @@ def read_submission(request_body: bytes) -> JobSubmission:
     if not isinstance(workflow, dict):
         raise ApiFailure(422, "invalid_workflow", "`workflow` must be an object: nodes by their ids, in API format.")
     return JobSubmission(
-        workflow=workflow, labels=read_labels(document.get("metadata")), api_key=_api_key(document.get("extra_data"))
+        workflow=workflow,
+        labels=read_labels(document.get("metadata")),
+        size_bytes=len(request_body),
+        api_key=_api_key(document.get("extra_data")),
     )
 
 
@@ -96,11 +100,11 @@ async def submit(api: ComfyApi, submission: JobSubmission, key: str | None) -> s
     with api.assets.holding(asset.hash for asset in assets.values()):
         names = name_files(assets)
         workflow = with_names(submission.workflow, references, names)
-        await _check(api, workflow, references)
+        await _check(api, workflow, references, size_bytes=submission.size_bytes)
         inputs: list[JsonValue] = [{"name": names[asset_id], "asset": asset.hash} for asset_id, asset in assets.items()]
         job_input = {"workflow": workflow, **({"inputs": inputs} if inputs else {})}
         job_id = str(uuid.uuid4())
-        note = await asyncio.to_thread(_note_of, submission)
+        note = await run_by_size(submission.size_bytes, _note_of, submission)
         notes = JobNotes(comfy=note, assets=tuple(asset.hash for asset in assets.values()), key=key)
         # Only now: a submission that is refused must not use up its key.
         async with api.keys.claim(key, job_id):
@@ -131,14 +135,17 @@ async def _assets(api: ComfyApi, references: tuple[AssetInput, ...]) -> dict[str
     return assets_by_id
 
 
-async def _check(api: ComfyApi, workflow: Mapping[str, object], references: tuple[AssetInput, ...]) -> None:
+async def _check(
+    api: ComfyApi, workflow: Mapping[str, object], references: tuple[AssetInput, ...], *, size_bytes: int
+) -> None:
     try:
         service = api.site.require_service()
     except NotReady as exc:
         raise ApiFailure(429, "deployment_not_ready", exc.message, retry_after_s=_READY_WITHIN_S) from exc
     catalogue = await service.engine.catalogue()
     brought_models = service.models.brought_names if service.models is not None else frozenset()
-    await asyncio.to_thread(
+    await run_by_size(
+        size_bytes,
         check_workflow,
         workflow,
         references,
