@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -235,6 +236,7 @@ class RunpodBox(FakeRunPod):
             live["cudaVersion"] = None
         self.made.append((collection, item["name"]))
         if collection == "pods":
+            live["createdAt"] = datetime.now(UTC).isoformat()
             self._start_pod(live)
         if collection == "endpoints":
             self._note_release(live["id"], {})
@@ -266,11 +268,13 @@ class RunpodBox(FakeRunPod):
     # -- containers --------------------------------------------------------------------------------------------------
 
     def _start_pod(self, pod: dict[str, Any]) -> None:
-        (mount,) = pod["mounts"]["network"]
-        volume = self.volume_folder(mount["volumeId"])
-        words = shlex.split(pod["args"].replace(mount["path"], str(volume)))
+        mounts = {one["path"]: self.volume_folder(one["volumeId"]) for one in pod["mounts"].get("network", ())}
+        args = pod["args"]
+        for path, folder in mounts.items():
+            args = args.replace(path, str(folder))
+        words = shlex.split(args)
         argv = [sys.executable, "-m", "comfypin.cli.main", *words[1:]] if words[0] == "comfypin" else words
-        environ = self._container_environ(pod["id"], pod["env"], {mount["path"]: volume})
+        environ = self._container_environ(pod["id"], pod["env"], mounts)
         self.pod_containers[pod["id"]] = Container(self.root / "containers" / pod["id"], argv, environ)
 
     def _start_worker(self, endpoint_id: str) -> None:
