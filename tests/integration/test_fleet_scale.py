@@ -156,3 +156,18 @@ def test_without_consent_nothing_is_made(box: RunpodBox, scaler: Scaler) -> None
     refused = scaler.scale("--once", "--min", "1", code=64)
     assert "--yes" in refused.stderr
     assert box.writes == []
+
+
+def test_spot_pods_are_made_at_the_lowest_bid_and_never_above_ones_own(box: RunpodBox, scaler: Scaler) -> None:
+    too_dear = scaler.scale("--once", "--yes", "--min", "1", "--spot", "--bid", "0.1", code=70)
+    assert "no place for a pod" in too_dear.stderr
+    made = scaler.pass_json("--min", "1", "--spot")
+    assert made["releases"][0]["price_per_hour"] == 0.2
+    (pod,) = box.state["pods"].values()
+    assert (pod["cost"], pod["gpu"]["id"]) == (0.2, "NVIDIA GeForce RTX 4090")
+    # Somebody paid more: Runpod takes it away, and the next pass makes another one.
+    box.pod_containers.pop(pod["id"]).end()
+    pod["status"] = "EXITED"
+    again = scaler.pass_json("--min", "1", "--spot")
+    assert again["removed"] == [pod["id"]]
+    assert len(again["made"]) == 1

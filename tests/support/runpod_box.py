@@ -132,6 +132,7 @@ class RunpodBox(FakeRunPod):
         self.releases: dict[str, list[dict[str, Any]]] = {}
         self.levels: dict[str, str] = dict.fromkeys(CENTERS, "HIGH")
         self.made: list[tuple[str, str]] = []
+        self.lowest_bid: float | None = 0.2
         # Told of each request when it came in ("before": nothing was done) and when it was carried out and its answer
         # is not sent yet ("after"). Whoever killed the client returns True: then the rest of it does not happen.
         self.on_request: Callable[[str, str], bool] = lambda _request, _phase: False
@@ -182,7 +183,8 @@ class RunpodBox(FakeRunPod):
         with self._lock:
             special = self._answer_special(method, path, body, dict(parse_qsl(query)))
             if special is not None:
-                self._check_answer(method, path, *special)
+                if path != "/graphql":
+                    self._check_answer(method, path, *special)
                 return special
         return super().answer(method, path, body, query)
 
@@ -193,6 +195,8 @@ class RunpodBox(FakeRunPod):
             return 200, {"cpus": [self._with_availability(cpu) for cpu in _CPUS]}
         if path == "/v2/catalog/datacenters":
             return 200, {"dataCenters": [_data_center(name) for name in CENTERS]}
+        if path == "/graphql":
+            return 200, self._answer_graphql(body)
         if path.startswith("/v2/account/secrets"):
             return self._answer_secrets(method, path, body, query)
         if match := re.fullmatch(r"/v2/serverless/([^/]+)/(releases|workers)", path):
@@ -221,6 +225,28 @@ class RunpodBox(FakeRunPod):
             return (204, None) if self.secrets.pop(identifier, None) else _problem(404, "Not Found", identifier)
         listed = [{"id": secret["id"], "name": secret["name"]} for secret in self.secrets.values()]
         return 200, self._page({"secrets": listed}, "secrets", query)
+
+    def _answer_graphql(self, body: Any) -> dict[str, Any]:
+        """Spot pods, as the page of Runpod's documentation has them: prices, and a pod at a bid."""
+        if "podRentInterruptable" not in body["query"]:
+            return {"data": {"gpuTypes": [{"lowestPrice": {"minimumBidPrice": self.lowest_bid}}]}}
+        asked = body["variables"]["input"]
+        if self.lowest_bid is None or asked["bidPerGpu"] < self.lowest_bid:
+            return {"errors": [{"message": "There are no instances at this price"}], "data": None}
+        request = {
+            "name": asked["name"],
+            "image": asked["imageName"],
+            "args": asked["dockerArgs"],
+            "disk": asked["containerDiskInGb"],
+            "env": {one["key"]: one["value"] for one in asked["env"]},
+            "gpu": {"id": asked["gpuTypeId"], "count": asked["gpuCount"]},
+            "cloud": asked["cloudType"],
+            "mounts": {},
+        }
+        status, pod = self._create("/v2/pods", "pods", request)
+        assert status == 201, pod
+        self.state["pods"][pod["id"]]["cost"] = asked["bidPerGpu"]
+        return {"data": {"podRentInterruptable": {"id": pod["id"]}}}
 
     def _create(self, base: str, collection: str, body: Any) -> tuple[int, Any]:
         is_cpu_pod = collection == "pods" and "cpu" in body

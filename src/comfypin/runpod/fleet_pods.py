@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from comfypin.runpod.desired_state import POD_MOUNT
 from comfypin.runpod.errors import ApiRefused, NoPodPlaced
 from comfypin.runpod.management_api import ManagementApi, Resource
+from comfypin.runpod.spot_pods import make_spot_pod, read_spot_price
 
 FLEET_VARIABLE = "COMFYPIN_FLEET"
 RELEASE_VARIABLE = "COMFYPIN_FLEET_RELEASE"
@@ -65,6 +66,7 @@ class PodWish:
     data_centers: tuple[str, ...] = ()
     volume: str | None = None
     registry: str | None = None
+    is_spot: bool = False
 
     def make_request(self, gpu: GpuOffer, suffix: str) -> dict[str, object]:
         """Return the request that makes one. The suffix tells it from others: a lost answer is looked up by name."""
@@ -131,6 +133,16 @@ def choose_gpus(
     return tuple(sorted(offers, key=lambda offer: (offer.price, offer.id)))
 
 
+def offer_spot(management_api: ManagementApi, offers: Sequence[GpuOffer], bid: float | None) -> tuple[GpuOffer, ...]:
+    """Return the offers at spot prices: those that the bid reaches, or all at the lowest bid that Runpod takes now."""
+    priced = ((offer, read_spot_price(management_api, offer.id)) for offer in offers)
+    return tuple(
+        GpuOffer(id=offer.id, price=bid if bid is not None else lowest)
+        for offer, lowest in priced
+        if lowest is not None and (bid is None or lowest <= bid)
+    )
+
+
 def read_pod_gpus(management_api: ManagementApi) -> list[Resource]:
     """Return the GPU catalog with what pods can have now."""
     answer = management_api.send_request("GET", "/v2/catalog/gpus?include=AVAILABILITY&product=POD")
@@ -143,7 +155,7 @@ def make_pod(management_api: ManagementApi, wish: PodWish, gpus: Sequence[GpuOff
     refusals: list[str] = []
     for gpu in gpus:
         try:
-            made = management_api.create_resource("pod", wish.make_request(gpu, suffix))
+            made = _make_once(management_api, wish, gpu, suffix)
         except ApiRefused as refused:
             if refused.status not in _TRY_NEXT:
                 raise
@@ -152,6 +164,13 @@ def make_pod(management_api: ManagementApi, wish: PodWish, gpus: Sequence[GpuOff
         (pod,) = list_fleet_pods([{**made, "env": wish.make_request(gpu, suffix)["env"]}], wish.fleet)
         return pod
     raise NoPodPlaced(refusals=refusals or ["no GPU of the catalog holds the largest model and is available"])
+
+
+def _make_once(management_api: ManagementApi, wish: PodWish, gpu: GpuOffer, suffix: str) -> Resource:
+    request = wish.make_request(gpu, suffix)
+    if not wish.is_spot:
+        return management_api.create_resource("pod", request)
+    return make_spot_pod(management_api, request, bid=gpu.price or 0.0)
 
 
 def _price(gpu: Mapping[str, object], cloud: str) -> float | None:

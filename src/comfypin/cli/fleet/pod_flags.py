@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 # What is available changes within minutes; a pass comes every few seconds.
 _CATALOG_GOOD_FOR_S = 300.0
+# Each is asked for its lowest bid.
+_MOST_SPOT_OFFERS = 8
 _LOGINS = ("COMFYPIN_NATS_TOKEN", "COMFYPIN_NATS_USER", "COMFYPIN_NATS_PASSWORD")
 # Secrets of the platform are variables, never files: what the files hold travels.
 _LOGIN_FILES = ("COMFYPIN_NATS_CREDS", "COMFYPIN_NATS_NKEY", "COMFYPIN_NATS_CA")
@@ -71,6 +73,13 @@ def add_pod_flags(parser: argparse.ArgumentParser) -> None:
     place.add_argument(
         "--data-center", metavar="ID", action="append", default=[], help="a data centre, such as EU-RO-1"
     )
+    place.add_argument("--spot", action="store_true", help="make spot pods: cheaper, and taken away at any time")
+    place.add_argument(
+        "--bid",
+        type=_parse_dollars,
+        metavar="DOLLARS",
+        help="what a spot GPU may cost an hour (default: the lowest bid)",
+    )
     place.add_argument("--volume", metavar="ID", help="a network volume with models and packs, mounted at /workspace")
     place.add_argument("--disk", type=whole_number(1, 4096), metavar="GB", help="the disk (default: from the lock)")
     place.add_argument("--registry", metavar="ID", help="Runpod's registry login for a private image")
@@ -80,6 +89,13 @@ def add_pod_flags(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="a pod whose worker does not come within so long is removed (default: by what the release downloads)",
     )
+
+
+def _parse_dollars(text: str) -> float:
+    try:
+        return parse_seconds(text)  # any number above 0
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of dollars above 0") from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +118,7 @@ class PodMaker:
     releases: tuple[tuple[str, str], ...]
     known: dict[str, _KnownRelease]
     holder: str = field(default_factory=lambda: secrets.token_hex(8))
-    _catalog: "tuple[float, list[dict[str, object]]]" = (float("-inf"), [])
+    _offers: "dict[str, tuple[float, tuple[GpuOffer, ...]]]" = field(default_factory=dict)
 
     @property
     def fleet(self) -> str:
@@ -141,14 +157,17 @@ class PodMaker:
 
     def choose_gpus(self, release: str) -> "tuple[GpuOffer, ...]":
         """Return the GPUs that pods of a release try."""
-        from comfypin.runpod.fleet_pods import choose_gpus, read_pod_gpus
+        from comfypin.runpod.fleet_pods import choose_gpus, offer_spot, read_pod_gpus
 
-        read_at_s, gpus = self._catalog
+        read_at_s, offers = self._offers.get(release, (float("-inf"), ()))
         if time.monotonic() - read_at_s > _CATALOG_GOOD_FOR_S:
-            gpus = read_pod_gpus(self.management_api)
-            self._catalog = (time.monotonic(), gpus)
-        model_gb = self.known[release].facts.largest_model_bytes / 1e9
-        return choose_gpus(gpus, named=self.arguments.gpu, cloud=self.arguments.cloud, model_gb=model_gb)
+            arguments, gpus = self.arguments, read_pod_gpus(self.management_api)
+            model_gb = self.known[release].facts.largest_model_bytes / 1e9
+            offers = choose_gpus(gpus, named=arguments.gpu, cloud=arguments.cloud, model_gb=model_gb)
+            if arguments.spot:
+                offers = offer_spot(self.management_api, offers[:_MOST_SPOT_OFFERS], arguments.bid)
+            self._offers[release] = (time.monotonic(), offers)
+        return offers
 
     def make_pod(self, release: str, rolls: "Rolls") -> "FleetPod":
         """Make a pod. Raises `NoPodPlaced`, `ApiRefused`, `ApiUnreachable`, `LockTooLarge`."""
@@ -218,6 +237,7 @@ class PodMaker:
             data_centers=tuple(arguments.data_center),
             volume=arguments.volume,
             registry=arguments.registry,
+            is_spot=arguments.spot,
         )
 
     def _lock_variables(self, known: _KnownRelease) -> dict[str, str]:
@@ -237,6 +257,8 @@ def open_pod_maker(arguments: argparse.Namespace, address: str) -> PodMaker:
     from comfypin.wiring import open_runpod_api
 
     settings: Settings = arguments.settings
+    if arguments.bid is not None and not arguments.spot:
+        raise UsageError("--bid is for --spot.")
     if not is_class_name(arguments.gpu_class):
         raise UsageError(f"--class {arguments.gpu_class!r} must be up to 40 letters, digits and dashes.")
     management_api = open_runpod_api(settings)
