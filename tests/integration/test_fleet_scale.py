@@ -171,3 +171,21 @@ def test_spot_pods_are_made_at_the_lowest_bid_and_never_above_ones_own(box: Runp
     again = scaler.pass_json("--min", "1", "--spot")
     assert again["removed"] == [pod["id"]]
     assert len(again["made"]) == 1
+
+
+def test_a_roll_makes_pods_of_the_new_release_and_the_old_ones_leave(
+    box: RunpodBox, scaler: Scaler, tmp_path: Path
+) -> None:
+    with serving_fleet(tmp_path / "serve", scaler.nats.address, environ=ACCESS) as server:
+        (old,) = scaler.pass_json("--min", "1")["made"]
+        box.wait_for_line(old["id"], "worker ready", within_s=180)
+        lock = {"schema_version": 3, "version_name": "demo-2", "engine": {"kind": "embedded"}}
+        (tmp_path / "new.lock.json").write_text(json.dumps(lock))
+        scaler.command("roll", str(tmp_path / "new.lock.json"))
+        # The scaler was told of the old release only: it has the new one's lock from the fleet.
+        (new,) = scaler.pass_json("--min", "1")["made"]
+        assert new["release_key"] != old["release_key"]
+        until(lambda: list(box.state["pods"]) == [new["id"]])
+        answer = server.post("/runsync", {"input": {"workflow": picture(1)}})
+        assert answer["status"] == "COMPLETED", answer
+        assert answer["output"]["release"] == "demo-2"
