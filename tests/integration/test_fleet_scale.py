@@ -131,19 +131,38 @@ def test_the_least_workers_stay_and_leave_when_it_is_lowered(box: RunpodBox, sca
 
 
 def test_ended_and_silent_pods_are_removed_and_others_are_left_alone(box: RunpodBox, scaler: Scaler) -> None:
+    box.starts_pods = False
     made = scaler.pass_json("--min", "2", "--max", "2")["made"]
     ended, silent = (pod["id"] for pod in made)
     foreign = {**box.state["pods"][ended], "id": "foreign", "name": "mine", "env": {}}
     box.state["pods"]["foreign"] = foreign
-    for pod_id in (ended, silent):
-        box.pod_containers.pop(pod_id).end()
     box.state["pods"][ended]["status"] = "EXITED"
     box.state["pods"][silent]["createdAt"] = "2026-01-01T00:00:00Z"
-    time.sleep(1)
     shown = scaler.scale("--once", "--yes", "--max", "0").stderr
     assert f"({ended}): it is exited" in shown
     assert f"({silent}): no worker was heard of" in shown
     assert list(box.state["pods"]) == ["foreign"]
+
+
+def test_two_scalers_of_a_fleet_do_not_make_twice_as_many(box: RunpodBox, scaler: Scaler) -> None:
+    box.starts_pods = False
+    words = [sys.executable, "-m", "comfypin.cli.main", "fleet", "scale", "--release", DEMO, "--image", IMAGE, "--yes"]
+    loop = subprocess.Popen(
+        [*words, "--queue", scaler.nats.address, "--pod-queue", scaler.nats.address, "--min", "1", "--every", "1"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=client_environ(box, scaler.folder, **ACCESS),
+    )
+    try:
+        assert loop.stdout is not None
+        assert loop.stdout.readline().startswith("made pod")
+        refused = scaler.scale("--once", "--yes", "--min", "2", code=1)
+        assert "Another process does this" in refused.stderr
+    finally:
+        loop.terminate()
+        assert loop.wait(30) == 0
+    assert len(box.state["pods"]) == 1
 
 
 def test_a_queue_that_pods_cannot_reach_is_refused(box: RunpodBox, scaler: Scaler) -> None:
@@ -159,6 +178,7 @@ def test_without_consent_nothing_is_made(box: RunpodBox, scaler: Scaler) -> None
 
 
 def test_spot_pods_are_made_at_the_lowest_bid_and_never_above_ones_own(box: RunpodBox, scaler: Scaler) -> None:
+    box.starts_pods = False
     too_dear = scaler.scale("--once", "--yes", "--min", "1", "--spot", "--bid", "0.1", code=70)
     assert "no place for a pod" in too_dear.stderr
     made = scaler.pass_json("--min", "1", "--spot")
@@ -166,13 +186,13 @@ def test_spot_pods_are_made_at_the_lowest_bid_and_never_above_ones_own(box: Runp
     (pod,) = box.state["pods"].values()
     assert (pod["cost"], pod["gpu"]["id"]) == (0.2, "NVIDIA GeForce RTX 4090")
     # Somebody paid more: Runpod takes it away, and the next pass makes another one.
-    box.pod_containers.pop(pod["id"]).end()
     pod["status"] = "EXITED"
     again = scaler.pass_json("--min", "1", "--spot")
     assert again["removed"] == [pod["id"]]
     assert len(again["made"]) == 1
 
 
+@pytest.mark.soak
 def test_a_roll_makes_pods_of_the_new_release_and_the_old_ones_leave(
     box: RunpodBox, scaler: Scaler, tmp_path: Path
 ) -> None:

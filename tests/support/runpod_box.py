@@ -133,6 +133,8 @@ class RunpodBox(FakeRunPod):
         self.levels: dict[str, str] = dict.fromkeys(CENTERS, "HIGH")
         self.made: list[tuple[str, str]] = []
         self.lowest_bid: float | None = 0.2
+        # False: pods are there, and nothing runs in them.
+        self.starts_pods = True
         # Told of each request when it came in ("before": nothing was done) and when it was carried out and its answer
         # is not sent yet ("after"). Whoever killed the client returns True: then the rest of it does not happen.
         self.on_request: Callable[[str, str], bool] = lambda _request, _phase: False
@@ -263,7 +265,8 @@ class RunpodBox(FakeRunPod):
         self.made.append((collection, item["name"]))
         if collection == "pods":
             live["createdAt"] = datetime.now(UTC).isoformat()
-            self._start_pod(live)
+            if self.starts_pods:
+                self._start_pod(live)
         if collection == "endpoints":
             self._note_release(live["id"], {})
             self._start_worker(live["id"])

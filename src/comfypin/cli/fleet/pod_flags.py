@@ -4,6 +4,7 @@ The queue's address, its login and all other secrets reach pods as secrets of th
 """
 
 import argparse
+import re
 import secrets
 import time
 from collections.abc import Mapping
@@ -257,6 +258,8 @@ def open_pod_maker(arguments: argparse.Namespace, address: str) -> PodMaker:
     from comfypin.wiring import open_runpod_api
 
     settings: Settings = arguments.settings
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}", arguments.name):
+        raise UsageError(f"--name {arguments.name[:60]!r} must be up to 40 letters, digits, '_' and '-'.")
     if arguments.bid is not None and not arguments.spot:
         raise UsageError("--bid is for --spot.")
     if not is_class_name(arguments.gpu_class):

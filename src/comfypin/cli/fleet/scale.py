@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from comfypin.runpod.fleet_pods import FleetPod
 
 EXIT_DIFFERENT = 2
+# Pods in a row of a release whose workers never came: there is something wrong with it, and each costs.
+_MOST_DUDS = 3
 _DESCRIPTION = """Make Runpod pods by what waits: so many that the jobs that wait now begin within --target-wait
 seconds. Shows its plan with the cost an hour and asks once. Each pod runs one worker, which removes its pod after
 --idle-exit seconds without a job, so no running job is stopped. Goes on until Ctrl-C, or does one pass (--once)."""
@@ -77,14 +79,28 @@ def execute(arguments: argparse.Namespace, address: str) -> int:
 
 
 @dataclass(slots=True)
+class _Pass:
+    """What one pass has done, and what has stopped it."""
+
+    made: "list[FleetPod]" = field(default_factory=list)
+    removed: "list[FleetPod]" = field(default_factory=list)
+    failure: ComfypinError | None = None
+
+
+@dataclass(slots=True)
 class _Scaler:
-    """What all passes share. `seen` is when a worker of each pod was last heard of, in seconds since 1970."""
+    """What all passes share.
+
+    `seen` is when a worker of each pod was last heard of, in seconds since 1970; `paces` are the seconds of a job by
+    release; `duds` counts the pods in a row, by release, whose worker never came.
+    """
 
     fleet: "Fleet"
     maker: PodMaker
     limits: ScaleLimits
     seen: dict[str, float] = field(default_factory=dict)
     paces: dict[str, float] = field(default_factory=dict)
+    duds: dict[str, int] = field(default_factory=dict)
 
     async def plan(self) -> "tuple[ScalePlan, Rolls]":
         """Read what there is, and plan one pass. Raises what nats-py raises, `DeployError`."""
@@ -100,6 +116,7 @@ class _Scaler:
         pods = await asyncio.to_thread(self.maker.list_pods)
         worker_ids = {worker.id for worker in workers}
         self.seen |= {pod.id: now for pod in pods if works(pod, worker_ids)}
+        self.duds |= {worker.own: 0 for worker in workers}
         useless = await self._find_useless(pods, worker_ids, now)
         targets = [
             target
@@ -118,7 +135,11 @@ class _Scaler:
         }
         plan = plan_scale(targets, demands, pods, limits=self.limits, worker_ids=worker_ids, useless=useless)
         priced = [await asyncio.to_thread(self._price, one) for one in plan.releases]
-        return replace(plan, releases=tuple(priced)), rolls
+        return replace(plan, releases=tuple(map(self._without_duds, priced))), rolls
+
+    def _without_duds(self, one: ReleasePlan) -> ReleasePlan:
+        """Make no more pods of a release that does not start: each would be billed until it is given up."""
+        return replace(one, make=0) if self.duds.get(one.target.release, 0) >= _MOST_DUDS else one
 
     async def _find_useless(
         self, pods: "tuple[FleetPod, ...]", worker_ids: set[str], now: float
@@ -134,43 +155,61 @@ class _Scaler:
         gpus = self.maker.choose_gpus(one.target.release)
         return replace(one, gpu=gpus[0].id if gpus else None, price=gpus[0].price if gpus else None)
 
-    async def carry_out(self, plan: ScalePlan, rolls: "Rolls") -> "tuple[list[FleetPod], list[FleetPod]]":
-        """Do it; return the pods that were made, and those that were removed."""
+    async def carry_out(self, plan: ScalePlan, rolls: "Rolls") -> _Pass:
+        """Do it, as far as Runpod lets us. Raises what nats-py raises."""
+        done = _Pass()
+        try:
+            await self._remove_and_make(plan, rolls, done)
+        except ComfypinError as failure:
+            done.failure = failure
+        return done
+
+    async def _remove_and_make(self, plan: ScalePlan, rolls: "Rolls", done: _Pass) -> None:
         from comfypin.queue.nats.floors import write_floor
 
-        made: list[FleetPod] = []
+        # First what is billed for nothing: whether there is room for others does not matter for that.
+        for useless in plan.useless:
+            await asyncio.to_thread(self.maker.remove_pod, useless.pod)
+            done.removed.append(useless.pod)
+            if not useless.pod.has_ended and useless.pod.id not in self.seen:
+                self.duds[useless.pod.release] = self.duds.get(useless.pod.release, 0) + 1
         for one in plan.releases:
             await write_floor(self.fleet.control, one.target.release, self.maker.gpu_class, one.target.least)
             for _ in range(one.make):
-                made.append(await asyncio.to_thread(self.maker.make_pod, one.target.release, rolls))
-        for useless in plan.useless:
-            await asyncio.to_thread(self.maker.remove_pod, useless.pod)
-        return made, [useless.pod for useless in plan.useless]
+                done.made.append(await asyncio.to_thread(self.maker.make_pod, one.target.release, rolls))
 
 
 async def _scale(arguments: argparse.Namespace, scaler: _Scaler) -> int:
-    plan, rolls = await scaler.plan()
+    from comfypin.queue.nats.lease import FleetLease
+
     if arguments.dry_run:
+        plan, _ = await scaler.plan()
         print(json.dumps(plan.to_json()) if arguments.json else "\n".join(plan_lines(plan, scaler.limits)))
         return 0 if plan.is_empty and not scaler.maker.missing_secrets() else EXIT_DIFFERENT
+    maker = scaler.maker
+    # From before the plan: two that plan at the same time would make twice as many.
+    async with FleetLease(scaler.fleet.leases, f"scale.{maker.fleet}.{maker.gpu_class}", maker.holder).keep():
+        return await _ask_and_scale(arguments, scaler)
+
+
+async def _ask_and_scale(arguments: argparse.Namespace, scaler: _Scaler) -> int:
+    plan, rolls = await scaler.plan()
     print_on_stderr("\n".join(plan_lines(plan, scaler.limits)))
     missing = await asyncio.to_thread(scaler.maker.missing_secrets)
     for name in missing:
         print_on_stderr(f"+ secret {name}")
     if not plan.is_empty or missing or not arguments.once:
         most = f"at most {scaler.limits.most} pods of each release"
-        require_consent(
-            f"This makes so many, {most}." if arguments.once else f"This goes on so: {most}.", is_given=arguments.yes
-        )
+        question = f"This makes so many, {most}." if arguments.once else f"This goes on so: {most}."
+        await asyncio.to_thread(require_consent, question, is_given=arguments.yes)
     await asyncio.to_thread(scaler.maker.make_secrets)
-    from comfypin.queue.nats.lease import FleetLease
-
-    lease = FleetLease(scaler.fleet.leases, f"scale.{scaler.maker.fleet}", scaler.maker.holder)
-    async with lease.keep():
-        if arguments.once:
-            _report_pass(arguments, plan, *await scaler.carry_out(plan, rolls))
-            return 0
+    if not arguments.once:
         return await _scale_forever(arguments, scaler)
+    done = await scaler.carry_out(plan, rolls)
+    _report_pass(arguments, plan, done)
+    if done.failure is not None:
+        raise done.failure
+    return 0
 
 
 async def _scale_forever(arguments: argparse.Namespace, scaler: _Scaler) -> int:
@@ -183,9 +222,17 @@ async def _scale_forever(arguments: argparse.Namespace, scaler: _Scaler) -> int:
     while not stopping.is_set():
         try:
             plan, rolls = await scaler.plan()
-            made, removed = await scaler.carry_out(plan, rolls)
-            if made or removed or arguments.json:
-                _report_pass(arguments, plan, made, removed)
+            done = await scaler.carry_out(plan, rolls)
+            if done.made or done.removed or arguments.json:
+                _report_pass(arguments, plan, done)
+            if done.failure is not None:
+                raise done.failure
+            for release in {pod.release for pod in done.removed}:
+                count = scaler.duds.get(release, 0)
+                if count >= _MOST_DUDS:
+                    print_on_stderr(
+                        f"comfypin: no more pods of {release}: the last {count} never worked; see their logs."
+                    )
         except (ComfypinError, Error, TimeoutError, OSError) as failure:
             print_on_stderr(f"comfypin: this pass failed: {str(failure) or type(failure).__name__}")
         try:
@@ -196,18 +243,16 @@ async def _scale_forever(arguments: argparse.Namespace, scaler: _Scaler) -> int:
     return 0
 
 
-def _report_pass(
-    arguments: argparse.Namespace, plan: ScalePlan, made: "list[FleetPod]", removed: "list[FleetPod]"
-) -> None:
+def _report_pass(arguments: argparse.Namespace, plan: ScalePlan, done: _Pass) -> None:
     if arguments.json:
-        pods = [{"id": pod.id, "name": pod.name, "release_key": pod.release} for pod in made]
-        print(json.dumps({**plan.to_json(), "made": pods, "removed": [pod.id for pod in removed]}), flush=True)
+        made = [{"id": pod.id, "name": pod.name, "release_key": pod.release} for pod in done.made]
+        print(json.dumps({**plan.to_json(), "made": made, "removed": [pod.id for pod in done.removed]}), flush=True)
         return
-    for pod in made:
-        print(f"made pod {pod.name} ({pod.id})", flush=True)
-    for pod in removed:
+    for pod in done.removed:
         print(f"removed pod {pod.name} ({pod.id})", flush=True)
-    if not made and not removed:
+    for pod in done.made:
+        print(f"made pod {pod.name} ({pod.id})", flush=True)
+    if not done.made and not done.removed and done.failure is None:
         print("nothing to do", flush=True)
 
 
