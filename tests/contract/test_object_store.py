@@ -14,7 +14,7 @@ from comfypin.errors import Cancelled
 from comfypin.storage.azure import AzureStore
 from comfypin.storage.errors import KeyInvalid, ObjectMissing, PayloadUnreadable, SigningImpossible
 from comfypin.storage.gcs import GcsStore
-from comfypin.storage.interface import ObjectStore, Payload
+from comfypin.storage.interface import ObjectStore, Payload, RemovableStore
 from comfypin.storage.local import LocalStore
 from comfypin.storage.retry import StoreRetry
 from comfypin.storage.s3 import S3Store
@@ -66,8 +66,8 @@ STORES: dict[str, Any] = {
 
 
 @pytest.fixture(params=STORES)
-def store(request: pytest.FixtureRequest) -> ObjectStore:
-    made: ObjectStore = STORES[request.param](request)
+def store(request: pytest.FixtureRequest) -> RemovableStore:
+    made: RemovableStore = STORES[request.param](request)
     return made
 
 
@@ -200,3 +200,12 @@ def test_many_threads_may_put_at_once(store: ObjectStore, tmp_path: Path) -> Non
         list(pool.map(lambda item: store.put(*item), payloads.items()))
     for key, payload in payloads.items():
         assert Digest.of(b"".join(store.read(key))) == payload.sha256
+
+
+def test_what_was_removed_is_gone_and_may_be_removed_again(store: RemovableStore, tmp_path: Path) -> None:
+    store.put("passing/a", payload_of(tmp_path / "f", b"x"))
+    store.put("passing/b", payload_of(tmp_path / "f", b"y"))
+    for _ in range(2):
+        store.remove("passing/a")
+        assert store.head("passing/a") is None
+    assert store.head("passing/b") is not None

@@ -23,7 +23,7 @@ from tests.support.networks import can_make_networks, network
 async def test_a_line_without_a_leader_is_not_taken_for_an_empty_one(tmp_path: Path) -> None:
     with nats_server(tmp_path) as server:
         async with (
-            open_fleet(parse_queue_address(server.address), FleetSettings(), name="test") as fleet,
+            open_fleet(parse_queue_address(server.address), FleetSettings(), client_name="test") as fleet,
             open_puller(fleet.client) as puller,
         ):
             lane = Lane(release=RELEASE, priority="high")
@@ -37,7 +37,7 @@ async def test_a_worker_makes_a_line_again_that_was_removed(tmp_path: Path) -> N
     with nats_server(tmp_path) as server:
         async with fleet_queue(tmp_path, Work(), server.address) as opened:
             await opened.end(await opened.send())
-            async with open_fleet(parse_queue_address(server.address), FleetSettings(), name="test") as fleet:
+            async with open_fleet(parse_queue_address(server.address), FleetSettings(), client_name="test") as fleet:
                 lane = Lane(release=RELEASE, priority="high")
                 await fleet.stream.delete_consumer(names.JOBS_STREAM, lane.consumer)
             job_id = await opened.send(route=JobRoute(priority="high"))
@@ -76,7 +76,7 @@ async def test_a_network_that_swallows_packets_is_noticed(tmp_path: Path) -> Non
         server.start()
         try:
             server.wait_until_ready()
-            async with open_connection((server.address,), FleetSettings(), name="test") as client:
+            async with open_connection((server.address,), FleetSettings(), client_name="test") as client:
                 cable.pull()
                 # Nobody tells the client; a minute is far less than TCP takes.
                 await until(lambda: not client.is_connected)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 import time
@@ -67,6 +68,12 @@ def test_a_worker_with_its_own_login_does_jobs_and_the_status_shows_it(nats: Nat
         assert {lane["waiting"] for lane in fleet["backlog"]} == {0}
         assert {lane["release"] for lane in fleet["backlog"]} == {"demo"}
         assert fleet["dead"] == []
+        figures = server.get_bytes("/metrics").decode()
+        assert re.search(
+            r'^comfypin_fleet_workers\{class="any",release="demo",state="(idle|busy)"\} 1\.0$', figures, re.M
+        )
+        assert 'comfypin_fleet_jobs_waiting{class="any",priority="normal",release="demo"} 0.0' in figures
+        assert "comfypin_fleet_dead_jobs 0.0" in figures
         people = fleet_command(nats, tmp_path, "status").stdout
         assert "1 workers" not in people
         assert "1 worker" in people

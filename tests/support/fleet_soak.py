@@ -257,14 +257,14 @@ class FleetSoak:
             time.sleep(1)
 
     async def _read_records(self) -> dict[str, FleetJob]:
-        async with open_fleet(parse_queue_address(self._queue), FleetSettings(), name="test") as fleet:
+        async with open_fleet(parse_queue_address(self._queue), FleetSettings(), client_name="test") as fleet:
             keys = await fleet.states.bucket.keys()
             kept = await asyncio.gather(*map(fleet.states.read, keys))
         return {one.job.row.id: one.job for one in kept if one is not None}
 
     async def read_leavings(self) -> tuple[set[str], set[str]]:
         """The tickets and the bodies that there are."""
-        async with open_fleet(parse_queue_address(self._queue), FleetSettings(), name="test") as fleet:
+        async with open_fleet(parse_queue_address(self._queue), FleetSettings(), client_name="test") as fleet:
             return await fleet.tickets.subjects(), set(await fleet.bodies.keys())
 
 

@@ -77,11 +77,18 @@ def working(
 
 @contextlib.contextmanager
 def serving_fleet(
-    home: Path, queue: str, *flags: str, environ: Mapping[str, str] | None = None, module: str = "comfypin.cli.main"
+    home: Path,
+    queue: str,
+    *flags: str,
+    environ: Mapping[str, str] | None = None,
+    module: str = "comfypin.cli.main",
+    keeps_bodies: bool = False,
 ) -> Iterator[Server]:
     """A server of a fleet, ready."""
     home.mkdir(parents=True, exist_ok=True)
     server = Server(home, ("--queue", queue, "--json", *flags), environ or {}, module=module)
+    if keeps_bodies:
+        server.add_flags("--body-url", server.url)
     try:
         server.start()
         yield server

@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -131,6 +132,9 @@ class RunpodBox(FakeRunPod):
         self.releases: dict[str, list[dict[str, Any]]] = {}
         self.levels: dict[str, str] = dict.fromkeys(CENTERS, "HIGH")
         self.made: list[tuple[str, str]] = []
+        self.lowest_bid: float | None = 0.2
+        # False: pods are there, and nothing runs in them.
+        self.starts_pods = True
         # Told of each request when it came in ("before": nothing was done) and when it was carried out and its answer
         # is not sent yet ("after"). Whoever killed the client returns True: then the rest of it does not happen.
         self.on_request: Callable[[str, str], bool] = lambda _request, _phase: False
@@ -181,7 +185,8 @@ class RunpodBox(FakeRunPod):
         with self._lock:
             special = self._answer_special(method, path, body, dict(parse_qsl(query)))
             if special is not None:
-                self._check_answer(method, path, *special)
+                if path != "/graphql":
+                    self._check_answer(method, path, *special)
                 return special
         return super().answer(method, path, body, query)
 
@@ -192,6 +197,8 @@ class RunpodBox(FakeRunPod):
             return 200, {"cpus": [self._with_availability(cpu) for cpu in _CPUS]}
         if path == "/v2/catalog/datacenters":
             return 200, {"dataCenters": [_data_center(name) for name in CENTERS]}
+        if path == "/graphql":
+            return 200, self._answer_graphql(body)
         if path.startswith("/v2/account/secrets"):
             return self._answer_secrets(method, path, body, query)
         if match := re.fullmatch(r"/v2/serverless/([^/]+)/(releases|workers)", path):
@@ -221,6 +228,28 @@ class RunpodBox(FakeRunPod):
         listed = [{"id": secret["id"], "name": secret["name"]} for secret in self.secrets.values()]
         return 200, self._page({"secrets": listed}, "secrets", query)
 
+    def _answer_graphql(self, body: Any) -> dict[str, Any]:
+        """Spot pods, as the page of Runpod's documentation has them: prices, and a pod at a bid."""
+        if "podRentInterruptable" not in body["query"]:
+            return {"data": {"gpuTypes": [{"lowestPrice": {"minimumBidPrice": self.lowest_bid}}]}}
+        asked = body["variables"]["input"]
+        if self.lowest_bid is None or asked["bidPerGpu"] < self.lowest_bid:
+            return {"errors": [{"message": "There are no instances at this price"}], "data": None}
+        request = {
+            "name": asked["name"],
+            "image": asked["imageName"],
+            "args": asked["dockerArgs"],
+            "disk": asked["containerDiskInGb"],
+            "env": {one["key"]: one["value"] for one in asked["env"]},
+            "gpu": {"id": asked["gpuTypeId"], "count": asked["gpuCount"]},
+            "cloud": asked["cloudType"],
+            "mounts": {},
+        }
+        status, pod = self._create("/v2/pods", "pods", request)
+        assert status == 201, pod
+        self.state["pods"][pod["id"]]["cost"] = asked["bidPerGpu"]
+        return {"data": {"podRentInterruptable": {"id": pod["id"]}}}
+
     def _create(self, base: str, collection: str, body: Any) -> tuple[int, Any]:
         is_cpu_pod = collection == "pods" and "cpu" in body
         status, item = super()._create(
@@ -235,7 +264,9 @@ class RunpodBox(FakeRunPod):
             live["cudaVersion"] = None
         self.made.append((collection, item["name"]))
         if collection == "pods":
-            self._start_pod(live)
+            live["createdAt"] = datetime.now(UTC).isoformat()
+            if self.starts_pods:
+                self._start_pod(live)
         if collection == "endpoints":
             self._note_release(live["id"], {})
             self._start_worker(live["id"])
@@ -266,11 +297,13 @@ class RunpodBox(FakeRunPod):
     # -- containers --------------------------------------------------------------------------------------------------
 
     def _start_pod(self, pod: dict[str, Any]) -> None:
-        (mount,) = pod["mounts"]["network"]
-        volume = self.volume_folder(mount["volumeId"])
-        words = shlex.split(pod["args"].replace(mount["path"], str(volume)))
+        mounts = {one["path"]: self.volume_folder(one["volumeId"]) for one in pod["mounts"].get("network", ())}
+        args = pod["args"]
+        for path, folder in mounts.items():
+            args = args.replace(path, str(folder))
+        words = shlex.split(args)
         argv = [sys.executable, "-m", "comfypin.cli.main", *words[1:]] if words[0] == "comfypin" else words
-        environ = self._container_environ(pod["id"], pod["env"], {mount["path"]: volume})
+        environ = self._container_environ(pod["id"], pod["env"], mounts)
         self.pod_containers[pod["id"]] = Container(self.root / "containers" / pod["id"], argv, environ)
 
     def _start_worker(self, endpoint_id: str) -> None:

@@ -43,6 +43,10 @@ class Server:
         self.url = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
 
+    def add_flags(self, *flags: str) -> None:
+        """Add flags that name the server's own address, before its start."""
+        self._flags = (*self._flags, *flags)
+
     def start(self, *, ready: bool = True) -> None:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("RUNPOD", "OUTPUT", "GCS"))}
         with self.log.open("ab") as log:

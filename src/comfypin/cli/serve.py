@@ -101,6 +101,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "(default: COMFYPIN_QUEUE, else this machine keeps and runs them)",
     )
     parser.add_argument(
+        "--body-url",
+        metavar="URL",
+        help="where workers and other servers reach this one: it then keeps inputs and results that are too large for "
+        "the queue, if there is no bucket (default: COMFYPIN_BODY_URL)",
+    )
+    parser.add_argument(
         "--json", action="store_true", help="write logs as JSON lines (the default unless on a terminal)"
     )
     parser.add_argument("--keep-temp", action="store_true", help="keep what the engine wrote, for debugging")
@@ -232,7 +238,14 @@ def _open_queue(
         return wiring.open_local_queue(state_folder, limits, webhooks, lock=lock, worker_id=worker_id, clock=clock)
     wiring.require_fleet_extra("comfypin serve")
     return wiring.open_fleet_queue(
-        queue_address, state_folder, limits, webhooks, lock=lock, settings=settings, clock=clock
+        queue_address,
+        state_folder,
+        limits,
+        webhooks,
+        lock=lock,
+        settings=settings,
+        clock=clock,
+        body_url=_read_body_url(arguments.body_url) or settings.server.body_url,
     )
 
 
@@ -251,6 +264,7 @@ def _assemble(
     from comfypin import wiring
     from comfypin.server.app import make_app
     from comfypin.server.auth import AccessRules
+    from comfypin.server.body_routes import body_routes
     from comfypin.server.comfy_api.output_assets import OutputAssets
     from comfypin.server.comfy_api.uploads import MULTIPART_BYTES
     from comfypin.server.output_folder import ServedOutputFolder
@@ -259,6 +273,7 @@ def _assemble(
     queue, token_and_sessions = open_queue.queue, access
     site = Site(queue, outputs)
     comfy_api = _make_comfy_api(arguments, site, open_queue, state_folder, public_url=addresses.public_url, clock=clock)
+    open_queue.use_assets(comfy_api.assets.read)
     rules = AccessRules(
         token=token_and_sessions[0],
         max_body_bytes=arguments.max_body_mb * 1_000_000,
@@ -293,7 +308,8 @@ def _assemble(
         )
     else:
         open_service = _make_fleet_service_opener(arguments, lock, open_queue.engine)
-    return _Parts(app=make_app(site, rules, comfy_api, page), site=site, open_service=open_service)
+    bodies = () if open_queue.bodies is None else (body_routes(open_queue.bodies),)
+    return _Parts(app=make_app(site, rules, comfy_api, page, bodies), site=site, open_service=open_service)
 
 
 def _make_comfy_api(
@@ -417,6 +433,12 @@ def _make_queue_limits(arguments: argparse.Namespace) -> "QueueLimits":
         keep_s=arguments.keep_hours * 3600.0,
         keep_bytes=arguments.keep_mb * 1_000_000,
     )
+
+
+def _read_body_url(named: str | None) -> str | None:
+    if named is not None and not named.startswith(("http://", "https://")):
+        raise UsageError(f"--body-url {named!r} is not an address such as http://10.0.0.5:8000.")
+    return named
 
 
 def _require_extra() -> None:

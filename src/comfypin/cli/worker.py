@@ -19,6 +19,7 @@ from comfypin.process_memory import give_back_large_blocks
 
 if TYPE_CHECKING:
     from comfypin.lock.model import Lock
+    from comfypin.queue.nats.worker import WorkerEnd
     from comfypin.settings.environment import Settings
 
 log = logging.getLogger(__name__)
@@ -76,6 +77,9 @@ def _add_fleet_flags(parser: argparse.ArgumentParser) -> None:
         help="take jobs of this class too, such as rtx4090, besides those that any worker may run",
     )
     flags.add_argument("--idle-exit", type=float, metavar="S", help="end after so many seconds without a job")
+    flags.add_argument(
+        "--remove-pod", action="store_true", help="remove the Runpod pod that it runs in once it has no more to do"
+    )
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -85,8 +89,10 @@ def execute(arguments: argparse.Namespace) -> int:
     queue_address = arguments.queue or arguments.settings.fleet.queue
     if queue_address is not None:
         return _work_for_fleet(arguments, queue_address)
-    if arguments.also or arguments.idle_exit is not None or arguments.gpu_class != "any":
-        raise UsageError("--also, --class and --idle-exit are for workers of a fleet; name its queue with --queue.")
+    if arguments.also or arguments.idle_exit is not None or arguments.gpu_class != "any" or arguments.remove_pod:
+        raise UsageError(
+            "--also, --class, --idle-exit and --remove-pod are for workers of a fleet; name its queue with --queue."
+        )
     # Asked before anything is started, without importing it.
     if importlib.util.find_spec("runpod") is None:
         from comfypin.installation import extra_command
@@ -118,6 +124,7 @@ def _work_for_fleet(arguments: argparse.Namespace, queue_address: str) -> int:
 
     from comfypin import wiring
     from comfypin.cli import console
+    from comfypin.cli.own_pod import remove_own_pod, require_own_pod
     from comfypin.lock.codec import lock_digest
     from comfypin.queue.nats.names import is_class_name
 
@@ -129,12 +136,20 @@ def _work_for_fleet(arguments: argparse.Namespace, queue_address: str) -> int:
     lock_names = [arguments.lock, *(lock_name.strip() for lock_name in arguments.also.split(",") if lock_name.strip())]
     releases = [read_release(lock_name, arguments.settings) for lock_name in lock_names]
     locks = {wiring.release_key(lock_digest(lock)): lock for lock in releases}
-    asyncio.run(_serve_fleet(arguments, queue_address, locks))
-    return 0
+    if arguments.remove_pod:
+        require_own_pod(arguments.settings)
+    end = asyncio.run(_serve_fleet(arguments, queue_address, locks))
+    if not arguments.remove_pod or end == "stopped":
+        return 0
+    if (why_not := remove_own_pod(arguments.settings)) is None:
+        return 0
+    # Runpod starts the container again: it works on, and asks again when it has idled.
+    log.error("the pod cannot remove itself", extra={"action": "pod_not_removed", "reason": why_not})
+    return 1
 
 
-async def _serve_fleet(arguments: argparse.Namespace, queue_address: str, locks: "Mapping[str, Lock]") -> None:
-    """Work for a fleet until SIGTERM, or for as long as there is work with --idle-exit."""
+async def _serve_fleet(arguments: argparse.Namespace, queue_address: str, locks: "Mapping[str, Lock]") -> "WorkerEnd":
+    """Work for a fleet until SIGTERM, a roll, or for as long as there is work with --idle-exit; return why it ended."""
     import asyncio
     import signal
 
@@ -171,7 +186,7 @@ async def _serve_fleet(arguments: argparse.Namespace, queue_address: str, locks:
         )
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, worker.stop)
-        await worker.serve()
+        return await worker.serve()
 
 
 def _worker_name(settings: "Settings") -> str:

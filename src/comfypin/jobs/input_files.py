@@ -105,7 +105,7 @@ class InputFetcher:
         """Return the bytes of an asset of this server."""
         if self._read_asset is None:
             raise InputUnusable(
-                name=input_name, reason="assets can be uploaded to comfypin serve alone; use `url` or `data`"
+                name=input_name, reason="the server that took the job does not have this asset; use `url` or `data`"
             )
         try:
             yield from self._read_asset(asset_hash)

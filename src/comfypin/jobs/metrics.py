@@ -29,6 +29,19 @@ class LiveFigures:
     waiting: int | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetFigures:
+    """Figures of a fleet at this moment.
+
+    `workers` counts by release, class and state (starting, idle, busy, stopping); `lines` has the jobs that wait, those
+    that run and the seconds of the oldest wait, by release, class and priority; `dead` counts jobs that were given up.
+    """
+
+    workers: Mapping[tuple[str, str, str], int]
+    lines: Mapping[tuple[str, str, str], tuple[int, int, float]]
+    dead: int
+
+
 class Metrics:
     """Counts since the process began, in a Prometheus registry that nothing else writes to."""
 
@@ -74,6 +87,10 @@ class Metrics:
     def watch_live(self, read: Callable[[], LiveFigures]) -> None:
         """Add the figures of `read`, and this machine's GPU memory, to every page."""
         self.registry.register(_LiveCollector(read))
+
+    def watch_fleet(self, read: Callable[[], FleetFigures | None]) -> None:
+        """Add a fleet's figures to every page; None while its queue does not answer."""
+        self.registry.register(_FleetCollector(read))
 
     def render_page(self, accept: str) -> tuple[bytes, str]:
         """Return the page in the format that an Accept header prefers, and its content type. May ask the driver."""
@@ -145,6 +162,36 @@ class _LiveCollector:
             total_memory.add_metric([str(index)], total_bytes)
         if memory:
             yield from (used_memory, total_memory)
+
+
+class _FleetCollector:
+    """Reads a fleet's figures each time Prometheus asks."""
+
+    def __init__(self, read: Callable[[], FleetFigures | None]) -> None:
+        self._read = read
+
+    def describe(self) -> Iterator[Metric]:
+        """Name nothing: registering would ask for the figures otherwise."""
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        figures = self._read()
+        if figures is None:
+            return
+        labels = ["release", "class", "state"]
+        workers = GaugeMetricFamily("comfypin_fleet_workers", "Workers of the fleet.", labels=labels)
+        for labelled, count in figures.workers.items():
+            workers.add_metric(labelled, count)
+        labels = ["release", "class", "priority"]
+        waiting = GaugeMetricFamily("comfypin_fleet_jobs_waiting", "Jobs that no worker has taken.", labels=labels)
+        running = GaugeMetricFamily("comfypin_fleet_jobs_running", "Jobs that a worker has taken.", labels=labels)
+        oldest = GaugeMetricFamily("comfypin_fleet_oldest_wait_seconds", "Age of the oldest of them.", labels=labels)
+        for labelled, (waiting_count, running_count, oldest_s) in figures.lines.items():
+            waiting.add_metric(labelled, waiting_count)
+            running.add_metric(labelled, running_count)
+            oldest.add_metric(labelled, oldest_s)
+        yield from (workers, waiting, running, oldest)
+        yield GaugeMetricFamily("comfypin_fleet_dead_jobs", "Jobs that were given up.", value=figures.dead)
 
 
 class GpuMemory:

@@ -70,6 +70,19 @@ class ApiRefused(DeployError):
 
 
 @declare
+class NoPodPlaced(DeployError):
+    """Runpod has no place for a pod of a fleet now, on none of the GPUs that were tried."""
+
+    template = "Runpod has no place for a pod now; name other GPUs with --gpu, another --cloud, or try later:{lines}"
+    refusals: Sequence[str]
+
+    @property
+    def lines(self) -> str:
+        """Return the refusals, one a line."""
+        return _bullet_lines(self.refusals)
+
+
+@declare
 class ApiUnreachable(DeployError):
     """Runpod's API could not be reached, or its response was cut off, after all tries."""
 

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, FastAPI, Query, Request
@@ -76,7 +76,9 @@ WaitMilliseconds = Annotated[int, Query(ge=0, le=300_000, description="Milliseco
 Priority = Annotated[int, Query(ge=-MOST_PRIORITY, le=MOST_PRIORITY, description="Jobs of a higher one begin earlier.")]
 
 
-def make_app(server_site: Site, rules: AccessRules, comfy_api: ComfyApi, page: Page) -> FastAPI:
+def make_app(
+    server_site: Site, rules: AccessRules, comfy_api: ComfyApi, page: Page, more_routes: Sequence[APIRouter] = ()
+) -> FastAPI:
     """Return the application, with every route behind the gate."""
     application = FastAPI(
         title="comfypin",
@@ -101,6 +103,8 @@ def make_app(server_site: Site, rules: AccessRules, comfy_api: ComfyApi, page: P
     application.include_router(output_routes(page.gallery))
     application.include_router(fleet_routes(page.fleet))
     application.include_router(page_routes(rules, page))
+    for routes in more_routes:
+        application.include_router(routes)
     application.add_exception_handler(ComfypinError, _handle_failure)
     application.add_exception_handler(RequestValidationError, _handle_invalid)
     application.add_exception_handler(ClientDisconnect, _handle_disconnect)

@@ -16,6 +16,7 @@ from comfypin.server.sessions import Sessions
 
 OPEN_PATHS = frozenset({"/ping"})
 PAGE_FILES = "/page/"
+FLEET_BODIES = "/fleet-bodies/"
 # For whoever is behind a gateway that wants a key of its own in Authorization, as Runpod's load balancers do.
 GATE_HEADER = "X-Comfypin-Token"
 SESSION_PATH = "/session"
@@ -184,7 +185,8 @@ class Gate:
 
 def is_open_path(method: str, path: str, accept: str) -> bool:
     """Return whether a request needs no token: a health check, the page's own files, or signing in with it."""
-    if path in OPEN_PATHS or path == SESSION_PATH:
+    # What a fleet's servers keep for its workers is at addresses that are signed.
+    if path in OPEN_PATHS or path == SESSION_PATH or path.startswith(FLEET_BODIES):
         return True
     return method in _LOOKS and (path.startswith(PAGE_FILES) or (path == "/" and asks_for_page(accept)))
 

@@ -18,12 +18,14 @@ class ServerSettings:
     `token` is COMFYPIN_TOKEN; `webhook_secret` COMFYPIN_WEBHOOK_SECRET; `public_url` COMFYPIN_PUBLIC_URL, else Runpod's
     load balancer of RUNPOD_ENDPOINT_ID, else its proxy of RUNPOD_POD_ID; `port` PORT, and `health_port` PORT_HEALTH if
     a load balancer asks another one; `metrics_port` is COMFYPIN_METRICS_PORT, for a worker, which has no server of its
-    own. `symmetrical_ports` are the ports that Runpod gave, by the numbers (above 65535) that a pod asked for.
+    own. `body_url` is COMFYPIN_BODY_URL, where workers of a fleet reach this server itself. `symmetrical_ports` are the
+    ports that Runpod gave, by the numbers (above 65535) that a pod asked for.
     """
 
     token: str | None = field(default=None, repr=False)
     webhook_secret: str | None = field(default=None, repr=False)
     public_url: str | None = None
+    body_url: str | None = None
     pod_id: str | None = None
     endpoint_id: str | None = None
     port: int | None = None
@@ -55,6 +57,7 @@ class ServerSettings:
             token=variables.read_text("COMFYPIN_TOKEN"),
             webhook_secret=variables.read_text("COMFYPIN_WEBHOOK_SECRET"),
             public_url=variables.read_url("COMFYPIN_PUBLIC_URL"),
+            body_url=variables.read_url("COMFYPIN_BODY_URL"),
             pod_id=variables.read_text("RUNPOD_POD_ID"),
             endpoint_id=variables.read_text("RUNPOD_ENDPOINT_ID"),
             port=variables.read_port("PORT"),

@@ -98,6 +98,12 @@ class AzureStore:
         """Yield the blob's bytes in chunks of up to 8 MiB; each chunk costs a request."""
         return self._read_chunks(join_key(self._prefix, key), offset=offset)
 
+    def remove(self, key: str) -> None:
+        """Remove the object."""
+        object_key = join_key(self._prefix, key)
+        with contextlib.suppress(ObjectMissing):
+            self._call_with_retries(lambda: self._delete_blob(object_key), object_key)
+
     def signed_url(self, key: str, *, ttl_s: int) -> str:
         """Return a SAS URL, signed with the account's key or with a key that Azure lends to identities.
 
@@ -262,6 +268,10 @@ class AzureStore:
     def _blob_properties(self, object_key: str) -> Any:
         with self._translate_failures("read", object_key):
             return self._container.get_blob_client(object_key).get_blob_properties()
+
+    def _delete_blob(self, object_key: str) -> None:
+        with self._translate_failures("delete", object_key):
+            self._container.get_blob_client(object_key).delete_blob()
 
     def _read_chunks(self, object_key: str, *, offset: int = 0) -> Iterator[bytes]:
         with self._translate_failures("read", object_key):

@@ -165,7 +165,9 @@ def _explain_response(exception: HttpResponseError, *, store_name: str, action: 
         return _explain_denial(http_status, error_code, message, store_name=store_name, action=action)
     if http_status == 404:
         is_object = (
-            isinstance(exception, ResourceNotFoundError) and action == "read" and error_code != "ContainerNotFound"
+            isinstance(exception, ResourceNotFoundError)
+            and action in ("read", "delete")
+            and error_code != "ContainerNotFound"
         )
         return (
             ObjectMissing(uri=object_uri) if is_object else BucketMissing(store=store_name, variable="AZURE_CONTAINER")

@@ -79,6 +79,11 @@ class GcsStore:
         """Yield the object's bytes as they arrive, in chunks of up to 1 MiB."""
         return self._client.read_chunks(join_key(self._prefix, key), offset=offset)
 
+    def remove(self, key: str) -> None:
+        """Remove the object."""
+        object_key = join_key(self._prefix, key)
+        self._retry.call(lambda: self._client.delete_object(object_key), target=self._client.object_uri(object_key))
+
     def signed_url(self, key: str, *, ttl_s: int) -> str:
         """Return a signed GET URL (version 4). Raises `SigningImpossible` without a service account's credentials."""
         return self._client.signed_url(join_key(self._prefix, key), ttl_s=ttl_s)

@@ -3,7 +3,7 @@
 import base64
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from http import HTTPStatus
@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import google_crc32c
 import requests
+from google.api_core.exceptions import NotFound
 from google.auth.credentials import AnonymousCredentials
 from google.cloud.storage import Blob, Client
 from google.cloud.storage.exceptions import DataCorruption
@@ -125,6 +126,11 @@ class GcsClient:
         with self.translate_failures("look at", object_key):
             blob = self._bucket.get_blob(object_key, timeout=_USUAL_TIMEOUT, retry=None)
             return None if blob is None else _to_object_facts(blob)
+
+    def delete_object(self, object_key: str) -> None:
+        """Delete the object, if there is one. Raises `StorageError`."""
+        with self.translate_failures("delete", object_key), suppress(NotFound):
+            self._bucket.blob(object_key).delete(timeout=_USUAL_TIMEOUT, retry=None)
 
     def read_chunks(self, object_key: str, *, offset: int = 0, action: str = "read") -> Iterator[bytes]:
         """Yield the object's bytes as they arrive, from one request. Raises `StorageError`."""

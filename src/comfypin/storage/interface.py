@@ -98,3 +98,10 @@ class ObjectStore(Protocol):
 
         Raises `StorageError`, `ConfigError`.
         """
+
+
+class RemovableStore(ObjectStore, Protocol):
+    """A store out of which objects can be taken: what is delivered to users stays, what passes through does not."""
+
+    def remove(self, key: str) -> None:
+        """Remove the object; one that is gone already is fine. Raises `StorageError`."""

@@ -63,6 +63,14 @@ class LocalStore:
                 while chunk := object_file.read(CHUNK_BYTES):
                     yield chunk
 
+    def remove(self, key: str) -> None:
+        """Remove the file, and what was noted of it."""
+        object_path = self._object_path(key)
+        with self._translate_failures(key):
+            object_path.unlink(missing_ok=True)
+            if self._has_sidecars:
+                self._sidecar_path(key).unlink(missing_ok=True)
+
     def signed_url(self, key: str, *, ttl_s: int) -> str:
         """Raise `SigningImpossible`: folders have no signatures."""
         raise SigningImpossible(store=str(self._root), reason="a folder has no signed URLs")

@@ -59,6 +59,11 @@ class MemoryStore:
         for start in range(offset, len(memory_object.data), CHUNK_BYTES):
             yield memory_object.data[start : start + CHUNK_BYTES]
 
+    def remove(self, key: str) -> None:
+        """Forget the object."""
+        with self._lock:
+            self._held.pop(require_valid_key(key), None)
+
     def signed_url(self, key: str, *, ttl_s: int) -> str:
         """Return a URL that leads nowhere but looks like a signed one."""
         return f"https://memory.invalid/{require_valid_key(key)}?ttl={ttl_s}&signature=none"

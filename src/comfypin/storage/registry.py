@@ -12,7 +12,7 @@ from typing import Any, Protocol, cast
 
 from comfypin.errors import UsageError
 from comfypin.storage.errors import SdkMissing
-from comfypin.storage.interface import BucketSettings, ObjectStore
+from comfypin.storage.interface import BucketSettings, ObjectStore, RemovableStore
 from comfypin.storage.object_keys import clean_prefix
 
 
@@ -21,7 +21,7 @@ class StoreModule(Protocol):
 
     Settings: type[BucketSettings]
 
-    def open_store(self, settings: Any, *, prefix: str = "") -> ObjectStore:
+    def open_store(self, settings: Any, *, prefix: str = "") -> RemovableStore:
         """Open the bucket that the settings name, or a prefix in it. Raises `ConfigError`, `StorageError`.
 
         Raises `ImportError` if the client library is not installed.
@@ -57,7 +57,7 @@ class StoreKind:
         """Return whether the variables name a bucket of this kind. Raises `SettingInvalid`."""
         return self._load_module().Settings.names_bucket(environment)
 
-    def open_store(self, settings: BucketSettings, *, prefix: str = "") -> ObjectStore:
+    def open_store(self, settings: BucketSettings, *, prefix: str = "") -> RemovableStore:
         """Open the bucket that the settings name. Raises `SdkMissing`, `ConfigError`, `StorageError`."""
         try:
             return self._load_module().open_store(settings, prefix=prefix)

@@ -122,6 +122,14 @@ class S3Store:
         """Yield the object's bytes as they arrive, in chunks of up to 1 MiB."""
         return self._read_chunks(join_key(self._prefix, key), offset=offset)
 
+    def remove(self, key: str) -> None:
+        """Remove the object."""
+        object_key = join_key(self._prefix, key)
+        self._retry.call(
+            lambda: self._client.call_operation("delete_object", object_key, action="delete"),
+            target=self._client.object_uri(object_key),
+        )
+
     def signed_url(self, key: str, *, ttl_s: int) -> str:
         """Return a presigned GET URL (signature version 4)."""
         if self._client.location.is_runpod_volume:

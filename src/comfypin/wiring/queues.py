@@ -11,6 +11,7 @@ from comfypin.errors import UsageError
 if TYPE_CHECKING:
     from comfypin.digest import JsonValue
     from comfypin.engine.interface import Engine
+    from comfypin.jobs.input_files import ReadAsset
     from comfypin.jobs.interface import Handle
     from comfypin.jobs.previews import PreviewSink
     from comfypin.lock.model import Lock
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from comfypin.queue.interface import RunnableQueue, SharedKeys
     from comfypin.queue.job_runner import QueueLimits
     from comfypin.queue.nats.fleet import Fleet
+    from comfypin.queue.nats.server_depot import ServerBodies
     from comfypin.queue.nats.worker import OpenRelease
     from comfypin.queue.sqlite import JobStore
     from comfypin.queue.steady_clock import Clock
@@ -30,7 +32,8 @@ class OpenQueue:
     """A server's queue, and the file in which other packages keep their own data.
 
     In a fleet `engine` knows the release's nodes, `keys` are the idempotency keys of all servers, and `read_fleet`
-    returns the workers with what waits for them, or raises `JobsNotStored`.
+    returns the workers with what waits for them, or raises `JobsNotStored`. `bodies` is what this server keeps for the
+    others; `use_assets` takes what reads assets that jobs name.
     """
 
     queue: "RunnableQueue"
@@ -38,6 +41,8 @@ class OpenQueue:
     engine: "Engine | None" = None
     keys: "SharedKeys | None" = None
     read_fleet: "Callable[[], Awaitable[Mapping[str, JsonValue]]] | None" = None
+    bodies: "ServerBodies | None" = None
+    use_assets: "Callable[[ReadAsset], None]" = lambda _read_asset: None
 
 
 @asynccontextmanager
@@ -72,8 +77,11 @@ async def open_fleet_queue(
     lock: "Lock",
     settings: "Settings",
     clock: "Clock",
+    body_url: str | None = None,
 ) -> AsyncIterator[OpenQueue]:
-    """Yield the queue of a fleet. Raises `QueueAddressInvalid`, `QueueUnreachable`, `QueueUnfit`, `JobsUnusable`."""
+    """Yield the queue of a fleet. `body_url` is where others reach this server, if it keeps large inputs and results.
+
+    Raises `QueueAddressInvalid`, `QueueUnreachable`, `QueueUnfit`, `JobsUnusable`."""
     from comfypin.lock.codec import release_identity
     from comfypin.queue.nats.connection import parse_queue_address
     from comfypin.queue.nats.failures import as_storage_failure
@@ -81,16 +89,17 @@ async def open_fleet_queue(
     from comfypin.queue.nats.nats_queue import NatsJobQueue
     from comfypin.queue.nats.overview import read_overview
     from comfypin.queue.nats.releases import FleetEngine
+    from comfypin.queue.nats.server_depot import ServerBodies
     from comfypin.queue.nats.shared_keys import FleetKeys
     from comfypin.queue.sqlite import JobStore
-    from comfypin.wiring.stores import open_depot
+    from comfypin.wiring.stores import open_server_depot
 
     identity = release_identity(lock)
     release = release_key(identity.digest)
     store = JobStore(state_folder / "fleet.sqlite")
     try:
         servers = parse_queue_address(address)
-        depot = open_depot(settings)
+        depot = open_server_depot(settings, state_folder, body_url)
         async with open_fleet(servers, settings.fleet, client_name="comfypin serve", depot=depot) as fleet:
             queue = NatsJobQueue(
                 fleet,
@@ -101,13 +110,21 @@ async def open_fleet_queue(
                 clock=clock,
                 webhooks=webhooks,
             )
-            engine = FleetEngine(fleet.releases, release, identity.name)
+            engine = FleetEngine(fleet.releases, release, identity.name, lambda: queue.release)
 
             async def read_fleet() -> "Mapping[str, JsonValue]":
                 with as_storage_failure():
                     return (await read_overview(fleet, now=clock(), with_dead=False)).to_json()
 
-            yield OpenQueue(queue=queue, store=store, engine=engine, keys=FleetKeys(fleet.keys), read_fleet=read_fleet)
+            yield OpenQueue(
+                queue=queue,
+                store=store,
+                engine=engine,
+                keys=FleetKeys(fleet.keys),
+                read_fleet=read_fleet,
+                bodies=depot if isinstance(depot, ServerBodies) else None,
+                use_assets=queue.use_assets,
+            )
     finally:
         store.close()
 
@@ -144,7 +161,8 @@ def make_release_opener(
 
     from comfypin.jobs.handler import Handler
     from comfypin.jobs.warmup import warm_engine
-    from comfypin.lock.codec import release_identity
+    from comfypin.lock.carried import carry_lock
+    from comfypin.lock.codec import release_identity, render_lock
     from comfypin.queue.nats.releases import ReleaseRecord, announce_release
     from comfypin.wiring.engines import choose_engine, open_engine
     from comfypin.wiring.envs import ensure_env
@@ -180,7 +198,7 @@ def make_release_opener(
             release_record = ReleaseRecord(
                 name=identity.name, digest=str(identity.digest), catalogue=await engine.catalogue()
             )
-            await announce_release(fleet.releases, release, release_record)
+            await announce_release(fleet.releases, release, release_record, carry_lock(render_lock(lock)))
             yield handler
 
     return open_release

@@ -3,9 +3,13 @@
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from comfypin.wiring.network import http_transport
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from comfypin.env.pack.store import PackStore
-    from comfypin.queue.nats.bucket_depot import BucketDepot
+    from comfypin.queue.nats.bodies import Depot
     from comfypin.server.comfy_api.own_bucket import OwnBucket
     from comfypin.settings.environment import Settings
     from comfypin.storage.interface import ObjectStore
@@ -41,21 +45,48 @@ def open_pack_store(address: str, settings: "Settings") -> "PackStore":
     return BucketPackStore(open_store(address, settings)) if folder is None else FolderPackStore(folder)
 
 
-def open_depot(settings: "Settings") -> "BucketDepot | None":
-    """Return where a fleet keeps what is too large for its queue: the bucket of its outputs, or None without one.
+def open_depot(settings: "Settings") -> "Depot":
+    """Return where a fleet keeps what is too large for its queue: the bucket of its outputs, else its servers.
 
     Raises `ConfigError`; the bucket itself is not asked yet.
     """
     from functools import cache
 
+    from comfypin.http.client import HttpClient
     from comfypin.queue.nats.bucket_depot import BucketDepot
+    from comfypin.queue.nats.server_depot import RemoteBodies
     from comfypin.storage.registry import KINDS, first_configured_kind
 
     kind = KINDS.get(first_configured_kind(settings.variables) or "")
     if kind is None:
-        return None
+        return RemoteBodies(HttpClient(transport=http_transport(settings, timeout_s=60.0)))
     bucket_settings = kind.read_settings(settings.variables)
     return BucketDepot(cache(lambda: kind.open_store(bucket_settings)), prefix=bucket_settings.prefix)
+
+
+def open_server_depot(settings: "Settings", state_folder: "Path", own_url: str | None) -> "Depot":
+    """Return the depot of a server: without a bucket its own folder, if others can reach it. Raises `JobsUnusable`."""
+    import secrets
+
+    from comfypin.atomic_files import write_atomically
+    from comfypin.http.client import HttpClient
+    from comfypin.machine_errors import reason_of
+    from comfypin.queue.errors import JobsUnusable
+    from comfypin.queue.nats.server_depot import RemoteBodies, ServerBodies
+
+    depot = open_depot(settings)
+    if own_url is None or not isinstance(depot, RemoteBodies):
+        return depot
+    secret_path = state_folder / "bodies.key"
+    try:
+        # Addresses that were given out must be right after a restart, too.
+        if not secret_path.is_file():
+            write_atomically(secret_path, secrets.token_bytes(32), mode=0o600)
+        secret = secret_path.read_bytes()
+    except OSError as exc:
+        raise JobsUnusable(path=str(secret_path), reason=reason_of(exc)) from exc
+    client = HttpClient(transport=http_transport(settings, timeout_s=60.0))
+    return ServerBodies(client, state_folder / "bodies", own_url=own_url, secret=secret)
 
 
 def own_bucket(settings: "Settings") -> "OwnBucket | None":

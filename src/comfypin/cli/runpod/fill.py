@@ -136,13 +136,10 @@ class VolumeFill:
 def _end_own_pod(settings: "Settings", linger_s: float) -> None:
     """Remove the pod that this process is in, as far as it may: Runpod gives each pod its id and a key."""
     from comfypin.cli.common import print_on_stderr
-    from comfypin.wiring import open_runpod_api
+    from comfypin.cli.own_pod import remove_own_pod
 
-    pod_id = settings.variables.read_text("RUNPOD_POD_ID")
-    if pod_id is None:
+    if settings.server.pod_id is None:
         return
     time.sleep(linger_s)
-    try:
-        open_runpod_api(settings).remove_resource("pod", pod_id)
-    except ComfypinError as error:
-        print_on_stderr(f"comfypin: the pod cannot remove itself ({error.message}); remove it: {pod_id}")
+    if (why_not := remove_own_pod(settings)) is not None:
+        print_on_stderr(f"comfypin: the pod cannot remove itself ({why_not}); remove it: {settings.server.pod_id}")

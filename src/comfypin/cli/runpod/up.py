@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from comfypin.cli.common import print_on_stderr
 from comfypin.cli.runpod import up_lock
 from comfypin.cli.runpod.consent import require_consent
+from comfypin.cli.runpod.variable_flags import plain_variables, secret_wishes
 from comfypin.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from comfypin.runpod.management_api import ManagementApi
     from comfypin.runpod.release_facts import ReleaseFacts
     from comfypin.runpod.up.choices import Place
-    from comfypin.runpod.up.plan import SecretWish, UpFacts, UpPlan
+    from comfypin.runpod.up.plan import UpFacts, UpPlan
     from comfypin.runpod.up.state import StateFolder, UpRelease, UpState
 
 STATE_FOLDER = Path(".comfypin/up")
@@ -132,7 +133,7 @@ def _plan_and_do(
 
     lock = wanted.lock
     lock_facts = release_facts(lock.lock, Digest.parse(lock.digest))
-    wishes = _secret_wishes(arguments, state.name)
+    wishes = secret_wishes(arguments.secret, state.name)
     live = survey_account(management_api)
     needs = _place_needs(wanted.release, lock, lock_facts)
     place, release = _choose_place(management_api, wanted.release, needs, live, state)
@@ -222,7 +223,9 @@ def _wanted_release(
     from comfypin.runpod.up.plan import secret_reference
     from comfypin.runpod.up.state import UpRelease
 
-    secrets = {wish.variable: secret_reference(wish.secret_name) for wish in _secret_wishes(arguments, deployment_name)}
+    secrets = {
+        wish.variable: secret_reference(wish.secret_name) for wish in secret_wishes(arguments.secret, deployment_name)
+    }
     lock_url = arguments.lock_url
     if lock_url is not None and "#sha256=" not in lock_url:
         lock_url = f"{lock_url}#sha256={Digest.of(lock.data).hex}"
@@ -235,38 +238,12 @@ def _wanted_release(
         data_center=arguments.data_center,
         volume_gb=arguments.volume_gb,
         max_workers=arguments.max_workers,
-        env={"OUTPUT_MODE": "base64", **_plain_variables(arguments), **secrets},
+        env={"OUTPUT_MODE": "base64", **plain_variables(arguments.env), **secrets},
         lock_url=lock_url,
         workflow=arguments.workflow,
         workflow_sha256=Digest.of(workflow).hex,
         made_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     )
-
-
-def _plain_variables(arguments: argparse.Namespace) -> dict[str, str]:
-    variables = {}
-    for variable_text in arguments.env:
-        variable, equals, value = variable_text.partition("=")
-        if not equals or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", variable):
-            raise UsageError(f"--env {variable!r} is not NAME=VALUE.")
-        variables[variable] = value
-    return variables
-
-
-def _secret_wishes(arguments: argparse.Namespace, deployment_name: str) -> "tuple[SecretWish, ...]":
-    from comfypin.runpod.up.plan import SecretWish, secret_name
-
-    wishes = []
-    for secret_text in arguments.secret:
-        variable, equals, named = secret_text.partition("=")
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", variable) or (equals and not re.fullmatch(r"[\w.\-/]+", named)):
-            raise UsageError("--secret takes NAME or NAME=SECRET: a variable, and the name of a secret of Runpod.")
-        wishes.append(
-            SecretWish(
-                variable=variable, secret_name=named or secret_name(deployment_name, variable), own_value=not equals
-            )
-        )
-    return tuple(wishes)
 
 
 def _choose_place(

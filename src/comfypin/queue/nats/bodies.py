@@ -1,27 +1,39 @@
 """Inputs and results of jobs: compressed, sealed if they hold secrets, in a bucket of NATS up to half a megabyte."""
 
 import asyncio
+import logging
 import secrets as random_texts
 from typing import Protocol
 
 import zstandard
 
+from comfypin.errors import StorageError
 from comfypin.queue.nats.buckets import Bucket
 from comfypin.queue.nats.errors import BodyTooLarge
 from comfypin.queue.nats.fleet_job import Body
 from comfypin.queue.nats.sealing import Seal
 
+log = logging.getLogger(__name__)
+
 LARGEST_BYTES = 512_000
 """NATS takes messages of one megabyte; what is larger goes by a claim check."""
+# Before a key: where its body is, if it is too large for NATS.
+_ELSEWHERE = "at."
 # A body is decompressed into memory: a few kilobytes can claim any size.
 _LARGEST_TEXT = 256 << 20
 
 
 class Depot(Protocol):
-    """Keeps what is too large for the queue. All of it blocks: it is meant for threads."""
+    """Keeps what is too large for the queue. What asks it over a network blocks: it is meant for threads."""
 
-    def put(self, key: str, data: bytes, upload: str | None) -> str:
-        """Keep bytes and return their address. `upload` is where a server said that a worker may put them."""
+    def upload_of(self, job_id: str) -> str | None:
+        """Return where a worker that has no depot of its own may put what a job makes."""
+
+    def address_of(self, key: str, upload: str | None) -> str | None:
+        """Return where a body of this key is kept; None if nowhere. `upload` is what the job's server said."""
+
+    def put(self, address: str, data: bytes) -> None:
+        """Keep bytes at an address."""
 
     def get(self, address: str) -> bytes:
         """Return the bytes at an address of this depot."""
@@ -47,10 +59,22 @@ class Bodies:
         if len(data) <= LARGEST_BYTES:
             await self._bucket.put(key, data)
             return stored_body
-        if self._depot is None:
+        address = None if self._depot is None else self._depot.address_of(key, upload)
+        if self._depot is None or address is None:
             raise BodyTooLarge(size=len(data), most=LARGEST_BYTES)
-        address = await asyncio.to_thread(self._depot.put, key, data, upload)
+        # Written down first: what a kill leaves behind is found by it.
+        await self._bucket.put(f"{_ELSEWHERE}{key}", address.encode())
+        await asyncio.to_thread(self._depot.put, address, data)
         return Body(key=key, size=len(body_text), sealed=secret, address=address)
+
+    @property
+    def depot(self) -> Depot | None:
+        """Return what keeps bodies that are too large for NATS."""
+        return self._depot
+
+    def upload_of(self, job_id: str) -> str | None:
+        """Return where a worker may put what a job makes, if that is not the same for all."""
+        return None if self._depot is None else self._depot.upload_of(job_id)
 
     async def get(self, stored_body: Body) -> str | None:
         """Return a text; None if it is not kept any more."""
@@ -66,14 +90,40 @@ class Bodies:
         return await asyncio.to_thread(self._unpack, data, stored_body.sealed)
 
     async def remove(self, *bodies: Body | None) -> None:
-        """Remove texts."""
-        for stored_body in bodies:
-            if stored_body is None:
-                continue
-            if stored_body.address is None:
-                await self._bucket.drop([stored_body.key])
-            elif self._depot is not None:
-                await asyncio.to_thread(self._depot.remove, stored_body.address)
+        """Remove texts. What a depot does not remove now, the sweep does."""
+        for body in bodies:
+            if body is not None:
+                await self._remove(body.key, body.address)
+
+    async def keys_by_job(self) -> dict[str, set[str]]:
+        """Return the keys of all bodies that are kept, by job."""
+        found: dict[str, set[str]] = {}
+        for name in await self._bucket.keys():
+            key = name.removeprefix(_ELSEWHERE)
+            found.setdefault(key.rpartition(".")[0], set()).add(key)
+        return found
+
+    async def remove_if_old(self, key: str, *, before: float) -> bool:
+        """Remove a body that was kept before a time, in seconds since 1970; return whether it was."""
+        place = await self._bucket.get(f"{_ELSEWHERE}{key}")
+        kept = place or await self._bucket.get(key)
+        if kept is None or kept.at >= before:
+            return False
+        await self._remove(key, None if place is None else place.data.decode())
+        return True
+
+    async def _remove(self, key: str, address: str | None) -> None:
+        if address is None:
+            await self._bucket.drop([key])
+            return
+        if self._depot is None:
+            return
+        try:
+            await asyncio.to_thread(self._depot.remove, address)
+        except StorageError as exc:
+            log.info("body left", extra={"action": "body_left", "key": key, "reason": exc.message})
+            return
+        await self._bucket.drop([f"{_ELSEWHERE}{key}"])
 
     async def keys(self) -> list[str]:
         """Return the keys of all texts in the queue itself."""

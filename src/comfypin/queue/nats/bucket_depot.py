@@ -1,12 +1,10 @@
-"""Keeps what is too large for the queue in the bucket to which the fleet's outputs go, below `fleet-bodies/`.
-
-Nothing is removed there: a lifecycle rule of the bucket does that, for as long as results are kept.
-"""
+"""Keeps what is too large for the queue in the bucket to which the fleet's outputs go, below `fleet-bodies/`."""
 
 from collections.abc import Callable
 
 from comfypin.digest import Digest
-from comfypin.storage.interface import ObjectStore, Payload
+from comfypin.queue.nats.errors import BodyOutOfReach
+from comfypin.storage.interface import Payload, RemovableStore
 from comfypin.temp_folders import temp_folder
 
 _FOLDER = "fleet-bodies"
@@ -15,23 +13,36 @@ _FOLDER = "fleet-bodies"
 class BucketDepot:
     """Implements `Depot`. The bucket is opened when it is first needed."""
 
-    def __init__(self, open_store: Callable[[], ObjectStore], *, prefix: str = "") -> None:
+    def __init__(self, open_store: Callable[[], RemovableStore], *, prefix: str = "") -> None:
         self._open_store = open_store
         self._folder = f"{prefix}/{_FOLDER}" if prefix else _FOLDER
 
-    def put(self, key: str, data: bytes, upload: str | None) -> str:
-        """Keep bytes and return the key of their object. Raises `StorageError`."""
-        object_key = f"{self._folder}/{key}"
+    def upload_of(self, job_id: str) -> str | None:
+        """Return None: workers have the bucket, too."""
+        return None
+
+    def address_of(self, key: str, upload: str | None) -> str | None:
+        """Return the key of the object that a body becomes."""
+        return f"{self._folder}/{key}"
+
+    def put(self, address: str, data: bytes) -> None:
+        """Keep bytes. Raises `StorageError`."""
         with temp_folder("body") as folder:
             path = folder / "body"
             path.write_bytes(data)
             payload = Payload(path=path, size_bytes=len(data), sha256=Digest.of(data))
-            self._open_store().put(object_key, payload)
-        return object_key
+            self._open_store().put(self._own(address), payload)
 
     def get(self, address: str) -> bytes:
         """Return the bytes of an object. Raises `StorageError`."""
-        return b"".join(self._open_store().read(address))
+        return b"".join(self._open_store().read(self._own(address)))
 
     def remove(self, address: str) -> None:
-        """Leave it: the bucket's own rule removes what is old."""
+        """Remove an object. Raises `StorageError`."""
+        self._open_store().remove(self._own(address))
+
+    def _own(self, address: str) -> str:
+        """Return the key if it is one of ours: a worker could name any other object of the bucket."""
+        if not address.startswith(f"{self._folder}/"):
+            raise BodyOutOfReach(server="the bucket", reason="it was written by a fleet with another bucket or prefix")
+        return address

@@ -24,10 +24,11 @@ _MARKER_KEPT_S = 3600
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Value:
-    """What a key holds, and the revision to name when it is changed."""
+    """What a key holds, the revision to name when it is changed, and when it was written (seconds since 1970)."""
 
     data: bytes
     revision: int
+    at: float = 0.0
 
 
 class Bucket:
@@ -54,11 +55,16 @@ class Bucket:
             return None
         if stored_entry.headers and "KV-Operation" in stored_entry.headers:
             return None
-        return Value(data=stored_entry.data or b"", revision=stored_entry.seq or 0)
+        at = 0.0 if stored_entry.time is None else stored_entry.time.timestamp()
+        return Value(data=stored_entry.data or b"", revision=stored_entry.seq or 0, at=at)
 
-    async def put(self, key: str, data: bytes) -> int:
-        """Write a value whatever was there; return its revision. Tried again while nobody knows whether it was."""
-        publish = partial(self._stream.publish, self.subject(key), data, timeout=REQUEST_WITHIN_S)
+    async def put(self, key: str, data: bytes, *, kept_s: int | None = None) -> int:
+        """Write a value whatever was there; return its revision. Tried again while nobody knows whether it was.
+
+        With `kept_s` it goes by itself after so many seconds.
+        """
+        headers = None if kept_s is None else {"Nats-TTL": f"{kept_s}s"}
+        publish = partial(self._stream.publish, self.subject(key), data, timeout=REQUEST_WITHIN_S, headers=headers)
         return (await until_clear(publish)).seq
 
     async def change(self, key: str, data: bytes, *, revision: int) -> int | None:

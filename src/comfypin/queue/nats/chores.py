@@ -5,6 +5,7 @@ import json
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from nats.errors import Error
@@ -19,7 +20,9 @@ from comfypin.queue.nats import fleet_job, names
 from comfypin.queue.nats.fleet_job import FleetJob
 from comfypin.queue.nats.mirror import Mirror
 from comfypin.queue.nats.pulling import open_puller
+from comfypin.queue.nats.rolls import Rolls, change_rolls, read_rolls
 from comfypin.queue.nats.tickets import withdraw_quietly
+from comfypin.queue.nats.worker_records import list_workers
 from comfypin.queue.sqlite import JobStore
 
 if TYPE_CHECKING:
@@ -37,8 +40,15 @@ _PRUNE_EVERY_S = 30.0
 _PRUNABLE = "ended_at IS NOT NULL AND NOT webhook_owed"
 # Only what a kill between two writes left behind, which is rare.
 _MEND_EVERY_S = 30.0
+# A worker tells within ten seconds that it has a release warm.
+_ROLLS_EVERY_S = 2.0
+_MOVE_EVERY_S = 5.0
 # A client waits for the end of a job whose workers died.
 _DEAD_EVERY_S = 1.0
+_SWEEP_EVERY_S = 300.0
+# A body is kept before the job that it is of; and a result while NATS does not take the end.
+_SWEPT_AFTER_S = 3600.0
+_MOST_BODIES = 2
 _TICKET_DUE_AFTER_S = 30.0
 """A job so old without a ticket was left by a server that was killed between its record and its ticket."""
 
@@ -61,6 +71,9 @@ class Chores:
                 (self.prune, _PRUNE_EVERY_S),
                 (self.mend_tickets, _MEND_EVERY_S),
                 (self.bury_dead, _DEAD_EVERY_S),
+                (self.hold_rolls, _ROLLS_EVERY_S),
+                (self.sweep_bodies, _SWEEP_EVERY_S),
+                (self.move_stranded, _MOVE_EVERY_S),
             ):
                 group.create_task(_repeat(chore, every_s))
 
@@ -108,6 +121,55 @@ class Chores:
             if stored_job is not None and not stored_job.job.has_ended:
                 log.warning("a job had no ticket", extra={"action": "ticket_mended", "job_id": job_id})
                 await self._fleet.tickets.issue(stored_job.job)
+
+    async def sweep_bodies(self) -> None:
+        """Remove inputs and results that no job points to: a kill left them, or a depot did not remove them then."""
+        known = {row[0] for row in await self._store.query_rows("SELECT id FROM jobs")}
+        before = time.time() - _SWEPT_AFTER_S
+        for job_id, keys in (await self._fleet.bodies.keys_by_job()).items():
+            # An input and a result are what a job may have.
+            if job_id in known and len(keys) <= _MOST_BODIES:
+                continue
+            stored_job = await self._fleet.states.read(job_id)
+            bodies = () if stored_job is None else (stored_job.job.input, stored_job.job.result)
+            for key in keys - {body.key for body in bodies if body is not None}:
+                if await self._fleet.bodies.remove_if_old(key, before=before):
+                    log.info("body swept", extra={"action": "body_swept", "key": key})
+
+    async def hold_rolls(self) -> None:
+        """Let rolls hold whose new release a worker has warm: before that, jobs would wait for it to start."""
+        rolls = await read_rolls(self._fleet.control)
+        if all(roll.is_held for roll in rolls.current.values()):
+            return
+        warm = {worker.warm for worker in await list_workers(self._fleet.workers) if not worker.is_stopping}
+        for roll in rolls.current.values():
+            if not roll.is_held and roll.new in warm:
+                await change_rolls(self._fleet.control, partial(_hold, release=roll.old, new=roll.new))
+                facts = {"action": "roll_held", "from": roll.old_name, "to": roll.new_name}
+                log.info("jobs go to the new release", extra=facts)
+
+    async def move_stranded(self) -> None:
+        """Give jobs of a rolled release to its successor if the last old worker died before it had done them."""
+        rolls = await read_rolls(self._fleet.control)
+        if not rolls.current:
+            return
+        served = {release for worker in await list_workers(self._fleet.workers) for release, _ in worker.releases}
+        for old in rolls.current:
+            new = rolls.successor(old)
+            if new == old or old in served:
+                continue
+            for subject in await self._fleet.tickets.subjects(old):
+                await self._move(subject, new)
+
+    async def _move(self, ticket: str, release: str) -> None:
+        job_id, _ = names.job_of_ticket(ticket)
+        stored_job = await self._fleet.states.change(job_id, partial(fleet_job.moved, release=release))
+        # Also if an earlier move was cut off after the record was changed.
+        if stored_job is None or stored_job.job.has_ended or stored_job.job.ticket == ticket:
+            return
+        await self._fleet.tickets.issue(stored_job.job)
+        await self._fleet.stream.purge_stream(names.JOBS_STREAM, subject=ticket)
+        log.warning("job moved", extra={"action": "job_moved", "job_id": job_id, "to": release})
 
     async def bury_dead(self) -> None:
         """End the jobs whose tickets were delivered as often as they may be, and take these away."""
@@ -159,6 +221,11 @@ class Chores:
         await withdraw_quietly(self._fleet.tickets, changed.job)
         await self._fleet.client.publish(names.cancel_subject(job_id))
         await self._mirror.note(changed)
+
+
+def _hold(rolls: Rolls, *, release: str, new: str) -> Rolls | None:
+    roll = rolls.current.get(release)
+    return rolls.held(release) if roll is not None and roll.new == new else None
 
 
 async def _repeat(chore: Callable[[], Awaitable[None]], every_s: float) -> None:

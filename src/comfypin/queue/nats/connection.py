@@ -76,21 +76,25 @@ def _login(settings: FleetSettings) -> dict[str, Any]:
         login.update(user=settings.user, password=settings.password or "")
     if settings.credentials is not None:
         login["user_credentials"] = str(settings.credentials)
+    elif settings.credentials_text is not None:
+        from nats.aio.client import RawCredentials
+
+        login["user_credentials"] = RawCredentials(settings.credentials_text)
     if settings.nkey is not None:
         login["nkeys_seed"] = str(settings.nkey)
+    elif settings.nkey_text is not None:
+        login["nkeys_seed_str"] = settings.nkey_text.strip()
     return login
 
 
 def _tls(servers: tuple[str, ...], settings: FleetSettings, shown_servers: str) -> dict[str, Any]:
     """Return TLS settings if an address or a file asks for it. Raises `QueueUnfit` if a file cannot be used."""
-    if (
-        settings.ca is None
-        and settings.certificate is None
-        and not any(server_address.startswith("tls:") for server_address in servers)
-    ):
+    has_files = settings.ca is not None or settings.ca_text is not None or settings.certificate is not None
+    if not has_files and not any(server_address.startswith("tls:") for server_address in servers):
         return {}
     try:
-        context = ssl.create_default_context(cafile=None if settings.ca is None else str(settings.ca))
+        ca_text = settings.ca_text if settings.ca is None else None
+        context = ssl.create_default_context(cafile=None if settings.ca is None else str(settings.ca), cadata=ca_text)
         if settings.certificate is not None:
             context.load_cert_chain(str(settings.certificate), settings.certificate_key)
     except (OSError, ssl.SSLError) as exc:

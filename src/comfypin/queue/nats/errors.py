@@ -1,6 +1,6 @@
 """Failures of a fleet's queue: the server of messages cannot be reached, or is not one that keeps jobs safe."""
 
-from comfypin.errors import ComfypinError, ConfigError, EngineError, RemoteError, UsageError, declare
+from comfypin.errors import ComfypinError, ConfigError, EngineError, RemoteError, StorageError, UsageError, declare
 
 
 @declare
@@ -74,10 +74,20 @@ class BodyTooLarge(ComfypinError):
 
     template = (
         "The job's data are {size} bytes, more than the {most} that the queue takes for one job, and no bucket is set "
-        "for larger ones: send inputs by address, or have a bucket set on servers and workers."
+        "for larger ones: send inputs by address, or have a bucket set on servers and workers, or a "
+        "--body-url on servers."
     )
     size: int
     most: int
+
+
+@declare
+class BodyOutOfReach(StorageError):
+    """Whoever keeps a large input or result does not give it, or take it. Clients read this."""
+
+    template = "The job's data, which {server} keeps, are out of reach: {reason}."
+    server: str
+    reason: str
 
 
 @declare
@@ -87,3 +97,11 @@ class CatalogueUnknown(EngineError):
     template = "No worker has served {release} yet, so its nodes are not known here; try again when one runs."
     command_hint = "Start one: comfypin worker --queue ADDRESS --release {release}."
     release: str
+
+
+@declare
+class LeaseTaken(ComfypinError):
+    """Somebody else does what only one may do at a time."""
+
+    template = "Another process does this for the fleet now ({what}); it is free again ten seconds after that one ends."
+    what: str

@@ -34,6 +34,7 @@ class Fleet:
     releases: Bucket
     keys: Bucket
     leases: Bucket
+    control: Bucket
 
 
 @asynccontextmanager
@@ -56,4 +57,5 @@ async def open_fleet(
             releases=Bucket(stream, names.RELEASES),
             keys=Bucket(stream, names.KEYS),
             leases=Bucket(stream, names.LEASES),
+            control=Bucket(stream, names.CONTROL),
         )

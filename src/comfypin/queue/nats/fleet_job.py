@@ -4,7 +4,7 @@ What is large stands elsewhere (`Body`): servers keep all records in sight. docs
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -39,6 +39,7 @@ class FleetJob:
 
     `owes_webhook` is set together with the end, until the webhook was told. `dead` says why a job was given up whose
     workers died. `upload` is where a worker may put a result that is too large for the queue.
+    `is_pinned` says that it named its release by digest, so that no roll moves it.
     """
 
     row: JobRow
@@ -57,6 +58,7 @@ class FleetJob:
     owes_webhook: bool = False
     dead: str | None = None
     upload: str | None = None
+    is_pinned: bool = False
     notes: JobNotes = field(default_factory=JobNotes)
 
     @property
@@ -150,14 +152,18 @@ def ended(
     )
 
 
-def queued_again(job: FleetJob, *, at: float) -> FleetJob | None:
-    """Return the job as one that waits for another run, if it has ended."""
+def queued_again(
+    job: FleetJob, *, at: float, successor: Callable[[str], str] = lambda release: release
+) -> FleetJob | None:
+    """Return the job as one that waits for another run, if it has ended. `successor` is what rolls say of releases."""
     if not job.has_ended or job.row.state not in RETRYABLE_STATES or job.secret:
         return None
     row = replace(job.row, state="IN_QUEUE", created_at=at, started_at=None, ended_at=None, attempts=0)
+    lane = job.lane if job.is_pinned else replace(job.lane, release=successor(job.lane.release))
     return replace(
         job,
         row=row,
+        lane=lane,
         run=job.run + 1,
         retries=job.retries + 1,
         result=None,
@@ -167,6 +173,14 @@ def queued_again(job: FleetJob, *, at: float) -> FleetJob | None:
         owes_webhook=False,
         dead=None,
     )
+
+
+def moved(job: FleetJob, *, release: str) -> FleetJob | None:
+    """Return the job as one that waits for another release, in another run: whoever still runs it cannot end it."""
+    if job.has_ended or job.is_pinned or job.lane.release == release:
+        return None
+    row = replace(job.row, state="IN_QUEUE", started_at=None)
+    return replace(job, row=row, lane=replace(job.lane, release=release), run=job.run + 1, worker_id="")
 
 
 def webhook_delivered(job: FleetJob, *, run: int) -> FleetJob | None:

@@ -78,6 +78,7 @@ def _configs(copies: int) -> list[StreamConfig]:
         _bucket(names.KEYS, copies, kept_s=KEY_KEPT_S),
         _bucket(names.WORKERS, copies, kept_s=WORKER_GONE_S),
         _bucket(names.LEASES, copies, kept_s=LEASE_S),
+        _bucket(names.CONTROL, copies),
     ]
 
 

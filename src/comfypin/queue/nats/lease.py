@@ -4,11 +4,12 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from nats.errors import Error
 
 from comfypin.queue.nats.buckets import Bucket
+from comfypin.queue.nats.errors import LeaseTaken
 from comfypin.queue.nats.layout import LEASE_S
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,26 @@ class FleetLease:
             if self.is_held:
                 with contextlib.suppress(Error, TimeoutError):
                     await self._bucket.drop([self._key])
+
+    @contextlib.asynccontextmanager
+    async def keep(self) -> AsyncIterator[None]:
+        """Hold the lease while the block runs. Raises `LeaseTaken` if somebody else does."""
+        await self._renew()
+        if not self.is_held:
+            raise LeaseTaken(what=self._key)
+        renewing = asyncio.create_task(self._renew_forever())
+        try:
+            yield
+        finally:
+            renewing.cancel()
+            await asyncio.gather(renewing, return_exceptions=True)
+            with contextlib.suppress(Error, TimeoutError):
+                await self._bucket.drop([self._key])
+
+    async def _renew_forever(self) -> None:
+        while True:
+            await asyncio.sleep(_RENEW_EVERY_S)
+            await self._renew()
 
     async def _renew(self) -> None:
         asked_at_s = time.monotonic()

@@ -79,6 +79,7 @@ class Mirror:
         # Of jobs that have not ended, and of the last that have: what was noted must not be undone by what is older.
         self._revisions: OrderedDict[str, int] = OrderedDict()
         self._waiting: set[str] = set()
+        self._dead: set[str] = set()
         self.jobs = LiveJobs()
         self.is_loaded = False
         self.trouble: str | None = None
@@ -88,6 +89,11 @@ class Mirror:
     def waiting_count(self) -> int:
         """Return how many jobs wait."""
         return len(self._waiting)
+
+    @property
+    def dead_count(self) -> int:
+        """Return how many jobs were given up since their workers died."""
+        return len(self._dead)
 
     async def load(self) -> None:
         """Read all records. Raises what nats-py raises, `JobsNotStored`."""
@@ -180,6 +186,10 @@ class Mirror:
             self._waiting.add(job.row.id)
         else:
             self._waiting.discard(job.row.id)
+        if job.dead is not None:
+            self._dead.add(job.row.id)
+        else:
+            self._dead.discard(job.row.id)
 
     def _take_live(self, job: FleetJob) -> None:
         job_id, row = job.row.id, job.row
@@ -240,6 +250,7 @@ class Mirror:
     def _forget(self, job_id: str) -> list[JobChange]:
         self._revisions.pop(job_id, None)
         self._waiting.discard(job_id)
+        self._dead.discard(job_id)
         live = self.jobs.find_pending(job_id)
         if live is not None:
             self.jobs.drop_pending(live)

@@ -28,6 +28,7 @@ WORKERS = "comfypin_workers"
 RELEASES = "comfypin_releases"
 KEYS = "comfypin_keys"
 LEASES = "comfypin_leases"
+CONTROL = "comfypin_control"
 
 RELEASE_LETTERS = 16
 _CLASS = re.compile(r"[A-Za-z0-9-]{1,40}")

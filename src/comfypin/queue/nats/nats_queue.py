@@ -4,12 +4,13 @@ Servers hold nothing that another one could not take over: any of them may be as
 """
 
 import asyncio
+import base64
 import contextlib
 import json
 import time
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -27,14 +28,17 @@ from comfypin.queue.job_runner import QueueLimits
 from comfypin.queue.nats import fleet_job
 from comfypin.queue.nats.chores import Chores
 from comfypin.queue.nats.failures import as_storage_failure
+from comfypin.queue.nats.fleet_figures import FiguresReader
 from comfypin.queue.nats.fleet_job import FleetJob
 from comfypin.queue.nats.fleet_webhooks import FleetWebhooks
 from comfypin.queue.nats.job_states import StoredJob
 from comfypin.queue.nats.lease import CHORES, FleetLease
 from comfypin.queue.nats.mirror import Mirror
 from comfypin.queue.nats.names import ANY_CLASS, RELEASE_LETTERS, Lane, cancel_subject, is_class_name
+from comfypin.queue.nats.peers import Peers
 from comfypin.queue.nats.progress import ProgressReader
 from comfypin.queue.nats.releases import release_names
+from comfypin.queue.nats.rolls import NO_ROLLS, read_rolls
 from comfypin.queue.nats.tickets import withdraw_quietly
 from comfypin.queue.queue_views import QueueViews
 from comfypin.queue.run_estimates import ExpectedEnds, RunEstimates
@@ -54,6 +58,17 @@ _CANCELS_AT_ONCE = 64
 _LOOK_AGAIN_S = 0.05
 # Records are kept in memory by every server.
 _LARGEST_NOTE = 65_536
+# A roll waits for a worker to start, which takes far longer.
+_ROLLS_EVERY_S = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _ChosenLane:
+    """Where a job waits. `is_pinned`: it named the release by its digest."""
+
+    lane: Lane
+    release_name: str | None
+    is_pinned: bool
 
 
 class NatsJobQueue(QueueViews):
@@ -93,6 +108,19 @@ class NatsJobQueue(QueueViews):
         self._lease = FleetLease(fleet.leases, CHORES, uuid.uuid4().hex)
         self._progress = ProgressReader(fleet.client, self._jobs, self.events)
         self._stopped = asyncio.Event()
+        self._rolls = NO_ROLLS
+        self._peers = Peers(fleet)
+        self._read_asset: Callable[[str], Iterator[bytes]] | None = None
+        self.metrics.watch_fleet(FiguresReader(fleet, lambda: self._mirror.dead_count).read)
+
+    @property
+    def release(self) -> str:
+        """Return the release that takes jobs which name none: the server's own, or what was rolled in its place."""
+        return self._rolls.successor(self._release)
+
+    def use_assets(self, read_asset: Callable[[str], Iterator[bytes]]) -> None:
+        """Give workers what was uploaded to this server, read by its hash, together with the jobs that name it."""
+        self._read_asset = read_asset
 
     # -- JobQueue -------------------------------------------------------------------------------------------------
 
@@ -121,14 +149,12 @@ class NatsJobQueue(QueueViews):
             priority=route.priority,
             rank=int(route.priority == "high"),  # a fleet has two lines
         )
-        lane, release_name = await self._choose_lane(route)
+        chosen = await self._choose_lane(route)
         # Jobs that are being written count as waiting: clients that send at the same moment must not overfill the
         # queue.
         self._accepting += 1
         try:
-            make = partial(
-                self._make_job, row, lane, job_input, notes or JobNotes(), api=api, release_name=release_name
-            )
+            make = partial(self._make_job, row, chosen, job_input, notes or JobNotes(), api=api)
             job, input_text = await asyncio.to_thread(make)
             job = replace(job, webhook_events=None if webhook_events is None else tuple(webhook_events))
             with as_storage_failure():
@@ -137,41 +163,70 @@ class NatsJobQueue(QueueViews):
             self._accepting -= 1
         return row.id
 
-    async def _choose_lane(self, route: JobRoute) -> tuple[Lane, str | None]:
-        """Return the lane that a job asks for, and its release's name. Raises `RouteUnknown`."""
+    async def _choose_lane(self, route: JobRoute) -> _ChosenLane:
+        """Return the lane that a job asks for. Raises `RouteUnknown`."""
         gpu_class = route.gpu_class or ANY_CLASS
         if not is_class_name(gpu_class):
             raise RouteUnknown(what="class", name=gpu_class, known="names of letters, digits and dashes")
         if route.release in (None, self._release_name):
-            lane = Lane(release=self._release, gpu_class=gpu_class, priority=route.priority)
-            return lane, self._release_name
+            own = Lane(release=self._release, gpu_class=gpu_class, priority=route.priority)
+            return self._rolled(own, self._release_name)
         with as_storage_failure():
             names = await release_names(self._fleet.releases)
         wanted = str(route.release)
         digits = wanted.removeprefix("sha256:")[:RELEASE_LETTERS]
         for release, release_name in {self._release: self._release_name, **names}.items():
-            if wanted == release_name or digits == release:
-                return Lane(release=release, gpu_class=gpu_class, priority=route.priority), release_name
+            lane = Lane(release=release, gpu_class=gpu_class, priority=route.priority)
+            if digits == release:
+                return _ChosenLane(lane=lane, release_name=release_name, is_pinned=True)
+            if wanted == release_name:
+                return self._rolled(lane, release_name)
         known = ", ".join(sorted({str(self._release_name), *names.values()}))
         raise RouteUnknown(what="release", name=wanted, known=known)
 
+    def _rolled(self, lane: Lane, name: str | None) -> _ChosenLane:
+        """Return the lane of the release that has this one's place now, as a roll may say."""
+        release = self._rolls.successor(lane.release)
+        release_name = self._rolls.names().get(release, name)
+        return _ChosenLane(lane=replace(lane, release=release), release_name=release_name, is_pinned=False)
+
     def _make_job(
-        self, row: JobRow, lane: Lane, job_input: object, notes: JobNotes, *, api: ApiName, release_name: str | None
+        self, row: JobRow, chosen: _ChosenLane, job_input: object, notes: JobNotes, *, api: ApiName
     ) -> tuple[FleetJob, str]:
         """Return the record of a job, and its input as text. Slow for a large input: walks and dumps all of it."""
         is_secret = holds_secret(job_input) or is_secret_address(row.webhook or "")
         if is_secret and row.webhook is not None:
             row = replace(row, webhook=self._fleet.seal.close_text(row.webhook))
+        job_input = self._with_assets(job_input)
         if notes.comfy is not None and len(notes.comfy.workflow or "") > _LARGEST_NOTE:
             notes = replace(notes, comfy=replace(notes.comfy, workflow=None))  # the input has it, too
         job = FleetJob(
             row=row,
-            lane=lane,
-            description=describe_job(job_input, api=api, release=release_name),
+            lane=chosen.lane,
+            description=describe_job(job_input, api=api, release=chosen.release_name),
             secret=is_secret,
+            is_pinned=chosen.is_pinned,
+            upload=self._fleet.bodies.upload_of(row.id),
             notes=notes,
         )
         return job, json.dumps(job_input)
+
+    def _with_assets(self, job_input: object) -> object:
+        """Return a job's input with the bytes of what was uploaded here, which no worker could ask for."""
+        inputs = job_input.get("inputs") if isinstance(job_input, Mapping) else None
+        if self._read_asset is None or not isinstance(job_input, Mapping) or not isinstance(inputs, list):
+            return job_input
+        return {**job_input, "inputs": [self._with_bytes(one) for one in inputs]}
+
+    def _with_bytes(self, one: object) -> object:
+        if not isinstance(one, Mapping) or not isinstance(one.get("asset"), str) or self._read_asset is None:
+            return one
+        try:
+            data = b"".join(self._read_asset(str(one["asset"])))
+        except (OSError, ValueError):
+            return one  # the worker says that it is not here
+        kept = {name: value for name, value in one.items() if name != "asset"}
+        return {**kept, "data": base64.b64encode(data).decode()}
 
     async def _keep_job(self, job: FleetJob, input_text: str) -> None:
         # The input first and the ticket last: no record points to a missing input, and no worker gets a ticket without
@@ -264,7 +319,7 @@ class NatsJobQueue(QueueViews):
             old_result = stored_job.job.result
             # The record before the ticket: a worker throws away the ticket of a job that has ended. The old result goes
             # last, when nothing points to it any more.
-            stored_job = await self._fleet.states.change(job_id, partial(fleet_job.queued_again, at=self._clock()))
+            stored_job = await self._fleet.states.change(job_id, self._queue_again)
             if stored_job is None:
                 raise JobUnknown(job_id=job_id)
             if not stored_job.changed:
@@ -273,6 +328,10 @@ class NatsJobQueue(QueueViews):
             await self._mirror.note(stored_job)
             await self._fleet.tickets.issue(stored_job.job)
             await self._fleet.bodies.remove(old_result)
+
+    def _queue_again(self, job: FleetJob) -> FleetJob | None:
+        queued = fleet_job.queued_again(job, at=self._clock(), successor=self._rolls.successor)
+        return None if queued is None else replace(queued, upload=self._fleet.bodies.upload_of(job.row.id))
 
     async def prioritize_job(self, job_id: str, priority: int) -> None:
         """Refuse: a ticket stays in its line. Raises `NotReordered`."""
@@ -318,6 +377,7 @@ class NatsJobQueue(QueueViews):
     async def recover_jobs(self) -> None:
         """Read all jobs of the fleet."""
         with as_storage_failure():
+            self._rolls = await read_rolls(self._fleet.control)
             await self._mirror.load()
 
     async def run_jobs(self, handle: Handle) -> None:
@@ -326,13 +386,21 @@ class NatsJobQueue(QueueViews):
             following = group.create_task(self._mirror.follow())
             listening = group.create_task(self._progress.listen())
             leading = group.create_task(self._lease.hold(self._lead))
+            rolling = group.create_task(self._follow_rolls())
+            knowing = group.create_task(self._peers.run())
             await self._stopped.wait()
-            for task in (following, listening, leading):
+            for task in (following, listening, leading, rolling, knowing):
                 task.cancel()
 
     async def stop_jobs(self, grace_s: float) -> None:
         """Stop following: nothing runs here. Clients that wait get what is known."""
         self._stopped.set()
+
+    async def _follow_rolls(self) -> None:
+        while True:
+            with contextlib.suppress(Error, TimeoutError, OSError):
+                self._rolls = await read_rolls(self._fleet.control)
+            await asyncio.sleep(_ROLLS_EVERY_S)
 
     async def _lead(self) -> None:
         """Do what one server does for all."""

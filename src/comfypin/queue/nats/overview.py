@@ -1,31 +1,26 @@
 """What people ask of a fleet: who works, what waits and for how long, which jobs were given up and why."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
-from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+from nats.js.api import ConsumerConfig, DeliverPolicy
 
 from comfypin.digest import JsonValue
 from comfypin.queue.nats import names
 from comfypin.queue.nats.backlogs import read_lane
+from comfypin.queue.nats.buckets import Bucket
 from comfypin.queue.nats.fleet_job import FleetJob
 from comfypin.queue.nats.names import Lane
-from comfypin.queue.nats.pulling import open_puller
+from comfypin.queue.nats.pulling import read_at_once
 from comfypin.queue.nats.releases import release_names
-from comfypin.queue.nats.worker_records import WorkerRecord, list_workers
+from comfypin.queue.nats.worker_records import WorkerRecord
 
 if TYPE_CHECKING:
+    from nats.aio.msg import Msg
     from nats.js.api import ConsumerInfo
 
     from comfypin.queue.nats.fleet import Fleet
-
-# One answer of the server, instead of a round trip for each.
-_BATCH = 512
-# What comes in a batch waits in the server already, so silence for this long is the end.
-_WAIT_S = 2.0
-# If this command is killed, its consumer goes by itself.
-_CONSUMER_KEPT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,23 +95,41 @@ def _worker_to_json(worker: WorkerRecord, now: float) -> dict[str, JsonValue]:
 
 async def read_overview(fleet: "Fleet", *, now: float, with_dead: bool = True) -> FleetOverview:
     """Return the fleet as it is now. With `with_dead` it reads every job's record. Raises what nats-py raises."""
-    workers = await list_workers(fleet.workers)
+    workers = await read_workers(fleet)
     known = await release_names(fleet.releases) | {
         release: release_name for worker in workers for release, release_name in worker.releases
     }
-    lanes = [
-        await _read_lane_backlog(fleet, info, known, now=now)
-        for info in await fleet.stream.consumers_info(names.JOBS_STREAM)
-    ]
     return FleetOverview(
         workers=tuple(workers),
-        lanes=tuple(sorted(lanes, key=lambda lane: (lane.release_name, lane.lane.gpu_class, lane.lane.priority))),
+        lanes=await read_lanes(fleet, known, now=now),
         dead=tuple(await list_dead_jobs(fleet, known)) if with_dead else None,
         read_at=now,
     )
 
 
-async def _read_lane_backlog(fleet: "Fleet", info: "ConsumerInfo", known: dict[str, str], *, now: float) -> LaneBacklog:
+async def read_workers(fleet: "Fleet") -> list[WorkerRecord]:
+    """Return the workers that live, oldest first. Raises what nats-py raises."""
+    found = [WorkerRecord.load(message.data) for message in await _read_newest(fleet, fleet.workers)]
+    return sorted(found, key=lambda worker: worker.started_at)
+
+
+async def read_lanes(fleet: "Fleet", known: Mapping[str, str], *, now: float) -> tuple[LaneBacklog, ...]:
+    """Return all lines of jobs. `known` are names by release. Raises what nats-py raises."""
+    lanes = [
+        await _read_lane_backlog(fleet, info, known, now=now)
+        for info in await fleet.stream.consumers_info(names.JOBS_STREAM)
+    ]
+    return tuple(sorted(lanes, key=lambda lane: (lane.release_name, lane.lane.gpu_class, lane.lane.priority)))
+
+
+async def list_busy_workers(fleet: "Fleet") -> set[str]:
+    """Return the workers that run a job, as far as records tell. Reads every record once."""
+    return {job.worker_id for job in await _read_jobs(fleet) if job.row.state == "IN_PROGRESS"}
+
+
+async def _read_lane_backlog(
+    fleet: "Fleet", info: "ConsumerInfo", known: Mapping[str, str], *, now: float
+) -> LaneBacklog:
     # The subject says what the consumer's name says, in parts.
     _, _, gpu_class, priority, release, *_ = str(info.config.filter_subject).split(".")
     lane = Lane(release=release, gpu_class=gpu_class, priority="high" if priority == "high" else "normal")
@@ -146,28 +159,15 @@ async def list_dead_jobs(fleet: "Fleet", known: dict[str, str]) -> list[DeadJob]
 
 
 async def _read_jobs(fleet: "Fleet") -> Sequence[FleetJob]:
-    """Return the newest record of each job, by one consumer: asking for each key would take a round trip a job."""
-    stream_name = fleet.states.bucket.stream_name
-    config = ConsumerConfig(
-        deliver_policy=DeliverPolicy.LAST_PER_SUBJECT,
-        filter_subject=fleet.states.bucket.subject(">"),
-        ack_policy=AckPolicy.NONE,
-        inactive_threshold=_CONSUMER_KEPT_S,
-        mem_storage=True,
-        num_replicas=1,
-    )
-    consumer = await fleet.stream.add_consumer(stream_name, config)
-    fleet_jobs: list[FleetJob] = []
-    pending_count = consumer.num_pending or 0
-    async with open_puller(fleet.client) as puller:
-        while pending_count > 0:
-            batch = await puller.take_batch(stream_name, consumer.name, most=_BATCH, wait_s=_WAIT_S)
-            if not batch:
-                break
-            pending_count -= len(batch)
-            for message in batch:
-                if not (message.header and "KV-Operation" in message.header):
-                    job = FleetJob.load(message.data)
-                    fleet_jobs.append(job if job.number else replace(job, number=message.metadata.sequence.stream))
-    await fleet.stream.delete_consumer(stream_name, consumer.name)
-    return fleet_jobs
+    """Return the newest record of each job."""
+    found: list[FleetJob] = []
+    for message in await _read_newest(fleet, fleet.states.bucket):
+        job = FleetJob.load(message.data)
+        found.append(job if job.number else replace(job, number=message.metadata.sequence.stream))
+    return found
+
+
+async def _read_newest(fleet: "Fleet", bucket: Bucket) -> "list[Msg]":
+    """Return the newest value of each key."""
+    config = ConsumerConfig(deliver_policy=DeliverPolicy.LAST_PER_SUBJECT, filter_subject=bucket.subject(">"))
+    return await read_at_once(fleet.client, fleet.stream, bucket.stream_name, config)

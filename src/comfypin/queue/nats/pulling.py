@@ -11,15 +11,23 @@ from typing import TYPE_CHECKING
 
 from nats.errors import NoRespondersError
 from nats.errors import TimeoutError as NatsTimeout
+from nats.js.api import AckPolicy, ConsumerConfig
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
     from nats.aio.msg import Msg
     from nats.aio.subscription import Subscription
+    from nats.js.client import JetStreamContext
 
 # NATS answers in milliseconds; more is a connection that is gone.
 _ANSWER_WITHIN_S = 2.0
 _NO_RESPONDERS = "503"
+# One answer of the server, instead of a round trip for each message.
+_BATCH = 512
+# What comes in a batch waits in the server already, so silence for this long is the end.
+_SILENCE_S = 2.0
+# If whoever reads is killed, its consumer goes by itself.
+_CONSUMER_KEPT_S = 30.0
 
 
 class MessagePuller:
@@ -92,3 +100,27 @@ async def open_puller(client: "Client") -> AsyncIterator[MessagePuller]:
         yield MessagePuller(client, inbox, subscription)
     finally:
         await subscription.unsubscribe()
+
+
+async def read_at_once(
+    client: "Client", stream: "JetStreamContext", stream_name: str, config: ConsumerConfig
+) -> "list[Msg]":
+    """Return what a stream holds of what `config` asks for, by a consumer of the moment; values of removed keys not.
+
+    Asking for each key of a bucket would take a round trip a key. Raises what nats-py raises.
+    """
+    consumer = await stream.add_consumer(
+        stream_name,
+        config.evolve(ack_policy=AckPolicy.NONE, inactive_threshold=_CONSUMER_KEPT_S, mem_storage=True, num_replicas=1),
+    )
+    found: list[Msg] = []
+    left = consumer.num_pending or 0
+    async with open_puller(client) as puller:
+        while left > 0:
+            batch = await puller.take_batch(stream_name, consumer.name, most=_BATCH, wait_s=_SILENCE_S)
+            if not batch:
+                break
+            left -= len(batch)
+            found += [message for message in batch if not (message.header and "KV-Operation" in message.header)]
+    await stream.delete_consumer(stream_name, consumer.name)
+    return found

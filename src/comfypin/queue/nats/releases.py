@@ -3,7 +3,7 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
 import zstandard
@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 # A few kilobytes of zstd can claim any size.
 _LARGEST_CATALOGUE = 256 << 20
 _NAMES = "name."
+_LOCKS = "lock."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +41,7 @@ class ReleaseRecord:
         return cls(**json.loads(zstandard.decompress(data, max_output_size=_LARGEST_CATALOGUE)))
 
 
-async def announce_release(bucket: Bucket, release: str, record: ReleaseRecord) -> None:
+async def announce_release(bucket: Bucket, release: str, record: ReleaseRecord, carried_lock: str) -> None:
     """Write down a release that this worker serves. A worker runs just as well if that does not work."""
     data = await asyncio.to_thread(record.dump)
     if len(data) > LARGEST_BYTES * 2 - 100_000:
@@ -52,8 +53,26 @@ async def announce_release(bucket: Bucket, release: str, record: ReleaseRecord) 
         if stored_entry is None or stored_entry.data != data:
             await bucket.put(release, data)
             await bucket.put(f"{_NAMES}{release}", record.name.encode())
+            await keep_lock(bucket, release, carried_lock)
     except (Error, TimeoutError) as exc:
         log.warning("release not told", extra={"action": "release_not_told", "reason": str(exc)})
+
+
+async def keep_lock(bucket: Bucket, release: str, carried_lock: str) -> None:
+    """Keep a release's lock as text, so that whoever starts its workers need not have it. Raises what nats-py raises.
+
+    One that is too large for a message is not kept.
+    """
+    if len(carried_lock) > LARGEST_BYTES:
+        log.warning("lock too large", extra={"action": "lock_not_kept", "release": release, "bytes": len(carried_lock)})
+        return
+    await bucket.put(f"{_LOCKS}{release}", carried_lock.encode())
+
+
+async def read_lock(bucket: Bucket, release: str) -> str | None:
+    """Return the lock of a release as text, if it is kept. Raises what nats-py raises."""
+    found = await bucket.get(f"{_LOCKS}{release}")
+    return None if found is None else found.data.decode()
 
 
 async def release_names(bucket: Bucket) -> dict[str, str]:
@@ -66,25 +85,33 @@ async def release_names(bucket: Bucket) -> dict[str, str]:
 
 
 class FleetEngine:
-    """Implements `Engine` for a server of a fleet, which runs nothing: it knows the nodes of a release."""
+    """Implements `Engine` for a server of a fleet, which runs nothing: it knows the nodes of a release.
 
-    def __init__(self, bucket: Bucket, release: str, release_name: str) -> None:
+    `current` returns the release that takes jobs now; `release` and `release_name` are the server's own.
+    """
+
+    def __init__(self, bucket: Bucket, release: str, release_name: str, current: Callable[[], str]) -> None:
         self._bucket = bucket
         self._release = release
         self._name = release_name
-        self._catalogue: Catalogue | None = None
+        self._current = current
+        self._known: tuple[str, Catalogue] | None = None
 
     async def catalogue(self) -> Catalogue:
         """Return the node classes of the release's workers. Raises `CatalogueUnknown` before the first of them."""
-        if self._catalogue is None:
+        # A release that was rolled before any worker had it: the one before it is the nearest that is known.
+        for release in (self._current(), self._release):
+            if self._known is not None and self._known[0] == release:
+                return self._known[1]
             try:
-                stored_entry = await self._bucket.get(self._release)
+                stored_entry = await self._bucket.get(release)
             except (Error, TimeoutError) as exc:
                 raise CatalogueUnknown(release=self._name) from exc
-            if stored_entry is None:
-                raise CatalogueUnknown(release=self._name)
-            self._catalogue = (await asyncio.to_thread(ReleaseRecord.load, stored_entry.data)).catalogue
-        return self._catalogue
+            if stored_entry is not None:
+                catalogue = (await asyncio.to_thread(ReleaseRecord.load, stored_entry.data)).catalogue
+                self._known = (release, catalogue)
+                return catalogue
+        raise CatalogueUnknown(release=self._name)
 
     async def submit(self, prompt: Prompt) -> None:
         """Refuse: jobs run on workers."""

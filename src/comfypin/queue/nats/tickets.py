@@ -54,9 +54,10 @@ class Tickets:
         """Take a job's ticket away. A worker that holds it goes on, and hears of a cancellation in another way."""
         await self._stream.purge_stream(names.JOBS_STREAM, subject=job.ticket)
 
-    async def subjects(self) -> set[str]:
-        """Return the subjects of all tickets."""
-        info = await self._stream.stream_info(names.JOBS_STREAM, subjects_filter=names.JOB_SUBJECTS)
+    async def subjects(self, release: str = "*") -> set[str]:
+        """Return the subjects of all tickets, or of those for one release."""
+        wanted = f"comfypin.jobs.*.*.{release}.>"
+        info = await self._stream.stream_info(names.JOBS_STREAM, subjects_filter=wanted)
         return set(info.state.subjects or {})
 
     async def open_lane(self, lane: Lane) -> None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from nats.errors import Error, NoRespondersError
 
@@ -15,13 +15,15 @@ from comfypin.errors import ComfypinError
 from comfypin.jobs.interface import Handle
 from comfypin.queue.nats import names
 from comfypin.queue.nats.backlogs import read_backlog
+from comfypin.queue.nats.floors import is_kept, read_floor
 from comfypin.queue.nats.layout import HEARTBEAT_S, ensure_lane
 from comfypin.queue.nats.names import ANY_CLASS, lanes_of_worker, wake_subject
 from comfypin.queue.nats.progress import ProgressPublisher
 from comfypin.queue.nats.pulling import MessagePuller, open_puller
+from comfypin.queue.nats.rolls import read_rolls
 from comfypin.queue.nats.ticket_run import RunEnd, TicketRunner
-from comfypin.queue.nats.warm_first import choose_release
-from comfypin.queue.nats.worker_records import WorkerRecord
+from comfypin.queue.nats.warm_first import Backlog, choose_release
+from comfypin.queue.nats.worker_records import WorkerRecord, list_workers
 
 if TYPE_CHECKING:
     from nats.aio.msg import Msg
@@ -36,6 +38,11 @@ _LOOK_EVERY_S = 5.0
 # Looking costs a round trip for each line of each release; a swap takes far longer.
 _OTHERS_EVERY_S = 2.0
 _TRY_AGAIN_S = 1.0
+# A roll takes minutes, as its new workers have to start.
+_ROLLS_EVERY_S = 5.0
+
+WorkerEnd = Literal["stopped", "idle", "replaced"]
+"""Why a worker ended: it was asked to, it idled for as long as it should, or another release has its place."""
 
 OpenRelease = Callable[[str], AbstractAsyncContextManager[Handle]]
 """Opens the engine of a release, by its digest, and yields what runs its jobs."""
@@ -62,7 +69,7 @@ class WorkerOptions:
 
 
 class FleetWorker:
-    """Serves a fleet until it is stopped, has idled for long, or its engine is worn out."""
+    """Serves a fleet until it is stopped, has idled for long, was replaced by a roll, or its engine is worn out."""
 
     def __init__(
         self,
@@ -90,6 +97,7 @@ class FleetWorker:
         self._swap_s = 0.0
         self._looked_at_s = float("-inf")
         self._unopened: set[str] = set()
+        self._is_replaced = False
         self._failure: ComfypinError | None = None
         self._runner = TicketRunner(
             fleet=fleet,
@@ -104,10 +112,14 @@ class FleetWorker:
         self._stopping.set()
         self._woken.set()
 
-    async def serve(self) -> None:
-        """Work. Raises `WorkerWornOut`, and what the engine raises if it does not start."""
+    async def serve(self) -> WorkerEnd:
+        """Work; return why it ended. Raises `WorkerWornOut`, and what the engine raises if it does not start."""
         await self._open_lanes()
         await self._publisher.listen()
+        await self._look_at_rolls()
+        if self._is_replaced and not (await self._read_own_backlog()).waiting:
+            return "replaced"  # started again by somebody who has not heard of the roll
+        end: WorkerEnd = "stopped"
         async with (
             AsyncExitStack() as engines,
             self._known(),
@@ -117,13 +129,14 @@ class FleetWorker:
             await self._make_warm(self._options.own, engines)
             log.info("worker ready", extra={"action": "worker_ready", "worker": self._worker_id})
             try:
-                await self._take_tickets(puller, engines)
+                end = await self._take_tickets(puller, engines)
             finally:
                 await self._finish_jobs()
                 for ticket in await puller.rest():
                     await ticket.nak()
         if self._failure is not None:
             raise self._failure
+        return end
 
     async def _open_lanes(self) -> None:
         for release in self._options.releases:
@@ -132,9 +145,10 @@ class FleetWorker:
 
     # -- taking -------------------------------------------------------------------------------------------------------
 
-    async def _take_tickets(self, puller: MessagePuller, engines: AsyncExitStack) -> None:
+    async def _take_tickets(self, puller: MessagePuller, engines: AsyncExitStack) -> WorkerEnd:
         idle_since_s = time.monotonic()
         while not self._stopping.is_set():
+            self._reap()
             if len(self._running) >= self._options.concurrency:
                 await self._wait_for_a_place()
                 idle_since_s = time.monotonic()
@@ -148,15 +162,51 @@ class FleetWorker:
             if self._running:
                 idle_since_s = time.monotonic()
             idle_s = time.monotonic() - idle_since_s
-            if self._options.idle_exit_s is not None and idle_s >= self._options.idle_exit_s:
-                log.info("idle", extra={"action": "worker_idle", "seconds": round(idle_s, 1)})
-                return
+            if not self._running and (end := await self._end_of_idling(idle_s)) is not None:
+                return end
             await self._wait_to_be_woken(idle_s)
+        return "stopped"
+
+    async def _end_of_idling(self, idle_s: float) -> WorkerEnd | None:
+        """Return why an idle worker should end now, if it should."""
+        if self._is_replaced:
+            with contextlib.suppress(Error, TimeoutError, OSError):
+                if not (await self._read_own_backlog()).waiting:
+                    log.info("replaced", extra={"action": "worker_replaced"})
+                    return "replaced"
+        if self._options.idle_exit_s is None or idle_s < self._options.idle_exit_s:
+            return None
+        # While the queue does not answer nobody knows; a machine that is paid for does not wait for that.
+        with contextlib.suppress(Error, TimeoutError, OSError):
+            if await self._is_kept():
+                return None
+        log.info("idle", extra={"action": "worker_idle", "seconds": round(idle_s, 1)})
+        return "idle"
+
+    async def _read_own_backlog(self) -> Backlog:
+        options = self._options
+        return await read_backlog(self._fleet.stream, options.own, options.gpu_class, now=self._clock())
+
+    async def _is_kept(self) -> bool:
+        """Return whether the worker stays because the scaler wants so many."""
+        options = self._options
+        floor = await read_floor(self._fleet.control, options.own, options.gpu_class)
+        if not floor:
+            return False
+        workers = await list_workers(self._fleet.workers)
+        return is_kept(self._worker_id, workers, options.own, options.gpu_class, floor)
+
+    async def _look_at_rolls(self) -> None:
+        with contextlib.suppress(Error, TimeoutError, OSError):
+            rolls = await read_rolls(self._fleet.control)
+            self._is_replaced = rolls.successor(self._options.own) != self._options.own
 
     async def _wait_to_be_woken(self, idle_s: float) -> None:
         wait_s = _LOOK_EVERY_S
         if self._options.idle_exit_s is not None:
-            wait_s = min(wait_s, max(0.01, self._options.idle_exit_s - idle_s))
+            # One that stays although it has idled long enough looks again later.
+            left_s = self._options.idle_exit_s - idle_s
+            wait_s = min(wait_s, left_s if left_s > 0 else _LOOK_EVERY_S)
         if len(self._options.releases) > 1:
             wait_s = min(wait_s, _OTHERS_EVERY_S)
         with contextlib.suppress(TimeoutError):
@@ -307,7 +357,11 @@ class FleetWorker:
     async def _publish_record_forever(self) -> None:
         last_record: bytes = b""
         told_at_s = float("-inf")
+        looked_at_s = time.monotonic()
         while True:
+            if time.monotonic() - looked_at_s > _ROLLS_EVERY_S:
+                looked_at_s = time.monotonic()
+                await self._look_at_rolls()
             # Without the time, so that a worker of which nothing has changed tells it only with its heartbeat.
             record = self._record()
             if record != last_record or time.monotonic() - told_at_s > HEARTBEAT_S:

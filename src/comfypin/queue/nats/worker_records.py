@@ -12,7 +12,7 @@ from comfypin.queue.nats.buckets import Bucket
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerRecord:
     """One worker. `warm` is the digest of the release that it has warm, `releases` are those that it can serve, as
-    digest and name; `jobs` are those that it runs. Times in seconds since 1970."""
+    digest and name, its own first; `jobs` are those that it runs. Times in seconds since 1970."""
 
     id: str
     warm: str | None
@@ -24,6 +24,11 @@ class WorkerRecord:
     started_at: float
     seen_at: float
     is_stopping: bool = False
+
+    @property
+    def own(self) -> str:
+        """Return the digest of the release that it was started for."""
+        return self.releases[0][0]
 
     def dump(self) -> bytes:
         """Return the record as it is stored."""

@@ -198,10 +198,15 @@ def lock_variables(release: UpRelease, carried_lock: str) -> dict[str, str]:
 
 def travelling_lock(release: UpRelease, carried_lock: str) -> dict[str, str]:
     """Return how the lock comes to a machine that has no volume with it yet. Raises `LockTooLarge`."""
-    if release.lock_url is not None:
-        return {"COMFYPIN_LOCK_URL": release.lock_url}
+    return carried_lock_variables(carried_lock, release=release.release, lock_url=release.lock_url)
+
+
+def carried_lock_variables(carried_lock: str, *, release: str, lock_url: str | None) -> dict[str, str]:
+    """Return the variable with a lock, or with its address. Raises `LockTooLarge`."""
+    if lock_url is not None:
+        return {"COMFYPIN_LOCK_URL": lock_url}
     if len(carried_lock) > LONGEST_VARIABLE:
-        raise LockTooLarge(release=release.release, characters=len(carried_lock), limit=LONGEST_VARIABLE)
+        raise LockTooLarge(release=release, characters=len(carried_lock), limit=LONGEST_VARIABLE)
     return {"COMFYPIN_LOCK_DATA": carried_lock}
 
 

@@ -77,7 +77,9 @@ class Jobs:
         return all_done(len(noted.workflow)) if noted is not None and noted.workflow is not None else None
 
     async def _outputs(self, record: JobRecord, noted: ComfyJob | None, outputs: list[Asset]) -> list[Asset]:
-        if outputs or noted is not None or record.row.state != "COMPLETED":
+        # What jobs of this API leave becomes assets while they run here; in a fleet they run elsewhere.
+        is_made_here = noted is not None and self._api.queue.runs_here
+        if outputs or is_made_here or record.row.state != "COMPLETED":
             return outputs
         return await self._api.foreign.bring(record)
 

@@ -1,0 +1,76 @@
+"""The figures of a fleet among a server's metrics, asked of the queue when Prometheus asks for them."""
+
+import asyncio
+import concurrent.futures
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from nats.errors import Error
+
+from comfypin.jobs.metrics import FleetFigures
+from comfypin.queue.nats.overview import FleetOverview, read_overview
+from comfypin.queue.nats.worker_records import WorkerRecord
+
+if TYPE_CHECKING:
+    from comfypin.queue.nats.fleet import Fleet
+
+# Several Prometheus servers, and people, ask at about the same time.
+_GOOD_FOR_S = 5.0
+# Prometheus itself gives up after ten seconds.
+_READ_WITHIN_S = 5.0
+
+
+class FiguresReader:
+    """Reads the figures for the threads in which metrics are rendered."""
+
+    def __init__(self, fleet: "Fleet", count_dead: Callable[[], int]) -> None:
+        self._fleet = fleet
+        self._count_dead = count_dead
+        self._loop = asyncio.get_running_loop()
+        self._known: FleetFigures | None = None
+        self._read_at_s = float("-inf")
+
+    def read(self) -> FleetFigures | None:
+        """Return the figures as they were at most five seconds ago, None if the queue does not answer. Blocks."""
+        if time.monotonic() - self._read_at_s > _GOOD_FOR_S:
+            asking = asyncio.run_coroutine_threadsafe(self._ask(), self._loop)
+            try:
+                self._known = asking.result(_READ_WITHIN_S)
+            except (Error, TimeoutError, OSError, concurrent.futures.CancelledError):
+                asking.cancel()
+                self._known = None
+            self._read_at_s = time.monotonic()
+        return self._known
+
+    async def _ask(self) -> FleetFigures:
+        return summarize(await read_overview(self._fleet, now=time.time(), with_dead=False), dead=self._count_dead())
+
+
+def summarize(overview: FleetOverview, *, dead: int) -> FleetFigures:
+    """Return the figures of an overview (pure)."""
+    workers: Counter[tuple[str, str, str]] = Counter()
+    for worker in overview.workers:
+        names = dict(worker.releases)
+        workers[names[worker.warm or worker.own], worker.gpu_class, _state_of(worker)] += 1
+    return FleetFigures(
+        workers=workers,
+        lines={
+            (line.release_name, line.lane.gpu_class, line.lane.priority): (
+                line.waiting,
+                line.running,
+                line.oldest_wait_s,
+            )
+            for line in overview.lanes
+        },
+        dead=dead,
+    )
+
+
+def _state_of(worker: WorkerRecord) -> str:
+    if worker.is_stopping:
+        return "stopping"
+    if worker.warm is None:
+        return "starting"
+    return "busy" if worker.jobs else "idle"
