@@ -285,7 +285,7 @@ BENCHES = (
         name="models",
         question="How fast do models come, verified, beside the tools that people use?",
         question_ru="Как быстро приходят проверенные модели рядом с привычными инструментами?",
-        arguments=("--size-mib", "256", "--rounds", "3"),
+        arguments=("--size-mib", "256", "--rounds", "3", "--cases", "one-limited,eight-limited"),
         smoke=("--size-mib", "4", "--rounds", "1"),
         rows=(
             Row(
