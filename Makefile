@@ -85,7 +85,7 @@ test-soak: $(VENV)/.dev  ## also run the long soak and kill tests
 screenshots: $(VENV)/.dev  ## take the pictures of docs/page.md (needs chromium)
 	$(BIN)/python -m tests.support.screenshots docs/pictures
 
-bench: $(VENV)/.dev  ## run every bench (an hour, on a quiet machine) and write docs/performance.md
+bench: $(VENV)/.dev  ## run every bench (a quarter of an hour, on a quiet machine) and write docs/performance.md
 	$(SYNC) --group dev --group bench
 	$(BIN)/python -m bench --out docs
 

@@ -50,6 +50,7 @@ TOOLS = {
     "npm": "apt-get install nodejs npm",
     "zsh": "apt-get install zsh",
     "fish": "apt-get install fish",
+    "jq": "apt-get install jq",
 }
 
 

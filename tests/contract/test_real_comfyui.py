@@ -105,8 +105,10 @@ class Worker:
     async def run(self, case: str) -> Any:
         """What becomes of the case's job, or of its bare workflow."""
         document = json.loads((CASES / case).read_text())
-        job = document.get("input") or {"workflow": document}
-        return (await self.handler(case, job)).output
+        return await self.run_job(case, document.get("input") or {"workflow": document})
+
+    async def run_job(self, job_id: str, job: Any) -> Any:
+        return (await self.handler(job_id, job)).output
 
     def left(self) -> list[str]:
         """The files that lie in the engine's output and temp folders."""
@@ -121,7 +123,7 @@ async def odd(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Worker]
     base, work = tmp_path_factory.mktemp("base"), tmp_path_factory.mktemp("work")
     (base / "custom_nodes").mkdir()
     (base / "custom_nodes" / "odd_nodes").symlink_to(CASES / "odd_nodes")
-    for pack in ("silent_pack.py", "preview_pack.py"):
+    for pack in ("silent_pack.py", "preview_pack.py", "saving_pack.py"):
         (base / "custom_nodes" / pack).symlink_to(SUPPORT / pack)
     spec = comfyui_child(
         Path(COMFYUI_DIR),
@@ -147,6 +149,28 @@ async def test_what_a_node_saved_in_silence_is_delivered_and_said(odd: Worker) -
         "Node 2 (SavesSilently) saved quiet_00001.png without reporting it; the file was found by its name and is "
         "delivered."
     ]
+    assert odd.left() == []
+
+
+@names
+async def test_save_nodes_of_packs_leave_the_users_prefix_in_what_they_save(odd: Worker) -> None:
+    graph = {
+        "1": {"class_type": "EmptyImage", "inputs": {"width": 16, "height": 16, "batch_size": 1, "color": 255}},
+        "2": {"class_type": "SavesItsOwnPng", "inputs": {"images": ["1", 0], "filename_prefix": "mine/Cat"}},
+        "3": {"class_type": "SavesItsOwnWebp", "inputs": {"images": ["1", 0], "filename_prefix": "Cat"}},
+    }
+    answers = [await odd.run_job(f"packs-{number}", {"workflow": graph}) for number in range(2)]
+    # ComfyUI runs the two in any order.
+    first, second = ({image["filename"]: base64.b64decode(image["data"]) for image in one["images"]} for one in answers)
+    assert sorted(first) == ["Cat-1.png", "Cat.webp"]
+    with Image.open(io.BytesIO(first["Cat-1.png"])) as picture:
+        picture.load()
+        assert json.loads(picture.info["prompt"])["2"]["inputs"]["filename_prefix"] == "mine/Cat"
+    with Image.open(io.BytesIO(first["Cat.webp"])) as picture:
+        prompt = json.loads(json.loads(picture.getexif()[0x010F])["prompt"])
+        assert prompt["3"]["inputs"]["filename_prefix"] == "Cat"
+    assert answers[0]["warnings"] == []
+    assert first == second
     assert odd.left() == []
 
 

@@ -127,3 +127,17 @@ async def test_metadata_of_another_job_is_never_delivered(subject: Subject) -> N
     titled, _ = await subject.run(workflow(7, title="Renamed"))
     assert prompt_in(titled / "me/Pic_00001_.png")["1"]["_meta"] == {"title": "Renamed"}
     assert sorted(digests(titled)) == ["me/Pic_00001_.png", "me/Pic_00002_.png"]
+
+
+async def test_a_name_that_needs_our_mark_leaves_no_trace_in_the_picture(subject: Subject) -> None:
+    # `%batch_num%` counts nothing up, so the engine gets a marked prefix, as every save node of a pack does.
+    marked = workflow(8)
+    for node in "24":
+        marked[node]["inputs"]["filename_prefix"] = f"me/Pic{node}_%batch_num%"
+    first, result = await subject.run(marked)
+    again, _ = await subject.run(marked)
+    (name, *_) = sorted(digests(first))
+    assert prompt_in(first / name)["2"]["inputs"]["filename_prefix"] == "me/Pic2_%batch_num%"
+    assert digests(first) == digests(again)
+    assert b"cp" not in b"".join(json.dumps(prompt_in(path)).encode() for path in first.rglob("*.png"))
+    assert not result.warnings

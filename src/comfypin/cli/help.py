@@ -6,11 +6,14 @@ comfypin help storage            a page; --ru for Russian
 """
 
 import argparse
+import re
 import sys
 from pathlib import Path
 
 import comfypin
 from comfypin.errors import UsageError
+
+_COMMENT = re.compile(r"^ *<!--.*?-->\n", re.MULTILINE | re.DOTALL)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +37,8 @@ def execute(arguments: argparse.Namespace) -> int:
         return main([*arguments.topic, "--help"])
     if first in pages and len(arguments.topic) == 1:
         page = _russian_of(pages[first]) if arguments.ru else pages[first]
-        sys.stdout.write(page.read_text(encoding="utf-8"))
+        # Comments are for those who write the pages.
+        sys.stdout.write(_COMMENT.sub("", page.read_text(encoding="utf-8")))
         if first in NOUNS:
             print(f"\nThe flags of the command: comfypin {first} --help")
         return 0

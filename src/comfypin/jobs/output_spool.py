@@ -7,13 +7,14 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from comfypin.atomic_files import FileStamp, thread_buffer
 from comfypin.digest import Digest
 from comfypin.engine.interface import EngineOutput
+from comfypin.jobs.saved_metadata import clear_mark
 from comfypin.outputs.errors import OutputUnreadable, not_written
 from comfypin.outputs.interface import Output
 from comfypin.outputs.media_types import HEAD_BYTES, identify_file, picture_size
@@ -24,11 +25,15 @@ _OUTPUTS_AT_ONCE = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WantedOutput:
-    """One output in the engine, and the name and subfolder that the user will see."""
+    """One output in the engine, and the name and subfolder that the user will see.
+
+    `mark` is the mark of our submission if it is in the name that the engine knows: then it is in the metadata, too.
+    """
 
     engine_output: EngineOutput
     filename: str
     subfolder: str
+    mark: str | None = None
 
 
 class Spool:
@@ -71,15 +76,25 @@ def open_spool(shared_folder: Path | None = None) -> Iterator[Spool]:
         spool.remove_files()
 
 
-async def collect_outputs(wanted_outputs: Sequence[WantedOutput], spool: Spool) -> tuple[Output, ...]:
-    """Bring all outputs, in order; a few at a time. Raises `OutputUnreadable`, `OutputNotWritten`, `EngineError`."""
+async def collect_outputs(
+    wanted_outputs: Sequence[WantedOutput],
+    spool: Spool,
+    *,
+    on_mark_left: Callable[[WantedOutput], None] = lambda _: None,
+) -> tuple[Output, ...]:
+    """Bring all outputs, in order; a few at a time. Raises `OutputUnreadable`, `OutputNotWritten`, `EngineError`.
+
+    The mark of the submission is taken out of their metadata; `on_mark_left` hears of those that keep it.
+    """
     outputs: dict[int, Output] = {}
     # One iterator for all tasks: each takes the next output as soon as it is done with one.
     waiting = iter(enumerate(wanted_outputs))
 
     async def collect_some() -> None:
         for output_index, wanted_output in waiting:
-            outputs[output_index] = await _collect_one(wanted_output, output_index, spool)
+            outputs[output_index], has_mark = await _collect_one(wanted_output, output_index, spool)
+            if has_mark:
+                on_mark_left(wanted_output)
 
     tasks = [asyncio.ensure_future(collect_some()) for _ in range(min(_OUTPUTS_AT_ONCE, len(wanted_outputs)))]
     try:
@@ -91,20 +106,28 @@ async def collect_outputs(wanted_outputs: Sequence[WantedOutput], spool: Spool) 
     return tuple(outputs[output_index] for output_index in range(len(wanted_outputs)))
 
 
-async def _collect_one(wanted_output: WantedOutput, output_index: int, spool: Spool) -> Output:
-    """Measure an output that is a file on this machine already, or write it to disk as it arrives."""
+async def _collect_one(wanted_output: WantedOutput, output_index: int, spool: Spool) -> tuple[Output, bool]:
+    """Measure an output that is a file on this machine already, or write it to disk as it arrives.
+
+    Returns whether the mark is still in its metadata, too.
+    """
     if wanted_output.engine_output.path is not None:
         return await asyncio.to_thread(_measure_local, wanted_output, output_index, wanted_output.engine_output.path)
+    spool_path = spool.output_path(output_index)
     try:
-        return await _stream_to_disk(wanted_output, output_index, spool.output_path(output_index))
+        streamed = await _stream_to_disk(wanted_output, output_index, spool_path)
     except OSError as exc:
         folder = Path(tempfile.gettempdir())
         raise not_written(exc, filename=wanted_output.filename, folder=folder) from exc
+    if wanted_output.mark is None:
+        return streamed, False
+    return await asyncio.to_thread(_measure_local, wanted_output, output_index, spool_path)
 
 
-def _measure_local(wanted_output: WantedOutput, output_index: int, file_path: Path) -> Output:
+def _measure_local(wanted_output: WantedOutput, output_index: int, file_path: Path) -> tuple[Output, bool]:
     try:
-        return _measure_file(wanted_output, output_index, file_path)
+        is_clear = wanted_output.mark is None or clear_mark(file_path, wanted_output.mark)
+        return _measure_file(wanted_output, output_index, file_path), not is_clear
     except OSError as exc:
         reason = exc.strerror or str(exc)
         raise OutputUnreadable(

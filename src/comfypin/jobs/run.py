@@ -108,7 +108,7 @@ class _JobRun:
         files, held_back = self._wanted_outputs(prompt_outputs)
         try:
             with open_spool(self._job.spool_folder) as spool:
-                spooled_outputs = await collect_outputs(files, spool)
+                spooled_outputs = await collect_outputs(files, spool, on_mark_left=self._warn_of_mark)
                 self._refuse_empty(spooled_outputs)
                 self.stopwatch.enter_phase("deliver")
                 deliveries = await self._sink.deliver(self._job_facts(), spooled_outputs) if spooled_outputs else ()
@@ -289,6 +289,18 @@ class _JobRun:
             engine_output=engine_output,
             filename=filename_mark.remove_from(engine_output.filename),
             subfolder=filename_mark.remove_from(engine_output.subfolder),
+            mark=filename_mark.text
+            if filename_mark.text in f"{engine_output.subfolder}/{engine_output.filename}"
+            else None,
+        )
+
+    def _warn_of_mark(self, wanted_output: WantedOutput) -> None:
+        node = self._graph.nodes.get(wanted_output.engine_output.node_id)
+        class_type = node.class_type if node is not None else "unknown class"
+        self._add_warning(
+            f"The metadata of {wanted_output.filename}, of node {wanted_output.engine_output.node_id} ({class_type}), "
+            "hold a mark of comfypin's before the prefix, which this format keeps; comfypin takes it out when it reads "
+            "the file."
         )
 
     def _job_facts(self) -> JobFacts:

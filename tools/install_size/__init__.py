@@ -1,0 +1,1 @@
+"""Measures what an installation weighs, for docs/comparison.md."""
