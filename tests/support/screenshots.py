@@ -40,12 +40,17 @@ def crop_of(chance: random.Random) -> dict[str, Any]:
     }
 
 
-def fill(server: Server) -> str:
-    """Give the server something to show; returns the job that is shown alone."""
+def make_landscapes(server: Server) -> None:
+    """Let the server make pictures."""
     chance = random.Random(5)
     images = [{"name": "demo.png", "image": base64.b64encode(_DEMO.read_bytes()).decode()}]
     for _ in range(28):
         server.post("/runsync", {"input": {"workflow": crop_of(chance), "images": images, "title": "Landscapes"}})
+
+
+def fill(server: Server) -> str:
+    """Give the server something to show; returns the job that is shown alone."""
+    make_landscapes(server)
     server.post(
         "/runsync", {"input": {"workflow": {"1": {"class_type": "KSampler", "inputs": {}}}, "title": "Portrait"}}
     )
@@ -100,7 +105,7 @@ def take_fleet(browser: Browser, home: Path, folder: Path) -> None:
         working(home / "one", nats.address),
         working(home / "two", nats.address, "--class", "rtx4090"),
     ):
-        fill(server)
+        make_landscapes(server)
         for width, viewport in ((1280, WIDE), (390, PHONE)):
             with opened(browser, server.url, viewport=viewport) as (page, _):
                 page.locator(".chip-warm").nth(1).wait_for()
