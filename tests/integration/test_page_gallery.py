@@ -235,6 +235,27 @@ def test_a_foreign_workflow_is_checked_and_what_is_missing_is_named(server: Serv
         assert wrongs == []
 
 
+def test_a_finding_goes_when_its_value_is_mended_and_lists_have_the_files_name(
+    server: Server, browser: Browser
+) -> None:
+    graph = picture(9, size=96, prefix="scaled")
+    scale = {"image": ["1", 0], "upscale_method": "sharp", "width": 64, "height": 64, "crop": "disabled"}
+    graph["3"] = {"class_type": "ImageScale", "inputs": scale}
+    graph["2"]["inputs"]["images"] = ["3", 0]
+    with opened(browser, f"{server.url}/#/run") as (page, wrongs):
+        drop(page, json.dumps(graph), "my scale.json")
+        expect(page.get_by_text("Cannot run here as it stands")).to_be_visible()
+        form = page.get_by_role("form", name="my scale")
+        form.get_by_text("more setting").click()
+        form.get_by_label("upscale method").select_option("bicubic")
+        expect(page.get_by_text("Cannot run here as it stands")).to_have_count(0)
+        assert axe_violations(page) == []
+        form.get_by_role("button", name="Run").click()
+        expect(page.get_by_role("article").get_by_text("Done")).to_be_visible()
+        assert server.get("/jobs?limit=1")["jobs"][0]["workflow"] == "my scale"
+        assert wrongs == []
+
+
 def test_a_picture_with_its_workflow_in_it_runs_again(server: Server, browser: Browser) -> None:
     made = server.get_bytes("/" + server.get("/outputs?text=sky&limit=1")["outputs"][0]["href"])
     with opened(browser, f"{server.url}/#/run") as (page, wrongs):

@@ -40,12 +40,17 @@ def crop_of(chance: random.Random) -> dict[str, Any]:
     }
 
 
-def fill(server: Server) -> str:
-    """Give the server something to show; returns the job that is shown alone."""
+def make_landscapes(server: Server) -> None:
+    """Let the server make pictures."""
     chance = random.Random(5)
     images = [{"name": "demo.png", "image": base64.b64encode(_DEMO.read_bytes()).decode()}]
     for _ in range(28):
         server.post("/runsync", {"input": {"workflow": crop_of(chance), "images": images, "title": "Landscapes"}})
+
+
+def fill(server: Server) -> str:
+    """Give the server something to show; returns the job that is shown alone."""
+    make_landscapes(server)
     server.post(
         "/runsync", {"input": {"workflow": {"1": {"class_type": "KSampler", "inputs": {}}}, "title": "Portrait"}}
     )
@@ -55,10 +60,15 @@ def fill(server: Server) -> str:
 def keep_busy(server: Server) -> None:
     """Let jobs run and wait, with previews."""
     server.post("/purge-queue")
+    images = [{"name": "demo.png", "image": base64.b64encode(_DEMO.read_bytes()).decode()}]
     for place in range(5):
-        graph = slow(2500)
-        graph["1"]["inputs"]["color"] = _COLORS[place]
-        server.post("/run", {"input": {"workflow": graph, "title": "Soft light"}})
+        graph = slow(2000)
+        cut = {"image": ["0", 0], "width": 300, "height": 300, "x": 100 * place, "y": 200}
+        graph |= {
+            "0": {"class_type": "LoadImage", "inputs": {"image": "demo.png"}},
+            "1": {"class_type": "ImageCrop", "inputs": cut},
+        }
+        server.post("/run", {"input": {"workflow": graph, "images": images, "title": "Soft light"}})
 
 
 def show(page: Page, server: Server, view: str, job_id: str) -> None:
@@ -69,7 +79,9 @@ def show(page: Page, server: Server, view: str, job_id: str) -> None:
     awaited = {"lightbox": "img.light-media", "system": ".chart", "run": ".form", "job": ".tile", "gallery": ".shot"}
     awaited |= {"failed": ".remedy", "docs": ".docs summary", "queue": ".running-picture img"}
     page.locator(awaited[view]).first.wait_for()
-    page.evaluate("Promise.all([...document.images].map((image) => image.decode().catch(() => null)))")
+    # Not those below the window: they are loaded when somebody scrolls.
+    seen = "[...document.images].filter((image) => image.getBoundingClientRect().top < innerHeight)"
+    page.evaluate(f"Promise.all({seen}.map((image) => image.decode().catch(() => null)))")
 
 
 def take_all(browser: Browser, server: Server, folder: Path, job_id: str) -> None:
@@ -93,7 +105,7 @@ def take_fleet(browser: Browser, home: Path, folder: Path) -> None:
         working(home / "one", nats.address),
         working(home / "two", nats.address, "--class", "rtx4090"),
     ):
-        fill(server)
+        make_landscapes(server)
         for width, viewport in ((1280, WIDE), (390, PHONE)):
             with opened(browser, server.url, viewport=viewport) as (page, _):
                 page.locator(".chip-warm").nth(1).wait_for()
