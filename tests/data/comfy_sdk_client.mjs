@@ -27,6 +27,20 @@ try {
 } catch (error) {
   invalid = error.code;
 }
+// A workflow that works for a while, node by node. Whoever followed one job is shown previews of the next.
+const nodes = {
+  1: { class_type: "EmptyImage", inputs: { width: 96, height: 96, batch_size: 1, color: 5 } },
+};
+let last = "1";
+for (let number = 100; number < 240; number++) {
+  nodes[number] = { class_type: "ImageBlur", inputs: { image: [last, 0], blur_radius: 5, sigma: 2.0 } };
+  last = String(number);
+}
+nodes[2] = { class_type: "SaveImage", inputs: { images: [last, 0], filename_prefix: "slow" } };
+const slow = await client.submit(client.workflows.fromJson(nodes));
+const previews = [];
+for await (const event of slow.events()) if (event.kind === "preview") previews.push(event);
+
 console.log(
   JSON.stringify({
     status: job.status,
@@ -34,5 +48,6 @@ console.log(
     signature: Buffer.from(bytes).subarray(1, 4).toString("latin1"),
     reused,
     invalid,
+    preview: Buffer.from(previews[0]?.data ?? []).subarray(0, 3).toString("hex"),
   }),
 );

@@ -26,7 +26,7 @@ def install_sdk(folder: Path) -> None:
 
 @pytest.mark.network
 @pytest.mark.needs("npm")
-def test_the_client_for_node_uploads_runs_follows_and_downloads(tmp_path: Path) -> None:
+def test_the_client_for_node_uploads_runs_follows_sees_previews_and_downloads(tmp_path: Path) -> None:
     install_sdk(tmp_path)
     shutil.copy(ROOT / "tests" / "data" / "comfy_sdk_client.mjs", tmp_path)
     Image.new("RGB", (8, 8), (1, 2, 3)).save(tmp_path / "photo.png")
@@ -46,4 +46,5 @@ def test_the_client_for_node_uploads_runs_follows_and_downloads(tmp_path: Path) 
         "signature": "PNG",
         "reused": "idempotency_key_reuse",
         "invalid": "invalid_workflow",
+        "preview": "ffd8ff",  # a JPEG
     }

@@ -225,7 +225,7 @@ class JobRunner:
             await asyncio.sleep(1)
 
     def _end_overdue_jobs(self, now_s: float) -> None:
-        for live_job in self._jobs.list_pending():
+        for live_job in self._jobs.list_with_ttl():
             if live_job.task is None and live_job.row.ttl_s and now_s > live_job.row.created_at + live_job.row.ttl_s:
                 job_failure = JobTimedOut(reason="was given up: it waited longer than its policy's ttl allows")
                 self._endings.end_in_background(live_job, "TIMED_OUT", failed_outcome(job_failure))

@@ -74,6 +74,8 @@ class LiveJobs:
         self._recently_ended: OrderedDict[str, LiveJob] = OrderedDict()
         self._arrival_count = 0
         self._places: dict[str, Place] = {}
+        self._running: dict[str, None] = {}
+        self._with_ttl: dict[str, LiveJob] = {}
         self._waiting: list[Place] = []
         """The jobs that wait and may still begin, in that order."""
         self._may_begin: set[str] = set()
@@ -95,9 +97,21 @@ class LiveJobs:
 
     def list_in_order(self) -> list[LiveJob]:
         """Return the jobs that run, then those that wait, in the order in which they are to begin."""
-        running = [live_job for live_job in self._pending.values() if live_job.row.id not in self._places]
-        waiting = sorted(self._places.values())
-        return [*running, *(self._pending[job_id] for _, _, job_id in waiting)]
+        # Those that are being cancelled have a place, and are in the way of nobody.
+        has_all = len(self._waiting) == len(self._places)
+        waiting = self._waiting if has_all else sorted(self._places.values())
+        return [*self._list_running(), *(self._pending[job_id] for _, _, job_id in waiting)]
+
+    def list_next(self, most_waiting: int) -> list[LiveJob]:
+        """Return the jobs that run, then so many of those that wait and may begin; costs no more if others wait."""
+        return [*self._list_running(), *(self._pending[job_id] for _, _, job_id in self._waiting[:most_waiting])]
+
+    def _list_running(self) -> list[LiveJob]:
+        return [self._pending[job_id] for job_id in self._running]
+
+    def list_with_ttl(self) -> list[LiveJob]:
+        """Return the jobs that have not ended and may wait for a limited time only."""
+        return list(self._with_ttl.values())
 
     def find_pending(self, job_id: str) -> LiveJob | None:
         """Return the job if it has not ended."""
@@ -147,6 +161,8 @@ class LiveJobs:
     def add_pending(self, live_job: LiveJob) -> None:
         """Count a job among those that wait. It begins only after `let_begin`."""
         self._pending[live_job.row.id] = live_job
+        if live_job.row.ttl_s:
+            self._with_ttl[live_job.row.id] = live_job
         self._arrival_count += 1
         # Negative: what compares lower begins earlier.
         self._put_at((-live_job.row.rank, self._arrival_count, live_job.row.id))
@@ -160,6 +176,7 @@ class LiveJobs:
     def drop_pending(self, live_job: LiveJob) -> None:
         """Forget a job that was not taken after all."""
         del self._pending[live_job.row.id]
+        self._forget_bounds(live_job.row.id)
         self._leave_waiting(live_job.row.id)
 
     def take_place(self, live_job: LiveJob) -> None:
@@ -183,6 +200,7 @@ class LiveJobs:
     def move_to_ended(self, live_job: LiveJob) -> None:
         """Note that a job has ended, and forget the oldest that have."""
         self._pending.pop(live_job.row.id, None)
+        self._forget_bounds(live_job.row.id)
         self._leave_waiting(live_job.row.id)
         live_job.job_input = None  # it may hold secrets
         self._recently_ended[live_job.row.id] = live_job
@@ -216,7 +234,12 @@ class LiveJobs:
                     self._may_begin.discard(job_id)
                     return self._pending[job_id]
 
+    def _forget_bounds(self, job_id: str) -> None:
+        self._running.pop(job_id, None)
+        self._with_ttl.pop(job_id, None)
+
     def _put_at(self, place: Place) -> None:
+        self._running.pop(place[2], None)
         self._places[place[2]] = place
         insort(self._waiting, place)
 
@@ -224,6 +247,8 @@ class LiveJobs:
         place = self._places.pop(job_id, None)
         if place is not None:
             self._leave_order(place)
+            if job_id in self._pending:
+                self._running[job_id] = None
 
     def _leave_order(self, place: Place) -> None:
         index = bisect_left(self._waiting, place)

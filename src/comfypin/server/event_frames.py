@@ -83,8 +83,7 @@ class FrameCache:
         return is_young and is_made and self._snapshot_number >= asked_after
 
     async def _make_snapshot(self, wire_id: str) -> bytes:
-        snapshot = await self.views.snapshot()
-        return await asyncio.to_thread(format_event, "snapshot", snapshot, wire_id)
+        return _event_bytes("snapshot", await self.views.snapshot(), wire_id)
 
     def batch_of(self, events: Sequence[JobEvent]) -> Batch:
         """Return the frames that tell of events, with the state of the queue in front if a job of it changed."""
@@ -128,5 +127,9 @@ def _number(event: JobEvent) -> int:
 
 def format_event(event_name: str, data: Mapping[str, JsonValue], wire_id: str | None = None) -> bytes:
     """Return a server-sent event."""
-    id_line = b"" if wire_id is None else b"id: " + wire_id.encode() + b"\n"
-    return id_line + b"event: " + event_name.encode() + b"\ndata: " + json.dumps(dict(data)).encode() + b"\n\n"
+    return _event_bytes(event_name, json.dumps(dict(data)), wire_id)
+
+
+def _event_bytes(event_name: str, text: str, wire_id: str | None) -> bytes:
+    id_line = "" if wire_id is None else f"id: {wire_id}\n"
+    return f"{id_line}event: {event_name}\ndata: {text}\n\n".encode()

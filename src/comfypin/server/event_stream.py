@@ -234,7 +234,10 @@ class EventGroup:
             self._schedule_send(at_s)
 
 
-def _pieces(data: bytes) -> list[bytes]:
+def _pieces(data: bytes) -> Iterator[bytes]:
+    """Yield the data a piece at a time: one that does not read holds one piece, and shares the rest with all others."""
     if len(data) <= _PIECE_BYTES:
-        return [data]
-    return [data[start : start + _PIECE_BYTES] for start in range(0, len(data), _PIECE_BYTES)]
+        yield data
+        return
+    for start in range(0, len(data), _PIECE_BYTES):
+        yield data[start : start + _PIECE_BYTES]

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -16,6 +17,8 @@ from comfypin.server.job_summary import job_summary
 
 # As many as the page shows before somebody scrolls.
 _NEWEST_ENDED = 50
+_WRITTEN_AT_ONCE = 25  # half a millisecond's work
+_LET_OTHERS_S = 0.0005
 _LONGEST_SHOWN = 2_000  # a longer text of an input is a file in base64
 _ENDED_STATES = tuple(state for state in JOB_STATES if state not in PENDING_STATES)
 
@@ -48,12 +51,13 @@ class JobViews:
         has_more = len(job_rows) > job_filter.limit
         return summaries, job_rows[job_filter.limit - 1].number if has_more else None
 
-    async def snapshot(self) -> dict[str, JsonValue]:
-        """Return all jobs that wait or run, in order, then the newest that ended. Raises `JobsNotStored`."""
+    async def snapshot(self) -> str:
+        """Return all jobs that wait or run, in order, then the newest that ended, as JSON. Raises `JobsNotStored`."""
         ended, _ = await self.page(JobFilter(states=_ENDED_STATES, limit=_NEWEST_ENDED))
         # In a thread: thousands of jobs may wait.
-        pending = await asyncio.to_thread(self._pending_summaries, self._queue.list_pending())
-        return {"jobs": [*pending, *ended], "queue": self.queue_summary()}
+        pending = await asyncio.to_thread(self._write_pending, self._queue.list_pending())
+        jobs = ", ".join([*pending, *map(json.dumps, ended)])
+        return f'{{"jobs": [{jobs}], "queue": {json.dumps(self.queue_summary())}}}'
 
     def queue_summary(self) -> dict[str, JsonValue]:
         """Return how many jobs wait and run, and why none begins, if so."""
@@ -99,13 +103,22 @@ class JobViews:
             ends_in_s=ends_in_s,
         )
 
-    def _pending_summaries(self, pending: Sequence[LiveJob]) -> list[JsonValue]:
+    def _write_pending(self, pending: Sequence[LiveJob]) -> list[str]:
+        """Return each job as JSON. Blocks, but a few jobs at a time.
+
+        A thread that computes takes Python's lock for 5 ms each time that a request lets go of it, which each does a
+        dozen times: with 5,000 jobs that wait, one snapshot made requests take 40 ms longer.
+        """
         ends_in_s = self._queue.ends_in_s(pending)
-        waiting = [live_job.row.id for live_job in pending if live_job.row.state == "IN_QUEUE" and not live_job.ending]
-        places = {job_id: place for place, job_id in enumerate(waiting, 1)}
-        return [
-            self._summary_of(live_job, places.get(live_job.row.id), ends_in_s[live_job.row.id]) for live_job in pending
-        ]
+        written, place = list[str](), 0
+        for number, live_job in enumerate(pending, 1):
+            waits = live_job.row.state == "IN_QUEUE" and not live_job.ending
+            place += waits
+            summary = self._summary_of(live_job, place if waits else None, ends_in_s[live_job.row.id])
+            written.append(json.dumps(summary))
+            if number % _WRITTEN_AT_ONCE == 0:
+                time.sleep(_LET_OTHERS_S)
+        return written
 
 
 def _shorten(value: object) -> JsonValue:

@@ -65,3 +65,24 @@ async def test_a_job_that_is_cancelled_gives_its_place_away_and_never_begins() -
     assert jobs.waiting_count == 2, "it is cancelled when the disk says so"
     jobs.move_to_ended(first)
     assert await begin_all(jobs) == ["second"]
+
+
+async def test_those_that_are_next_are_listed_without_those_behind() -> None:
+    jobs = jobs_of(*(job(name) for name in "abcde"))
+    jobs.note_started(await jobs.next_arrival())
+    assert [one.row.id for one in jobs.list_next(2)] == ["a", "b", "c"]
+    cancelled = jobs.find_pending("b")
+    assert cancelled is not None
+    jobs.note_ending(cancelled)
+    assert [one.row.id for one in jobs.list_next(2)] == ["a", "c", "d"]
+    assert [one.row.id for one in jobs.list_in_order()] == ["a", "b", "c", "d", "e"]
+    jobs.move_to_ended(cancelled)
+    assert [one.row.id for one in jobs.list_in_order()] == ["a", "c", "d", "e"]
+
+
+def test_jobs_with_a_time_to_wait_are_known_until_they_end() -> None:
+    limited = LiveJob(JobRow(id="limited", state="IN_QUEUE", created_at=0.0, ttl_s=5.0))
+    jobs = jobs_of(job("a"), limited)
+    assert jobs.list_with_ttl() == [limited]
+    jobs.move_to_ended(limited)
+    assert jobs.list_with_ttl() == []

@@ -2,8 +2,8 @@
 
 from comfypin.queue.interface import JobRow
 from comfypin.queue.job_description import JobDescription
-from comfypin.queue.live_jobs import LiveJob
-from comfypin.queue.run_estimates import EndSchedule, RunEstimates
+from comfypin.queue.live_jobs import LiveJob, LiveJobs
+from comfypin.queue.run_estimates import EndSchedule, ExpectedEnds, RunEstimates
 
 
 def job(name: str, shape: str = "a", started_at: float | None = None) -> LiveJob:
@@ -69,3 +69,17 @@ def test_a_schedule_is_kept_the_longer_the_more_jobs_it_has() -> None:
     assert not few.is_good_at(100.1)
     assert many.is_good_at(100.9)
     assert not many.is_good_at(101.1)
+
+
+def test_far_behind_in_the_queue_nothing_is_promised() -> None:
+    jobs = LiveJobs()
+    ends = ExpectedEnds(estimates(a=[1.0]), jobs, at_once=lambda: 1, clock=lambda: 0.0)
+    waiting = [job(str(number)) for number in range(10_002)]
+    for one in waiting[:-1]:
+        jobs.add_pending(one)
+    assert [ends.of_job(one) for one in (waiting[0], waiting[9_999], waiting[10_000])] == [1.0, 10_000.0, None]
+    jobs.add_pending(waiting[-1])
+    assert ends.of_job(waiting[-1]) is None
+    found = ends.of_all(jobs.list_in_order())
+    assert found.keys() == {one.row.id for one in waiting}
+    assert (found["0"], found["9999"], found["10000"]) == (1.0, 10_000.0, None)

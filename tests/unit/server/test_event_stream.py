@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import tracemalloc
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -187,3 +188,23 @@ async def test_a_hub_tells_a_job_that_moved() -> None:
         event = await following.next_within(1)
         assert event is not None
         assert event.kind == "moved"
+
+
+async def test_who_does_not_read_a_large_snapshot_holds_one_piece_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_stream, "_PIECE_BYTES", 4096)
+    async with a_group(tmp_path) as (queue, group):
+        for _ in range(300):
+            await send(queue)
+        tracemalloc.start()
+        try:
+            followers = [group.follow(None) for _ in range(50)]
+            assert {len(await anext(follower)) for follower in followers} == {4096}
+            held_bytes, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        # 50 times all of it would be 4 MB.
+        assert held_bytes < 2_000_000
+        for follower in followers:
+            await follower.aclose()  # type: ignore[attr-defined]
