@@ -50,8 +50,8 @@ def error_details(output: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
 
 def _remedy_name(output: Mapping[str, JsonValue]) -> str:
     """Return which remedy it is: pages say it in their own language."""
-    said = f"{output.get('error')} {output.get('error_traceback') or ''}".lower()
-    if any(sign in said for sign in _MEMORY_SIGNS):
+    error_text = f"{output.get('error')} {output.get('error_traceback') or ''}".lower()
+    if any(sign in error_text for sign in _MEMORY_SIGNS):
         return "memory"
     by_name = _REMEDIES_BY_NAME.get(str(output.get("error_type")))
     family = str(output.get("error_family"))

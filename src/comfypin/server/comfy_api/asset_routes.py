@@ -159,6 +159,6 @@ async def _shown(
 
 def _keep_only_one_range(request: Request) -> None:
     """Leave out a Range that cannot be read, and one of several ranges: then all bytes are sent (RFC 9110, 14.2)."""
-    asked = request.headers.get("range")
-    if asked is not None and not _ONE_RANGE.fullmatch(asked.replace(" ", "")):
+    range_header = request.headers.get("range")
+    if range_header is not None and not _ONE_RANGE.fullmatch(range_header.replace(" ", "")):
         request.scope["headers"] = [header for header in request.scope["headers"] if header[0] != b"range"]
