@@ -39,8 +39,8 @@ def error_details(output: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     findings = output.get("details")
     return {
         "family": family if isinstance(family, str) else "internal",
-        "remedy": _REMEDIES[(named := _remedy_name(output))],
-        "remedy_name": named,
+        "remedy": _REMEDIES[(remedy_name := _remedy_name(output))],
+        "remedy_name": remedy_name,
         "node_id": _text(facts.get("node_id")),
         "class_type": _text(facts.get("class_type")),
         "findings": findings if isinstance(findings, list) and len(findings) > 1 else [],

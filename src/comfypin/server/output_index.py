@@ -190,8 +190,8 @@ class OutputIndex:
         rows = await self._store.query_rows(query)
         columns = ("workflows", "releases", "kinds", "states")
         return {
-            name: sorted({row[column_index] for row in rows if row[column_index]})
-            for column_index, name in enumerate(columns)
+            column_name: sorted({row[column_index] for row in rows if row[column_index]})
+            for column_index, column_name in enumerate(columns)
         }
 
 
@@ -225,8 +225,8 @@ def _base64_in(result: str, output: ListedOutput) -> str | None:
     document = json.loads(result)
     listed = document.get(output.list_name) if isinstance(document, dict) else None
     entry = listed[output.list_index] if isinstance(listed, list) and output.list_index < len(listed) else None
-    text = entry.get("data") if isinstance(entry, dict) else None
-    return text if isinstance(text, str) else None
+    base64_text = entry.get("data") if isinstance(entry, dict) else None
+    return base64_text if isinstance(base64_text, str) else None
 
 
 def _conditions(output_filter: OutputFilter) -> tuple[list[str], list[object]]:

@@ -78,8 +78,10 @@ def asset_routes(api: ComfyApi) -> APIRouter:
         path = api.assets.path(asset)
         _keep_only_one_range(request)
         headers = {"ETag": f'"{asset.hash}"', "Cache-Control": "private, max-age=3600, immutable", **_UNTRUSTED}
-        name = (asset.file_path or asset.id).rpartition("/")[2]
-        sent = await send_file(request, path, headers=headers, media_type="application/octet-stream", filename=name)
+        file_name = (asset.file_path or asset.id).rpartition("/")[2]
+        sent = await send_file(
+            request, path, headers=headers, media_type="application/octet-stream", filename=file_name
+        )
         if sent is None:
             raise not_found("asset", asset_id)
         return sent
