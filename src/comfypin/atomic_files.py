@@ -150,13 +150,13 @@ _LOCAL_FILE_SYSTEMS = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "overla
 def is_local_folder(folder: Path) -> bool:
     """Return whether the folder is on a file system of this machine alone (False for network volumes and FUSE)."""
     device = folder.stat().st_dev
-    wanted = f"{os.major(device)}:{os.minor(device)}"
+    device_number = f"{os.major(device)}:{os.minor(device)}"
     try:
         lines = Path("/proc/self/mountinfo").read_text().splitlines()
     except OSError:
         return False
     file_system_types = [
-        mount_line.partition(" - ")[2].split()[0] for mount_line in lines if mount_line.split()[2] == wanted
+        mount_line.partition(" - ")[2].split()[0] for mount_line in lines if mount_line.split()[2] == device_number
     ]
     # Of several mounts at one device the last one hides the others.
     return bool(file_system_types) and file_system_types[-1] in _LOCAL_FILE_SYSTEMS

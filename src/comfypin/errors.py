@@ -233,4 +233,4 @@ def indent_lines(items: Sequence[object], *, at_most: int | None = None) -> str:
     """Return items for the end of a message, each on an indented line, with a count of those beyond `at_most`."""
     shown_items = items[:at_most]
     more = len(items) - len(shown_items)
-    return "".join(f"\n  {item}" for item in shown_items) + (f"\n  and {more} more" if more else "")
+    return "".join(f"\n  {shown_item}" for shown_item in shown_items) + (f"\n  and {more} more" if more else "")

@@ -85,7 +85,7 @@ class FakeEngine:
         self._fails = dict(fails or {})
         self._holds = holds
         self._crashes = crashes
-        self._texts = {node_id: tuple(said) for node_id, said in (texts or {}).items()}
+        self._texts = {node_id: tuple(output_texts) for node_id, output_texts in (texts or {}).items()}
         self._catalogue = catalogue
         self._submissions: dict[str, _Submission] = {}
         self._finished: dict[bytes, PromptOutputs] = {}

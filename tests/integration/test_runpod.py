@@ -267,10 +267,10 @@ def test_waiting_ends_when_a_worker_is_ready_and_says_what_it_saw_otherwise(
 ) -> None:
     applied(api)
     endpoint = runpod.named("endpoints", "comfypin-shop-api")["id"]
-    wait_for_workers(api, endpoint, wanted=1, timeout_s=1)
+    wait_for_workers(api, endpoint, wanted_count=1, timeout_s=1)
     runpod.worker_states[:] = ["INITIALIZING", "THROTTLED"]
     with pytest.raises(WaitedTooLong, match="INITIALIZING, THROTTLED"):
-        wait_for_workers(api, endpoint, wanted=1, timeout_s=0)
+        wait_for_workers(api, endpoint, wanted_count=1, timeout_s=0)
 
 
 def test_a_lost_answer_makes_no_second_endpoint_though_flashboot_changes_its_name(

@@ -118,14 +118,14 @@ def _files_named_like(path: str) -> tuple[str, ...]:
     """Return the files beside a missing one whose names are near to its."""
     import difflib
 
-    wanted = Path(path)
+    wanted_path = Path(path)
     try:
-        names = {entry.name.casefold(): entry for entry in wanted.parent.iterdir() if entry.is_file()}
-        near = difflib.get_close_matches(wanted.name.casefold(), names, n=3, cutoff=0.8)
+        names = {entry.name.casefold(): entry for entry in wanted_path.parent.iterdir() if entry.is_file()}
+        near = difflib.get_close_matches(wanted_path.name.casefold(), names, n=3, cutoff=0.8)
     # The name that is not there may hold what no path can.
     except (OSError, ValueError):
         return ()
-    return tuple(str(names[file_name]) for file_name in near if names[file_name].name != wanted.name)
+    return tuple(str(names[file_name]) for file_name in near if names[file_name].name != wanted_path.name)
 
 
 def report_progress(progress_text: str) -> None:

@@ -134,8 +134,8 @@ _COMPLETIONS = frozenset(
 def _remedy_in(message: str | None, command_hint: str) -> str | None:
     """Return the part of a message that says what to do: after its semicolon, or its second sentence."""
     parts = re.split(r";\s+|(?<=[.:)])\s+(?=[A-Z])", message or "", maxsplit=1)
-    said = parts[1] if len(parts) > 1 and _IMPERATIVE.match(parts[1]) else ""
-    remedy = " ".join(part for part in (_sentence(said) if said else "", command_hint) if part)
+    remedy_text = parts[1] if len(parts) > 1 and _IMPERATIVE.match(parts[1]) else ""
+    remedy = " ".join(part for part in (_sentence(remedy_text) if remedy_text else "", command_hint) if part)
     return remedy or None
 
 
@@ -144,18 +144,18 @@ def _sentence(sentence: str) -> str:
     return f"{sentence[:1].upper()}{sentence[1:]}" + ("" if sentence.endswith((".", ":", "?")) else ".")
 
 
-def _find_entries(wanted: str, entries: list[ErrorEntry]) -> list[ErrorEntry]:
-    by_name = [entry for entry in entries if entry.name.casefold() == wanted.casefold()]
+def _find_entries(wanted_name: str, entries: list[ErrorEntry]) -> list[ErrorEntry]:
+    by_name = [entry for entry in entries if entry.name.casefold() == wanted_name.casefold()]
     if by_name:
         return by_name
-    of_code = [entry for entry in entries if wanted in (str(entry.exit_code), entry.family)]
+    of_code = [entry for entry in entries if wanted_name in (str(entry.exit_code), entry.family)]
     if of_code:
         return of_code
     from comfypin.cli.main import find_near
 
-    near = find_near(wanted, [entry.name for entry in entries])
+    near = find_near(wanted_name, [entry.name for entry in entries])
     hint = f"did you mean {near}?" if near else "--list shows every name"
-    raise UsageError(f"There is no error, exit code or family {wanted!r}; {hint}.")
+    raise UsageError(f"There is no error, exit code or family {wanted_name!r}; {hint}.")
 
 
 def _describe_entry(entry: ErrorEntry) -> Iterator[str]:

@@ -69,9 +69,9 @@ def _choose_folder(named_folder: Path | None, settings: "Settings") -> Path:
             raise UsageError(f"{named_folder} is not a ComfyUI: it has neither main.py nor ComfyUI/main.py.")
         return named_folder.absolute()
     places = [settings.machine.comfy_home, *find_installed()]
-    for place in places:
-        if holds_comfyui(place):
-            return place.absolute()
+    for candidate in places:
+        if holds_comfyui(candidate):
+            return candidate.absolute()
     raise UsageError(
         "No ComfyUI was found in COMFY_HOME or the usual folders; name it: comfypin init FOLDER. "
         "Without one, comfypin lock create makes a lock from scratch."

@@ -94,7 +94,7 @@ def execute(arguments: argparse.Namespace) -> int:
 def _list_jobs(opened_server: OpenServer, arguments: argparse.Namespace) -> None:
     from comfypin.client.interface import RemoteJobFilter
 
-    wanted = RemoteJobFilter(
+    job_filter = RemoteJobFilter(
         states=tuple(arguments.state),
         workflow=arguments.workflow,
         release=arguments.release,
@@ -102,7 +102,7 @@ def _list_jobs(opened_server: OpenServer, arguments: argparse.Namespace) -> None
         after=arguments.after,
         limit=arguments.limit,
     )
-    jobs, after = _read_pages(opened_server, wanted)
+    jobs, after = _read_pages(opened_server, job_filter)
     opened_server.print_result(
         {"jobs": [job.summary_json() for job in jobs], "next": after}, lambda: _table_lines(jobs)
     )
@@ -110,14 +110,14 @@ def _list_jobs(opened_server: OpenServer, arguments: argparse.Namespace) -> None
         opened_server.report(f"There are more jobs: add --after {after}")
 
 
-def _read_pages(opened_server: OpenServer, wanted: "RemoteJobFilter") -> "tuple[list[RemoteJob], str | None]":
+def _read_pages(opened_server: OpenServer, job_filter: "RemoteJobFilter") -> "tuple[list[RemoteJob], str | None]":
     """Return as many jobs as are wanted, and where the list goes on."""
-    page = opened_server.server.list_jobs(wanted)
+    page = opened_server.server.list_jobs(job_filter)
     jobs = list(page.jobs)
-    while page.next is not None and len(jobs) < wanted.limit:
-        page = opened_server.server.list_jobs(replace(wanted, after=page.next, limit=wanted.limit - len(jobs)))
+    while page.next is not None and len(jobs) < job_filter.limit:
+        page = opened_server.server.list_jobs(replace(job_filter, after=page.next, limit=job_filter.limit - len(jobs)))
         jobs += page.jobs
-    return jobs[: wanted.limit], page.next
+    return jobs[: job_filter.limit], page.next
 
 
 def _download(opened_server: OpenServer, arguments: argparse.Namespace) -> None:
@@ -157,9 +157,9 @@ def _job_lines(job: "RemoteJob") -> list[str]:
     lines = [f"{fact_name + ':':<10} {printable(str(fact))}" for fact_name, fact in facts.items() if fact is not None]
     for output in job.outputs:
         # Addresses may be signed: they are for `jobs download`, and for --json.
-        place = f"  {printable(output.uri)}" if output.uri else ""
+        output_uri = f"  {printable(output.uri)}" if output.uri else ""
         size = f"  {output.size_bytes:,} bytes" if output.size_bytes is not None else ""
-        lines.append(f"{'output:':<10} {printable(output.filename)}{size}{place}")
+        lines.append(f"{'output:':<10} {printable(output.filename)}{size}{output_uri}")
     return lines + [f"{'warning:':<10} {printable(warning)}" for warning in job.warnings]
 
 

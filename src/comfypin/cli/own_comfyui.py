@@ -42,7 +42,7 @@ def ask_for_comfyui() -> OwnComfyUI | None:
     """Ask on the terminal which ComfyUI to use; None if nobody sits there, or nothing was said."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return None
-    near = [place for place in find_installed() if holds_comfyui(place)]
+    near = [candidate for candidate in find_installed() if holds_comfyui(candidate)]
     offered = f" [{near[0]}]" if near else ""
     print(f"Which ComfyUI runs it: its folder, or its address?{offered} ", end="", file=sys.stderr, flush=True)
     answer = sys.stdin.readline().strip() or (str(near[0]) if near else "")
@@ -56,8 +56,8 @@ def ask_for_comfyui() -> OwnComfyUI | None:
 
 def find_installed() -> list[Path]:
     """Return the usual folders of a ComfyUI that hold one."""
-    places = (Path(place).expanduser() for place in _USUAL_PLACES)
-    return [place for place in places if holds_comfyui(place)]
+    places = (Path(candidate).expanduser() for candidate in _USUAL_PLACES)
+    return [candidate for candidate in places if holds_comfyui(candidate)]
 
 
 def holds_comfyui(folder: Path) -> bool:

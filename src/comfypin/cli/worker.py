@@ -195,8 +195,8 @@ def _worker_name(settings: "Settings") -> str:
     import secrets
     import socket
 
-    place = settings.server.pod_id or socket.gethostname()
-    return f"{re.sub('[^A-Za-z0-9-]', '-', place)[:40]}-{secrets.token_hex(4)}"
+    machine_name = settings.server.pod_id or socket.gethostname()
+    return f"{re.sub('[^A-Za-z0-9-]', '-', machine_name)[:40]}-{secrets.token_hex(4)}"
 
 
 def _print_schema() -> int:

@@ -59,9 +59,9 @@ class ComfyServer:
         """Return a job as it is now."""
         return self._read_job(self._require_job(job_id))
 
-    def list_jobs(self, wanted: RemoteJobFilter) -> JobPage:
+    def list_jobs(self, job_filter: RemoteJobFilter) -> JobPage:
         """Return jobs, newest first, if the server lists them: the published description does not say that it must."""
-        return list_comfy_jobs(self.client, self.address, self.address.base_url, wanted)
+        return list_comfy_jobs(self.client, self.address, self.address.base_url, job_filter)
 
     def cancel(self, job_id: str) -> RemoteJob:
         """Ask a job to stop."""
@@ -163,13 +163,13 @@ class ComfyServer:
         return NotOffered(server=self.address.named, api=API_NAMES["comfy"], reason=reason)
 
 
-def list_comfy_jobs(client: JsonClient, address: ServerAddress, api_url: str, wanted: RemoteJobFilter) -> JobPage:
+def list_comfy_jobs(client: JsonClient, address: ServerAddress, api_url: str, job_filter: RemoteJobFilter) -> JobPage:
     """Return jobs as the API's list gives them. Raises `NotOffered`."""
-    if wanted.workflow or wanted.text or wanted.release:
+    if job_filter.workflow or job_filter.text or job_filter.release:
         reason = "cannot search jobs by --workflow, --release or --text; leave them out"
         raise NotOffered(server=address.named, api=API_NAMES[address.kind], reason=reason)
-    cursor = {} if wanted.after is None else {"cursor": wanted.after}
-    query = urlencode({"limit": min(wanted.limit, _LARGEST_PAGE), **cursor})
+    cursor = {} if job_filter.after is None else {"cursor": job_filter.after}
+    query = urlencode({"limit": min(job_filter.limit, _LARGEST_PAGE), **cursor})
     try:
         answer = client.ask("GET", f"{api_url}/jobs?{query}")
     except ServerRefused as refused:
@@ -191,7 +191,7 @@ def list_comfy_jobs(client: JsonClient, address: ServerAddress, api_url: str, wa
         for job in jobs
         if isinstance(job, Mapping)
     ]
-    chosen = tuple(job for job in listed if not wanted.states or job.status in wanted.states)
+    chosen = tuple(job for job in listed if not job_filter.states or job.status in job_filter.states)
     return JobPage(jobs=chosen, next=text_or_none(document.get("next_cursor")))
 
 

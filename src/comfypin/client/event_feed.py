@@ -69,9 +69,9 @@ def _data_of_job(event: ServerEvent, job_id: str) -> Mapping[str, object] | None
     return None
 
 
-def _parse_event(text: bytes) -> ServerEvent | None:
+def _parse_event(event_text: bytes) -> ServerEvent | None:
     event_name, lines = "message", list[bytes]()
-    for line in text.splitlines():
+    for line in event_text.splitlines():
         field, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if field == b"event":

@@ -196,7 +196,7 @@ class JobServer(Protocol):
     def show(self, job_id: str) -> RemoteJob:
         """Return a job as it is now. Raises `JobNotFound`."""
 
-    def list_jobs(self, wanted: RemoteJobFilter) -> JobPage:
+    def list_jobs(self, job_filter: RemoteJobFilter) -> JobPage:
         """Return jobs, newest first; fewer than `limit` if the server gives no more at once. Raises `NotOffered`."""
 
     def cancel(self, job_id: str) -> RemoteJob:

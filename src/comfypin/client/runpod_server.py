@@ -85,18 +85,23 @@ class RunpodServer:
             if chunks is not None:
                 yield from job_changes(read_events(chunks), job_id, _read_listed_job)
 
-    def list_jobs(self, wanted: RemoteJobFilter) -> JobPage:
+    def list_jobs(self, job_filter: RemoteJobFilter) -> JobPage:
         """Return jobs, newest first; Runpod itself has no list."""
         if self.address.kind == "runpod":
             reason = "does not list jobs: show one by its id, or look at the endpoint in Runpod's console"
             raise NotOffered(server=self.address.named, api=API_NAMES[self.address.kind], reason=reason)
-        query = [("limit", str(min(wanted.limit, _LARGEST_PAGE))), *(("state", state) for state in wanted.states)]
-        asked = {filter_name: getattr(wanted, filter_name) for filter_name in ("workflow", "release", "text", "after")}
-        query += [(filter_name, filter_text) for filter_name, filter_text in asked.items() if filter_text]
+        query = [
+            ("limit", str(min(job_filter.limit, _LARGEST_PAGE))),
+            *(("state", state) for state in job_filter.states),
+        ]
+        filter_values = {
+            filter_name: getattr(job_filter, filter_name) for filter_name in ("workflow", "release", "text", "after")
+        }
+        query += [(filter_name, filter_text) for filter_name, filter_text in filter_values.items() if filter_text]
         answer = self.client.ask("GET", f"{self.address.base_url}/jobs?{urlencode(query)}")
         if answer.status == 404:
             # A server from before it had a list of its own.
-            return list_comfy_jobs(self.client, self.address, f"{self._root_url}/api/v2", wanted)
+            return list_comfy_jobs(self.client, self.address, f"{self._root_url}/api/v2", job_filter)
         document = self._require_mapping(answer, "GET /jobs")
         if not isinstance(jobs := document.get("jobs"), list):
             raise self._unexpected("GET /jobs")

@@ -240,7 +240,7 @@ def parse_cancelled(response_body: JsonValue) -> bool | None:
 
 def _queue_ids(items: JsonValue) -> tuple[str, ...]:
     prompt_ids: list[tuple[float, str]] = []
-    for item in items if isinstance(items, list) else ():
-        if isinstance(item, list) and len(item) >= 2 and isinstance(item[1], str):
-            prompt_ids.append((item[0] if isinstance(item[0], int | float) else 0, item[1]))
+    for queue_entry in items if isinstance(items, list) else ():
+        if isinstance(queue_entry, list) and len(queue_entry) >= 2 and isinstance(queue_entry[1], str):
+            prompt_ids.append((queue_entry[0] if isinstance(queue_entry[0], int | float) else 0, queue_entry[1]))
     return tuple(prompt_id for _, prompt_id in sorted(prompt_ids, key=lambda pair: pair[0]))

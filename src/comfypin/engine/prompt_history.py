@@ -178,14 +178,14 @@ def _walk_leaves(value: JsonValue, depth: int) -> Iterator[str | Mapping[str, Js
             yield from _walk_leaves(child, depth - 1)
 
 
-def _reported_file(node_id: NodeId, key: str, item: Mapping[str, JsonValue]) -> ReportedFile:
-    subfolder = item.get("subfolder")
+def _reported_file(node_id: NodeId, key: str, output_entry: Mapping[str, JsonValue]) -> ReportedFile:
+    subfolder = output_entry.get("subfolder")
     return ReportedFile(
         node_id=node_id,
         key=key,
-        filename=str(item["filename"]),
+        filename=str(output_entry["filename"]),
         subfolder=_folder_name(subfolder) if isinstance(subfolder, str) else "",
-        folder=_FOLDERS.get(str(item.get("type", "output")), "output"),
+        folder=_FOLDERS.get(str(output_entry.get("type", "output")), "output"),
     )
 
 

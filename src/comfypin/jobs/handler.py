@@ -254,9 +254,9 @@ class Handler:
         job = prepare_job(run_request, lock=self._service.lock, catalogue=catalogue, now=now)
         return replace(job, spool_folder=self._temp.root())
 
-    def _require_release_runs(self, wanted: str | None) -> None:
-        if wanted is not None and not self._release.answers_to(wanted):
-            raise ReleaseUnavailable(wanted=wanted, running=self._release.name)
+    def _require_release_runs(self, wanted_release: str | None) -> None:
+        if wanted_release is not None and not self._release.answers_to(wanted_release):
+            raise ReleaseUnavailable(wanted=wanted_release, running=self._release.name)
 
     def _count_crash(self) -> None:
         """Count a crash; the jobs that one crash hits together count it once."""

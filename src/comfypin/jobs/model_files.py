@@ -22,13 +22,13 @@ class ArrivingModel:
     def __init__(self) -> None:
         self.progress: ModelProgress | None = None
 
-    def report_for(self, wanted: WantedModel) -> Report:
+    def report_for(self, wanted_model: WantedModel) -> Report:
         """Return the callback that reports the bytes of one model."""
-        file_name = wanted.filename or (wanted.source or "").partition("?")[0].rpartition("/")[2]
+        file_name = wanted_model.filename or (wanted_model.source or "").partition("?")[0].rpartition("/")[2]
 
         def report(done_bytes: int, total_bytes: int | None) -> None:
             self.progress = ModelProgress(
-                model=f"{wanted.folder}/{file_name}", done_bytes=done_bytes, total_bytes=total_bytes
+                model=f"{wanted_model.folder}/{file_name}", done_bytes=done_bytes, total_bytes=total_bytes
             )
 
         return report
@@ -63,8 +63,8 @@ async def bring_job_models(
 
     def bring_all() -> tuple[BroughtModel, ...]:
         return tuple(
-            models.bring(wanted, use, arriving.report_for(wanted))
-            for wanted in (to_wanted(wish, f"models[{index}]") for index, wish in enumerate(wishes))
+            models.bring(wanted_model, use, arriving.report_for(wanted_model))
+            for wanted_model in (to_wanted(wish, f"models[{index}]") for index, wish in enumerate(wishes))
         )
 
     try:

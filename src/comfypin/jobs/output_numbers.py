@@ -33,13 +33,13 @@ def number_from_one(outputs: Sequence[WantedOutput], counted: Collection[NodeId]
     series: dict[tuple[str, str], set[tuple[int, int]]] = {}
     for output, matched in zip(outputs, matches, strict=True):
         if matched is not None:
-            place = (node_order[output.engine_output.node_id], int(matched["number"]))
-            series.setdefault((output.subfolder, matched["prefix"]), set()).add(place)
+            sort_position = (node_order[output.engine_output.node_id], int(matched["number"]))
+            series.setdefault((output.subfolder, matched["prefix"]), set()).add(sort_position)
     renumbered = []
     for output, matched in zip(outputs, matches, strict=True):
         if matched is not None:
-            place = (node_order[output.engine_output.node_id], int(matched["number"]))
-            number = sorted(series[output.subfolder, matched["prefix"]]).index(place) + 1
+            sort_position = (node_order[output.engine_output.node_id], int(matched["number"]))
+            number = sorted(series[output.subfolder, matched["prefix"]]).index(sort_position) + 1
             output = replace(output, filename=f"{matched['prefix']}{number:05}{matched['end']}")
         renumbered.append(output)
     return renumbered

@@ -136,13 +136,15 @@ def commit_steps(
     before: Lock, after: Lock, commit_range: CommitRange, commits: Sequence[str]
 ) -> tuple[BisectStep, ...]:
     """Return one step for each commit of a repository between two locks, the oldest first; the last is `after`."""
-    place = "ComfyUI" if commit_range.folder is None else f"the node {commit_range.folder}"
+    repository_label = "ComfyUI" if commit_range.folder is None else f"the node {commit_range.folder}"
     steps_so_far: list[BisectStep] = []
     current_lock = before
     for commit in commits:
         changed = after if commit == commit_range.after else _with_commit(before, commit_range.folder, commit)
         steps_so_far.append(
-            BisectStep(part=f"{place} at {commit[:12]}", lock=changed, changes=diff_locks(current_lock, changed))
+            BisectStep(
+                part=f"{repository_label} at {commit[:12]}", lock=changed, changes=diff_locks(current_lock, changed)
+            )
         )
         current_lock = changed
     return tuple(steps_so_far)

@@ -328,8 +328,8 @@ def _unknown_keys(schema_object: "SchemaObject", location: Location) -> Iterator
         allowed = "no key has this name here; it is kept and has no effect"
         allowed += f"; did you mean {nearest_keys[0]}?" if nearest_keys else ""
         yield LockFinding(rule="unknown-key", path=path, found=found_text, allowed=allowed, severity="warning")
-    for field_name, inner_object, place in _child_objects(schema_object):
-        yield from _unknown_keys(inner_object, (*location, field_name, *place))
+    for field_name, inner_object, inner_location in _child_objects(schema_object):
+        yield from _unknown_keys(inner_object, (*location, field_name, *inner_location))
 
 
 def _child_objects(schema_object: "SchemaObject") -> Iterator[tuple[str, "SchemaObject", tuple[int, ...]]]:

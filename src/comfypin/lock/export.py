@@ -187,7 +187,7 @@ def _package_component(package_pin: PackagePin) -> dict[str, JsonValue]:
     reference = f"pkg:pypi/{package_pin.name.lower().replace('_', '-')}@{quote(package_pin.version)}"
     place: dict[str, JsonValue] = {"type": "distribution", "url": package_pin.url}
     # Digests of a component speak of one file; where any of several may be taken, they belong to the places.
-    hashes = [item for digest in package_pin.sha256 for item in _component_hashes(digest)]
+    hashes = [hash_json for digest in package_pin.sha256 for hash_json in _component_hashes(digest)]
     return {
         **_make_component(
             "library", package_pin.name, f"{reference}{f'?target={package_pin.target}' if package_pin.target else ''}"

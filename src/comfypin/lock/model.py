@@ -178,9 +178,11 @@ class Release:
         """Return the digest as documents hold it."""
         return None if self.digest is None else str(self.digest)
 
-    def answers_to(self, wanted: str) -> bool:
+    def answers_to(self, wanted_release: str) -> bool:
         """Return whether a text is its name or its digest, with or without the algorithm."""
-        return wanted == self.name or (self.digest is not None and wanted in (str(self.digest), self.digest.hex))
+        return wanted_release == self.name or (
+            self.digest is not None and wanted_release in (str(self.digest), self.digest.hex)
+        )
 
 
 UNPINNED = Release(name="unpinned", digest=None)

@@ -94,9 +94,9 @@ def is_superset(wheel: WheelContents, others: Sequence[WheelContents]) -> bool:
     """Return whether a wheel brings every compiled module of the others; if they have none, every Python module."""
     # Variants differ in compiled code; their Python code may merely have one more module in a newer version.
     for compiled in (True, False):
-        wanted = frozenset().union(*(_modules_of(other, compiled=compiled) for other in others))
-        if wanted:
-            return wanted <= _modules_of(wheel, compiled=compiled)
+        wanted_modules = frozenset().union(*(_modules_of(other, compiled=compiled) for other in others))
+        if wanted_modules:
+            return wanted_modules <= _modules_of(wheel, compiled=compiled)
     return True
 
 

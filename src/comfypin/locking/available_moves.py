@@ -45,8 +45,8 @@ def find_available_moves(lock: Lock, upstreams: Upstreams) -> tuple[AvailableMov
     """Return the parts that could move, and those whose upstream does not answer."""
 
     def ask_node(node_pin: NodePin) -> AvailableMove | None:
-        part, now = f"the node {node_pin.folder}", (node_pin.commit or node_pin.ref or "?")[:12]
-        return _ask(part, now, lambda: _moves_of_node(node_pin, upstreams))
+        part_name, now = f"the node {node_pin.folder}", (node_pin.commit or node_pin.ref or "?")[:12]
+        return _ask(part_name, now, lambda: _moves_of_node(node_pin, upstreams))
 
     with ThreadPoolExecutor(WORKERS) as pool:
         first = pool.submit(_ask_comfyui, lock.comfyui)
@@ -54,12 +54,12 @@ def find_available_moves(lock: Lock, upstreams: Upstreams) -> tuple[AvailableMov
     return tuple(move for move in (first.result(), *nodes) if move is not None)
 
 
-def _ask(part: str, now: str, find: Callable[[], AvailableMove | None]) -> AvailableMove | None:
+def _ask(part_name: str, now: str, find: Callable[[], AvailableMove | None]) -> AvailableMove | None:
     try:
         return find()
     # One upstream that is gone must not hide what the others have.
     except ComfypinError as error:
-        return AvailableMove(part=part, now=now, problem=error.message)
+        return AvailableMove(part=part_name, now=now, problem=error.message)
 
 
 def _ask_comfyui(comfyui: RepoPin | None) -> AvailableMove | None:
@@ -106,12 +106,12 @@ def _moved_ref(refs: dict[str, str], ref: str | None) -> str | None:
 
 
 def _moves_of_node(node_pin: NodePin, upstreams: Upstreams) -> AvailableMove | None:
-    part, command = f"the node {node_pin.folder}", f"--node {node_pin.folder}"
+    part_name, command = f"the node {node_pin.folder}", f"--node {node_pin.folder}"
     if node_pin.repo is None:
         latest = upstreams.registry.find_version(node_pin.name, None).version
         if latest == node_pin.ref:
             return None
-        return AvailableMove(part=part, now=str(node_pin.ref), could_be=(latest,), command=f"{command}@{latest}")
+        return AvailableMove(part=part_name, now=str(node_pin.ref), could_be=(latest,), command=f"{command}@{latest}")
     refs = list_refs(node_pin.repo)
     branch = _moved_ref(refs, node_pin.ref)
     newest = branch or refs.get("HEAD")
@@ -120,7 +120,7 @@ def _moves_of_node(node_pin: NodePin, upstreams: Upstreams) -> AvailableMove | N
     where = node_pin.ref if branch else "the default branch"
     # Without a branch of its own a node that is named moves to the ref that the flag gives.
     return AvailableMove(
-        part=part,
+        part=part_name,
         now=str(node_pin.commit)[:12],
         could_be=(f"{where} at {newest[:12]}",),
         command=command if branch or node_pin.ref is None else f"{command}@{newest[:12]}",

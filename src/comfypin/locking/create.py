@@ -84,7 +84,7 @@ def create_lock(
     own_requirements = read_own_requirements(
         lock_request.packages, lock_request.requirement_files, lock_request.dropped
     )
-    requirement_set = sum((part.needs for part in (comfyui, *nodes)), own_requirements)
+    requirement_set = sum((source.needs for source in (comfyui, *nodes)), own_requirements)
     require_drops(lock_request.dropped, requirement_set)
     resolve_request = replace(lock_request.question, proxies=upstreams.proxies, wheels=upstreams.wheels)
     unmet_notes: tuple[str, ...] = ()
@@ -102,7 +102,7 @@ def create_lock(
     lock = Lock(
         version_name=lock_request.name,
         comfyui=RepoPin(repo=comfyui.spec.repo, ref=named_ref(comfyui), commit=comfyui.commit),
-        custom_nodes=tuple(make_node_pin(part, lock_request.install_scripts) for part in nodes),
+        custom_nodes=tuple(make_node_pin(source, lock_request.install_scripts) for source in nodes),
         python=replace(
             python_pins,
             requirements=tuple(requirement.text for requirement in own_requirements.requirements),
@@ -236,7 +236,9 @@ def _creation_notes(
 
 def download_notes(nodes: Iterable[ResolvedSource]) -> list[str]:
     """Return a line about each node whose install.py fetches what no lock can hold."""
-    downloads_by_node = ((part.spec.name, find_downloads(part.install_script)) for part in nodes if part.install_script)
+    downloads_by_node = (
+        (source.spec.name, find_downloads(source.install_script)) for source in nodes if source.install_script
+    )
     return [
         f"install.py of {folder_name} downloads ({'; '.join(map(str, downloads[:3]))}): nothing of that is locked, "
         "and a run without a network lacks it; pin models with --model and packages with --package"

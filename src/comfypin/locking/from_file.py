@@ -101,12 +101,12 @@ def _own_node_files(comfyui: RepoSpec, upstreams: Upstreams) -> frozenset[str]:
     return frozenset(entry.path.split("/")[1] for entry in entries if entry.path.startswith("custom_nodes/"))
 
 
-def _is_wanted(part: UnpinnablePart, choices: FileChoices) -> bool:
-    if is_left_out(choices.left_out, *part.names):
+def _is_wanted(unpinnable_part: UnpinnablePart, choices: FileChoices) -> bool:
+    if is_left_out(choices.left_out, *unpinnable_part.names):
         return False
-    if part.kind != "model":
+    if unpinnable_part.kind != "model":
         return True
-    return choices.with_models and (not choices.only or is_left_out(choices.only, *part.names))
+    return choices.with_models and (not choices.only or is_left_out(choices.only, *unpinnable_part.names))
 
 
 def _is_model_chosen(model: ModelSpec, choices: FileChoices) -> bool:

@@ -87,9 +87,9 @@ class NeedsResolver:
             )
         # "nightly" and "latest" move: a lock with them would not be the same tomorrow.
         elif not node_pack.versions or node_pack.versions[0] in ("nightly", "unknown", "latest"):
-            said = node_pack.versions[0] if node_pack.versions else "no version"
+            version_text = node_pack.versions[0] if node_pack.versions else "no version"
             self.ambiguous.append(
-                f"{subject} is named with {said}; choose by --node {self._suggested_repo(node_pack)}@REF"
+                f"{subject} is named with {version_text}; choose by --node {self._suggested_repo(node_pack)}@REF"
             )
         elif node_pack.aux_id:
             self._add_node(RepoSpec(repo=_GITHUB + node_pack.aux_id, ref=node_pack.versions[0]))

@@ -101,11 +101,11 @@ def hold_at_pins(
 
     They are shaped as those of `find_archives`.
     """
-    wanted = {repository for requirement in needs if (repository := repository_of(requirement.text))}
+    wanted_repositories = {repository for requirement in needs if (repository := repository_of(requirement.text))}
     archive_lines = {}
     for package_pin in pins:
         archive_url = package_pin.url or ""
-        for repository in wanted:
+        for repository in wanted_repositories:
             if _plain_address(archive_url) == repository or _is_archive(archive_url, repository, hosts):
                 archive_lines[repository] = f"{package_pin.name} @ {archive_url}"
     return archive_lines

@@ -9,8 +9,8 @@ from comfypin.locking.errors import NothingToLeaveOut
 
 def is_left_out(left_out: Collection[str], *names: str) -> bool:
     """Return whether one of these names is left out: `lazr-uri` means `lazr.uri`, but `torch` not `torchvision`."""
-    wanted = {normalize_package_name(package_name) for package_name in left_out}
-    return any(normalize_package_name(package_name) in wanted for package_name in names)
+    wanted_names = {normalize_package_name(package_name) for package_name in left_out}
+    return any(normalize_package_name(package_name) in wanted_names for package_name in names)
 
 
 def require_known(left_out: Collection[str], known: Iterable[str], *, where: str, flag: str = "--leave-out") -> None:

@@ -111,7 +111,7 @@ def _complete_packages(
     file_requirements = tuple(need for need in pinned_requirements if need.name is None or " @ " in need.text)
     unusable = tuple(need.text for need in file_requirements if parse_requirement(need.text, "") is None)
     requirement_set = sum(
-        (part.needs for part in parts),
+        (source.needs for source in parts),
         own + RequirementSet(requirements=file_requirements, constraints=(), unusable=unusable),
     )
     requirement_set += RequirementSet(
@@ -152,8 +152,8 @@ def _pin_as_requirement(package_pin: PackagePin) -> RequirementLine:
     return RequirementLine(text=requirement_text, name=normalize_package_name(package_pin.name), origin="the lock")
 
 
-def _complete_node(node_pin: NodePin, part: ResolvedSource) -> NodePin:
-    fresh_pin = make_node_pin(part, frozenset({node_pin.folder} if node_pin.install_script == "run" else ()))
+def _complete_node(node_pin: NodePin, resolved_source: ResolvedSource) -> NodePin:
+    fresh_pin = make_node_pin(resolved_source, frozenset({node_pin.folder} if node_pin.install_script == "run" else ()))
     return replace(
         node_pin,
         commit=fresh_pin.commit,

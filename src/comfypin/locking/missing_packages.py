@@ -35,9 +35,9 @@ def require_installed(
 def find_unmet(needs: RequirementSet, pins: PythonPins, question: ResolveRequest) -> tuple[UnmetRequirement, ...]:
     """Return the requirements that the pins do not satisfy on the platform that they are for."""
     dropped = {normalize_package_name(package_name) for package_name in (*pins.dropped, *pins.overrides)}
-    wanted = tuple(need for need in needs.requirements if need.name not in dropped)
+    wanted_needs = tuple(need for need in needs.requirements if need.name not in dropped)
     return find_unmet_requirements(
-        RequirementSet(requirements=wanted), pins.packages, python=question.python, platform=question.platforms[0]
+        RequirementSet(requirements=wanted_needs), pins.packages, python=question.python, platform=question.platforms[0]
     )
 
 

@@ -90,11 +90,11 @@ def resolve_packages(resolve_request: ResolveRequest, *, report: Callable[[str],
     """
     if resolve_request.needs.unusable:
         raise RequirementsUnreadable(lines=resolve_request.needs.unusable)
-    wanted = resolve_request.wanted_variants
+    wanted_names = resolve_request.wanted_variants
     resolve_request = replace(
         resolve_request,
         needs=apply_overrides(resolve_request.needs, resolve_request.overrides),
-        variants=forget_overruled(resolve_request.variants, wanted),
+        variants=forget_overruled(resolve_request.variants, wanted_names),
     )
     while True:
         by_platform = _resolve_platforms(resolve_request, report)
@@ -104,7 +104,7 @@ def resolve_packages(resolve_request: ResolveRequest, *, report: Callable[[str],
         if variants == resolve_request.variants:
             break
         resolve_request = replace(resolve_request, variants=variants)
-    if unused := wanted - {
+    if unused := wanted_names - {
         package_name for choice in resolve_request.variants for package_name in (choice.name, *choice.overwrites)
     }:
         raise VariantUnknown(names=sorted(unused))
@@ -152,9 +152,9 @@ def _choose_variants(
             added += siblings
             continue
         contents, _ = resolve_request.wheels.read_contents(package_pins)
-        overlaps = [item for item in find_overlaps(contents) if not is_settled(item, resolve_request.variants)]
-        wanted = resolve_request.wanted_variants | {choice.name for choice in resolve_request.variants}
-        chosen = choose_variants(overlaps, contents, wanted, platform)
+        overlaps = [overlap for overlap in find_overlaps(contents) if not is_settled(overlap, resolve_request.variants)]
+        wanted_names = resolve_request.wanted_variants | {choice.name for choice in resolve_request.variants}
+        chosen = choose_variants(overlaps, contents, wanted_names, platform)
         if chosen.open_overlaps:
             needs = resolve_request.needs
             raise PackagesOverlap(
@@ -424,5 +424,9 @@ def _who_asks(requirement_set: RequirementSet, explanation: str) -> list[str]:
     # Every word is a candidate; only words that are required packages remain.
     mentioned_packages = set(re.findall(r"[a-z0-9][a-z0-9._-]*[a-z0-9]|[a-z0-9]", explanation.lower()))
     normalized = {re.sub(r"[-_.]+", "-", package_name) for package_name in mentioned_packages}
-    asked = [need for need in (*requirement_set.requirements, *requirement_set.constraints) if need.name in normalized]
-    return list(dict.fromkeys(str(need) for need in sorted(asked, key=lambda need: (need.name or "", need.origin))))
+    asking_needs = [
+        need for need in (*requirement_set.requirements, *requirement_set.constraints) if need.name in normalized
+    ]
+    return list(
+        dict.fromkeys(str(need) for need in sorted(asking_needs, key=lambda need: (need.name or "", need.origin)))
+    )

@@ -209,5 +209,5 @@ def fetch_all_sources(
         first = pool.submit(fetch_source, comfyui, origin="ComfyUI", upstreams=upstreams, dropped=dropped)
         nodes = list(pool.map(fetch_node, lock.custom_nodes))
     return {"ComfyUI": first.result()} | {
-        f"the node {node_pin.folder}": part for node_pin, part in zip(lock.custom_nodes, nodes, strict=True)
+        f"the node {node_pin.folder}": source for node_pin, source in zip(lock.custom_nodes, nodes, strict=True)
     }

@@ -164,7 +164,7 @@ def _resolve_again(
         if requirement.text.lower() != requirement.name or _was_asked_before(requirement, own_requirements)
     ]
     requirement_set = sum(
-        (part.needs for part in resolved_sources), RequirementSet(requirements=(*still_wanted, *newly_asked))
+        (source.needs for source in resolved_sources), RequirementSet(requirements=(*still_wanted, *newly_asked))
     )
     base_request = upgrade_request.question or resolve_request_of(lock)
     dropped = frozenset(lock.python.dropped) | upgrade_request.dropped
@@ -241,7 +241,7 @@ def _find_strays(
     assert lock.comfyui is not None
     spec = RepoSpec(repo=str(lock.comfyui.repo), ref=lock.comfyui.commit)
     before = fetch_all_sources(lock, spec, {}, upstreams, frozenset(lock.python.dropped)).values()
-    needs = sum((part.needs for part in before), read_own_requirements(lock.python.requirements, (), frozenset()))
+    needs = sum((source.needs for source in before), read_own_requirements(lock.python.requirements, (), frozenset()))
     try:
         asking = replace(resolve_request_of(lock), needs=needs, keep=lock.python.packages, proxies=upstreams.proxies)
         asked_by_name = resolve_packages(asking, report=report).packages
@@ -265,12 +265,12 @@ def _find_strays(
     )
 
 
-def _check_packages(lock: Lock, asked: Iterable[RequirementLine], own_requirements: RequirementSet) -> None:
+def _check_packages(lock: Lock, asked_packages: Iterable[RequirementLine], own_requirements: RequirementSet) -> None:
     """Refuse a bare name that is not in the lock: only a version makes a new package a requirement."""
     there = {normalize_package_name(package_pin.name) for package_pin in lock.python.packages}
     bare = [
         requirement.name
-        for requirement in asked
+        for requirement in asked_packages
         if requirement.text.lower() == requirement.name and not _was_asked_before(requirement, own_requirements)
     ]
     if unknown := [f"package {package_name}" for package_name in bare if package_name not in there]:

@@ -30,14 +30,14 @@ class ChosenVariants:
 
 
 def choose_variants(
-    overlaps: Iterable[Overlap], contents: Iterable[WheelContents], wanted: Collection[str], platform: str
+    overlaps: Iterable[Overlap], contents: Iterable[WheelContents], wanted_names: Collection[str], platform: str
 ) -> ChosenVariants:
     """Choose for each overlap on a platform; `wanted` are the normalized names that the user gave."""
     contents_by_name = {wheel.name: wheel for wheel in contents}
     choices: dict[str, VariantChoice] = {}
     open_overlaps: list[Overlap] = []
     for overlap in overlaps:
-        winner = _choose_one(overlap, contents_by_name, wanted)
+        winner = _choose_one(overlap, contents_by_name, wanted_names)
         if winner is None:
             open_overlaps.append(overlap)
             continue
@@ -46,14 +46,16 @@ def choose_variants(
     return ChosenVariants(choices=tuple(choices.values()), open_overlaps=tuple(open_overlaps))
 
 
-def choose_wanted_siblings(names: Collection[str], wanted: Collection[str], platform: str) -> tuple[VariantChoice, ...]:
+def choose_wanted_siblings(
+    names: Collection[str], wanted_names: Collection[str], platform: str
+) -> tuple[VariantChoice, ...]:
     """Return a choice for each wanted member of a known family of which other members were resolved.
 
     With `--variant opencv-python-headless` that one is installed wherever opencv-python is asked for.
     """
     return tuple(
         VariantChoice(name=package_name, replaces=tuple(others), platforms=(platform,))
-        for package_name in sorted(wanted)
+        for package_name in sorted(wanted_names)
         for family in FAMILIES
         if package_name in family and (others := sorted(set(family) & set(names) - {package_name}))
     )
@@ -67,12 +69,12 @@ def merge_choices(earlier: Iterable[VariantChoice], later: Iterable[VariantChoic
     return tuple(merged[package_name] for package_name in sorted(merged))
 
 
-def forget_overruled(choices: Iterable[VariantChoice], wanted: Collection[str]) -> tuple[VariantChoice, ...]:
+def forget_overruled(choices: Iterable[VariantChoice], wanted_names: Collection[str]) -> tuple[VariantChoice, ...]:
     """Return the choices of an earlier lock without those that `--variant` decides anew."""
     return tuple(
         choice
         for choice in choices
-        if not any(package_name != choice.name and package_name in _family_of(choice) for package_name in wanted)
+        if not any(package_name != choice.name and package_name in _family_of(choice) for package_name in wanted_names)
     )
 
 
@@ -88,7 +90,7 @@ def apply_variants(
     }
     if not chosen_by_name:
         return needs, tuple(overrides)
-    asked = tuple(
+    replacements = tuple(
         _rename(requirement, chosen_by_name[requirement.name]) if requirement.name in chosen_by_name else requirement
         for requirement in needs.requirements
     )
@@ -99,7 +101,7 @@ def apply_variants(
     )
     renamed_overrides = [_rename_text(override_text, chosen_by_name) for override_text in overrides]
     left_out = [f"{package_name} ; {NOWHERE}" for package_name in sorted(chosen_by_name)]
-    return replace(needs, requirements=(*asked, *added)), (*renamed_overrides, *left_out)
+    return replace(needs, requirements=(*replacements, *added)), (*renamed_overrides, *left_out)
 
 
 def describe_choices(choices: Iterable[VariantChoice], needs: RequirementSet) -> list[str]:
@@ -116,15 +118,15 @@ def who_asks(package_name: str, needs: RequirementSet) -> str:
 def _describe(choice: VariantChoice, needs: RequirementSet) -> str:
     imports = f"{', '.join(choice.imports)}: " if choice.imports else ""
     if choice.replaces:
-        asked = ", ".join(who_asks(package_name, needs) for package_name in choice.replaces)
-        return f"{imports}{choice.name} is locked in place of {asked}; another one with --variant NAME"
+        asking_parts = ", ".join(who_asks(package_name, needs) for package_name in choice.replaces)
+        return f"{imports}{choice.name} is locked in place of {asking_parts}; another one with --variant NAME"
     others = ", ".join(who_asks(package_name, needs) for package_name in choice.overwrites)
     return f"{imports}files of {choice.name} are kept where {others} brings others"
 
 
-def _choose_one(overlap: Overlap, contents: Mapping[str, WheelContents], wanted: Collection[str]) -> str | None:
+def _choose_one(overlap: Overlap, contents: Mapping[str, WheelContents], wanted_names: Collection[str]) -> str | None:
     family = next((family for family in FAMILIES if set(overlap.packages) <= set(family)), ())
-    for package_name in sorted(wanted):
+    for package_name in sorted(wanted_names):
         if package_name in overlap.packages or package_name in family:
             return package_name
     if family:

@@ -72,11 +72,11 @@ class FileParts:
                 self._offered.wait(0.5)
         return None
 
-    def put_back(self, part: FilePart) -> None:
+    def put_back(self, file_part: FilePart) -> None:
         """Let another fetcher continue the part from its current end."""
         with self._lock:
             # Lowest index first: the hash reads in order, so the earliest missing part holds it up.
-            heapq.heappush(self._missing, part.index)
+            heapq.heappush(self._missing, file_part.index)
             self._offered.notify()
 
     def lend_hash(self, file_part: FilePart) -> bool:

@@ -53,9 +53,12 @@ def to_refusal(response: Response, address: str) -> SourceFailed:
     body_text = response.read_text()
     match status:
         case 401 | 403:
-            said = _quote_body(body_text)
+            quoted_body = _quote_body(body_text)
             return SourceRefused(
-                uri=address, reason=f"HTTP {status}: it needs a token, or {token}{said}", status=status, code=error_code
+                uri=address,
+                reason=f"HTTP {status}: it needs a token, or {token}{quoted_body}",
+                status=status,
+                code=error_code,
             )
         case 404 | 410:
             return SourceMissing(

@@ -49,39 +49,45 @@ class JobModelPlaces:
         paths = (target.relative_to(self._roots.models_dir) for target in tuple(self._bound))
         return frozenset(path.as_posix().partition("/")[2] for path in paths)
 
-    def check_folder(self, wanted: NamedModel) -> None:
+    def check_folder(self, named_model: NamedModel) -> None:
         """Raise `JobModelUnusable` unless the folder is one that ComfyUI looks into."""
-        first = wanted.folder.partition("/")[0]
+        first = named_model.folder.partition("/")[0]
         is_known = first in MODEL_FOLDERS or (self._roots.models_dir / first).is_dir()
-        if not _FOLDER.fullmatch(wanted.folder) or not is_known:
-            raise wanted.refuse("folder", f"it must be one of {', '.join(MODEL_FOLDERS)}, or a folder in one of them")
+        if not _FOLDER.fullmatch(named_model.folder) or not is_known:
+            raise named_model.refuse(
+                "folder", f"it must be one of {', '.join(MODEL_FOLDERS)}, or a folder in one of them"
+            )
 
-    def pin_for(self, wanted: NamedModel, filename: str) -> ModelPin:
+    def pin_for(self, named_model: NamedModel, filename: str) -> ModelPin:
         """Return the pin of a job's model. Raises `JobModelUnusable`, `PickleRefused`."""
         if not _FILENAME.fullmatch(filename) or len(os.fsencode(filename)) > 200:
-            raise wanted.refuse("filename", f"{filename[:100]!r} is not the name of a file; give one, without a folder")
+            raise named_model.refuse(
+                "filename", f"{filename[:100]!r} is not the name of a file; give one, without a folder"
+            )
         if Path(filename).suffix.lower() not in _SUFFIXES:
-            raise wanted.refuse(
+            raise named_model.refuse(
                 "filename", f"{filename!r} does not end as a model's name does; give one, such as name.safetensors"
             )
-        pin = ModelPin(name=filename, target_path=f"$MODELS_DIR/{wanted.folder}/{filename}")
+        pin = ModelPin(name=filename, target_path=f"$MODELS_DIR/{named_model.folder}/{filename}")
         refusal = pickle_by_name(pin)
         if refusal is not None:
             raise refusal
         return pin
 
-    def require_free(self, wanted: NamedModel, pin: ModelPin, digest: Digest) -> None:
+    def require_free(self, named_model: NamedModel, pin: ModelPin, digest: Digest) -> None:
         """Raise `JobModelUnusable` if the name has other bytes, or had since the engine started."""
         target = self._roots.target_path(pin)
         if target in self._pinned and self._pinned[target] != digest:
-            raise wanted.refuse("filename", f"the release has a model {wanted.folder}/{pin.name}; give another name")
+            raise named_model.refuse(
+                "filename", f"the release has a model {named_model.folder}/{pin.name}; give another name"
+            )
         if self._bound.get(target, digest) != digest or self._has_other_bytes(target, digest):
-            reason = f"{wanted.folder}/{pin.name} is the name of other bytes on this server; give another name"
-            raise wanted.refuse("filename", reason)
+            reason = f"{named_model.folder}/{pin.name} is the name of other bytes on this server; give another name"
+            raise named_model.refuse("filename", reason)
 
-    def place(self, wanted: NamedModel, pin: ModelPin, digest: Digest) -> Path:
+    def place(self, named_model: NamedModel, pin: ModelPin, digest: Digest) -> Path:
         """Link the blob at its place, unless the same bytes are there. Raises as `require_free`."""
-        self.require_free(wanted, pin, digest)
+        self.require_free(named_model, pin, digest)
         target = self._roots.target_path(pin)
         self._bound[target] = digest
         if not target.is_file():

@@ -153,22 +153,22 @@ class JobModels:
         """Return what keeps one job's models; its time begins now."""
         return JobModelUse(self._limits.seconds)
 
-    def bring(self, wanted: WantedModel, use: JobModelUse, report: Report) -> BroughtModel:
+    def bring(self, wanted_model: WantedModel, use: JobModelUse, report: Report) -> BroughtModel:
         """Bring one model to its place and keep it until `use` ends. Blocks. Raises `JobModelUnusable`."""
         try:
-            return _OneModel(self, wanted, use, report).bring()
+            return _OneModel(self, wanted_model, use, report).bring()
         except JobModelUnusable:
             raise
         except (ComfypinError, OSError) as error:
-            raise _explain(wanted, error) from error
+            raise _explain(wanted_model, error) from error
 
 
 class _OneModel:
-    def __init__(self, shared: JobModels, wanted: WantedModel, use: JobModelUse, report: Report) -> None:
+    def __init__(self, shared: JobModels, wanted_model: WantedModel, use: JobModelUse, report: Report) -> None:
         self._shared = shared
         self._store = shared._store
         self._limits = shared._limits
-        self._wanted = wanted
+        self._wanted = wanted_model
         self._use = use
         self._report = report
         self._arrived = 0
@@ -176,29 +176,33 @@ class _OneModel:
         self._counting = threading.Lock()
 
     def bring(self) -> BroughtModel:
-        wanted, places = self._wanted, self._shared._places
-        places.check_folder(wanted)
-        if wanted.source is None:
-            return self._use_stored(wanted.refuse("sha256", "the store has no model with it; add its `source`"))
-        self._shared._allowed.check(wanted.source, lambda reason: wanted.refuse("source", reason))
-        if wanted.sha256 is not None and wanted.filename is not None and self._store.has_blob(wanted.sha256):
-            return self._use_stored(wanted.refuse("sha256", "it was removed at this moment; send the job again"))
+        wanted_model, places = self._wanted, self._shared._places
+        places.check_folder(wanted_model)
+        if wanted_model.source is None:
+            return self._use_stored(wanted_model.refuse("sha256", "the store has no model with it; add its `source`"))
+        self._shared._allowed.check(wanted_model.source, lambda reason: wanted_model.refuse("source", reason))
+        if (
+            wanted_model.sha256 is not None
+            and wanted_model.filename is not None
+            and self._store.has_blob(wanted_model.sha256)
+        ):
+            return self._use_stored(wanted_model.refuse("sha256", "it was removed at this moment; send the job again"))
         sources = self._shared._open_sources(self._use.deadline)
-        source = next((known for known in sources if known.accepts(wanted.source)), None)
+        source = next((known for known in sources if known.accepts(wanted_model.source)), None)
         if source is None:
-            raise wanted.refuse("source", "no source understands this address")
-        facts = self._ask_facts(source, wanted.source)
-        pin = places.pin_for(wanted, wanted.filename or facts.filename)
-        digest = wanted.sha256 or facts.sha256 or None
+            raise wanted_model.refuse("source", "no source understands this address")
+        facts = self._ask_facts(source, wanted_model.source)
+        pin = places.pin_for(wanted_model, wanted_model.filename or facts.filename)
+        digest = wanted_model.sha256 or facts.sha256 or None
         if digest is None:
-            return self._bring_unproven(source, wanted.source, pin)
+            return self._bring_unproven(source, wanted_model.source, pin)
         # Before a byte is fetched: the name may belong to something else.
-        places.require_free(wanted, pin, digest)
+        places.require_free(wanted_model, pin, digest)
         fetched = False
         with self._wait_for(digest.hex) as lease:
             if not self._store.check_blob(digest):
                 partial_file = self._store.partial_file(digest.hex)
-                self._fetch(source, wanted.source, partial_file, pin, digest)
+                self._fetch(source, wanted_model.source, partial_file, pin, digest)
                 lease.check()
                 self._store.publish_partial(partial_file, digest)
                 fetched = True
@@ -206,12 +210,12 @@ class _OneModel:
 
     def _use_stored(self, missing: JobModelUnusable) -> BroughtModel:
         """Return the model that the store has already."""
-        wanted = self._wanted
-        digest, filename = wanted.sha256, wanted.filename
+        wanted_model = self._wanted
+        digest, filename = wanted_model.sha256, wanted_model.filename
         if digest is None or filename is None:
-            raise wanted.refuse("filename", "it must be given if there is no `source`")
-        pin = self._shared._places.pin_for(wanted, filename)
-        self._shared._places.require_free(wanted, pin, digest)
+            raise wanted_model.refuse("filename", "it must be given if there is no `source`")
+        pin = self._shared._places.pin_for(wanted_model, filename)
+        self._shared._places.require_free(wanted_model, pin, digest)
         with self._wait_for(digest.hex):
             if not self._store.check_blob(digest):
                 raise missing
@@ -258,13 +262,13 @@ class _OneModel:
             self._shared.space.record_use(digest, (pin.target_path,))
         # Its size may have been unknown until now.
         self._shared.space.make_room(0, self._refuse_room)
-        wanted = self._wanted
+        wanted_model = self._wanted
         return BroughtModel(
-            folder=wanted.folder,
+            folder=wanted_model.folder,
             filename=pin.name,
             sha256=digest,
             size_bytes=target.stat().st_size,
-            source=hide_secrets(wanted.source) if wanted.source is not None else None,
+            source=hide_secrets(wanted_model.source) if wanted_model.source is not None else None,
             fetched=fetched,
         )
 
@@ -293,7 +297,7 @@ class _OneModel:
             source,
             address,
             partial_file,
-            wanted=ExpectedFile(sha256=digest),
+            expected_file=ExpectedFile(sha256=digest),
             budget=self._shared._budget,
             fetch_policy=FetchPolicy(retry_policy=_RETRIES),
             stop_switch=self._use.stop,
@@ -354,28 +358,28 @@ class _OneModel:
         return self._wanted.refuse("source", "its download was stopped")
 
 
-def _explain(wanted: WantedModel, error: ComfypinError | OSError) -> JobModelUnusable:
+def _explain(wanted_model: WantedModel, error: ComfypinError | OSError) -> JobModelUnusable:
     """Return a failure in a job's words: no path of the server, no advice for its operator."""
     if isinstance(error, WrongDigest):
-        return wanted.refuse(
+        return wanted_model.refuse(
             "sha256", f"the file has the sha256 {error.facts['actual']}, not {error.facts['expected']}"
         )
     if isinstance(error, SourceFailed):
-        return wanted.refuse("source", error.reason.rstrip("."))
+        return wanted_model.refuse("source", error.reason.rstrip("."))
     if isinstance(error, PickleRefused):
-        return wanted.refuse("source", f"{error.reason}; {_PICKLE}")
+        return wanted_model.refuse("source", f"{error.reason}; {_PICKLE}")
     if isinstance(error, NotSafetensors):
-        return wanted.refuse("source", f"it is not a safetensors file: {error.reason}")
+        return wanted_model.refuse("source", f"it is not a safetensors file: {error.reason}")
     if isinstance(error, TargetRefused):
-        return wanted.refuse("folder", error.reason)
+        return wanted_model.refuse("folder", error.reason)
     if isinstance(error, DiskTooSmall):
         sizes = f"it needs {error.needed_gb:.2f} GB, and {error.free_gb:.2f} GB are free"
-        return wanted.refuse("source", f"the server's disk is too small: {sizes}")
+        return wanted_model.refuse("source", f"the server's disk is too small: {sizes}")
     if isinstance(error, OSError) and is_full(error):
-        return wanted.refuse("source", "the server's disk is full")
+        return wanted_model.refuse("source", "the server's disk is full")
     if isinstance(error, LeaseError | StoreFailed | OSError):
-        return wanted.refuse("source", "the server's model store cannot be used at the moment")
-    return wanted.refuse("source", error.message.rstrip("."))
+        return wanted_model.refuse("source", "the server's model store cannot be used at the moment")
+    return wanted_model.refuse("source", error.message.rstrip("."))
 
 
 def _gigabytes(size_bytes: int) -> str:

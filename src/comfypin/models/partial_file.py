@@ -89,9 +89,9 @@ class PartialFile:
         """Return whether another process could continue."""
         return self._journal_path.exists()
 
-    def record_part(self, part: int) -> None:
+    def record_part(self, part_number: int) -> None:
         """Record that a part's bytes are all in the file."""
-        self._append_line({"wrote": part})
+        self._append_line({"wrote": part_number})
 
     def record_prefix(self, end: int, prefix: str) -> None:
         """Record the sha256 of all bytes before `end_offset`."""

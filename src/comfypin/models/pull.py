@@ -294,7 +294,7 @@ class Puller:
                     source,
                     address,
                     partial_file,
-                    wanted=expected,
+                    expected_file=expected,
                     budget=self._budget,
                     fetch_policy=self._options.fetch_policy,
                     stop_switch=self._stop,

@@ -42,14 +42,14 @@ class FileTransfer:
         address: str,
         partial: PartialFile,
         *,
-        wanted: ExpectedFile,
+        expected_file: ExpectedFile,
         budget: PullBudget,
         effort: FetchPolicy,
     ) -> None:
         self._source = source
         self._uri = address
         self._partial = partial
-        self._wanted = wanted
+        self._wanted = expected_file
         self._budget = budget
         self._fetch_policy = effort
         self._parts = FileParts()
@@ -361,7 +361,7 @@ def fetch_with_retries(
     address: str,
     partial_file: PartialFile,
     *,
-    wanted: ExpectedFile,
+    expected_file: ExpectedFile,
     budget: PullBudget,
     fetch_policy: FetchPolicy,
     stop_switch: StopSwitch,
@@ -374,7 +374,9 @@ def fetch_with_retries(
     """
     broken, changed = Failures(fetch_policy.retry_policy), Failures(CHANGED_RETRIES)
     while True:
-        transfer = FileTransfer(source, address, partial_file, wanted=wanted, budget=budget, effort=fetch_policy)
+        transfer = FileTransfer(
+            source, address, partial_file, expected_file=expected_file, budget=budget, effort=fetch_policy
+        )
         try:
             return transfer.fetch_file(stop=stop_switch, begun=begun, advanced=advanced)
         except (StreamBroke, SourceChanged, BytesDiffer) as error:

@@ -115,7 +115,7 @@ class BucketSink:
         # The manifest goes last: whoever finds it can rely on all outputs.
         await self._run_in_thread(partial(self._put_manifest, job_keys.manifest, manifest_bytes, job))
         urls = await self._run_in_thread(
-            lambda: [self._links.make_url(self._store, item.object.key) for item in stored_outputs]
+            lambda: [self._links.make_url(self._store, stored_output.object.key) for stored_output in stored_outputs]
         )
         log.info(
             "job delivered",
@@ -127,8 +127,8 @@ class BucketSink:
             },
         )
         return tuple(
-            Delivery(output=item.output, uri=item.object.uri, url=url)
-            for item, url in zip(stored_outputs, urls, strict=True)
+            Delivery(output=stored_output.output, uri=stored_output.object.uri, url=url)
+            for stored_output, url in zip(stored_outputs, urls, strict=True)
         )
 
     async def _upload_all(

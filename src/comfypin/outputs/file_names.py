@@ -19,8 +19,8 @@ def safe_name(filename: str, subfolder: str = "") -> PurePosixPath:
     Backslashes separate like slashes (engines on Windows report them); empty, `.` and `..` parts and control characters
     are dropped; parts that no file system takes are shortened, keeping the suffix.
     """
-    path_parts = [_safe_part(part) for part in f"{subfolder}/{filename}".replace("\\", "/").split("/")]
-    kept_parts = [part for part in path_parts if part]
+    path_parts = [_safe_part(path_part) for path_part in f"{subfolder}/{filename}".replace("\\", "/").split("/")]
+    kept_parts = [path_part for path_part in path_parts if path_part]
     return PurePosixPath(*kept_parts) if kept_parts else PurePosixPath("output")
 
 

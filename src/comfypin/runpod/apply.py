@@ -74,7 +74,7 @@ def destroy_resources(
         on_removed(resource_kind, str(resource.get("name")))
 
 
-def wait_for_workers(management_api: ManagementApi, endpoint_id: str, *, wanted: int, timeout_s: float) -> None:
+def wait_for_workers(management_api: ManagementApi, endpoint_id: str, *, wanted_count: int, timeout_s: float) -> None:
     """Return when `wanted` workers are idle or running the newest configuration. Raises `WaitedTooLong`."""
     deadline = time.monotonic() + timeout_s
     while True:
@@ -82,7 +82,7 @@ def wait_for_workers(management_api: ManagementApi, endpoint_id: str, *, wanted:
         workers = answer.get("workers", []) if isinstance(answer, dict) else []
         # A worker with the configuration of before takes jobs until it is replaced: it proves nothing.
         ready = [w for w in workers if w.get("status") in ("IDLE", "RUNNING") and not w.get("isStale")]
-        if len(ready) >= wanted:
+        if len(ready) >= wanted_count:
             return
         # Asked after the check above, so that a slow response at the end still counts.
         if time.monotonic() > deadline:

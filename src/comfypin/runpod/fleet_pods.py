@@ -79,6 +79,7 @@ class PodWish:
             "image": self.image,
             "args": shlex.join(self.command),
             "disk": self.disk_gb,
+            # A worker asks the queue for jobs; nobody connects to it.
             "ports": [],
             "env": {
                 **self.env,
@@ -96,13 +97,14 @@ class PodWish:
 
 def list_fleet_pods(pods: Iterable[Resource], fleet: str) -> tuple[FleetPod, ...]:
     """Return the pods that carry the fleet's mark, oldest first."""
-    found = []
+    fleet_pods = []
     for pod in pods:
         variables = pod.get("env")
+        # Only by its mark: somebody else's pod may have a similar name, and is never removed.
         if not isinstance(variables, Mapping) or variables.get(FLEET_VARIABLE) != fleet:
             continue
         cost = pod.get("cost")
-        found.append(
+        fleet_pods.append(
             FleetPod(
                 id=str(pod["id"]),
                 name=str(pod.get("name", "")),
@@ -113,16 +115,17 @@ def list_fleet_pods(pods: Iterable[Resource], fleet: str) -> tuple[FleetPod, ...
                 created_at=_read_time(pod.get("createdAt")),
             )
         )
-    return tuple(sorted(found, key=lambda pod: (pod.created_at, pod.id)))
+    return tuple(sorted(fleet_pods, key=lambda pod: (pod.created_at, pod.id)))
 
 
 def choose_gpus(
-    gpus: Iterable[Mapping[str, object]], *, named: Sequence[str], cloud: str, model_gb: float
+    gpus: Iterable[Mapping[str, object]], *, named_gpus: Sequence[str], cloud: str, model_gb: float
 ) -> tuple[GpuOffer, ...]:
     """Return the GPU types to try, in order: those that are named, else all that hold the model, cheapest first."""
     by_id = {str(gpu.get("id")): gpu for gpu in gpus}
-    if named:
-        return tuple(GpuOffer(id=one, price=_price(by_id.get(one, {}), cloud)) for one in named)
+    if named_gpus:
+        # Whoever names a GPU knows why: neither its memory nor its availability is judged.
+        return tuple(GpuOffer(id=gpu_name, price=_price(by_id.get(gpu_name, {}), cloud)) for gpu_name in named_gpus)
     offers = []
     for identifier, gpu in by_id.items():
         memory, price = gpu.get("memory"), _price(gpu, cloud)
@@ -146,8 +149,8 @@ def offer_spot(management_api: ManagementApi, offers: Sequence[GpuOffer], bid: f
 def read_pod_gpus(management_api: ManagementApi) -> list[Resource]:
     """Return the GPU catalog with what pods can have now."""
     answer = management_api.send_request("GET", "/v2/catalog/gpus?include=AVAILABILITY&product=POD")
-    found = answer.get("gpus") if isinstance(answer, dict) else None
-    return found if isinstance(found, list) else []
+    gpu_types = answer.get("gpus") if isinstance(answer, dict) else None
+    return gpu_types if isinstance(gpu_types, list) else []
 
 
 def make_pod(management_api: ManagementApi, wish: PodWish, gpus: Sequence[GpuOffer], suffix: str) -> FleetPod:
@@ -157,6 +160,7 @@ def make_pod(management_api: ManagementApi, wish: PodWish, gpus: Sequence[GpuOff
         try:
             made = _make_once(management_api, wish, gpu, suffix)
         except ApiRefused as refused:
+            # A key that is wrong, or a limit of the account, is the same for every GPU.
             if refused.status not in _TRY_NEXT:
                 raise
             refusals.append(f"{gpu.id}: {refused.detail}")
@@ -179,9 +183,10 @@ def _price(gpu: Mapping[str, object], cloud: str) -> float | None:
     return float(price) if isinstance(price, int | float) else None
 
 
-def _read_time(text: object) -> float:
+def _read_time(time_text: object) -> float:
     try:
-        moment = datetime.fromisoformat(str(text))
+        moment = datetime.fromisoformat(str(time_text))
     except ValueError:
         return 0.0
+    # Runpod writes UTC, at times without saying so.
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

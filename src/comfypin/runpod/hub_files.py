@@ -165,7 +165,7 @@ def check_hub_file(path: Path, content: bytes) -> None:
 
 
 def _finding_sentence(error: Any) -> str:
-    place = ".".join(str(part) for part in error["loc"])
+    field_path = ".".join(str(part) for part in error["loc"])
     unknown = error["type"] in ("unexpected_keyword_argument", "extra_forbidden")
     message = "the Hub does not know this field" if unknown else str(error["msg"]).removeprefix("Value error, ")
-    return f"{place}: {message}" if place else message
+    return f"{field_path}: {message}" if field_path else message

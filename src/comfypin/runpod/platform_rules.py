@@ -64,32 +64,34 @@ def _reference_findings(deployment: Deployment) -> Iterator[str]:
             for resource in deployment.pod
         ),
     ]
-    for place, resource, kind, volume_names in template_users:
+    for location, resource, kind, volume_names in template_users:
         if resource.template not in templates:
-            yield _unknown_name(place, "template", resource.template, templates)
+            yield _unknown_name(location, "template", resource.template, templates)
         elif templates[resource.template].kind != kind:
             actual = templates[resource.template].kind
-            yield f'{place}: template {resource.template!r} has kind "{actual}", it needs "{kind}"'
+            yield f'{location}: template {resource.template!r} has kind "{actual}", it needs "{kind}"'
         for volume_name in volume_names:
             if volume_name not in volumes:
-                yield _unknown_name(place, "volume", volume_name, volumes)
+                yield _unknown_name(location, "volume", volume_name, volumes)
         yield from _data_center_findings(
-            place,
+            location,
             resource,
             [volumes[volume_name].data_center for volume_name in volume_names if volume_name in volumes],
         )
 
 
-def _data_center_findings(place: str, resource: EndpointConfig | PodConfig, volume_centers: list[str]) -> Iterator[str]:
+def _data_center_findings(
+    location: str, resource: EndpointConfig | PodConfig, volume_centers: list[str]
+) -> Iterator[str]:
     """Find several volumes in one data centre, and data centres without any of the resource's volumes."""
     for center, occurrences in Counter(volume_centers).items():
         if occurrences > 1:
-            yield f"{place}: {occurrences} volumes are in {center}; a worker mounts only one volume per data centre"
+            yield f"{location}: {occurrences} volumes are in {center}; a worker mounts only one volume per data centre"
     outside = set(resource.data_centers) - set(volume_centers)
     # Without volumes any data centre will do.
     if volume_centers and outside:
         yield (
-            f"{place}: data centre {', '.join(sorted(outside))} has none of its volumes "
+            f"{location}: data centre {', '.join(sorted(outside))} has none of its volumes "
             f"({', '.join(volume_centers)}); a volume is only reached from its own data centre"
         )
 
@@ -97,17 +99,17 @@ def _data_center_findings(place: str, resource: EndpointConfig | PodConfig, volu
 def _image_findings(deployment: Deployment) -> Iterator[str]:
     for template in deployment.template:
         image = template.image or deployment.image
-        place = f"template {template.name!r}"
+        location = f"template {template.name!r}"
         if image is None:
-            yield f"{place}: no image; set `image` there or at the top of the file"
+            yield f"{location}: no image; set `image` there or at the top of the file"
         elif not re.search(r"@sha256:[0-9a-f]{64}$", image):
             yield (
-                f"{place}: image {image!r} is not pinned by digest; use NAME@sha256:..., "
+                f"{location}: image {image!r} is not pinned by digest; use NAME@sha256:..., "
                 "which `comfypin image push` prints (a tag can change under running workers)"
             )
         elif image.endswith("0" * 64) or "/YOU/" in image:
             yield (
-                f"{place}: image is still the placeholder of `comfypin runpod init`; "
+                f"{location}: image is still the placeholder of `comfypin runpod init`; "
                 "write the one that `comfypin image push` printed, or run init with --image"
             )
 
@@ -123,22 +125,22 @@ def _volume_findings(deployment: Deployment, release_facts: ReleaseFacts) -> Ite
 
 def _template_findings(deployment: Deployment, release_facts: ReleaseFacts) -> Iterator[str]:
     for template in deployment.template:
-        place = f"template {template.name!r}"
+        location = f"template {template.name!r}"
         # The nearest place wins.
         merged = {**deployment.env, **deployment.storage, **template.env}
-        yield from variable_findings(place, merged)
-        yield from _variable_count_findings(place, deployment, template.name, {})
-        yield from _port_findings(place, template)
+        yield from variable_findings(location, merged)
+        yield from _variable_count_findings(location, deployment, template.name, {})
+        yield from _port_findings(location, template)
         needed = needed_disk_gb(deployment, release_facts, template)
         if template.disk is not None and template.disk < needed:
             yield (
-                f"{place}: disk = {template.disk} GB is less than the {needed} GB that the release's container writes "
-                "(with its models, if no volume holds them); leave it out to have it derived"
+                f"{location}: disk = {template.disk} GB is less than the {needed} GB that the release's container "
+                "writes (with its models, if no volume holds them); leave it out to have it derived"
             )
         if template.args and (template.cmd is not None or template.entrypoint is not None):
-            yield f"{place}: args and cmd (or entrypoint) are two ways to say one command; keep one"
+            yield f"{location}: args and cmd (or entrypoint) are two ways to say one command; keep one"
         if template.kind == "serverless" and template.volume_disk is not None:
-            yield f"{place}: volume_disk belongs to pods; a serverless worker has a container disk only"
+            yield f"{location}: volume_disk belongs to pods; a serverless worker has a container disk only"
 
 
 def is_secret_reference(text: str) -> bool:
@@ -146,30 +148,30 @@ def is_secret_reference(text: str) -> bool:
     return SECRET_REFERENCE.fullmatch(text.strip()) is not None
 
 
-def variable_findings(place: str, variables: Mapping[str, str]) -> Iterator[str]:
+def variable_findings(location: str, variables: Mapping[str, str]) -> Iterator[str]:
     """Find plain secrets, names that no shell takes, and names that comfypin sets itself."""
     for variable, variable_value in variables.items():
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", variable):
-            yield f"{place}: {variable!r} is not a valid variable name; use letters, digits and _"
+            yield f"{location}: {variable!r} is not a valid variable name; use letters, digits and _"
         if variable in _OUR_VARIABLES:
-            yield f"{place}: {variable} is set from the release in `release`; leave it out"
+            yield f"{location}: {variable} is set from the release in `release`; leave it out"
         if looks_secret(variable, variable_value, is_reference=is_secret_reference):
             yield (
-                f"{place}: {variable} looks like a secret in plain text; store it in Runpod's secret manager "
+                f"{location}: {variable} looks like a secret in plain text; store it in Runpod's secret manager "
                 f"(console, Secrets, Create Secret, name {variable.lower()}) and write "
                 f'{variable} = "{{{{ RUNPOD_SECRET_{variable.lower()} }}}}"'
             )
 
 
 def _variable_count_findings(
-    place: str, deployment: Deployment, template: str, own: Mapping[str, str], *, added: int = 0
+    location: str, deployment: Deployment, template: str, own: Mapping[str, str], *, added: int = 0
 ) -> Iterator[str]:
     """Find more variables than Runpod allows, of all the places that a worker's or pod's variables come from."""
     shared = next((resource.env for resource in deployment.template if resource.name == template), {})
     occurrences = len({**deployment.env, **deployment.storage, **shared, **own})
     ours = _PLATFORM_VARIABLES + added
     if occurrences + ours > MAX_VARIABLES:
-        yield f"{place}: {occurrences} variables and {ours} of ours; Runpod allows {MAX_VARIABLES}"
+        yield f"{location}: {occurrences} variables and {ours} of ours; Runpod allows {MAX_VARIABLES}"
 
 
 def _count_added(resource: EndpointConfig | PodConfig) -> int:
@@ -180,88 +182,92 @@ def _count_added(resource: EndpointConfig | PodConfig) -> int:
     return (3 if resource.volume else 0) + (1 if resource.stop_after else 0)
 
 
-def _port_findings(place: str, template: TemplateConfig) -> Iterator[str]:
+def _port_findings(location: str, template: TemplateConfig) -> Iterator[str]:
     ports = template.ports or ()
     http_ports = [port for port in ports if port.endswith("/http")]
     if len(http_ports) > MAX_HTTP_PORTS:
-        yield f"{place}: {len(http_ports)} HTTP ports; Runpod's proxy takes {MAX_HTTP_PORTS}"
+        yield f"{location}: {len(http_ports)} HTTP ports; Runpod's proxy takes {MAX_HTTP_PORTS}"
     for port, occurrences in Counter(ports).items():
         port_match = _PORT.fullmatch(port)
         if port_match is None:
-            yield f"{place}: port {port!r} must read NUMBER/http or NUMBER/tcp"
+            yield f"{location}: port {port!r} must read NUMBER/http or NUMBER/tcp"
             continue
         if occurrences > 1:
-            yield f"{place}: port {port} is listed {occurrences} times"
+            yield f"{location}: port {port} is listed {occurrences} times"
         number = int(port_match[1])
         # From 70000 on Runpod gives a TCP port that is the same inside and outside, told in RUNPOD_TCP_PORT_<number>;
         # https://docs.runpod.io/pods/configuration/expose-ports#symmetrical-port-mapping
         symmetrical = port_match[2] == "tcp" and number >= _FIRST_SYMMETRICAL
         if not (1 <= number <= 65_535 or symmetrical):
-            yield f"{place}: port {port} does not exist; take 1 to 65535, or 70000/tcp and above (symmetrical)"
+            yield f"{location}: port {port} does not exist; take 1 to 65535, or 70000/tcp and above (symmetrical)"
 
 
 def _endpoint_findings(deployment: Deployment, release_facts: ReleaseFacts) -> Iterator[str]:
     for endpoint in deployment.endpoint:
-        place = f"endpoint {endpoint.name!r}"
+        location = f"endpoint {endpoint.name!r}"
         workers, scaling = endpoint.workers, endpoint.scaling
-        yield from variable_findings(place, endpoint.env)
+        yield from variable_findings(location, endpoint.env)
         yield from _variable_count_findings(
-            place, deployment, endpoint.template, endpoint.env, added=_count_added(endpoint)
+            location, deployment, endpoint.template, endpoint.env, added=_count_added(endpoint)
         )
         if workers.min > workers.max:
-            yield f"{place}: workers.min = {workers.min} is more than workers.max = {workers.max}"
+            yield f"{location}: workers.min = {workers.min} is more than workers.max = {workers.max}"
         if scaling.queue_delay is not None and scaling.request_count is not None:
-            yield f"{place}: scaling takes queue_delay or request_count, not both"
+            yield f"{location}: scaling takes queue_delay or request_count, not both"
         if endpoint.type == "load-balancer" and scaling.queue_delay is not None:
-            yield f"{place}: a load-balancer has no queue; scale it by request_count"
+            yield f"{location}: a load-balancer has no queue; scale it by request_count"
         # 10 is the default: somebody who did not set it need not hear of it.
         if endpoint.type == "queue" and scaling.request_count is not None and workers.idle_timeout != 10:
-            yield f"{place}: workers.idle_timeout does not apply to a queue that scales by request_count; leave it out"
+            yield (
+                f"{location}: workers.idle_timeout does not apply to a queue that scales by request_count; leave it out"
+            )
         if endpoint.flashboot != "off" and workers.max == 0:
-            yield f'{place}: flashboot needs workers; set workers.max, or flashboot = "off"'
-        yield from endpoint_compute_findings(place, endpoint, release_facts)
+            yield f'{location}: flashboot needs workers; set workers.max, or flashboot = "off"'
+        yield from endpoint_compute_findings(location, endpoint, release_facts)
         if endpoint.type == "load-balancer":
-            yield from _balancer_findings(place, deployment, endpoint)
+            yield from _balancer_findings(location, deployment, endpoint)
 
 
-def _balancer_findings(place: str, deployment: Deployment, endpoint: EndpointConfig) -> Iterator[str]:
+def _balancer_findings(location: str, deployment: Deployment, endpoint: EndpointConfig) -> Iterator[str]:
     """Find what lets a load balancer's workers start, and then refuse or miss every request."""
     template = next((resource for resource in deployment.template if resource.name == endpoint.template), None)
     shared = {} if template is None else template.env
     variables = {**deployment.env, **deployment.storage, **shared, **endpoint.env}
     if not variables.get("COMFYPIN_TOKEN"):
         yield (
-            f"{place}: a load balancer's workers need one token, or each makes its own and refuses everybody; write "
+            f"{location}: a load balancer's workers need one token, or each makes its own and refuses everybody; write "
             'COMFYPIN_TOKEN = "{{ RUNPOD_SECRET_comfypin_token }}" into [env], and send it as X-Comfypin-Token '
             "(Authorization is for Runpod's key)"
         )
     if variables.get("COMFYPIN_MODE", "serve") != "serve":
-        yield f"{place}: COMFYPIN_MODE = {variables['COMFYPIN_MODE']} serves no load balancer; leave it out"
+        yield f"{location}: COMFYPIN_MODE = {variables['COMFYPIN_MODE']} serves no load balancer; leave it out"
     port = variables.get("PORT") or str(SERVE_PORT)
     for wanted_port in dict.fromkeys((port, variables.get("PORT_HEALTH") or port)):
         if template is not None and template.ports and f"{wanted_port}/http" not in template.ports:
             yield (
-                f"{place}: its workers serve port {wanted_port}, which template {template.name!r} does not expose; add "
-                f"{wanted_port}/http to its ports, or leave ports out"
+                f"{location}: its workers serve port {wanted_port}, which template {template.name!r} does not expose; "
+                f"add {wanted_port}/http to its ports, or leave ports out"
             )
 
 
 def _pod_findings(deployment: Deployment, release_facts: ReleaseFacts) -> Iterator[str]:
     for pod in deployment.pod:
-        place = f"pod {pod.name!r}"
-        yield from variable_findings(place, pod.env)
-        yield from _variable_count_findings(place, deployment, pod.template, pod.env, added=_count_added(pod))
+        location = f"pod {pod.name!r}"
+        yield from variable_findings(location, pod.env)
+        yield from _variable_count_findings(location, deployment, pod.template, pod.env, added=_count_added(pod))
         template = next((resource for resource in deployment.template if resource.name == pod.template), None)
         if pod.volume and template is not None and template.volume_disk is not None:
-            yield f"{place}: a network volume and the template's volume_disk exclude each other; keep one"
+            yield f"{location}: a network volume and the template's volume_disk exclude each other; keep one"
         if pod.volume and pod.cloud == "community":
-            yield f"{place}: network volumes exist on the secure cloud only; leave out cloud, or the volume"
+            yield f"{location}: network volumes exist on the secure cloud only; leave out cloud, or the volume"
         if pod.cpu is not None and template is not None and template.volume_disk is not None:
-            yield f"{place}: a pod on CPUs takes no volume_disk; give it a network volume"
-        yield from pod_compute_findings(place, pod, release_facts)
+            yield f"{location}: a pod on CPUs takes no volume_disk; give it a network volume"
+        yield from pod_compute_findings(location, pod, release_facts)
         if pod.ssh and template is not None and "22/tcp" not in (template.ports or ("22/tcp",)):
-            yield f"{place}: ssh = true needs the port 22/tcp in template {template.name!r}"
+            yield f"{location}: ssh = true needs the port 22/tcp in template {template.name!r}"
 
 
-def _unknown_name(place: str, kind: str, resource_name: str, known: Iterable[str]) -> str:
-    return f"{place}: there is no {kind} {resource_name!r} in the file; there are {', '.join(sorted(known)) or 'none'}"
+def _unknown_name(location: str, kind: str, resource_name: str, known: Iterable[str]) -> str:
+    return (
+        f"{location}: there is no {kind} {resource_name!r} in the file; there are {', '.join(sorted(known)) or 'none'}"
+    )

@@ -33,17 +33,24 @@ def make_spot_pod(management_api: ManagementApi, request: Mapping[str, object], 
     try:
         made = _ask(management_api, _MAKE, {"input": _to_graphql(request, bid)}).get("podRentInterruptable")
     except ApiUnreachable:
-        found = next((pod for pod in management_api.list_resources("pod") if pod.get("name") == request["name"]), None)
-        if found is None:
+        # The answer may have been lost after the pod was made; a second one would be billed, too.
+        existing_pod = next(
+            (pod for pod in management_api.list_resources("pod") if pod.get("name") == request["name"]), None
+        )
+        if existing_pod is None:
             raise
-        return found
+        return existing_pod
+    # Null instead of a pod: no machine takes the bid.
     if not isinstance(made, dict):
         raise ApiRefused(request=f"POST {_PATH}", status=400, title="No pod", detail="no room at this price")
+    # Read back, since GraphQL describes pods in other words than the REST API.
     return management_api.get_resource("pod", str(made["id"]))
 
 
 def _to_graphql(request: Mapping[str, object], bid: float) -> dict[str, JsonValue]:
-    gpu, mounts, variables, centers = (request.get(name) for name in ("gpu", "mounts", "env", "dataCenterIds"))
+    gpu, mounts, variables, centers = (
+        request.get(field_name) for field_name in ("gpu", "mounts", "env", "dataCenterIds")
+    )
     networks = mounts.get("network") if isinstance(mounts, Mapping) else None
     fields: dict[str, JsonValue] = {
         "bidPerGpu": bid,
@@ -56,8 +63,8 @@ def _to_graphql(request: Mapping[str, object], bid: float) -> dict[str, JsonValu
         "containerDiskInGb": int(str(request["disk"])),
         "volumeInGb": 0,
         "env": [
-            {"key": str(name), "value": str(value)}
-            for name, value in (variables.items() if isinstance(variables, Mapping) else ())
+            {"key": str(field_name), "value": str(value)}
+            for field_name, value in (variables.items() if isinstance(variables, Mapping) else ())
         ],
     }
     if isinstance(networks, list) and networks:
@@ -74,8 +81,8 @@ def _ask(management_api: ManagementApi, query: str, variables: Mapping[str, Json
     answer = management_api.submit_once(_PATH, {"query": query, "variables": dict(variables)})
     errors = answer.get("errors") if isinstance(answer, Mapping) else None
     if isinstance(errors, list) and errors:
-        told = errors[0].get("message") if isinstance(errors[0], Mapping) else errors[0]
-        raise ApiRefused(request=f"POST {_PATH}", status=400, title="GraphQL", detail=str(told))
+        error_text = errors[0].get("message") if isinstance(errors[0], Mapping) else errors[0]
+        raise ApiRefused(request=f"POST {_PATH}", status=400, title="GraphQL", detail=str(error_text))
     data = answer.get("data") if isinstance(answer, Mapping) else None
     if not isinstance(data, Mapping):
         raise ApiUnreachable(request=f"POST {_PATH}", reason="the answer holds no data")

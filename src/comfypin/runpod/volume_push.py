@@ -118,14 +118,16 @@ class VolumePusher:
 
     def select_missing(self, owed: Iterable[OwedModel]) -> list[OwedModel]:
         """Return the models whose bytes are needed here, because the volume lacks them; note the others."""
-        wanted = []
-        for item in owed:
-            recorded_file = self.find_pushed(item.key, item.sha256) if item.sha256 is not None else None
+        missing_files = []
+        for owed_model in owed:
+            recorded_file = (
+                self.find_pushed(owed_model.key, owed_model.sha256) if owed_model.sha256 is not None else None
+            )
             if recorded_file is None:
-                wanted.append(item)
+                missing_files.append(owed_model)
             else:
                 self.note_file(recorded_file)
-        return wanted
+        return missing_files
 
     def note_file(self, recorded_file: RecordedFile) -> None:
         """Say in this release's record that the volume has the file."""

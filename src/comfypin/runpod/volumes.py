@@ -38,7 +38,7 @@ class PushDestination:
 
 
 def find_volumes(
-    api: ManagementApi, wanted: Sequence[str], *, centers: Sequence[str] = (), deployment: str | None = None
+    api: ManagementApi, volume_names: Sequence[str], *, centers: Sequence[str] = (), deployment: str | None = None
 ) -> list[NetworkVolume]:
     """Find volumes by name (on Runpod or in runpod.toml) or id, in these data centres or in all.
 
@@ -55,7 +55,7 @@ def find_volumes(
     ]
     wanted_centers = {center.upper() for center in centers}
     found_volumes: dict[str, NetworkVolume] = {}
-    for wanted_name in wanted:
+    for wanted_name in volume_names:
         # In runpod.toml a volume has a short name, which on Runpod carries the deployment's.
         names = {wanted_name, remote_name(deployment, wanted_name)} if deployment else {wanted_name}
         matching = [
@@ -68,7 +68,9 @@ def find_volumes(
             raise VolumeUnknown(wanted=wanted_name, centers=sorted(wanted_centers), known=sorted(map(str, all_volumes)))
         found_volumes |= {volume.identifier: volume for volume in matching}
     if unserved := wanted_centers - {volume.data_center.upper() for volume in found_volumes.values()}:
-        raise VolumeUnknown(wanted=", ".join(wanted), centers=sorted(unserved), known=sorted(map(str, all_volumes)))
+        raise VolumeUnknown(
+            wanted=", ".join(volume_names), centers=sorted(unserved), known=sorted(map(str, all_volumes))
+        )
     return list(found_volumes.values())
 
 

@@ -134,8 +134,8 @@ def _endpoint_routes(server_site: Site, comfy_api: ComfyApi) -> APIRouter:
     routes, queue = APIRouter(tags=["jobs"]), server_site.queue
 
     async def take_sent_job(http_request: Request) -> str:
-        body = await http_request.body()
-        job_request = await run_by_size(len(body), read_job_request, body)
+        request_body = await http_request.body()
+        job_request = await run_by_size(len(request_body), read_job_request, request_body)
         return await take_job(comfy_api.queue, job_request)
 
     @routes.post("/run", summary="Take a job", openapi_extra=JOB_BODY)
@@ -185,8 +185,8 @@ def _job_routes(server_site: Site) -> APIRouter:
         record = await queue.read_record(job_id)
         if "text/event-stream" in http_request.headers.get("accept", ""):
             return StreamingResponse(_stream_events(server_site, job_id), media_type="text/event-stream")
-        told, told_count = queue.take_progress(job_id, poller=_name_poller(http_request), after=after)
-        chunks = [{"output": dict(progress)} for progress in told]
+        progress_list, told_count = queue.take_progress(job_id, poller=_name_poller(http_request), after=after)
+        chunks = [{"output": dict(progress)} for progress in progress_list]
         return JsonResponse({"status": record.row.state, "stream": chunks, "next": told_count})
 
     @routes.post("/cancel/{job_id}", summary="Stop a job")

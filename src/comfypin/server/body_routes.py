@@ -20,32 +20,33 @@ def body_routes(bodies: "ServerBodies") -> APIRouter:
     routes = APIRouter(include_in_schema=False)
 
     def find(job_id: str, part: str, request: Request) -> "Path | Response":
+        # The whole query is the signature.
         path = bodies.path_of(job_id, part, request.url.query)
         return failure_response(403, "This address is not signed by this server.") if path is None else path
 
     @routes.get(PATH + "/{job_id}/{part}")
     async def read_body(job_id: str, part: str, request: Request) -> Response:
-        found = find(job_id, part, request)
-        if isinstance(found, Response):
-            return found
-        if not await asyncio.to_thread(found.is_file):
+        located_body = find(job_id, part, request)
+        if isinstance(located_body, Response):
+            return located_body
+        if not await asyncio.to_thread(located_body.is_file):
             return failure_response(404, "This is not kept any more.")
-        return FileResponse(found, media_type="application/octet-stream")
+        return FileResponse(located_body, media_type="application/octet-stream")
 
     @routes.put(PATH + "/{job_id}/{part}")
     async def write_body(job_id: str, part: str, request: Request) -> Response:
-        found = find(job_id, part, request)
-        if isinstance(found, Response):
-            return found
-        await asyncio.to_thread(bodies.write, found, await request.body())
+        located_body = find(job_id, part, request)
+        if isinstance(located_body, Response):
+            return located_body
+        await asyncio.to_thread(bodies.write, located_body, await request.body())
         return Response(status_code=201)
 
     @routes.delete(PATH + "/{job_id}/{part}")
     async def remove_body(job_id: str, part: str, request: Request) -> Response:
-        found = find(job_id, part, request)
-        if isinstance(found, Response):
-            return found
-        await asyncio.to_thread(found.unlink, missing_ok=True)
+        located_body = find(job_id, part, request)
+        if isinstance(located_body, Response):
+            return located_body
+        await asyncio.to_thread(located_body.unlink, missing_ok=True)
         return Response(status_code=204)
 
     return routes

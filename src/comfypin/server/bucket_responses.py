@@ -15,17 +15,17 @@ async def respond_from_bucket(
     stored = await asyncio.to_thread(bucket.head, uri)
     if stored is None:
         return None
-    part = read_range(wanted_range, stored.size_bytes)
+    byte_range = read_range(wanted_range, stored.size_bytes)
     all_headers = {"Accept-Ranges": "bytes", **headers}
-    if part is None:
+    if byte_range is None:
         all_headers["Content-Range"] = f"bytes */{stored.size_bytes}"
         return Response(status_code=416, headers=all_headers)
-    all_headers["Content-Length"] = str(len(part))
-    is_whole = len(part) == stored.size_bytes
+    all_headers["Content-Length"] = str(len(byte_range))
+    is_whole = len(byte_range) == stored.size_bytes
     if not is_whole:
-        all_headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{stored.size_bytes}"
+        all_headers["Content-Range"] = f"bytes {byte_range.start}-{byte_range.stop - 1}/{stored.size_bytes}"
     return StreamingResponse(
-        bucket.read(uri, part),  # in threads, as Starlette reads what blocks
+        bucket.read(uri, byte_range),  # in threads, as Starlette reads what blocks
         status_code=200 if is_whole else 206,
         media_type=media_type,
         headers=all_headers,

@@ -57,12 +57,12 @@ class DaySeries:
                 "WHERE ended_at > ? GROUP BY 1, 2",
                 *(begin, STEP_S, begin),
             ):
-                place = min(max(int(step), 0), steps - 1)
+                step_index = min(max(int(step), 0), steps - 1)
                 if state == "COMPLETED":
-                    completed[place] += count
-                    seconds[place] += max(0.0, total_s or 0.0)
+                    completed[step_index] += count
+                    seconds[step_index] += max(0.0, total_s or 0.0)
                 elif state in ("FAILED", "TIMED_OUT"):
-                    failed[place] += count
+                    failed[step_index] += count
         mean_s = [round(total / count, 2) if count else None for total, count in zip(seconds, completed, strict=True)]
         return {
             "begins_at_s": round(begin),
@@ -79,10 +79,10 @@ class DaySeries:
         """Return the highest figure of each step, None if the server did not run then."""
         highest: list[int | None] = [None] * steps
         for sample in _of_the_day(self._samples, begin):
-            place = min(int((sample.at - begin) / STEP_S), steps - 1)
+            step_index = min(int((sample.at - begin) / STEP_S), steps - 1)
             figure = read(sample)
             if figure is not None:
-                highest[place] = max(figure, highest[place] or 0)
+                highest[step_index] = max(figure, highest[step_index] or 0)
         return list(highest)
 
 

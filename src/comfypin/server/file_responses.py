@@ -24,14 +24,15 @@ async def send_file(
     """Return a file, or the part of it that the request asks for; None if it is not there."""
     # From the scope: a Range that cannot be read may have been taken out.
     asks_for_all = request.method == "GET" and "range" not in Headers(scope=request.scope)
-    found = await asyncio.to_thread(_look, path, most_bytes=_SMALL_BYTES if asks_for_all else -1)
-    if found is None:
+    file_facts = await asyncio.to_thread(_look, path, most_bytes=_SMALL_BYTES if asks_for_all else -1)
+    if file_facts is None:
         return None
-    status, content = found
+    status, content = file_facts
     streamed = FileResponse(path, headers=headers, media_type=media_type, filename=filename, stat_result=status)
     if content is None:
         return streamed
     whole = Response(content)
+    # Starlette's own headers for the file (ETag, dates, length) hold for its bytes as well.
     whole.raw_headers = streamed.raw_headers
     return whole
 

@@ -44,9 +44,11 @@ class FleetOutputs:
             has_ended.clear()
 
     async def _list_new(self) -> None:
-        found = [row for row in await self._store.query_rows(_UNLISTED, _LISTED_JOBS) if row not in self._looked_at]
-        for begin in range(0, len(found), _READ_AT_ONCE):
-            batch = found[begin : begin + _READ_AT_ONCE]
+        unlisted_rows = [
+            row for row in await self._store.query_rows(_UNLISTED, _LISTED_JOBS) if row not in self._looked_at
+        ]
+        for begin in range(0, len(unlisted_rows), _READ_AT_ONCE):
+            batch = unlisted_rows[begin : begin + _READ_AT_ONCE]
             results = await asyncio.gather(*(self._read_result(job_id) for job_id, _ in batch))
             for (job_id, ended_at), result in zip(batch, results, strict=True):
                 self._looked_at.add((job_id, ended_at))

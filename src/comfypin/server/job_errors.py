@@ -39,8 +39,8 @@ def error_details(output: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     findings = output.get("details")
     return {
         "family": family if isinstance(family, str) else "internal",
-        "remedy": _REMEDIES[(named := _remedy_name(output))],
-        "remedy_name": named,
+        "remedy": _REMEDIES[(remedy_name := _remedy_name(output))],
+        "remedy_name": remedy_name,
         "node_id": _text(facts.get("node_id")),
         "class_type": _text(facts.get("class_type")),
         "findings": findings if isinstance(findings, list) and len(findings) > 1 else [],
@@ -50,8 +50,8 @@ def error_details(output: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
 
 def _remedy_name(output: Mapping[str, JsonValue]) -> str:
     """Return which remedy it is: pages say it in their own language."""
-    said = f"{output.get('error')} {output.get('error_traceback') or ''}".lower()
-    if any(sign in said for sign in _MEMORY_SIGNS):
+    error_text = f"{output.get('error')} {output.get('error_traceback') or ''}".lower()
+    if any(sign in error_text for sign in _MEMORY_SIGNS):
         return "memory"
     by_name = _REMEDIES_BY_NAME.get(str(output.get("error_type")))
     family = str(output.get("error_family"))

@@ -23,26 +23,26 @@ def job_graph_routes(site: Site) -> APIRouter:
     @routes.get("/jobs/{job_id}/workflow", summary="The workflow of a job, for ComfyUI's page to open")
     async def workflow(job_id: str) -> Response:
         await site.queue.read_record(job_id)  # refuses a job that is not known
-        kept = None if await site.queue.had_secrets(job_id) else await site.queue.read_input(job_id)
-        sent: Mapping[str, object] = kept if isinstance(kept, Mapping) else {}
+        kept_input = None if await site.queue.had_secrets(job_id) else await site.queue.read_input(job_id)
+        sent: Mapping[str, object] = kept_input if isinstance(kept_input, Mapping) else {}
         document = await asyncio.to_thread(_read_document, site, sent)
         if document is None:
             return failure_response(404, "The workflow was not kept: it is large, or came with secrets.")
         graph, values = document.content, sent.get("set")
         if isinstance(values, Mapping) and values:
             graph = await _set_in(site, document, values, sent)
-        name = f"workflow-{job_id[:8]}.json"
+        file_name = f"workflow-{job_id[:8]}.json"
         return JsonResponse(
-            dict(graph), headers={"Content-Disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}"}
+            dict(graph), headers={"Content-Disposition": f"attachment; filename*=UTF-8''{quote(file_name, safe='')}"}
         )
 
     return routes
 
 
 def _read_document(site: Site, sent: Mapping[str, object]) -> Document | None:
-    name = sent.get("workflow_name")
-    if isinstance(name, str):
-        return site.require_service().workflows.read_workflow(name)
+    workflow_name = sent.get("workflow_name")
+    if isinstance(workflow_name, str):
+        return site.require_service().workflows.read_workflow(workflow_name)
     workflow = sent.get("workflow")
     return to_document(workflow, source="in the job") if isinstance(workflow, Mapping) else None
 
@@ -51,14 +51,16 @@ async def _set_in(
     site: Site, document: Document, values: Mapping[str, JsonValue], sent: Mapping[str, object]
 ) -> Mapping[str, JsonValue]:
     """Return the graph with what the job set in it; seeds that it drew are in its pictures alone."""
-    service, name = site.require_service(), sent.get("workflow_name")
+    service, workflow_name = site.require_service(), sent.get("workflow_name")
     catalogue = await service.engine.catalogue()
     request = RunRequest(
         document=document,
         job_id="",
         submission_id="",
         overrides=overrides_from_json(values),
-        inputs_file=await asyncio.to_thread(service.workflows.inputs_file, name) if isinstance(name, str) else None,
+        inputs_file=await asyncio.to_thread(service.workflows.inputs_file, workflow_name)
+        if isinstance(workflow_name, str)
+        else None,
     )
     loaded = await asyncio.to_thread(load_workflow, document, catalogue)
     return apply_request_overrides(loaded, request, catalogue).to_prompt()

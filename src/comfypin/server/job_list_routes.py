@@ -115,8 +115,10 @@ def _too_many(following: int) -> Response:
     return failure_response(429, failure.message, headers=headers, error_type=type(failure).__name__)
 
 
-def _read_states(asked: list[str]) -> tuple[JobState, ...]:
-    names = [state_name.strip().upper() for part in asked for state_name in part.split(",") if state_name.strip()]
+def _read_states(state_params: list[str]) -> tuple[JobState, ...]:
+    names = [
+        state_name.strip().upper() for part in state_params for state_name in part.split(",") if state_name.strip()
+    ]
     for state_name in names:
         if state_name not in JOB_STATES:
             raise RequestInvalid(reason=f"`state` must be one of {', '.join(JOB_STATES)}, not {state_name[:40]!r}")

@@ -46,8 +46,8 @@ class JobViews:
             if live_job is None or (job_filter.states and live_job.row.state not in job_filter.states):
                 summaries.append(job_summary(listed.row, listed.description, listed.end))
             else:
-                place = self._queue.waiting_place(listed.row.id)
-                summaries.append(self._summary_of(live_job, place, self._queue.end_in_s(live_job)))
+                queue_position = self._queue.waiting_place(listed.row.id)
+                summaries.append(self._summary_of(live_job, queue_position, self._queue.end_in_s(live_job)))
         has_more = len(job_rows) > job_filter.limit
         return summaries, job_rows[job_filter.limit - 1].number if has_more else None
 

@@ -112,10 +112,10 @@ class ModelDownloads:
 
     async def _run(self, download: _Download, models: JobModels) -> None:
         loop = asyncio.get_running_loop()
-        wanted = to_wanted(download.wish, "")
+        wanted_model = to_wanted(download.wish, "")
         try:
-            report = download.arriving.report_for(wanted)
-            download.model = await loop.run_in_executor(self._pool, models.bring, wanted, download.use, report)
+            report = download.arriving.report_for(wanted_model)
+            download.model = await loop.run_in_executor(self._pool, models.bring, wanted_model, download.use, report)
             download.state = "COMPLETED"
         except ComfypinError as failure:
             download.state, download.failure = "FAILED", failure

@@ -49,5 +49,5 @@ class ServedOutputFolder:
         return tuple(self._with_address(delivery) for delivery in deliveries)
 
     def _with_address(self, delivery: Delivery) -> Delivery:
-        place = Path(str(delivery.uri)).relative_to(self._root).as_posix()
-        return replace(delivery, url=f"{self._base_url}/outputs/{quote(place)}")
+        relative_path = Path(str(delivery.uri)).relative_to(self._root).as_posix()
+        return replace(delivery, url=f"{self._base_url}/outputs/{quote(relative_path)}")

@@ -38,7 +38,7 @@ _FACTS = (
 _COLUMNS = ", ".join(column for column, _ in _FACTS)
 _EXTRACTED = ", ".join(f"json_extract(item.value, '$.{fact}')" for _, fact in _FACTS)
 _LISTS = " UNION ALL ".join(
-    f"SELECT {place} AS place, '{column_name}' AS name" for place, column_name in enumerate(OUTPUT_LISTS)
+    f"SELECT {list_index} AS place, '{column_name}' AS name" for list_index, column_name in enumerate(OUTPUT_LISTS)
 )
 
 
@@ -151,9 +151,9 @@ class OutputIndex:
         store.add_tables(SCHEMA + _LIST_OLDER)
         store.changes_beside = outputs_listed
 
-    async def page(self, wanted: OutputFilter, *, before: int | None, limit: int) -> list[ListedOutput]:
+    async def page(self, output_filter: OutputFilter, *, before: int | None, limit: int) -> list[ListedOutput]:
         """Return outputs, newest first. Raises `JobsNotStored`."""
-        conditions, values = _conditions(wanted)
+        conditions, values = _conditions(output_filter)
         if before is not None:
             conditions.append("o.number < ?")
             values.append(before)
@@ -189,7 +189,10 @@ class OutputIndex:
         )
         rows = await self._store.query_rows(query)
         columns = ("workflows", "releases", "kinds", "states")
-        return {name: sorted({row[place] for row in rows if row[place]}) for place, name in enumerate(columns)}
+        return {
+            column_name: sorted({row[column_index] for row in rows if row[column_index]})
+            for column_index, column_name in enumerate(columns)
+        }
 
 
 def output_to_json(output: ListedOutput, *, bucket: str | None, has_thumbnail: bool) -> dict[str, JsonValue]:
@@ -222,29 +225,33 @@ def _base64_in(result: str, output: ListedOutput) -> str | None:
     document = json.loads(result)
     listed = document.get(output.list_name) if isinstance(document, dict) else None
     entry = listed[output.list_index] if isinstance(listed, list) and output.list_index < len(listed) else None
-    text = entry.get("data") if isinstance(entry, dict) else None
-    return text if isinstance(text, str) else None
+    base64_text = entry.get("data") if isinstance(entry, dict) else None
+    return base64_text if isinstance(base64_text, str) else None
 
 
-def _conditions(wanted: OutputFilter) -> tuple[list[str], list[object]]:
+def _conditions(output_filter: OutputFilter) -> tuple[list[str], list[object]]:
     conditions: list[str] = []
     values: list[object] = []
-    for column, value in (("d.workflow", wanted.workflow), ("d.release", wanted.release), ("o.job_id", wanted.job_id)):
+    for column, value in (
+        ("d.workflow", output_filter.workflow),
+        ("d.release", output_filter.release),
+        ("o.job_id", output_filter.job_id),
+    ):
         if value is not None:
             conditions.append(f"{column} = ?")
             values.append(value)
-    for column, several in (("j.state", wanted.states), ("o.kind", wanted.kinds)):
+    for column, several in (("j.state", output_filter.states), ("o.kind", output_filter.kinds)):
         if several:
             conditions.append(f"{column} IN ({', '.join('?' * len(several))})")
             values += several
-    for comparison, at in (("o.made_at >= ?", wanted.made_since), ("o.made_at < ?", wanted.made_before)):
+    for comparison, at in (("o.made_at >= ?", output_filter.made_since), ("o.made_at < ?", output_filter.made_before)):
         if at is not None:
             conditions.append(comparison)
             values.append(at)
     # instr, not LIKE: a `%` or `_` in a search means itself.
-    if wanted.text:
+    if output_filter.text:
         conditions.append("(instr(d.texts, ?) OR instr(casefold(o.filename), ?) OR instr(lower(o.job_id), ?))")
-        values += [wanted.text.casefold()] * 3
+        values += [output_filter.text.casefold()] * 3
     return conditions, values
 
 

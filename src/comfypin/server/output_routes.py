@@ -59,7 +59,7 @@ def output_routes(gallery: Gallery) -> APIRouter:
         since: Moment = None,
         until: Moment = None,
     ) -> Response:
-        wanted = OutputFilter(
+        output_filter = OutputFilter(
             workflow=workflow,
             release=release,
             states=_read_states(_split(state)),
@@ -70,7 +70,7 @@ def output_routes(gallery: Gallery) -> APIRouter:
             made_before=_read_moment(until, "until", is_end=True),
         )
         # One more than is shown says whether there is a next page.
-        page_outputs = await gallery.index.page(wanted, before=_read_cursor(after), limit=limit + 1)
+        page_outputs = await gallery.index.page(output_filter, before=_read_cursor(after), limit=limit + 1)
         shown_outputs = page_outputs[:limit]
         return JsonResponse(
             {

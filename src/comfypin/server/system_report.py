@@ -149,15 +149,15 @@ class SystemReport:
         return texts
 
     def _sync(self) -> JsonValue:
-        place = self._facts.sync
-        if place is None:
+        sync_place = self._facts.sync
+        if sync_place is None:
             return None
-        state: dict[str, JsonValue] = {"destination": place.destination, "done": 0, "owed": 0, "owed_bytes": 0}
+        state: dict[str, JsonValue] = {"destination": sync_place.destination, "done": 0, "owed": 0, "owed_bytes": 0}
         state |= {"oldest_owed_at": None, "failing": 0, "failures": []}
-        if not place.outbox.exists():
+        if not sync_place.outbox.exists():
             return state
         with contextlib.suppress(ComfypinError, sqlite3.Error):
-            outbox = Outbox(place.outbox, read_only=True)
+            outbox = Outbox(sync_place.outbox, read_only=True)
             try:
                 counts, failing = outbox.count_rows(), outbox.failing_rows(_SHOWN_FAILURES)
             finally:

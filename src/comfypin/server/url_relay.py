@@ -30,19 +30,23 @@ class UrlRelay:
         """Return what is at an address, or the part that a Range header asks for; a failure says why it is not."""
         sent = {"Accept-Encoding": "identity", **({"Range": wanted_range} if wanted_range else {})}
         try:
-            found = await asyncio.to_thread(self._open_client().get, url, sent)
+            bucket_response = await asyncio.to_thread(self._open_client().get, url, sent)
         except HttpError as error:
             return failure_response(502, f"{shown_url(url)}: {error.reason}.")
-        if found.status not in (200, 206):
-            found.close()
-            if found.status in _GONE:
+        if bucket_response.status not in (200, 206):
+            bucket_response.close()
+            if bucket_response.status in _GONE:
                 reason = "The address of this output is not valid any longer, or the output is gone from its bucket."
                 return failure_response(410, reason)
-            return failure_response(502, f"The output's bucket answered with HTTP {found.status}.")
-        passed = {name: found.headers[name] for name in _PASSED_HEADERS if name in found.headers}
+            return failure_response(502, f"The output's bucket answered with HTTP {bucket_response.status}.")
+        passed = {
+            header_name: bucket_response.headers[header_name]
+            for header_name in _PASSED_HEADERS
+            if header_name in bucket_response.headers
+        }
         return StreamingResponse(
-            _read_pieces(found),  # in threads, as Starlette reads what blocks
-            status_code=found.status,
+            _read_pieces(bucket_response),  # in threads, as Starlette reads what blocks
+            status_code=bucket_response.status,
             media_type=media_type,
             headers={**headers, **passed},
         )
@@ -50,14 +54,14 @@ class UrlRelay:
     def read(self, url: str, size_bytes: int) -> bytes | None:
         """Return what is at an address, or None if it is not `size_bytes` large or cannot be read. Blocks."""
         try:
-            with self._open_client().get(url, {"Accept-Encoding": "identity"}) as found:
-                data = found.read_bytes(size_bytes) if found.status == 200 else b""
+            with self._open_client().get(url, {"Accept-Encoding": "identity"}) as bucket_response:
+                data = bucket_response.read_bytes(size_bytes) if bucket_response.status == 200 else b""
         except HttpError as error:
             log.info("no thumbnail", extra={"action": "no_thumbnail", "url": shown_url(url), "reason": error.reason})
             return None
         return data if len(data) == size_bytes else None
 
 
-def _read_pieces(found: HttpResponse) -> Iterator[bytes]:
-    with found:
-        yield from found.iter_bytes()
+def _read_pieces(bucket_response: HttpResponse) -> Iterator[bytes]:
+    with bucket_response:
+        yield from bucket_response.iter_bytes()

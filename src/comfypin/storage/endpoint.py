@@ -34,11 +34,11 @@ class ParsedEndpoint:
         hostname = f"[{hostname}]" if ":" in hostname else hostname
         service_host, bucket_in_host = _split_host(hostname, bucket)
         region = _region_in_host(service_host)
-        path_parts = tuple(unquote(part) for part in url_parts.path.split("/") if part)
+        path_parts = tuple(unquote(path_part) for path_part in url_parts.path.split("/") if path_part)
         pathless = bucket_in_host or _PATHLESS.fullmatch(service_host)
         base_parts, bucket_parts = ((), path_parts[:1]) if pathless else _split_path(path_parts, bucket)
         port = f":{url_parts.port}" if url_parts.port else ""
-        base_path = "".join(f"/{encode_key(part)}" for part in base_parts)
+        base_path = "".join(f"/{encode_key(path_part)}" for path_part in base_parts)
         return cls(
             endpoint=f"{url_parts.scheme}://{service_host}{port}{base_path}",
             bucket=bucket or bucket_in_host or next(iter(bucket_parts), None),

@@ -153,7 +153,7 @@ class GcsClient:
         """Return those of the permissions that the credentials have on the bucket. Raises `StorageError`."""
         with self.translate_failures("look at", ""):
             granted = self._bucket.test_iam_permissions(list(permissions), timeout=CHECK_TIMEOUT_S, retry=None)
-        return [str(item) for item in granted] if isinstance(granted, list) else []
+        return [str(permission) for permission in granted] if isinstance(granted, list) else []
 
     def access_settings(self) -> tuple[bool, bool]:
         """Return whether uniform bucket-level access is on, and whether public access prevention is enforced.
@@ -251,18 +251,18 @@ class PayloadStream:
 
     def read(self, size: int) -> bytes:
         """Return exactly `size` bytes, fewer only at the end. Raises `PayloadUnreadable`."""
-        wanted = min(size, self._payload.size_bytes - self._position)
+        wanted_bytes = min(size, self._payload.size_bytes - self._position)
         pieces = []
-        while wanted > 0:
+        while wanted_bytes > 0:
             try:
-                piece = os.pread(self._descriptor, wanted, self._position)
+                piece = os.pread(self._descriptor, wanted_bytes, self._position)
             except OSError as exception:
                 raise self._unreadable_error((exception.strerror or str(exception)).lower()) from exception
             if not piece:
                 raise self._unreadable_error("it became shorter while it was uploaded")
             pieces.append(piece)
             self._position += len(piece)
-            wanted -= len(piece)
+            wanted_bytes -= len(piece)
             if self._payload.size_bytes <= ONE_REQUEST_BYTES:
                 self._checksum.update(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)

@@ -51,23 +51,23 @@ def uses_api_nodes(graph: ApiGraph, catalogue: Catalogue) -> bool:
 def _small_inputs(node: ApiNode, catalogue: Catalogue) -> Iterator[tuple[str, InputValue]]:
     for spec in open_inputs(catalogue.get(node.class_type, {}), node.inputs).specs.values():
         # The inputs of a dynamic combo have dotted names (`mode.width`).
-        wanted = _SMALL_VALUES.get(spec.name.rpartition(".")[2])
+        wanted_value = _SMALL_VALUES.get(spec.name.rpartition(".")[2])
         value = node.inputs.get(spec.name)
-        if wanted is None or spec.widget_type not in ("INT", "FLOAT") or isinstance(value, bool):
+        if wanted_value is None or spec.widget_type not in ("INT", "FLOAT") or isinstance(value, bool):
             continue
-        if isinstance(value, int | float) and value > (smallest := _smallest_allowed(spec, wanted)):
+        if isinstance(value, int | float) and value > (smallest := _smallest_allowed(spec, wanted_value)):
             yield spec.name, smallest
 
 
-def _smallest_allowed(spec: InputSpec, wanted: int) -> int | float:
+def _smallest_allowed(spec: InputSpec, wanted_value: int) -> int | float:
     """Return the smallest value from `wanted` on that the input's limits and its step allow."""
     low, step = spec.options.get("min"), spec.options.get("step")
     if not isinstance(low, int | float) or low < 0:
-        return wanted
-    if not isinstance(step, int | float) or step <= 0 or wanted <= low:
-        return max(low, wanted)
+        return wanted_value
+    if not isinstance(step, int | float) or step <= 0 or wanted_value <= low:
+        return max(low, wanted_value)
     # Steps count from the least value: a length of 1, 5, 9 frames.
-    return low + -(-(wanted - low) // step) * step
+    return low + -(-(wanted_value - low) // step) * step
 
 
 def _has_file(node: ApiNode, catalogue: Catalogue) -> bool:

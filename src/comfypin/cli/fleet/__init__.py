@@ -26,14 +26,14 @@ _ACTIONS = {
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the actions of `fleet`."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    for name, (action, summary) in _ACTIONS.items():
-        one = actions.add_parser(name, help=summary)
-        action.configure(one)
-        one.add_argument(
+    for verb_name, (action, summary) in _ACTIONS.items():
+        verb_parser = actions.add_parser(verb_name, help=summary)
+        action.configure(verb_parser)
+        verb_parser.add_argument(
             "--queue", metavar="ADDRESS", help="the fleet's queue, such as nats://host:4222 (default: COMFYPIN_QUEUE)"
         )
-        one.add_argument("--json", action="store_true", help="print JSON")
-        one.add_argument("--verbose", action="store_true", help="show the cause of failures")
+        verb_parser.add_argument("--json", action="store_true", help="print JSON")
+        verb_parser.add_argument("--verbose", action="store_true", help="show the cause of failures")
 
 
 def execute(arguments: argparse.Namespace) -> int:

@@ -64,27 +64,33 @@ def add_pod_flags(parser: argparse.ArgumentParser) -> None:
     )
     work.add_argument("--renew-secrets", action="store_true", help="replace secrets that were made before")
     work.add_argument("--lock-url", metavar="URL", help="where pods read the lock if it is too large for a variable")
-    place = parser.add_argument_group("where")
-    place.add_argument("--name", metavar="NAME", default="fleet", help="the fleet's name on Runpod (fleet)")
-    place.add_argument("--image", metavar="NAME@sha256:...", help="the worker image (default: comfypin's own)")
-    place.add_argument(
+    place_flags = parser.add_argument_group("where")
+    place_flags.add_argument("--name", metavar="NAME", default="fleet", help="the fleet's name on Runpod (fleet)")
+    place_flags.add_argument("--image", metavar="NAME@sha256:...", help="the worker image (default: comfypin's own)")
+    place_flags.add_argument(
         "--gpu", metavar="ID", action="append", default=[], help="a GPU type to try (default: the cheapest that fits)"
     )
-    place.add_argument("--cloud", choices=("secure", "community"), default="secure", help="Runpod's cloud (secure)")
-    place.add_argument(
+    place_flags.add_argument(
+        "--cloud", choices=("secure", "community"), default="secure", help="Runpod's cloud (secure)"
+    )
+    place_flags.add_argument(
         "--data-center", metavar="ID", action="append", default=[], help="a data centre, such as EU-RO-1"
     )
-    place.add_argument("--spot", action="store_true", help="make spot pods: cheaper, and taken away at any time")
-    place.add_argument(
+    place_flags.add_argument("--spot", action="store_true", help="make spot pods: cheaper, and taken away at any time")
+    place_flags.add_argument(
         "--bid",
         type=_parse_dollars,
         metavar="DOLLARS",
         help="what a spot GPU may cost an hour (default: the lowest bid)",
     )
-    place.add_argument("--volume", metavar="ID", help="a network volume with models and packs, mounted at /workspace")
-    place.add_argument("--disk", type=whole_number(1, 4096), metavar="GB", help="the disk (default: from the lock)")
-    place.add_argument("--registry", metavar="ID", help="Runpod's registry login for a private image")
-    place.add_argument(
+    place_flags.add_argument(
+        "--volume", metavar="ID", help="a network volume with models and packs, mounted at /workspace"
+    )
+    place_flags.add_argument(
+        "--disk", type=whole_number(1, 4096), metavar="GB", help="the disk (default: from the lock)"
+    )
+    place_flags.add_argument("--registry", metavar="ID", help="Runpod's registry login for a private image")
+    place_flags.add_argument(
         "--start-timeout",
         type=parse_seconds,
         metavar="S",
@@ -92,11 +98,11 @@ def add_pod_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _parse_dollars(text: str) -> float:
+def _parse_dollars(price_text: str) -> float:
     try:
-        return parse_seconds(text)  # any number above 0
+        return parse_seconds(price_text)  # any number above 0
     except argparse.ArgumentTypeError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of dollars above 0") from None
+        raise argparse.ArgumentTypeError(f"{price_text!r} is not a number of dollars above 0") from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +140,7 @@ class PodMaker:
     @property
     def start_timeout_s(self) -> float:
         """Return how long a pod may take until it works: what the largest release downloads, and the image before."""
-        return max(1800.0, *(2.0 * one.facts.init_timeout_s for one in self.known.values()))
+        return max(1800.0, *(2.0 * known_release.facts.init_timeout_s for known_release in self.known.values()))
 
     async def learn(self, fleet: "Fleet", release: str) -> bool:
         """Return whether the lock of a release is known, here or in the fleet, where a roll has kept it."""
@@ -164,7 +170,7 @@ class PodMaker:
         if time.monotonic() - read_at_s > _CATALOG_GOOD_FOR_S:
             arguments, gpus = self.arguments, read_pod_gpus(self.management_api)
             model_gb = self.known[release].facts.largest_model_bytes / 1e9
-            offers = choose_gpus(gpus, named=arguments.gpu, cloud=arguments.cloud, model_gb=model_gb)
+            offers = choose_gpus(gpus, named_gpus=arguments.gpu, cloud=arguments.cloud, model_gb=model_gb)
             if arguments.spot:
                 offers = offer_spot(self.management_api, offers[:_MOST_SPOT_OFFERS], arguments.bid)
             self._offers[release] = (time.monotonic(), offers)
@@ -204,6 +210,7 @@ class PodMaker:
                 continue
             if not (value := self.values.get(wish.variable, "")):
                 raise SecretUnset(variable=wish.variable)
+            # Runpod cannot change a secret's value, so the old one goes first.
             if wish.secret_name in there:
                 remove_secret(self.management_api, there[wish.secret_name])
             make_secret(self.management_api, wish.secret_name, value)
@@ -220,6 +227,7 @@ class PodMaker:
             *("--grace", str(arguments.grace), "--remove-pod"),
         )
         on_volume = arguments.volume is not None
+        # On a volume the models take no room of the pod's own disk.
         models_gb = 0 if on_volume else facts.models_bytes / 1e9
         return PodWish(
             fleet=self.fleet,
@@ -265,17 +273,20 @@ def open_pod_maker(arguments: argparse.Namespace, address: str) -> PodMaker:
         raise UsageError(f"--class {arguments.gpu_class!r} must be up to 40 letters, digits and dashes.")
     management_api = open_runpod_api(settings)
     known = {}
-    for name in arguments.release or [None]:
-        key, one = _know(read_named_lock(name, settings)[1].lock, arguments)
-        known[key] = one
+    for lock_name in arguments.release or [None]:
+        key, known_release = _know(read_named_lock(lock_name, settings)[1].lock, arguments)
+        known[key] = known_release
     values = _secret_values(arguments, address)
     own = [f"{variable}" for variable in values]
     return PodMaker(
         arguments=arguments,
         management_api=management_api,
         wishes=secret_wishes([*own, *arguments.secret], f"fleet_{arguments.name}"),
-        values={**settings.pick_variables([text.partition("=")[0] for text in arguments.secret]), **values},
-        releases=tuple((key, one.facts.name) for key, one in known.items()),
+        values={
+            **settings.pick_variables([secret_text.partition("=")[0] for secret_text in arguments.secret]),
+            **values,
+        },
+        releases=tuple((key, known_release.facts.name) for key, known_release in known.items()),
         known=known,
     )
 
@@ -301,7 +312,7 @@ def _secret_values(arguments: argparse.Namespace, address: str) -> dict[str, str
     """Return how pods reach the queue, by variable: as COMFYPIN_WORKER_... says, else as this machine does."""
     variables = arguments.settings.variables
     queue = arguments.pod_queue or variables.read_text("COMFYPIN_WORKER_QUEUE")
-    if queue is None and any(place in address for place in _LOCAL):
+    if queue is None and any(local_name in address for local_name in _LOCAL):
         raise UsageError(
             f"Pods cannot reach the queue at {address}; name the address at which they can with --pod-queue, or in "
             "COMFYPIN_WORKER_QUEUE."
@@ -310,17 +321,18 @@ def _secret_values(arguments: argparse.Namespace, address: str) -> dict[str, str
 
     values = {"COMFYPIN_QUEUE": ",".join(parse_queue_address(queue or address))}
     prefix = "COMFYPIN_WORKER_NATS_"
-    if not any(name.startswith(prefix) and variables[name] for name in variables):
+    # All or none: half a login for workers with half of this machine's would fit nowhere.
+    if not any(variable_name.startswith(prefix) and variables[variable_name] for variable_name in variables):
         prefix = "COMFYPIN_NATS_"
     for variable in _LOGINS:
         if value := variables.read_text(variable.replace("COMFYPIN_NATS_", prefix)):
             values[variable] = value
     for variable in _LOGIN_FILES:
-        named = variable.replace("COMFYPIN_NATS_", prefix)
-        if text := variables.read_text(f"{named}_DATA"):
-            values[f"{variable}_DATA"] = text
-        elif (path := variables.read_file_path(named)) is not None:
-            values[f"{variable}_DATA"] = _read_secret_file(named, path)
+        variable_name = variable.replace("COMFYPIN_NATS_", prefix)
+        if file_text := variables.read_text(f"{variable_name}_DATA"):
+            values[f"{variable}_DATA"] = file_text
+        elif (path := variables.read_file_path(variable_name)) is not None:
+            values[f"{variable}_DATA"] = _read_secret_file(variable_name, path)
     if seal := variables.read_text("COMFYPIN_FLEET_KEY"):
         values["COMFYPIN_FLEET_KEY"] = seal
     return values

@@ -36,10 +36,11 @@ async def _retry_dead(arguments: argparse.Namespace, fleet: "Fleet") -> int:
         )
     retried = []
     for job_id in arguments.ids or dead:
+        # A job of a release that was rolled goes to the release that took its place.
         change = partial(queued_again, at=time.time(), successor=rolls.successor)
-        kept = await fleet.states.change(job_id, change)
-        if kept is not None and kept.changed:
-            await fleet.tickets.issue(kept.job)
+        stored_job = await fleet.states.change(job_id, change)
+        if stored_job is not None and stored_job.changed:
+            await fleet.tickets.issue(stored_job.job)
             retried.append(job_id)
     if arguments.json:
         print(json.dumps({"retried": retried, "refused": sorted(set(arguments.ids or dead) - set(retried))}))

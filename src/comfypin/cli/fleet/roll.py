@@ -37,6 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace, address: str) -> int:
     """Write the roll down, and say what is to be started."""
+    # True if both are given, and if neither is.
     if arguments.back == (arguments.new is not None):
         raise UsageError("Name the new release, or take the last roll back with --back: one of both.")
     if arguments.back:
@@ -68,6 +69,7 @@ async def _roll(arguments: argparse.Namespace, fleet: "Fleet", address: str) -> 
         is_held=arguments.now,
         image=image,
     )
+    # The lock first: a scaler that sees the roll makes pods of it at once.
     await keep_lock(fleet.releases, new, carry_lock(render_lock(lock)))
     await _open_lanes(fleet, roll)
     await change_rolls(fleet.control, lambda rolls: rolls.with_roll(roll))
@@ -83,7 +85,8 @@ async def _roll_back(arguments: argparse.Namespace, fleet: "Fleet", address: str
     rolls = await change_rolls(fleet.control, lambda known: known.without_last(at=now))
     if rolls is None:
         raise UsageError("There is no roll to take back.")
-    (roll,) = [one for one in rolls.current.values() if one.at == now]
+    # The step has our time; nobody else writes the same one.
+    (roll,) = [current_roll for current_roll in rolls.current.values() if current_roll.at == now]
     _report(arguments, roll, await read_workers(fleet), address)
     return 0
 
@@ -97,20 +100,24 @@ async def _find_old(
     own = {worker.own: dict(worker.releases)[worker.own] for worker in workers if not worker.is_stopping}
     known = {**await release_names(fleet.releases), **own}
     if arguments.old is None:
-        found = {release: name for release, name in own.items() if release != new}
+        candidates = {release: release_name for release, release_name in own.items() if release != new}
         flag = "--from OLD"
     else:
         digits = arguments.old.removeprefix("sha256:")
-        found = {
-            release: name
-            for release, name in known.items()
-            if release != new and (name == arguments.old or (len(digits) >= 8 and release.startswith(digits[:16])))
+        candidates = {
+            release: release_name
+            for release, release_name in known.items()
+            if release != new
+            and (release_name == arguments.old or (len(digits) >= 8 and release.startswith(digits[:16])))
         }
         flag = "--from with the digest"
-    if len(found) != 1:
-        listed = ", ".join(f"{name} ({release})" for release, name in sorted((found or known).items())) or "none"
+    if len(candidates) != 1:
+        listed = (
+            ", ".join(f"{release_name} ({release})" for release, release_name in sorted((candidates or known).items()))
+            or "none"
+        )
         raise UsageError(f"Which release should be replaced? Name it ({flag}); the fleet knows: {listed}.")
-    return next(iter(found.items()))
+    return next(iter(candidates.items()))
 
 
 async def _open_lanes(fleet: "Fleet", roll: "Roll") -> None:

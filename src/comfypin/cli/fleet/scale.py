@@ -30,6 +30,7 @@ from comfypin.cli.fleet.scale_plan import (
 )
 from comfypin.cli.runpod.consent import require_consent
 from comfypin.errors import ComfypinError, UsageError
+from comfypin.plurals import format_count
 
 if TYPE_CHECKING:
     from comfypin.queue.nats.fleet import Fleet
@@ -112,10 +113,12 @@ class _Scaler:
         rolls = await read_rolls(self.fleet.control)
         workers = await read_workers(self.fleet)
         lanes = await read_lanes(self.fleet, {}, now=now)
+        # Merged, not replaced: a release of which no job ended lately keeps the pace that it had.
         self.paces |= mean_run_s(await read_newest_jobs(self.fleet))
         pods = await asyncio.to_thread(self.maker.list_pods)
         worker_ids = {worker.id for worker in workers}
         self.seen |= {pod.id: now for pod in pods if works(pod, worker_ids)}
+        # One worker that came proves that the release starts.
         self.duds |= {worker.own: 0 for worker in workers}
         useless = await self._find_useless(pods, worker_ids, now)
         targets = [
@@ -134,12 +137,16 @@ class _Scaler:
             for target in targets
         }
         plan = plan_scale(targets, demands, pods, limits=self.limits, worker_ids=worker_ids, useless=useless)
-        priced = [await asyncio.to_thread(self._price, one) for one in plan.releases]
+        priced = [await asyncio.to_thread(self._price, release_plan) for release_plan in plan.releases]
         return replace(plan, releases=tuple(map(self._without_duds, priced))), rolls
 
-    def _without_duds(self, one: ReleasePlan) -> ReleasePlan:
+    def _without_duds(self, release_plan: ReleasePlan) -> ReleasePlan:
         """Make no more pods of a release that does not start: each would be billed until it is given up."""
-        return replace(one, make=0) if self.duds.get(one.target.release, 0) >= _MOST_DUDS else one
+        return (
+            replace(release_plan, make=0)
+            if self.duds.get(release_plan.target.release, 0) >= _MOST_DUDS
+            else release_plan
+        )
 
     async def _find_useless(
         self, pods: "tuple[FleetPod, ...]", worker_ids: set[str], now: float
@@ -148,12 +155,13 @@ class _Scaler:
 
         limit_s = self.limits.start_timeout_s
         silent = find_silent_pods(pods, worker_ids, seen=self.seen, now=now, limit_s=limit_s)
+        # Reading all records costs seconds; it is only needed to spare a silent pod that may still run a job.
         busy = await list_busy_workers(self.fleet) if silent else set()
         return find_useless_pods(pods, silent, busy, limit_s=limit_s)
 
-    def _price(self, one: ReleasePlan) -> ReleasePlan:
-        gpus = self.maker.choose_gpus(one.target.release)
-        return replace(one, gpu=gpus[0].id if gpus else None, price=gpus[0].price if gpus else None)
+    def _price(self, release_plan: ReleasePlan) -> ReleasePlan:
+        gpus = self.maker.choose_gpus(release_plan.target.release)
+        return replace(release_plan, gpu=gpus[0].id if gpus else None, price=gpus[0].price if gpus else None)
 
     async def carry_out(self, plan: ScalePlan, rolls: "Rolls") -> _Pass:
         """Do it, as far as Runpod lets us. Raises what nats-py raises."""
@@ -161,6 +169,7 @@ class _Scaler:
         try:
             await self._remove_and_make(plan, rolls, done)
         except ComfypinError as failure:
+            # Kept, not raised: what was made before is billed, and must be reported.
             done.failure = failure
         return done
 
@@ -173,10 +182,13 @@ class _Scaler:
             done.removed.append(useless.pod)
             if not useless.pod.has_ended and useless.pod.id not in self.seen:
                 self.duds[useless.pod.release] = self.duds.get(useless.pod.release, 0) + 1
-        for one in plan.releases:
-            await write_floor(self.fleet.control, one.target.release, self.maker.gpu_class, one.target.least)
-            for _ in range(one.make):
-                done.made.append(await asyncio.to_thread(self.maker.make_pod, one.target.release, rolls))
+        for release_plan in plan.releases:
+            # Before the pods: a worker that comes must not leave at once because it idles.
+            await write_floor(
+                self.fleet.control, release_plan.target.release, self.maker.gpu_class, release_plan.target.least
+            )
+            for _ in range(release_plan.make):
+                done.made.append(await asyncio.to_thread(self.maker.make_pod, release_plan.target.release, rolls))
 
 
 async def _scale(arguments: argparse.Namespace, scaler: _Scaler) -> int:
@@ -196,8 +208,9 @@ async def _ask_and_scale(arguments: argparse.Namespace, scaler: _Scaler) -> int:
     plan, rolls = await scaler.plan()
     print_on_stderr("\n".join(plan_lines(plan, scaler.limits)))
     missing = await asyncio.to_thread(scaler.maker.missing_secrets)
-    for name in missing:
-        print_on_stderr(f"+ secret {name}")
+    for secret_name in missing:
+        print_on_stderr(f"+ secret {secret_name}")
+    # A run that goes on is asked for even if nothing waits now: it will make pods later.
     if not plan.is_empty or missing or not arguments.once:
         most = f"at most {scaler.limits.most} pods of each release"
         question = f"This makes so many, {most}." if arguments.once else f"This goes on so: {most}."
@@ -217,8 +230,8 @@ async def _scale_forever(arguments: argparse.Namespace, scaler: _Scaler) -> int:
     from nats.errors import Error
 
     stopping = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(signal_number, stopping.set)
     while not stopping.is_set():
         try:
             plan, rolls = await scaler.plan()
@@ -227,6 +240,7 @@ async def _scale_forever(arguments: argparse.Namespace, scaler: _Scaler) -> int:
                 _report_pass(arguments, plan, done)
             if done.failure is not None:
                 raise done.failure
+            # Told when a pod of it was removed, not in each pass.
             for release in {pod.release for pod in done.removed}:
                 count = scaler.duds.get(release, 0)
                 if count >= _MOST_DUDS:
@@ -258,16 +272,17 @@ def _report_pass(arguments: argparse.Namespace, plan: ScalePlan, done: _Pass) ->
 
 def plan_lines(plan: ScalePlan, limits: ScaleLimits) -> Iterator[str]:
     """Yield the plan for people."""
-    for one in plan.releases:
-        demand = one.demand
+    for release_plan in plan.releases:
+        demand = release_plan.demand
         oldest = f", the oldest for {describe_span(demand.oldest_wait_s)}" if demand.waiting else ""
         yield (
-            f"{one.target.name} ({demand.gpu_class}): {demand.waiting} wait{oldest}; {demand.running} run; "
-            f"{one.job_s:.1f} s a job; {len(demand.workers)} work, {one.starting} start, {one.needed} needed"
+            f"{release_plan.target.name} ({demand.gpu_class}): {demand.waiting} wait{oldest}; {demand.running} run; "
+            f"{release_plan.job_s:.1f} s a job; {len(demand.workers)} work, {release_plan.starting} start, "
+            f"{release_plan.needed} needed"
         )
-        if one.make:
-            price = "of unknown price" if one.price is None else f"${one.price:.2f} an hour each"
-            yield f"+ {one.make} {'pod' if one.make == 1 else 'pods'} on {one.gpu or 'a GPU that fits'}, {price}"
+        if release_plan.make:
+            price = "of unknown price" if release_plan.price is None else f"${release_plan.price:.2f} an hour each"
+            yield f"+ {format_count(release_plan.make, 'pod')} on {release_plan.gpu or 'a GPU that fits'}, {price}"
     for useless in plan.useless:
         yield f"- pod {useless.pod.name} ({useless.pod.id}): {useless.reason}"
     then, most = plan.cost_then, _most_cost(plan, limits)
@@ -276,5 +291,5 @@ def plan_lines(plan: ScalePlan, limits: ScaleLimits) -> Iterator[str]:
 
 
 def _most_cost(plan: ScalePlan, limits: ScaleLimits) -> str:
-    prices = [one.price for one in plan.releases if one.price is not None]
+    prices = [release_plan.price for release_plan in plan.releases if release_plan.price is not None]
     return f", at most ${limits.most * max(prices) * len(plan.releases):.2f}" if prices else ""

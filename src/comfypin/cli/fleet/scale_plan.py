@@ -90,24 +90,28 @@ class ScalePlan:
     @property
     def is_empty(self) -> bool:
         """Return whether there is nothing to do."""
-        return not self.useless and not any(one.make for one in self.releases)
+        return not self.useless and not any(release_plan.make for release_plan in self.releases)
 
     @property
     def cost_then(self) -> float | None:
         """Return what all pods cost once the new ones run, None if a price is unknown."""
-        cost = self.cost_now - sum(one.pod.cost for one in self.useless)
-        for one in self.releases:
-            if one.make and one.price is None:
+        cost = self.cost_now - sum(useless_pod.pod.cost for useless_pod in self.useless)
+        for release_plan in self.releases:
+            # A sum with an unknown part would look like a price.
+            if release_plan.make and release_plan.price is None:
                 return None
-            cost += one.make * (one.price or 0.0)
+            cost += release_plan.make * (release_plan.price or 0.0)
         return cost
 
     def to_json(self) -> dict[str, JsonValue]:
         """Return the JSON form."""
         then = self.cost_then
         return {
-            "releases": [one.to_json() for one in self.releases],
-            "remove": [{"id": one.pod.id, "name": one.pod.name, "reason": one.reason} for one in self.useless],
+            "releases": [release_plan.to_json() for release_plan in self.releases],
+            "remove": [
+                {"id": useless_pod.pod.id, "name": useless_pod.pod.name, "reason": useless_pod.reason}
+                for useless_pod in self.useless
+            ],
             "cost_per_hour": round(self.cost_now, 4),
             "cost_per_hour_then": None if then is None else round(then, 4),
         }
@@ -124,11 +128,13 @@ def choose_targets(
     targets: dict[str, ScaleTarget] = {}
     for release, _name in base:
         newest = rolls.wanted(release)
+        # Older releases of the line keep no workers ready, but get pods while jobs wait for them.
         while release != newest:
             targets.setdefault(release, ScaleTarget(release=release, name=names[release]))
             roll = rolls.current[release]
             release = roll.new
             if release == newest and not roll.is_held:
+                # As many as the old release has, so that nobody waits longer when its jobs move over.
                 before = sum(worker.own == roll.old and not worker.is_stopping for worker in workers)
                 least = min(limits.most, max(1, limits.least, before))
                 targets[newest] = ScaleTarget(release=newest, name=names[newest], least=least)
@@ -146,7 +152,8 @@ def plan_scale(
     useless: Sequence[UselessPod],
 ) -> ScalePlan:
     """Return the plan for what was read. `worker_ids` are all workers that live."""
-    gone = {one.pod.id for one in useless}
+    gone = {useless_pod.pod.id for useless_pod in useless}
+    # Pods that end count for nothing, though Runpod may still bill their disks: `cost_now` has them.
     alive = [pod for pod in pods if pod.id not in gone and not pod.has_ended]
     return ScalePlan(
         releases=tuple(_plan_release(target, demands[target.release], alive, limits, worker_ids) for target in targets),
@@ -179,6 +186,7 @@ def find_useless_pods(
 
 def works(pod: "FleetPod", worker_ids: Collection[str]) -> bool:
     """Return whether a worker of this pod is among these: workers on pods are named after them."""
+    # The dash: one pod's id may begin with another's.
     return any(worker_id.startswith(f"{pod.id}-") for worker_id in worker_ids)
 
 
@@ -193,6 +201,7 @@ def _plan_release(
     starting = sum(not works(pod, worker_ids) for pod in ours)
     job_s = demand.job_s or limits.job_s
     needed = max(target.least, demand.workers_needed(target_wait_s=limits.target_wait_s, job_s=job_s))
+    # Pods that start are on their way: made again in each pass, they would be far too many.
     lacking = needed - len(demand.workers) - starting
     return ReleasePlan(
         target=target,

@@ -97,9 +97,9 @@ def render_overview(overview: "FleetOverview") -> str:
     lines.append("backlog")
     busy = [lane for lane in overview.lanes if lane.waiting or lane.running]
     for lane in busy:
-        place = f"{lane.release_name} ({lane.lane.gpu_class}, {lane.lane.priority})"
+        lane_label = f"{lane.release_name} ({lane.lane.gpu_class}, {lane.lane.priority})"
         wait = f", the oldest for {describe_span(lane.oldest_wait_s)}" if lane.waiting else ""
-        lines.append(f"  {place:<40} {lane.waiting} wait{wait}; {lane.running} run")
+        lines.append(f"  {lane_label:<40} {lane.waiting} wait{wait}; {lane.running} run")
     if not busy:
         lines.append("  nothing waits")
     if overview.dead:

@@ -70,10 +70,10 @@ class PinSearch:
         index = steps.index(culprits[0])
         before, after = steps[index - 1].lock if index else good, culprits[0].lock
         if culprits[0].part == PACKAGES_PART:
-            finer, place = package_steps(before, after), "package"
+            finer, part_name = package_steps(before, after), "package"
         else:
-            finer, place = self._commit_steps(before, after), "commit"
-        return self._halve(finer, place) if finer else culprits
+            finer, part_name = self._commit_steps(before, after), "commit"
+        return self._halve(finer, part_name) if finer else culprits
 
     def _commit_steps(self, before: "Lock", after: "Lock") -> "tuple[BisectStep, ...]":
         from comfypin.lock.bisect_steps import commit_steps, find_commit_range
@@ -89,22 +89,22 @@ class PinSearch:
             return ()
         return commit_steps(before, after, commit_range, commits) if len(commits) > 1 else ()
 
-    def _halve(self, steps: "Sequence[BisectStep]", place: str) -> "Sequence[BisectStep]":
+    def _halve(self, steps: "Sequence[BisectStep]", part_name: str) -> "Sequence[BisectStep]":
         from comfypin.lock.bisect_steps import find_culprits
 
-        culprits = find_culprits(len(steps), lambda number: self._try(steps[number], f"{place}-{number}"))
+        culprits = find_culprits(len(steps), lambda number: self._try(steps[number], f"{part_name}-{number}"))
         return [steps[number] for number in culprits]
 
-    def _try(self, step: "BisectStep", place: str) -> "TrialResult":
+    def _try(self, step: "BisectStep", part_name: str) -> "TrialResult":
         report_progress(f"halving: with {step.part} and what is before it")
         try:
-            outputs = self.run(step.lock, place)
+            outputs = self.run(step.lock, part_name)
         except TrialFailed as failure:
             report_progress(f"skipped: {failure.message}")
             self.trials.append({"part": step.part, "result": "failed", "reason": failure.message})
             return "failed"
         comparisons = compare_job_outputs(self.good_outputs, outputs, self.tolerance)
-        result: TrialResult = "same" if all(item.same for item in comparisons.values()) else "different"
+        result: TrialResult = "same" if all(comparison.same for comparison in comparisons.values()) else "different"
         self.trials.append({"part": step.part, "result": result})
         return result
 

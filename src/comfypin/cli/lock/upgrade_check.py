@@ -154,25 +154,27 @@ def _changes_of_workflow(path: Path, before: "Catalogue", after: "Catalogue") ->
     return find_class_changes(load_workflow(document, before).graph, before, after)
 
 
-def _read_classes(place: Path, lock: "Lock", arguments: argparse.Namespace) -> "Catalogue":
+def _read_classes(given_path: Path, lock: "Lock", arguments: argparse.Namespace) -> "Catalogue":
     """Return the classes of a saved response, or of the env that is realized in a home, by starting it."""
     from comfypin.workflow.object_info import to_catalogue
 
-    if place.is_file():
+    if given_path.is_file():
         try:
-            saved = json.loads(place.read_bytes())
+            saved = json.loads(given_path.read_bytes())
         except (ValueError, RecursionError) as error:
-            raise UsageError(f"--object-info {place} is not JSON: {error}.") from error
+            raise UsageError(f"--object-info {given_path} is not JSON: {error}.") from error
         if not isinstance(saved, dict):
-            raise UsageError(f"--object-info {place} is not a response of /object_info, which is a JSON object.")
+            raise UsageError(f"--object-info {given_path} is not a response of /object_info, which is a JSON object.")
         return to_catalogue(saved)
-    if not place.is_dir():
-        raise UsageError(f"--object-info {place} is neither a saved response of /object_info nor a home of an env.")
+    if not given_path.is_dir():
+        raise UsageError(
+            f"--object-info {given_path} is neither a saved response of /object_info nor a home of an env."
+        )
     from comfypin import wiring
     from comfypin.cli.signals import run_until_stopped
 
-    report_progress(f"starting the ComfyUI in {place}")
-    settings = arguments.settings.with_flags(comfy_home=place.absolute())
+    report_progress(f"starting the ComfyUI in {given_path}")
+    settings = arguments.settings.with_flags(comfy_home=given_path.absolute())
     choice = wiring.choose_engine(lock.engine, settings)
 
     async def ask_engine() -> "Catalogue":

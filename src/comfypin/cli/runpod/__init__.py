@@ -208,7 +208,7 @@ def _wait_and_smoke(
                 f"waiting for {format_count(endpoint_config.workers.min, 'worker')} of {endpoint_config.name}"
             )
             wait_for_workers(
-                management_api, identifier, wanted=endpoint_config.workers.min, timeout_s=arguments.timeout
+                management_api, identifier, wanted_count=endpoint_config.workers.min, timeout_s=arguments.timeout
             )
         print_on_stderr(f"smoke job through {endpoint_config.name}")
         # An empty workflow is a smoke test of the engine.

@@ -38,16 +38,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("workflow", metavar="WORKFLOW", help="a workflow of any kind (a picture with one too)")
     parser.add_argument("--name", metavar="NAME", help="the deployment's name (default: the workflow's file)")
     up_lock.add_lock_flags(parser)
-    place = parser.add_argument_group("where and how")
-    place.add_argument("--image", metavar="NAME@sha256:...", help="the worker image (default: comfypin's own)")
-    place.add_argument(
+    place_flags = parser.add_argument_group("where and how")
+    place_flags.add_argument("--image", metavar="NAME@sha256:...", help="the worker image (default: comfypin's own)")
+    place_flags.add_argument(
         "--gpu", metavar="POOL", action="append", default=[], help="a GPU pool (default: the cheapest that fits)"
     )
-    place.add_argument("--data-center", metavar="ID", help="such as EU-RO-1 (default: where the GPU is available)")
-    place.add_argument("--volume-gb", type=int, metavar="N", help="the volume's size (default: from the lock)")
-    place.add_argument("--max-workers", type=int, default=3, metavar="N", help="workers at once, at most (3)")
-    place.add_argument("--env", metavar="NAME=VALUE", action="append", default=[], help="a variable of the workers")
-    place.add_argument(
+    place_flags.add_argument(
+        "--data-center", metavar="ID", help="such as EU-RO-1 (default: where the GPU is available)"
+    )
+    place_flags.add_argument("--volume-gb", type=int, metavar="N", help="the volume's size (default: from the lock)")
+    place_flags.add_argument("--max-workers", type=int, default=3, metavar="N", help="workers at once, at most (3)")
+    place_flags.add_argument(
+        "--env", metavar="NAME=VALUE", action="append", default=[], help="a variable of the workers"
+    )
+    place_flags.add_argument(
         "--secret",
         metavar="NAME[=SECRET]",
         action="append",
@@ -95,7 +99,9 @@ def execute(arguments: argparse.Namespace) -> int:
     management_api = open_runpod_api(arguments.settings)
     form, content, data = up_lock.read_up_workflow(arguments.workflow)
     deployment_name = _deployment_name(arguments)
-    job = UpJob(content=content, inputs=tuple(inline_input(parse_input_source(text)) for text in arguments.input))
+    job = UpJob(
+        content=content, inputs=tuple(inline_input(parse_input_source(input_text)) for input_text in arguments.input)
+    )
     folder = StateFolder(root=arguments.state_dir, name=deployment_name)
     with hold_deployment(folder):
         lock = up_lock.obtain_lock(arguments, deployment_name, (form, content), folder)
@@ -108,8 +114,8 @@ def execute(arguments: argparse.Namespace) -> int:
         )
         # The lock is kept before anything else: a run that is cut off must not resolve it anew.
         folder.write(state)
-        wanted = WantedUp(lock=lock, release=_wanted_release(arguments, deployment_name, lock, data), job=job)
-        return _plan_and_do(arguments, management_api, wanted, state)
+        wanted_up = WantedUp(lock=lock, release=_wanted_release(arguments, deployment_name, lock, data), job=job)
+        return _plan_and_do(arguments, management_api, wanted_up, state)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +128,7 @@ class WantedUp:
 
 
 def _plan_and_do(
-    arguments: argparse.Namespace, management_api: "ManagementApi", wanted: WantedUp, state: "UpState"
+    arguments: argparse.Namespace, management_api: "ManagementApi", wanted_up: WantedUp, state: "UpState"
 ) -> int:
     from comfypin.digest import Digest
     from comfypin.lock.carried import carry_lock
@@ -131,12 +137,12 @@ def _plan_and_do(
     from comfypin.runpod.up.plan import UpFacts, plan_up
     from comfypin.runpod.up.platform_secrets import list_secrets
 
-    lock = wanted.lock
+    lock = wanted_up.lock
     lock_facts = release_facts(lock.lock, Digest.parse(lock.digest))
     wishes = secret_wishes(arguments.secret, state.name)
     live = survey_account(management_api)
-    needs = _place_needs(wanted.release, lock, lock_facts)
-    place, release = _choose_place(management_api, wanted.release, needs, live, state)
+    needs = _place_needs(wanted_up.release, lock, lock_facts)
+    place, release = _choose_place(management_api, wanted_up.release, needs, live, state)
     facts = UpFacts(
         release_facts=lock_facts,
         carried_lock=carry_lock(lock.data),
@@ -149,7 +155,7 @@ def _plan_and_do(
         plan = replace(plan, smoke=False)
     _refuse_findings(plan, lock_facts)
     return carry_out_and_report(
-        arguments, management_api, PlannedUp(plan=plan, facts=facts, state=state, place=place, job=wanted.job)
+        arguments, management_api, PlannedUp(plan=plan, facts=facts, state=state, place=place, job=wanted_up.job)
     )
 
 

@@ -106,12 +106,12 @@ def _release_to_return_to(arguments: argparse.Namespace, state: "UpState") -> "U
     deployed = [release for release in state.releases if release.stage != "planned"]
     current = state.current
     candidates = [release for release in deployed if current is None or not release.deploys_as(current)]
-    wanted = (
+    earlier_release = (
         next((release for release in deployed if release.number == arguments.to), None)
         if arguments.to is not None
         else (candidates[-1] if candidates else None)
     )
-    if wanted is None:
+    if earlier_release is None:
         raise ReleaseNumberUnknown(
             name=state.name,
             wanted=str(arguments.to or "earlier than this one"),
@@ -120,12 +120,12 @@ def _release_to_return_to(arguments: argparse.Namespace, state: "UpState") -> "U
     latest = state.latest
     assert latest is not None
     # A rollback that was cut off is the one that goes on.
-    if latest.stage == "planned" and latest.deploys_as(wanted):
+    if latest.stage == "planned" and latest.deploys_as(earlier_release):
         return latest
     return replace(
-        wanted,
+        earlier_release,
         number=latest.number if latest.stage == "planned" else latest.number + 1,
-        note=f"back to {wanted.number}",
+        note=f"back to {earlier_release.number}",
         stage="planned",
         seconds={},
         made_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -208,14 +208,14 @@ def _take_down(arguments: argparse.Namespace) -> int:
         prefix = secret_name(state.name, "")
         used = set(re.findall(r"RUNPOD_SECRET_([\w.\-/]+)", json.dumps([dict(item.env) for item in state.releases])))
         secrets = {
-            name: identifier
-            for name, identifier in (list_secrets(management_api) if used else {}).items()
-            if name in used and name.startswith(prefix)
+            secret_label: identifier
+            for secret_label, identifier in (list_secrets(management_api) if used else {}).items()
+            if secret_label in used and secret_label.startswith(prefix)
         }
         for kind, resource in doomed:
             print_on_stderr(f"- {kind} {resource['name']} ({resource['id']})")
-        for name in secrets:
-            print_on_stderr(f"- secret {name}")
+        for secret_label in secrets:
+            print_on_stderr(f"- secret {secret_label}")
         if doomed or secrets:
             require_consent(
                 f"This removes {format_count(len(doomed) + len(secrets), 'thing')}, for good.", is_given=arguments.yes
@@ -225,9 +225,9 @@ def _take_down(arguments: argparse.Namespace) -> int:
             doomed,
             on_removed=lambda kind, resource_name: print_on_stderr(f"removed {kind} {resource_name}"),
         )
-        for name, identifier in secrets.items():
+        for secret_label, identifier in secrets.items():
             remove_secret(management_api, identifier)
-            print_on_stderr(f"removed secret {name}")
+            print_on_stderr(f"removed secret {secret_label}")
         if arguments.volumes:
             folder.write(replace(state, filled=frozenset()))
     if kept_names:

@@ -15,11 +15,11 @@ _ANNOTATION = re.compile(r"(?P<name>.*) \[(?P<folder>input|output|temp)\]", re.D
 class OutsideFolder(Exception):
     """Raised when a node tries to save outside its folder. Keeps ComfyUI's words, because clients know them."""
 
-    def __init__(self, *, wanted: Path, folder: Path) -> None:
+    def __init__(self, *, wanted_path: Path, folder: Path) -> None:
         super().__init__(
             "**** ERROR: Saving image outside the output folder is not allowed."
-            f"\n full_output_folder: {wanted}\n         output_dir: {folder}"
-            f"\n         commonpath: {os.path.commonpath([wanted, folder])}"
+            f"\n full_output_folder: {wanted_path}\n         output_dir: {folder}"
+            f"\n         commonpath: {os.path.commonpath([wanted_path, folder])}"
         )
 
 
@@ -92,7 +92,7 @@ def find_save_location(folder: Path, prefix: str, *, width: int, height: int) ->
     inside = location == folder or location.is_relative_to(folder)
     # Checked twice: as text, which is what ComfyUI does, and after symbolic links.
     if not inside or "\0" in filled or not location.resolve().is_relative_to(folder.resolve()):
-        raise OutsideFolder(wanted=location, folder=folder)
+        raise OutsideFolder(wanted_path=location, folder=folder)
     location.mkdir(parents=True, exist_ok=True)
     return SaveLocation(folder=location, subfolder=subfolder, stem=stem, counter=_next_number(location, stem))
 

@@ -209,12 +209,12 @@ def _describe_ended(job_id: str, history_entry: Any, *, with_outputs: bool = Fal
 def _list_files(outputs: Mapping[str, Any]) -> list[Job]:
     """Return every file of a run, with its node and the key it was reported under."""
     return [
-        {**item, "nodeId": node_id, "mediaType": key}
+        {**output_entry, "nodeId": node_id, "mediaType": key}
         for node_id, node_output in outputs.items()
         for key, items in node_output.items()
         if key != "animated"
-        for item in items
-        if isinstance(item, dict)
+        for output_entry in items
+        if isinstance(output_entry, dict)
     ]
 
 

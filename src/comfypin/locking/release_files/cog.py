@@ -24,8 +24,8 @@ def read_cog_node_list(document: object, path: Path) -> ReleaseFile:
     document_path, parts = DocumentPath(path), ReleaseParts()
     seen: dict[str, str] = {}
     for index, entry in enumerate(document_path.objects(document, "the list")):
-        place = f"the entry {index + 1}"
-        repo = document_path.text(entry.get("repo"), f"repo of {place}")
+        entry_label = f"the entry {index + 1}"
+        repo = document_path.text(entry.get("repo"), f"repo of {entry_label}")
         commit, folder = entry.get("commit"), repo_folder(repo)
         if not isinstance(commit, str) or not commit.strip():
             parts.refuse("node", f"the node {repo} has no commit", repo, folder)

@@ -68,11 +68,11 @@ def _read_requirements(value: object, parts: ReleaseParts, document_path: Docume
     return tuple(parts.packages)
 
 
-def _read_node(node: dict[str, object], place: str, parts: ReleaseParts, document_path: DocumentPath) -> None:
-    node_name = document_path.text(node.get("name"), f"{place}.name")
+def _read_node(node: dict[str, object], entry_label: str, parts: ReleaseParts, document_path: DocumentPath) -> None:
+    node_name = document_path.text(node.get("name"), f"{entry_label}.name")
     repository, version = node.get("repository"), node.get("registryVersion")
     if isinstance(version, str) and version:
-        node_id = document_path.text(node.get("id", node_name), f"{place}.id")
+        node_id = document_path.text(node.get("id", node_name), f"{entry_label}.id")
         parts.nodes.append(RepoSpec(repo=f"{REGISTRY_SCHEME}{node_id}", ref=version, folder=node_name))
     elif isinstance(repository, str) and repository:
         ref = next((str(node[key]) for key in ("commit", "gitRef") if node.get(key)), None)
@@ -83,22 +83,22 @@ def _read_node(node: dict[str, object], place: str, parts: ReleaseParts, documen
         parts.refuse("node", f"the node {node_name} was uploaded from a machine and is at no address", node_name)
 
 
-def _read_model(model: dict[str, object], place: str, parts: ReleaseParts, document_path: DocumentPath) -> None:
-    folder = document_path.text(model.get("type"), f"{place}.type").strip("/")
+def _read_model(model: dict[str, object], entry_label: str, parts: ReleaseParts, document_path: DocumentPath) -> None:
+    folder = document_path.text(model.get("type"), f"{entry_label}.type").strip("/")
     address, filename = model.get("sourceUri"), model.get("filename")
     known_name = filename if isinstance(filename, str) and filename else None
     if not isinstance(address, str) or "://" not in address:
         parts.refuse(
             "model",
             f"the model {folder}/{known_name} was uploaded from a machine and has no sourceUri",
-            known_name or place,
+            known_name or entry_label,
         )
         return
     parts.models.append(
         ModelSpec(
             sources=(address,),
             target=f"{folder}/{known_name or ''}",
-            sha256=document_path.digest(model.get("sha256"), f"{place}.sha256"),
+            sha256=document_path.digest(model.get("sha256"), f"{entry_label}.sha256"),
             name=known_name,
         )
     )

@@ -52,11 +52,11 @@ def read_comfy_pack_snapshot(document: object, path: Path) -> ReleaseFile:
     )
 
 
-def _read_node(node: dict[str, object], place: str, parts: ReleaseParts, document_path: DocumentPath) -> None:
+def _read_node(node: dict[str, object], entry_label: str, parts: ReleaseParts, document_path: DocumentPath) -> None:
     url, commit = node.get("url"), node.get("commit_hash")
     # comfy-pack writes a node without a remote with an empty address, and skips it when it unpacks.
     if not isinstance(url, str) or not url.strip():
-        parts.refuse("node", f"{place} has no address", place)
+        parts.refuse("node", f"{entry_label} has no address", entry_label)
     elif node.get("disabled") is True:
         parts.skip_disabled("the node", url, repo_folder(url))
     elif not isinstance(commit, str) or not commit.strip():
@@ -65,10 +65,10 @@ def _read_node(node: dict[str, object], place: str, parts: ReleaseParts, documen
         parts.nodes.append(RepoSpec(repo=url.strip(), ref=commit.strip(), folder=repo_folder(url.strip())))
 
 
-def _read_model(model: dict[str, object], place: str, parts: ReleaseParts, document_path: DocumentPath) -> None:
-    target = below_models(document_path.text(model.get("filename"), f"{place}.filename"))
+def _read_model(model: dict[str, object], entry_label: str, parts: ReleaseParts, document_path: DocumentPath) -> None:
+    target = below_models(document_path.text(model.get("filename"), f"{entry_label}.filename"))
     file_name = target.rpartition("/")[2]
-    source = document_path.mapping(model.get("source"), f"{place}.source")
+    source = document_path.mapping(model.get("source"), f"{entry_label}.source")
     address = source.get("download_url")
     if model.get("disabled") is True:
         parts.skip_disabled("the model", target, file_name)
@@ -82,7 +82,7 @@ def _read_model(model: dict[str, object], place: str, parts: ReleaseParts, docum
             # A space in an address is what hubs show, and no HTTP client sends.
             sources=(address.replace(" ", "%20"),),
             target=target,
-            sha256=document_path.digest(model.get("sha256"), f"{place}.sha256"),
+            sha256=document_path.digest(model.get("sha256"), f"{entry_label}.sha256"),
             size_bytes=size if isinstance(size, int) and not isinstance(size, bool) else None,
             name=file_name,
         )

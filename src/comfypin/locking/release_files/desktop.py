@@ -81,8 +81,8 @@ def _comfyui_of(comfyui: dict[str, object], parts: ReleaseParts, document_path: 
     return RepoSpec(repo=COMFYUI, ref=f"v{tag}" if re.match(r"\d+\.\d+", tag) else tag)
 
 
-def _read_node(node: dict[str, object], place: str, parts: ReleaseParts, document_path: DocumentPath) -> None:
-    kind, folder = node.get("type"), document_path.text(node.get("dirName", node.get("id")), f"{place}.dirName")
+def _read_node(node: dict[str, object], entry_label: str, parts: ReleaseParts, document_path: DocumentPath) -> None:
+    kind, folder = node.get("type"), document_path.text(node.get("dirName", node.get("id")), f"{entry_label}.dirName")
     node_id, version, url, commit = (node.get(key) for key in ("id", "version", "url", "commit"))
     node_names = [folder, *(text for text in (node_id, url) if isinstance(text, str) and text != folder)]
     if node.get("enabled", True) is False:

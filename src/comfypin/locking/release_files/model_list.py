@@ -50,15 +50,15 @@ def read_model_list(document: object, path: Path) -> ReleaseFile:
     document_path, parts = DocumentPath(path), ReleaseParts()
     listed = document_path.mapping(document, "the file").get("models")
     for index, model in enumerate(document_path.objects(listed, "models")):
-        place = f"models[{index}]"
-        address = document_path.text(model.get("url"), f"{place}.url")
-        filename = document_path.text(model.get("filename"), f"{place}.filename")
+        entry_label = f"models[{index}]"
+        address = document_path.text(model.get("url"), f"{entry_label}.url")
+        filename = document_path.text(model.get("filename"), f"{entry_label}.filename")
         folder = _folder_of(str(model.get("save_path") or "default"), str(model.get("type", "")))
         title = model.get("name")
         names = (filename, *([title] if isinstance(title, str) else []))
         # The Manager unpacks those; a lock pins files as they are.
         if filename == "<huggingface>":
-            parts.refuse("model", f"{place} ({title}) is a whole repository and not a file", *names)
+            parts.refuse("model", f"{entry_label} ({title}) is a whole repository and not a file", *names)
         elif folder is None:
             parts.refuse(
                 "model", f"the model {filename} is of the type {model.get('type')!r}, whose folder is unknown", *names

@@ -89,7 +89,9 @@ class BucketSource:
     def accepts(self, address: str) -> bool:
         return address.partition("://")[0].lower() in SCHEMES
 
-    def open(self, address: str, wanted: ExpectedFile, *, start: int = 0, length: int | None = None) -> BucketFile:
+    def open(
+        self, address: str, expected_file: ExpectedFile, *, start: int = 0, length: int | None = None
+    ) -> BucketFile:
         scheme, bucket, key = _parse_address(address)
         try:
             store = self._open_store(find_kind(scheme).scheme, bucket)

@@ -161,9 +161,9 @@ class HubSource:
         return error
 
 
-def _find_header(hops: Sequence[tuple[int, Mapping[str, str]]], wanted: str) -> str | None:
+def _find_header(hops: Sequence[tuple[int, Mapping[str, str]]], header_name: str) -> str | None:
     for _, headers in hops:
         for file_name, value in headers.items():
-            if file_name.lower() == wanted:
+            if file_name.lower() == header_name:
                 return value
     return None

@@ -81,7 +81,9 @@ class LocalSource:
     def accepts(self, address: str) -> bool:
         return address.lower().startswith("file:") or "://" not in address
 
-    def open(self, address: str, wanted: ExpectedFile, *, start: int = 0, length: int | None = None) -> LocalModelFile:
+    def open(
+        self, address: str, expected_file: ExpectedFile, *, start: int = 0, length: int | None = None
+    ) -> LocalModelFile:
         return LocalModelFile(_path_of_uri(address), address)
 
     def facts(self, address: str) -> SourceFacts:

@@ -91,23 +91,23 @@ class Bodies:
 
     async def remove(self, *bodies: Body | None) -> None:
         """Remove texts. What a depot does not remove now, the sweep does."""
-        for body in bodies:
-            if body is not None:
-                await self._remove(body.key, body.address)
+        for stored_body in bodies:
+            if stored_body is not None:
+                await self._remove(stored_body.key, stored_body.address)
 
     async def keys_by_job(self) -> dict[str, set[str]]:
         """Return the keys of all bodies that are kept, by job."""
-        found: dict[str, set[str]] = {}
-        for name in await self._bucket.keys():
-            key = name.removeprefix(_ELSEWHERE)
-            found.setdefault(key.rpartition(".")[0], set()).add(key)
-        return found
+        keys_by_job: dict[str, set[str]] = {}
+        for body_key in await self._bucket.keys():
+            key = body_key.removeprefix(_ELSEWHERE)
+            keys_by_job.setdefault(key.rpartition(".")[0], set()).add(key)
+        return keys_by_job
 
     async def remove_if_old(self, key: str, *, before: float) -> bool:
         """Remove a body that was kept before a time, in seconds since 1970; return whether it was."""
         place = await self._bucket.get(f"{_ELSEWHERE}{key}")
-        kept = place or await self._bucket.get(key)
-        if kept is None or kept.at >= before:
+        stored_value = place or await self._bucket.get(key)
+        if stored_value is None or stored_value.at >= before:
             return False
         await self._remove(key, None if place is None else place.data.decode())
         return True

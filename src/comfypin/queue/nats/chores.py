@@ -132,7 +132,7 @@ class Chores:
                 continue
             stored_job = await self._fleet.states.read(job_id)
             bodies = () if stored_job is None else (stored_job.job.input, stored_job.job.result)
-            for key in keys - {body.key for body in bodies if body is not None}:
+            for key in keys - {stored_body.key for stored_body in bodies if stored_body is not None}:
                 if await self._fleet.bodies.remove_if_old(key, before=before):
                     log.info("body swept", extra={"action": "body_swept", "key": key})
 

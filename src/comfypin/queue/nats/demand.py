@@ -39,6 +39,7 @@ class Demand:
 
     def workers_needed(self, *, target_wait_s: float, job_s: float) -> int:
         """Return how many workers empty the backlog within the wait that was asked for; no more than there are jobs."""
+        # Jobs that run have their workers already.
         if not self.waiting:
             return 0
         return min(math.ceil(self.backlog_s(job_s) / target_wait_s), self.waiting + self.running)
@@ -65,6 +66,7 @@ def measure_demand(
         workers=tuple(
             worker
             for worker in workers
+            # Workers that only help out with a release leave it when their own has jobs.
             if worker.own == release and not worker.is_stopping and gpu_class in (ANY_CLASS, worker.gpu_class)
         ),
     )
@@ -76,6 +78,7 @@ async def read_newest_jobs(fleet: "Fleet") -> list[FleetJob]:
     info = await fleet.stream.stream_info(bucket.stream_name)
     config = ConsumerConfig(
         deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
+        # The stream counts from 1.
         opt_start_seq=max(1, info.state.last_seq - _NEWEST_RECORDS),
     )
     messages = await read_at_once(fleet.client, fleet.stream, bucket.stream_name, config)

@@ -35,12 +35,14 @@ class FiguresReader:
     def read(self) -> FleetFigures | None:
         """Return the figures as they were at most five seconds ago, None if the queue does not answer. Blocks."""
         if time.monotonic() - self._read_at_s > _GOOD_FOR_S:
+            # Metrics are rendered in threads, and the connection belongs to the loop.
             asking = asyncio.run_coroutine_threadsafe(self._ask(), self._loop)
             try:
                 self._known = asking.result(_READ_WITHIN_S)
             except (Error, TimeoutError, OSError, concurrent.futures.CancelledError):
                 asking.cancel()
                 self._known = None
+            # After a failure, too: a queue that is away must not hold up each page for five seconds.
             self._read_at_s = time.monotonic()
         return self._known
 
@@ -57,12 +59,12 @@ def summarize(overview: FleetOverview, *, dead: int) -> FleetFigures:
     return FleetFigures(
         workers=workers,
         lines={
-            (line.release_name, line.lane.gpu_class, line.lane.priority): (
-                line.waiting,
-                line.running,
-                line.oldest_wait_s,
+            (backlog.release_name, backlog.lane.gpu_class, backlog.lane.priority): (
+                backlog.waiting,
+                backlog.running,
+                backlog.oldest_wait_s,
             )
-            for line in overview.lanes
+            for backlog in overview.lanes
         },
         dead=dead,
     )

@@ -18,12 +18,13 @@ async def write_floor(bucket: Bucket, release: str, gpu_class: str, workers: int
 
 async def read_floor(bucket: Bucket, release: str, gpu_class: str) -> int:
     """Return how many workers are to stay. Raises what nats-py raises."""
-    found = await bucket.get(_key(release, gpu_class))
-    return 0 if found is None else int(found.data)
+    stored_entry = await bucket.get(_key(release, gpu_class))
+    return 0 if stored_entry is None else int(stored_entry.data)
 
 
 def is_kept(worker_id: str, workers: Sequence[WorkerRecord], release: str, gpu_class: str, floor: int) -> bool:
     """Return whether a worker is one of those that stay: the oldest ones do. Pure."""
+    # By age, so that all workers choose the same without asking each other.
     peers = sorted(
         (worker.started_at, worker.id)
         for worker in workers

@@ -61,23 +61,23 @@ class JobStates:
         If the job does not allow the change, it is returned as it is. If the answer to a change was lost, what is kept
         then tells whether it was made: a change is made once.
         """
-        wanted: FleetJob | None = None
+        wanted_job: FleetJob | None = None
 
         async def attempt() -> StoredJob | None:
-            nonlocal wanted
+            nonlocal wanted_job
             for _ in range(_MOST_TRIES):
                 stored_job = await self.read(job_id)
                 if stored_job is None:
                     return None
                 # The answer to the last try was lost, and it had worked.
-                if wanted is not None and stored_job.job == wanted:
+                if wanted_job is not None and stored_job.job == wanted_job:
                     return replace(stored_job, changed=True)
-                wanted = change(stored_job.job)
-                if wanted is None:
+                wanted_job = change(stored_job.job)
+                if wanted_job is None:
                     return stored_job
-                revision = await self.bucket.change(job_id, wanted.dump(), revision=stored_job.revision)
+                revision = await self.bucket.change(job_id, wanted_job.dump(), revision=stored_job.revision)
                 if revision is not None:
-                    return StoredJob(job=wanted, revision=revision)
+                    return StoredJob(job=wanted_job, revision=revision)
             log.error("job not changed", extra={"action": "job_contended", "job_id": job_id})
             raise TimeoutError
 

@@ -173,16 +173,16 @@ class NatsJobQueue(QueueViews):
             return self._rolled(own, self._release_name)
         with as_storage_failure():
             names = await release_names(self._fleet.releases)
-        wanted = str(route.release)
-        digits = wanted.removeprefix("sha256:")[:RELEASE_LETTERS]
+        wanted_release = str(route.release)
+        digits = wanted_release.removeprefix("sha256:")[:RELEASE_LETTERS]
         for release, release_name in {self._release: self._release_name, **names}.items():
             lane = Lane(release=release, gpu_class=gpu_class, priority=route.priority)
             if digits == release:
                 return _ChosenLane(lane=lane, release_name=release_name, is_pinned=True)
-            if wanted == release_name:
+            if wanted_release == release_name:
                 return self._rolled(lane, release_name)
         known = ", ".join(sorted({str(self._release_name), *names.values()}))
-        raise RouteUnknown(what="release", name=wanted, known=known)
+        raise RouteUnknown(what="release", name=wanted_release, known=known)
 
     def _rolled(self, lane: Lane, name: str | None) -> _ChosenLane:
         """Return the lane of the release that has this one's place now, as a roll may say."""
@@ -216,17 +216,21 @@ class NatsJobQueue(QueueViews):
         inputs = job_input.get("inputs") if isinstance(job_input, Mapping) else None
         if self._read_asset is None or not isinstance(job_input, Mapping) or not isinstance(inputs, list):
             return job_input
-        return {**job_input, "inputs": [self._with_bytes(one) for one in inputs]}
+        return {**job_input, "inputs": [self._with_bytes(input_entry) for input_entry in inputs]}
 
-    def _with_bytes(self, one: object) -> object:
-        if not isinstance(one, Mapping) or not isinstance(one.get("asset"), str) or self._read_asset is None:
-            return one
+    def _with_bytes(self, input_entry: object) -> object:
+        if (
+            not isinstance(input_entry, Mapping)
+            or not isinstance(input_entry.get("asset"), str)
+            or self._read_asset is None
+        ):
+            return input_entry
         try:
-            data = b"".join(self._read_asset(str(one["asset"])))
+            data = b"".join(self._read_asset(str(input_entry["asset"])))
         except (OSError, ValueError):
-            return one  # the worker says that it is not here
-        kept = {name: value for name, value in one.items() if name != "asset"}
-        return {**kept, "data": base64.b64encode(data).decode()}
+            return input_entry  # the worker says that it is not here
+        kept_fields = {field_name: value for field_name, value in input_entry.items() if field_name != "asset"}
+        return {**kept_fields, "data": base64.b64encode(data).decode()}
 
     async def _keep_job(self, job: FleetJob, input_text: str) -> None:
         # The input first and the ticket last: no record points to a missing input, and no worker gets a ticket without

@@ -109,8 +109,8 @@ async def read_overview(fleet: "Fleet", *, now: float, with_dead: bool = True) -
 
 async def read_workers(fleet: "Fleet") -> list[WorkerRecord]:
     """Return the workers that live, oldest first. Raises what nats-py raises."""
-    found = [WorkerRecord.load(message.data) for message in await _read_newest(fleet, fleet.workers)]
-    return sorted(found, key=lambda worker: worker.started_at)
+    worker_records = [WorkerRecord.load(message.data) for message in await _read_newest(fleet, fleet.workers)]
+    return sorted(worker_records, key=lambda worker: worker.started_at)
 
 
 async def read_lanes(fleet: "Fleet", known: Mapping[str, str], *, now: float) -> tuple[LaneBacklog, ...]:
@@ -160,11 +160,11 @@ async def list_dead_jobs(fleet: "Fleet", known: dict[str, str]) -> list[DeadJob]
 
 async def _read_jobs(fleet: "Fleet") -> Sequence[FleetJob]:
     """Return the newest record of each job."""
-    found: list[FleetJob] = []
+    fleet_jobs: list[FleetJob] = []
     for message in await _read_newest(fleet, fleet.states.bucket):
         job = FleetJob.load(message.data)
-        found.append(job if job.number else replace(job, number=message.metadata.sequence.stream))
-    return found
+        fleet_jobs.append(job if job.number else replace(job, number=message.metadata.sequence.stream))
+    return fleet_jobs
 
 
 async def _read_newest(fleet: "Fleet", bucket: Bucket) -> "list[Msg]":

@@ -34,14 +34,15 @@ class Peers:
         depot.knows_server = lambda server: server in self._known
         while True:
             with contextlib.suppress(Error, TimeoutError, OSError):
+                # A key of the bucket takes no slashes and colons, so the address is hashed.
                 key = _SERVER + hashlib.sha256(depot.own_url.encode()).hexdigest()[:32]
                 await self._fleet.control.put(key, depot.own_url.encode(), kept_s=_KEPT_S)
                 self._known = await self._read()
             await asyncio.sleep(_TOLD_EVERY_S)
 
     async def _read(self) -> frozenset[str]:
-        found = set()
+        server_urls = set()
         for key in await self._fleet.control.keys():
             if key.startswith(_SERVER) and (value := await self._fleet.control.get(key)) is not None:
-                found.add(value.data.decode())
-        return frozenset(found)
+                server_urls.add(value.data.decode())
+        return frozenset(server_urls)

@@ -113,14 +113,14 @@ async def read_at_once(
         stream_name,
         config.evolve(ack_policy=AckPolicy.NONE, inactive_threshold=_CONSUMER_KEPT_S, mem_storage=True, num_replicas=1),
     )
-    found: list[Msg] = []
-    left = consumer.num_pending or 0
+    messages: list[Msg] = []
+    pending_count = consumer.num_pending or 0
     async with open_puller(client) as puller:
-        while left > 0:
+        while pending_count > 0:
             batch = await puller.take_batch(stream_name, consumer.name, most=_BATCH, wait_s=_SILENCE_S)
             if not batch:
                 break
-            left -= len(batch)
-            found += [message for message in batch if not (message.header and "KV-Operation" in message.header)]
+            pending_count -= len(batch)
+            messages += [message for message in batch if not (message.header and "KV-Operation" in message.header)]
     await stream.delete_consumer(stream_name, consumer.name)
-    return found
+    return messages

@@ -71,8 +71,8 @@ async def keep_lock(bucket: Bucket, release: str, carried_lock: str) -> None:
 
 async def read_lock(bucket: Bucket, release: str) -> str | None:
     """Return the lock of a release as text, if it is kept. Raises what nats-py raises."""
-    found = await bucket.get(f"{_LOCKS}{release}")
-    return None if found is None else found.data.decode()
+    stored_entry = await bucket.get(f"{_LOCKS}{release}")
+    return None if stored_entry is None else stored_entry.data.decode()
 
 
 async def release_names(bucket: Bucket) -> dict[str, str]:

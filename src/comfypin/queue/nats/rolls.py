@@ -58,6 +58,7 @@ class Rolls:
 
     def with_roll(self, roll: Roll) -> "Rolls":
         """Return the rolls with one more. What led away from the new release is undone: it is the last of its line."""
+        # Without what leads away from the new release, so that following rolls never goes round in a circle.
         others = {old: known for old, known in self.current.items() if old not in (roll.old, roll.new)}
         return Rolls(current={**others, roll.old: roll}, steps=(*self.steps, roll)[-_KEPT_STEPS:])
 
@@ -67,6 +68,7 @@ class Rolls:
             return None
         last = self.steps[-1]
         back = Roll(old=last.new, old_name=last.new_name, new=last.old, new_name=last.old_name, at=at, is_held=True)
+        # Its own step is not kept: taking back twice goes back by two releases, not to and fro.
         return replace(self.with_roll(back), steps=self.steps[:-1])
 
     def held(self, release: str) -> "Rolls":
@@ -79,19 +81,25 @@ NO_ROLLS = Rolls(current={})
 
 async def read_rolls(bucket: Bucket) -> Rolls:
     """Return the rolls of a fleet. Raises what nats-py raises."""
-    found = await bucket.get(_KEY)
-    return NO_ROLLS if found is None else _load(found.data)
+    stored_entry = await bucket.get(_KEY)
+    return NO_ROLLS if stored_entry is None else _load(stored_entry.data)
 
 
 async def change_rolls(bucket: Bucket, change: Callable[[Rolls], Rolls | None]) -> Rolls | None:
     """Change the rolls as soon as nobody else does; None if `change` returns None. Raises what nats-py raises."""
     for _ in range(_MOST_TRIES):
-        found = await bucket.get(_KEY)
-        wanted = change(NO_ROLLS if found is None else _load(found.data))
-        if wanted is None:
+        stored_entry = await bucket.get(_KEY)
+        changed_rolls = change(NO_ROLLS if stored_entry is None else _load(stored_entry.data))
+        if changed_rolls is None:
             return None
-        if await bucket.change(_KEY, _dump(wanted), revision=0 if found is None else found.revision) is not None:
-            return wanted
+        if (
+            await bucket.change(
+                _KEY, _dump(changed_rolls), revision=0 if stored_entry is None else stored_entry.revision
+            )
+            is not None
+        ):
+            return changed_rolls
+    # As if the queue did not answer: others change the rolls faster than we can.
     raise TimeoutError
 
 

@@ -48,10 +48,10 @@ class Seal:
         except CryptoError as exc:
             raise SealBroken from exc
 
-    def close_text(self, text: str) -> str:
+    def close_text(self, plain_text: str) -> str:
         """Return a short text, such as a webhook's address, sealed. Raises `JobSecretsRefused`."""
-        return base64.b64encode(self.close(text.encode())).decode()
+        return base64.b64encode(self.close(plain_text.encode())).decode()
 
-    def open_text(self, text: str) -> str:
+    def open_text(self, plain_text: str) -> str:
         """Return a short text that was sealed. Raises `SealBroken`."""
-        return self.open(base64.b64decode(text)).decode()
+        return self.open(base64.b64decode(plain_text)).decode()

@@ -59,6 +59,7 @@ class RemoteBodies:
     def _ask(self, method: str, address: str, data: bytes | None = None) -> bytes:
         server = address.partition(PATH)[0]
         try:
+            # No redirect: the address is signed, and the guard has judged this server only.
             response = self._client.request(method, address, body=data, max_redirects=0)
             content = response.read_bytes(_LARGEST_BYTES)
         except HttpError as exc:
@@ -127,25 +128,28 @@ class ServerBodies(RemoteBodies):
 
     def path_of(self, job_id: str, part: str, signature: str) -> Path | None:
         """Return the file of a body if the signature is ours."""
+        # Both become a file's name.
         if not _JOB.fullmatch(job_id) or not _PART.fullmatch(part):
             return None
+        # In constant time, so that a signature cannot be guessed digit by digit.
         if not hmac.compare_digest(signature.encode(), self._sign(job_id).encode()):
             return None
         return self._folder / f"{job_id}.{part}"
 
     def _own_path(self, address: str) -> Path | None:
         """Return the file of an address of this server, None for one of another. Raises `BodyOutOfReach`."""
-        place = _parse(address)
-        if place.server != self.own_url:
-            if not self.knows_server(place.server):
-                raise BodyOutOfReach(server=place.server, reason="it is no server of this fleet")
+        body_place = _parse(address)
+        if body_place.server != self.own_url:
+            if not self.knows_server(body_place.server):
+                raise BodyOutOfReach(server=body_place.server, reason="it is no server of this fleet")
             return None
-        path = self.path_of(place.job_id, place.part, place.signature)
+        path = self.path_of(body_place.job_id, body_place.part, body_place.signature)
         if path is None:
             raise BodyOutOfReach(server=self.own_url, reason="its signature is another's")
         return path
 
     def _sign(self, job_id: str) -> str:
+        # Forty digits are 160 bits, enough for an address that lasts as long as a job.
         return hmac.new(self._secret, job_id.encode(), hashlib.sha256).hexdigest()[:40]
 
 

@@ -56,8 +56,8 @@ class Tickets:
 
     async def subjects(self, release: str = "*") -> set[str]:
         """Return the subjects of all tickets, or of those for one release."""
-        wanted = f"comfypin.jobs.*.*.{release}.>"
-        info = await self._stream.stream_info(names.JOBS_STREAM, subjects_filter=wanted)
+        wanted_subjects = f"comfypin.jobs.*.*.{release}.>"
+        info = await self._stream.stream_info(names.JOBS_STREAM, subjects_filter=wanted_subjects)
         return set(info.state.subjects or {})
 
     async def open_lane(self, lane: Lane) -> None:

@@ -68,7 +68,7 @@ def note_stage(
     state: UpState, release: UpRelease, stage: str, folder: StateFolder, seconds: Mapping[str, float] | None = None
 ) -> UpState:
     """Write how far a release has come, and return the state."""
-    known = next((item for item in state.releases if item.number == release.number), release)
+    known = next((known_release for known_release in state.releases if known_release.number == release.number), release)
     # What was proven is not less so because it was deployed again.
     reached = known.stage if known.stage == "proven" and stage == "deployed" else stage
     state = state.with_release(

@@ -26,11 +26,11 @@ def newest_releases(refs: Iterable[str]) -> list[str]:
 
 def version_finding(core_versions: Sequence[str], candidates: Sequence[str]) -> str:
     """Return the sentence that asks for a ComfyUI, with its candidates."""
-    said = (
+    finding_text = (
         f"the workflow was saved with several ({', '.join(core_versions)})"
         if core_versions
         else "the workflow names none"
     )
     references = [f"{COMFYUI_REPOSITORY}@{candidate}" for candidate in candidates]
     listed = f"; candidates: {', '.join(references)}" if references else ""
-    return f"which ComfyUI: {said}; choose by --comfyui URL@REF{listed}"
+    return f"which ComfyUI: {finding_text}; choose by --comfyui URL@REF{listed}"

@@ -135,8 +135,10 @@ def plan_up(deployment_name: str, release: UpRelease, facts: UpFacts, state: UpS
     grown = _never_smaller(release, live_volume)
     deployment = make_deployment(deployment_name, grown, facts)
     # Endpoints carry their container settings themselves: a template of our own would only be one thing more.
-    wanted = [resource for resource in desired_state(deployment, facts.release_facts) if resource.kind != "template"]
-    resources = plan_deployment(deployment_name, wanted, facts.live)
+    wanted_resources = [
+        resource for resource in desired_state(deployment, facts.release_facts) if resource.kind != "template"
+    ]
+    resources = plan_deployment(deployment_name, wanted_resources, facts.live)
     fill, idle_pods = _plan_fill(deployment_name, grown, facts, state, live_volume)
     changed = any(step.verb != "unchanged" for step in resources)
     current = state.current

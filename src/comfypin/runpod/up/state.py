@@ -169,11 +169,11 @@ def _parse_state(data: bytes, deployment_name: str) -> UpState:
     releases = [
         UpRelease(
             **{
-                **{key: value for key, value in item.items() if key in known_fields},
-                "gpu_pools": tuple(item["gpu_pools"]),
+                **{key: value for key, value in release_json.items() if key in known_fields},
+                "gpu_pools": tuple(release_json["gpu_pools"]),
             }
         )
-        for item in document["releases"]
+        for release_json in document["releases"]
     ]
     return UpState(
         name=deployment_name,

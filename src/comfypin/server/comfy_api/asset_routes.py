@@ -78,8 +78,10 @@ def asset_routes(api: ComfyApi) -> APIRouter:
         path = api.assets.path(asset)
         _keep_only_one_range(request)
         headers = {"ETag": f'"{asset.hash}"', "Cache-Control": "private, max-age=3600, immutable", **_UNTRUSTED}
-        name = (asset.file_path or asset.id).rpartition("/")[2]
-        sent = await send_file(request, path, headers=headers, media_type="application/octet-stream", filename=name)
+        file_name = (asset.file_path or asset.id).rpartition("/")[2]
+        sent = await send_file(
+            request, path, headers=headers, media_type="application/octet-stream", filename=file_name
+        )
         if sent is None:
             raise not_found("asset", asset_id)
         return sent
@@ -159,6 +161,6 @@ async def _shown(
 
 def _keep_only_one_range(request: Request) -> None:
     """Leave out a Range that cannot be read, and one of several ranges: then all bytes are sent (RFC 9110, 14.2)."""
-    asked = request.headers.get("range")
-    if asked is not None and not _ONE_RANGE.fullmatch(asked.replace(" ", "")):
+    range_header = request.headers.get("range")
+    if range_header is not None and not _ONE_RANGE.fullmatch(range_header.replace(" ", "")):
         request.scope["headers"] = [header for header in request.scope["headers"] if header[0] != b"range"]

@@ -31,8 +31,8 @@ def job_routes(api: ComfyApi) -> APIRouter:
     async def create(request: Request) -> Response:
         key = request.headers.get("idempotency-key")
         await api.keys.check(key)
-        body = await request.body()
-        submission = await run_by_size(len(body), read_submission, body)
+        request_body = await request.body()
+        submission = await run_by_size(len(request_body), read_submission, request_body)
         # A client that goes away does not undo what it has asked for.
         job_id = await asyncio.shield(submit(api, submission, key))
         noted = ComfyJob(workflow=submission.workflow, labels=submission.labels, had_key=submission.api_key is not None)

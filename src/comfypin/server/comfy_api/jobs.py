@@ -142,8 +142,8 @@ class Jobs:
 
 def is_canceling(live: LiveJob) -> bool:
     """Return whether a job was asked to end and has not."""
-    asked = live.task is not None and live.task.cancelling() > 0
-    return asked and is_pending(live.row.state)
+    is_asked = live.task is not None and live.task.cancelling() > 0
+    return is_asked and is_pending(live.row.state)
 
 
 def _page_size(limit: str | None) -> int:

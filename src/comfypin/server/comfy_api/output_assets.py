@@ -238,8 +238,8 @@ def _text_files(result: object, spool: Path) -> list[JobFile]:
     texts = result.get("texts") if isinstance(result, Mapping) else None
     node_texts = [
         (str(node), node_text)
-        for node, said in (texts.items() if isinstance(texts, Mapping) else ())
-        for node_text in (said if isinstance(said, list) else ())
+        for node, output_texts in (texts.items() if isinstance(texts, Mapping) else ())
+        for node_text in (output_texts if isinstance(output_texts, list) else ())
         if isinstance(node_text, str)
     ]
     files = []

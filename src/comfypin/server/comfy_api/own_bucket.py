@@ -57,12 +57,12 @@ class OwnBucket:
         """Return the object's facts, or None if it is gone. Raises `StorageError`."""
         return self.open_reader().head(self._key(uri) or "")
 
-    def read(self, uri: str, part: range) -> Iterator[bytes]:
+    def read(self, uri: str, byte_range: range) -> Iterator[bytes]:
         """Yield some of the object's bytes. Raises `StorageError`."""
-        part_bytes = len(part)
+        part_bytes = len(byte_range)
         if not part_bytes:
             return
-        for chunk in self.open_reader().read(self._key(uri) or "", offset=part.start):
+        for chunk in self.open_reader().read(self._key(uri) or "", offset=byte_range.start):
             yield chunk[:part_bytes]
             part_bytes -= len(chunk)
             if part_bytes <= 0:

@@ -186,8 +186,8 @@ class Records:
 
     async def job_and_outputs(self, job_id: str) -> tuple[ComfyJob | None, list[Asset]]:
         """Return what is known of a job that came through Comfy API v2, and what any job left."""
-        found, made = await self._store.query_together((_JOB, job_id), (_OUTPUTS, job_id))
-        return _to_job(found), list(map(_to_asset, made))
+        job_rows, made = await self._store.query_together((_JOB, job_id), (_OUTPUTS, job_id))
+        return _to_job(job_rows), list(map(_to_asset, made))
 
     async def page(self, *, before: int | None, labels: Mapping[str, str], limit: int) -> list[tuple[int, Any, Any]]:
         """Return jobs, newest first: number, (id, state, created, started, ended, ttl), labels as JSON text."""
@@ -208,18 +208,18 @@ class Records:
         return [(row[0], row[1:-1], row[-1]) for row in page_rows]
 
     async def _assets(self, condition: str, *values: object) -> list[Asset]:
-        found = await self._store.query_rows(f"SELECT {_ASSET} FROM assets WHERE {condition}", *values)
-        return list(map(_to_asset, found))
+        asset_rows = await self._store.query_rows(f"SELECT {_ASSET} FROM assets WHERE {condition}", *values)
+        return list(map(_to_asset, asset_rows))
 
 
 def _to_asset(row: Sequence[Any]) -> Asset:
     return Asset(**dict(zip(_ASSET.split(", "), row, strict=True)))
 
 
-def _to_job(found: Sequence[Sequence[Any]]) -> ComfyJob | None:
-    if not found:
+def _to_job(job_rows: Sequence[Sequence[Any]]) -> ComfyJob | None:
+    if not job_rows:
         return None
-    workflow, labels, had_key = found[0]
+    workflow, labels, had_key = job_rows[0]
     document = None if workflow is None else json.loads(workflow)
     return ComfyJob(workflow=document, labels=json.loads(labels), had_key=bool(had_key))
 

@@ -79,8 +79,8 @@ def _missing(node_id: str, input_name: str, reason: str) -> ApiFailure:
 def find_hashes(job_input: object) -> Iterator[str]:
     """Return the hashes of the assets that a job's input brings (`inputs[].asset`)."""
     inputs = job_input.get("inputs") if isinstance(job_input, Mapping) else None
-    for item in inputs if isinstance(inputs, list) else ():
-        if isinstance(item, Mapping) and isinstance(hash_ := item.get("asset"), str):
+    for input_entry in inputs if isinstance(inputs, list) else ():
+        if isinstance(input_entry, Mapping) and isinstance(hash_ := input_entry.get("asset"), str):
             yield hash_
 
 
