@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from comfypin.engine.errors import PromptLost
+from comfypin.engine.interface import PreviewMade
 from comfypin.jobs.interface import Handle, JobOutcome, ProgressCallback, ignore_progress
-from comfypin.queue.interface import RunnableQueue
+from comfypin.jobs.previews import PreviewSink
+from comfypin.queue.interface import RunnableQueue, SharedKeys
 from comfypin.queue.job_runner import QueueLimits
 from comfypin.queue.local_queue import LocalJobQueue
 from comfypin.queue.nats.connection import parse_queue_address
 from comfypin.queue.nats.fleet import open_fleet
 from comfypin.queue.nats.nats_queue import NatsJobQueue
 from comfypin.queue.nats.progress import ProgressPublisher
+from comfypin.queue.nats.shared_keys import FleetKeys
 from comfypin.queue.nats.worker import FleetWorker, WorkerOptions
 from comfypin.queue.sqlite import JobStore
 from comfypin.queue.steady_clock import steady_clock
@@ -25,6 +28,7 @@ from comfypin.settings.fleet import FleetSettings
 
 RELEASE = "ab" * 8
 NAME = "demo"
+PREVIEW = PreviewMade(node_id="7", data=b"\xff\xd8 half done", content_type="image/jpeg")
 FLEET_KEY = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
 
 
@@ -36,7 +40,12 @@ async def until(condition: Callable[[], bool], within_s: float = 60) -> None:
 
 
 class Work:
-    """Does what a job's input says: `hold` until released, `fail`, or nothing; notes what ran, and what was cut off."""
+    """Does what a job's input says: `hold` until released, `show` a preview until then, `fail`, or nothing.
+
+    It notes what ran, and what was cut off. Whoever runs it sets `previews`.
+    """
+
+    previews: PreviewSink
 
     def __init__(self) -> None:
         self.ran: list[Any] = []
@@ -55,6 +64,11 @@ class Work:
             except asyncio.CancelledError:
                 self.cut_off.append(document)
                 raise
+        if asked == "show":
+            while not self.release.is_set():
+                if self.previews.is_wanted(job_id):
+                    self.previews.show(job_id, PREVIEW)
+                await asyncio.sleep(0.02)
         if asked == "fail":
             return JobOutcome(output={"error": "it failed"}, failure=PromptLost(prompt_id=job_id))
         return JobOutcome(output={"done": True, "images": [{"filename": "a.png", "url": "http://a.test/a.png"}]})
@@ -67,6 +81,7 @@ class Opened:
     queue: RunnableQueue
     store: JobStore
     work: Work
+    keys: SharedKeys | None = None
     stop: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def send(self, job_input: object = None, **more: Any) -> str:
@@ -94,6 +109,7 @@ async def local_queue(folder: Path, work: Work, *, runs: bool = True, **limits: 
     store = JobStore(folder / "jobs.sqlite")
     limits = {"max_running": 1, **limits}
     queue = LocalJobQueue(store, webhooks(), QueueLimits(**limits), worker_id="test", release=NAME)
+    work.previews = queue.previews
     await queue.recover_jobs()
     running = asyncio.create_task(queue.run_jobs(work)) if runs else None
     try:
@@ -130,7 +146,7 @@ async def fleet_queue(
             async with contextlib.AsyncExitStack() as stack:
                 if runs:
                     await stack.enter_async_context(fleet_worker(work, address, key=key))
-                yield Opened(queue=queue, store=store, work=work)
+                yield Opened(queue=queue, store=store, work=work, keys=FleetKeys(fleet.keys))
         finally:
             await queue.stop_jobs(0)
             await asyncio.wait([following], timeout=5)
@@ -158,6 +174,8 @@ async def fleet_worker(
     known = releases or {RELEASE: NAME}
     async with open_fleet(parse_queue_address(address), FleetSettings(seal=key), client_name="test worker") as fleet:
         publisher = ProgressPublisher(fleet.client)
+        if isinstance(handle, Work):
+            handle.previews = publisher
         worker = FleetWorker(
             fleet,
             WorkerOptions(own=next(iter(known)), releases=known, grace_s=grace_s, **options),
