@@ -30,6 +30,7 @@ RELEASE = "ab" * 8
 NAME = "demo"
 PREVIEW = PreviewMade(node_id="7", data=b"\xff\xd8 half done", content_type="image/jpeg")
 FLEET_KEY = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
+SEALED = FleetSettings(seal=FLEET_KEY)
 
 
 async def until(condition: Callable[[], bool], within_s: float = 60) -> None:
@@ -124,12 +125,18 @@ async def local_queue(folder: Path, work: Work, *, runs: bool = True, **limits: 
 
 @contextlib.asynccontextmanager
 async def fleet_queue(
-    folder: Path, work: Work, address: str, *, runs: bool = True, key: str | None = FLEET_KEY, **limits: Any
+    folder: Path,
+    work: Work,
+    address: str,
+    *,
+    runs: bool = True,
+    settings: FleetSettings = SEALED,
+    worker_settings: FleetSettings | None = None,
+    **limits: Any,
 ) -> AsyncIterator[Opened]:
     """The queue of a fleet, as a server sees it, and one worker beside."""
     limits.pop("max_running", None)
     store = JobStore(folder / "fleet.sqlite")
-    settings = FleetSettings(seal=key)
     async with open_fleet(parse_queue_address(address), settings, client_name="test serve") as fleet:
         queue = NatsJobQueue(
             fleet,
@@ -145,7 +152,7 @@ async def fleet_queue(
         try:
             async with contextlib.AsyncExitStack() as stack:
                 if runs:
-                    await stack.enter_async_context(fleet_worker(work, address, key=key))
+                    await stack.enter_async_context(fleet_worker(work, address, settings=worker_settings or settings))
                 yield Opened(queue=queue, store=store, work=work, keys=FleetKeys(fleet.keys))
         finally:
             await queue.stop_jobs(0)
@@ -160,19 +167,21 @@ async def fleet_worker(
     handle: Handle,
     address: str,
     *,
-    key: str | None = FLEET_KEY,
+    settings: FleetSettings = SEALED,
     releases: Mapping[str, str] | None = None,
     grace_s: float = 0.0,
+    swap_s: float = 0.0,
     **options: Any,
 ) -> AsyncIterator[FleetWorker]:
-    """A worker in this process, whose releases all run on one handler."""
+    """A worker in this process, whose releases all run on one handler, and take `swap_s` to open."""
 
     @contextlib.asynccontextmanager
     async def open_release(_release: str) -> AsyncIterator[Handle]:
+        await asyncio.sleep(swap_s)
         yield handle
 
     known = releases or {RELEASE: NAME}
-    async with open_fleet(parse_queue_address(address), FleetSettings(seal=key), client_name="test worker") as fleet:
+    async with open_fleet(parse_queue_address(address), settings, client_name="test worker") as fleet:
         publisher = ProgressPublisher(fleet.client)
         if isinstance(handle, Work):
             handle.previews = publisher
