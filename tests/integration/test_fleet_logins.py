@@ -9,6 +9,7 @@ from pathlib import Path
 import nats
 import pytest
 
+from comfypin.queue.nats import connection
 from comfypin.queue.nats.connection import parse_queue_address
 from comfypin.queue.nats.errors import QueueUnfit, QueueUnreachable
 from comfypin.queue.nats.fleet import open_fleet
@@ -16,6 +17,7 @@ from comfypin.settings.fleet import FleetSettings
 from tests.support.job_queues import SEALED, Work, fleet_queue, fleet_worker, until
 from tests.support.nats_logins import Operator, permissions_block, shipped_permissions, user_key
 from tests.support.nats_servers import nats_server
+from tests.support.nginx import free_port
 from tests.support.tls import Certificate
 
 
@@ -87,6 +89,13 @@ async def test_a_whole_job_is_done_with_each_kind_of_login(kind: object, tmp_pat
             assert record.row.state == "COMPLETED"
 
 
+@pytest.fixture
+def quick_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who cannot connect hears so soon."""
+    monkeypatch.setattr(connection, "_FIRST_WITHIN_S", 3.0)
+
+
+@pytest.mark.usefixtures("quick_refusals")
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_stranger_is_refused_and_hears_why(kind: object, tmp_path: Path) -> None:
     with kind(tmp_path) as fleet:  # type: ignore[operator]
@@ -97,6 +106,23 @@ async def test_a_stranger_is_refused_and_hears_why(kind: object, tmp_path: Path)
         assert "cannot be" in str(caught.value)
 
 
+async def test_a_command_that_ends_does_not_say_that_the_queue_was_lost(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with nats_server(tmp_path) as server:
+        async with open_fleet(parse_queue_address(server.address), SEALED, name="test"):
+            pass
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("comfypin")] == []
+
+
+@pytest.mark.usefixtures("quick_refusals")
+async def test_an_address_at_which_nobody_answers_is_told() -> None:
+    with pytest.raises(QueueUnreachable, match="refused"):
+        async with open_fleet((f"nats://127.0.0.1:{free_port()}",), SEALED, name="test"):
+            pass
+
+
+@pytest.mark.usefixtures("quick_refusals")
 async def test_a_server_that_nobody_vouches_for_is_refused(tmp_path: Path) -> None:
     with certificate(tmp_path) as fleet:
         other = Certificate.made(tmp_path / "other")
@@ -105,6 +131,7 @@ async def test_a_server_that_nobody_vouches_for_is_refused(tmp_path: Path) -> No
                 pass
 
 
+@pytest.mark.usefixtures("quick_refusals")
 async def test_without_tls_a_server_that_wants_it_is_not_talked_to(tmp_path: Path) -> None:
     with certificate(tmp_path) as fleet:
         plain = fleet.address.replace("tls://", "nats://")
