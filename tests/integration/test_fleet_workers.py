@@ -204,3 +204,47 @@ def test_a_worker_that_idles_ends_with_success(nats: NatsServer, tmp_path: Path)
     with working(tmp_path, nats.address, "--idle-exit", "1", ready=False) as worker:
         assert worker.process.wait(120) == 0
         assert '"worker_idle"' in worker.log.read_text()
+
+
+@pytest.fixture
+def never_looking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers that idle do not look by themselves: whoever is not woken sleeps for ever."""
+    monkeypatch.setattr("comfypin.queue.nats.worker._LOOK_EVERY_S", 3600.0)
+
+
+@pytest.mark.usefixtures("never_looking")
+async def test_jobs_that_come_at_once_wake_as_many_workers(nats: NatsServer, tmp_path: Path) -> None:
+    works = [Work() for _ in range(4)]
+    async with (
+        fleet_queue(tmp_path, works[0], nats.address, runs=False) as opened,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        for work in works:
+            await stack.enter_async_context(fleet_worker(work, nats.address))
+        await opened.end(await opened.send())
+        jobs = await asyncio.gather(
+            *(opened.send(HOLD, route=JobRoute(priority="high" if number % 2 else "normal")) for number in range(8))
+        )
+        await until(lambda: sum(work.ran.count(HOLD) for work in works) == 4)
+        for work in works:
+            work.release.set()
+        assert {(await opened.end(job_id)).row.state for job_id in jobs} == {"COMPLETED"}
+
+
+@pytest.mark.usefixtures("never_looking")
+async def test_a_worker_with_a_job_does_not_hear_what_an_idle_one_should(nats: NatsServer, tmp_path: Path) -> None:
+    works = [Work() for _ in range(3)]
+    async with (
+        fleet_queue(tmp_path, works[0], nats.address, runs=False) as opened,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        for work in works:
+            await stack.enter_async_context(fleet_worker(work, nats.address))
+        for number in range(1, 4):
+            await opened.send(HOLD)
+            await until(lambda number=number: sum(len(work.ran) for work in works) == number)  # type: ignore[misc]
+        assert [len(work.ran) for work in works] == [1, 1, 1]
+        for work in works:
+            work.release.set()
+        for _ in range(20):
+            assert (await opened.end(await opened.send())).row.state == "COMPLETED"
