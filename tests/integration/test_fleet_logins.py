@@ -100,7 +100,7 @@ def quick_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_stranger_is_refused_and_hears_why(kind: object, tmp_path: Path) -> None:
     with kind(tmp_path) as fleet:  # type: ignore[operator]
         with pytest.raises((QueueUnreachable, QueueUnfit)) as caught:
-            async with open_fleet(parse_queue_address(fleet.address), fleet.stranger, name="test"):
+            async with open_fleet(parse_queue_address(fleet.address), fleet.stranger, client_name="test"):
                 pass
         assert "guessed" not in str(caught.value)
         assert "cannot be" in str(caught.value)
@@ -110,7 +110,7 @@ async def test_a_command_that_ends_does_not_say_that_the_queue_was_lost(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with nats_server(tmp_path) as server:
-        async with open_fleet(parse_queue_address(server.address), SEALED, name="test"):
+        async with open_fleet(parse_queue_address(server.address), SEALED, client_name="test"):
             pass
     assert [record.getMessage() for record in caplog.records if record.name.startswith("comfypin")] == []
 
@@ -118,7 +118,7 @@ async def test_a_command_that_ends_does_not_say_that_the_queue_was_lost(
 @pytest.mark.usefixtures("quick_refusals")
 async def test_an_address_at_which_nobody_answers_is_told() -> None:
     with pytest.raises(QueueUnreachable, match="refused"):
-        async with open_fleet((f"nats://127.0.0.1:{free_port()}",), SEALED, name="test"):
+        async with open_fleet((f"nats://127.0.0.1:{free_port()}",), SEALED, client_name="test"):
             pass
 
 
@@ -127,7 +127,9 @@ async def test_a_server_that_nobody_vouches_for_is_refused(tmp_path: Path) -> No
     with certificate(tmp_path) as fleet:
         other = Certificate.made(tmp_path / "other")
         with pytest.raises(QueueUnreachable, match="certificate"):
-            async with open_fleet(parse_queue_address(fleet.address), replace(fleet.serve, ca=other.path), name="test"):
+            async with open_fleet(
+                parse_queue_address(fleet.address), replace(fleet.serve, ca=other.path), client_name="test"
+            ):
                 pass
 
 
@@ -136,7 +138,7 @@ async def test_without_tls_a_server_that_wants_it_is_not_talked_to(tmp_path: Pat
     with certificate(tmp_path) as fleet:
         plain = fleet.address.replace("tls://", "nats://")
         with pytest.raises((QueueUnreachable, QueueUnfit)):
-            async with open_fleet(parse_queue_address(plain), SEALED, name="test"):
+            async with open_fleet(parse_queue_address(plain), SEALED, client_name="test"):
                 pass
 
 

@@ -90,7 +90,7 @@ async def test_a_job_whose_ticket_nobody_can_use_is_given_up(
     monkeypatch.setattr(layout, "MOST_DELIVERIES", 3)
     async with (
         fleet_queue(tmp_path, Work(), nats.address, runs=False) as opened,
-        open_fleet(parse_queue_address(nats.address), FleetSettings(), name="test") as fleet,
+        open_fleet(parse_queue_address(nats.address), FleetSettings(), client_name="test") as fleet,
         open_puller(fleet.client) as puller,
     ):
         job_id = await opened.send()
@@ -129,7 +129,7 @@ async def test_one_server_does_the_chores_and_another_takes_over_if_it_dies(
         fleets = {}
         for name in ("one", "two"):
             fleets[name] = await stack.enter_async_context(
-                open_fleet(parse_queue_address(nats.address), FleetSettings(), name=name)
+                open_fleet(parse_queue_address(nats.address), FleetSettings(), client_name=name)
             )
             held = FleetLease(fleets[name].leases, CHORES, name)
             holding[name] = asyncio.create_task(held.hold(lambda name=name: chores(name)))  # type: ignore[misc]
@@ -178,7 +178,7 @@ async def test_a_worker_does_not_take_what_it_cannot_serve(nats: NatsServer, tmp
 
 
 async def _make_known(server: NatsServer, release: str, name: str) -> None:
-    async with open_fleet(parse_queue_address(server.address), FleetSettings(), name="test") as fleet:
+    async with open_fleet(parse_queue_address(server.address), FleetSettings(), client_name="test") as fleet:
         await fleet.releases.put(f"name.{release}", name.encode())
 
 
@@ -186,7 +186,7 @@ async def test_a_worker_leaves_once_it_idles_and_never_while_a_job_runs(nats: Na
     work = Work()
     async with (
         fleet_queue(tmp_path, work, nats.address, runs=False) as opened,
-        open_fleet(parse_queue_address(nats.address), FleetSettings(), name="test") as fleet,
+        open_fleet(parse_queue_address(nats.address), FleetSettings(), client_name="test") as fleet,
         fleet_worker(work, nats.address, idle_exit_s=0.5),
     ):
         job_id = await opened.send(HOLD)
