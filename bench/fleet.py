@@ -95,7 +95,7 @@ async def work(queue: str, releases: Sequence[str], swap_s: float) -> None:
         await asyncio.sleep(swap_s)
         yield handle
 
-    async with open_fleet(parse_queue_address(queue), FleetSettings(), name="bench worker") as fleet:
+    async with open_fleet(parse_queue_address(queue), FleetSettings(), client_name="bench worker") as fleet:
         for release in releases:
             await announce_release(fleet.releases, release, ReleaseRecord(name=release, digest=release, catalogue={}))
         worker = FleetWorker(
@@ -192,7 +192,7 @@ async def send_all(server: Server, bodies: Sequence[dict[str, Any]]) -> list[str
 
 async def records_when_ended(queue: str, ids: Sequence[str], *, every_s: float = 0.1) -> list[FleetJob]:
     """The records of jobs, once no ticket is left."""
-    async with open_fleet(parse_queue_address(queue), FleetSettings(), name="bench") as fleet:
+    async with open_fleet(parse_queue_address(queue), FleetSettings(), client_name="bench") as fleet:
         while (await fleet.stream.stream_info(names.JOBS_STREAM)).state.messages:  # noqa: ASYNC110 - it tells nobody
             await asyncio.sleep(every_s)
         kept = await asyncio.gather(*map(fleet.states.read, ids))
@@ -314,7 +314,7 @@ def _pick(shares: Sequence[int], number: int) -> int:
 
 async def fill(queue: str, folder: Path, count: int, start: int) -> None:
     """Put jobs into the queue as a server does, without HTTP."""
-    async with open_fleet(parse_queue_address(queue), FleetSettings(), name="bench fill") as fleet:
+    async with open_fleet(parse_queue_address(queue), FleetSettings(), client_name="bench fill") as fleet:
         await asyncio.gather(*(_fill_some(fleet, folder, range(start + one, start + count, 32)) for one in range(32)))
 
 

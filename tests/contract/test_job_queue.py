@@ -1,8 +1,10 @@
 """What the APIs promise of jobs, on both queues: the file of one machine, and the NATS of a fleet."""
 
 import asyncio
+import base64
 import contextlib
 import json
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -10,12 +12,14 @@ from typing import Any
 
 import pytest
 
-from comfypin.queue.errors import JobUnknown, QueueFull, RetryRefused, RouteUnknown
+from comfypin.queue.errors import JobUnknown, NotReordered, QueueFull, RetryRefused, RouteUnknown
 from comfypin.queue.interface import JobRoute
 from comfypin.queue.job_listing import JobFilter
 from comfypin.queue.job_notes import ComfyNote, JobNotes
+from comfypin.server.comfy_api.errors import ApiFailure
+from comfypin.server.comfy_api.idempotency import IdempotencyKeys
 from comfypin.server.comfy_api.records import Records
-from tests.support.job_queues import NAME, Opened, Work, fleet_queue, local_queue, until
+from tests.support.job_queues import NAME, PREVIEW, Opened, Work, fleet_queue, local_queue, until
 from tests.support.nats_servers import nats_server
 
 OpenQueue = Callable[..., AbstractAsyncContextManager[Opened]]
@@ -291,6 +295,151 @@ async def test_the_oldest_results_go_if_all_take_too_much(
         assert (await opened.queue.read_record(jobs[-1])).row.state == "COMPLETED"
 
 
+async def test_results_that_are_too_old_go(open_queue: OpenQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("queue.job_runner", "queue.nats.chores"):
+        monkeypatch.setattr(f"comfypin.{module}._PRUNE_EVERY_S", 0.2)
+    async with open_queue(keep_s=0.5) as opened:
+        job_id = await opened.send()
+        assert await _gone(opened, job_id)
+        assert await opened.queue.list_jobs(JobFilter()) == []
+
+
+async def test_followers_see_previews_of_a_running_job(opened: Opened) -> None:
+    with opened.queue.events.subscribe(None) as following:
+        await opened.send({"do": "show"})
+        async with asyncio.timeout(30):
+            while (event := await following.next_within(30)) is None or event.kind != "preview":
+                pass
+        opened.work.release.set()
+    shown = event.data
+    assert shown is not None
+    assert (shown["node_id"], shown["content_type"]) == ("7", PREVIEW.content_type)
+    assert base64.b64decode(str(shown["data_base64"])) == PREVIEW.data
+
+
+async def test_previews_are_not_wanted_if_nobody_looks(opened: Opened) -> None:
+    await opened.send(HOLD)
+    await opened.running()
+    assert not opened.work.previews.is_wanted("any")
+
+
+async def test_a_full_queue_refuses_a_retry_and_has_room_again_after_a_cancel(open_queue: OpenQueue) -> None:
+    async with open_queue(max_waiting=1) as opened:
+        failed = await opened.send(FAIL)
+        await opened.end(failed)
+        await opened.send(HOLD)
+        await opened.running(2)
+        waiting = await opened.send()
+        for ask in (opened.send(), opened.queue.retry_job(failed)):
+            with pytest.raises(QueueFull) as caught:
+                await ask
+            assert caught.value.retry_after_s >= 1
+        await opened.queue.cancel_job(waiting)
+        await opened.queue.retry_job(failed)
+
+
+async def test_a_job_that_timed_out_may_run_again_and_a_cancelled_one_may_not(opened: Opened) -> None:
+    slow = await opened.send(HOLD, timeout_s=0.2)
+    await opened.end(slow)
+    opened.work.release.set()
+    await opened.queue.retry_job(slow)
+    assert (await opened.end(slow)).row.state == "COMPLETED"
+    opened.work.release.clear()
+    running = await opened.send(HOLD)
+    await opened.running(3)
+    await opened.queue.cancel_job(running)
+    with pytest.raises(RetryRefused, match="CANCELLED"):
+        await opened.queue.retry_job(running)
+
+
+async def test_two_retries_at_once_run_a_job_once(opened: Opened) -> None:
+    failed = await opened.send(FAIL)
+    await opened.end(failed)
+    await opened.send(HOLD)
+    await opened.running(2)
+    done = await asyncio.gather(*(opened.queue.retry_job(failed) for _ in range(3)), return_exceptions=True)
+    assert sorted(type(one).__name__ for one in done) == ["NoneType", "RetryRefused", "RetryRefused"]
+    opened.work.release.set()
+    await opened.end(failed)
+    assert opened.work.ran.count(FAIL) == 2
+
+
+async def test_a_webhook_hears_that_a_job_was_cancelled(opened: Opened) -> None:
+    await opened.send(HOLD)
+    await opened.running()
+    async with _receiver() as (address, heard):
+        waiting = await opened.send(webhook=address)
+        await opened.queue.cancel_job(waiting)
+        await until(lambda: len(heard) >= 1)
+    assert (heard[0]["id"], heard[0]["status"]) == (waiting, "CANCELLED")
+
+
+async def test_a_webhook_that_cannot_be_told_is_listed_and_told_on_request(opened: Opened) -> None:
+    async with _receiver(refuses=2) as (address, heard):
+        job_id = await opened.send(webhook=address)
+        await opened.end(job_id)
+        async with asyncio.timeout(30):
+            while not (failures := await opened.queue.webhooks.list_failures(before=None, limit=10)):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        (failure,) = failures
+        assert (failure.job_id, failure.kind, failure.reason) == (job_id, "end", "HTTP 500")
+        assert await opened.queue.webhooks.retry(failure.number, opened.queue.read_status) is None
+        assert await opened.queue.webhooks.list_failures(before=None, limit=10) == []
+    assert [told["status"] for told in heard] == ["COMPLETED"]
+
+
+async def test_only_a_queue_that_can_reorders_what_waits(opened: Opened) -> None:
+    await opened.send(HOLD)
+    await opened.running()
+    first, second = await opened.send({"first": 1}), await opened.send({"second": 2})
+    if opened.queue.can_reorder:
+        await opened.queue.prioritize_job(second, 5)
+        assert (opened.queue.waiting_place(second), opened.queue.waiting_place(first)) == (1, 2)
+    else:
+        with pytest.raises(NotReordered):
+            await opened.queue.prioritize_job(second, 5)
+        assert (opened.queue.waiting_place(first), opened.queue.waiting_place(second)) == (1, 2)
+    opened.work.release.set()
+    await opened.end(first)
+    await opened.end(second)
+
+
+async def test_jobs_that_have_not_ended_are_shown_in_the_order_in_which_they_begin(opened: Opened) -> None:
+    done = await opened.send({"workflow": {"1": {"class_type": "A", "inputs": {}}}})
+    await opened.end(done)
+    running = await opened.send(HOLD)
+    await opened.running(2)
+    normal = await opened.send({"workflow": {"1": {"class_type": "A", "inputs": {}}}})
+    urgent = await opened.send(route=JobRoute(priority="high"))
+    pending = opened.queue.list_pending()
+    assert [live.row.id for live in pending] == [running, urgent, normal]
+    assert set(opened.queue.ends_in_s(pending)) == {running, urgent, normal}
+    assert opened.queue.find_live(normal) is not None
+    assert opened.queue.waiting_place(running) is None
+
+
+async def test_an_idempotency_key_is_for_one_request_and_outlives_the_server(open_queue: OpenQueue) -> None:
+    async with open_queue() as opened:
+        keys = IdempotencyKeys(Records(opened.store), clock=time.time, shared=opened.keys)
+        await keys.load()
+        with contextlib.suppress(RuntimeError):
+            async with keys.claim("refused"):
+                raise RuntimeError
+        async with keys.claim("refused"):
+            pass
+        async with keys.claim("one"):
+            await opened.send(notes=JobNotes(key="one"))
+        with pytest.raises(ApiFailure, match="used already"):
+            await keys.check("one")
+    async with open_queue(runs=False) as opened:
+        keys = IdempotencyKeys(Records(opened.store), clock=time.time, shared=opened.keys)
+        await keys.load()
+        with pytest.raises(ApiFailure, match="used already"):
+            async with keys.claim("one"):
+                raise AssertionError("it was claimed twice")
+        await keys.check("another")
+
+
 async def _gone(opened: Opened, job_id: str) -> bool:
     """Whether a job is forgotten within a while."""
     for _ in range(600):
@@ -303,17 +452,25 @@ async def _gone(opened: Opened, job_id: str) -> bool:
 
 
 @contextlib.asynccontextmanager
-async def _receiver() -> AsyncIterator[tuple[str, list[Any]]]:
-    """An address that takes what is posted to it, and what that was."""
+async def _receiver(*, refuses: int = 0) -> AsyncIterator[tuple[str, list[Any]]]:
+    """An address that takes what is posted to it, after some refusals, and what that was."""
     heard: list[Any] = []
+    left = refuses
 
     async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal left
         head = await reader.readuntil(b"\r\n\r\n")
         size = next(
             int(line.split(b":")[1]) for line in head.splitlines() if line.lower().startswith(b"content-length")
         )
-        heard.append(json.loads(await reader.readexactly(size)))
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        posted = json.loads(await reader.readexactly(size))
+        if left:
+            left -= 1
+            status = b"500 Broken"
+        else:
+            heard.append(posted)
+            status = b"200 OK"
+        writer.write(b"HTTP/1.1 " + status + b"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
         await writer.drain()
         writer.close()
 

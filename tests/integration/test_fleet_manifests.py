@@ -67,6 +67,12 @@ def test_a_running_job_gets_its_grace_before_kubernetes_kills() -> None:
     assert int(command[command.index("--grace") + 1]) < pod["terminationGracePeriodSeconds"]
 
 
+def test_a_running_job_gets_its_grace_before_compose_kills() -> None:
+    worker = yaml.safe_load((DEPLOY / "fleet/compose.yaml").read_text())["services"]["gpu0"]
+    command = worker["command"]
+    assert int(command[command.index("--grace") + 1]) < int(worker["stop_grace_period"].removesuffix("s"))
+
+
 def test_both_configurations_of_nats_allow_a_worker_the_same() -> None:
     (config,) = [one for one in documents(DEPLOY / "kubernetes/base/nats.yaml") if one["kind"] == "ConfigMap"]
     subjects = [

@@ -19,6 +19,7 @@ from PIL import Image
 
 from tests.conftest import ROOT
 from tests.support.containers import BASE, HARDENED, Containers, assert_no_secret, registry
+from tests.support.nats_servers import nats_server
 from tests.support.nginx import free_port
 from tests.support.runpod_queue import RunpodQueue
 
@@ -153,6 +154,40 @@ def test_on_serverless_it_takes_a_job(daemon: Containers, demo: object) -> None:
             assert daemon.inspect(name)["State"]["ExitCode"] in {0, 143}  # type: ignore[index]
         finally:
             daemon.docker("rm", "--force", name)
+
+
+def test_in_a_fleet_one_container_takes_jobs_and_another_does_them(
+    daemon: Containers, demo: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passwords = {"NATS_SERVE_PASSWORD": "s3rve", "NATS_WORKER_PASSWORD": "w0rker"}
+    for variable, password in passwords.items():
+        monkeypatch.setenv(variable, password)
+    logins = (ROOT / "deploy" / "fleet" / "nats.conf").read_text()
+    key = base64.b64encode(os.urandom(32)).decode()
+    port = free_port()
+    with nats_server(tmp_path, more=logins[logins.index("authorization {") :]) as nats:
+        names = []
+        try:
+            for user, words in (("serve", ["--port", str(port)]), ("worker", ["--grace", "20"])):
+                variables = {
+                    "COMFYPIN_QUEUE": nats.address,
+                    "COMFYPIN_NATS_USER": user,
+                    "COMFYPIN_NATS_PASSWORD": passwords[f"NATS_{user.upper()}_PASSWORD"],
+                    "COMFYPIN_FLEET_KEY": key,
+                    "COMFYPIN_TOKEN": "token-of-the-test",
+                }
+                flags = [word for name, value in variables.items() for word in ("--env", f"{name}={value}")]
+                begin = ["run", "--detach", "--network=host", *HARDENED, "--user", "1000", *flags, "demo:1"]
+                names.append(daemon.docker(*begin, "comfypin", user, *words).strip())
+            wait_until_ready(daemon, names[0], port)
+            answer = post(f"http://127.0.0.1:{port}/runsync?wait=60000", {"input": {"workflow": SMOKE_GRAPH}})
+            assert answer["status"] == "COMPLETED", (answer, daemon.docker("logs", names[1]))
+            assert picture(answer["output"]["images"][0]["data"]).format == "PNG"
+            daemon.docker("stop", "--time", "30", names[1])
+            assert daemon.inspect(names[1])["State"]["ExitCode"] == 0  # type: ignore[index]
+        finally:
+            for name in names:
+                daemon.docker("rm", "--force", name)
 
 
 def test_it_is_less_than_200_mb_over_its_base(daemon: Containers, demo: dict[str, Any]) -> None:

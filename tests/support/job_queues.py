@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from comfypin.engine.errors import PromptLost
+from comfypin.engine.interface import PreviewMade
 from comfypin.jobs.interface import Handle, JobOutcome, ProgressCallback, ignore_progress
-from comfypin.queue.interface import RunnableQueue
+from comfypin.jobs.previews import PreviewSink
+from comfypin.queue.interface import RunnableQueue, SharedKeys
 from comfypin.queue.job_runner import QueueLimits
 from comfypin.queue.local_queue import LocalJobQueue
 from comfypin.queue.nats.connection import parse_queue_address
 from comfypin.queue.nats.fleet import open_fleet
 from comfypin.queue.nats.nats_queue import NatsJobQueue
 from comfypin.queue.nats.progress import ProgressPublisher
+from comfypin.queue.nats.shared_keys import FleetKeys
 from comfypin.queue.nats.worker import FleetWorker, WorkerOptions
 from comfypin.queue.sqlite import JobStore
 from comfypin.queue.steady_clock import steady_clock
@@ -25,7 +28,9 @@ from comfypin.settings.fleet import FleetSettings
 
 RELEASE = "ab" * 8
 NAME = "demo"
+PREVIEW = PreviewMade(node_id="7", data=b"\xff\xd8 half done", content_type="image/jpeg")
 FLEET_KEY = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
+SEALED = FleetSettings(seal=FLEET_KEY)
 
 
 async def until(condition: Callable[[], bool], within_s: float = 60) -> None:
@@ -36,7 +41,12 @@ async def until(condition: Callable[[], bool], within_s: float = 60) -> None:
 
 
 class Work:
-    """Does what a job's input says: `hold` until released, `fail`, or nothing; notes what ran, and what was cut off."""
+    """Does what a job's input says: `hold` until released, `show` a preview until then, `fail`, or nothing.
+
+    It notes what ran, and what was cut off. Whoever runs it sets `previews`.
+    """
+
+    previews: PreviewSink
 
     def __init__(self) -> None:
         self.ran: list[Any] = []
@@ -55,6 +65,11 @@ class Work:
             except asyncio.CancelledError:
                 self.cut_off.append(document)
                 raise
+        if asked == "show":
+            while not self.release.is_set():
+                if self.previews.is_wanted(job_id):
+                    self.previews.show(job_id, PREVIEW)
+                await asyncio.sleep(0.02)
         if asked == "fail":
             return JobOutcome(output={"error": "it failed"}, failure=PromptLost(prompt_id=job_id))
         return JobOutcome(output={"done": True, "images": [{"filename": "a.png", "url": "http://a.test/a.png"}]})
@@ -67,6 +82,7 @@ class Opened:
     queue: RunnableQueue
     store: JobStore
     work: Work
+    keys: SharedKeys | None = None
     stop: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def send(self, job_input: object = None, **more: Any) -> str:
@@ -94,6 +110,7 @@ async def local_queue(folder: Path, work: Work, *, runs: bool = True, **limits: 
     store = JobStore(folder / "jobs.sqlite")
     limits = {"max_running": 1, **limits}
     queue = LocalJobQueue(store, webhooks(), QueueLimits(**limits), worker_id="test", release=NAME)
+    work.previews = queue.previews
     await queue.recover_jobs()
     running = asyncio.create_task(queue.run_jobs(work)) if runs else None
     try:
@@ -108,12 +125,18 @@ async def local_queue(folder: Path, work: Work, *, runs: bool = True, **limits: 
 
 @contextlib.asynccontextmanager
 async def fleet_queue(
-    folder: Path, work: Work, address: str, *, runs: bool = True, key: str | None = FLEET_KEY, **limits: Any
+    folder: Path,
+    work: Work,
+    address: str,
+    *,
+    runs: bool = True,
+    settings: FleetSettings = SEALED,
+    worker_settings: FleetSettings | None = None,
+    **limits: Any,
 ) -> AsyncIterator[Opened]:
     """The queue of a fleet, as a server sees it, and one worker beside."""
     limits.pop("max_running", None)
     store = JobStore(folder / "fleet.sqlite")
-    settings = FleetSettings(seal=key)
     async with open_fleet(parse_queue_address(address), settings, client_name="test serve") as fleet:
         queue = NatsJobQueue(
             fleet,
@@ -129,8 +152,8 @@ async def fleet_queue(
         try:
             async with contextlib.AsyncExitStack() as stack:
                 if runs:
-                    await stack.enter_async_context(fleet_worker(work, address, key=key))
-                yield Opened(queue=queue, store=store, work=work)
+                    await stack.enter_async_context(fleet_worker(work, address, settings=worker_settings or settings))
+                yield Opened(queue=queue, store=store, work=work, keys=FleetKeys(fleet.keys))
         finally:
             await queue.stop_jobs(0)
             await asyncio.wait([following], timeout=5)
@@ -144,20 +167,24 @@ async def fleet_worker(
     handle: Handle,
     address: str,
     *,
-    key: str | None = FLEET_KEY,
+    settings: FleetSettings = SEALED,
     releases: Mapping[str, str] | None = None,
     grace_s: float = 0.0,
+    swap_s: float = 0.0,
     **options: Any,
 ) -> AsyncIterator[FleetWorker]:
-    """A worker in this process, whose releases all run on one handler."""
+    """A worker in this process, whose releases all run on one handler, and take `swap_s` to open."""
 
     @contextlib.asynccontextmanager
     async def open_release(_release: str) -> AsyncIterator[Handle]:
+        await asyncio.sleep(swap_s)
         yield handle
 
     known = releases or {RELEASE: NAME}
-    async with open_fleet(parse_queue_address(address), FleetSettings(seal=key), client_name="test worker") as fleet:
+    async with open_fleet(parse_queue_address(address), settings, client_name="test worker") as fleet:
         publisher = ProgressPublisher(fleet.client)
+        if isinstance(handle, Work):
+            handle.previews = publisher
         worker = FleetWorker(
             fleet,
             WorkerOptions(own=next(iter(known)), releases=known, grace_s=grace_s, **options),

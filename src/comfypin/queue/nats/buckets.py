@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from nats.js.errors import APIError, NotFoundError
 
 from comfypin.queue.nats.failures import WRONG_REVISION, is_api_error, until_clear
+from comfypin.queue.nats.subjects import list_subjects
 
 if TYPE_CHECKING:
     from nats.js.client import JetStreamContext
@@ -104,12 +105,12 @@ class Bucket:
         await self._stream.publish(self.subject(key), b"", timeout=REQUEST_WITHIN_S, headers=headers)
 
     async def drop(self, keys: Sequence[str]) -> None:
-        """Remove keys that nobody follows, without a trace."""
+        """Remove keys that nobody follows, or all that match a pattern, without a trace."""
         for key in keys:
             await self._stream.purge_stream(self.stream_name, subject=self.subject(key))
 
     async def keys(self) -> list[str]:
         """Return the keys, perhaps with some that were removed."""
-        info = await self._stream.stream_info(self.stream_name, subjects_filter=self.subject(">"))
         prefix = self.subject("")
-        return [subject.removeprefix(prefix) for subject in (info.state.subjects or {})]
+        found = await list_subjects(self._stream, self.stream_name, self.subject(">"))
+        return [subject.removeprefix(prefix) for subject in found]

@@ -80,9 +80,8 @@ class Chores:
     async def end_overdue(self) -> None:
         """End the jobs that wait longer than their ttl allows."""
         now_s = self._clock()
-        for live in self._mirror.jobs.list_pending():
-            row = live.row
-            if row.state == "IN_QUEUE" and row.ttl_s and now_s > row.created_at + row.ttl_s:
+        for row in self._mirror.list_bounded():
+            if now_s > row.created_at + (row.ttl_s or 0.0):
                 failure = JobTimedOut(reason="was given up: it waited longer than its policy's ttl allows")
                 await self._end(row.id, "TIMED_OUT", failed_outcome(failure), only_waiting=True)
 

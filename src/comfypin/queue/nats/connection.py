@@ -1,9 +1,10 @@
 """Connects to NATS: its addresses, the login, TLS; what happens to the connection is logged, never printed."""
 
+import asyncio
 import logging
 import re
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ _OLDEST_SERVER = (2, 11)  # older ones do not know `sync_interval: always`: a po
 # Before the next server of the address is tried.
 _CONNECT_WITHIN_S = 5
 _RECONNECT_EVERY_S = 0.5
+# Who starts together with NATS waits for it; who has a wrong address hears so.
+_FIRST_WITHIN_S = 15.0
 # A network that swallows packets is noticed within 12 s, while a request is still tried; TCP alone would take minutes.
 _PING_EVERY_S = 4
 _MOST_PINGS_LOST = 2
@@ -38,34 +41,77 @@ async def open_connection(
     servers: tuple[str, ...], settings: FleetSettings, *, client_name: str
 ) -> "AsyncIterator[Client]":
     """Yield a connection that comes back by itself whenever it is lost. Raises `QueueUnreachable`, `QueueUnfit`."""
-    import nats
-    from nats.errors import Error
+    from nats.aio.client import Client
 
     shown_servers = ", ".join(servers)
+    client, watch = Client(), _Watch()
+    connecting = client.connect(
+        list(servers),
+        name=client_name,
+        connect_timeout=_CONNECT_WITHIN_S,
+        reconnect_time_wait=_RECONNECT_EVERY_S,  # type: ignore[arg-type]
+        max_reconnect_attempts=-1,
+        ping_interval=_PING_EVERY_S,
+        max_outstanding_pings=_MOST_PINGS_LOST,
+        # A server refuses a connection whose first message it waits for: jobs may be large.
+        pending_size=64 << 20,
+        error_cb=watch.note_error,
+        disconnected_cb=watch.note_lost,
+        reconnected_cb=_log_back,
+        **_login(settings),
+        **_tls(servers, settings, shown_servers),
+    )
     try:
-        client = await nats.connect(
-            list(servers),
-            name=client_name,
-            connect_timeout=_CONNECT_WITHIN_S,
-            reconnect_time_wait=_RECONNECT_EVERY_S,
-            max_reconnect_attempts=-1,
-            ping_interval=_PING_EVERY_S,
-            max_outstanding_pings=_MOST_PINGS_LOST,
-            # A server refuses a connection whose first message it waits for: jobs may be large.
-            pending_size=64 << 20,
-            error_cb=_log_error,
-            disconnected_cb=_log_lost,
-            reconnected_cb=_log_back,
-            **_login(settings),
-            **_tls(servers, settings, shown_servers),
-        )
-    except (OSError, Error, ValueError) as exc:
-        raise QueueUnreachable(servers=shown_servers, reason=_reason_of(exc)) from exc
-    try:
+        await watch.wait_for_first(connecting, shown_servers)
         _require_version(client.connected_server_version, shown_servers)
         yield client
     finally:
+        watch.is_open = False
         await client.close()
+
+
+class _Watch:
+    """What happens to one connection: logged while it is open, and told if it cannot be opened at all."""
+
+    def __init__(self) -> None:
+        self.is_open = False
+        self._failure: Exception | None = None
+        self._refused = asyncio.Event()
+
+    async def wait_for_first(self, connecting: Coroutine[None, None, None], shown: str) -> None:
+        """Wait until it is connected for the first time. Raises `QueueUnreachable`.
+
+        By itself nats-py tries for ever, also with a login that is refused, and nobody would hear why.
+        """
+        first = asyncio.ensure_future(connecting)
+        refused = asyncio.ensure_future(self._refused.wait())
+        try:
+            await asyncio.wait([first, refused], timeout=_FIRST_WITHIN_S, return_when=asyncio.FIRST_COMPLETED)
+            failure = self._failure or TimeoutError("no answer")
+            if first.done() and not first.cancelled():
+                failure = first.exception() or failure  # type: ignore[assignment]
+                self.is_open = first.exception() is None
+        finally:
+            for task in (first, refused):
+                task.cancel()
+            await asyncio.gather(first, refused, return_exceptions=True)
+        if not self.is_open:
+            raise QueueUnreachable(servers=shown, reason=_reason_of(failure)) from failure
+
+    async def note_error(self, error: Exception) -> None:
+        """Hear of a failure."""
+        if self.is_open:
+            # By itself nats-py prints a traceback for each try.
+            log.warning("queue", extra={"action": "queue_error", "reason": _reason_of(error)})
+            return
+        self._failure = error
+        if "authorization" in str(error).lower():
+            self._refused.set()
+
+    async def note_lost(self) -> None:
+        """Hear that the connection is gone."""
+        if self.is_open:
+            log.warning("queue lost", extra={"action": "queue_lost"})
 
 
 def _login(settings: FleetSettings) -> dict[str, Any]:
@@ -113,15 +159,6 @@ def _require_version(version: Any, shown_servers: str) -> None:
 def _reason_of(error: Exception) -> str:
     reason = getattr(error, "strerror", None) or str(error).removeprefix("nats: ")
     return reason or type(error).__name__
-
-
-async def _log_error(error: Exception) -> None:
-    # By itself nats-py prints a traceback for each try.
-    log.warning("queue", extra={"action": "queue_error", "reason": _reason_of(error)})
-
-
-async def _log_lost() -> None:
-    log.warning("queue lost", extra={"action": "queue_lost"})
 
 
 async def _log_back() -> None:

@@ -76,17 +76,21 @@ def _configs(copies: int) -> list[StreamConfig]:
         _bucket(names.BODIES, copies),
         _bucket(names.RELEASES, copies),
         _bucket(names.KEYS, copies, kept_s=KEY_KEPT_S),
-        _bucket(names.WORKERS, copies, kept_s=WORKER_GONE_S),
-        _bucket(names.LEASES, copies, kept_s=LEASE_S),
+        _bucket(names.WORKERS, copies, kept_s=WORKER_GONE_S, storage=StorageType.MEMORY),
+        _bucket(names.LEASES, copies, kept_s=LEASE_S, storage=StorageType.MEMORY),
         _bucket(names.CONTROL, copies),
     ]
 
 
-def _bucket(bucket_name: str, copies: int, *, kept_s: float = 0) -> StreamConfig:
+def _bucket(
+    bucket_name: str, copies: int, *, kept_s: float = 0, storage: StorageType = StorageType.FILE
+) -> StreamConfig:
+    """Describe a bucket. What is written anew each few seconds is kept in memory: a thousand workers write a hundred
+    records a second, and each would be a write to the disk."""
     return StreamConfig(
         name=f"KV_{bucket_name}",
         subjects=[f"$KV.{bucket_name}.>"],
-        storage=StorageType.FILE,
+        storage=storage,
         max_msgs_per_subject=1,
         max_age=kept_s,
         discard=DiscardPolicy.NEW,

@@ -80,6 +80,8 @@ class Mirror:
         self._revisions: OrderedDict[str, int] = OrderedDict()
         self._waiting: set[str] = set()
         self._dead: set[str] = set()
+        self._bounded: set[str] = set()
+        """Those that wait and may only wait for so long: few, if a hundred thousand wait."""
         self.jobs = LiveJobs()
         self.is_loaded = False
         self.trouble: str | None = None
@@ -94,6 +96,11 @@ class Mirror:
     def dead_count(self) -> int:
         """Return how many jobs were given up since their workers died."""
         return len(self._dead)
+
+    def list_bounded(self) -> list[JobRow]:
+        """Return the jobs that wait and have a limit for that."""
+        pending = [self.jobs.find_pending(job_id) for job_id in self._bounded]
+        return [live.row for live in pending if live is not None]
 
     async def load(self) -> None:
         """Read all records. Raises what nats-py raises, `JobsNotStored`."""
@@ -182,14 +189,18 @@ class Mirror:
         return _copied(job)
 
     def _count(self, job: FleetJob) -> None:
+        job_id = job.row.id
         if job.row.state == "IN_QUEUE":
-            self._waiting.add(job.row.id)
+            self._waiting.add(job_id)
+            if job.row.ttl_s:
+                self._bounded.add(job_id)
         else:
-            self._waiting.discard(job.row.id)
+            self._waiting.discard(job_id)
+            self._bounded.discard(job_id)
         if job.dead is not None:
-            self._dead.add(job.row.id)
+            self._dead.add(job_id)
         else:
-            self._dead.discard(job.row.id)
+            self._dead.discard(job_id)
 
     def _take_live(self, job: FleetJob) -> None:
         job_id, row = job.row.id, job.row
@@ -251,6 +262,7 @@ class Mirror:
         self._revisions.pop(job_id, None)
         self._waiting.discard(job_id)
         self._dead.discard(job_id)
+        self._bounded.discard(job_id)
         live = self.jobs.find_pending(job_id)
         if live is not None:
             self.jobs.drop_pending(live)

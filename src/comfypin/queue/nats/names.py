@@ -1,7 +1,7 @@
 """The names of all that a fleet keeps in NATS: streams, buckets, consumers, subjects. Pure.
 
 comfypin.jobs.<class>.<priority>.<release>.<job>.<run>    a ticket: somebody may run this job (stream COMFYPIN_JOBS)
-comfypin.wake.<class>.<release>     a worker that idles should look for tickets
+comfypin.wake.<class>.<release>     one of the workers that idle should look for tickets
 comfypin.progress.<job>             what a job tells while it runs
 comfypin.preview.<job>              a picture of what it makes
 comfypin.watched                    somebody looks at previews
@@ -79,6 +79,11 @@ def job_of_ticket(subject: str) -> tuple[str, int]:
 def release_of_ticket(subject: str) -> str:
     """Return the release that a ticket is for."""
     return subject.split(".")[4]
+
+
+def class_of_ticket(subject: str) -> str:
+    """Return the class of workers that a ticket is for."""
+    return subject.split(".")[2]
 
 
 def lanes_of_worker(release: str, gpu_class: str) -> tuple[Lane, ...]:

@@ -17,6 +17,7 @@ from comfypin.queue.nats.failures import SUBJECT_TAKEN, is_api_error, until_clea
 from comfypin.queue.nats.fleet_job import FleetJob
 from comfypin.queue.nats.layout import ensure_lane
 from comfypin.queue.nats.names import Lane
+from comfypin.queue.nats.subjects import list_subjects
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
@@ -56,9 +57,7 @@ class Tickets:
 
     async def subjects(self, release: str = "*") -> set[str]:
         """Return the subjects of all tickets, or of those for one release."""
-        wanted_subjects = f"comfypin.jobs.*.*.{release}.>"
-        info = await self._stream.stream_info(names.JOBS_STREAM, subjects_filter=wanted_subjects)
-        return set(info.state.subjects or {})
+        return await list_subjects(self._stream, names.JOBS_STREAM, f"comfypin.jobs.*.*.{release}.>")
 
     async def open_lane(self, lane: Lane) -> None:
         """Make the lane's consumer, once."""

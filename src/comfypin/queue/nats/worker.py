@@ -27,6 +27,7 @@ from comfypin.queue.nats.worker_records import WorkerRecord, list_workers
 
 if TYPE_CHECKING:
     from nats.aio.msg import Msg
+    from nats.aio.subscription import Subscription
 
     from comfypin.queue.nats.fleet import Fleet
     from comfypin.queue.steady_clock import Clock
@@ -38,6 +39,8 @@ _LOOK_EVERY_S = 5.0
 # Looking costs a round trip for each line of each release; a swap takes far longer.
 _OTHERS_EVERY_S = 2.0
 _TRY_AGAIN_S = 1.0
+# The group of workers of which NATS chooses one. Waking all of ten thousand for each job would be most of its work.
+_IDLE = "idle"
 # A roll takes minutes, as its new workers have to start.
 _ROLLS_EVERY_S = 5.0
 
@@ -90,6 +93,9 @@ class FleetWorker:
         self._started_at = clock()
         self._stopping = asyncio.Event()
         self._woken = asyncio.Event()
+        self._wakes = 0
+        self._ears: list[Subscription] = []
+        self._leaving: set[asyncio.Task[None]] = set()
         self._swapped = asyncio.Event()
         self._running: dict[asyncio.Task[RunEnd], str] = {}
         self._warm: str | None = None
@@ -123,7 +129,6 @@ class FleetWorker:
         async with (
             AsyncExitStack() as engines,
             self._known(),
-            self._listening(),
             open_puller(self._fleet.client) as puller,
         ):
             await self._make_warm(self._options.own, engines)
@@ -131,7 +136,9 @@ class FleetWorker:
             try:
                 end = await self._take_tickets(puller, engines)
             finally:
+                self._stop_listening()
                 await self._finish_jobs()
+                await asyncio.gather(*self._leaving)
                 for ticket in await puller.rest():
                     await ticket.nak()
         if self._failure is not None:
@@ -156,6 +163,7 @@ class FleetWorker:
             self._woken.clear()
             ticket = await self._take_ticket(puller)
             if ticket is not None:
+                await self._wake_another(ticket)
                 await self._begin(ticket, engines)
                 idle_since_s = time.monotonic()
                 continue
@@ -164,7 +172,11 @@ class FleetWorker:
             idle_s = time.monotonic() - idle_since_s
             if not self._running and (end := await self._end_of_idling(idle_s)) is not None:
                 return end
-            await self._wait_to_be_woken(idle_s)
+            if self._ears:
+                await self._wait_to_be_woken(idle_s)
+            else:
+                # And look once more: a ticket may have come before this worker could hear of it.
+                await self._listen()
         return "stopped"
 
     async def _end_of_idling(self, idle_s: float) -> WorkerEnd | None:
@@ -244,6 +256,57 @@ class FleetWorker:
             backlogs[warm], [backlog for backlog in backlogs.values() if backlog.release != warm], swap_s=self._swap_s
         )
 
+    # -- being woken --------------------------------------------------------------------------------------------------
+
+    async def _listen(self) -> None:
+        """Hear of new tickets while there is a place. Of all workers that listen, one is woken for each.
+
+        Those of other releases are looked for every two seconds: who has them warm is to hear of them.
+        """
+        classes = {ANY_CLASS, self._options.gpu_class}
+        release = self._warm or self._options.own
+        try:
+            for gpu_class in classes:
+                subject = wake_subject(gpu_class, release)
+                self._ears.append(await self._fleet.client.subscribe(subject, queue=_IDLE, cb=self._hear_wake))
+        except Error as exc:
+            log.warning("not woken", extra={"action": "queue_waited_for", "reason": str(exc)})
+            await asyncio.sleep(_TRY_AGAIN_S)
+
+    async def _hear_wake(self, wake: "Msg") -> None:
+        self._wakes += 1
+        self._woken.set()
+        if not self._ears and not wake.data:
+            # It was on its way when this worker had taken another ticket. Once: all may have.
+            await self._fleet.client.publish(wake.subject, b"passed on")
+
+    def _stop_listening(self) -> None:
+        ears, self._ears = self._ears, []
+        for ear in ears:
+            leaving = asyncio.create_task(self._drain(ear))
+            self._leaving.add(leaving)
+            leaving.add_done_callback(self._leaving.discard)
+
+    async def _drain(self, ear: "Subscription") -> None:
+        """Stop hearing, after what is on its way was heard."""
+        try:
+            await ear.drain()  # type: ignore[no-untyped-call]
+        except (Error, TimeoutError):
+            # By itself nats-py would subscribe again when the connection is back.
+            self._fleet.client._remove_sub(ear._id)
+
+    async def _wake_another(self, ticket: "Msg") -> None:
+        """Wake one more worker if there is more to take than this ticket; that one does the same."""
+        is_more = self._wakes > 1 or bool(ticket.metadata.num_pending)
+        self._wakes = 0
+        if len(self._running) + 1 >= self._options.concurrency:
+            self._stop_listening()
+        if is_more:
+            with contextlib.suppress(Error):
+                gpu_class = names.class_of_ticket(ticket.subject)
+                release = names.release_of_ticket(ticket.subject)
+                await self._fleet.client.publish(wake_subject(gpu_class, release))
+
     # -- running ------------------------------------------------------------------------------------------------------
 
     async def _begin(self, ticket: "Msg", engines: AsyncExitStack) -> None:
@@ -252,6 +315,7 @@ class FleetWorker:
         before = list(self._running)
         if release != self._warm:
             self._swapped.clear()
+            self._stop_listening()
 
         async def open_handle() -> Handle:
             if release != self._warm and before:
@@ -322,25 +386,6 @@ class FleetWorker:
         self._reap()
 
     # -- being known --------------------------------------------------------------------------------------------------
-
-    @contextlib.asynccontextmanager
-    async def _listening(self) -> AsyncIterator[None]:
-        """Be woken while the block runs by new tickets: one worker of those that could take one is."""
-
-        async def wake(_message: object) -> None:
-            self._woken.set()
-
-        subscriptions = [
-            await self._fleet.client.subscribe(wake_subject(gpu_class, release), cb=wake)
-            for release in self._options.releases
-            for gpu_class in {ANY_CLASS, self._options.gpu_class}
-        ]
-        try:
-            yield
-        finally:
-            for subscription in subscriptions:
-                with contextlib.suppress(Error):
-                    await subscription.unsubscribe()
 
     @contextlib.asynccontextmanager
     async def _known(self) -> AsyncIterator[None]:
