@@ -291,6 +291,14 @@ def test_a_node_that_cannot_be_imported(release: SmallRelease) -> None:
     assert_nothing_half_done(release)
 
 
+def test_a_node_that_cannot_be_imported_because_its_install_script_was_skipped(release: SmallRelease) -> None:
+    script = "open('brought.py', 'w').close()\n"
+    commit = release.nodes["node-one"].commit({"__init__.py": "from . import brought\n", "install.py": script})
+    broken = with_node(release, commit=commit, install_script_sha256=Digest.of(script.encode()))
+    with pytest.raises(ProbeFailed, match=r"install\.py of node-one was skipped and may bring what is missing"):
+        realize_env(broken.lock, options(release))
+
+
 def test_a_node_that_crashes_the_interpreter(release: SmallRelease) -> None:
     crash = "import os\nos._exit(139)\n"
     broken = with_node(release, commit=release.nodes["node-one"].commit({"__init__.py": crash}))

@@ -161,14 +161,26 @@ class ProbeFailed(EnvError):
 
     template = (
         "The env was built, and removed again, because parts of it cannot be imported. Pin what they need, or leave "
-        "them out of the lock:{listed}{log_tail}"
+        "them out of the lock:{listed}{hint}{log_tail}"
     )
     failures: Sequence[Mapping[str, str]]
+    skipped_scripts: Sequence[str] = ()
     _log: Sequence[str] = ()
 
     @property
     def listed(self) -> str:
         return "".join(f"\n  {failure['subject']}: {failure['reason']}" for failure in self.failures[:20])
+
+    @property
+    def hint(self) -> str:
+        """Say which of their install scripts the lock skips: some fetch code that the node imports."""
+        if not self.skipped_scripts:
+            return ""
+        names = ", ".join(self.skipped_scripts)
+        return (
+            f"\n  install.py of {names} was skipped and may bring what is missing; to have it run, set the node's "
+            "install_script to `run` in the lock (lock create --install-script FOLDER)."
+        )
 
     @property
     def log_tail(self) -> str:

@@ -21,6 +21,11 @@ _FILE_OPTIONS = re.compile(
 _PER_REQUIREMENT = re.compile(r"\s+--(?:hash|config-settings?|global-option|install-option)[ =]\S+")
 # An editable install from git is an ordinary one with its sources at hand, so the sources alone are left away.
 _EDITABLE_GIT = re.compile(r"(?:-e|--editable)[ =]\s*(git\+(?:https?|ssh)://\S+)")
+# `numpy<1.24>=1.18`: pip took it until 24.1, and packs of those years have it.
+_MISSING_COMMA = re.compile(r"(?<=[\w.*])\s*(?=(?:[<>=!~]=|[<>])\s*\d)")
+_UNSEPARATED = re.compile(
+    r"(?P<package>[A-Za-z0-9][\w.-]*(?:\[[^]]*\])?)\s*(?P<versions>[<>=!~][^;@]*)(?P<marker>;.*)?"
+)
 _URL = re.compile(r"(?:git\+)?(?:https?|ssh)://\S+")
 # pip accepts a URL without a name; PEP 508 does not, so these are recognised before it is asked.
 _BARE_URL = re.compile(
@@ -44,12 +49,13 @@ class RequirementLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequirementSet:
-    """What all parts of a release ask for, and what was read but is ignored or unusable."""
+    """What all parts of a release ask for, what was read but is ignored or unusable, and what was mended to be read."""
 
     requirements: tuple[RequirementLine, ...] = ()
     constraints: tuple[RequirementLine, ...] = ()
     ignored: tuple[str, ...] = ()
     unusable: tuple[str, ...] = ()
+    mended: tuple[str, ...] = ()
 
     def __add__(self, other: "RequirementSet") -> "RequirementSet":
         return RequirementSet(
@@ -57,6 +63,7 @@ class RequirementSet:
             constraints=self.constraints + other.constraints,
             ignored=self.ignored + other.ignored,
             unusable=self.unusable + other.unusable,
+            mended=self.mended + other.mended,
         )
 
 
@@ -71,6 +78,7 @@ class _RequirementReader:
     constraints: list[RequirementLine] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
     unusable: list[str] = field(default_factory=list)
+    mended: list[str] = field(default_factory=list)
     seen: set[str] = field(default_factory=set)
 
     def read_file(self, file_path: str, into: list[RequirementLine]) -> None:
@@ -113,6 +121,11 @@ class _RequirementReader:
             # An index among them is worth knowing when nothing fits.
             self.ignored.append(f"{line_place}: {options}")
         requirement = parse_requirement(requirement_text, self.origin)
+        if requirement is None and (separated := _separate_versions(requirement_text)):
+            requirement = parse_requirement(separated, self.origin)
+            if requirement is not None:
+                self.mended.append(f"{line_place}: {requirement_text} lacks a comma, so it is read as {separated}")
+                requirement_text = separated
         names = requirement_names(requirement) if requirement else frozenset()
         if {requirement_line, requirement_text, *names} & self.dropped:
             self.ignored.append(f"{line_place}: {requirement_text}")
@@ -120,6 +133,14 @@ class _RequirementReader:
             self.unusable.append(f"{line_place}: {requirement_line}")
         else:
             destination.append(requirement)
+
+
+def _separate_versions(requirement_text: str) -> str | None:
+    """Return a requirement with commas between its versions, None if it does not look like one that lacks them."""
+    match = _UNSEPARATED.fullmatch(requirement_text)
+    if match is None:
+        return None
+    return f"{match['package']}{_MISSING_COMMA.sub(',', match['versions'])}{match['marker'] or ''}"
 
 
 def read_requirements(
@@ -135,6 +156,7 @@ def read_requirements(
         constraints=tuple(reader.constraints),
         ignored=tuple(reader.ignored),
         unusable=tuple(reader.unusable),
+        mended=tuple(reader.mended),
     )
 
 

@@ -227,7 +227,7 @@ def _creation_notes(
         for package_pin in pins
         if package_pin.install_script_sha256 and package_pin.install_script == "skip"
     ]
-    notes = [f"not obeyed: {line}" for line in requirement_set.ignored]
+    notes = [*requirement_set.mended, *(f"not obeyed: {line}" for line in requirement_set.ignored)]
     if skipped_folders:
         flag_list = " ".join(f"--install-script {folder_name}" for folder_name in skipped_folders)
         notes.append(f"install.py of {', '.join(skipped_folders)} will be skipped; to have it run: {flag_list}")

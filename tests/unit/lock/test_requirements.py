@@ -137,3 +137,16 @@ def test_an_override_stands_in_the_place_of_an_address_without_a_name() -> None:
         (None, "git+https://x.org/o/c"),
         ("idna", "idna"),
     ]
+
+
+def test_versions_without_a_comma_are_read_and_said() -> None:
+    found = needs("numpy<1.24>=1.18\nscipy[x] >=1 !=1.5 ; python_version > '3'\n")
+    assert [need.text for need in found.requirements] == [
+        "numpy<1.24,>=1.18",
+        'scipy[x]!=1.5,>=1; python_version > "3"',
+    ]
+    assert found.mended[0].endswith("numpy<1.24>=1.18 lacks a comma, so it is read as numpy<1.24,>=1.18")
+    assert needs("numpy<1.24>=1.18", frozenset({"numpy"})).ignored == (
+        "the node N (requirements.txt, line 1): numpy<1.24,>=1.18",
+    )
+    assert needs("<<<<<<< HEAD\n=======\nx>=\n").unusable != ()

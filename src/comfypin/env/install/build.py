@@ -108,8 +108,16 @@ class EnvBuilder:
     def _run_probe(self, verified_files: VerifiedFiles) -> ProbeResult:
         """Start ComfyUI and return what the probe learned."""
         self.report("Starting ComfyUI to import every node.")
+        node_pins = self.recipe.nodes
         probe_result = probe_env(
-            self.build_folder, [node_pin.folder for node_pin in self.recipe.nodes], self.recipe.interpreter.markers
+            self.build_folder,
+            [node_pin.folder for node_pin in node_pins],
+            self.recipe.interpreter.markers,
+            skipped_scripts=[
+                node_pin.folder
+                for node_pin in node_pins
+                if node_pin.install_script_sha256 and node_pin.install_script == "skip"
+            ],
         )
         self._undo_imports(verified_files.stamps)
         self._probe_notes.write_result(verified_files.manifest, self.recipe.interpreter, probe_result)

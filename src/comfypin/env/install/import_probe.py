@@ -39,8 +39,17 @@ class ProbeResult:
     model_folders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-def probe_env(build_folder: Path, node_names: Sequence[str], markers: Mapping[str, str]) -> ProbeResult:
-    """Start the env's ComfyUI without serving. Raises `ProbeFailed` naming every node and requirement that fails."""
+def probe_env(
+    build_folder: Path,
+    node_names: Sequence[str],
+    markers: Mapping[str, str],
+    *,
+    skipped_scripts: Sequence[str] = (),
+) -> ProbeResult:
+    """Start the env's ComfyUI without serving. Raises `ProbeFailed` naming every node and requirement that fails.
+
+    `skipped_scripts` are the nodes whose install.py was not run.
+    """
     comfyui_folder = build_folder / COMFYUI_FOLDER
     with temp_folder("probe") as temporary_folder:
         for subfolder in ("output", "input", "user"):
@@ -63,7 +72,8 @@ def probe_env(build_folder: Path, node_names: Sequence[str], markers: Mapping[st
             env=_probe_environment(build_folder, str(temporary_folder)),
             timeout_s=PROBE_TIMEOUT_S,
         )
-        return _judge_report(report_path.read_text(encoding="utf-8") if report_path.exists() else "", finished)
+        report_text = report_path.read_text(encoding="utf-8") if report_path.exists() else ""
+        return _judge_report(report_text, finished, skipped_scripts)
 
 
 def probe_digest() -> Digest:
@@ -122,7 +132,7 @@ def _probe_environment(build_folder: Path, temporary_folder: str) -> dict[str, s
     }
 
 
-def _judge_report(report_text: str, finished: FinishedProcess) -> ProbeResult:
+def _judge_report(report_text: str, finished: FinishedProcess, skipped_scripts: Sequence[str]) -> ProbeResult:
     failures: list[tuple[str, str]] = []
     model_folders: dict[str, tuple[str, ...]] = {}
     last_begun, has_ended = "the probe", False
@@ -142,6 +152,8 @@ def _judge_report(report_text: str, finished: FinishedProcess) -> ProbeResult:
     if failures:
         log_tail = tuple(report_line for report_line in finished.stderr.splitlines() if report_line.strip())[-12:]
         raise ProbeFailed(
-            failures=[{"subject": subject, "reason": reason} for subject, reason in failures], _log=log_tail
+            failures=[{"subject": subject, "reason": reason} for subject, reason in failures],
+            skipped_scripts=[name for name in skipped_scripts if f"node {name}" in dict(failures)],
+            _log=log_tail,
         )
     return ProbeResult(model_folders=model_folders)
