@@ -1,4 +1,4 @@
-"""A release takes the place of another on a fleet that goes on working: real NATS, workers without engines."""
+"""A release takes the place of another on a fleet that works on, as fleet.md shows: real NATS, no engines."""
 
 import asyncio
 import json

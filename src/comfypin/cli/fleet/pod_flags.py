@@ -142,8 +142,8 @@ class PodMaker:
         """Return how long a pod may take until it works: what the largest release downloads, and the image before."""
         return max(1800.0, *(2.0 * known_release.facts.init_timeout_s for known_release in self.known.values()))
 
-    async def learn(self, fleet: "Fleet", release: str) -> bool:
-        """Return whether the lock of a release is known, here or in the fleet, where a roll has kept it."""
+    async def learn(self, fleet: "Fleet", release: str, rolls: "Rolls") -> bool:
+        """Return whether the lock of a release is known, here or in the fleet, where workers and rolls keep it."""
         from comfypin.lock.carried import read_carried_lock
         from comfypin.lock.codec import parse_lock
         from comfypin.queue.nats.releases import read_lock
@@ -152,8 +152,13 @@ class PodMaker:
             carried_lock = await read_lock(fleet.releases, release)
             if carried_lock is None:
                 return False
-            data = read_carried_lock(carried_lock, where="the fleet")
-            self.known[release] = _know(parse_lock(data, where="the fleet's lock").lock, self.arguments)[1]
+            lock = parse_lock(read_carried_lock(carried_lock, where="the fleet"), where="the fleet's lock").lock
+            image = next((roll.image for roll in rolls.current.values() if roll.new == release), None)
+            key, known = _know(lock, self.arguments, image)
+            # Workers may write there: only the lock of this digest is the release's.
+            if key != release:
+                return False
+            self.known[release] = known
         return True
 
     def list_pods(self) -> "tuple[FleetPod, ...]":
@@ -176,11 +181,11 @@ class PodMaker:
             self._offers[release] = (time.monotonic(), offers)
         return offers
 
-    def make_pod(self, release: str, rolls: "Rolls") -> "FleetPod":
+    def make_pod(self, release: str) -> "FleetPod":
         """Make a pod. Raises `NoPodPlaced`, `ApiRefused`, `ApiUnreachable`, `LockTooLarge`."""
         from comfypin.runpod.fleet_pods import make_pod
 
-        wish = self._make_wish(release, rolls)
+        wish = self._make_wish(release)
         return make_pod(self.management_api, wish, self.choose_gpus(release), secrets.token_hex(4))
 
     def remove_pod(self, pod: "FleetPod") -> None:
@@ -215,13 +220,12 @@ class PodMaker:
                 remove_secret(self.management_api, there[wish.secret_name])
             make_secret(self.management_api, wish.secret_name, value)
 
-    def _make_wish(self, release: str, rolls: "Rolls") -> "PodWish":
+    def _make_wish(self, release: str) -> "PodWish":
         from comfypin.runpod.fleet_pods import PodWish
         from comfypin.runpod.up.plan import secret_reference
 
         arguments, known = self.arguments, self.known[release]
         facts = known.facts
-        images = {roll.new: roll.image for roll in rolls.current.values() if roll.image is not None}
         command = (
             *("comfypin", "worker", "--class", self.gpu_class, "--idle-exit", f"{arguments.idle_exit:g}"),
             *("--grace", str(arguments.grace), "--remove-pod"),
@@ -233,7 +237,7 @@ class PodMaker:
             fleet=self.fleet,
             release=release,
             gpu_class=self.gpu_class,
-            image=images.get(release, known.image),
+            image=known.image,
             command=command,
             disk_gb=arguments.disk or int(facts.container_disk_gb + models_gb + 1),
             env={
@@ -291,7 +295,7 @@ def open_pod_maker(arguments: argparse.Namespace, address: str) -> PodMaker:
     )
 
 
-def _know(lock: "Lock", arguments: argparse.Namespace) -> tuple[str, _KnownRelease]:
+def _know(lock: "Lock", arguments: argparse.Namespace, image: str | None = None) -> tuple[str, _KnownRelease]:
     """Return the key of a release, and what pods need of its lock. Raises `WorkerImageUnknown`."""
     from comfypin.cli.runpod.worker_image import resolve_worker_image
     from comfypin.lock.carried import carry_lock
@@ -302,7 +306,7 @@ def _know(lock: "Lock", arguments: argparse.Namespace) -> tuple[str, _KnownRelea
     digest = lock_digest(lock)
     known = _KnownRelease(
         facts=release_facts(lock, digest),
-        image=resolve_worker_image(arguments.image, lock, arguments.settings),
+        image=image or resolve_worker_image(arguments.image, lock, arguments.settings),
         carried_lock=carry_lock(render_lock(lock)),
     )
     return release_key(digest), known

@@ -34,7 +34,6 @@ from comfypin.plurals import format_count
 
 if TYPE_CHECKING:
     from comfypin.queue.nats.fleet import Fleet
-    from comfypin.queue.nats.rolls import Rolls
     from comfypin.runpod.fleet_pods import FleetPod
 
 EXIT_DIFFERENT = 2
@@ -103,7 +102,7 @@ class _Scaler:
     paces: dict[str, float] = field(default_factory=dict)
     duds: dict[str, int] = field(default_factory=dict)
 
-    async def plan(self) -> "tuple[ScalePlan, Rolls]":
+    async def plan(self) -> ScalePlan:
         """Read what there is, and plan one pass. Raises what nats-py raises, `DeployError`."""
         from comfypin.queue.nats.demand import mean_run_s, measure_demand, read_newest_jobs
         from comfypin.queue.nats.overview import read_lanes, read_workers
@@ -124,7 +123,7 @@ class _Scaler:
         targets = [
             target
             for target in choose_targets(self.maker.releases, rolls, workers, self.limits)
-            if await self.maker.learn(self.fleet, target.release)
+            if await self.maker.learn(self.fleet, target.release, rolls)
         ]
         demands = {
             target.release: measure_demand(
@@ -138,7 +137,7 @@ class _Scaler:
         }
         plan = plan_scale(targets, demands, pods, limits=self.limits, worker_ids=worker_ids, useless=useless)
         priced = [await asyncio.to_thread(self._price, release_plan) for release_plan in plan.releases]
-        return replace(plan, releases=tuple(map(self._without_duds, priced))), rolls
+        return replace(plan, releases=tuple(map(self._without_duds, priced)))
 
     def _without_duds(self, release_plan: ReleasePlan) -> ReleasePlan:
         """Make no more pods of a release that does not start: each would be billed until it is given up."""
@@ -163,17 +162,17 @@ class _Scaler:
         gpus = self.maker.choose_gpus(release_plan.target.release)
         return replace(release_plan, gpu=gpus[0].id if gpus else None, price=gpus[0].price if gpus else None)
 
-    async def carry_out(self, plan: ScalePlan, rolls: "Rolls") -> _Pass:
+    async def carry_out(self, plan: ScalePlan) -> _Pass:
         """Do it, as far as Runpod lets us. Raises what nats-py raises."""
         done = _Pass()
         try:
-            await self._remove_and_make(plan, rolls, done)
+            await self._remove_and_make(plan, done)
         except ComfypinError as failure:
             # Kept, not raised: what was made before is billed, and must be reported.
             done.failure = failure
         return done
 
-    async def _remove_and_make(self, plan: ScalePlan, rolls: "Rolls", done: _Pass) -> None:
+    async def _remove_and_make(self, plan: ScalePlan, done: _Pass) -> None:
         from comfypin.queue.nats.floors import write_floor
 
         # First what is billed for nothing: whether there is room for others does not matter for that.
@@ -188,14 +187,14 @@ class _Scaler:
                 self.fleet.control, release_plan.target.release, self.maker.gpu_class, release_plan.target.least
             )
             for _ in range(release_plan.make):
-                done.made.append(await asyncio.to_thread(self.maker.make_pod, release_plan.target.release, rolls))
+                done.made.append(await asyncio.to_thread(self.maker.make_pod, release_plan.target.release))
 
 
 async def _scale(arguments: argparse.Namespace, scaler: _Scaler) -> int:
     from comfypin.queue.nats.lease import FleetLease
 
     if arguments.dry_run:
-        plan, _ = await scaler.plan()
+        plan = await scaler.plan()
         print(json.dumps(plan.to_json()) if arguments.json else "\n".join(plan_lines(plan, scaler.limits)))
         return 0 if plan.is_empty and not scaler.maker.missing_secrets() else EXIT_DIFFERENT
     maker = scaler.maker
@@ -205,7 +204,7 @@ async def _scale(arguments: argparse.Namespace, scaler: _Scaler) -> int:
 
 
 async def _ask_and_scale(arguments: argparse.Namespace, scaler: _Scaler) -> int:
-    plan, rolls = await scaler.plan()
+    plan = await scaler.plan()
     print_on_stderr("\n".join(plan_lines(plan, scaler.limits)))
     missing = await asyncio.to_thread(scaler.maker.missing_secrets)
     for secret_name in missing:
@@ -218,7 +217,7 @@ async def _ask_and_scale(arguments: argparse.Namespace, scaler: _Scaler) -> int:
     await asyncio.to_thread(scaler.maker.make_secrets)
     if not arguments.once:
         return await _scale_forever(arguments, scaler)
-    done = await scaler.carry_out(plan, rolls)
+    done = await scaler.carry_out(plan)
     _report_pass(arguments, plan, done)
     if done.failure is not None:
         raise done.failure
@@ -234,8 +233,8 @@ async def _scale_forever(arguments: argparse.Namespace, scaler: _Scaler) -> int:
         asyncio.get_running_loop().add_signal_handler(signal_number, stopping.set)
     while not stopping.is_set():
         try:
-            plan, rolls = await scaler.plan()
-            done = await scaler.carry_out(plan, rolls)
+            plan = await scaler.plan()
+            done = await scaler.carry_out(plan)
             if done.made or done.removed or arguments.json:
                 _report_pass(arguments, plan, done)
             if done.failure is not None:
