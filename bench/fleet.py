@@ -97,7 +97,8 @@ async def work(queue: str, releases: Sequence[str], swap_s: float) -> None:
 
     async with open_fleet(parse_queue_address(queue), FleetSettings(), client_name="bench worker") as fleet:
         for release in releases:
-            await announce_release(fleet.releases, release, ReleaseRecord(name=release, digest=release, catalogue={}))
+            record = ReleaseRecord(name=release, digest=release, catalogue={})
+            await announce_release(fleet.releases, release, record, "")
         worker = FleetWorker(
             fleet,
             WorkerOptions(own=releases[0], releases=dict(zip(releases, releases, strict=True))),

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import re
 import ssl
 from collections.abc import AsyncIterator, Coroutine
@@ -157,6 +158,8 @@ def _require_version(version: Any, shown_servers: str) -> None:
 
 
 def _reason_of(error: Exception) -> str:
+    if isinstance(error, ConnectionError) and error.errno:
+        return os.strerror(error.errno)  # asyncio's own words name the address once more
     reason = getattr(error, "strerror", None) or str(error).removeprefix("nats: ")
     return reason or type(error).__name__
 
