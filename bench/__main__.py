@@ -13,7 +13,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -36,6 +36,7 @@ class Row:
     unit: str
     ours: str
     peer: str = ""
+    peer_ru: str = ""
     theirs: str = ""
 
     def figures(self, printed: str) -> tuple[float | None, float | None]:
@@ -82,6 +83,7 @@ BENCHES = (
                 unit="ms",
                 ours=r"child process: one job: bare [\d.]+ ms, comfypin ([\d.]+) ms",
                 peer="the barest client",
+                peer_ru="простейший клиент",
                 theirs=r"child process: one job: bare ([\d.]+) ms",
             ),
             Row(
@@ -90,6 +92,7 @@ BENCHES = (
                 unit="ms",
                 ours=r"by URL: one job: bare [\d.]+ ms, comfypin ([\d.]+) ms",
                 peer="the barest client",
+                peer_ru="простейший клиент",
                 theirs=r"by URL: one job: bare ([\d.]+) ms",
             ),
             Row(
@@ -114,6 +117,7 @@ BENCHES = (
                 unit="jobs/min",
                 ours=r"^concurrency 2: ([\d.]+) jobs",
                 peer="one at a time",
+                peer_ru="по одному",
                 theirs=r"^concurrency 1: ([\d.]+) jobs",
             ),
         ),
@@ -130,6 +134,7 @@ BENCHES = (
                 unit="s",
                 ours=r"median  ours, cold: first job: ([\d.]+) s",
                 peer="of a warm one",
+                peer_ru="у тёплого",
                 theirs=r"median  ours, warm: first job: ([\d.]+) s",
             ),
         ),
@@ -146,6 +151,7 @@ BENCHES = (
                 unit="ms",
                 ours=r"^/runsync +([\d.]+) ms",
                 peer="the bare engine",
+                peer_ru="сам движок",
                 theirs=r"^bare engine +([\d.]+) ms",
             ),
             Row(
@@ -154,6 +160,7 @@ BENCHES = (
                 unit="ms",
                 ours=r"^/workflows/NAME +([\d.]+) ms",
                 peer="the bare engine",
+                peer_ru="сам движок",
                 theirs=r"^bare engine +([\d.]+) ms",
             ),
             Row(
@@ -162,6 +169,7 @@ BENCHES = (
                 unit="ms",
                 ours=r"^/api/v2 +([\d.]+) ms",
                 peer="the bare engine",
+                peer_ru="сам движок",
                 theirs=r"^bare engine +([\d.]+) ms",
             ),
         ),
@@ -179,6 +187,7 @@ BENCHES = (
                 unit="ms",
                 ours=r"^[1-9]\d* followers: a job ([\d.]+) ms",
                 peer="without any",
+                peer_ru="без них",
                 theirs=r"^0 followers: a job ([\d.]+) ms",
             ),
         ),
@@ -269,6 +278,7 @@ BENCHES = (
                 unit="s",
                 ours=r"^gcs-one: [\s\S]*?^  gcs-comfypin +([\d.]+)",
                 peer="google-cloud-storage, with sha256",
+                peer_ru="google-cloud-storage с sha256",
                 theirs=r"^gcs-one: [\s\S]*?^  gcs-google-with-sha256 +([\d.]+)",
             ),
             Row(
@@ -277,6 +287,7 @@ BENCHES = (
                 unit="s",
                 ours=r"^gcs-many: [\s\S]*?^  gcs-comfypin +([\d.]+)",
                 peer="google-cloud-storage, with sha256",
+                peer_ru="google-cloud-storage с sha256",
                 theirs=r"^gcs-many: [\s\S]*?^  gcs-google-with-sha256 +([\d.]+)",
             ),
         ),
@@ -297,8 +308,8 @@ BENCHES = (
                 theirs=r"^## One file of \d+ MiB, 50m[\s\S]*?^\| curl -Z; sha256sum \| ([\d.]+)",
             ),
             Row(
-                what="the same",
-                what_ru="то же",
+                what="a model of 256 MiB, 50 MiB/s a connection, verified",
+                what_ru="модель 256 МиБ, 50 МиБ/с на соединение, с проверкой",
                 unit="s",
                 ours=r"^## One file of \d+ MiB, 50m[\s\S]*?^\| comfypin models pull \| ([\d.]+)",
                 peer="huggingface_hub, hashlib",
@@ -319,6 +330,7 @@ BENCHES = (
                 unit="ms",
                 ours=r"^comfypin sync +close to confirmed: median +([\d.]+) ms",
                 peer="rclone each second",
+                peer_ru="rclone раз в секунду",
                 theirs=r"^rclone every second +close to confirmed: median +([\d.]+) ms",
             ),
             Row(
@@ -327,6 +339,7 @@ BENCHES = (
                 unit="files/s",
                 ours=r"KiB: sync ([\d.]+)/s",
                 peer="put in threads",
+                peer_ru="put в потоках",
                 theirs=r"put in threads ([\d.]+)/s",
             ),
         ),
@@ -423,6 +436,9 @@ def render_page(runs: Sequence[BenchRun], machine: str, measured_on: str, *, is_
             "обещали и не выполнили (`BROKEN`).",
             "",
             f"Машина и версии: {machine}.",
+            *_note_load(
+                runs, "Машина была занята другим (нагрузка до {}): на свободной секунд меньше, отношения другие."
+            ),
             "",
             "| что | comfypin | рядом | у него | наше к его | чем |",
         ]
@@ -434,6 +450,7 @@ def render_page(runs: Sequence[BenchRun], machine: str, measured_on: str, *, is_
             "(`BROKEN`).",
             "",
             f"Machine and versions: {machine}.",
+            *_note_load(runs, "The machine was busy with other work (load up to {}): a quiet one shows other figures."),
             "",
             "| what | comfypin | the peer | its figure | ours to it | by |",
         ]
@@ -445,6 +462,14 @@ def render_page(runs: Sequence[BenchRun], machine: str, measured_on: str, *, is_
         lines += ["", f"## {question}", f"`{run.bench.command}`; {load_word} {run.load:.1f}.", "", "```text"]
         lines += [run.printed, "```"]
     return "\n".join(lines) + "\n"
+
+
+def _note_load(runs: Sequence[BenchRun], note: str) -> Iterator[str]:
+    """Yield the note if more waited for the processors than there are."""
+    most = max((run.load for run in runs), default=0.0)
+    if most > (os.cpu_count() or 1):
+        yield ""
+        yield f"**{note.format(f'{most:.0f}')}**"
 
 
 def _render_row(run: BenchRun, row: Row, *, is_russian: bool) -> str:
