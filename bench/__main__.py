@@ -474,12 +474,8 @@ def _note_load(runs: Sequence[BenchRun], note: str) -> Iterator[str]:
 
 def _render_row(run: BenchRun, row: Row, *, is_russian: bool) -> str:
     ours, theirs = row.figures(run.printed)
-    cells = [
-        row.what_ru if is_russian else row.what,
-        _with_unit(ours, row.unit),
-        row.peer,
-        _with_unit(theirs, row.unit),
-    ]
+    what, peer = (row.what_ru, row.peer_ru or row.peer) if is_russian else (row.what, row.peer)
+    cells = [what, _with_unit(ours, row.unit), peer, _with_unit(theirs, row.unit)]
     cells += [f"{ours / theirs:.2f}" if ours and theirs else "", f"`bench.{run.bench.name}`"]
     return f"| {' | '.join(cells)} |"
 
