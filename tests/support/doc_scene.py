@@ -72,7 +72,7 @@ curl() {
         *) command curl --fail-with-body "$@" ;;
     esac
 }
-nats-server() { command nats-server -p "$PORT_4222" "$@"; }
+nats-server() { command nats-server -a 127.0.0.1 -p "$PORT_4222" "$@"; }
 export PORT=$PORT_8000
 """
 
