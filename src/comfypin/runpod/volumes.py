@@ -67,6 +67,7 @@ def find_volumes(
         if not matching:
             raise VolumeUnknown(wanted=wanted_name, centers=sorted(wanted_centers), known=sorted(map(str, all_volumes)))
         found_volumes |= {volume.identifier: volume for volume in matching}
+    # A name that was found in one data centre says nothing of the others that were named.
     if unserved := wanted_centers - {volume.data_center.upper() for volume in found_volumes.values()}:
         raise VolumeUnknown(
             wanted=", ".join(volume_names), centers=sorted(unserved), known=sorted(map(str, all_volumes))
@@ -82,6 +83,7 @@ def run_on_all(
     Others than our own failures (an interrupt) go up, after `abandon` has told the work to end.
     """
     failures = []
+    # One thread each: a slow data centre must not hold up the others.
     pool = ThreadPoolExecutor(max(1, len(items)), thread_name_prefix="volume")
     futures = [pool.submit(work, item) for item in items]
     try:
@@ -108,6 +110,7 @@ def require_space(destination: PushDestination, files: Iterable[FileToPush]) -> 
     used_bytes = sum(
         stored_object.size_bytes for prefix in (MODELS, PACKS) for stored_object in bucket.list_objects(f"{prefix}/")
     )
+    # Counted, not asked: the S3 API of volumes does not tell the free space.
     if needed_bytes + used_bytes > destination.volume.size_gb * _GB:
         raise VolumeTooSmall(
             volume=str(destination.volume),

@@ -35,6 +35,7 @@ class UrlRelay:
             return failure_response(502, f"{shown_url(url)}: {error.reason}.")
         if bucket_response.status not in (200, 206):
             bucket_response.close()
+            # Told apart from a failure: a signed address that ran out stays so, and retrying helps nobody.
             if bucket_response.status in _GONE:
                 reason = "The address of this output is not valid any longer, or the output is gone from its bucket."
                 return failure_response(410, reason)
@@ -59,6 +60,7 @@ class UrlRelay:
         except HttpError as error:
             log.info("no thumbnail", extra={"action": "no_thumbnail", "url": shown_url(url), "reason": error.reason})
             return None
+        # Half a picture would be kept as the thumbnail for good.
         return data if len(data) == size_bytes else None
 
 
