@@ -117,12 +117,12 @@ def _find_place(output_folder: Path, output: RemoteOutput) -> tuple[Path, bool]:
 def _decode(output: RemoteOutput, take: Callable[[Iterable[bytes]], None]) -> None:
     base64_text = output.data or ""
     try:
-        data = base64.b64decode(
+        output_bytes = base64.b64decode(
             base64_text.partition(",")[2] if base64_text.startswith("data:") else base64_text, validate=True
         )
     except (binascii.Error, ValueError) as error:
         raise OutputNotFetched(filename=output.filename, reason=f"it is not base64 ({error})") from error
-    take([data])
+    take([output_bytes])
 
 
 def _fetch(client: HttpClient, output: RemoteOutput, take: Callable[[Iterable[bytes]], None]) -> None:

@@ -103,7 +103,7 @@ def run_on_all(
 
 def require_space(destination: PushDestination, files: Iterable[FileToPush]) -> None:
     """Raise `VolumeTooSmall` if the files would not fit beside what the volume's releases have."""
-    needed_bytes = sum(file.size_bytes for file in files)
+    needed_bytes = sum(push_file.size_bytes for push_file in files)
     if not needed_bytes:
         return
     bucket = destination.pusher.bucket
@@ -135,8 +135,8 @@ def push_to_all(
         destination, files = owed_files
         pushed = pushed_files.setdefault(destination.volume.identifier, [])
         require_space(destination, files)
-        for file in sorted(files, key=lambda file: -file.size_bytes):
-            pushed.append(destination.pusher.push_file(file))
+        for push_file in sorted(files, key=lambda push_file: -push_file.size_bytes):
+            pushed.append(destination.pusher.push_file(push_file))
         finish(destination)
 
     def stop_pushers() -> None:

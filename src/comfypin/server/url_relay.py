@@ -56,12 +56,12 @@ class UrlRelay:
         """Return what is at an address, or None if it is not `size_bytes` large or cannot be read. Blocks."""
         try:
             with self._open_client().get(url, {"Accept-Encoding": "identity"}) as bucket_response:
-                data = bucket_response.read_bytes(size_bytes) if bucket_response.status == 200 else b""
+                picture_bytes = bucket_response.read_bytes(size_bytes) if bucket_response.status == 200 else b""
         except HttpError as error:
             log.info("no thumbnail", extra={"action": "no_thumbnail", "url": shown_url(url), "reason": error.reason})
             return None
         # Half a picture would be kept as the thumbnail for good.
-        return data if len(data) == size_bytes else None
+        return picture_bytes if len(picture_bytes) == size_bytes else None
 
 
 def _read_pieces(bucket_response: HttpResponse) -> Iterator[bytes]:
