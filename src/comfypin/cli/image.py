@@ -331,7 +331,7 @@ def _attach_contents(
         reference=pushed_image.reference, credential=credential, proxies=http_proxies(settings)
     )
     title = f"comfy-{pushed_image.release}.cdx.json"
-    return attach_document(repository, pushed_image.digest, kind=CYCLONEDX, data=contents, title=title)
+    return attach_document(repository, pushed_image.digest, kind=CYCLONEDX, document_bytes=contents, title=title)
 
 
 def digest_of_lock(lock: "Lock") -> "Digest":

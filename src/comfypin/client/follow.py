@@ -42,6 +42,7 @@ def follow_job(
     """
     job_id = job if isinstance(job, str) else job.id
     seen = None if isinstance(job, str) else job
+    # An address that never worked is given up soon; a server that had the job will be back.
     failures = Failures(FIRST_TRIES if seen is None else FOLLOW_RETRIES)
     deadline_s, poll_s = None if timeout_s is None else clock() + timeout_s, _FIRST_POLL_S
     feed = server if isinstance(server, ChangeFeed) else None
@@ -53,6 +54,7 @@ def follow_job(
             delay_s = failures.count_failure(asked_s=asked_delay_s(error)) if error.is_transient else None
             if delay_s is None:
                 raise
+            # Once, however long it takes: people want to know that it is lost, not how often.
             if failures.in_a_row == 1:
                 reports.lost(str(error))
         else:
@@ -72,8 +74,10 @@ def follow_job(
                     pass  # asking finds out what is wrong
                 else:
                     seen, feed = followed.seen, feed if followed.was_told else None
+                    # Asked for once more, at once: the feed tells the end without the outputs.
                     if followed.has_ended:
                         continue
+            # Slowly longer: short jobs end at once, and long ones are not asked about each second.
             delay_s, poll_s = poll_s, min(_LONGEST_POLL_S, poll_s * 1.25)
         if deadline_s is not None:
             if clock() >= deadline_s:

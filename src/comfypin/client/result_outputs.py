@@ -93,12 +93,12 @@ def _output_entries(result: Mapping[str, object]) -> Iterator[Mapping[str, objec
 
 
 def _read_output(output_entry: Mapping[str, object], number: int) -> RemoteOutput:
-    data, url = text_or_none(output_entry.get("data")), text_or_none(output_entry.get("url"))
+    base64_text, url = text_or_none(output_entry.get("data")), text_or_none(output_entry.get("url"))
     uri = text_or_none(output_entry.get("uri"))
-    if data is not None and (output_entry.get("type", "base64") != "base64" or _is_address(data)):
+    if base64_text is not None and (output_entry.get("type", "base64") != "base64" or _is_address(base64_text)):
         # `data` is an address then: one to fetch from, or one that only says where the output was delivered.
-        url = url or (data if data.startswith(("https://", "http://")) else None)
-        data, uri = None, uri or data
+        url = url or (base64_text if base64_text.startswith(("https://", "http://")) else None)
+        base64_text, uri = None, uri or base64_text
     return RemoteOutput(
         filename=text_or_none(output_entry.get("filename")) or f"output-{number}",
         subfolder=text_or_none(output_entry.get("subfolder")) or "",
@@ -108,7 +108,7 @@ def _read_output(output_entry: Mapping[str, object], number: int) -> RemoteOutpu
         sha256=text_or_none(output_entry.get("sha256")),
         url=url,
         uri=uri,
-        data=data,
+        data=base64_text,
     )
 
 

@@ -71,6 +71,7 @@ def _write_output(
     if is_there:
         return output_path
 
+    # Called again for each try, so that digest and size begin anew with the file.
     def take(pieces: Iterable[bytes]) -> None:
         digest, size_bytes = hashlib.sha256(), 0
         with atomic_file(output_path) as file:
@@ -78,6 +79,7 @@ def _write_output(
                 file.write(piece)
                 digest.update(piece)
                 size_bytes += len(piece)
+            # Inside the block: what fails the check never gets the file's name.
             _check(output, size_bytes, digest.hexdigest())
 
     try:
@@ -104,6 +106,7 @@ def _find_place(output_folder: Path, output: RemoteOutput) -> tuple[Path, bool]:
             path = contained_path(output_folder, file_name)
             if not path.exists():
                 return path, False
+            # Saved by an earlier run: the same bytes under the same name are not written twice.
             if output.sha256 is not None and path.is_file() and Digest.of_file(path).hex == output.sha256:
                 return path, True
         except (OSError, ValueError) as error:
@@ -114,12 +117,12 @@ def _find_place(output_folder: Path, output: RemoteOutput) -> tuple[Path, bool]:
 def _decode(output: RemoteOutput, take: Callable[[Iterable[bytes]], None]) -> None:
     base64_text = output.data or ""
     try:
-        data = base64.b64decode(
+        output_bytes = base64.b64decode(
             base64_text.partition(",")[2] if base64_text.startswith("data:") else base64_text, validate=True
         )
     except (binascii.Error, ValueError) as error:
         raise OutputNotFetched(filename=output.filename, reason=f"it is not base64 ({error})") from error
-    take([data])
+    take([output_bytes])
 
 
 def _fetch(client: HttpClient, output: RemoteOutput, take: Callable[[Iterable[bytes]], None]) -> None:

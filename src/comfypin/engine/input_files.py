@@ -59,25 +59,27 @@ def assign_names(files: tuple[InputFile, ...]) -> dict[Path, str]:
     """Choose a name for each file, close to its own, such that no two share one (case is ignored: macOS, Windows)."""
     names: dict[Path, str] = {}
     taken_names: set[str] = set()
-    for file in files:
-        if file.path in names:
+    for input_file in files:
+        if input_file.path in names:
             continue
         # ComfyUI shows names in lists, and file systems end at 255 bytes: keep the end, which has the suffix.
-        wanted_name = Path(_UNSAFE.sub("_", file.path.name)[-120:].lstrip(" .") or "input")
+        wanted_name = Path(_UNSAFE.sub("_", input_file.path.name)[-120:].lstrip(" .") or "input")
         file_name, attempt = wanted_name.name, 1
         while file_name.casefold() in taken_names:
             file_name, attempt = f"{wanted_name.stem}_{attempt}{wanted_name.suffix}", attempt + 1
         taken_names.add(file_name.casefold())
-        names[file.path] = file_name
+        names[input_file.path] = file_name
     return names
 
 
 def point_load_nodes(graph: ApiGraph, files: tuple[InputFile, ...], given_names: Mapping[Path, str]) -> ApiGraph:
     """Return the graph with the engine's names for the files in its load nodes."""
     nodes = dict(graph.nodes)
-    for file in files:
-        node = nodes[file.node_id]
-        nodes[file.node_id] = replace(node, inputs={**node.inputs, file.input_name: given_names[file.path]})
+    for input_file in files:
+        node = nodes[input_file.node_id]
+        nodes[input_file.node_id] = replace(
+            node, inputs={**node.inputs, input_file.input_name: given_names[input_file.path]}
+        )
     return ApiGraph(nodes=nodes)
 
 
@@ -95,7 +97,7 @@ class InputUploader:
     async def upload_inputs(self, prompt_id: str, graph: ApiGraph, files: tuple[InputFile, ...]) -> ApiGraph:
         """Upload the files; return the graph that names them. Raises `InputFileInvalid` or `EngineError`."""
         given_names: dict[Path, str] = {}
-        digests = {file.path: file.digest for file in files}
+        digests = {input_file.path: input_file.digest for input_file in files}
         for path, file_name in assign_names(files).items():
             folder = input_folder(prompt_id, digests[path])
             self._input_folders.use(folder, prompt_id)

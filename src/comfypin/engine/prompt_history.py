@@ -102,7 +102,11 @@ def _status_messages(status: JsonValue) -> Iterator[tuple[str, Mapping[str, Json
 
 def _cached_nodes(messages: tuple[tuple[str, Mapping[str, JsonValue]], ...]) -> frozenset[NodeId]:
     return frozenset[NodeId]().union(
-        *(_node_ids(data.get("nodes")) for message_type, data in messages if message_type == "execution_cached")
+        *(
+            _node_ids(message_data.get("nodes"))
+            for message_type, message_data in messages
+            if message_type == "execution_cached"
+        )
     )
 
 

@@ -72,19 +72,25 @@ async def _clear_outputs(folders: LocalFolders | None, prompt: Prompt, cleanup: 
 async def _find_foreign(transport: EngineTransport, prompt: Prompt, history_entry: HistoryEntry) -> frozenset[NodeId]:
     """Return the cached nodes of an engine elsewhere whose files do not hold this job's tag: others write there."""
     foreign = set()
-    for file in history_entry.files:
-        if prompt.mark is None or file.folder != "output" or file.node_id not in history_entry.cached:
+    for reported_file in history_entry.files:
+        if prompt.mark is None or reported_file.folder != "output" or reported_file.node_id not in history_entry.cached:
             continue
-        node = prompt.graph.nodes.get(file.node_id)
+        node = prompt.graph.nodes.get(reported_file.node_id)
         tag = node.inputs.get(TAG_INPUT) if node is not None else None
-        if not has_mark(file.full_name) and not (isinstance(tag, str) and await holds_tag(transport, file, tag)):
-            foreign.add(file.node_id)
+        if not has_mark(reported_file.full_name) and not (
+            isinstance(tag, str) and await holds_tag(transport, reported_file, tag)
+        ):
+            foreign.add(reported_file.node_id)
     return frozenset(foreign)
 
 
 def _present_files(folders: LocalFolders, files: tuple[ReportedFile, ...]) -> dict[str, Path]:
     """Return the paths of those files that are there, by their names. Blocks."""
-    paths = {file.full_name: locate_file(folders, file) for file in files if file.folder == "output"}
+    paths = {
+        reported_file.full_name: locate_file(folders, reported_file)
+        for reported_file in files
+        if reported_file.folder == "output"
+    }
     return {file_name: path for file_name, path in paths.items() if path is not None}
 
 
@@ -92,20 +98,26 @@ def _drop_removed_previews(
     folders: LocalFolders, files: tuple[ReportedFile, ...], cleanup: PromptCleanup
 ) -> tuple[ReportedFile, ...]:
     """Drop previews that a cached node reported again and that were removed since. Blocks."""
-    temporary = {file: locate_file(folders, file) for file in files if file.folder == "temp"}
+    temporary = {
+        reported_file: locate_file(folders, reported_file) for reported_file in files if reported_file.folder == "temp"
+    }
     cleanup.keep_previews(path for path in temporary.values() if path is not None)
-    return tuple(file for file in files if file not in temporary or temporary[file] is not None)
+    return tuple(
+        reported_file
+        for reported_file in files
+        if reported_file not in temporary or temporary[reported_file] is not None
+    )
 
 
 def _without_misreported(
     folders: LocalFolders, reported: tuple[ReportedFile, ...], found_files: tuple[ReportedFile, ...]
 ) -> tuple[ReportedFile, ...]:
     """Drop reported files that are not in their reported place, if they were found by their names. Blocks."""
-    names = {file.filename for file in found_files}
+    names = {reported_file.filename for reported_file in found_files}
     return tuple(
-        file
-        for file in reported
-        if PurePosixPath(file.filename).name not in names or locate_file(folders, file) is not None
+        reported_file
+        for reported_file in reported
+        if PurePosixPath(reported_file.filename).name not in names or locate_file(folders, reported_file) is not None
     )
 
 
@@ -141,7 +153,11 @@ def _list_warnings(
             "the file was found by its name and is delivered."
         )
     for node_id in (
-        find_silent_nodes(prompt.graph, mark, (*history_entry.reporting_nodes, *(file.node_id for file in found_files)))
+        find_silent_nodes(
+            prompt.graph,
+            mark,
+            (*history_entry.reporting_nodes, *(reported_file.node_id for reported_file in found_files)),
+        )
         if mark
         else ()
     ):
@@ -163,8 +179,8 @@ def _paths_in_texts(
         deliverable = (
             "only files that a node reports, or saves in the output folder under its filename_prefix, are delivered."
         )
-    names = {file.filename for file in (*history_entry.files, *found_files)}
-    reporting = {file.node_id for file in history_entry.files}
+    names = {reported_file.filename for reported_file in (*history_entry.files, *found_files)}
+    reporting = {reported_file.node_id for reported_file in history_entry.files}
     for node_id, node_texts in history_entry.texts.items():
         for output_text in node_texts if node_id not in reporting else ():
             if _is_path(output_text) and re.split(r"[/\\]", output_text)[-1] not in names:

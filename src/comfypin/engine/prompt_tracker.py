@@ -183,11 +183,11 @@ class PromptTracker:
         elif message is not None:
             self._hasten_orphans()
 
-    def _handle_binary(self, data: bytes) -> None:
+    def _handle_binary(self, message_bytes: bytes) -> None:
         """Pass a preview on to the prompt that it is of, if that wants any; others are not worth keeping."""
         if not any(tracked_prompt.prompt.with_previews for tracked_prompt in self._open_prompts.values()):
             return
-        addressed = parse_binary(data)
+        addressed = parse_binary(message_bytes)
         if addressed is None:
             return
         # An older engine does not say whose preview it is: it is that of the prompt that runs.

@@ -52,18 +52,18 @@ class SavedFiles:
         saved = _unmarked_outputs(prompt, files)
         maker, foreign = _describe_maker(prompt), set()
         with self._lock:
-            for file in saved:
+            for reported_file in saved:
                 # Of an engine elsewhere nobody knows whether the file is still there, or the same.
-                is_present = present is not None and file.full_name in present
-                if file.node_id not in cached:
-                    self._makers[file.full_name] = maker
-                    self._makers.move_to_end(file.full_name)
-                elif self._makers.get(file.full_name) != maker or not is_present:
-                    foreign.add(file.node_id)
+                is_present = present is not None and reported_file.full_name in present
+                if reported_file.node_id not in cached:
+                    self._makers[reported_file.full_name] = maker
+                    self._makers.move_to_end(reported_file.full_name)
+                elif self._makers.get(reported_file.full_name) != maker or not is_present:
+                    foreign.add(reported_file.node_id)
             while len(self._makers) > _REMEMBERED_FILES:
                 self._makers.popitem(last=False)
             if present is not None:
-                names = {file.full_name for file in saved}
+                names = {reported_file.full_name for reported_file in saved}
                 self._held[prompt.prompt_id] = frozenset(
                     path for file_name, path in present.items() if file_name in names
                 )
@@ -96,7 +96,11 @@ def _unmarked_outputs(prompt: Prompt, files: Iterable[ReportedFile]) -> list[Rep
     # Without a mark of ours the caller chose its names itself.
     if prompt.mark is None:
         return []
-    return [file for file in files if file.folder == "output" and not has_mark(file.full_name)]
+    return [
+        reported_file
+        for reported_file in files
+        if reported_file.folder == "output" and not has_mark(reported_file.full_name)
+    ]
 
 
 def _describe_maker(prompt: Prompt) -> Digest:

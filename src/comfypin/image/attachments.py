@@ -19,7 +19,9 @@ _EMPTY_TYPE, _EMPTY = "application/vnd.oci.empty.v1+json", b"{}"
 _LIST_TRIES = 3
 
 
-def attach_document(repository: ImageRepository, image_digest: str, *, kind: str, data: bytes, title: str) -> str:
+def attach_document(
+    repository: ImageRepository, image_digest: str, *, kind: str, document_bytes: bytes, title: str
+) -> str:
     """Attach a document of the media type `kind` to the image; return the digest of the attachment.
 
     Doing it again changes nothing. Raises `AttachFailed`, `LoginRefused`.
@@ -28,7 +30,7 @@ def attach_document(repository: ImageRepository, image_digest: str, *, kind: str
     if subject_manifest is None or subject_manifest.digest != image_digest:
         raise AttachFailed(reference=repository.reference, reason=f"the registry does not have {image_digest}")
     config_descriptor = _make_descriptor(_EMPTY_TYPE, repository.put_blob(_EMPTY), len(_EMPTY))
-    document_descriptor = _make_descriptor(kind, repository.put_blob(data), len(data))
+    document_descriptor = _make_descriptor(kind, repository.put_blob(document_bytes), len(document_bytes))
     artifact_manifest = ImageManifest(
         media_type=MANIFEST,
         data=canonical_json(

@@ -28,7 +28,7 @@ def find_damage(path: Path) -> str | None:
             if first_bytes and (_PNG.startswith(first_bytes[:8]) or first_bytes[:3] == _JPEG)
             else None
         )
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as file_bytes:
+    with path.open("rb") as open_file, mmap.mmap(open_file.fileno(), 0, access=mmap.ACCESS_READ) as file_bytes:
         return _choose_check(file_bytes)(file_bytes)
 
 

@@ -123,10 +123,10 @@ class InputFetcher:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             # x: an input that has the name of another one must not replace it.
-            with path.open("xb") as file, input_budget.begin_file(input_name):
+            with path.open("xb") as open_file, input_budget.begin_file(input_name):
                 for chunk in chunks:
                     input_budget.spend_bytes(input_name, len(chunk))
-                    file.write(chunk)
+                    open_file.write(chunk)
         except RequestDeadlineExceeded as exc:
             raise input_budget.too_late(input_name) from exc
         except OSError as exc:

@@ -138,11 +138,11 @@ def _measure_local(wanted_output: WantedOutput, output_index: int, file_path: Pa
 def _measure_file(wanted_output: WantedOutput, output_index: int, file_path: Path) -> Output:
     hasher, buffer, first_bytes, size_bytes = hashlib.sha256(), thread_buffer(), b"", 0
     # Unbuffered, with a large buffer of our own: videos are read at the disk's speed.
-    with file_path.open("rb", buffering=0) as file:
-        stamp = FileStamp.of(file.fileno())
+    with file_path.open("rb", buffering=0) as open_file:
+        stamp = FileStamp.of(open_file.fileno())
         # A file written a moment ago may change again within the same time stamp, which then proves nothing.
         known = stamp if stamp.is_settled(time.time_ns()) else None
-        while count := file.readinto(buffer):
+        while count := open_file.readinto(buffer):
             first_bytes = first_bytes or bytes(buffer[: min(count, HEAD_BYTES)])
             size_bytes += count
             hasher.update(buffer[:count])
@@ -160,15 +160,15 @@ def _measure_file(wanted_output: WantedOutput, output_index: int, file_path: Pat
 async def _stream_to_disk(wanted_output: WantedOutput, output_index: int, file_path: Path) -> Output:
     hasher = hashlib.sha256()
     first_bytes, size_bytes = b"", 0
-    with file_path.open("wb") as file:
+    with file_path.open("wb") as open_file:
         async for chunk in wanted_output.engine_output.read():
             if len(first_bytes) < HEAD_BYTES:
                 first_bytes = (first_bytes + chunk)[:HEAD_BYTES]
             size_bytes += len(chunk)
             hasher.update(chunk)
-            file.write(chunk)
-        file.flush()
-        stamp = FileStamp.of(file.fileno())  # nobody else writes here
+            open_file.write(chunk)
+        open_file.flush()
+        stamp = FileStamp.of(open_file.fileno())  # nobody else writes here
     return _make_output(
         wanted_output,
         output_index,

@@ -127,13 +127,13 @@ def _rounded(seconds: Mapping[str, float]) -> dict[str, JsonValue]:
 
 
 def _report_delivery(delivery: Delivery) -> dict[str, JsonValue]:
-    data: dict[str, JsonValue] = {} if delivery.data_base64 is None else {"data": delivery.data_base64}
-    return {**_delivery_to_json(delivery), "temporary": delivery.output.temporary, **data}
+    inline_data: dict[str, JsonValue] = {} if delivery.data_base64 is None else {"data": delivery.data_base64}
+    return {**_delivery_to_json(delivery), "temporary": delivery.output.temporary, **inline_data}
 
 
 def _file_to_json(delivery: Delivery) -> dict[str, JsonValue]:
-    data = delivery.data_base64 or delivery.url or delivery.uri
-    return {**_delivery_to_json(delivery), "type": _result_type(delivery), "data": data}
+    output_place = delivery.data_base64 or delivery.url or delivery.uri
+    return {**_delivery_to_json(delivery), "type": _result_type(delivery), "data": output_place}
 
 
 def _delivery_to_json(delivery: Delivery) -> dict[str, JsonValue]:

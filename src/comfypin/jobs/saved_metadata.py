@@ -37,22 +37,22 @@ def clear_mark(path: Path, mark: str) -> bool:
         return True
     with path.open("rb") as file:
         regions = _read_ends(file, status.st_size)
-    if not any(mark.encode() in data for _, data in regions):
+    if not any(mark.encode() in region_bytes for _, region_bytes in regions):
         return True
     is_png = regions[0][1].startswith(_PNG)
     if not is_png and not _UNCHECKED.match(regions[0][1]):
         return False
     with path.open("r+b") as file:
         # The chunks of a PNG are known from its beginning only.
-        for offset, data in regions[:1] if is_png else regions:
-            cleared = _shift_texts(data, mark.encode())
+        for offset, region_bytes in regions[:1] if is_png else regions:
+            cleared = _shift_texts(region_bytes, mark.encode())
             if is_png:
-                cleared = _sum_chunks(data, cleared)
-            if cleared != data:
+                cleared = _sum_chunks(region_bytes, cleared)
+            if cleared != region_bytes:
                 file.seek(offset)
                 file.write(cleared)
     with path.open("rb") as file:
-        return not any(mark.encode() in data for _, data in _read_ends(file, status.st_size))
+        return not any(mark.encode() in region_bytes for _, region_bytes in _read_ends(file, status.st_size))
 
 
 def _read_ends(file: BinaryIO, size_bytes: int) -> list[tuple[int, bytes]]:

@@ -81,17 +81,17 @@ def read_advisories(path: Path) -> Iterator[Mapping[str, object]]:
         raise ConfigError(f"The advisories {path} cannot be read: {reason}.", path=str(path)) from error
 
 
-def _parse_advisories(data: bytes, suffix: str) -> Iterator[Mapping[str, object]]:
+def _parse_advisories(advisory_bytes: bytes, suffix: str) -> Iterator[Mapping[str, object]]:
     document: object
     if suffix in (".yaml", ".yml"):
         import yaml
 
         try:
-            document = yaml.safe_load(data)
+            document = yaml.safe_load(advisory_bytes)
         except yaml.YAMLError as error:
             raise ValueError(" ".join(str(error).split())[:200]) from error
     else:
-        document = json.loads(data)
+        document = json.loads(advisory_bytes)
     if isinstance(document, Mapping) and isinstance(document.get("vulns"), list):
         document = document["vulns"]
     for advisory in document if isinstance(document, list) else [document]:

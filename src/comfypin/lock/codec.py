@@ -49,11 +49,11 @@ def read_lock(path: Path) -> ReadLock:
     return parse_lock(read_lock_bytes(path), where=str(path), default_name=default_name)
 
 
-def parse_lock(data: bytes, *, where: str, default_name: str | None = None) -> ReadLock:
+def parse_lock(lock_bytes: bytes, *, where: str, default_name: str | None = None) -> ReadLock:
     """Parse the bytes of a lock. `where` names the file in errors; `default_name` is used if the file holds no name."""
     from pydantic import ValidationError
 
-    document = load_document(data, where=where)
+    document = load_document(lock_bytes, where=where)
     schema = _detect_schema(document, where)
     try:
         schema_object = _parse_schema(document, schema, default_name)

@@ -85,11 +85,11 @@ def read_lock_bytes(path: Path) -> bytes:
     return lock_bytes
 
 
-def load_document(data: bytes, *, where: str) -> dict[str, JsonValue]:
+def load_document(lock_bytes: bytes, *, where: str) -> dict[str, JsonValue]:
     """Parse the bytes into one JSON object. Raises `LockUnreadable` or `LockInvalid` with every finding."""
     try:
         # Editors on Windows write a byte order mark before the first brace, and its shells UTF-16.
-        unicode_text = decode_json(data)
+        unicode_text = decode_json(lock_bytes)
         json_tree = json.loads(unicode_text, object_pairs_hook=_ParsedObject)
     except UnicodeDecodeError as error:
         raise LockUnreadable(

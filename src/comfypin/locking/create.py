@@ -255,13 +255,17 @@ def require_drops(dropped: Iterable[str], requirement_set: RequirementSet) -> No
     ignored_lines = {line.partition(": ")[2] for line in requirement_set.ignored}
     ignored = [requirement for line in ignored_lines if (requirement := parse_requirement(line, ""))]
     there = set().union(*map(requirement_names, ignored))
-    idle = sorted(text for text in dropped if text not in ignored_lines and normalize_package_name(text) not in there)
+    idle = sorted(
+        dropped_line
+        for dropped_line in dropped
+        if dropped_line not in ignored_lines and normalize_package_name(dropped_line) not in there
+    )
     if idle:
         names = sorted(set().union(*map(requirement_names, requirement_set.requirements)))
         near = [
             package_name
-            for text in idle
-            for package_name in difflib.get_close_matches(normalize_package_name(text), names, n=2)
+            for dropped_line in idle
+            for package_name in difflib.get_close_matches(normalize_package_name(dropped_line), names, n=2)
         ]
         raise NothingDropped(names=idle, near=near)
 

@@ -241,8 +241,10 @@ def _read_classes(repo_spec: RepoSpec, upstreams: Upstreams, registers: Callable
         if tree_entry.mode.startswith("100") and tree_entry.path.endswith(".py")
     ]
     class_names_found: set[str] = set()
-    for _, data in read_blobs(git_folder, [file for file in files if registers(file.path)], repo_spec.repo, commit):
-        class_names_found |= registered_classes(data)
+    for _, blob_bytes in read_blobs(
+        git_folder, [module_file for module_file in files if registers(module_file.path)], repo_spec.repo, commit
+    ):
+        class_names_found |= registered_classes(blob_bytes)
     return class_names_found
 
 

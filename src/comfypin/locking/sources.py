@@ -82,7 +82,7 @@ def fetch_source(
     def read_blob(path: str) -> bytes | None:
         if path not in entries:
             return None
-        return next(data for _, data in read_blobs(stored_folder, [entries[path]], repo_spec.repo, commit))
+        return next(blob_bytes for _, blob_bytes in read_blobs(stored_folder, [entries[path]], repo_spec.repo, commit))
 
     needs, script = read_source_requirements(read_blob, origin, dropped), read_blob("install.py")
     return ResolvedSource(

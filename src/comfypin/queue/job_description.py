@@ -113,8 +113,8 @@ def _entries(output: Mapping[str, JsonValue], list_name: str) -> list[JsonValue]
 
 
 def _name_in(fields: Mapping[object, object], field: str) -> str | None:
-    name = fields.get(field)
-    return name[:_LONGEST_NAME] or None if isinstance(name, str) else None
+    workflow_name = fields.get(field)
+    return workflow_name[:_LONGEST_NAME] or None if isinstance(workflow_name, str) else None
 
 
 def _graph_of(fields: Mapping[object, object]) -> object:

@@ -189,19 +189,19 @@ class WebhookEvents:
         receiver = self._receivers.get(event.job_id)
         if receiver is None or event.kind not in ("started", "progress") or event.kind not in receiver.wanted:
             return
-        data: Mapping[str, JsonValue] = {}
+        event_data: Mapping[str, JsonValue] = {}
         if event.kind == "progress":
             progress = progress_summary(event.data)
             if progress is None:
                 return
-            data = {"progress": progress}
-        receiver.add(self._event(event.kind, data))
+            event_data = {"progress": progress}
+        receiver.add(self._event(event.kind, event_data))
         if self._writing is None or self._writing.done():
             self._writing = asyncio.get_running_loop().create_task(self._write_soon())
 
-    def _event(self, event_name: EventName, data: Mapping[str, JsonValue]) -> UnsentEvent:
+    def _event(self, event_name: EventName, event_data: Mapping[str, JsonValue]) -> UnsentEvent:
         return UnsentEvent(
-            name=event_name, body=json.dumps({"event": event_name, "at": shown_time(self._clock()), **data})
+            name=event_name, body=json.dumps({"event": event_name, "at": shown_time(self._clock()), **event_data})
         )
 
     async def _write_soon(self) -> None:

@@ -67,6 +67,7 @@ def find_volumes(
         if not matching:
             raise VolumeUnknown(wanted=wanted_name, centers=sorted(wanted_centers), known=sorted(map(str, all_volumes)))
         found_volumes |= {volume.identifier: volume for volume in matching}
+    # A name that was found in one data centre says nothing of the others that were named.
     if unserved := wanted_centers - {volume.data_center.upper() for volume in found_volumes.values()}:
         raise VolumeUnknown(
             wanted=", ".join(volume_names), centers=sorted(unserved), known=sorted(map(str, all_volumes))
@@ -82,6 +83,7 @@ def run_on_all(
     Others than our own failures (an interrupt) go up, after `abandon` has told the work to end.
     """
     failures = []
+    # One thread each: a slow data centre must not hold up the others.
     pool = ThreadPoolExecutor(max(1, len(items)), thread_name_prefix="volume")
     futures = [pool.submit(work, item) for item in items]
     try:
@@ -101,13 +103,14 @@ def run_on_all(
 
 def require_space(destination: PushDestination, files: Iterable[FileToPush]) -> None:
     """Raise `VolumeTooSmall` if the files would not fit beside what the volume's releases have."""
-    needed_bytes = sum(file.size_bytes for file in files)
+    needed_bytes = sum(push_file.size_bytes for push_file in files)
     if not needed_bytes:
         return
     bucket = destination.pusher.bucket
     used_bytes = sum(
         stored_object.size_bytes for prefix in (MODELS, PACKS) for stored_object in bucket.list_objects(f"{prefix}/")
     )
+    # Counted, not asked: the S3 API of volumes does not tell the free space.
     if needed_bytes + used_bytes > destination.volume.size_gb * _GB:
         raise VolumeTooSmall(
             volume=str(destination.volume),
@@ -132,8 +135,8 @@ def push_to_all(
         destination, files = owed_files
         pushed = pushed_files.setdefault(destination.volume.identifier, [])
         require_space(destination, files)
-        for file in sorted(files, key=lambda file: -file.size_bytes):
-            pushed.append(destination.pusher.push_file(file))
+        for push_file in sorted(files, key=lambda push_file: -push_file.size_bytes):
+            pushed.append(destination.pusher.push_file(push_file))
         finish(destination)
 
     def stop_pushers() -> None:

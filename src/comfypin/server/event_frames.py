@@ -97,8 +97,8 @@ class FrameCache:
         # A job is shown as it is now, which may be newer than the event.
         kept_as = event.id, self._events.newest_number if isinstance(key_of(event), tuple) else 0
         if kept_as not in self._frames:
-            data = self._write(event)
-            self._frames[kept_as] = Frame(key_of(event), event.id, data) if data else None
+            frame_bytes = self._write(event)
+            self._frames[kept_as] = Frame(key_of(event), event.id, frame_bytes) if frame_bytes else None
             if len(self._frames) > _KEPT_FRAMES:
                 self._frames.popitem(last=False)
         return self._frames[kept_as]
@@ -130,6 +130,6 @@ def format_event(event_name: str, data: Mapping[str, JsonValue], wire_id: str | 
     return _event_bytes(event_name, json.dumps(dict(data)), wire_id)
 
 
-def _event_bytes(event_name: str, text: str, wire_id: str | None) -> bytes:
+def _event_bytes(event_name: str, event_text: str, wire_id: str | None) -> bytes:
     id_line = "" if wire_id is None else f"id: {wire_id}\n"
-    return f"{id_line}event: {event_name}\ndata: {text}\n\n".encode()
+    return f"{id_line}event: {event_name}\ndata: {event_text}\n\n".encode()

@@ -41,6 +41,7 @@ class FleetOutputs:
                 await self._list_new()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(has_ended.wait(), _LOOK_AGAIN_S)
+            # Only now: ends that came while the last ones were listed are looked for at once.
             has_ended.clear()
 
     async def _list_new(self) -> None:
@@ -50,6 +51,7 @@ class FleetOutputs:
         for begin in range(0, len(unlisted_rows), _READ_AT_ONCE):
             batch = unlisted_rows[begin : begin + _READ_AT_ONCE]
             results = await asyncio.gather(*(self._read_result(job_id) for job_id, _ in batch))
+            # By its end as well: a job that runs again has other outputs.
             for (job_id, ended_at), result in zip(batch, results, strict=True):
                 self._looked_at.add((job_id, ended_at))
                 if result is not None:

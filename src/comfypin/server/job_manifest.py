@@ -21,27 +21,27 @@ def job_manifest(row: JobRow, output: Mapping[str, JsonValue], files: Sequence[L
         "started_at": shown_time(row.started_at),
         "finished_at": shown_time(row.ended_at),
         "models": output.get("models") or [],
-        "outputs": [_entry(file) for file in files],
+        "outputs": [_entry(listed_output) for listed_output in files],
     }
 
 
 def checksum_lines(files: Sequence[ListedOutput]) -> str:
     """Return a line for each output whose digest is known, by the name under which it is downloaded."""
-    return "".join(_checksum_line(file) for file in files if file.sha256 is not None)
+    return "".join(_checksum_line(listed_output) for listed_output in files if listed_output.sha256 is not None)
 
 
-def _checksum_line(file: ListedOutput) -> str:
-    file_name = file.filename.replace("\\", "/").rpartition("/")[2]
+def _checksum_line(listed_output: ListedOutput) -> str:
+    file_name = listed_output.filename.replace("\\", "/").rpartition("/")[2]
     escaped = file_name.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
     # A backslash in front tells sha256sum that the name is escaped.
     mark = "\\" if escaped != file_name else ""
-    return f"{mark}{file.sha256}  {escaped}\n"
+    return f"{mark}{listed_output.sha256}  {escaped}\n"
 
 
-def _entry(file: ListedOutput) -> dict[str, JsonValue]:
-    uri = file.facts.get("uri")
-    entry: dict[str, JsonValue] = {fact_name: file.facts.get(fact_name) for fact_name in _FACTS}
+def _entry(listed_output: ListedOutput) -> dict[str, JsonValue]:
+    uri = listed_output.facts.get("uri")
+    entry: dict[str, JsonValue] = {fact_name: listed_output.facts.get(fact_name) for fact_name in _FACTS}
     # A path of this machine means nothing to clients.
     entry["uri"] = uri if isinstance(uri, str) and "://" in uri else None
-    entry["href"] = f"jobs/{file.job_id}/outputs/{file.position}"
+    entry["href"] = f"jobs/{listed_output.job_id}/outputs/{listed_output.position}"
     return {fact_name: value for fact_name, value in entry.items() if value not in (None, "")}

@@ -85,10 +85,10 @@ def output_routes(gallery: Gallery) -> APIRouter:
     async def output_file(request: Request, path: str) -> Response:
         sent: Response | None = None
         with contextlib.suppress(ValueError, OSError):
-            file = contained_path(gallery.folder, path)
+            file_path = contained_path(gallery.folder, path)
             if not any(part.startswith(".") for part in path.split("/")):
-                headers = untrusted_headers(guess_type(file.name)[0] or "", file.name)
-                sent = await send_file(request, file, headers=headers)
+                headers = untrusted_headers(guess_type(file_path.name)[0] or "", file_path.name)
+                sent = await send_file(request, file_path, headers=headers)
         return sent or failure_response(404, _NO_OUTPUT)
 
     @routes.get("/jobs/{job_id}/outputs/{position}", summary="An output of a job, or the way to it")
@@ -115,12 +115,12 @@ def output_routes(gallery: Gallery) -> APIRouter:
     @routes.get("/jobs/{job_id}/outputs/{position}/thumbnail", summary="A small picture of an output, as WebP")
     async def thumbnail(job_id: str, position: int) -> Response:
         stored_output = await _find(gallery, job_id, position)
-        file = None if stored_output is None else await _thumbnail_file(gallery, stored_output)
-        if file is None:
+        file_path = None if stored_output is None else await _thumbnail_file(gallery, stored_output)
+        if file_path is None:
             return failure_response(404, "There is no thumbnail of this output.")
         # A job that runs again may leave another picture at its place.
         headers = {**UNTRUSTED_HEADERS, "Cache-Control": "private, max-age=3600"}
-        return FileResponse(file, headers=headers, media_type="image/webp")
+        return FileResponse(file_path, headers=headers, media_type="image/webp")
 
     return routes
 

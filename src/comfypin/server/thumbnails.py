@@ -112,12 +112,12 @@ class Thumbnails:
     def _remove_oldest(self) -> None:
         """Keep the folder below its limit."""
         with contextlib.suppress(OSError):
-            thumbnails = [(file.stat(), file) for file in self._folder.glob("*/*.webp")]
+            thumbnails = [(thumbnail.stat(), thumbnail) for thumbnail in self._folder.glob("*/*.webp")]
             kept_bytes = 0
-            for stat, file in sorted(thumbnails, key=lambda entry: -entry[0].st_mtime):
+            for stat, thumbnail in sorted(thumbnails, key=lambda entry: -entry[0].st_mtime):
                 kept_bytes += stat.st_size
                 if kept_bytes > self._kept_bytes:
-                    file.unlink(missing_ok=True)
+                    thumbnail.unlink(missing_ok=True)
 
     def wrap_opener(self, sink_for: OpenSink, folder: OutputSink) -> OpenSink:
         """Return sinks that make thumbnails of what leaves this machine, before it is gone.

@@ -35,6 +35,7 @@ class UrlRelay:
             return failure_response(502, f"{shown_url(url)}: {error.reason}.")
         if bucket_response.status not in (200, 206):
             bucket_response.close()
+            # Told apart from a failure: a signed address that ran out stays so, and retrying helps nobody.
             if bucket_response.status in _GONE:
                 reason = "The address of this output is not valid any longer, or the output is gone from its bucket."
                 return failure_response(410, reason)
@@ -55,11 +56,12 @@ class UrlRelay:
         """Return what is at an address, or None if it is not `size_bytes` large or cannot be read. Blocks."""
         try:
             with self._open_client().get(url, {"Accept-Encoding": "identity"}) as bucket_response:
-                data = bucket_response.read_bytes(size_bytes) if bucket_response.status == 200 else b""
+                picture_bytes = bucket_response.read_bytes(size_bytes) if bucket_response.status == 200 else b""
         except HttpError as error:
             log.info("no thumbnail", extra={"action": "no_thumbnail", "url": shown_url(url), "reason": error.reason})
             return None
-        return data if len(data) == size_bytes else None
+        # Half a picture would be kept as the thumbnail for good.
+        return picture_bytes if len(picture_bytes) == size_bytes else None
 
 
 def _read_pieces(bucket_response: HttpResponse) -> Iterator[bytes]:

@@ -150,15 +150,15 @@ def _consumers(graph: ApiGraph) -> Mapping[NodeId, list[tuple[NodeId, str]]]:
 
 def _role_of(prompt_id: NodeId, consumers: Mapping[NodeId, list[tuple[NodeId, str]]]) -> str | None:
     """Return the role of a prompt if it leads to inputs of one role alone, through nodes that know none."""
-    found, seen, unvisited = set(), {prompt_id}, [prompt_id]
+    roles, seen, unvisited = set(), {prompt_id}, [prompt_id]
     while unvisited:
         for consumer_id, input_name in consumers.get(unvisited.pop(), ()):
             if input_name in _ROLES:
-                found.add(input_name)
+                roles.add(input_name)
             elif consumer_id not in seen:
                 seen.add(consumer_id)
                 unvisited.append(consumer_id)
-    return found.pop() if len(found) == 1 else None
+    return roles.pop() if len(roles) == 1 else None
 
 
 def _settable_specs(node: ApiNode, definition: Mapping[str, JsonValue]) -> Iterator[tuple[InputSpec, InputKind]]:

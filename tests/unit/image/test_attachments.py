@@ -135,7 +135,7 @@ def put(registry: FakeRegistry, data: bytes = b"{}\n", credential: Credential | 
     repository = ImageRepository(
         reference=registry.reference, credential=credential, retry_policy=RetryPolicy(retries=5, base_s=0.001)
     )
-    return attach_document(repository, sha256_digest(IMAGE), kind=CYCLONEDX, data=data, title="x.cdx.json")
+    return attach_document(repository, sha256_digest(IMAGE), kind=CYCLONEDX, document_bytes=data, title="x.cdx.json")
 
 
 @pytest.mark.parametrize("login", ["none", "basic", "bearer"])

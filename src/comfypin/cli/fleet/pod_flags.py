@@ -152,7 +152,8 @@ class PodMaker:
             carried_lock = await read_lock(fleet.releases, release)
             if carried_lock is None:
                 return False
-            lock = parse_lock(read_carried_lock(carried_lock, where="the fleet"), where="the fleet's lock").lock
+            lock_bytes = read_carried_lock(carried_lock, where="the fleet")
+            lock = parse_lock(lock_bytes, where="the fleet's lock").lock
             image = next((roll.image for roll in rolls.current.values() if roll.new == release), None)
             key, known = _know(lock, self.arguments, image)
             # Workers may write there: only the lock of this digest is the release's.

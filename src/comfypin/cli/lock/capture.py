@@ -247,11 +247,11 @@ def _read_workflow(path: Path) -> "tuple[str, Mapping[str, object]]":
     from comfypin.workflow.read_file import read_workflow_bytes
 
     try:
-        data = path.read_bytes()
+        workflow_bytes = path.read_bytes()
     except OSError as error:
         raise WorkflowUnreadable(source=str(path), reason=error.strerror or str(error)) from error
     # What was on the screen names packs and addresses of models; what ran does not.
-    document = read_workflow_bytes(data, source=str(path), prefer="workflow")
+    document = read_workflow_bytes(workflow_bytes, source=str(path), prefer="workflow")
     return document.format, document.content
 
 

@@ -117,12 +117,12 @@ def _read_wishes(arguments: argparse.Namespace) -> "LockRequest":
     from comfypin.locking.create import LockRequest
     from comfypin.locking.repository_refs import RepoSpec, parse_repo_spec
 
-    models = [parse_model_spec(text) for text in arguments.model]
+    models = [parse_model_spec(model_text) for model_text in arguments.model]
     engine = read_warmup(arguments, EngineSpec(args=tuple(arguments.engine_arg)))
     return LockRequest(
         name=require_release_name(arguments.name),
         comfyui=parse_repo_spec(arguments.comfyui) if arguments.comfyui else RepoSpec(repo=""),
-        nodes=tuple(parse_repo_spec(text) for text in arguments.node),
+        nodes=tuple(parse_repo_spec(node_text) for node_text in arguments.node),
         packages=tuple(arguments.package),
         requirement_files=tuple(arguments.requirements),
         models=(*models, *(read_model_file(arguments.models) if arguments.models else ())),

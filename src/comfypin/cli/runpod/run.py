@@ -68,10 +68,10 @@ def _read_workflow(source: str) -> object:
     from comfypin.workflow.read_file import read_workflow_bytes
 
     try:
-        data = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
+        workflow_bytes = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
     except OSError as exc:
         raise UsageError(f"The workflow {source} cannot be read: {(exc.strerror or str(exc)).lower()}.") from exc
-    return read_workflow_bytes(data, source=source).content
+    return read_workflow_bytes(workflow_bytes, source=source).content
 
 
 def print_job_progress(status: str, progress: object) -> None:

@@ -97,7 +97,7 @@ def execute(arguments: argparse.Namespace) -> int:
 
     # Said before a lock is made, which takes minutes.
     management_api = open_runpod_api(arguments.settings)
-    form, content, data = up_lock.read_up_workflow(arguments.workflow)
+    form, content, workflow_bytes = up_lock.read_up_workflow(arguments.workflow)
     deployment_name = _deployment_name(arguments)
     job = UpJob(
         content=content, inputs=tuple(inline_input(parse_input_source(input_text)) for input_text in arguments.input)
@@ -114,7 +114,9 @@ def execute(arguments: argparse.Namespace) -> int:
         )
         # The lock is kept before anything else: a run that is cut off must not resolve it anew.
         folder.write(state)
-        wanted_up = WantedUp(lock=lock, release=_wanted_release(arguments, deployment_name, lock, data), job=job)
+        wanted_up = WantedUp(
+            lock=lock, release=_wanted_release(arguments, deployment_name, lock, workflow_bytes), job=job
+        )
         return _plan_and_do(arguments, management_api, wanted_up, state)
 
 

@@ -82,10 +82,10 @@ def obtain_lock(
     request = _digest_of_request(arguments, deployment_name, workflow[1])
     kept_path = folder.lock_path(state.lock_answer)
     if state.lock_request == request and kept_path.is_file():
-        data = kept_path.read_bytes()
+        lock_bytes = kept_path.read_bytes()
         return UpLock(
-            lock=parse_lock(data, where=str(kept_path)).lock,
-            data=data,
+            lock=parse_lock(lock_bytes, where=str(kept_path)).lock,
+            data=lock_bytes,
             digest=state.lock_answer,
             request=request,
             package_request=state.package_request,
@@ -244,10 +244,10 @@ def read_up_workflow(path: str) -> tuple[str, Mapping[str, object], bytes]:
     from comfypin.workflow.read_file import read_workflow_bytes
 
     try:
-        data = Path(path).read_bytes()
+        workflow_bytes = Path(path).read_bytes()
     except (OSError, ValueError) as error:
         reason = (error.strerror or str(error)).lower() if isinstance(error, OSError) else str(error)
         raise WorkflowNotFound(path=path, reason=reason) from error
     # What was on the screen names packs and addresses of models; what ran does not.
-    document = read_workflow_bytes(data, source=path, prefer="workflow")
-    return document.format, document.content, data
+    document = read_workflow_bytes(workflow_bytes, source=path, prefer="workflow")
+    return document.format, document.content, workflow_bytes

@@ -137,12 +137,12 @@ def _workflow_of(release: "UpRelease") -> dict[str, object]:
     from comfypin.workflow.read_file import read_workflow_bytes
 
     try:
-        data = Path(release.workflow).read_bytes()
+        workflow_bytes = Path(release.workflow).read_bytes()
     except OSError:
         return {}
-    if Digest.of(data).hex != release.workflow_sha256:
+    if Digest.of(workflow_bytes).hex != release.workflow_sha256:
         return {}
-    return dict(read_workflow_bytes(data, source=release.workflow, prefer="workflow").content)
+    return dict(read_workflow_bytes(workflow_bytes, source=release.workflow, prefer="workflow").content)
 
 
 def _print_logs(arguments: argparse.Namespace) -> int:

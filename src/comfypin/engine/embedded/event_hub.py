@@ -123,8 +123,8 @@ class WebsocketHub:
                 unsent_messages.put_nowait(message)
 
 
-def _event_text(event: str, data: JsonValue) -> str:
-    return json.dumps({"type": event, "data": data})
+def _event_text(event: str, event_data: JsonValue) -> str:
+    return json.dumps({"type": event, "data": event_data})
 
 
 def _read_feature_flags(json_text: str) -> dict[str, JsonValue] | None:

@@ -283,8 +283,8 @@ class _PromptRun:
         self._executor.check_interrupted()
         self._progress.update_node(node_id, "running", value, maximum)
         prompt_id, client_id = self._prompt.prompt_id, self._prompt.client_id
-        data: dict[str, JsonValue] = {"value": value, "max": maximum, "prompt_id": prompt_id, "node": node_id}
-        self._executor.hub.send_event("progress", data, client_id)
+        progress_data: dict[str, JsonValue] = {"value": value, "max": maximum, "prompt_id": prompt_id, "node": node_id}
+        self._executor.hub.send_event("progress", progress_data, client_id)
 
     def _cached_result(self, node_id: str) -> CachedResult | None:
         signature = self._signatures.get(node_id)
@@ -311,15 +311,17 @@ class _PromptRun:
             "current_outputs": list(self._graph),
         }
 
-    def _record_message(self, event: str, data: Mapping[str, JsonValue], *, to_all: bool = False) -> None:
+    def _record_message(self, event: str, event_data: Mapping[str, JsonValue], *, to_all: bool = False) -> None:
         """Add a message to the history, and send it to the client that submitted the prompt."""
-        message = {"prompt_id": self._prompt.prompt_id, **data, "timestamp": timestamp_ms()}
+        message = {"prompt_id": self._prompt.prompt_id, **event_data, "timestamp": timestamp_ms()}
         self._messages.append((event, message))
         if self._prompt.client_id is not None or to_all:
             self._executor.hub.send_event(event, message, self._prompt.client_id)
 
-    def _send_event(self, event: str, data: Mapping[str, JsonValue]) -> None:
-        self._executor.hub.send_event(event, {**data, "prompt_id": self._prompt.prompt_id}, self._prompt.client_id)
+    def _send_event(self, event: str, event_data: Mapping[str, JsonValue]) -> None:
+        self._executor.hub.send_event(
+            event, {**event_data, "prompt_id": self._prompt.prompt_id}, self._prompt.client_id
+        )
 
     def _end_run(self, status: str) -> EndedPrompt:
         return EndedPrompt(

@@ -83,9 +83,9 @@ class FilesApi:
             return web.Response(status=400)
         try:
             wanted_path = _path_inside(target_folder, subfolder, image.filename)
-            data = await asyncio.to_thread(prepare, image.file.read(), _form_text(form, "original_ref"))
+            picture_bytes = await asyncio.to_thread(prepare, image.file.read(), _form_text(form, "original_ref"))
             overwrite = _form_text(form, "overwrite") in ("true", "1")
-            stored = await asyncio.to_thread(_store_bytes, wanted_path, data, overwrite)
+            stored = await asyncio.to_thread(_store_bytes, wanted_path, picture_bytes, overwrite)
         except _RequestRefused:
             return web.Response(status=400)
         except OSError as problem:
@@ -93,7 +93,7 @@ class FilesApi:
         file_name = str(Path(image.filename).with_name(stored.name))
         return web.json_response({"name": file_name, "subfolder": subfolder, "type": folder_type})
 
-    def _apply_alpha(self, data: bytes, reference: str) -> bytes:
+    def _apply_alpha(self, picture_bytes: bytes, reference: str) -> bytes:
         """Return the picture that the form names, with the alpha of the uploaded one."""
         from PIL import Image, PngImagePlugin
 
@@ -107,7 +107,7 @@ class FilesApi:
                 for key, value in getattr(original, "text", {}).items():
                     texts.add_text(key, value)
                 picture = original.convert("RGBA")
-            with Image.open(io.BytesIO(data)) as mask:
+            with Image.open(io.BytesIO(picture_bytes)) as mask:
                 picture.putalpha(mask.convert("RGBA").getchannel("A"))
         except (ValueError, KeyError, TypeError, AttributeError, OSError, Image.DecompressionBombError) as problem:
             raise _RequestRefused from problem
@@ -123,17 +123,17 @@ def _path_inside(folder: Path, subfolder: str, file_name: str) -> Path:
         raise _RequestRefused from problem
 
 
-def _store_bytes(wanted_path: Path, data: bytes, overwrite: bool) -> Path:  # noqa: FBT001
+def _store_bytes(wanted_path: Path, picture_bytes: bytes, overwrite: bool) -> Path:  # noqa: FBT001
     """Write the bytes under the name, or under a numbered name if other bytes have it."""
     path, number = wanted_path, 0
     # An upload of the same bytes keeps its name: clients upload the same picture for every prompt.
     while not overwrite and path.exists():
-        if path.is_file() and Digest.of_file(path) == Digest.of(data):
+        if path.is_file() and Digest.of_file(path) == Digest.of(picture_bytes):
             return path
         number += 1
         # ComfyUI's own pattern: `name (1).png`.
         path = wanted_path.with_name(f"{wanted_path.stem} ({number}){wanted_path.suffix}")
-    write_atomically(path, data, durable=False)
+    write_atomically(path, picture_bytes, durable=False)
     return path
 
 

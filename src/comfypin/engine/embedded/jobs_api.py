@@ -195,7 +195,7 @@ def _describe_ended(job_id: str, history_entry: Any, *, with_outputs: bool = Fal
             "execution_end_time": messages.get(ending, {}).get("timestamp"),
             "execution_error": messages.get("execution_error"),
             "outputs_count": len(files),
-            "previewable_outputs_count": sum(file["mediaType"] in _PREVIEWABLE_TYPES for file in files),
+            "previewable_outputs_count": sum(job_file["mediaType"] in _PREVIEWABLE_TYPES for job_file in files),
             "preview_output": _choose_preview(files, history_entry["outputs"]),
             "workflow_id": workflow_id,
         }
@@ -220,8 +220,8 @@ def _list_files(outputs: Mapping[str, Any]) -> list[Job]:
 
 def _choose_preview(files: list[Job], outputs: Mapping[str, Any]) -> Job | None:
     """Return what represents a run: a kept file, else any file, else a text."""
-    for file in sorted(files, key=lambda file: file["type"] != "output"):
-        return file
+    for job_file in sorted(files, key=lambda job_file: job_file["type"] != "output"):
+        return job_file
     for node_id, node_output in outputs.items():
         for shown_text in node_output.get("text", ()):
             truncation = {"truncated": True} if len(str(shown_text)) > _LONGEST_TEXT else {}

@@ -84,7 +84,10 @@ def _comfyui_of(comfyui: dict[str, object], parts: ReleaseParts, document_path: 
 def _read_node(node: dict[str, object], entry_label: str, parts: ReleaseParts, document_path: DocumentPath) -> None:
     kind, folder = node.get("type"), document_path.text(node.get("dirName", node.get("id")), f"{entry_label}.dirName")
     node_id, version, url, commit = (node.get(key) for key in ("id", "version", "url", "commit"))
-    node_names = [folder, *(text for text in (node_id, url) if isinstance(text, str) and text != folder)]
+    node_names = [
+        folder,
+        *(node_text for node_text in (node_id, url) if isinstance(node_text, str) and node_text != folder),
+    ]
     if node.get("enabled", True) is False:
         parts.skip_disabled("the node", *node_names)
     elif kind == "file":

@@ -52,19 +52,19 @@ class Bodies:
 
     async def put(self, job_id: str, body_text: str, *, secret: bool, upload: str | None = None) -> Body:
         """Keep a text of a job under a new key."""
-        data = await asyncio.to_thread(self._pack, body_text, secret)
+        body_bytes = await asyncio.to_thread(self._pack, body_text, secret)
         # Two workers may run one job: neither may write over what the other's end points to.
         key = f"{job_id}.{random_texts.token_hex(6)}"
         stored_body = Body(key=key, size=len(body_text), sealed=secret)
-        if len(data) <= LARGEST_BYTES:
-            await self._bucket.put(key, data)
+        if len(body_bytes) <= LARGEST_BYTES:
+            await self._bucket.put(key, body_bytes)
             return stored_body
         address = None if self._depot is None else self._depot.address_of(key, upload)
         if self._depot is None or address is None:
-            raise BodyTooLarge(size=len(data), most=LARGEST_BYTES)
+            raise BodyTooLarge(size=len(body_bytes), most=LARGEST_BYTES)
         # Written down first: what a kill leaves behind is found by it.
         await self._bucket.put(f"{_ELSEWHERE}{key}", address.encode())
-        await asyncio.to_thread(self._depot.put, address, data)
+        await asyncio.to_thread(self._depot.put, address, body_bytes)
         return Body(key=key, size=len(body_text), sealed=secret, address=address)
 
     @property
@@ -81,13 +81,13 @@ class Bodies:
         if stored_body.address is not None:
             if self._depot is None:
                 raise BodyTooLarge(size=stored_body.size, most=LARGEST_BYTES)
-            data = await asyncio.to_thread(self._depot.get, stored_body.address)
+            body_bytes = await asyncio.to_thread(self._depot.get, stored_body.address)
         else:
             stored_entry = await self._bucket.get(stored_body.key)
             if stored_entry is None:
                 return None
-            data = stored_entry.data
-        return await asyncio.to_thread(self._unpack, data, stored_body.sealed)
+            body_bytes = stored_entry.data
+        return await asyncio.to_thread(self._unpack, body_bytes, stored_body.sealed)
 
     async def remove(self, *bodies: Body | None) -> None:
         """Remove texts. What a depot does not remove now, the sweep does."""
@@ -131,9 +131,9 @@ class Bodies:
 
     def _pack(self, body_text: str, secret: bool) -> bytes:  # noqa: FBT001 - positional for a thread
         # A lone surrogate, which JSON texts may hold, has no UTF-8.
-        data = zstandard.compress(body_text.encode(errors="surrogatepass"))
-        return self._seal.close(data) if secret else data
+        body_bytes = zstandard.compress(body_text.encode(errors="surrogatepass"))
+        return self._seal.close(body_bytes) if secret else body_bytes
 
-    def _unpack(self, data: bytes, sealed: bool) -> str:  # noqa: FBT001 - positional for a thread
-        plain_bytes = self._seal.open(data) if sealed else data
+    def _unpack(self, body_bytes: bytes, sealed: bool) -> str:  # noqa: FBT001 - positional for a thread
+        plain_bytes = self._seal.open(body_bytes) if sealed else body_bytes
         return zstandard.decompress(plain_bytes, max_output_size=_LARGEST_TEXT).decode(errors="surrogatepass")

@@ -76,9 +76,9 @@ class FleetJob:
         return json.dumps({"version": _VERSION, **asdict(self)}, separators=(",", ":")).encode()
 
     @classmethod
-    def load(cls, data: bytes) -> "FleetJob":
+    def load(cls, record_bytes: bytes) -> "FleetJob":
         """Read a record. Raises `ValueError`, `TypeError`, `KeyError` if it is not one."""
-        json_object: dict[str, Any] = json.loads(data)
+        json_object: dict[str, Any] = json.loads(record_bytes)
         del json_object["version"]
         notes = json_object.pop("notes")
         events, end = json_object.pop("webhook_events"), json_object.pop("end")

@@ -37,8 +37,8 @@ class JobStates:
         """Keep a job that is new; return its revision. Tried again while nobody knows whether it is kept."""
         return await until_clear(partial(self._create, job.row.id, job.dump()))
 
-    async def _create(self, job_id: str, data: bytes) -> int:
-        revision = await self.bucket.create(job_id, data)
+    async def _create(self, job_id: str, record_bytes: bytes) -> int:
+        revision = await self.bucket.create(job_id, record_bytes)
         if revision is None:
             # An id is ours alone: what is there came of a try whose answer was lost.
             stored_entry = await self.bucket.get(job_id)

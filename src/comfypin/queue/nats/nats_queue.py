@@ -226,11 +226,11 @@ class NatsJobQueue(QueueViews):
         ):
             return input_entry
         try:
-            data = b"".join(self._read_asset(str(input_entry["asset"])))
+            asset_bytes = b"".join(self._read_asset(str(input_entry["asset"])))
         except (OSError, ValueError):
             return input_entry  # the worker says that it is not here
         kept_fields = {field_name: value for field_name, value in input_entry.items() if field_name != "asset"}
-        return {**kept_fields, "data": base64.b64encode(data).decode()}
+        return {**kept_fields, "data": base64.b64encode(asset_bytes).decode()}
 
     async def _keep_job(self, job: FleetJob, input_text: str) -> None:
         # The input first and the ticket last: no record points to a missing input, and no worker gets a ticket without

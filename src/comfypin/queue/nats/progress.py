@@ -149,7 +149,7 @@ class ProgressPublisher:
         self._sending.add(task)  # the loop itself holds tasks only weakly
         task.add_done_callback(self._sending.discard)
 
-    async def _publish(self, subject: str, data: bytes) -> None:
+    async def _publish(self, subject: str, message_bytes: bytes) -> None:
         # While the connection is away, nothing is kept of what nobody would miss.
         if self._client.is_connected:
-            await self._client.publish(subject, data)
+            await self._client.publish(subject, message_bytes)

@@ -36,22 +36,22 @@ class ReleaseRecord:
         return zstandard.compress(json.dumps(document).encode(), 10)
 
     @classmethod
-    def load(cls, data: bytes) -> "ReleaseRecord":
+    def load(cls, record_bytes: bytes) -> "ReleaseRecord":
         """Read a record. Slow, too."""
-        return cls(**json.loads(zstandard.decompress(data, max_output_size=_LARGEST_CATALOGUE)))
+        return cls(**json.loads(zstandard.decompress(record_bytes, max_output_size=_LARGEST_CATALOGUE)))
 
 
 async def announce_release(bucket: Bucket, release: str, record: ReleaseRecord, carried_lock: str) -> None:
     """Write down a release that this worker serves. A worker runs just as well if that does not work."""
-    data = await asyncio.to_thread(record.dump)
-    if len(data) > LARGEST_BYTES * 2 - 100_000:
-        facts = {"action": "catalogue_too_large", "release": record.name, "bytes": len(data)}
+    record_bytes = await asyncio.to_thread(record.dump)
+    if len(record_bytes) > LARGEST_BYTES * 2 - 100_000:
+        facts = {"action": "catalogue_too_large", "release": record.name, "bytes": len(record_bytes)}
         log.warning("servers will not know the nodes of the release", extra=facts)
         return
     try:
         stored_entry = await bucket.get(release)
-        if stored_entry is None or stored_entry.data != data:
-            await bucket.put(release, data)
+        if stored_entry is None or stored_entry.data != record_bytes:
+            await bucket.put(release, record_bytes)
             await bucket.put(f"{_NAMES}{release}", record.name.encode())
             await keep_lock(bucket, release, carried_lock)
     except (Error, TimeoutError) as exc:

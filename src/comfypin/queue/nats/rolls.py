@@ -111,7 +111,7 @@ def _dump(rolls: Rolls) -> bytes:
     return json.dumps(document).encode()
 
 
-def _load(data: bytes) -> Rolls:
-    document = json.loads(data)
+def _load(record_bytes: bytes) -> Rolls:
+    document = json.loads(record_bytes)
     current = [Roll(**roll) for roll in document["current"]]
     return Rolls(current={roll.old: roll for roll in current}, steps=tuple(Roll(**roll) for roll in document["steps"]))

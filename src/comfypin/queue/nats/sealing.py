@@ -31,20 +31,20 @@ class Seal:
         """Return whether there is a key."""
         return self._box is not None
 
-    def close(self, data: bytes) -> bytes:
+    def close(self, plain_bytes: bytes) -> bytes:
         """Return data that only this fleet can read. Raises `JobSecretsRefused` if the fleet has no key."""
         if self._box is None:
             raise JobSecretsRefused
-        return bytes(self._box.encrypt(data))
+        return bytes(self._box.encrypt(plain_bytes))
 
-    def open(self, data: bytes) -> bytes:
+    def open(self, sealed_bytes: bytes) -> bytes:
         """Return what was sealed. Raises `SealBroken` if another key sealed it, or it was changed since."""
         from nacl.exceptions import CryptoError
 
         if self._box is None:
             raise SealBroken
         try:
-            return bytes(self._box.decrypt(data))
+            return bytes(self._box.decrypt(sealed_bytes))
         except CryptoError as exc:
             raise SealBroken from exc
 

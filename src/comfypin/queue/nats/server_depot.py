@@ -70,7 +70,7 @@ class RemoteBodies:
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _BodyAddress:
     server: str
     job_id: str
     part: str
@@ -153,8 +153,8 @@ class ServerBodies(RemoteBodies):
         return hmac.new(self._secret, job_id.encode(), hashlib.sha256).hexdigest()[:40]
 
 
-def _parse(address: str) -> _Place:
+def _parse(address: str) -> _BodyAddress:
     parsed = _ADDRESS.fullmatch(address)
     if parsed is None:
         raise BodyOutOfReach(server="?", reason="its address is none of a server")
-    return _Place(parsed["server"], parsed["job"], parsed["part"], parsed["signature"])
+    return _BodyAddress(parsed["server"], parsed["job"], parsed["part"], parsed["signature"])

@@ -14,12 +14,12 @@ async def list_subjects(stream: "JetStreamContext", stream_name: str, pattern: s
 
     NATS tells a hundred thousand at once, and nats-py asks for the first of them only.
     """
-    found: set[str] = set()
+    subjects: set[str] = set()
     while True:
-        request = json.dumps({"subjects_filter": pattern, "offset": len(found)}).encode()
+        request = json.dumps({"subjects_filter": pattern, "offset": len(subjects)}).encode()
         # Some megabytes of JSON take longer than other requests.
         told = await stream._api_request(f"$JS.API.STREAM.INFO.{stream_name}", request, timeout=_WITHIN_S)
         page = told["state"].get("subjects") or {}
-        found.update(page)
-        if not page or len(found) >= told.get("total", 0):
-            return found
+        subjects.update(page)
+        if not page or len(subjects) >= told.get("total", 0):
+            return subjects

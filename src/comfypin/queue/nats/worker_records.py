@@ -35,9 +35,9 @@ class WorkerRecord:
         return json.dumps(asdict(self)).encode()
 
     @classmethod
-    def load(cls, data: bytes) -> "WorkerRecord":
+    def load(cls, record_bytes: bytes) -> "WorkerRecord":
         """Read a record. Raises `ValueError`, `TypeError`, `KeyError` if it is not one."""
-        json_object = json.loads(data)
+        json_object = json.loads(record_bytes)
         json_object["releases"] = tuple(
             (str(digest), str(release_name)) for digest, release_name in json_object["releases"]
         )

@@ -64,17 +64,17 @@ def read_log(
 
 def parse_events(lines: Iterable[str]) -> Iterator[LogLine]:
     """Yield the log lines of an event stream; all other events are left out."""
-    event_id, data = "", list[str]()
+    event_id, data_lines = "", list[str]()
     for line in lines:
         field_name, _, value = line.partition(":")
         value = value.removeprefix(" ")
         if field_name == "id":
             event_id = value
         elif field_name == "data":
-            data.append(value)
-        elif line == "" and data:
-            parsed = _parse_line(event_id, "\n".join(data))
-            data.clear()
+            data_lines.append(value)
+        elif line == "" and data_lines:
+            parsed = _parse_line(event_id, "\n".join(data_lines))
+            data_lines.clear()
             if parsed is not None:
                 yield parsed
 

@@ -161,8 +161,8 @@ def _release_to_json(release: UpRelease) -> dict[str, JsonValue]:
     }
 
 
-def _parse_state(data: bytes, deployment_name: str) -> UpState:
-    document = json.loads(data)
+def _parse_state(state_bytes: bytes, deployment_name: str) -> UpState:
+    document = json.loads(state_bytes)
     if document["version"] != _VERSION:
         raise ValueError(f"it is of version {document['version']}, of a newer comfypin")
     known_fields = {known.name for known in fields(UpRelease)}

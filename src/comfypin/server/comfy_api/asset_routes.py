@@ -36,10 +36,10 @@ def asset_routes(api: ComfyApi) -> APIRouter:
     @routes.post("/assets")
     async def upload(request: Request) -> Response:
         key = request.headers.get("idempotency-key")
-        async with _drained(request) as chunks, _incoming(api) as file:
+        async with _drained(request) as chunks, _incoming(api) as incoming_file:
             await api.keys.check(key)
             content_type = request.headers.get("content-type", "")
-            sent = await read_upload(content_type, chunks, file, most_bytes=api.limits.upload_bytes)
+            sent = await read_upload(content_type, chunks, incoming_file, most_bytes=api.limits.upload_bytes)
             if sent.expected_hash not in (None, sent.incoming.hash):
                 message = f"The bytes that arrived are {sent.incoming.hash}, not the expected_hash; send them again."
                 raise ApiFailure(409, "hash_mismatch", message)
@@ -127,11 +127,11 @@ def _read_from_hash(request_body: bytes) -> tuple[str, AssetLabel]:
 @asynccontextmanager
 async def _incoming(api: ComfyApi) -> AsyncIterator[IncomingFile]:
     """Give a file for bytes that come; it is removed unless it was given its place."""
-    file = await api.assets.begin()
+    incoming_file = await api.assets.begin()
     try:
-        yield file
+        yield incoming_file
     finally:
-        await asyncio.to_thread(file.discard)
+        await asyncio.to_thread(incoming_file.discard)
 
 
 @asynccontextmanager

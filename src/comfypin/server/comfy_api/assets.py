@@ -159,13 +159,15 @@ class Assets:
         What an earlier attempt of the job left at the same positions is replaced.
         """
         # Outside the lock: copying gigabytes must not hold up every upload.
-        copied = [await asyncio.to_thread(self._blobs.copy, file.path) if file.path else None for file in files]
+        copied = [
+            await asyncio.to_thread(self._blobs.copy, job_file.path) if job_file.path else None for job_file in files
+        ]
         async with self._placing:
             for incoming in filter(None, copied):
                 await asyncio.to_thread(self._blobs.place, incoming)
             made = [
-                _output_asset(job_id, file, incoming, self._clock())
-                for file, incoming in zip(files, copied, strict=True)
+                _output_asset(job_id, job_file, incoming, self._clock())
+                for job_file, incoming in zip(files, copied, strict=True)
             ]
             await self._records.write(*beside, *map(records.asset_added, made))
         return made
@@ -242,18 +244,18 @@ def _later(one: float | None, other: float | None) -> float | None:
     return None if one is None or other is None else max(one, other)
 
 
-def _output_asset(job_id: str, file: JobFile, incoming: Incoming | None, now: float) -> Asset:
+def _output_asset(job_id: str, job_file: JobFile, incoming: Incoming | None, now: float) -> Asset:
     """Return the asset of an output; its id is the same when the job runs again after a crash."""
     return Asset(
-        id=str(uuid.uuid5(_OUTPUT_IDS, f"{job_id}:{file.position}")),
+        id=str(uuid.uuid5(_OUTPUT_IDS, f"{job_id}:{job_file.position}")),
         hash="" if incoming is None else incoming.hash,
-        size_bytes=file.size_bytes if incoming is None else incoming.size_bytes,
-        content_type=file.media_type,
-        file_path=file.name,
+        size_bytes=job_file.size_bytes if incoming is None else incoming.size_bytes,
+        content_type=job_file.media_type,
+        file_path=job_file.name,
         created_at=now,
         job_id=job_id,
-        position=file.position,
-        node_id=file.node_id,
-        kind=file.kind,
-        location=file.location,
+        position=job_file.position,
+        node_id=job_file.node_id,
+        kind=job_file.kind,
+        location=job_file.location,
     )

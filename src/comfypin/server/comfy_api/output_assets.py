@@ -186,7 +186,7 @@ class ForeignOutputs:
             if list_name != "images" or entry.get("kind", "image") == "image"
         ]
         files = [self._file(entry, position, spool, bucket) for position, entry in enumerate(entries)]
-        return [*(file for file in files if file is not None), *_text_files(document, spool)]
+        return [*(job_file for job_file in files if job_file is not None), *_text_files(document, spool)]
 
     def _file(
         self, entry: Mapping[str, object], position: int, spool: Path, bucket: OwnBucket | None
@@ -209,10 +209,10 @@ class ForeignOutputs:
         )
 
     def _place(self, entry: Mapping[str, object], spooled: Path) -> Path | None:
-        data = entry.get("data")
-        if entry.get("type") == "base64" and isinstance(data, str):
+        base64_text = entry.get("data")
+        if entry.get("type") == "base64" and isinstance(base64_text, str):
             try:
-                spooled.write_bytes(base64.b64decode(data))
+                spooled.write_bytes(base64.b64decode(base64_text))
             except (binascii.Error, ValueError):
                 return None
             return spooled

@@ -105,7 +105,7 @@ class _Form:
 
 
 async def read_upload(
-    content_type: str, chunks: AsyncIterator[bytes], file: IncomingFile, *, most_bytes: int
+    content_type: str, chunks: AsyncIterator[bytes], incoming_file: IncomingFile, *, most_bytes: int
 ) -> Upload:
     """Read an upload into `file`. Raises `ApiFailure`, `OSError`, and `ClientDisconnect` if it was cut off."""
     form = _Form()
@@ -116,11 +116,11 @@ async def read_upload(
         parser = MultipartParser(options[b"boundary"], form.callbacks())  # type: ignore[arg-type]
         async for chunk in chunks:
             parser.write(chunk)
-            if file.size_bytes + len(form.unwritten) > most_bytes:
+            if incoming_file.size_bytes + len(form.unwritten) > most_bytes:
                 reason = f"The file is larger than {most_bytes / 1e6:.0f} MB, the most that this server takes."
                 raise ApiFailure(422, "asset_too_large", reason)
             if len(form.unwritten) >= _WRITTEN_AT_ONCE:
-                await _write(form, file)
+                await _write(form, incoming_file)
     except FormParserError as exc:
         raise invalid_request("its multipart body cannot be read") from exc
     # The parser takes half a body for a body: only the last boundary says that all of it came.
@@ -129,13 +129,13 @@ async def read_upload(
     if not form.has_file:
         raise invalid_request("it has no part `file`")
     label, expected_hash = _label(form.fields)
-    await _write(form, file)
-    return Upload(incoming=await asyncio.to_thread(file.finish), label=label, expected_hash=expected_hash)
+    await _write(form, incoming_file)
+    return Upload(incoming=await asyncio.to_thread(incoming_file.finish), label=label, expected_hash=expected_hash)
 
 
-async def _write(form: _Form, file: IncomingFile) -> None:
-    data, form.unwritten = bytes(form.unwritten), bytearray()
-    await asyncio.to_thread(file.write, data)
+async def _write(form: _Form, incoming_file: IncomingFile) -> None:
+    form_bytes, form.unwritten = bytes(form.unwritten), bytearray()
+    await asyncio.to_thread(incoming_file.write, form_bytes)
 
 
 def _label(fields: Mapping[str, Sequence[str]]) -> tuple[AssetLabel, str | None]:

@@ -79,5 +79,10 @@ def encode_exr_floats(values: PixelArray, texts: Iterable[tuple[str, str]], chro
     return file_start + offset_table + b"".join(lines)
 
 
-def _png_chunk(chunk_type: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + chunk_type + data + struct.pack(">I", zlib.crc32(chunk_type + data))
+def _png_chunk(chunk_type: bytes, chunk_data: bytes) -> bytes:
+    return (
+        struct.pack(">I", len(chunk_data))
+        + chunk_type
+        + chunk_data
+        + struct.pack(">I", zlib.crc32(chunk_type + chunk_data))
+    )
