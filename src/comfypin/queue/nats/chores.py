@@ -19,6 +19,7 @@ from comfypin.queue.job_runner import QueueLimits
 from comfypin.queue.nats import fleet_job, names
 from comfypin.queue.nats.fleet_job import FleetJob
 from comfypin.queue.nats.mirror import Mirror
+from comfypin.queue.nats.pauses import pause
 from comfypin.queue.nats.pulling import open_puller
 from comfypin.queue.nats.rolls import Rolls, change_rolls, read_rolls
 from comfypin.queue.nats.tickets import withdraw_quietly
@@ -235,4 +236,4 @@ async def _repeat(chore: Callable[[], Awaitable[None]], every_s: float) -> None:
         except (Error, TimeoutError, OSError, JobsNotStored) as exc:
             log.info("a chore waits", extra={"action": "chore_waits", "reason": str(exc)[:200]})
         # A chore that takes long rests as long: it never takes more than half of the time.
-        await asyncio.sleep(max(every_s, time.monotonic() - began_s))
+        await pause(max(every_s, time.monotonic() - began_s))

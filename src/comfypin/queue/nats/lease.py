@@ -11,6 +11,7 @@ from nats.errors import Error
 from comfypin.queue.nats.buckets import Bucket
 from comfypin.queue.nats.errors import LeaseTaken
 from comfypin.queue.nats.layout import LEASE_S
+from comfypin.queue.nats.pauses import pause
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ class FleetLease:
                     working.cancel()
                     await asyncio.gather(working, return_exceptions=True)
                     working = None
-                await asyncio.sleep(_RENEW_EVERY_S)
+                await pause(_RENEW_EVERY_S)
         finally:
             if working is not None:
                 working.cancel()
@@ -73,7 +74,7 @@ class FleetLease:
 
     async def _renew_forever(self) -> None:
         while True:
-            await asyncio.sleep(_RENEW_EVERY_S)
+            await pause(_RENEW_EVERY_S)
             await self._renew()
 
     async def _renew(self) -> None:

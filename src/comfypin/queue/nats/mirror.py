@@ -4,7 +4,6 @@ The file is a copy that is thrown away at each start; what counts is in NATS. Re
 were changed, each once or, after the connection was lost, perhaps again.
 """
 
-import asyncio
 import logging
 from collections import OrderedDict
 from contextlib import suppress
@@ -24,6 +23,7 @@ from comfypin.queue.job_notes import notes_kept
 from comfypin.queue.live_jobs import LiveJob, LiveJobs
 from comfypin.queue.nats.fleet_job import FleetJob
 from comfypin.queue.nats.job_states import StoredJob
+from comfypin.queue.nats.pauses import pause
 from comfypin.queue.nats.pulling import MessagePuller, open_puller
 from comfypin.queue.run_estimates import RunEstimates
 from comfypin.queue.sqlite import JobStore
@@ -126,7 +126,7 @@ class Mirror:
                 if self.trouble is None:
                     log.warning("jobs are not followed", extra={"action": "mirror_lost", "reason": str(exc)})
                 self.trouble = "The queue does not answer."
-            await asyncio.sleep(_TRY_AGAIN_S)
+            await pause(_TRY_AGAIN_S)
 
     async def note(self, stored_job: StoredJob) -> None:
         """Note what this server has made of a job, at once."""

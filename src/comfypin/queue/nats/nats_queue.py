@@ -35,6 +35,7 @@ from comfypin.queue.nats.job_states import StoredJob
 from comfypin.queue.nats.lease import CHORES, FleetLease
 from comfypin.queue.nats.mirror import Mirror
 from comfypin.queue.nats.names import ANY_CLASS, RELEASE_LETTERS, Lane, cancel_subject, is_class_name
+from comfypin.queue.nats.pauses import pause
 from comfypin.queue.nats.peers import Peers
 from comfypin.queue.nats.progress import ProgressReader
 from comfypin.queue.nats.releases import release_names
@@ -404,7 +405,7 @@ class NatsJobQueue(QueueViews):
         while True:
             with contextlib.suppress(Error, TimeoutError, OSError):
                 self._rolls = await read_rolls(self._fleet.control)
-            await asyncio.sleep(_ROLLS_EVERY_S)
+            await pause(_ROLLS_EVERY_S)
 
     async def _lead(self) -> None:
         """Do what one server does for all."""

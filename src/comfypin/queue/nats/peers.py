@@ -1,12 +1,12 @@
 """Which servers of a fleet keep bodies: each writes its address where workers cannot, who could name any host."""
 
-import asyncio
 import contextlib
 import hashlib
 from typing import TYPE_CHECKING
 
 from nats.errors import Error
 
+from comfypin.queue.nats.pauses import pause
 from comfypin.queue.nats.server_depot import ServerBodies
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Peers:
                 key = _SERVER + hashlib.sha256(depot.own_url.encode()).hexdigest()[:32]
                 await self._fleet.control.put(key, depot.own_url.encode(), kept_s=_KEPT_S)
                 self._known = await self._read()
-            await asyncio.sleep(_TOLD_EVERY_S)
+            await pause(_TOLD_EVERY_S)
 
     async def _read(self) -> frozenset[str]:
         server_urls = set()

@@ -18,6 +18,7 @@ from comfypin.queue.nats.backlogs import read_backlog
 from comfypin.queue.nats.floors import is_kept, read_floor
 from comfypin.queue.nats.layout import HEARTBEAT_S, ensure_lane
 from comfypin.queue.nats.names import ANY_CLASS, lanes_of_worker, wake_subject
+from comfypin.queue.nats.pauses import pause
 from comfypin.queue.nats.progress import ProgressPublisher
 from comfypin.queue.nats.pulling import MessagePuller, open_puller
 from comfypin.queue.nats.rolls import read_rolls
@@ -413,7 +414,7 @@ class FleetWorker:
                 with contextlib.suppress(Error, TimeoutError):
                     await self._fleet.workers.put(self._worker_id, self._record(seen_at=self._clock()))
                     last_record, told_at_s = record, time.monotonic()
-            await asyncio.sleep(1)
+            await pause(1)
 
     def _record(self, *, seen_at: float = 0.0) -> bytes:
         options = self._options
