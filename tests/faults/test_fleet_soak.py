@@ -32,8 +32,8 @@ def test_a_fleet_outlives_each_fault_once(tmp_path: Path) -> None:
     with fleet_soak(tmp_path, SHORT, networks=False, module="tests.support.quick_fleet") as soak:
         begin(soak)
         soak.meet("worker killed", soak.worker_killed)
-        soak.meet("server 0 killed", lambda: soak.server_killed(0))
         soak.meet("leader killed", lambda: soak.node_killed(soak.leader()))
+        soak.meet("server 0 killed", lambda: soak.server_killed(0))
         judge(soak)
 
 
