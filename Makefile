@@ -27,6 +27,8 @@ $(VENV)/.dev: $(VENV)/.run
 	$(SYNC) --group dev
 	@touch $@
 
+# One more than there are cores: many tests wait for processes that they started.
+TEST_WORKERS ?= $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2) + 1 )))
 EXTRAS ?= all
 install: $(VENV)/.run  ## install comfypin and its extras into .venv (EXTRAS="s3 serve" for fewer)
 	$(SYNC) --no-default-groups --compile-bytecode $(addprefix --extra ,$(EXTRAS))
@@ -47,10 +49,10 @@ demo: $(VENV)/.run  ## run the demo workflow; the picture is out/demo.png
 	@echo "'make install' adds what buckets and 'comfypin serve' need."
 
 test: $(VENV)/.dev lint check-types check-imports  ## run all checks and all tests (PYTEST_ARGS=... is passed on)
-	$(BIN)/pytest -n auto $(PYTEST_ARGS)
+	$(BIN)/pytest -n $(TEST_WORKERS) $(PYTEST_ARGS)
 
 test-unit: $(VENV)/.dev  ## run the unit tests: no network, no servers, under a minute
-	$(BIN)/pytest -n auto tests/unit $(PYTEST_ARGS)
+	$(BIN)/pytest -n $(TEST_WORKERS) tests/unit $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev  ## ruff: mistakes and format
 	$(BIN)/ruff check .

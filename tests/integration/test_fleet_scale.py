@@ -115,6 +115,7 @@ def test_nobody_sees_the_login_of_the_queue(box: RunpodBox, scaler: Scaler, tmp_
         until(lambda: not box.state["pods"])
 
 
+@pytest.mark.soak
 def test_the_least_workers_stay_and_leave_when_it_is_lowered(box: RunpodBox, scaler: Scaler, tmp_path: Path) -> None:
     with serving_fleet(tmp_path / "serve", scaler.nats.address, environ=ACCESS):
         made = scaler.pass_json("--min", "1")

@@ -156,6 +156,7 @@ def test_on_serverless_it_takes_a_job(daemon: Containers, demo: object) -> None:
             daemon.docker("rm", "--force", name)
 
 
+@pytest.mark.soak
 def test_in_a_fleet_one_container_takes_jobs_and_another_does_them(
     daemon: Containers, demo: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

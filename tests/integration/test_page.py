@@ -109,6 +109,7 @@ def test_a_job_that_waits_is_let_run_next(server: Server, browser: Browser) -> N
         assert wrongs == []
 
 
+@pytest.mark.soak
 def test_a_thousand_jobs_that_wait_are_one_page(tmp_path: Path, browser: Browser) -> None:
     with serving(tmp_path, "--concurrency", "1") as server, opened(browser, server.url) as (page, wrongs):
         server.post("/run", {"input": {"workflow": slow(12_000)}})

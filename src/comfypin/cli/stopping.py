@@ -64,19 +64,30 @@ def heeding_signals() -> Iterator[None]:
                 signal.signal(number, was)
 
 
-# The threads that are forking.
-_forking: list[int] = []
+# From linux/prctl.h: the kernel ends this process if the thread that started it ends.
+_PR_SET_PDEATHSIG = 1
+
+# The threads that are forking, each with its process. Linux gives the main one the process's own number.
+_forking: list[tuple[int, int]] = []
 
 
 def _fork_begins() -> None:
-    _forking.append(threading.get_ident())
+    _forking.append((os.getpid(), threading.get_native_id()))
 
 
 def _fork_is_over() -> None:
-    _forking.remove(threading.get_ident())
+    _forking.remove((os.getpid(), threading.get_native_id()))
 
 
 def _child_begins() -> None:
+    # A stop between a fork and its being noted (multiprocessing's `start`) leaves a child that nobody ends.
+    parents = {process for process, thread in _forking if process == thread}
+    if sys.platform == "linux" and parents:
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        if os.getppid() not in parents:  # it ended before we asked
+            os._exit(0)
     _forking.clear()
     _restore_defaults()
 

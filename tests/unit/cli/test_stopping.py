@@ -1,7 +1,11 @@
 """A signal stops a command wherever it comes, also while Python drops what is raised."""
 
+import os
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -57,6 +61,30 @@ def test_no_stop_is_lost(work: str) -> None:
         [sys.executable, "-c", BEGIN + work + END], capture_output=True, text=True, timeout=60, check=False
     )
     assert (ended.stdout, ended.stderr) == ("stopped by SIGTERM and logging works\n", "")
+
+
+IN_A_CHILD = """
+import os, signal, time
+from comfypin.cli.stopping import heeding_signals
+
+with heeding_signals():
+    if (child := os.fork()) == 0:
+        time.sleep(60)
+    print(child, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel of Linux ends children")
+def test_a_child_that_nobody_noted_ends_with_us() -> None:
+    ended = subprocess.run([sys.executable, "-c", IN_A_CHILD], capture_output=True, text=True, timeout=60, check=False)
+    child = Path(f"/proc/{ended.stdout.strip()}/stat")
+    for _ in range(1000):
+        if not child.exists() or child.read_text().rpartition(")")[2].split()[0] == "Z":
+            return
+        time.sleep(0.01)
+    os.kill(int(ended.stdout), signal.SIGKILL)
+    pytest.fail("it is still there")
 
 
 def test_other_lost_exceptions_are_reported_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
