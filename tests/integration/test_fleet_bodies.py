@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import zstandard
 from comfypin.http.client import HttpClient
 from comfypin.queue.nats.bodies import LARGEST_BYTES, Bodies
 from comfypin.queue.nats.bucket_depot import BucketDepot
@@ -71,6 +72,19 @@ async def test_without_a_bucket_or_a_key_bodies_are_refused(tmp_path: Path) -> N
     with nats_server(tmp_path) as server:
         async with open_fleet(parse_queue_address(server.address), FleetSettings(), client_name="test") as fleet:
             with pytest.raises(BodyTooLarge, match="no bucket"):
+async def test_a_small_body_cannot_fill_the_memory(tmp_path: Path) -> None:
+    """A worker writes results: one of a few kilobytes may claim to be gigabytes."""
+    with nats_server(tmp_path) as server:
+        async with open_fleet(parse_queue_address(server.address), FleetSettings(), client_name="test") as fleet:
+            bucket = Bucket(fleet.stream, BODIES)
+            bodies = Bodies(bucket, Seal(None))
+            body = await bodies.put("job", "small", secret=False)
+            for packed, reason in ((zstandard.compress(bytes(257 << 20)), "larger"), (b"no zstd", "damaged")):
+                await bucket.put(body.key, packed)
+                with pytest.raises(BodyOutOfReach, match=reason):
+                    await bodies.get(body)
+
+
                 await fleet.bodies.put("job", LARGE, secret=False)
             with pytest.raises(JobSecretsRefused, match="COMFYPIN_FLEET_KEY"):
                 await fleet.bodies.put("job", "sesame", secret=True)
