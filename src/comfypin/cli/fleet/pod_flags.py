@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from comfypin.cli.common import print_on_stderr
 from comfypin.cli.flag_values import parse_seconds, whole_number
 from comfypin.cli.runpod.variable_flags import plain_variables, secret_wishes
-from comfypin.errors import ConfigError, UsageError
+from comfypin.errors import ConfigError, LockError, UsageError
 
 if TYPE_CHECKING:
     from comfypin.lock.model import Lock
@@ -152,8 +153,13 @@ class PodMaker:
             carried_lock = await read_lock(fleet.releases, release)
             if carried_lock is None:
                 return False
-            lock_bytes = read_carried_lock(carried_lock, where="the fleet")
-            lock = parse_lock(lock_bytes, where="the fleet's lock").lock
+            try:
+                lock_bytes = read_carried_lock(carried_lock, where="the fleet")
+                lock = parse_lock(lock_bytes, where="the fleet's lock").lock
+            except LockError as failure:
+                # Workers may write there; the pods of other releases should not wait for it.
+                print_on_stderr(f"comfypin: no pods of {release}: {failure.message}")
+                return False
             image = next((roll.image for roll in rolls.current.values() if roll.new == release), None)
             key, known = _know(lock, self.arguments, image)
             # Workers may write there: only the lock of this digest is the release's.
