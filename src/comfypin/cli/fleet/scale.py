@@ -34,6 +34,7 @@ from comfypin.plurals import format_count
 
 if TYPE_CHECKING:
     from comfypin.queue.nats.fleet import Fleet
+    from comfypin.queue.nats.lease import FleetLease
     from comfypin.runpod.fleet_pods import FleetPod
 
 EXIT_DIFFERENT = 2
@@ -75,7 +76,7 @@ def execute(arguments: argparse.Namespace, address: str) -> int:
         job_s=arguments.job_seconds,
         start_timeout_s=arguments.start_timeout or maker.start_timeout_s,
     )
-    return with_fleet(arguments, address, lambda fleet: _scale(arguments, _Scaler(fleet, maker, limits)))
+    return with_fleet(arguments, address, lambda fleet: _scale(arguments, _open_scaler(fleet, maker, limits)))
 
 
 @dataclass(slots=True)
@@ -98,6 +99,7 @@ class _Scaler:
     fleet: "Fleet"
     maker: PodMaker
     limits: ScaleLimits
+    lease: "FleetLease"
     seen: dict[str, float] = field(default_factory=dict)
     paces: dict[str, float] = field(default_factory=dict)
     duds: dict[str, int] = field(default_factory=dict)
@@ -181,25 +183,33 @@ class _Scaler:
             done.removed.append(useless.pod)
             if not useless.pod.has_ended and useless.pod.id not in self.seen:
                 self.duds[useless.pod.release] = self.duds.get(useless.pod.release, 0) + 1
+            self.lease.require_held()
         for release_plan in plan.releases:
             # Before the pods: a worker that comes must not leave at once because it idles.
             await write_floor(
                 self.fleet.control, release_plan.target.release, self.maker.gpu_class, release_plan.target.least
             )
+            self.lease.require_held()
             for _ in range(release_plan.make):
                 done.made.append(await asyncio.to_thread(self.maker.make_pod, release_plan.target.release))
 
 
-async def _scale(arguments: argparse.Namespace, scaler: _Scaler) -> int:
+def _open_scaler(fleet: "Fleet", maker: PodMaker, limits: ScaleLimits) -> _Scaler:
+                # Each takes up to minutes: whoever has the lease by then makes the pods of this plan.
+                self.lease.require_held()
     from comfypin.queue.nats.lease import FleetLease
 
     if arguments.dry_run:
         plan = await scaler.plan()
         print(json.dumps(plan.to_json()) if arguments.json else "\n".join(plan_lines(plan, scaler.limits)))
         return 0 if plan.is_empty and not scaler.maker.missing_secrets() else EXIT_DIFFERENT
-    maker = scaler.maker
+    lease = FleetLease(fleet.leases, f"scale.{maker.fleet}.{maker.gpu_class}", maker.holder)
+    return _Scaler(fleet, maker, limits, lease)
+
+
+async def _scale(arguments: argparse.Namespace, scaler: _Scaler) -> int:
     # From before the plan: two that plan at the same time would make twice as many.
-    async with FleetLease(scaler.fleet.leases, f"scale.{maker.fleet}.{maker.gpu_class}", maker.holder).keep():
+    async with scaler.lease.keep():
         return await _ask_and_scale(arguments, scaler)
 
 
