@@ -117,7 +117,10 @@ class _KnownRelease:
 
 @dataclass(slots=True, kw_only=True)
 class PodMaker:
-    """Makes pods for one fleet and class. `releases` are those that were named, as digest and name."""
+    """Makes pods for one fleet and class. `releases` are those that were named, as digest and name.
+
+    `queue_id` is what tells the fleet's queue from others; it is read before pods are.
+    """
 
     arguments: argparse.Namespace
     management_api: "ManagementApi"
@@ -126,6 +129,7 @@ class PodMaker:
     releases: tuple[tuple[str, str], ...]
     known: dict[str, _KnownRelease]
     holder: str = field(default_factory=lambda: secrets.token_hex(8))
+    queue_id: str = ""
     _offers: "dict[str, tuple[float, tuple[GpuOffer, ...]]]" = field(default_factory=dict)
 
     @property
@@ -169,10 +173,18 @@ class PodMaker:
         return True
 
     def list_pods(self) -> "tuple[FleetPod, ...]":
-        """Return the fleet's pods."""
+        """Return the fleet's pods. Raises `UsageError` if another queue's pods have its name."""
         from comfypin.runpod.fleet_pods import list_fleet_pods
 
-        return list_fleet_pods(self.management_api.list_resources("pod"), self.fleet)
+        pods = list_fleet_pods(self.management_api.list_resources("pod"), self.fleet)
+        # Their workers are unknown here, so that they would be removed as silent ones while they run jobs.
+        foreign_pod = next((pod for pod in pods if pod.queue_id not in ("", self.queue_id)), None)
+        if foreign_pod is not None:
+            raise UsageError(
+                f"Pod {foreign_pod.name} ({foreign_pod.id}) works for another queue under the name {self.fleet}; give "
+                "each fleet of the account a name of its own with --name, or remove the pod."
+            )
+        return pods
 
     def choose_gpus(self, release: str) -> "tuple[GpuOffer, ...]":
         """Return the GPUs that pods of a release try."""
@@ -242,6 +254,7 @@ class PodMaker:
         models_gb = 0 if on_volume else facts.models_bytes / 1e9
         return PodWish(
             fleet=self.fleet,
+            queue_id=self.queue_id,
             release=release,
             gpu_class=self.gpu_class,
             image=known.image,
