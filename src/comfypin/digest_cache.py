@@ -116,8 +116,8 @@ class DigestCache:
                 return
             table[key] = hashed_file
             self._lines += 1
-            if self._lines > COMPACT_ABOVE_LINES and self._lines > 2 * len(table):
-                self._compact(table)
+            is_long = self._lines > COMPACT_ABOVE_LINES and self._lines > 2 * len(table)
+            if is_long and self._compact(table):
                 return
             is_written = self._append_line(_format_line(key, hashed_file))
         if not is_written and self._spare is not None:
@@ -149,11 +149,17 @@ class DigestCache:
             os.close(descriptor)
         return True
 
-    def _compact(self, table: dict[str, HashedFile]) -> None:
+    def _compact(self, table: dict[str, HashedFile]) -> bool:
+        """Write the file anew without what is gone; return False if it cannot be written."""
         living = {key: hashed_file for key, hashed_file in table.items() if (self._root / key).exists()}
-        self._known, self._lines, self._read_to = living, len(living), (0, 0)
         content = b"\n".join(_format_line(key, hashed_file) for key, hashed_file in living.items())
-        self._write_file(self._path, content)
+        try:
+            self._write_file(self._path, content)
+        except OSError:
+            # A read-only volume can still be verified, and a full one.
+            return False
+        self._known, self._lines, self._read_to = living, len(living), (0, 0)
+        return True
 
     def _refresh(self) -> dict[str, HashedFile]:
         """Return what is known, with the lines that any process has added since the last look."""

@@ -9,10 +9,13 @@ import urllib.error
 import urllib.request
 import zlib
 from pathlib import Path
+from typing import Any
 
 import pytest
+import zstandard
 
 from comfypin.http.client import HttpClient
+from comfypin.http.response import Response
 from comfypin.queue.nats.bodies import LARGEST_BYTES, Bodies
 from comfypin.queue.nats.bucket_depot import BucketDepot
 from comfypin.queue.nats.buckets import Bucket
@@ -22,8 +25,10 @@ from comfypin.queue.nats.fleet import open_fleet
 from comfypin.queue.nats.names import BODIES
 from comfypin.queue.nats.sealing import Seal
 from comfypin.queue.nats.server_depot import ServerBodies
+from comfypin.settings.environment import Settings
 from comfypin.settings.fleet import FleetSettings
 from comfypin.storage.local import LocalStore
+from comfypin.wiring.stores import open_server_depot
 from tests.support.fleets import serving_fleet, working
 from tests.support.job_queues import FLEET_KEY
 from tests.support.nats_servers import nats_server
@@ -67,6 +72,19 @@ async def test_a_body_of_any_size_comes_back_and_a_secret_one_is_sealed(tmp_path
             assert await bodies.get(sealed) is None
 
 
+async def test_a_small_body_cannot_fill_the_memory(tmp_path: Path) -> None:
+    """A worker writes results: one of a few kilobytes may claim to be gigabytes."""
+    with nats_server(tmp_path) as server:
+        async with open_fleet(parse_queue_address(server.address), FleetSettings(), client_name="test") as fleet:
+            bucket = Bucket(fleet.stream, BODIES)
+            bodies = Bodies(bucket, Seal(None))
+            body = await bodies.put("job", "small", secret=False)
+            for packed, reason in ((zstandard.compress(bytes(257 << 20)), "larger"), (b"no zstd", "damaged")):
+                await bucket.put(body.key, packed)
+                with pytest.raises(BodyOutOfReach, match=reason):
+                    await bodies.get(body)
+
+
 async def test_without_a_bucket_or_a_key_bodies_are_refused(tmp_path: Path) -> None:
     with nats_server(tmp_path) as server:
         async with open_fleet(parse_queue_address(server.address), FleetSettings(), client_name="test") as fleet:
@@ -106,8 +124,9 @@ async def test_a_worker_cannot_name_other_objects_of_the_bucket(tmp_path: Path) 
     (tmp_path / "private.txt").write_text("not of the fleet")
     depot = BucketDepot(lambda: store)
     for touch in (depot.get, depot.remove):
-        with pytest.raises(BodyOutOfReach):
-            touch("private.txt")
+        for address in ("private.txt", "fleet-bodies/../private.txt", "fleet-bodies/.."):
+            with pytest.raises(BodyOutOfReach):
+                touch(address)
     assert (tmp_path / "private.txt").exists()
 
 
@@ -139,17 +158,47 @@ def test_without_a_bucket_the_server_that_took_a_job_keeps_its_large_data(tmp_pa
                 urllib.request.urlopen(address + query, timeout=10)
 
 
+class AskingNobody(HttpClient):
+    """A client of which nothing may be asked."""
+
+    def request(self, method: str, url: str, **_: Any) -> Response:
+        raise AssertionError(f"{method} {url}")
+
+
 def test_a_server_asks_no_host_that_a_worker_made_up(tmp_path: Path) -> None:
-    depot = ServerBodies(HttpClient(), tmp_path, own_url="http://127.0.0.1:1", secret=b"s")
+    depot = ServerBodies(AskingNobody(), tmp_path, own_url="http://127.0.0.1:1", secret=b"s")
+    depot.knows_server = lambda server: server == "http://127.0.0.1:2"
     own = depot.address_of(f"job.{'a' * 12}", None)
     assert own is not None
     depot.put(own, b"x")
     assert depot.get(own) == b"x"
     for address in (
-        own.replace("127.0.0.1:1", "169.254.169.254"),
+        own.replace("127.0.0.1:1/fleet-bodies/job", "169.254.169.254/fleet-bodies/other"),
         own.replace("aaaaaaaaaaaa", "../../../etc/passwd"),
         own.replace("/job/", "/other/"),
+        own.replace("127.0.0.1:1/fleet-bodies/job/aaaaaaaaaaaa", "127.0.0.1:2/fleet-bodies/../outputs"),
         "file:///etc/passwd",
     ):
         with pytest.raises(BodyOutOfReach):
             depot.get(address)
+
+
+def test_a_server_with_another_address_still_has_what_it_kept(tmp_path: Path) -> None:
+    before, after = (
+        ServerBodies(HttpClient(), tmp_path, own_url=f"http://127.0.0.1:{port}", secret=b"s") for port in (1, 2)
+    )
+    address = before.address_of(f"job.{'a' * 12}", None)
+    assert address is not None
+    before.put(address, b"x")
+    assert after.get(address) == b"x"
+    after.remove(address)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_server_leaves_no_half_of_a_body(tmp_path: Path) -> None:
+    whole, half = tmp_path / "bodies" / f"job.{'a' * 12}", tmp_path / "bodies" / f".job.{'b' * 12}.{'c' * 12}.tmp"
+    for path in (whole, half):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"x")
+    open_server_depot(Settings({}), tmp_path, "http://127.0.0.1:1")
+    assert list((tmp_path / "bodies").iterdir()) == [whole]

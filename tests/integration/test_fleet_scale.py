@@ -145,6 +145,21 @@ def test_ended_and_silent_pods_are_removed_and_others_are_left_alone(box: Runpod
     assert list(box.state["pods"]) == ["foreign"]
 
 
+def test_pods_of_another_queue_or_class_are_not_judged(box: RunpodBox, scaler: Scaler) -> None:
+    """Their workers are unknown here, or may take longer to start; both would be removed while they are needed."""
+    box.starts_pods = False
+    (made,) = scaler.pass_json("--min", "1")["made"]
+    pod = box.state["pods"][made["id"]]
+    pod["createdAt"] = "2026-01-01T00:00:00Z"
+    assert scaler.pass_json("--class", "h100", "--max", "0")["removed"] == []
+    pod["env"] = {**pod["env"], "COMFYPIN_FLEET_QUEUE": "another"}
+    refused = scaler.scale("--once", "--yes", "--max", "0", code=64)
+    assert made["id"] in refused.stderr
+    assert "--name" in refused.stderr
+    assert list(box.state["pods"]) == [made["id"]]
+    assert scaler.pass_json("--name", "mine", "--max", "0")["removed"] == []
+
+
 def test_two_scalers_of_a_fleet_do_not_make_twice_as_many(box: RunpodBox, scaler: Scaler) -> None:
     box.starts_pods = False
     words = [sys.executable, "-m", "comfypin.cli.main", "fleet", "scale", "--release", DEMO, "--image", IMAGE, "--yes"]

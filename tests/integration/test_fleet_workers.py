@@ -15,6 +15,7 @@ from comfypin.jobs.interface import JobOutcome, ProgressCallback, ignore_progres
 from comfypin.queue.interface import JobRoute
 from comfypin.queue.nats import layout, lease, names
 from comfypin.queue.nats.connection import parse_queue_address
+from comfypin.queue.nats.errors import LeaseTaken
 from comfypin.queue.nats.fleet import open_fleet
 from comfypin.queue.nats.lease import CHORES, FleetLease
 from comfypin.queue.nats.names import Lane
@@ -145,6 +146,33 @@ async def test_one_server_does_the_chores_and_another_takes_over_if_it_dies(
         for task in holding.values():
             task.cancel()
         await asyncio.gather(*holding.values(), return_exceptions=True)
+
+
+async def test_a_lease_that_was_lost_stays_with_whoever_took_it(
+    nats: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a laptop's sleep: the first holder must neither act nor give away what is another's by now."""
+    monkeypatch.setattr(lease, "_RENEW_EVERY_S", 0.1)
+    async with contextlib.AsyncExitStack() as stack:
+        fleets = [
+            await stack.enter_async_context(
+                open_fleet(parse_queue_address(nats.address), FleetSettings(), client_name="test")
+            )
+            for _ in range(2)
+        ]
+        slept, awake = (FleetLease(fleet.leases, "scale", str(number)) for number, fleet in enumerate(fleets))
+        async with contextlib.AsyncExitStack() as awake_stack:
+            async with slept.keep():
+                slept.require_held()
+                await fleets[1].leases.drop(["scale"])  # as its age does
+                await awake_stack.enter_async_context(awake.keep())
+                await until(lambda: not slept.is_held)
+                with pytest.raises(LeaseTaken):
+                    slept.require_held()
+            awake.require_held()
+            held = await fleets[1].leases.get("scale")
+            assert held is not None
+            assert held.data == b"1"
 
 
 async def test_another_release_is_helped_only_once_it_waits_longer_than_a_swap(

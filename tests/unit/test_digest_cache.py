@@ -78,6 +78,22 @@ def test_a_cache_that_grew_is_made_short_and_keeps_what_is_there(
     assert b"gone" not in (tmp_path / "verified").read_bytes()
 
 
+def test_a_long_cache_that_cannot_be_written_anew_takes_no_digest_away(
+    tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a volume that is mounted read-only, or is full."""
+
+    def refuse(_path: Path, _content: bytes) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(digest_cache, "COMPACT_ABOVE_LINES", 3)
+    cache = DigestCache(tmp_path / "verified", write_file=refuse)
+    for number in range(10):
+        os.utime(path, ns=(number, number))
+        assert cache.digest_of(path) == A
+    assert new_cache(tmp_path).known_digest(path, path.stat()) == A
+
+
 def a_read_only_cache(folder: Path) -> DigestCache:
     """A cache whose file cannot be written, with a spare one."""
     (folder / "verified").mkdir(exist_ok=True)

@@ -10,14 +10,21 @@ formats with checksums over their metadata, and compressed metadata, keep it.
 """
 
 import contextlib
+import errno
+import itertools
 import re
 import struct
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 # Where metadata are: at the beginning, in long videos at the end.
 _WITHIN_BYTES = 4 << 20
+# Of files that are read-only, or another user's, as an engine's in another container: the job is done all the same.
+_NOT_OURS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+# Compared as a whole first: most of a file stays as it was.
+_BLOCK_BYTES = 4096
 _PNG = b"\x89PNG\r\n\x1a\n"
 # Formats without checksums over their metadata, by what they begin with: GIF, JPEG, WebP and its kin, TIFF, OpenEXR,
 # FLAC, MP3, glTF, JSON; MP4 and its kin; safetensors. Ogg, Matroska and zip (so PyTorch's files) have such checksums.
@@ -29,7 +36,7 @@ _UNCHECKED = re.compile(
 def clear_mark(path: Path, mark: str) -> bool:
     """Take a mark out of a file's metadata, in place; return whether none is left that could be seen. Blocks.
 
-    Raises `OSError`.
+    A file that may not be written keeps its mark. Raises `OSError` for what else is wrong with one.
     """
     status = path.stat()
     # Bytes that have another name too may be a model's, or the user's own.
@@ -42,15 +49,21 @@ def clear_mark(path: Path, mark: str) -> bool:
     is_png = regions[0][1].startswith(_PNG)
     if not is_png and not _UNCHECKED.match(regions[0][1]):
         return False
-    with path.open("r+b") as file:
-        # The chunks of a PNG are known from its beginning only.
-        for offset, region_bytes in regions[:1] if is_png else regions:
-            cleared = _shift_texts(region_bytes, mark.encode())
-            if is_png:
-                cleared = _sum_chunks(region_bytes, cleared)
-            if cleared != region_bytes:
-                file.seek(offset)
-                file.write(cleared)
+    try:
+        with path.open("r+b", buffering=0) as raw_file:
+            # The chunks of a PNG are known from its beginning only.
+            for offset, region_bytes in regions[:1] if is_png else regions:
+                cleared = _shift_texts(region_bytes, mark.encode())
+                if is_png:
+                    cleared = _sum_chunks(region_bytes, cleared)
+                # No byte that stays as it was: a node may go on writing beside it.
+                for start, end in _find_changes(region_bytes, cleared):
+                    raw_file.seek(offset + start)
+                    raw_file.write(cleared[start:end])
+    except OSError as exc:
+        if exc.errno not in _NOT_OURS:
+            raise
+        return False
     with path.open("rb") as file:
         return not any(mark.encode() in region_bytes for _, region_bytes in _read_ends(file, status.st_size))
 
@@ -74,6 +87,19 @@ def _shift_texts(data: bytes, mark: bytes) -> bytes:
         + rb'(?!\d+\\*"(?::|, ?\d+\]))'
     )
     return text.sub(lambda found: b" " * len(mark) + found[1], data)
+
+
+def _find_changes(before: bytes, after: bytes) -> Iterator[tuple[int, int]]:
+    """Yield where bytes of the same length differ, as beginnings and ends."""
+    start = 0
+    while start < len(before):
+        block_end = start + _BLOCK_BYTES
+        if before[start:block_end] != after[start:block_end]:
+            differing = [at for at in range(start, min(block_end, len(before))) if before[at] != after[at]]
+            for _, run in itertools.groupby(enumerate(differing), lambda numbered: numbered[1] - numbered[0]):
+                positions = [at for _, at in run]
+                yield positions[0], positions[-1] + 1
+        start = block_end
 
 
 def _sum_chunks(before: bytes, after: bytes) -> bytes:

@@ -16,6 +16,7 @@ from comfypin.runpod.spot_pods import make_spot_pod, read_spot_price
 FLEET_VARIABLE = "COMFYPIN_FLEET"
 RELEASE_VARIABLE = "COMFYPIN_FLEET_RELEASE"
 CLASS_VARIABLE = "COMFYPIN_FLEET_CLASS"
+QUEUE_VARIABLE = "COMFYPIN_FLEET_QUEUE"
 _ENDED = frozenset({"EXITED", "ERROR", "TERMINATED"})
 # Statuses with which Runpod says that another GPU or data centre may do: the body broke a rule or found no place, or
 # the account may not use the pool. https://docs.runpod.io/api-reference-v2/pods/create-a-pod
@@ -26,7 +27,7 @@ _MEMORY_BESIDE_GB = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetPod:
-    """A pod of a fleet, as Runpod tells of it. `cost` is dollars an hour now."""
+    """A pod of a fleet, as Runpod tells of it. `cost` is dollars an hour now, `queue_id` that of its fleet's queue."""
 
     id: str
     name: str
@@ -35,6 +36,7 @@ class FleetPod:
     status: str
     cost: float
     created_at: float
+    queue_id: str = ""
 
     @property
     def has_ended(self) -> bool:
@@ -55,6 +57,7 @@ class PodWish:
     """What each pod of a release and class is to be. `env` holds references to secrets, never their values."""
 
     fleet: str
+    queue_id: str
     release: str
     gpu_class: str
     image: str
@@ -86,6 +89,7 @@ class PodWish:
                 FLEET_VARIABLE: self.fleet,
                 RELEASE_VARIABLE: self.release,
                 CLASS_VARIABLE: self.gpu_class,
+                QUEUE_VARIABLE: self.queue_id,
             },
             "registry": self.registry,
             "gpu": {"id": gpu.id, "count": 1, **limits},
@@ -113,6 +117,7 @@ def list_fleet_pods(pods: Iterable[Resource], fleet: str) -> tuple[FleetPod, ...
                 status=str(pod.get("status", "")),
                 cost=float(cost) if isinstance(cost, int | float) else 0.0,
                 created_at=_read_time(pod.get("createdAt")),
+                queue_id=str(variables.get(QUEUE_VARIABLE, "")),
             )
         )
     return tuple(sorted(fleet_pods, key=lambda pod: (pod.created_at, pod.id)))

@@ -32,7 +32,10 @@ def make_spot_pod(management_api: ManagementApi, request: Mapping[str, object], 
     """
     try:
         made = _ask(management_api, _MAKE, {"input": _to_graphql(request, bid)}).get("podRentInterruptable")
-    except ApiUnreachable:
+    except (ApiUnreachable, ApiRefused) as failure:
+        # A gateway that gave up (502, 504) does not know either.
+        if isinstance(failure, ApiRefused) and failure.status < 500:
+            raise
         # The answer may have been lost after the pod was made; a second one would be billed, too.
         existing_pod = next(
             (pod for pod in management_api.list_resources("pod") if pod.get("name") == request["name"]), None

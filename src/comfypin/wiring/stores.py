@@ -86,7 +86,9 @@ def open_server_depot(settings: "Settings", state_folder: "Path", own_url: str |
     except OSError as exc:
         raise JobsUnusable(path=str(secret_path), reason=reason_of(exc)) from exc
     client = HttpClient(transport=http_transport(settings, timeout_s=60.0))
-    return ServerBodies(client, state_folder / "bodies", own_url=own_url, secret=secret)
+    bodies = ServerBodies(client, state_folder / "bodies", own_url=own_url, secret=secret)
+    bodies.sweep_leftovers()
+    return bodies
 
 
 def own_bucket(settings: "Settings") -> "OwnBucket | None":

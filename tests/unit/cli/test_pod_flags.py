@@ -55,4 +55,6 @@ async def test_a_lock_of_another_digest_is_not_taken() -> None:
     pods = maker()
     assert not await pods.learn(fleet_with_lock("ab" * 8, DEMO), "ab" * 8, NO_ROLLS.with_roll(roll))
     assert not await pods.learn(fleet_with_lock("cd" * 8, DEMO), "ef" * 8, NO_ROLLS)
+    unreadable: Any = SimpleNamespace(releases=FakeBucket({f"lock.{'ab' * 8}": b"no lock"}))
+    assert not await pods.learn(unreadable, "ab" * 8, NO_ROLLS)
     assert pods.known == {}

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image, PngImagePlugin
 
+from comfypin.jobs import saved_metadata
 from comfypin.jobs.saved_metadata import clear_mark
 
 MARK = "cp0123456789abcdef_"
@@ -96,6 +97,45 @@ def test_a_file_with_a_second_name_does_not_change(tmp_path: Path) -> None:
     content = original.read_bytes()
     clear_mark(saved, MARK)
     assert original.read_bytes() == content
+
+
+def test_a_file_that_cannot_be_written_keeps_its_mark_and_the_job_its_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(png(json.dumps(prompt(f"{MARK}cat"))))
+    before, opened = path.read_bytes(), Path.open
+
+    def open_to_read(self: Path, mode: str = "r", *rest: Any, **more: Any) -> Any:
+        if "+" in mode:
+            raise PermissionError(13, "Permission denied", str(self))
+        return opened(self, mode, *rest, **more)
+
+    monkeypatch.setattr(Path, "open", open_to_read)
+    assert not clear_mark(path, MARK)
+    assert path.read_bytes() == before
+
+
+def test_a_node_that_still_writes_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a video node that fills in its header at the end."""
+    path = tmp_path / "a.mp4"
+    text = json.dumps(prompt(f"{MARK}cat"))
+    path.write_bytes(b"\0\0\0\0ftypisom" + text.encode() + b"tail")
+    shift = saved_metadata._shift_texts
+
+    def shift_while_another_writes(data: bytes, mark: bytes) -> bytes:
+        with path.open("r+b") as file:
+            file.write(b"\0\0\0 ")
+            file.seek(-4, os.SEEK_END)
+            file.write(b"TAIL")
+        return shift(data, mark)
+
+    monkeypatch.setattr(saved_metadata, "_shift_texts", shift_while_another_writes)
+    assert clear_mark(path, MARK)
+    written = path.read_bytes()
+    assert written.startswith(b"\0\0\0 ftypisom")
+    assert written.endswith(b"TAIL")
+    assert json.loads(written[12:-4]) == prompt("cat")
 
 
 def test_a_cut_png_is_not_made_worse(tmp_path: Path) -> None:

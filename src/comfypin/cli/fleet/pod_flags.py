@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from comfypin.cli.common import print_on_stderr
 from comfypin.cli.flag_values import parse_seconds, whole_number
 from comfypin.cli.runpod.variable_flags import plain_variables, secret_wishes
-from comfypin.errors import ConfigError, UsageError
+from comfypin.errors import ConfigError, LockError, UsageError
 
 if TYPE_CHECKING:
     from comfypin.lock.model import Lock
@@ -116,7 +117,10 @@ class _KnownRelease:
 
 @dataclass(slots=True, kw_only=True)
 class PodMaker:
-    """Makes pods for one fleet and class. `releases` are those that were named, as digest and name."""
+    """Makes pods for one fleet and class. `releases` are those that were named, as digest and name.
+
+    `queue_id` is what tells the fleet's queue from others; it is read before pods are.
+    """
 
     arguments: argparse.Namespace
     management_api: "ManagementApi"
@@ -125,6 +129,7 @@ class PodMaker:
     releases: tuple[tuple[str, str], ...]
     known: dict[str, _KnownRelease]
     holder: str = field(default_factory=lambda: secrets.token_hex(8))
+    queue_id: str = ""
     _offers: "dict[str, tuple[float, tuple[GpuOffer, ...]]]" = field(default_factory=dict)
 
     @property
@@ -152,8 +157,13 @@ class PodMaker:
             carried_lock = await read_lock(fleet.releases, release)
             if carried_lock is None:
                 return False
-            lock_bytes = read_carried_lock(carried_lock, where="the fleet")
-            lock = parse_lock(lock_bytes, where="the fleet's lock").lock
+            try:
+                lock_bytes = read_carried_lock(carried_lock, where="the fleet")
+                lock = parse_lock(lock_bytes, where="the fleet's lock").lock
+            except LockError as failure:
+                # Workers may write there; the pods of other releases should not wait for it.
+                print_on_stderr(f"comfypin: no pods of {release}: {failure.message}")
+                return False
             image = next((roll.image for roll in rolls.current.values() if roll.new == release), None)
             key, known = _know(lock, self.arguments, image)
             # Workers may write there: only the lock of this digest is the release's.
@@ -163,10 +173,18 @@ class PodMaker:
         return True
 
     def list_pods(self) -> "tuple[FleetPod, ...]":
-        """Return the fleet's pods."""
+        """Return the fleet's pods. Raises `UsageError` if another queue's pods have its name."""
         from comfypin.runpod.fleet_pods import list_fleet_pods
 
-        return list_fleet_pods(self.management_api.list_resources("pod"), self.fleet)
+        pods = list_fleet_pods(self.management_api.list_resources("pod"), self.fleet)
+        # Their workers are unknown here, so that they would be removed as silent ones while they run jobs.
+        foreign_pod = next((pod for pod in pods if pod.queue_id not in ("", self.queue_id)), None)
+        if foreign_pod is not None:
+            raise UsageError(
+                f"Pod {foreign_pod.name} ({foreign_pod.id}) works for another queue under the name {self.fleet}; give "
+                "each fleet of the account a name of its own with --name, or remove the pod."
+            )
+        return pods
 
     def choose_gpus(self, release: str) -> "tuple[GpuOffer, ...]":
         """Return the GPUs that pods of a release try."""
@@ -236,6 +254,7 @@ class PodMaker:
         models_gb = 0 if on_volume else facts.models_bytes / 1e9
         return PodWish(
             fleet=self.fleet,
+            queue_id=self.queue_id,
             release=release,
             gpu_class=self.gpu_class,
             image=known.image,

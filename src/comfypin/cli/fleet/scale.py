@@ -34,6 +34,7 @@ from comfypin.plurals import format_count
 
 if TYPE_CHECKING:
     from comfypin.queue.nats.fleet import Fleet
+    from comfypin.queue.nats.lease import FleetLease
     from comfypin.runpod.fleet_pods import FleetPod
 
 EXIT_DIFFERENT = 2
@@ -75,7 +76,7 @@ def execute(arguments: argparse.Namespace, address: str) -> int:
         job_s=arguments.job_seconds,
         start_timeout_s=arguments.start_timeout or maker.start_timeout_s,
     )
-    return with_fleet(arguments, address, lambda fleet: _scale(arguments, _Scaler(fleet, maker, limits)))
+    return with_fleet(arguments, address, lambda fleet: _scale(arguments, _open_scaler(fleet, maker, limits)))
 
 
 @dataclass(slots=True)
@@ -98,6 +99,7 @@ class _Scaler:
     fleet: "Fleet"
     maker: PodMaker
     limits: ScaleLimits
+    lease: "FleetLease"
     seen: dict[str, float] = field(default_factory=dict)
     paces: dict[str, float] = field(default_factory=dict)
     duds: dict[str, int] = field(default_factory=dict)
@@ -106,6 +108,7 @@ class _Scaler:
         """Read what there is, and plan one pass. Raises what nats-py raises, `DeployError`."""
         from comfypin.queue.nats.demand import mean_run_s, measure_demand, read_newest_jobs
         from comfypin.queue.nats.overview import read_lanes, read_workers
+        from comfypin.queue.nats.queue_ids import read_queue_id
         from comfypin.queue.nats.rolls import read_rolls
 
         now = time.time()
@@ -114,6 +117,7 @@ class _Scaler:
         lanes = await read_lanes(self.fleet, {}, now=now)
         # Merged, not replaced: a release of which no job ended lately keeps the pace that it had.
         self.paces |= mean_run_s(await read_newest_jobs(self.fleet))
+        self.maker.queue_id = await read_queue_id(self.fleet.control)
         pods = await asyncio.to_thread(self.maker.list_pods)
         worker_ids = {worker.id for worker in workers}
         self.seen |= {pod.id: now for pod in pods if works(pod, worker_ids)}
@@ -153,7 +157,9 @@ class _Scaler:
         from comfypin.queue.nats.overview import list_busy_workers
 
         limit_s = self.limits.start_timeout_s
-        silent = find_silent_pods(pods, worker_ids, seen=self.seen, now=now, limit_s=limit_s)
+        # How long pods of another class may take to start is for the scaler of that class to know.
+        own_pods = [pod for pod in pods if pod.gpu_class == self.maker.gpu_class]
+        silent = find_silent_pods(own_pods, worker_ids, seen=self.seen, now=now, limit_s=limit_s)
         # Reading all records costs seconds; it is only needed to spare a silent pod that may still run a job.
         busy = await list_busy_workers(self.fleet) if silent else set()
         return find_useless_pods(pods, silent, busy, limit_s=limit_s)
@@ -177,29 +183,37 @@ class _Scaler:
 
         # First what is billed for nothing: whether there is room for others does not matter for that.
         for useless in plan.useless:
+            self.lease.require_held()
             await asyncio.to_thread(self.maker.remove_pod, useless.pod)
             done.removed.append(useless.pod)
             if not useless.pod.has_ended and useless.pod.id not in self.seen:
                 self.duds[useless.pod.release] = self.duds.get(useless.pod.release, 0) + 1
         for release_plan in plan.releases:
+            self.lease.require_held()
             # Before the pods: a worker that comes must not leave at once because it idles.
             await write_floor(
                 self.fleet.control, release_plan.target.release, self.maker.gpu_class, release_plan.target.least
             )
             for _ in range(release_plan.make):
+                # Each takes up to minutes: whoever has the lease by then makes the pods of this plan.
+                self.lease.require_held()
                 done.made.append(await asyncio.to_thread(self.maker.make_pod, release_plan.target.release))
 
 
-async def _scale(arguments: argparse.Namespace, scaler: _Scaler) -> int:
+def _open_scaler(fleet: "Fleet", maker: PodMaker, limits: ScaleLimits) -> _Scaler:
     from comfypin.queue.nats.lease import FleetLease
 
+    lease = FleetLease(fleet.leases, f"scale.{maker.fleet}.{maker.gpu_class}", maker.holder)
+    return _Scaler(fleet, maker, limits, lease)
+
+
+async def _scale(arguments: argparse.Namespace, scaler: _Scaler) -> int:
     if arguments.dry_run:
         plan = await scaler.plan()
         print(json.dumps(plan.to_json()) if arguments.json else "\n".join(plan_lines(plan, scaler.limits)))
         return 0 if plan.is_empty and not scaler.maker.missing_secrets() else EXIT_DIFFERENT
-    maker = scaler.maker
     # From before the plan: two that plan at the same time would make twice as many.
-    async with FleetLease(scaler.fleet.leases, f"scale.{maker.fleet}.{maker.gpu_class}", maker.holder).keep():
+    async with scaler.lease.keep():
         return await _ask_and_scale(arguments, scaler)
 
 

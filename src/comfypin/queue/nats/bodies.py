@@ -9,9 +9,10 @@ import zstandard
 
 from comfypin.errors import StorageError
 from comfypin.queue.nats.buckets import Bucket
-from comfypin.queue.nats.errors import BodyTooLarge
+from comfypin.queue.nats.errors import BodyOutOfReach, BodyTooLarge
 from comfypin.queue.nats.fleet_job import Body
 from comfypin.queue.nats.sealing import Seal
+from comfypin.queue.nats.unpacking import unpack
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +20,6 @@ LARGEST_BYTES = 512_000
 """NATS takes messages of one megabyte; what is larger goes by a claim check."""
 # Before a key: where its body is, if it is too large for NATS.
 _ELSEWHERE = "at."
-# A body is decompressed into memory: a few kilobytes can claim any size.
 _LARGEST_TEXT = 256 << 20
 
 
@@ -136,4 +136,7 @@ class Bodies:
 
     def _unpack(self, body_bytes: bytes, sealed: bool) -> str:  # noqa: FBT001 - positional for a thread
         plain_bytes = self._seal.open(body_bytes) if sealed else body_bytes
-        return zstandard.decompress(plain_bytes, max_output_size=_LARGEST_TEXT).decode(errors="surrogatepass")
+        try:
+            return unpack(plain_bytes, most=_LARGEST_TEXT).decode(errors="surrogatepass")
+        except ValueError as exc:
+            raise BodyOutOfReach(server="the fleet", reason=str(exc)) from exc

@@ -43,6 +43,7 @@ class BucketDepot:
 
     def _own(self, address: str) -> str:
         """Return the key if it is one of ours: a worker could name any other object of the bucket."""
-        if not address.startswith(f"{self._folder}/"):
+        folder, _, name = address.rpartition("/")
+        if folder != self._folder or name in {"", ".", ".."}:
             raise BodyOutOfReach(server="the bucket", reason="it was written by a fleet with another bucket or prefix")
         return address

@@ -59,18 +59,24 @@ class FleetLease:
 
     @contextlib.asynccontextmanager
     async def keep(self) -> AsyncIterator[None]:
-        """Hold the lease while the block runs. Raises `LeaseTaken` if somebody else does."""
+        """Hold the lease while the block runs, as far as the queue is reached. Raises `LeaseTaken` if another does."""
         await self._renew()
-        if not self.is_held:
-            raise LeaseTaken(what=self._key)
+        self.require_held()
         renewing = asyncio.create_task(self._renew_forever())
         try:
             yield
         finally:
             renewing.cancel()
             await asyncio.gather(renewing, return_exceptions=True)
-            with contextlib.suppress(Error, TimeoutError):
-                await self._bucket.drop([self._key])
+            # One that was lost is another's by now.
+            if self.is_held:
+                with contextlib.suppress(Error, TimeoutError):
+                    await self._bucket.drop([self._key])
+
+    def require_held(self) -> None:
+        """Raise `LeaseTaken` unless the lease is held now: a machine that slept, or was cut off, has lost it."""
+        if not self.is_held:
+            raise LeaseTaken(what=self._key)
 
     async def _renew_forever(self) -> None:
         while True:

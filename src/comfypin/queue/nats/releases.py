@@ -13,10 +13,10 @@ from comfypin.engine.interface import Catalogue, EngineEvent, Prompt, PromptOutp
 from comfypin.queue.nats.bodies import LARGEST_BYTES
 from comfypin.queue.nats.buckets import Bucket
 from comfypin.queue.nats.errors import CatalogueUnknown
+from comfypin.queue.nats.unpacking import unpack
 
 log = logging.getLogger(__name__)
 
-# A few kilobytes of zstd can claim any size.
 _LARGEST_CATALOGUE = 256 << 20
 _NAMES = "name."
 _LOCKS = "lock."
@@ -37,8 +37,8 @@ class ReleaseRecord:
 
     @classmethod
     def load(cls, record_bytes: bytes) -> "ReleaseRecord":
-        """Read a record. Slow, too."""
-        return cls(**json.loads(zstandard.decompress(record_bytes, max_output_size=_LARGEST_CATALOGUE)))
+        """Read a record. Slow, too. Raises `ValueError` or `TypeError` for what is none."""
+        return cls(**json.loads(unpack(record_bytes, most=_LARGEST_CATALOGUE)))
 
 
 async def announce_release(bucket: Bucket, release: str, record: ReleaseRecord, carried_lock: str) -> None:
@@ -108,7 +108,10 @@ class FleetEngine:
             except (Error, TimeoutError) as exc:
                 raise CatalogueUnknown(release=self._name) from exc
             if stored_entry is not None:
-                catalogue = (await asyncio.to_thread(ReleaseRecord.load, stored_entry.data)).catalogue
+                try:
+                    catalogue = (await asyncio.to_thread(ReleaseRecord.load, stored_entry.data)).catalogue
+                except (ValueError, TypeError) as exc:
+                    raise CatalogueUnknown(release=self._name) from exc
                 self._known = (release, catalogue)
                 return catalogue
         raise CatalogueUnknown(release=self._name)

@@ -5,6 +5,7 @@ An address names the server, the job and a part, and that server has signed it:
 Servers ask only servers that the queue knows: records are written by workers too, and could name any host.
 """
 
+import contextlib
 import hashlib
 import hmac
 import re
@@ -126,6 +127,12 @@ class ServerBodies(RemoteBodies):
         except OSError as exc:
             raise BodyOutOfReach(server=self.own_url, reason=reason_of(exc)) from exc
 
+    def sweep_leftovers(self) -> None:
+        """Remove the halves of bodies that a killed server left; for its start, when nobody writes."""
+        for leftover in self._folder.glob(".*.tmp"):
+            with contextlib.suppress(OSError):
+                leftover.unlink()
+
     def path_of(self, job_id: str, part: str, signature: str) -> Path | None:
         """Return the file of a body if the signature is ours."""
         # Both become a file's name.
@@ -139,14 +146,15 @@ class ServerBodies(RemoteBodies):
     def _own_path(self, address: str) -> Path | None:
         """Return the file of an address of this server, None for one of another. Raises `BodyOutOfReach`."""
         body_place = _parse(address)
-        if body_place.server != self.own_url:
-            if not self.knows_server(body_place.server):
-                raise BodyOutOfReach(server=body_place.server, reason="it is no server of this fleet")
-            return None
+        # By the signature, not by the host: what was kept under another --body-url is still here, and goes from here.
         path = self.path_of(body_place.job_id, body_place.part, body_place.signature)
-        if path is None:
+        if path is not None:
+            return path
+        if body_place.server == self.own_url:
             raise BodyOutOfReach(server=self.own_url, reason="its signature is another's")
-        return path
+        if not self.knows_server(body_place.server):
+            raise BodyOutOfReach(server=body_place.server, reason="it is no server of this fleet")
+        return None
 
     def _sign(self, job_id: str) -> str:
         # Forty digits are 160 bits, enough for an address that lasts as long as a job.
@@ -155,6 +163,7 @@ class ServerBodies(RemoteBodies):
 
 def _parse(address: str) -> _BodyAddress:
     parsed = _ADDRESS.fullmatch(address)
-    if parsed is None:
+    # Asked of another server, too: dots and slashes would lead out of its folder of bodies.
+    if parsed is None or not _JOB.fullmatch(parsed["job"]) or not _PART.fullmatch(parsed["part"]):
         raise BodyOutOfReach(server="?", reason="its address is none of a server")
     return _BodyAddress(parsed["server"], parsed["job"], parsed["part"], parsed["signature"])
