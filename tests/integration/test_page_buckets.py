@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.support.browser import a_browser, axe_violations, opened
+from tests.support.browser import a_browser, axe_violations, opened, wait_until
 from tests.support.object_servers import ACCESS_KEY, SECRET_KEY, S3Server, rclone_server
 from tests.support.server import Server, serving
 from tests.support.workflows import picture
@@ -119,7 +119,7 @@ def test_a_picture_in_a_jobs_own_bucket_comes_through_the_server(
 
 def shown_width(page: Page) -> int:
     """The width of the picture that is shown alone, once it is there."""
-    page.wait_for_function("document.querySelector('img.light-media')?.naturalWidth > 0")
+    wait_until(page, "document.querySelector('img.light-media')?.naturalWidth > 0")
     return int(page.evaluate("document.querySelector('img.light-media').naturalWidth"))
 
 

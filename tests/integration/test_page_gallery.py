@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.conftest import ROOT
-from tests.support.browser import PHONE, a_browser, axe_violations, opened, overflow_pixels
+from tests.support.browser import PHONE, a_browser, axe_violations, opened, overflow_pixels, wait_until
 from tests.support.server import Server, serving
 from tests.support.workflows import picture
 
@@ -43,7 +43,7 @@ def test_outputs_are_a_wall_and_each_opens_alone(server: Server, browser: Browse
         page.keyboard.press("Enter")
         lightbox = page.get_by_role("dialog")
         expect(lightbox).to_contain_text("2/3")
-        page.wait_for_function("document.querySelector('img.light-media').naturalWidth > 0")
+        wait_until(page, "document.querySelector('img.light-media').naturalWidth > 0")
         # A small picture grows, but not to the window's size.
         assert page.evaluate("document.querySelector('img.light-media').getBoundingClientRect().width") == 3 * 96
         assert axe_violations(page) == []
@@ -184,21 +184,12 @@ def test_a_video_shows_its_first_picture_where_the_server_can_draw_none(server: 
     Path(path).write_bytes((ROOT / "tests" / "data" / "saved" / "webm.webm").read_bytes())
     with opened(browser, f"{server.url}/#/gallery") as (page, wrongs):
         tile = page.get_by_role("button", name="moving.webm")
-        _wait_until(page, "document.querySelector('.shot video')?.readyState >= 2")
+        wait_until(page, "document.querySelector('.shot video')?.readyState >= 2")
         assert axe_violations(page) == []
         tile.click()
         expect(page.locator("video.light-media")).to_be_visible()
-        _wait_until(page, "document.querySelector('video.light-media').videoWidth > 0")
+        wait_until(page, "document.querySelector('video.light-media').videoWidth > 0")
         assert wrongs == []
-
-
-def _wait_until(page: Page, condition: str) -> None:
-    # Not `wait_for_function`, whose polls the page's policy forbids once the first one was false.
-    for _ in range(600):
-        if page.evaluate(condition):
-            return
-        page.wait_for_timeout(50)
-    pytest.fail(f"not so after 30 s: {condition}")
 
 
 @pytest.mark.parametrize("size", [(390, 844), (3840, 2160)])

@@ -79,3 +79,15 @@ def axe_violations(page: Page) -> list[str]:
 def overflow_pixels(page: Page) -> int:
     """By how much the page is wider than its window."""
     return int(page.evaluate("document.documentElement.scrollWidth - window.innerWidth"))
+
+
+def wait_until(page: Page, condition: str) -> None:
+    """Wait until a JavaScript expression is true.
+
+    Playwright's own `wait_for_function` evaluates a text again and again, which the page's policy forbids.
+    """
+    for _ in range(600):
+        if page.evaluate(condition):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(f"not so after 30 s: {condition}")
