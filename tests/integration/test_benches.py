@@ -19,10 +19,16 @@ WORDS = {
 }
 
 
-@pytest.mark.parametrize(
-    "bench",
-    [pytest.param(one, marks=[pytest.mark.network] if one.needs_network else [], id=one.name) for one in BENCHES],
-)
+# Half a minute and more each, even with a few jobs.
+LONG = {"fleet", "realize"}
+
+
+def _marks(bench: Bench) -> list[pytest.MarkDecorator]:
+    network = [pytest.mark.network] if bench.needs_network else []
+    return [*network, *([pytest.mark.soak] if bench.name in LONG else [])]
+
+
+@pytest.mark.parametrize("bench", [pytest.param(one, marks=_marks(one), id=one.name) for one in BENCHES])
 @pytest.mark.timeout(400)
 def test_a_bench_prints_its_figures(bench: Bench) -> None:
     ran = run_bench(bench, is_smoke=True)
