@@ -301,11 +301,10 @@ def open_pod_maker(arguments: argparse.Namespace, address: str) -> PodMaker:
         key, known_release = _know(read_named_lock(lock_name, settings)[1].lock, arguments)
         known[key] = known_release
     values = _secret_values(arguments, address)
-    own = [f"{variable}" for variable in values]
     return PodMaker(
         arguments=arguments,
         management_api=management_api,
-        wishes=secret_wishes([*own, *arguments.secret], f"fleet_{arguments.name}"),
+        wishes=secret_wishes([*values, *arguments.secret], f"fleet_{arguments.name}"),
         values={
             **settings.pick_variables([secret_text.partition("=")[0] for secret_text in arguments.secret]),
             **values,
