@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.conftest import ROOT
-from tests.support.browser import PHONE, a_browser, axe_violations, opened, overflow_pixels, wait_until
+from tests.support.browser import PHONE, a_browser, axe_violations, count_nodes, opened, overflow_pixels, wait_until
 from tests.support.server import Server, serving
 from tests.support.workflows import picture
 
@@ -335,16 +335,6 @@ SCROLL_DOWN = """async (many) => {
   }
   return most;
 }"""
-
-
-def count_nodes(page: Page) -> int:
-    """The nodes that the browser holds, whether they are shown or not."""
-    session = page.context.new_cdp_session(page)
-    session.send("Performance.enable")
-    session.send("HeapProfiler.collectGarbage")
-    return next(
-        int(one["value"]) for one in session.send("Performance.getMetrics")["metrics"] if one["name"] == "Nodes"
-    )
 
 
 def drop(page: Page, text: str, name: str) -> None:

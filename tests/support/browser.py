@@ -81,6 +81,25 @@ def overflow_pixels(page: Page) -> int:
     return int(page.evaluate("document.documentElement.scrollWidth - window.innerWidth"))
 
 
+def count_nodes(page: Page) -> int:
+    """The nodes that the browser holds, whether they are shown or not."""
+    return _metric_after_collection(page, "Nodes")
+
+
+def heap_bytes(page: Page) -> int:
+    """What the page's scripts hold in memory."""
+    return _metric_after_collection(page, "JSHeapUsedSize")
+
+
+def _metric_after_collection(page: Page, name: str) -> int:
+    session = page.context.new_cdp_session(page)
+    session.send("Performance.enable")
+    session.send("HeapProfiler.collectGarbage")
+    metrics = session.send("Performance.getMetrics")["metrics"]
+    session.detach()
+    return next(int(one["value"]) for one in metrics if one["name"] == name)
+
+
 def wait_until(page: Page, condition: str) -> None:
     """Wait until a JavaScript expression is true.
 

@@ -11,9 +11,9 @@ def picture(color: int, *, size: int = 64, prefix: str = "out") -> dict[str, Any
     }
 
 
-def slow(blurs: int) -> dict[str, Any]:
+def slow(blurs: int, *, size: int = 96) -> dict[str, Any]:
     """A workflow that works for a while, node by node, and can be stopped after each."""
-    graph = picture(5, size=96, prefix=f"slow{blurs}")
+    graph = picture(5, size=size, prefix=f"slow{blurs}")
     last = ["1", 0]
     for index in range(blurs):
         node = str(100 + index)
