@@ -9,6 +9,7 @@ from blake3 import blake3
 from starlette.testclient import TestClient
 
 from comfypin.jobs.handler import Handler
+from comfypin.lock.model import UNPINNED
 from comfypin.queue.job_runner import QueueLimits
 from comfypin.queue.local_queue import LocalJobQueue
 from comfypin.queue.sqlite import JobStore
@@ -88,7 +89,7 @@ def local_api(
     store = JobStore(folder / "jobs.sqlite")
     webhooks = Webhooks(secret=None, allow_private=True)
     queue = LocalJobQueue(store, webhooks, QueueLimits(max_waiting=waiting), worker_id="test", clock=clock)
-    site = Site(queue, folder / "outputs")
+    site = Site(queue, folder / "outputs", release=UNPINNED)
     if ready:
         service = a_service()
         site.open_for_jobs(service, Handler(service))

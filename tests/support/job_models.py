@@ -42,7 +42,7 @@ def job_models(
     return JobModels(
         BlobStore(models_dir / ".comfypin"),
         TargetRoots(models_dir=models_dir),
-        lock,
+        lock.models,
         allowed=AllowedSources.parse(allowed, setting="--allow-models", hub=hub, civitai=civitai, http=private),
         open_sources=open_sources,
         limits=JobModelLimits(file_bytes=file_bytes, total_bytes=total_bytes),

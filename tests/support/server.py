@@ -30,8 +30,10 @@ class Server:
         *,
         descriptors: int | None = None,
         module: str = "comfypin.cli.main",
+        lock: str | None = "demo",
     ) -> None:
         self.home = home
+        self._lock_flags = () if lock is None else ("--lock", lock)
         self._module = module
         self._limit = [] if descriptors is None else ["prlimit", f"--nofile={descriptors}"]
         self.log = home / "log"
@@ -53,7 +55,7 @@ class Server:
             self.process = subprocess.Popen(
                 [
                     *self._limit,
-                    *(sys.executable, "-m", self._module, "serve", "--lock", "demo", "--port", str(self.port)),
+                    *(sys.executable, "-m", self._module, "serve", *self._lock_flags, "--port", str(self.port)),
                     *("--output-dir", str(self.outputs), "--state-dir", str(self.home / "state"), *self._flags),
                 ],
                 cwd=ROOT,
@@ -139,9 +141,10 @@ def serving(
     environ: Mapping[str, str] | None = None,
     ready: bool = True,
     descriptors: int | None = None,
+    lock: str | None = "demo",
 ) -> Iterator[Server]:
     """A server that is ended, with its process group, when the block ends. `descriptors`: as by `ulimit -n`."""
-    server = Server(home, flags, environ or {}, descriptors=descriptors)
+    server = Server(home, flags, environ or {}, descriptors=descriptors, lock=lock)
     groups = []
     try:
         server.start(ready=ready)

@@ -56,7 +56,7 @@ def add_job_model_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def open_job_models(arguments: argparse.Namespace, lock: "Lock", settings: "Settings") -> "JobModels | None":
+def open_job_models(arguments: argparse.Namespace, lock: "Lock | None", settings: "Settings") -> "JobModels | None":
     """Return what brings the models that jobs name, as the flags say; None if they may name none."""
     from comfypin import wiring
     from comfypin.settings.models import split_names

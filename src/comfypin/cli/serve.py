@@ -15,10 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from comfypin.cli.common import add_job_model_flags, open_job_models, read_release
-from comfypin.cli.flag_values import whole_number
+from comfypin.cli.common import open_job_models, read_release
 from comfypin.cli.serve_access import (
-    DEFAULT_PORT,
     Addresses,
     choose_ports,
     choose_token,
@@ -26,6 +24,7 @@ from comfypin.cli.serve_access import (
     local_url,
     read_root_path,
 )
+from comfypin.cli.serve_flags import add_serve_flags
 from comfypin.cli.serve_folders import ensure_output_folder, ensure_state_folder, lease_state
 from comfypin.errors import UsageError
 from comfypin.process_memory import give_back_large_blocks
@@ -52,102 +51,21 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_COUNT = whole_number(1, 1_000_000)
-
+_WITHOUT_LOCK = (
+    "Without a lock: --engine-url URL takes a ComfyUI that runs, and --lock demo is the built-in engine, which has no "
+    "models."
+)
 
 EXAMPLES = """examples:
   comfypin serve --lock demo                         the API and its page at http://127.0.0.1:8000
-  comfypin serve --lock mine --engine-url http://127.0.0.1:8188
-                                                     jobs for a ComfyUI that runs already
+  comfypin serve --engine-url http://127.0.0.1:8188  jobs for a ComfyUI that runs already; results say "unpinned"
+                                                     unless --lock says what it runs
   curl -d '{"input": {"workflow": {}}}' -H 'Content-Type: application/json' http://127.0.0.1:8000/runsync"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
-    address_flags = parser.add_argument_group("address")
-    address_flags.add_argument("--host", metavar="ADDRESS", help="listen here (default: 127.0.0.1; on a pod 0.0.0.0)")
-    address_flags.add_argument(
-        "--port", type=int, metavar="N", help=f"listen on this port (default: PORT, else {DEFAULT_PORT})"
-    )
-    address_flags.add_argument(
-        "--root-path", metavar="PATH", default="", help="the path of a proxy's site below which it passes requests on"
-    )
-    address_flags.add_argument("--no-auth", action="store_true", help="require no token; only on loopback addresses")
-    service_flags = parser.add_argument_group("what")
-    service_flags.add_argument(
-        "--lock", metavar="FILE|NAME", help="the release (default: LOCK_PATH, COMFY_VERSION_NAME)"
-    )
-    service_flags.add_argument("--engine-url", metavar="URL", help="the address of a running ComfyUI to use")
-    service_flags.add_argument(
-        "--output-dir",
-        type=Path,
-        default=Path("outputs"),
-        metavar="DIR",
-        help="the folder of outputs (default: outputs)",
-    )
-    service_flags.add_argument(
-        "--sync", metavar="DEST", help="sync the output folder there: a bucket such as s3://..., or a folder"
-    )
-    service_flags.add_argument(
-        "--allow-private-inputs", action="store_true", help="let inputs, webhooks and s3Config name private addresses"
-    )
-    add_job_model_flags(parser)
-    _add_limit_flags(parser)
-    parser.add_argument("--state-dir", type=Path, metavar="DIR", help="the folder that keeps jobs, on a local disk")
-    parser.add_argument(
-        "--queue",
-        metavar="ADDRESS",
-        help="keep jobs in a fleet's queue, such as nats://host:4222, for workers elsewhere "
-        "(default: COMFYPIN_QUEUE, else this machine keeps and runs them)",
-    )
-    parser.add_argument(
-        "--body-url",
-        metavar="URL",
-        help="where workers and other servers reach this one: it then keeps inputs and results that are too large for "
-        "the queue, if there is no bucket (default: COMFYPIN_BODY_URL)",
-    )
-    parser.add_argument(
-        "--json", action="store_true", help="write logs as JSON lines (the default unless on a terminal)"
-    )
-    parser.add_argument("--keep-temp", action="store_true", help="keep what the engine wrote, for debugging")
-    parser.add_argument("--verbose", action="store_true", help="add the engine's log")
-
-
-def _add_limit_flags(parser: argparse.ArgumentParser) -> None:
-    limit_flags = parser.add_argument_group("limits")
-    limit_flags.add_argument(
-        "--concurrency",
-        type=_COUNT,
-        default=2,
-        metavar="N",
-        help="jobs that run at once; one of them is in the engine (2)",
-    )
-    limit_flags.add_argument("--max-waiting", type=_COUNT, default=1000, metavar="N", help="jobs that may wait (1000)")
-    limit_flags.add_argument(
-        "--max-body-mb", type=_COUNT, default=64, metavar="N", help="the largest request, in MB (64)"
-    )
-    limit_flags.add_argument(
-        "--max-asset-mb",
-        type=_COUNT,
-        default=512,
-        metavar="N",
-        help="the largest upload to /api/v2/assets, in MB (512)",
-    )
-    limit_flags.add_argument(
-        "--keep-hours", type=_COUNT, default=24, metavar="N", help="the hours that results are kept (24)"
-    )
-    limit_flags.add_argument(
-        "--keep-mb", type=_COUNT, default=1024, metavar="N", help="the disk space for results and assets, in MB (1024)"
-    )
-    limit_flags.add_argument(
-        "--connections",
-        type=_COUNT,
-        metavar="N",
-        help="connections at once, half of them for one address (default: a third of the descriptors, 1000 at most)",
-    )
-    limit_flags.add_argument(
-        "--grace", type=_COUNT, default=20, metavar="S", help="seconds that running jobs get after SIGTERM (20)"
-    )
+    add_serve_flags(parser)
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -160,13 +78,32 @@ def execute(arguments: argparse.Namespace) -> int:
     # Collectors of logs parse JSON; a person at a terminal reads lines.
     console.configure_service_logging(as_json=arguments.json or not sys.stderr.isatty(), verbose=arguments.verbose)
     settings: Settings = arguments.settings
-    lock = read_release(arguments.lock, settings)
+    lock = _read_lock(arguments, settings)
     give_back_large_blocks()
     asyncio.run(_run_server(arguments, lock, settings))
     return 0
 
 
-async def _run_server(arguments: argparse.Namespace, lock: "Lock", settings: Settings) -> None:
+def _read_lock(arguments: argparse.Namespace, settings: Settings) -> "Lock | None":
+    """Return the lock, or None if the user named none and has a ComfyUI that runs. Raises `LockError`."""
+    from comfypin.lock.errors import LockNotNamed
+
+    try:
+        return read_release(arguments.lock, settings)
+    except LockNotNamed as error:
+        # The servers and workers of a fleet find each other by their release.
+        if arguments.queue or settings.fleet.queue:
+            raise
+        if arguments.engine_url is None:
+            raise LockNotNamed(releases=error.releases, _instead=_WITHOUT_LOCK) from None
+    log.warning(
+        "unpinned: no lock says what the ComfyUI at --engine-url runs",
+        extra={"action": "unpinned", "engine_url": arguments.engine_url},
+    )
+    return None
+
+
+async def _run_server(arguments: argparse.Namespace, lock: "Lock | None", settings: Settings) -> None:
     from comfypin.queue.steady_clock import steady_clock
     from comfypin.server.connections import ConnectionLimits
     from comfypin.server.lifecycle import HostingOptions, host_server, open_sockets
@@ -220,10 +157,11 @@ class _Parts:
 
 
 def _open_queue(
-    arguments: argparse.Namespace, lock: "Lock", settings: Settings, state_folder: Path, *, clock: "Clock"
+    arguments: argparse.Namespace, lock: "Lock | None", settings: Settings, state_folder: Path, *, clock: "Clock"
 ) -> "AbstractAsyncContextManager[OpenQueue]":
     """Open the queue of this machine, or that of a fleet."""
     from comfypin import wiring
+    from comfypin.lock.codec import release_identity
     from comfypin.queue.webhook import Webhooks
 
     limits = _make_queue_limits(arguments)
@@ -235,7 +173,11 @@ def _open_queue(
     queue_address = arguments.queue or settings.fleet.queue
     if queue_address is None:
         worker_id = settings.server.pod_id or "local"
-        return wiring.open_local_queue(state_folder, limits, webhooks, lock=lock, worker_id=worker_id, clock=clock)
+        release_name = release_identity(lock).name
+        return wiring.open_local_queue(
+            state_folder, limits, webhooks, release_name=release_name, worker_id=worker_id, clock=clock
+        )
+    assert lock is not None  # `_read_lock` lets no fleet's server do without
     wiring.require_fleet_extra("comfypin serve")
     return wiring.open_fleet_queue(
         queue_address,
@@ -251,7 +193,7 @@ def _open_queue(
 
 def _assemble(
     arguments: argparse.Namespace,
-    lock: "Lock",
+    lock: "Lock | None",
     open_queue: "OpenQueue",
     *,
     outputs: Path,
@@ -262,6 +204,7 @@ def _assemble(
 ) -> _Parts:
     """Put the application together over a queue."""
     from comfypin import wiring
+    from comfypin.lock.codec import release_identity
     from comfypin.server.app import make_app
     from comfypin.server.auth import AccessRules
     from comfypin.server.body_routes import body_routes
@@ -271,7 +214,7 @@ def _assemble(
     from comfypin.server.server_state import Site
 
     queue, token_and_sessions = open_queue.queue, access
-    site = Site(queue, outputs)
+    site = Site(queue, outputs, release=release_identity(lock))
     comfy_api = _make_comfy_api(arguments, site, open_queue, state_folder, public_url=addresses.public_url, clock=clock)
     open_queue.use_assets(comfy_api.assets.read)
     rules = AccessRules(
@@ -288,7 +231,7 @@ def _assemble(
         lock=lock,
         settings=arguments.settings,
         state_folder=state_folder,
-        engine_kind="remote" if arguments.engine_url else lock.engine.kind,
+        engine_kind="remote" if lock is None or arguments.engine_url else lock.engine.kind,
         sync_destination=arguments.sync,
         prefix=addresses.prefix,
         clock=clock,
@@ -358,7 +301,7 @@ def _make_comfy_api(
 
 def _make_service_opener(
     arguments: argparse.Namespace,
-    lock: "Lock",
+    lock: "Lock | None",
     settings: Settings,
     folder: "OutputSink",
     *,
@@ -371,10 +314,13 @@ def _make_service_opener(
 
         from comfypin import wiring
         from comfypin.jobs.start_times import StartTimes
+        from comfypin.lock.model import EngineSpec
 
         start_times = StartTimes()
         # Of a server elsewhere nobody knows what it loads.
-        reader = None if arguments.engine_url else await asyncio.to_thread(wiring.read_ahead, lock, settings)
+        reader = (
+            None if lock is None or arguments.engine_url else await asyncio.to_thread(wiring.read_ahead, lock, settings)
+        )
         allows_private = arguments.allow_private_inputs
         # Opening a bucket blocks, and the API must respond meanwhile.
         sink_for = await asyncio.to_thread(
@@ -382,11 +328,15 @@ def _make_service_opener(
         )
         sink_for = output_assets.wrap_opener(thumbnails.wrap_opener(sink_for, folder), folder)
         choice = wiring.choose_engine(
-            lock.engine, settings, engine_url=arguments.engine_url, keep_temp=arguments.keep_temp
+            EngineSpec() if lock is None else lock.engine,
+            settings,
+            engine_url=arguments.engine_url,
+            keep_temp=arguments.keep_temp,
         )
-        with start_times.measure("env"):
-            choice = await asyncio.to_thread(wiring.ensure_env, lock, choice, report=log.info)
-        choice = wiring.leave_out_api_nodes(lock, choice, automatic=False)
+        if lock is not None:
+            with start_times.measure("env"):
+                choice = await asyncio.to_thread(wiring.ensure_env, lock, choice, report=log.info)
+            choice = wiring.leave_out_api_nodes(lock, choice, automatic=False)
         models = await asyncio.to_thread(open_job_models, arguments, lock, choice.settings)
         opening = contextlib.AsyncExitStack()
         if reader is not None:
@@ -409,7 +359,7 @@ def _make_service_opener(
     return open_service
 
 
-def _make_fleet_service_opener(arguments: argparse.Namespace, lock: "Lock", engine: "Engine") -> "OpenService":
+def _make_fleet_service_opener(arguments: argparse.Namespace, lock: "Lock | None", engine: "Engine") -> "OpenService":
     """Return what opens the service of a server on which no job runs: it knows the release's workflows and nodes."""
 
     @asynccontextmanager

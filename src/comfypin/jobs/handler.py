@@ -84,7 +84,7 @@ class JobService:
     `left_out_classes` are those that the engine was started without.
     """
 
-    lock: Lock
+    lock: Lock | None
     engine: Engine
     fetcher: InputFetcher
     open_sink: OpenSink
@@ -300,17 +300,21 @@ class _ProgressWatcher:
         self._progress = progress
         self._crashed = crashed
         self._nodes = NodeCounts(job.graph)
+        self._phase: str | None = None
 
     def note_event(self, event: RunEvent) -> None:
         if isinstance(event, Requeued):
             self._crashed()
             self._nodes.restart()
-        elif not isinstance(event, PhaseStarted):
+        elif isinstance(event, PhaseStarted):
+            self._phase = event.phase
+        else:
             self._fraction.apply_event(event)
             self._nodes.apply_event(event)
         progress_json: Mapping[str, JsonValue] = {
             **event_to_json(event),
             "progress": round(self._fraction.fraction, 3),
+            "phase": self._phase,
             **self._nodes.to_json(),
         }
         self._progress(progress_json)

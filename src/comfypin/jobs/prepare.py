@@ -12,7 +12,7 @@ from comfypin.jobs.caller_words import COMMAND_LINE_WORDS, CallerWords
 from comfypin.jobs.file_integrity import find_damage
 from comfypin.jobs.job import Job
 from comfypin.lock.codec import release_identity
-from comfypin.lock.model import UNPINNED, Lock
+from comfypin.lock.model import Lock
 from comfypin.models.job_models import BroughtModel
 from comfypin.workflow.app_inputs import offered_inputs, with_shared_places
 from comfypin.workflow.brought_models import find_model_names
@@ -118,7 +118,7 @@ def prepare_job(request: RunRequest, *, lock: Lock | None, catalogue: Catalogue,
     tag = _make_tag(marked.graph, extra_data, digests)
     return Job(
         id=request.job_id,
-        release=UNPINNED if lock is None else release_identity(lock),
+        release=release_identity(lock),
         graph=tag_counted(marked.graph, tag, catalogue),
         mark=mark,
         marked_graph=mark_outputs(graph, mark, catalogue).graph,

@@ -9,6 +9,7 @@ from comfypin.engine.interface import Engine
 from comfypin.errors import ComfypinError, WorkflowError
 from comfypin.jobs.interface import Handle, JobOutcome
 from comfypin.jobs.workflow_library import WorkflowLibrary
+from comfypin.lock.codec import release_identity
 from comfypin.lock.model import Lock
 from comfypin.workflow.document import Document, to_document
 from comfypin.workflow.load import load_workflow
@@ -27,7 +28,7 @@ class WarmedService(Protocol):
     """The part of a service that a warm-up needs."""
 
     @property
-    def lock(self) -> Lock: ...
+    def lock(self) -> Lock | None: ...
     @property
     def engine(self) -> Engine: ...
     @property
@@ -36,10 +37,10 @@ class WarmedService(Protocol):
     def warms_up(self) -> bool: ...
 
 
-def choose_warmup(lock: Lock, workflows: WorkflowLibrary) -> Document | None:
+def choose_warmup(lock: Lock | None, workflows: WorkflowLibrary) -> Document | None:
     """Return the workflow that loads the release's models: the lock's, else the first one of the image, else None."""
     try:
-        if lock.engine.warmup:
+        if lock is not None and lock.engine.warmup:
             return to_document(dict(lock.engine.warmup), source=_FROM_LOCK)
         workflow_name = next(iter(workflows.list_names()), None)
         return None if workflow_name is None else workflows.read_workflow(workflow_name)
@@ -60,7 +61,7 @@ async def warm_engine(handle: Handle, service: WarmedService) -> None:
     outcome = await _run_quietly(handle, {})
     if outcome.failure is not None:
         raise outcome.failure
-    log.info("engine warm", extra={"action": "engine_warm", "release": service.lock.version_name})
+    log.info("engine warm", extra={"action": "engine_warm", "release": release_identity(service.lock).name})
 
 
 async def _run_warmup(handle: Handle, service: WarmedService, document: Document) -> bool:
@@ -72,7 +73,7 @@ async def _run_warmup(handle: Handle, service: WarmedService, document: Document
             # Each start of a worker would be paid for.
             log.info("warm-up left out: its workflow calls a paid API", extra={"action": "warm_up_left_out"})
             return False
-        if service.lock.engine.warmup_size == "smallest" or document.source != _FROM_LOCK:
+        if document.source != _FROM_LOCK or service.lock is None or service.lock.engine.warmup_size == "smallest":
             graph = warmup_form(graph, catalogue)
     except WorkflowError as exc:
         _report_failure(exc)
@@ -83,7 +84,7 @@ async def _run_warmup(handle: Handle, service: WarmedService, document: Document
         return False
     log.info(
         "engine warm",
-        extra={"action": "engine_warm", "release": service.lock.version_name, "workflow": document.source},
+        extra={"action": "engine_warm", "release": release_identity(service.lock).name, "workflow": document.source},
     )
     return True
 

@@ -14,6 +14,7 @@ from comfypin.lock.check import find_duplicate_pins
 from comfypin.lock.document import describe_value, json_path, load_document, read_lock_bytes
 from comfypin.lock.errors import LockFinding, LockInvalid
 from comfypin.lock.model import (
+    UNPINNED,
     EngineSpec,
     Lock,
     ModelPin,
@@ -106,9 +107,9 @@ def env_digest(lock: Lock) -> Digest:
     return Digest.of(canonical_json(env_parts))
 
 
-def release_identity(lock: Lock) -> Release:
-    """Return the name and digest that results carry."""
-    return Release(name=lock.version_name, digest=lock_digest(lock))
+def release_identity(lock: Lock | None) -> Release:
+    """Return the name and digest that results carry; without a lock they say that nothing is pinned."""
+    return UNPINNED if lock is None else Release(name=lock.version_name, digest=lock_digest(lock))
 
 
 def lock_to_json(lock: Lock) -> dict[str, JsonValue]:

@@ -2,12 +2,13 @@
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 from comfypin.digest import Digest
 from comfypin.engine.command import MODEL_FOLDERS
-from comfypin.lock.model import Lock, ModelPin
+from comfypin.lock.model import ModelPin
 from comfypin.models.errors import JobModelUnusable, TargetRefused
 from comfypin.models.file_formats import pickle_by_name
 from comfypin.models.store import BlobStore
@@ -31,12 +32,12 @@ class NamedModel(Protocol):
 class JobModelPlaces:
     """Places below the models folder. A name that has bytes keeps them: engines cache by name what they loaded."""
 
-    def __init__(self, store: BlobStore, roots: TargetRoots, lock: Lock) -> None:
+    def __init__(self, store: BlobStore, roots: TargetRoots, pins: Sequence[ModelPin]) -> None:
         self._store = store
         self._roots = roots
         self._bound: dict[Path, Digest] = {}
         self._pinned: dict[Path, Digest | None] = {}
-        for pin in lock.models:
+        for pin in pins:
             try:
                 self._pinned[roots.target_path(pin)] = pin.sha256
             # Whoever pulls the lock's models says so.

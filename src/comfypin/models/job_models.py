@@ -12,7 +12,7 @@ from comfypin.digest import Digest
 from comfypin.errors import ComfypinError, LeaseError
 from comfypin.http.deadline import Deadline
 from comfypin.lease import Lease, acquire_lease
-from comfypin.lock.model import Lock, ModelPin
+from comfypin.lock.model import ModelPin
 from comfypin.machine_errors import is_full
 from comfypin.models.allowed_sources import AllowedSources
 from comfypin.models.errors import (
@@ -127,7 +127,7 @@ class JobModels:
         self,
         store: BlobStore,
         roots: TargetRoots,
-        lock: Lock,
+        pins: Sequence[ModelPin],
         *,
         allowed: AllowedSources,
         open_sources: OpenSources,
@@ -139,7 +139,7 @@ class JobModels:
         self._open_sources = open_sources
         self._limits = limits
         self._budget = budget
-        self._places = JobModelPlaces(store, roots, lock)
+        self._places = JobModelPlaces(store, roots, pins)
         self.space = JobModelSpace(store, roots, total_bytes=limits.total_bytes)
         # Which bytes a version of an address had, so that they are not fetched again without a digest.
         self._versions: dict[tuple[str, str, int | None], Digest] = {}

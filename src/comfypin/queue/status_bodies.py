@@ -66,6 +66,7 @@ def progress_summary(progress: Mapping[str, JsonValue]) -> dict[str, JsonValue] 
         "nodes_total": progress["nodes_total"],
         "step": progress.get("step"),
         "steps": progress.get("steps"),
+        "phase": progress.get("phase"),
     }
 
 

@@ -161,7 +161,9 @@ def _endpoint_routes(server_site: Site, comfy_api: ComfyApi) -> APIRouter:
 
     @routes.get("/health", summary="Jobs and workers by state")
     async def health() -> Response:
-        return JsonResponse(health_body(await queue.count_jobs(), trouble=queue.trouble, ready=server_site.is_ready))
+        states = health_body(await queue.count_jobs(), trouble=queue.trouble, ready=server_site.is_ready)
+        release = server_site.release
+        return JsonResponse({**states, "release": release.name, "release_digest": release.digest_text})
 
     return routes
 

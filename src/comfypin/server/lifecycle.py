@@ -19,7 +19,6 @@ from fastapi import FastAPI
 
 from comfypin.jobs.handler import Handler, JobService
 from comfypin.jobs.warmup import warm_engine
-from comfypin.lock.model import Lock
 from comfypin.queue.interface import QueueWorker
 from comfypin.retry import Failures, RetryPolicy
 from comfypin.server.connections import ConnectionLimits, Connections, LimitedProtocol
@@ -107,7 +106,6 @@ async def _run_jobs(site: Site, queue: QueueWorker, open_service: OpenService) -
     """Open the engine, warm it, run jobs until cancelled."""
     async with open_service() as service:
         handler = Handler(service, previews=queue.previews)
-        lock: Lock = service.lock
         # The engines of a fleet are warmed where they are.
         if queue.runs_here:
             with service.start_times.measure("warm_up"):
@@ -116,7 +114,7 @@ async def _run_jobs(site: Site, queue: QueueWorker, open_service: OpenService) -
             handler.report_start(start_s)
             queue.note_start(start_s)
         site.open_for_jobs(service, handler)
-        log.info("server ready", extra={"action": "server_ready", "release": lock.version_name})
+        log.info("server ready", extra={"action": "server_ready", "release": site.release.name})
         await queue.run_jobs(site.wrap_handle(handler))
 
 

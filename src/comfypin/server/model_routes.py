@@ -36,7 +36,7 @@ def model_routes(server_site: Site, events: JobEvents) -> APIRouter:
     def require_models() -> JobModels:
         service = server_site.require_service()
         if service.models is None:
-            raise JobModelsRefused(release=service.lock.version_name)
+            raise JobModelsRefused(release=server_site.release.name)
         return service.models
 
     @routes.post("/models", summary="Bring a model", status_code=202, openapi_extra=MODEL_BODY)

@@ -8,6 +8,7 @@ from comfypin.digest import JsonValue
 from comfypin.jobs.handler import Handler, JobService
 from comfypin.jobs.interface import Handle
 from comfypin.jobs.metrics import LiveFigures
+from comfypin.lock.model import Release
 from comfypin.queue.interface import ServedQueue
 from comfypin.server.errors import NotReady
 from comfypin.server.request_bodies import job_for_workflow
@@ -32,10 +33,11 @@ class DescribedWorkflow:
 
 
 class Site:
-    """Holds the queue, the folder of outputs, and, once it is started, the engine with its workflows."""
+    """Holds the queue, the folder of outputs, the release, and, once it is started, the engine with its workflows."""
 
-    def __init__(self, queue: ServedQueue, outputs: Path) -> None:
+    def __init__(self, queue: ServedQueue, outputs: Path, *, release: Release) -> None:
         self.queue = queue
+        self.release = release
         self.outputs = outputs
         self._service: JobService | None = None
         self._handler: Handler | None = None

@@ -15,8 +15,7 @@ from comfypin import __version__
 from comfypin.digest import JsonValue
 from comfypin.errors import ComfypinError
 from comfypin.jobs.metrics import GpuMemory
-from comfypin.lock.codec import release_identity
-from comfypin.lock.model import Lock
+from comfypin.lock.model import Lock, ModelPin
 from comfypin.models.target_paths import TargetRoots
 from comfypin.queue.errors import JobsNotStored
 from comfypin.queue.sqlite import JobStore
@@ -41,7 +40,7 @@ class SyncPlace:
 class SystemFacts:
     """What does not change while a server runs. `folders` are those whose disks are shown, by what they hold."""
 
-    lock: Lock
+    lock: Lock | None
     engine_kind: str
     model_roots: TargetRoots
     folders: Mapping[str, Path]
@@ -77,18 +76,19 @@ class SystemReport:
         }
 
     def _release(self) -> dict[str, JsonValue]:
-        identity = release_identity(self._facts.lock)
-        return {"name": identity.name, "digest": str(identity.digest)}
+        release = self._site.release
+        return {"name": release.name, "digest": release.digest_text}
 
     def _engine(self) -> dict[str, JsonValue]:
-        comfyui = self._facts.lock.comfyui
+        lock = self._facts.lock
+        comfyui = None if lock is None else lock.comfyui
         return {
             # Of a fleet's server the engines are elsewhere.
             "kind": self._facts.engine_kind if self._site.queue.runs_here else "workers",
             "ready": self._site.is_ready,
             "comfyui": None if comfyui is None else comfyui.ref or comfyui.commit,
             "commit": None if comfyui is None else comfyui.commit,
-            "custom_nodes": len(self._facts.lock.custom_nodes),
+            "custom_nodes": None if lock is None else len(lock.custom_nodes),
             "restarts": self._site.engine_restarts,
         }
 
@@ -115,7 +115,7 @@ class SystemReport:
     def _models(self) -> list[JsonValue]:
         workflows = self._workflow_texts()
         models: list[JsonValue] = []
-        for model_pin in self._facts.lock.models:
+        for model_pin in self._model_pins():
             size_bytes: int | None = None
             with contextlib.suppress(ComfypinError, OSError):
                 size_bytes = self._facts.model_roots.target_path(model_pin).stat().st_size
@@ -138,8 +138,11 @@ class SystemReport:
             )
         return models
 
+    def _model_pins(self) -> tuple[ModelPin, ...]:
+        return () if self._facts.lock is None else self._facts.lock.models
+
     def _workflow_texts(self) -> dict[str, str]:
-        if not self._facts.lock.models or not self._site.is_ready:
+        if not self._model_pins() or not self._site.is_ready:
             return {}
         library = self._site.require_service().workflows
         texts: dict[str, str] = {}

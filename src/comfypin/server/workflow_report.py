@@ -52,7 +52,7 @@ def workflow_check_routes(site: Site) -> APIRouter:
     return routes
 
 
-def report_workflow(file_bytes: bytes, *, catalogue: Catalogue, lock: Lock) -> dict[str, JsonValue]:
+def report_workflow(file_bytes: bytes, *, catalogue: Catalogue, lock: Lock | None) -> dict[str, JsonValue]:
     """Report on the workflow in a file. Slow for a large one. Raises `WorkflowUnreadable`."""
     document = read_workflow_bytes(file_bytes, source=_SOURCE)
     try:

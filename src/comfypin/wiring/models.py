@@ -102,7 +102,7 @@ def make_model_describer(settings: "Settings") -> "DescribeModel":
 
 
 def open_job_models(
-    lock: "Lock",
+    lock: "Lock | None",
     settings: "Settings",
     *,
     allowed: Sequence[str],
@@ -140,7 +140,7 @@ def open_job_models(
     return JobModels(
         open_model_store(models_dir, settings),
         TargetRoots(models_dir=models_dir, comfy_home=settings.machine.comfy_home.absolute()),
-        lock,
+        () if lock is None else lock.models,
         allowed=allowed_sources,
         open_sources=open_sources,
         limits=JobModelLimits(

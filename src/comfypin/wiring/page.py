@@ -23,7 +23,7 @@ def open_page(
     assets: "Assets",
     *,
     bucket: "OwnBucket | None",
-    lock: "Lock",
+    lock: "Lock | None",
     settings: "Settings",
     state_folder: Path,
     engine_kind: str,

@@ -51,7 +51,7 @@ async def open_local_queue(
     limits: "QueueLimits",
     webhooks: "Webhooks",
     *,
-    lock: "Lock",
+    release_name: str,
     worker_id: str,
     clock: "Clock",
 ) -> AsyncIterator[OpenQueue]:
@@ -61,7 +61,7 @@ async def open_local_queue(
 
     store = JobStore(state_folder / "jobs.sqlite")
     try:
-        queue = LocalJobQueue(store, webhooks, limits, worker_id=worker_id, clock=clock, release=lock.version_name)
+        queue = LocalJobQueue(store, webhooks, limits, worker_id=worker_id, clock=clock, release=release_name)
         yield OpenQueue(queue=queue, store=store)
     finally:
         store.close()

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 def open_service(
-    lock: "Lock",
+    lock: "Lock | None",
     engine: "Engine",
     sink_for: "OpenSink",
     *,

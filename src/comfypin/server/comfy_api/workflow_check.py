@@ -23,7 +23,7 @@ def check_workflow(
     references: Sequence[AssetInput],
     *,
     catalogue: Catalogue,
-    lock: Lock,
+    lock: Lock | None,
     brought_models: Collection[str] = (),
 ) -> None:
     """Refuse what could not run, with what is wrong at each node. Blocks. Raises `ApiFailure`.

@@ -45,9 +45,9 @@ function Sync({ sync }) {
     ${sync.failures.length > 0 && html`<ul class="lines">${sync.failures.map((one) => html`<li key=${one.path} class="line"><span class="title ellipsis">${one.path}</span><span class="wrong small ellipsis">${one.reason}</span><span class="num dim">×${one.failures}</span></li>`)}</ul>`}`;
 }
 
-function Models({ models }) {
+function Models({ models, isPinned }) {
   const [text, setText] = useState("");
-  if (!models.length) return html`<p class="dim">${t("no models")}</p>`;
+  if (!models.length) return html`<p class="dim">${t(isPinned ? "no models" : "models unknown")}</p>`;
   const shown = models.filter((model) => `${model.path} ${model.name}`.toLowerCase().includes(text.toLowerCase()));
   const total = models.reduce((sum, model) => sum + (model.size_bytes || 0), 0);
   const missing = models.filter((model) => model.present === false).length;
@@ -73,11 +73,11 @@ export function View() {
   return html`<div class="page system">
     <h1 class="visually-hidden">${t("system")}</h1>
     ${system.problems.map((problem) => html`<p key=${problem} class="failure"><${Icon} name="warn" /> ${problem}</p>`)}
-    <section aria-label=${t("release")} class="card panel"><h2>${t("release")}</h2><dl class="facts-list">
+    <section aria-label=${t("release")} class="card panel"><h2>${t("release")}</h2>${!release.digest && html`<p class="warnings small">${t("unpinned why")}</p>`}<dl class="facts-list">
       <${Fact} label=${t("name")}><strong>${release.name}</strong><//>
-      <${Fact} label=${t("digest")}><button type="button" class="text-button hash" title=${release.digest} onClick=${() => copyText(release.digest)}>${release.digest.slice(0, 19)}… <${Icon} name="copy" /></button><//>
+      ${release.digest ? html`<${Fact} label=${t("digest")}><button type="button" class="text-button hash" title=${release.digest} onClick=${() => copyText(release.digest)}>${release.digest.slice(0, 19)}… <${Icon} name="copy" /></button><//>` : null}
       <${Fact} label=${t("engine")}>${engine.kind === "comfyui" ? "ComfyUI" : t(`engine ${engine.kind}`)}${engine.comfyui ? ` ${engine.comfyui}` : ""} <span class=${`mark ${engine.ready ? "mark-done" : "mark-wait"}`}>${engine.ready ? t("ready") : t("starts")}</span><//>
-      <${Fact} label=${t("custom nodes")}><span class="num">${engine.custom_nodes}</span><//>
+      <${Fact} label=${t("custom nodes")}><span class="num">${engine.custom_nodes ?? "–"}</span><//>
       <${Fact} label=${t("engine restarts")}><span class=${`num ${engine.restarts ? "wrong" : ""}`}>${engine.restarts}</span><//>
       <${Fact} label="comfypin"><span class="num">${system.comfypin}</span><//>
       <${Fact} label=${t("started")}>${ago(system.started_at)}<//>
@@ -95,7 +95,7 @@ export function View() {
       <${Chart} ...${chart} title=${t("waiting jobs")} values=${series.waiting} show=${(_, newest, most) => `${number(newest || 0)} · ${t("at most", { n: number(most < 1 ? 0 : most) })}`} />
       ${hasGpu && html`<${Chart} ...${chart} title=${t("GPU memory")} values=${series.gpu_used_bytes} show=${(_, newest) => bytes(newest)} />`}
     </div></section>
-    <section aria-label=${t("models")} class="card panel models"><h2>${t("models")}</h2><${Models} models=${system.models} /></section>
+    <section aria-label=${t("models")} class="card panel models"><h2>${t("models")}</h2><${Models} models=${system.models} isPinned=${Boolean(release.digest)} /></section>
     <p class="dim small"><a href="docs">${t("api docs")}</a></p>
   </div>`;
 }
