@@ -6,6 +6,7 @@ import { QueueView } from "./queue.js";
 import { SignIn, redeemLink } from "./signin.js";
 import { changed, follow, stop, store, useStore } from "./store.js";
 import { applyTheme, nextTheme } from "./theme.js";
+import { English } from "./told.js";
 import { Icon, IconButton, LanguageButton, Messages } from "./ui.js";
 
 // Views that are not needed for the first paint come when they are opened.
@@ -90,7 +91,7 @@ function Shell({ onLanguage }) {
         ${store.session.token_needed && html`<${IconButton} icon="out" label=${t("sign out")} onClick=${signOut} />`}
       </div>
     </header>
-    ${paused && html`<p class="paused" role="alert"><${Icon} name="warn" /> ${paused}</p>`}
+    ${paused && html`<p class="paused" role="alert"><${Icon} name="warn" /> <span>${t("paused")} <${English} text=${paused} /></span></p>`}
     <main id="main" tabindex="-1"><${View} route=${route} /></main>`;
 }
 

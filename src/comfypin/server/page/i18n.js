@@ -22,6 +22,9 @@ export function t(key, facts = {}) {
   return text.replace(/\{(\w+)\}/g, (whole, name) => (name in facts ? facts[name] : whole));
 }
 
+// A text that this language has itself; what it lacks the server says in English.
+export const own = (key) => languages[language][key] ?? null;
+
 export const number = (value, digits = 0) => new Intl.NumberFormat(language, { maximumFractionDigits: digits }).format(value);
 
 export function bytes(value) {

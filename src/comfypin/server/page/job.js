@@ -6,6 +6,7 @@ import { nodeLabel } from "./fields.js";
 import { ago, bytes, clock, seconds, t } from "./i18n.js";
 import { duration, ProgressLine } from "./queue.js";
 import { canRetry, isPending, useStore } from "./store.js";
+import { English, causeOf, told } from "./told.js";
 import { Empty, FirstFrame, Icon, StatusMark, copyText, jobTitle, thumbnail, useLoaded, useTick } from "./ui.js";
 
 const lists = ["images", "videos", "audio", "files"];
@@ -57,14 +58,14 @@ function Json({ title, value }) {
 
 function Failure({ error }) {
   if (!error) return null;
-  const { family, remedy, remedy_name: named, node_id: node, class_type: kind, findings = [], log = [] } = error;
+  const { family, remedy, remedy_name: named, node_id: node, class_type: kind, log = [] } = error;
   // The engine's log stands below by itself.
+  const cause = causeOf(error);
   const message = log.length ? error.message.split("\n  | ")[0] : error.message;
   return html`<section class="failure" aria-label=${t("failed because")}>
-    <h2><${Icon} name="warn" /> ${error.name} ${family && html`<span class="chip">${t(`family ${family}`) === `family ${family}` ? family : t(`family ${family}`)}</span>`}
+    <h2><${Icon} name="warn" /> ${cause || error.name} ${family && html`<span class="chip">${t(`family ${family}`) === `family ${family}` ? family : t(`family ${family}`)}</span>`}
       ${node && html`<span class="chip">${kind || ""} #${node}</span>`}</h2>
-    <p class="failure-text">${message}</p>
-    ${findings.length > 1 && html`<ul>${findings.map((one, place) => html`<li key=${place}>${typeof one === "string" ? one : JSON.stringify(one)}</li>`)}</ul>`}
+    <p class="failure-text" lang="en">${cause && html`<strong>${error.name}: </strong>`}${message}</p>
     ${remedy && html`<p class="remedy"><strong>${t("what to do")}</strong> ${t(`remedy ${named}`) === `remedy ${named}` ? remedy : t(`remedy ${named}`)}</p>`}
     ${log.length > 0 && html`<details class="json"><summary>${t("log")} <span class="dim small">${t("lines n", { n: log.length })}</span></summary><pre class="log" tabindex="0" aria-label=${t("log")}>${log.join("\n")}</pre></details>`}
   </section>`;
@@ -94,7 +95,7 @@ export function View({ route }) {
   const job = known || data;
   const { data: names } = useLoaded((signal) => nodeNames(job && job.workflow, signal), [job && job.workflow]);
   useTick(1000, Boolean(job && isPending(job)));
-  if (!job) return html`<div class="page">${error ? html`<${Empty} title=${error.message || t("no connection")}><p><a href="#/queue">${t("to the queue")}</a></p><//>` : null}</div>`;
+  if (!job) return html`<div class="page">${error ? html`<${Empty} title=${told(error)}><p><a href="#/queue">${t("to the queue")}</a></p><//>` : null}</div>`;
   const output = (data && data.output) || null;
   const outputs = isPending(job) ? [] : outputsOf(output);
   const times = (output && output.seconds) || {};
@@ -118,7 +119,7 @@ export function View({ route }) {
     </div>
     ${job.status === "IN_PROGRESS" && html`<section class="job-live">${preview && html`<img class="job-preview" src=${preview} alt=${t("preview")} />`}<div><${ProgressLine} job=${job} /></div></section>`}
     <${Failure} error=${job.error && { ...job.error, ...((data && data.error) || {}) }} />
-    ${warnings.length > 0 && html`<section class="warnings" aria-label=${t("warnings")}><h2>${t("warnings")}</h2><ul>${warnings.map((text, place) => html`<li key=${place}>${typeof text === "string" ? text : text.message || JSON.stringify(text)}</li>`)}</ul></section>`}
+    ${warnings.length > 0 && html`<section class="warnings" aria-label=${t("warnings")}><h2>${t("warnings")}</h2><ul>${warnings.map((text, place) => html`<li key=${place}><${English} text=${typeof text === "string" ? text : text.message || JSON.stringify(text)} /></li>`)}</ul></section>`}
     ${outputs.length > 0 && html`<section><h2>${t("outputs")} <span class="count num">${outputs.length}</span></h2>
       <div class="tiles">${outputs.map((one) => html`<${OutputTile} key=${one.position} jobId=${job.id} output=${one} />`)}</div></section>`}
     ${output && output.texts && Object.values(output.texts).flat().length > 0 && html`<section><h2>${t("texts")}</h2>${Object.values(output.texts).flat().map((text, place) => html`<p key=${place} class="text-output">${text}</p>`)}</section>`}

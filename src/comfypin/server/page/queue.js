@@ -4,6 +4,7 @@ import { cancelJob, moveJob, retryJob } from "./actions.js";
 import { get, post } from "./api.js";
 import { ago, clock, seconds, t } from "./i18n.js";
 import { byNewest, canRetry, isPending, secondsLeft, store, useStore } from "./store.js";
+import { English, causeOf } from "./told.js";
 import { Empty, Icon, IconButton, Progress, StatusMark, Strip, jobTitle, sayFailure, shortId, useTick } from "./ui.js";
 
 const since = (iso) => (Date.now() - Date.parse(iso)) / 1000;
@@ -15,7 +16,7 @@ export function ProgressLine({ job }) {
   const node = progress.node_title || progress.node_id;
   return html`
     <${Progress} value=${progress.fraction} label=${t("progress of", { name: jobTitle(job) })} />
-    <p class="progress-line"><span class="ellipsis">${node || t("starting")}</span>
+    <p class="progress-line"><span class="ellipsis">${node || (progress.phase && progress.phase !== "run" ? t(`doing ${progress.phase}`) : t("starting"))}</span>
       <span class="num">${progress.steps > 1 ? `${progress.step}/${progress.steps} · ` : ""}${Math.round((progress.fraction || 0) * 100)}%</span></p>`;
 }
 
@@ -56,7 +57,7 @@ export function EndedRow({ job }) {
     <a class="ended-link" href=${`#/job/${job.id}`} aria-label=${`${jobTitle(job)}, ${t(job.status)}, ${shortId(job.id)}`}></a>
     <${StatusMark} status=${job.status} />
     <span class="ended-name"><span class="title ellipsis">${jobTitle(job)}</span>
-      ${job.error ? html`<span class="wrong small ellipsis">${job.error.message}</span>` : html`<code class="dim">${shortId(job.id)}</code>`}</span>
+      ${job.error ? html`<span class="wrong small ellipsis" title=${job.error.message}>${causeOf(job.error) || html`<${English} text=${job.error.message} />`}</span>` : html`<code class="dim">${shortId(job.id)}</code>`}</span>
     <${Strip} job=${job} />
     <span class="dim num ended-time">${seconds(duration(job))}</span>
     <time class="dim num ended-time" dateTime=${job.finished_at} title=${job.finished_at ? clock(job.finished_at) : ""}>${job.finished_at ? ago(job.finished_at) : ""}</time>

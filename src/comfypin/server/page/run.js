@@ -8,6 +8,7 @@ import { OutputTile, outputsOf } from "./job.js";
 import { Presets } from "./presets.js";
 import { ProgressLine } from "./queue.js";
 import { isPending, useStore } from "./store.js";
+import { English, Finding, causeOf, told } from "./told.js";
 import { Icon, Progress, StatusMark, say, sayFailure, shortId, useLoaded } from "./ui.js";
 
 const MAIN = ["prompt", "seed", "size", "file", "model"];
@@ -106,7 +107,8 @@ function Result({ id, name }) {
     <p class="row"><a class="title ellipsis" href=${`#/job/${id}`}>${name}</a>${job ? html`<${StatusMark} status=${job.status} />` : null}</p>
     ${job && job.status === "IN_PROGRESS" && html`${preview && html`<img class="result-preview" src=${preview} alt=${t("preview")} />`}<div class="result-progress"><${ProgressLine} job=${job} /></div>`}
     ${job && job.status === "IN_QUEUE" && html`<${Progress} value=${0} label=${name} />`}
-    ${job && job.error && html`<p class="wrong small failure-text">${job.error.message}</p>`}
+    ${job && job.error && html`<p class="wrong small failure-text">${causeOf(job.error) && html`<strong>${causeOf(job.error)}</strong>
+`}<${English} text=${job.error.message} /></p>`}
     ${outputs.length > 0 && html`<div class=${outputs.length === 1 ? "result-one" : "tiles"}>${outputs.map((output) => html`<${OutputTile} key=${output.position} jobId=${id} output=${output} />`)}</div>`}
   </article>`;
 }
@@ -118,7 +120,7 @@ function Findings({ report: checked, changed }) {
   if (!findings.length && checked.findings.length) return null;
   if (!report.findings.length) return html`<p class="good-line"><span class="mark mark-done">${t("runs here")}</span></p>`;
   return html`<section class=${report.runs ? "warnings" : "failure"}><h2>${report.runs ? t("warnings") : t("cannot run here")}</h2><ul>
-    ${report.findings.map((finding, place) => html`<li key=${place}>${finding.node && html`<strong>${finding.title || finding.class_type || `#${finding.node}`}: </strong>`}${finding.message}
+    ${report.findings.map((finding, place) => html`<li key=${place}>${finding.node && html`<strong>${finding.title || finding.class_type || `#${finding.node}`}: </strong>`}<${Finding} finding=${finding} />
       ${finding.pin && html` <span class="chip">${t("pin", { name: finding.pin })}</span>`}${finding.pack && finding.pack !== finding.pin && html` <span class="chip">${t("pack", { name: finding.pack })}</span>`}</li>`)}
   </ul></section>`;
 }
@@ -136,7 +138,7 @@ function Drop({ onReport }) {
     setBusy(false);
   }
   useEffect(() => {
-    const drop = (event) => { event.preventDefault(); setOver(false); const [file] = event.dataTransfer.files; if (file && !event.defaultPreventedByField) check(file, file.name); };
+    const drop = (event) => { event.preventDefault(); const [file] = event.dataTransfer.files; if (file) check(file, file.name); };
     const over = (event) => { event.preventDefault(); setOver(true); };
     const leave = (event) => { if (!event.relatedTarget) setOver(false); };
     const paste = (event) => {
@@ -146,8 +148,9 @@ function Drop({ onReport }) {
       if (file) check(file, file.name);
       else if (text.trim().startsWith("{")) check(new Blob([text], { type: "application/json" }));
     };
-    addEventListener("drop", drop); addEventListener("dragover", over); addEventListener("dragleave", leave); addEventListener("paste", paste);
-    return () => { removeEventListener("drop", drop); removeEventListener("dragover", over); removeEventListener("dragleave", leave); removeEventListener("paste", paste); };
+    const end = () => setOver(false); // also of a drop that a field takes
+    addEventListener("drop", end, true); addEventListener("drop", drop); addEventListener("dragover", over); addEventListener("dragleave", leave); addEventListener("paste", paste);
+    return () => { removeEventListener("drop", end, true); removeEventListener("drop", drop); removeEventListener("dragover", over); removeEventListener("dragleave", leave); removeEventListener("paste", paste); };
   }, []);
   return html`<div class=${`drop ${isOver ? "is-over" : ""}`} aria-busy=${isBusy ? "true" : "false"}>
     <${Icon} name="upload" /><p>${t("drop workflow")}</p>
@@ -181,7 +184,7 @@ export function View({ route }) {
       <h2>${t("workflows")}</h2>
       ${(workflows || []).map((one) => html`<a key=${one.name} class="run-name ellipsis" href=${`#/run/${encodeURIComponent(one.name)}`} aria-current=${one.name === chosen ? "page" : undefined}>${one.title || one.name}</a>`)}
       ${own && html`<a class="run-name ellipsis" href=${`#/run/${encodeURIComponent(OWN)}`} aria-current=${chosen === OWN ? "page" : undefined}>${own.name}</a>`}
-      ${error && html`<p class="dim">${error.status === 503 ? t("engine starts") : error.message}</p>`}
+      ${error && html`<p class="dim">${error.status === 503 ? t("engine starts") : told(error)}</p>`}
       <${Drop} onReport=${report} />
     </nav>
     <section class="run-form" aria-label=${t("settings")}>

@@ -2,6 +2,7 @@
 import { html, useEffect, useRef, useState } from "./vendor/htm-preact.js";
 import { post } from "./api.js";
 import { t } from "./i18n.js";
+import { told } from "./told.js";
 import { LanguageButton } from "./ui.js";
 
 // The code of a one-time link stands after the #, where no server and no proxy logs it.
@@ -13,7 +14,7 @@ export async function redeemLink() {
     await post("session", { link: found[1] });
     return null;
   } catch (error) {
-    return error.message;
+    return error.status === 403 ? t("link used") : told(error);
   }
 }
 
@@ -29,7 +30,7 @@ export function SignIn({ onSignedIn, onLanguage, failure }) {
       await post("session", { token: field.current.value });
       await onSignedIn();
     } catch (error) {
-      setWrong(error.status === 403 ? t("token wrong") : error.message || t("no connection"));
+      setWrong(error.status === 403 ? t("token wrong") : told(error));
       setBusy(false);
       field.current.select();
     }

@@ -2,6 +2,7 @@
 import { html, useEffect, useState } from "./vendor/htm-preact.js";
 import { get } from "./api.js";
 import { ago, bytes, language, number, seconds, t } from "./i18n.js";
+import { English } from "./told.js";
 import { Icon, Progress, copyText, sayFailure } from "./ui.js";
 
 const EVERY_MS = 10_000;
@@ -42,7 +43,7 @@ function Sync({ sync }) {
       ${sync.oldest_owed_at && html`<${Fact} label=${t("oldest debt")}>${ago(sync.oldest_owed_at)}<//>`}
       <${Fact} label=${t("failing")}><span class=${sync.failing ? "wrong num" : "num"}>${number(sync.failing)}</span><//>
     </dl>
-    ${sync.failures.length > 0 && html`<ul class="lines">${sync.failures.map((one) => html`<li key=${one.path} class="line"><span class="title ellipsis">${one.path}</span><span class="wrong small ellipsis">${one.reason}</span><span class="num dim">×${one.failures}</span></li>`)}</ul>`}`;
+    ${sync.failures.length > 0 && html`<ul class="lines">${sync.failures.map((one) => html`<li key=${one.path} class="line"><span class="title ellipsis">${one.path}</span><span class="wrong small ellipsis" lang="en" title=${one.reason}>${one.reason}</span><span class="num dim">×${one.failures}</span></li>`)}</ul>`}`;
 }
 
 function Models({ models, isPinned }) {
@@ -72,7 +73,7 @@ export function View() {
   const hasGpu = series.gpu_used_bytes.some((value) => value !== null);
   return html`<div class="page system">
     <h1 class="visually-hidden">${t("system")}</h1>
-    ${system.problems.map((problem) => html`<p key=${problem} class="failure"><${Icon} name="warn" /> ${problem}</p>`)}
+    ${system.problems.map((problem) => html`<p key=${problem} class="failure"><${Icon} name="warn" /> ${t("paused")} <${English} text=${problem} /></p>`)}
     <section aria-label=${t("release")} class="card panel"><h2>${t("release")}</h2>${!release.digest && html`<p class="warnings small">${t("unpinned why")}</p>`}<dl class="facts-list">
       <${Fact} label=${t("name")}><strong>${release.name}</strong><//>
       ${release.digest ? html`<${Fact} label=${t("digest")}><button type="button" class="text-button hash" title=${release.digest} onClick=${() => copyText(release.digest)}>${release.digest.slice(0, 19)}… <${Icon} name="copy" /></button><//>` : null}

@@ -2,6 +2,7 @@
 import { html, useEffect, useState } from "./vendor/htm-preact.js";
 import { address } from "./api.js";
 import { language, setLanguage, t } from "./i18n.js";
+import { told } from "./told.js";
 
 const paths = {
   queue: "M4 6h16M4 12h16M4 18h10",
@@ -83,7 +84,7 @@ export function say(text, tone = "info") {
   messages.tell();
   setTimeout(() => { messages.shown = messages.shown.filter((one) => one !== message); messages.tell(); }, tone === "bad" ? 8000 : 3500);
 }
-export const sayFailure = (error) => { if (error.name !== "AbortError" && error.status !== 401) say(error.message || t("no connection"), "bad"); };
+export const sayFailure = (error) => { if (error.name !== "AbortError" && error.status !== 401) say(told(error), "bad"); };
 
 export function Messages() {
   const [, again] = useState(0);
