@@ -317,10 +317,10 @@ def _make_service_opener(
         from comfypin.lock.model import EngineSpec
 
         start_times = StartTimes()
-        # Of a server elsewhere nobody knows what it loads.
-        reader = (
-            None if lock is None or arguments.engine_url else await asyncio.to_thread(wiring.read_ahead, lock, settings)
-        )
+        # Of a server elsewhere nobody knows what it loads, or from where.
+        read_ahead = None if lock is None or arguments.engine_url else wiring.ModelReadAhead(lock, settings)
+        if read_ahead is not None:
+            await asyncio.to_thread(read_ahead.read_warmup)
         allows_private = arguments.allow_private_inputs
         # Opening a bucket blocks, and the API must respond meanwhile.
         sink_for = await asyncio.to_thread(
@@ -338,10 +338,9 @@ def _make_service_opener(
                 choice = await asyncio.to_thread(wiring.ensure_env, lock, choice, report=log.info)
             choice = wiring.leave_out_api_nodes(lock, choice, automatic=False)
         models = await asyncio.to_thread(open_job_models, arguments, lock, choice.settings)
-        opening = contextlib.AsyncExitStack()
-        if reader is not None:
-            opening.callback(reader.stop)
-        async with opening:
+        async with contextlib.AsyncExitStack() as opening:
+            if read_ahead is not None:
+                opening.callback(read_ahead.stop)
             with start_times.measure("engine"):
                 engine = await opening.enter_async_context(wiring.open_engine(choice))
             yield wiring.open_service(
@@ -354,6 +353,7 @@ def _make_service_opener(
                 models=models,
                 start_times=start_times,
                 left_out_classes=choice.left_out_classes,
+                read_ahead=None if read_ahead is None else read_ahead.read_workflow,
             )
 
     return open_service

@@ -11,20 +11,20 @@ from comfypin.cli.common import open_job_models
 
 if TYPE_CHECKING:
     from comfypin.engine.interface import Engine
-    from comfypin.jobs.handler import Handler
+    from comfypin.jobs.handler import Handler, JobService
     from comfypin.jobs.interface import Handle
     from comfypin.jobs.start_times import StartTimes
+    from comfypin.jobs.warmup import IdleWarmUp
     from comfypin.lock.model import Lock
-    from comfypin.models.page_cache import PageCacheReader
-    from comfypin.wiring import EngineChoice
+    from comfypin.wiring import EngineChoice, ModelReadAhead
 
 log = logging.getLogger(__name__)
 
 
 def serve_release(
-    arguments: argparse.Namespace, lock: "Lock", reader: "PageCacheReader | None", start_times: "StartTimes"
+    arguments: argparse.Namespace, lock: "Lock", read_ahead: "ModelReadAhead", start_times: "StartTimes"
 ) -> None:
-    """Start the engine, do meanwhile what does not need it, warm it, and take jobs."""
+    """Start the engine, do meanwhile what does not need it, and take jobs; while there are none, warm the engine."""
     from comfypin import wiring
     from comfypin.runpod.loop_thread import LoopThread
 
@@ -46,7 +46,7 @@ def serve_release(
         with start_times.measure("handler"):
             # The SDK's imports take as long as the rest of ours together.
             from comfypin.jobs.handler import Handler
-            from comfypin.jobs.warmup import warm_engine
+            from comfypin.jobs.warmup import check_engine
             from comfypin.runpod.sdk_import import import_sdk
             from comfypin.runpod.serverless import JOBS_AT_ONCE, RunpodWorker
 
@@ -61,17 +61,30 @@ def serve_release(
             models=models,
             start_times=start_times,
             left_out_classes=engine_choice.left_out_classes,
+            read_ahead=read_ahead.read_workflow,
         )
         handler = Handler(service)
         with start_times.measure("warm_up"):
-            loop_thread.run_coroutine(warm_engine(handler, service))
-        _report_ready(handler, lock, reader, start_times)
-        # From here on the worker takes jobs, so the engine must be warm.
+            loop_thread.run_coroutine(check_engine(handler))
+        _report_ready(lock, read_ahead, start_times)
+        warm_up = loop_thread.enter_context(_make_warm_up(handler, service, start_times))
         metrics_port = arguments.metrics_port or settings.server.metrics_port
-        with _count_jobs(handler, metrics_port, start_times) as handle:
+        with _count_jobs(handler, warm_up, metrics_port, start_times) as handle:
             concurrency = arguments.concurrency or JOBS_AT_ONCE
             worker = RunpodWorker(handle, loop_thread.loop, grace_s=arguments.grace, concurrency=concurrency)
             worker.serve(fitness=fitness)
+
+
+def _make_warm_up(handler: "Handler", service: "JobService", start_times: "StartTimes") -> "IdleWarmUp":
+    """Return the warm-up, which is part of the start that the first job's caller is told of."""
+    from comfypin.jobs.warmup import IdleWarmUp
+
+    return IdleWarmUp(
+        handler,
+        service,
+        note_seconds=lambda seconds: start_times.add("warm_up", seconds),
+        note_first_job=lambda: handler.report_start(lambda: start_times.seconds),
+    )
 
 
 @asynccontextmanager
@@ -94,18 +107,14 @@ def _check_models(
         return wiring.check_models(lock, engine_choice)
 
 
-def _report_ready(
-    handler: "Handler", lock: "Lock", reader: "PageCacheReader | None", start_times: "StartTimes"
-) -> None:
-    """Log how long the start took, and tell it to the first job's caller."""
+def _report_ready(lock: "Lock", read_ahead: "ModelReadAhead", start_times: "StartTimes") -> None:
+    """Log how long the start took."""
     facts: dict[str, object] = {}
-    if reader is not None:
-        progress = reader.progress
-        reader.stop()
-        start_times.add("read_ahead", progress.seconds)
+    if (progress := read_ahead.progress) is not None:
+        # It may go on while the first job runs.
+        start_times.watch("read_ahead", lambda: (read_ahead.progress or progress).seconds)
         facts = {"read_ahead_bytes": progress.read_bytes, "cached_bytes": progress.cached_bytes}
     seconds = start_times.end()
-    handler.report_start(seconds)
     log.info(
         "worker ready",
         extra={
@@ -119,17 +128,19 @@ def _report_ready(
 
 
 @contextmanager
-def _count_jobs(handler: "Handler", metrics_port: int | None, start_times: "StartTimes") -> Iterator["Handle"]:
-    """Yield the handler, with its metrics served on the port while the block runs, if a port is given."""
+def _count_jobs(
+    handler: "Handler", handle: "Handle", metrics_port: int | None, start_times: "StartTimes"
+) -> Iterator["Handle"]:
+    """Yield what runs jobs, with their metrics served on the port while the block runs, if a port is given."""
     if metrics_port is None:
-        yield handler
+        yield handle
         return
     # prometheus_client is loaded only if somebody asks for metrics.
     from comfypin.jobs.metrics import CountedJobs, LiveFigures, Metrics
 
     metrics = Metrics()
-    metrics.note_start(start_times.seconds)
-    jobs = CountedJobs(handler, metrics)
+    metrics.watch_start(lambda: start_times.seconds)
+    jobs = CountedJobs(handle, metrics)
     metrics.watch_live(lambda: LiveFigures(running=jobs.running, engine_restarts=handler.crashes))
     stop_metrics = metrics.serve_page(metrics_port)
     log.info("metrics", extra={"action": "metrics_served", "port": metrics_port})

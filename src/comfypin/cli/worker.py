@@ -110,12 +110,12 @@ def execute(arguments: argparse.Namespace) -> int:
     settings = arguments.settings
     lock = read_release(arguments.lock, settings)
     # Before all else: a volume is slow, and nothing of what follows waits for it.
-    reader = wiring.read_ahead(lock, settings)
+    read_ahead = wiring.ModelReadAhead(lock, settings)
+    read_ahead.read_warmup()
     try:
-        serve_release(arguments, lock, reader, start_times)
+        serve_release(arguments, lock, read_ahead, start_times)
     finally:
-        if reader is not None:
-            reader.stop()
+        read_ahead.stop()
     return 0
 
 

@@ -46,7 +46,7 @@ from comfypin.models.errors import JobModelsRefused
 from comfypin.models.job_models import BroughtModel, JobModels
 from comfypin.outputs.interface import OutputSink
 from comfypin.temp_folders import SharedTempFolder
-from comfypin.workflow.document import to_document
+from comfypin.workflow.document import Document, to_document
 from comfypin.workflow.named_files import class_names
 from comfypin.workflow.overrides import overrides_from_json
 
@@ -81,7 +81,8 @@ class JobService:
 
     `default_timeout_s` bounds jobs that set no time. `models` brings what jobs name; None: they may name none.
     `warms_up` says to run the release's warm-up before the first job; `start_times` measure this start.
-    `left_out_classes` are those that the engine was started without.
+    `left_out_classes` are those that the engine was started without. `read_ahead` is given each
+    workflow before it runs, and begins to read its models; it may take a moment, and raises nothing.
     """
 
     lock: Lock | None
@@ -94,6 +95,7 @@ class JobService:
     warms_up: bool = True
     start_times: StartTimes = field(default_factory=StartTimes)
     left_out_classes: frozenset[str] = frozenset()
+    read_ahead: Callable[[Document], None] = lambda _document: None
 
 
 class Handler:
@@ -115,13 +117,13 @@ class Handler:
         self._release = release_identity(service.lock)
         self._numbers = OutputNumbers()
         self._temp = SharedTempFolder("jobs")
-        self._start_s: Mapping[str, float] = {}
+        self._read_start_s: Callable[[], Mapping[str, float]] = dict
         self.crashes_in_a_row = 0
         self.crashes = 0
 
-    def report_start(self, start_s: Mapping[str, float]) -> None:
+    def report_start(self, read_s: Callable[[], Mapping[str, float]]) -> None:
         """Put the seconds of a start into the next result: its caller waited for them."""
-        self._start_s = start_s
+        self._read_start_s = read_s
 
     async def __call__(
         self, job_id: str, document: object, *, progress: ProgressCallback = ignore_progress
@@ -139,8 +141,8 @@ class Handler:
         # A job that ended well shows that the engine is healthy again.
         self.crashes_in_a_row = 0
         job_result = replace(job_result, deliveries=self._numbers.count_up(job_result.deliveries))
-        start_s, self._start_s = self._start_s, {}
-        output = result_to_json(job_result, warnings=warnings, start_s=start_s)
+        read_start_s, self._read_start_s = self._read_start_s, dict
+        output = result_to_json(job_result, warnings=warnings, start_s=read_start_s())
         return JobOutcome(output=output, phase_s=job_result.phase_s)
 
     async def _run_job(self, job_id: str, job_input: JobInput, progress: ProgressCallback) -> JobResult:
@@ -252,6 +254,9 @@ class Handler:
         )
         now = datetime.now().astimezone()
         job = prepare_job(run_request, lock=self._service.lock, catalogue=catalogue, now=now)
+        final_document = to_document(job.graph.to_api(), source="in the job")
+        # Not waited for: a volume answers slowly, and the engine can begin.
+        asyncio.get_running_loop().run_in_executor(self._fetching, self._service.read_ahead, final_document)
         return replace(job, spool_folder=self._temp.root())
 
     def _require_release_runs(self, wanted_release: str | None) -> None:

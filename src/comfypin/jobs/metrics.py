@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 
@@ -59,12 +59,8 @@ class Metrics:
             buckets=_BUCKETS_S,
             registry=self.registry,
         )
-        self._start_seconds = Gauge(
-            "comfypin_start_seconds",
-            "Seconds of each phase of the start; phases overlap.",
-            ["phase"],
-            registry=self.registry,
-        )
+        self._start = _StartCollector()
+        self.registry.register(self._start)
         self._not_delivered = Counter("comfypin_delivery_failures", "Jobs not delivered.", registry=self.registry)
         self.refused = Counter("comfypin_jobs_refused", "Jobs refused by a full queue.", registry=self.registry)
         self.webhook_failures = Counter("comfypin_webhook_failures", "Webhooks given up.", registry=self.registry)
@@ -79,10 +75,9 @@ class Metrics:
         for phase, seconds in outcome.phase_s.items():
             self._phase_seconds.labels(phase).observe(seconds)
 
-    def note_start(self, start_s: Mapping[str, float]) -> None:
-        """Note the seconds of the start, by phase."""
-        for phase, seconds in start_s.items():
-            self._start_seconds.labels(phase).set(seconds)
+    def watch_start(self, read_s: Callable[[], Mapping[str, float]]) -> None:
+        """Show the seconds of the start, by phase; some phases go on while jobs run."""
+        self._start.read_s = read_s
 
     def watch_live(self, read: Callable[[], LiveFigures]) -> None:
         """Add the figures of `read`, and this machine's GPU memory, to every page."""
@@ -139,6 +134,21 @@ class CountedJobs:
             self.running -= 1
             self._metrics.count_end(end_state, outcome)
         return outcome
+
+
+class _StartCollector:
+    """Reads the seconds of the start each time Prometheus asks."""
+
+    def __init__(self) -> None:
+        self.read_s: Callable[[], Mapping[str, float]] = dict
+
+    def collect(self) -> Iterator[Metric]:
+        seconds = GaugeMetricFamily(
+            "comfypin_start_seconds", "Seconds of each phase of the start; phases overlap.", labels=["phase"]
+        )
+        for phase, phase_s in self.read_s().items():
+            seconds.add_metric([phase], phase_s)
+        yield seconds
 
 
 class _LiveCollector:

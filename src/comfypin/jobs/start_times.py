@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -21,6 +21,7 @@ class StartTimes:
         now_s = time.monotonic() if clock_s is None else clock_s
         self._began_s = now_s - process_age_s() if began_s is None else began_s
         self._seconds: dict[str, float] = {"process": now_s - self._began_s}
+        self._live: dict[str, Callable[[], float]] = {}
         self._lock = threading.Lock()
 
     @contextmanager
@@ -37,17 +38,22 @@ class StartTimes:
         with self._lock:
             self._seconds[phase] = self._seconds.get(phase, 0.0) + seconds
 
+    def watch(self, phase: str, read_s: Callable[[], float]) -> None:
+        """Ask for a phase's seconds whenever they are wanted: it may go on after the start."""
+        self._live[phase] = read_s
+
     def end(self) -> Mapping[str, float]:
         """Set `total`, and return the seconds of all phases."""
         with self._lock:
             self._seconds["total"] = time.monotonic() - self._began_s
-            return dict(self._seconds)
+        return self.seconds
 
     @property
     def seconds(self) -> Mapping[str, float]:
         """Return the seconds by phase, so far."""
+        live = {phase: read_s() for phase, read_s in self._live.items()}
         with self._lock:
-            return dict(self._seconds)
+            return {**live, **self._seconds}
 
 
 def process_age_s() -> float:

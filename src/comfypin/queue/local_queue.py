@@ -260,7 +260,7 @@ class LocalJobQueue(QueueViews):
 
     def note_start(self, start_s: Mapping[str, float]) -> None:
         """Show the seconds of the engine's start, by phase, among the metrics."""
-        self.metrics.note_start(start_s)
+        self.metrics.watch_start(lambda: start_s)
 
     async def recover_jobs(self) -> None:
         """Queue again what had not ended when the last server did, and post the webhooks that it owed."""

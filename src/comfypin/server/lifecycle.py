@@ -111,7 +111,7 @@ async def _run_jobs(site: Site, queue: QueueWorker, open_service: OpenService) -
             with service.start_times.measure("warm_up"):
                 await warm_engine(handler, service)
             start_s = service.start_times.end()
-            handler.report_start(start_s)
+            handler.report_start(lambda: start_s)
             queue.note_start(start_s)
         site.open_for_jobs(service, handler)
         log.info("server ready", extra={"action": "server_ready", "release": site.release.name})

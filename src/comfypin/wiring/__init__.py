@@ -37,13 +37,15 @@ from comfypin.wiring.queues import (
     release_key,
     require_fleet_extra,
 )
+from comfypin.wiring.read_ahead import ModelReadAhead
 from comfypin.wiring.service import make_fitness_checks, open_service, open_sinks
 from comfypin.wiring.sinks import make_job_sink, make_sink, watch_uploads
-from comfypin.wiring.starting import are_models_there, check_models, leave_out_api_nodes, read_ahead
+from comfypin.wiring.starting import are_models_there, check_models, leave_out_api_nodes
 from comfypin.wiring.stores import open_bucket, open_depot, open_pack_store, open_store, own_bucket
 
 __all__ = [
     "EngineChoice",
+    "ModelReadAhead",
     "are_models_there",
     "bring_models",
     "check_models",
@@ -85,7 +87,6 @@ __all__ = [
     "open_store",
     "open_volume_bucket",
     "own_bucket",
-    "read_ahead",
     "realize_for_engine",
     "release_key",
     "require_fleet_extra",

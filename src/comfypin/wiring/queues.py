@@ -166,8 +166,9 @@ def make_release_opener(
     from comfypin.queue.nats.releases import ReleaseRecord, announce_release
     from comfypin.wiring.engines import choose_engine, open_engine
     from comfypin.wiring.envs import ensure_env
+    from comfypin.wiring.read_ahead import ModelReadAhead
     from comfypin.wiring.service import open_service, open_sinks
-    from comfypin.wiring.starting import leave_out_api_nodes, read_ahead
+    from comfypin.wiring.starting import leave_out_api_nodes
 
     log = logging.getLogger(__name__)
     sink_for = open_sinks(settings, private_buckets=private_inputs)
@@ -176,7 +177,8 @@ def make_release_opener(
     async def open_release(release: str) -> "AsyncIterator[Handle]":
         lock = locks[release]
         choice = choose_engine(lock.engine, settings, keep_temp=keep_temp)
-        reader = await asyncio.to_thread(read_ahead, lock, settings)
+        read_ahead = ModelReadAhead(lock, settings)
+        await asyncio.to_thread(read_ahead.read_warmup)
         choice = await asyncio.to_thread(ensure_env, lock, choice, report=log.info)
         choice = leave_out_api_nodes(lock, choice, automatic=False)
         models = await asyncio.to_thread(open_models, lock, choice.settings)
@@ -189,16 +191,18 @@ def make_release_opener(
                 private_inputs=private_inputs,
                 models=models,
                 left_out_classes=choice.left_out_classes,
+                read_ahead=read_ahead.read_workflow,
             )
             handler = Handler(service, previews=previews)
             await warm_engine(handler, service)
-            if reader is not None:
-                reader.stop()
             identity = release_identity(lock)
             release_record = ReleaseRecord(
                 name=identity.name, digest=str(identity.digest), catalogue=await engine.catalogue()
             )
             await announce_release(fleet.releases, release, release_record, carry_lock(render_lock(lock)))
-            yield handler
+            try:
+                yield handler
+            finally:
+                read_ahead.stop()
 
     return open_release

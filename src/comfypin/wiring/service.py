@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from comfypin.outputs.interface import OutputSink
     from comfypin.outputs.modes import OutputMode
     from comfypin.settings.environment import Settings
+    from comfypin.workflow.document import Document
 
 log = logging.getLogger(__name__)
 
@@ -40,11 +41,12 @@ def open_service(
     models: "JobModels | None" = None,
     start_times: "StartTimes | None" = None,
     left_out_classes: frozenset[str] = frozenset(),
+    read_ahead: "Callable[[Document], None] | None" = None,
 ) -> "JobService":
     """Return what the jobs of a worker or server share. `private_inputs` lets jobs name private addresses.
 
     `read_asset` reads what was uploaded to a server; `models` brings the models that jobs name. `left_out_classes` are
-    those that the engine lacks because of COMFYPIN_API_NODES.
+    those that the engine lacks because of COMFYPIN_API_NODES. `read_ahead` begins to read a workflow's models.
     """
     from comfypin.http.client import HttpClient, HttpTransport
     from comfypin.http.sockets import tls_context
@@ -72,6 +74,7 @@ def open_service(
         warms_up=settings.machine.warms_up,
         start_times=start_times or StartTimes(),
         left_out_classes=left_out_classes,
+        read_ahead=read_ahead or (lambda _document: None),
     )
 
 

@@ -1,9 +1,8 @@
-"""Shortens an engine's start: reads ahead and checks models meanwhile, and leaves out what no job needs."""
+"""Shortens an engine's start: checks models meanwhile, and leaves out what no job needs."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from comfypin.errors import WorkflowError
@@ -13,65 +12,9 @@ from comfypin.wiring.models import bring_models, inspect_lock_models
 if TYPE_CHECKING:
     from comfypin.jobs.workflow_library import WorkflowLibrary
     from comfypin.lock.model import Lock
-    from comfypin.models.page_cache import PageCacheReader
     from comfypin.settings.environment import Settings
-    from comfypin.workflow.document import Document
 
 log = logging.getLogger(__name__)
-
-_GB = 1_000_000_000
-
-
-def read_ahead(lock: "Lock", settings: "Settings") -> "PageCacheReader | None":
-    """Begin to read the models of the warm-up into the page cache, in the order in which they are needed.
-
-    None if there is nothing to read: no warm-up, no models, or COMFYPIN_READ_AHEAD_GB is 0. Only speeds up what comes
-    later, so whatever is wrong with a workflow or a model is left to those who need it.
-    """
-    machine = settings.machine
-    if not lock.models or lock.engine.kind != "comfyui" or not machine.warms_up or machine.read_ahead_gb == 0:
-        return None
-    from comfypin.free_memory import memory_bytes
-    from comfypin.jobs.warmup import choose_warmup
-    from comfypin.jobs.workflow_library import WorkflowLibrary
-    from comfypin.models.page_cache import PageCacheReader
-
-    document = choose_warmup(lock, WorkflowLibrary())
-    file_paths = [] if document is None else [*_model_files(lock, settings, document)]
-    if not file_paths:
-        return None
-    # Half of it: the engine needs memory of its own, and its container may have no more.
-    budget_bytes = memory_bytes() // 2 if machine.read_ahead_gb is None else machine.read_ahead_gb * _GB
-    return PageCacheReader(file_paths, budget_bytes=budget_bytes).start()
-
-
-def _model_files(lock: "Lock", settings: "Settings", document: "Document") -> Iterator[Path]:
-    """Yield the files of the models that a workflow names, in the order in which its nodes run."""
-    from comfypin.errors import ModelError
-    from comfypin.models.target_paths import TargetRoots
-    from comfypin.workflow.named_files import named_texts
-
-    machine = settings.machine
-    roots = TargetRoots(models_dir=machine.models_dir.absolute(), comfy_home=machine.comfy_home.absolute())
-    try:
-        texts = named_texts(document)
-    except WorkflowError:
-        return
-    for path_text in texts:
-        for model_pin in lock.models:
-            # A workflow names a model below its kind's folder: `xl/base.safetensors` in models/checkpoints/xl.
-            if not f"/{model_pin.target_path}".endswith(f"/{path_text}"):
-                continue
-            try:
-                file_path = roots.target_path(model_pin)
-            # Reading ahead only helps; whoever checks the models says what is wrong with a target.
-            except ModelError:
-                continue
-            # The engine takes a staged copy before the one on the volume.
-            if machine.fast_models_dir is not None and file_path.is_relative_to(roots.models_dir):
-                staged_path = machine.fast_models_dir.absolute() / file_path.relative_to(roots.models_dir)
-                file_path = staged_path if staged_path.is_file() else file_path
-            yield file_path
 
 
 def are_models_there(lock: "Lock", settings: "Settings") -> bool:

@@ -35,7 +35,7 @@ def test_the_total_begins_with_the_process() -> None:
 
 async def test_only_the_first_result_has_the_seconds_of_the_start() -> None:
     handler = Handler(a_service())
-    handler.report_start({"engine": 9.87654, "total": 12.0})
+    handler.report_start(lambda: {"engine": 9.87654, "total": 12.0})
     outputs = [(await handler(f"job-{number}", {"workflow": picture().to_api()})).output for number in (1, 2)]
     assert outputs[0]["seconds"]["start"] == {"engine": 9.8765, "total": 12.0}  # type: ignore[index,call-overload]
     assert set(outputs[0]["seconds"]) == {"phases", "nodes", "start"}  # type: ignore[arg-type]
@@ -44,7 +44,7 @@ async def test_only_the_first_result_has_the_seconds_of_the_start() -> None:
 
 async def test_a_job_that_fails_leaves_them_to_the_next_result() -> None:
     handler = Handler(a_service())
-    handler.report_start({"total": 12.0})
+    handler.report_start(lambda: {"total": 12.0})
     assert (await handler("job-1", {"workflow": "none"})).failure is not None
     outcome = await handler("job-2", {"workflow": picture().to_api()})
     assert outcome.output["seconds"]["start"] == {"total": 12.0}  # type: ignore[index,call-overload]

@@ -1,6 +1,7 @@
 """What overlaps with an engine's start: which files are read ahead, and whether API nodes are loaded."""
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ import pytest
 
 from comfypin.lock.model import EngineSpec, Lock, ModelPin
 from comfypin.settings.environment import Settings
-from comfypin.wiring import are_models_there, choose_engine, leave_out_api_nodes, read_ahead
+from comfypin.wiring import ModelReadAhead, are_models_there, choose_engine, leave_out_api_nodes
+from comfypin.workflow.document import Document, to_document
 
 LOADER: dict[str, Any] = {
     "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "sd/a.safetensors"}},
@@ -53,23 +55,80 @@ def write_models(tmp_path: Path) -> None:
         path.write_bytes(b"bytes")
 
 
+def wait_until_read(read_ahead: ModelReadAhead, size_bytes: int) -> None:
+    """Wait for the reader that runs to have read so much, of the disk or of memory."""
+    deadline = time.monotonic() + 30
+    while (progress := read_ahead.progress) is None or progress.read_bytes + progress.cached_bytes != size_bytes:
+        assert time.monotonic() < deadline, f"{progress} after 30 s, not {size_bytes} bytes"
+        time.sleep(0.01)
+
+
+def job_of(*model_names: str) -> Document:
+    """A workflow that loads these models, one after the other."""
+    graph = {
+        f"{number}": {"class_type": "Loads", "inputs": {"name": name, "after": [f"{number - 1}", 0]} if number else {}}
+        for number, name in enumerate(("", *model_names))
+    }
+    return to_document(graph, source="in the job")
+
+
 def test_the_models_of_the_warm_up_are_read_and_no_others(tmp_path: Path) -> None:
     write_models(tmp_path)
-    reader = read_ahead(a_lock(warmup=LOADER), settings_of(tmp_path))
-    assert reader is not None
-    assert reader.wait(30)
-    assert reader.progress.read_bytes + reader.progress.cached_bytes == 5
+    read_ahead = ModelReadAhead(a_lock(warmup=LOADER), settings_of(tmp_path))
+    read_ahead.read_warmup()
+    wait_until_read(read_ahead, 5)
+
+
+def test_the_models_of_a_job_are_read_though_no_warm_up_names_them(tmp_path: Path) -> None:
+    write_models(tmp_path)
+    read_ahead = ModelReadAhead(a_lock(), settings_of(tmp_path, COMFYPIN_WARMUP="off"))
+    read_ahead.read_workflow(job_of("b.safetensors", "sd/a.safetensors"))
+    wait_until_read(read_ahead, 10)
+
+
+def test_models_that_were_read_are_not_read_again(tmp_path: Path) -> None:
+    write_models(tmp_path)
+    read_ahead = ModelReadAhead(a_lock(warmup=LOADER), settings_of(tmp_path))
+    read_ahead.read_warmup()
+    wait_until_read(read_ahead, 5)
+    first_reader = read_ahead._reader  # what the next one would replace
+    assert first_reader is not None
+    assert first_reader.wait(30)
+    read_ahead.read_workflow(job_of("sd/a.safetensors", "sd/a.safetensors"))
+    assert read_ahead._reader is first_reader
+    # Of these two only the second is new; with both it would be ten bytes.
+    read_ahead.read_workflow(job_of("sd/a.safetensors", "b.safetensors"))
+    assert read_ahead._reader is not first_reader
+    wait_until_read(read_ahead, 5)
 
 
 @pytest.mark.parametrize("variables", [{"COMFYPIN_READ_AHEAD_GB": "0"}, {"COMFYPIN_WARMUP": "off"}])
-def test_reading_ahead_can_be_switched_off(tmp_path: Path, variables: dict[str, str]) -> None:
+def test_reading_the_warm_up_ahead_can_be_switched_off(tmp_path: Path, variables: dict[str, str]) -> None:
     write_models(tmp_path)
-    assert read_ahead(a_lock(warmup=LOADER), settings_of(tmp_path, **variables)) is None
+    read_ahead = ModelReadAhead(a_lock(warmup=LOADER), settings_of(tmp_path, **variables))
+    read_ahead.read_warmup()
+    assert read_ahead.progress is None
+
+
+def test_with_no_memory_for_it_no_job_is_read_ahead(tmp_path: Path) -> None:
+    write_models(tmp_path)
+    read_ahead = ModelReadAhead(a_lock(), settings_of(tmp_path, COMFYPIN_READ_AHEAD_GB="0"))
+    read_ahead.read_workflow(job_of("b.safetensors"))
+    assert read_ahead.progress is None
 
 
 def test_without_a_warm_up_nothing_is_read(tmp_path: Path) -> None:
     write_models(tmp_path)
-    assert read_ahead(a_lock(), settings_of(tmp_path)) is None
+    read_ahead = ModelReadAhead(a_lock(), settings_of(tmp_path))
+    read_ahead.read_warmup()
+    assert read_ahead.progress is None
+
+
+def test_what_is_no_workflow_is_left_to_the_job(tmp_path: Path) -> None:
+    write_models(tmp_path)
+    read_ahead = ModelReadAhead(a_lock(), settings_of(tmp_path))
+    read_ahead.read_workflow(Document(format="api", content={"1": 3}, source="in the job"))
+    assert read_ahead.progress is None
 
 
 def test_models_of_another_size_are_not_there(tmp_path: Path) -> None:
