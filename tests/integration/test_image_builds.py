@@ -178,3 +178,26 @@ def test_buildah_builds_the_same_dockerfile(daemon: Containers, demo: dict[str, 
         name = other.program("buildah", "from", "demo:b").strip()
         picture = other.program("buildah", *words, name, "--", "sh", "-c", workflow)
         assert picture.startswith("iVBORw0KGgo"), picture[:100]
+
+
+@pytest.mark.soak
+@pytest.mark.needs("buildah")
+def test_a_written_context_is_all_that_others_need_to_build_it(daemon: Containers, tmp_path: Path) -> None:
+    context = tmp_path / "context"
+    # No program that builds answers here: writing needs none.
+    daemon.comfypin("image", "build", "--release", "demo", "--base", BASE, "--context-dir", str(context))
+    certificates = Path("/etc/ssl/certs/ca-certificates.crt")
+    secret = ("--secret", f"id=ca,src={certificates}") if certificates.is_file() else ()
+    with buildah(daemon, tmp_path / "b") as other:
+        # As a platform does it that knows a Dockerfile and nothing of comfypin: no argument, no label.
+        other.program("buildah", "build", "--network", "host", *secret, "--tag", "by-hand:1", str(context))
+        name = other.program("buildah", "from", "by-hand:1").strip()
+        shown = json.loads(other.program("buildah", "inspect", "--type", "image", "by-hand:1"))
+        command = shown["OCIv1"]["config"]
+        assert [*command["Entrypoint"], *command.get("Cmd", [])], command
+        workflow = "cd /app && python -m rp_handler.main --lock demo --output base64 --workflow workflows/demo.json"
+        picture = other.program(
+            *("buildah", "run", "--isolation=chroot", "--user", "1000", name, "--"),
+            *(*command["Entrypoint"], "sh", "-c", workflow),
+        )
+        assert picture.startswith("iVBORw0KGgo"), picture[:100]
