@@ -49,7 +49,7 @@ demo: $(VENV)/.run  ## run the demo workflow; the picture is out/demo.png
 	@echo "'make install' adds what buckets and 'comfypin serve' need."
 
 test: $(VENV)/.dev lint check-types check-imports  ## run all checks and all tests (PYTEST_ARGS=... is passed on)
-	$(BIN)/pytest -n $(TEST_WORKERS) $(PYTEST_ARGS)
+	$(BIN)/python -m tools.run_tests -n $(TEST_WORKERS) $(PYTEST_ARGS)
 
 test-unit: $(VENV)/.dev  ## run the unit tests: no network, no servers, under a minute
 	$(BIN)/pytest -n $(TEST_WORKERS) tests/unit $(PYTEST_ARGS)

@@ -95,11 +95,14 @@ async def test_a_job_whose_ticket_nobody_can_use_is_given_up(
         open_puller(fleet.client) as puller,
     ):
         job_id = await opened.send()
-        for _ in range(3):
+        refusals = 0
+        while refusals < 3:
+            # A refused ticket is not always there again at the next request.
             ticket = await puller.take_one(names.JOBS_STREAM, Lane(release=RELEASE).consumer)
-            assert ticket is not None
-            await ticket.nak()
-            await fleet.client.flush()
+            if ticket is not None:
+                await ticket.nak()
+                await fleet.client.flush()
+                refusals += 1
         # NATS gives it up when the next worker asks, once it has taken in the last refusal.
         ending = asyncio.create_task(opened.end(job_id))
         while not ending.done():

@@ -106,8 +106,10 @@ def test_everything_on_the_way_to_a_picture_goes_by_keyboard(server: Server, bro
         page.keyboard.press("Enter")
         expect(page.get_by_role("heading", name="demo", level=1)).to_be_visible()
         page.keyboard.press("1")
+        search_box = page.get_by_role("searchbox")
+        expect(search_box).to_be_visible()
         page.keyboard.press("/")
-        expect(page.get_by_role("searchbox")).to_be_focused()
+        expect(search_box).to_be_focused()
         assert wrongs == []
 
 
