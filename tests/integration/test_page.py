@@ -189,8 +189,8 @@ def test_the_page_speaks_russian_in_the_light_on_a_phone(server: Server, browser
         # The server's own sentence is English; why it was comes in Russian.
         expect(page.locator(".ended .wrong").first).to_have_text("Воркфлоу здесь не выполнится")
         page.get_by_role("link", name="Ошибка").click()
-        expect(page.get_by_role("region", name="Почему не вышло")).to_contain_text("Воркфлоу здесь не выполнится")
-        expect(page.get_by_role("region", name="Почему не вышло")).to_contain_text("Что делать: Исправьте названное")
+        expect(page.get_by_role("region", name="Причина ошибки")).to_contain_text("Воркфлоу здесь не выполнится")
+        expect(page.get_by_role("region", name="Причина ошибки")).to_contain_text("Что делать: Исправьте названное")
         assert overflow_pixels(page) == 0
         page.get_by_role("button", name="EN: English").click()
         expect(page.get_by_role("link", name="Gallery")).to_be_visible()
