@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.conftest import ROOT
 from tests.support.browser import PHONE, a_browser, axe_violations, count_nodes, opened, overflow_pixels, wait_until
+from tests.support.many_outputs import copy_outputs
 from tests.support.server import Server, serving
 from tests.support.workflows import picture
 
@@ -270,6 +272,44 @@ def test_a_picture_with_its_workflow_in_it_runs_again(server: Server, browser: B
         assert wrongs == []
 
 
+def test_the_workflow_of_a_picture_opens_as_a_form_with_what_was_set(server: Server, browser: Browser) -> None:
+    server.post("/workflows/demo?wait=60000", {"Out of focus.width": 40})
+    with opened(browser, f"{server.url}/#/gallery") as (page, wrongs):
+        page.locator(".shot").first.click()
+        page.get_by_role("dialog").get_by_role("link", name="Change and run").click()
+        form = page.get_by_role("form", name="demo")
+        expect(form.get_by_role("group", name="Out of focus").get_by_label("Width")).to_have_value("40")
+        assert axe_violations(page) == []
+        assert wrongs == []
+
+
+def test_in_russian_what_a_workflow_lacks_is_said_in_russian(server: Server, browser: Browser) -> None:
+    foreign = {"1": {"class_type": "FaceDetailer", "inputs": {}}}
+    with opened(browser, f"{server.url}/#/run", locale="ru-RU") as (page, wrongs):
+        drop(page, json.dumps(foreign), "face.json")
+        expect(page.get_by_text("ноды FaceDetailer здесь нет")).to_be_visible()
+        drop(page, "[1]", "not.json")
+        expect(page.get_by_role("status").last).to_contain_text("Это не воркфлоу ComfyUI:")
+        assert wrongs == []
+
+
+def test_a_webhook_that_could_not_be_told_is_tried_again(server: Server, browser: Browser) -> None:
+    with sqlite3.connect(server.home / "state" / "jobs.sqlite") as database:
+        (job_id,) = database.execute("SELECT id FROM jobs ORDER BY number LIMIT 1").fetchone()
+        facts = (job_id, "end", "hooks.example", 1, "HTTP 500", time.time(), "http://127.0.0.1:9/", "{}")
+        columns = "job_id, kind, host, events, reason, failed_at, address, body"
+        database.execute(f"INSERT INTO webhook_failures ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", facts)
+    with opened(browser, f"{server.url}/#/system") as (page, wrongs):
+        failed = page.get_by_role("region", name="Webhooks not delivered")
+        expect(failed).to_contain_text("hooks.example")
+        expect(failed).to_contain_text("HTTP 500")
+        assert axe_violations(page) == []
+        with page.expect_response(lambda answer: answer.url.endswith("/retry")) as retried:
+            failed.get_by_role("button", name="Post to hooks.example again").click()
+        assert retried.value.json()["delivered"] is False
+        assert wrongs == []
+
+
 def test_the_system_says_what_it_has_and_owes(server: Server, browser: Browser) -> None:
     with opened(browser, f"{server.url}/#/system") as (page, wrongs):
         sync = page.get_by_role("region", name="Sync")
@@ -301,15 +341,7 @@ def test_the_description_of_the_api_needs_no_other_host(server: Server, browser:
 def test_ten_thousand_outputs_keep_the_page_small(tmp_path: Path, browser: Browser) -> None:
     with serving(tmp_path) as server:
         server.post("/runsync", {"input": {"workflow": picture(7, size=96)}})
-        with sqlite3.connect(tmp_path / "state" / "jobs.sqlite") as database:
-            columns = [row[1] for row in database.execute("PRAGMA table_info(job_outputs)")][3:]
-            copied = ", ".join(name for name in columns if name != "position")
-            database.execute(
-                "WITH RECURSIVE counted(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM counted WHERE n < ?) "
-                f"INSERT INTO job_outputs (job_id, made_at, position, {copied}) "
-                f"SELECT job_id, made_at, counted.n, {copied} FROM job_outputs, counted",
-                (MANY,),
-            )
+        copy_outputs(tmp_path / "state", MANY)
         with opened(browser, f"{server.url}/#/gallery") as (page, wrongs):
             expect(page.locator(".shot").first).to_be_visible()
             most_tiles = page.evaluate(SCROLL_DOWN, MANY)

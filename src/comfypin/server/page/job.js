@@ -114,6 +114,7 @@ export function View({ route }) {
         ${isPending(job) && html`<button type="button" onClick=${() => cancelJob(job)}><${Icon} name="stop" /> ${t("cancel")}</button>`}
         ${canRetry(job) && html`<button type="button" class="primary" onClick=${() => retryJob(job)}><${Icon} name="retry" /> ${t("retry")}</button>`}
         ${!isPending(job) && html`<button type="button" onClick=${() => runAgain(job.id)}><${Icon} name="dice" /> ${t("another seed")}</button>`}
+        <a class="button" href=${`#/run?from=${job.id}`}><${Icon} name="run" /> ${t("change and run")}</a>
         <button type="button" onClick=${() => saveForComfy(job.id, outputs[0] && { ...outputs[0], href: `jobs/${job.id}/outputs/0` })}><${Icon} name="graph" /> ${t("for ComfyUI")}</button>
       </div>
     </div>

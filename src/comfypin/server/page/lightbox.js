@@ -86,6 +86,7 @@ export function Lightbox({ outputs, index, onMove, onClose }) {
       <div class="light-tools">
         <a class="tool" href=${`#/job/${output.job_id}`} onClick=${() => dialog.current.close()}><${Icon} name="info" /><span>${output.workflow || t("its job")} <code>${shortId(output.job_id)}</code></span></a>
         <${IconButton} icon="dice" label=${t("another seed")} onClick=${again} />
+        <a class="icon-link" href=${`#/run?from=${output.job_id}`} aria-label=${t("change and run")} title=${t("change and run")} onClick=${() => dialog.current.close()}><${Icon} name="run" /></a>
         <${IconButton} icon="graph" label=${t("for ComfyUI")} onClick=${() => saveForComfy(output.job_id, output)} />
         <${IconButton} icon="compare" label=${t("compare")} aria-pressed=${pinned ? "true" : "false"} onClick=${compare} />
         <${IconButton} icon="copy" label=${t("copy address")} onClick=${share} />

@@ -45,6 +45,7 @@ function WaitingRow({ job, place, waiting }) {
   return html`<li class="line">
     <span class="place num" title=${t("position")}>${place}</span>
     <a class="title ellipsis" href=${`#/job/${job.id}`}>${jobTitle(job)}</a>
+    ${job.release && html`<span class="chip wide-only">${job.release}</span>`}
     <span class="dim num">${secondsLeft(job) !== null ? t("done in", { time: seconds(secondsLeft(job)) }) : t("waits", { time: seconds(since(job.created_at)) })}</span>
     ${store.queue.can_reorder && waiting.length > 1 && html`<${IconButton} icon="first" label=${t("run next", { name: jobTitle(job) })} disabled=${place === 1} onClick=${() => moveJob(job, waiting, true)} />
       <${IconButton} icon="last" className="wide-only" label=${t("run last", { name: jobTitle(job) })} disabled=${place === waiting.length} onClick=${() => moveJob(job, waiting, false)} />`}
@@ -57,7 +58,7 @@ export function EndedRow({ job }) {
     <a class="ended-link" href=${`#/job/${job.id}`} aria-label=${`${jobTitle(job)}, ${t(job.status)}, ${shortId(job.id)}`}></a>
     <${StatusMark} status=${job.status} />
     <span class="ended-name"><span class="title ellipsis">${jobTitle(job)}</span>
-      ${job.error ? html`<span class="wrong small ellipsis" title=${job.error.message}>${causeOf(job.error) || html`<${English} text=${job.error.message} />`}</span>` : html`<code class="dim">${shortId(job.id)}</code>`}</span>
+      ${job.error ? html`<span class="wrong small ellipsis" title=${job.error.message}>${causeOf(job.error) || html`<${English} text=${job.error.message} />`}</span>` : html`<span class="dim small ellipsis"><code>${shortId(job.id)}</code>${job.release && ` · ${job.release}`}</span>`}</span>
     <${Strip} job=${job} />
     <span class="dim num ended-time">${seconds(duration(job))}</span>
     <time class="dim num ended-time" dateTime=${job.finished_at} title=${job.finished_at ? clock(job.finished_at) : ""}>${job.finished_at ? ago(job.finished_at) : ""}</time>

@@ -9,7 +9,7 @@ import { Presets } from "./presets.js";
 import { ProgressLine } from "./queue.js";
 import { isPending, useStore } from "./store.js";
 import { English, Finding, causeOf, told } from "./told.js";
-import { Icon, Progress, StatusMark, say, sayFailure, shortId, useLoaded } from "./ui.js";
+import { Empty, Icon, Progress, StatusMark, say, sayFailure, shortId, useLoaded } from "./ui.js";
 
 const MAIN = ["prompt", "seed", "size", "file", "model"];
 const OWN = "\u0000own";
@@ -21,13 +21,15 @@ function mediaOf(input, value) {
   return { name: `${input.target.replace(/[^A-Za-z0-9_-]/g, "_")}.${kind ? kind[1].toLowerCase() : "bin"}`, data: value, node: nodeOf(input.target) };
 }
 
+const titleOf = (workflow) => workflow.title || workflow.name || t("own workflow");
+
 function submit(workflow, values) {
   const sent = workflow.inputs.filter((input) => values[input.name] !== undefined && JSON.stringify(values[input.name]) !== JSON.stringify(input.default));
   if (!workflow.own) return post(`workflows/${encodeURIComponent(workflow.name)}`, Object.fromEntries(sent.map((input) => [input.name, values[input.name]])));
   const isFile = (input) => input.kind === "file" && typeof values[input.name] === "string" && values[input.name].startsWith("data:");
   const set = Object.fromEntries(sent.filter((input) => !isFile(input)).map((input) => [input.target, values[input.name]]));
   const inputs = sent.filter(isFile).map((input) => mediaOf(input, values[input.name]));
-  return post("run", { input: { workflow: workflow.own, title: workflow.name.slice(0, 200), set, ...(inputs.length && { inputs }) } });
+  return post("run", { input: { workflow: workflow.own, ...(workflow.name && { title: workflow.name.slice(0, 200) }), set, ...(inputs.length && { inputs }) } });
 }
 
 // What nearly everybody sets, and the rest. Files come before sizes, and of many sizes only the first: unless the
@@ -71,7 +73,7 @@ function Form({ workflow, onTaken, onChanged }) {
       const runs = runsOf(workflow.inputs, values, { rolls, times, rows: parsed.rows });
       for (const run of runs) {
         const taken = await submit(workflow, run);
-        onTaken(taken.id, workflow.title || workflow.name);
+        onTaken(taken.id, titleOf(workflow));
         setValues((old) => ({ ...old, ...Object.fromEntries(Object.keys(rolls).filter((name) => rolls[name]).map((name) => [name, run[name]])) }));
       }
       if (!workflow.own) write(kept, keepable(values));
@@ -83,7 +85,7 @@ function Form({ workflow, onTaken, onChanged }) {
   const fields = (inputs) => groupsOf(inputs).map((group) => (group.inputs.length === 1
     ? field(group.inputs[0])
     : html`<fieldset key=${group.place} class="group"><legend>${group.place}</legend><div class="group-fields">${group.inputs.map((input) => field(input, true))}</div></fieldset>`));
-  return html`<form class="form card" onSubmit=${send} aria-label=${workflow.title || workflow.name}>
+  return html`<form class="form card" onSubmit=${send} aria-label=${titleOf(workflow)}>
     ${workflow.description && html`<p class="dim">${workflow.description}</p>`}
     ${fields(main)}
     ${main.length === 0 && rest.length === 0 && html`<p class="dim">${t("nothing to set")}</p>`}
@@ -125,6 +127,12 @@ function Findings({ report: checked, changed }) {
   </ul></section>`;
 }
 
+// The workflow of a job with all that was set in it, as a form.
+async function formOfJob(id) {
+  const [job, graph] = await Promise.all([get(`jobs/${encodeURIComponent(id)}`), get(`jobs/${encodeURIComponent(id)}/workflow`)]);
+  return { ...(await post("workflow-check", graph)), name: job.workflow || "" };
+}
+
 function Drop({ onReport }) {
   const [isOver, setOver] = useState(false);
   const [isBusy, setBusy] = useState(false);
@@ -133,7 +141,7 @@ function Drop({ onReport }) {
     setBusy(true);
     try {
       const report = await post("workflow-check", blob, { type: blob.type === "application/json" ? "application/json" : "application/octet-stream" });
-      onReport({ ...report, name: (name || t("own workflow")).replace(/\.(json|png|webp|jpe?g|mp4|webm)$/i, "") });
+      onReport({ ...report, name: (name || "").replace(/\.(json|png|webp|jpe?g|mp4|webm)$/i, "") });
     } catch (error) { sayFailure(error); }
     setBusy(false);
   }
@@ -177,17 +185,23 @@ export function View({ route }) {
     });
   }
   const [changed, setChanged] = useState([]); // targets of the form that are not as they were checked
+  const from = route.query.get("from"); // a job whose workflow is to be changed
+  useEffect(() => {
+    if (!from) return;
+    formOfJob(from).then(report, (error) => { sayFailure(error); location.hash = "#/run"; });
+  }, [from]);
   function report(found) { setOwn({ ...found, key: Math.random() }); location.hash = `#/run/${encodeURIComponent(OWN)}`; }
   return html`<div class="page run">
     <h1 class="visually-hidden">${t("run")}</h1>
     <nav class="run-list" aria-label=${t("workflows")}>
       <h2>${t("workflows")}</h2>
       ${(workflows || []).map((one) => html`<a key=${one.name} class="run-name ellipsis" href=${`#/run/${encodeURIComponent(one.name)}`} aria-current=${one.name === chosen ? "page" : undefined}>${one.title || one.name}</a>`)}
-      ${own && html`<a class="run-name ellipsis" href=${`#/run/${encodeURIComponent(OWN)}`} aria-current=${chosen === OWN ? "page" : undefined}>${own.name}</a>`}
+      ${own && html`<a class="run-name ellipsis" href=${`#/run/${encodeURIComponent(OWN)}`} aria-current=${chosen === OWN ? "page" : undefined}>${own.name || t("own workflow")}</a>`}
       ${error && html`<p class="dim">${error.status === 503 ? t("engine starts") : told(error)}</p>`}
       <${Drop} onReport=${report} />
     </nav>
     <section class="run-form" aria-label=${t("settings")}>
+      ${workflows && !workflow && !from && html`<${Empty} title=${t("no workflows")}><p>${t("drop workflow")}</p><//>`}
       ${chosen === OWN && own && html`<${Findings} report=${own} changed=${changed} />`}
       ${workflow && (chosen !== OWN || own.runs || own.inputs.length > 0) && html`<${Form} key=${chosen === OWN ? own.key : workflow.name} workflow=${workflow} onTaken=${taken} onChanged=${setChanged} />`}
     </section>

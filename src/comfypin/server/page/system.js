@@ -1,9 +1,9 @@
 // The machine: what runs here, what it has, what it owes, and how the last day went.
 import { html, useEffect, useState } from "./vendor/htm-preact.js";
-import { get } from "./api.js";
-import { ago, bytes, language, number, seconds, t } from "./i18n.js";
+import { get, post } from "./api.js";
+import { ago, bytes, clock, language, number, seconds, t } from "./i18n.js";
 import { English } from "./told.js";
-import { Icon, Progress, copyText, sayFailure } from "./ui.js";
+import { Icon, IconButton, Progress, copyText, say, sayFailure, useLoaded } from "./ui.js";
 
 const EVERY_MS = 10_000;
 
@@ -44,6 +44,24 @@ function Sync({ sync }) {
       <${Fact} label=${t("failing")}><span class=${sync.failing ? "wrong num" : "num"}>${number(sync.failing)}</span><//>
     </dl>
     ${sync.failures.length > 0 && html`<ul class="lines">${sync.failures.map((one) => html`<li key=${one.path} class="line"><span class="title ellipsis">${one.path}</span><span class="wrong small ellipsis" lang="en" title=${one.reason}>${one.reason}</span><span class="num dim">×${one.failures}</span></li>`)}</ul>`}`;
+}
+
+// What webhooks could not be told, and one more try of each.
+function FailedWebhooks({ count }) {
+  const [tried, setTried] = useState(0);
+  const { data } = useLoaded((signal) => get("webhooks", { failed: 1, limit: 20 }, { signal }), [count, tried]);
+  async function retry(one) {
+    try {
+      const { delivered, reason } = await post(`webhooks/${one.id}/retry`);
+      say(delivered ? t("delivered now") : reason, delivered ? "info" : "bad");
+    } catch (error) { sayFailure(error); }
+    setTried(tried + 1);
+  }
+  const failed = (data && data.failed) || [];
+  return failed.length > 0 && html`<section aria-label=${t("webhooks failed")} class="card panel models"><h2>${t("webhooks failed")} <span class="count num">${count}</span></h2>
+    <ul class="lines">${failed.map((one) => html`<li key=${one.id} class="line"><a class="title ellipsis" href=${`#/job/${one.job_id}`}>${one.host}</a>
+      <span class="wrong small ellipsis" lang="en" title=${one.reason}>${one.reason}</span><time class="dim num small" title=${clock(one.failed_at)}>${ago(one.failed_at)}</time>
+      ${one.can_retry ? html`<${IconButton} icon="retry" label=${t("retry webhook", { name: one.host })} onClick=${() => retry(one)} />` : html`<span class="icon-gap" />`}</li>`)}</ul></section>`;
 }
 
 function Models({ models, isPinned }) {
@@ -90,6 +108,7 @@ export function View() {
       ${system.disks.map((disk, place) => html`<${Meter} key=${place} label=${`${t("disk")}: ${disk.holds.map((one) => t(`holds ${one}`)).join(", ")}`} used=${disk.total_bytes - disk.free_bytes} total=${disk.total_bytes} />`)}
     </section>
     <section aria-label=${t("sync")} class="card panel"><h2>${t("sync")}</h2><${Sync} sync=${system.sync} /></section>
+    ${system.webhooks.failed > 0 && html`<${FailedWebhooks} count=${system.webhooks.failed} />`}
     <section aria-label=${t("last day")} class="charts-section"><h2>${t("last day")}</h2><div class="charts">
       <${Chart} ...${chart} title=${t("jobs ended")} values=${series.completed} over=${series.failed} show=${(total) => `${number(total)}${series.failed.some(Boolean) ? ` · ${t("failed n", { n: series.failed.reduce((a, b) => a + b, 0) })}` : ""}`} />
       <${Chart} ...${chart} title=${t("mean time")} values=${series.mean_s} show=${(_, newest) => seconds(newest)} />
