@@ -85,6 +85,8 @@ def test_a_job_moves_through_the_page_as_it_runs_and_can_be_cancelled(server: Se
         ids = [server.post("/run", {"input": {"workflow": slow(600)}})["id"] for _ in range(4)]
         expect(page.get_by_role("region", name="Running").get_by_role("article")).to_have_count(2)
         expect(page.get_by_role("region", name="Waiting").get_by_role("listitem")).to_have_count(2)
+        # Two run, one of them in the engine.
+        expect(page.get_by_role("region", name="Running")).to_contain_text("Waits for the engine")
         expect(page.get_by_role("progressbar").first).not_to_have_attribute("aria-valuenow", "0")
         expect(page.get_by_role("img", name="Live preview").first).to_be_visible()
         assert axe_violations(page) == []

@@ -54,8 +54,8 @@ def is_pending(state: JobState) -> bool:
 
 
 def progress_summary(progress: Mapping[str, JsonValue]) -> dict[str, JsonValue] | None:
-    """Return how far a job is, from its latest progress; None if its graph does not run yet."""
-    if "nodes_total" not in progress:
+    """Return how far a job is, from its latest progress; None if nothing is known of its graph yet."""
+    if "nodes_total" not in progress and progress.get("phase") != "queue":
         return None
     node_id = progress.get("current_node")
     return {
@@ -63,7 +63,7 @@ def progress_summary(progress: Mapping[str, JsonValue]) -> dict[str, JsonValue] 
         "node_id": node_id,
         "node_title": progress.get("current_node_title") or progress.get("current_node_class") or node_id,
         "nodes_done": progress.get("nodes_done"),
-        "nodes_total": progress["nodes_total"],
+        "nodes_total": progress.get("nodes_total"),
         "step": progress.get("step"),
         "steps": progress.get("steps"),
         "phase": progress.get("phase"),

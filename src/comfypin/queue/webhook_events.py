@@ -192,7 +192,8 @@ class WebhookEvents:
         event_data: Mapping[str, JsonValue] = {}
         if event.kind == "progress":
             progress = progress_summary(event.data)
-            if progress is None:
+            # That it waits for the engine is no news to a webhook, which heard that it started.
+            if progress is None or progress["nodes_total"] is None:
                 return
             event_data = {"progress": progress}
         receiver.add(self._event(event.kind, event_data))
