@@ -11,7 +11,7 @@ from comfypin.jobs.interface import JobOutcome, JobState
 from comfypin.jobs.metrics import Metrics
 from comfypin.queue import job_changes
 from comfypin.queue.errors import JobsNotStored
-from comfypin.queue.interface import JobRow
+from comfypin.queue.interface import JobRecord, JobRow
 from comfypin.queue.job_changes import JobChange
 from comfypin.queue.job_description import describe_end, end_described
 from comfypin.queue.job_events import JobEvents
@@ -69,6 +69,10 @@ class JobEndings:
         )
         live_job.row = replace(live_job.row, state=end_state, ended_at=ended_at)
         live_job.end = end
+        if live_job.ended is not None:
+            # They need not read what was just written.
+            live_job.ended.set_result(JobRecord(row=live_job.row, output=output_text, error=stored_error))
+            live_job.ended = None
         if end_state == "COMPLETED" and live_job.row.started_at is not None:
             self._estimates.note_run(live_job.description.shape, max(0.0, ended_at - live_job.row.started_at))
         self._jobs.move_to_ended(live_job)

@@ -66,8 +66,14 @@ class JobRunner:
         self._events = events
         self._previews = previews
         self._stopping = False
+        self._idle_count = 0
         self.is_worn_out = False
         """Whether the engine died several times in a row."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Return whether a job that comes now, and before which no other waits, begins at once."""
+        return self._idle_count > 0 and self._store.trouble is None and not self._stopping
 
     async def recover_jobs(self) -> None:
         """Queue again what had not ended when the last server did, and post the webhooks that it owed."""
@@ -123,7 +129,11 @@ class JobRunner:
 
     async def _run_next_jobs(self, handle_job: Handle) -> None:
         while True:
-            live_job = await self._jobs.next_arrival()
+            self._idle_count += 1
+            try:
+                live_job = await self._jobs.next_arrival()
+            finally:
+                self._idle_count -= 1
             if not await self._begin_job(live_job):
                 continue
             # A task of its own, so that cancelling the job does not cancel this loop.
@@ -136,16 +146,21 @@ class JobRunner:
         """Note on the disk that a job begins, as soon as the disk takes it; return whether it may run then."""
         while self._store.trouble is not None and not self._stopping:  # noqa: ASYNC110 - `trouble` is the store's
             await asyncio.sleep(LOOK_AGAIN_S)
-        if self._stopping or live_job.ending or live_job.row.state != "IN_QUEUE":
+        if live_job.ending or live_job.row.state != "IN_QUEUE":
             return False
-        started_at = self._clock()
-        await self._store.write_until_done(job_changes.job_started(live_job.row.id, started_at))
+        started_at = live_job.start_noted_at
+        if started_at is None:
+            if self._stopping:
+                return False
+            started_at = self._clock()
+            await self._store.write_until_done(job_changes.job_started(live_job.row.id, started_at))
         if live_job.ending:
             return False  # it was cancelled meanwhile, or waited too long
         if self._stopping:
             await self._give_back(live_job)
             return False
-        live_job.row = replace(live_job.row, state="IN_PROGRESS", started_at=started_at)
+        attempts = live_job.row.attempts + 1
+        live_job.row = replace(live_job.row, state="IN_PROGRESS", started_at=started_at, attempts=attempts)
         self._jobs.note_started(live_job)
         live_job.wake_followers()
         self._events.publish("started", live_job.row.id)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 from comfypin.jobs.interface import PENDING_STATES
-from comfypin.queue.interface import JobProgress, JobRow
+from comfypin.queue.interface import JobProgress, JobRecord, JobRow
 from comfypin.queue.job_description import JobDescription, JobEnd
 
 # A poller that comes every few seconds misses nothing; a job of hours holds no more memory.
@@ -16,6 +16,9 @@ _KEPT_PROGRESS = 256
 _KEPT_ENDED = 1000
 # Pollers are told apart by what clients send, so a client could make up any number.
 _KEPT_POLLERS = 64
+
+_AT_ONCE = -1_000_000
+"""Before every rank that a job can have."""
 
 Place = tuple[int, int, str]
 """Where a job waits, as what is compared: the higher priority first, then the earlier arrival."""
@@ -38,6 +41,10 @@ class LiveJob:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
     ending: bool = False
+    start_noted_at: float | None = None
+    """When it began, if the disk was told so together with its arrival, because nothing was in its way."""
+    ended: asyncio.Future[JobRecord] | None = None
+    """Its end, for those who wait for it; nobody else keeps the result in memory."""
 
     def note_progress(self, job_progress: JobProgress) -> None:
         """Keep the newest progress and wake the job's followers."""
@@ -168,8 +175,12 @@ class LiveJobs:
         self._put_at((-live_job.row.rank, self._arrival_count, live_job.row.id))
 
     def let_begin(self, live_job: LiveJob) -> None:
-        """Let a job begin when its turn comes."""
+        """Let a job begin when its turn comes; at once if the disk says already that it began."""
         self._recently_ended.pop(live_job.row.id, None)
+        place = self._places.get(live_job.row.id)
+        if live_job.start_noted_at is not None and place is not None and not live_job.ending:
+            self._leave_order(place)
+            self._put_at((_AT_ONCE, place[1], live_job.row.id))
         self._may_begin.add(live_job.row.id)
         self._arrivals.release()
 

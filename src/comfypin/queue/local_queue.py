@@ -131,12 +131,16 @@ class LocalJobQueue(QueueViews):
             # A large input takes a while to be walked and dumped.
             size = json_size(job_input)
             accepted, live_job.description = await run_by_size(size, self._read_job, job_row, job_input, api)
+            changes = [accepted, job_described(job_row.id, live_job.description)]
             if size <= SMALL_BYTES and self.waiting_count == 1:
                 live_job.job_input = job_input  # it is about to begin, and need not be read again
-            described = job_described(job_row.id, live_job.description)
+                if self._runner.is_idle:
+                    # One commit for both: each is a flush of the disk, which takes a millisecond or more.
+                    live_job.start_noted_at = self._clock()
+                    changes.append(job_changes.job_started(job_row.id, live_job.start_noted_at))
             chosen = [events_chosen(job_row.id, webhook_events)] if webhook_events is not None else []
             noted = [] if notes is None else notes_kept(job_row.id, notes, job_row.created_at)
-            await self._store.write_changes(accepted, described, *chosen, *noted)
+            await self._store.write_changes(*changes, *chosen, *noted)
         # BaseException, as a client that goes away cancels this: the job would count as waiting for ever.
         except BaseException:
             self._jobs.drop_pending(live_job)
@@ -152,12 +156,15 @@ class LocalJobQueue(QueueViews):
 
     async def read_record(self, job_id: str, *, wait_s: float = 0.0) -> JobRecord:
         """Return the job once it has ended, or as it is after `wait_s` seconds. Raises `JobUnknown`."""
-        if wait_s > 0:
+        live_job = self._jobs.find_pending(job_id)
+        if live_job is not None and wait_s > 0:
+            ended: asyncio.Future[JobRecord] = live_job.ended or asyncio.get_running_loop().create_future()
+            live_job.ended = ended
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
-                    while (live_job := self._jobs.find_pending(job_id)) is not None:
-                        await live_job.changed.wait()
-        live_job = self._jobs.find_pending(job_id)
+                    # Others may wait for the same end, and this request may be cut off.
+                    return replace(await asyncio.shield(ended), worker_id=self._worker_id)
+            live_job = self._jobs.find_pending(job_id)
         if live_job is not None:
             progress = json.dumps(live_job.progress) if live_job.progress else None
             return JobRecord(row=live_job.row, output=progress, worker_id=self._worker_id)

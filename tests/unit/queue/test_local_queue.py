@@ -15,10 +15,12 @@ from comfypin.engine.errors import PromptLost
 from comfypin.jobs.interface import Handle, JobOutcome, JobState, ProgressCallback, ignore_progress
 from comfypin.queue import job_changes
 from comfypin.queue.errors import JobsNotStored, JobUnknown, QueueFull, RetryRefused
+from comfypin.queue.interface import JobRoute
 from comfypin.queue.job_runner import QueueLimits
 from comfypin.queue.local_queue import LocalJobQueue
 from comfypin.queue.sqlite import JobStore
 from comfypin.queue.webhook import Webhooks
+from tests.support.job_queues import until
 
 
 class Work:
@@ -277,3 +279,77 @@ async def test_what_a_job_asks_for_is_not_kept_in_memory_when_it_has_begun_or_en
         live_job = queue.find_live(job_id)
         assert live_job is not None
         assert live_job.job_input is None
+
+
+async def test_a_job_that_nothing_is_in_the_way_of_is_taken_and_begun_in_one_commit(tmp_path: Path) -> None:
+    work = Work()
+    async with a_queue(tmp_path, work, max_running=1) as queue:
+        await _until_idle(queue)
+        commits = _count_commits(queue)
+        job_id = await send(queue, "hold")
+        await _until_running(queue, job_id)
+        assert len(commits) == 1
+        second = await send(queue, "after it")
+        assert await state(queue, second) == "IN_QUEUE"
+        assert _states_on_disk(tmp_path) == {job_id: ("IN_PROGRESS", 1), second: ("IN_QUEUE", 0)}
+        work.release.set()
+        assert (await queue.read_record(second, wait_s=30)).row.state == "COMPLETED"
+    assert _states_on_disk(tmp_path)[second] == ("COMPLETED", 1)
+
+
+async def test_a_job_that_has_begun_on_the_disk_is_not_overtaken(tmp_path: Path) -> None:
+    work = Work()
+    async with a_queue(tmp_path, work, max_running=1) as queue:
+        await _until_idle(queue)
+        urgent = JobRoute(rank=9)
+        first, second = await asyncio.gather(send(queue, "hold"), send(queue, "urgent", route=urgent))
+        await _until_running(queue, first)
+        assert work.ran == ["hold"]
+        work.release.set()
+        assert (await queue.read_record(second, wait_s=30)).row.state == "COMPLETED"
+
+
+async def test_all_who_wait_for_an_end_are_told_and_the_result_is_not_kept_in_memory(tmp_path: Path) -> None:
+    work = Work()
+    async with a_queue(tmp_path, work, max_running=1) as queue:
+        job_id = await send(queue, "hold")
+        cut_off, *waiting = [asyncio.create_task(queue.read_record(job_id, wait_s=30)) for _ in range(3)]
+        await _until_running(queue, job_id)
+        cut_off.cancel()
+        await asyncio.sleep(0)
+        work.release.set()
+        for told in await asyncio.gather(*waiting):
+            assert (told.row.state, told.output) == ("COMPLETED", '{"done": true}')
+            assert told == await queue.read_record(job_id)
+        live = queue.find_live(job_id)
+        assert live is not None
+        assert live.ended is None
+
+
+def _count_commits(queue: LocalJobQueue) -> list[int]:
+    """Return a list that grows with each commit."""
+    commits: list[int] = []
+    store: Any = queue._store
+    commit = store._commit_batch
+
+    def counted(batch: Any) -> Any:
+        commits.append(len(batch))
+        return commit(batch)
+
+    store._commit_batch = counted
+    return commits
+
+
+async def _until_idle(queue: LocalJobQueue) -> None:
+    await until(lambda: queue._runner.is_idle)
+
+
+async def _until_running(queue: LocalJobQueue, job_id: str) -> None:
+    await until(lambda: (live := queue.find_live(job_id)) is not None and bool(live.progress))
+
+
+def _states_on_disk(folder: Path) -> dict[str, tuple[str, int]]:
+    with contextlib.closing(sqlite3.connect(folder / "jobs.sqlite")) as connection:
+        return {
+            job_id: (kept, tries) for job_id, kept, tries in connection.execute("SELECT id, state, attempts FROM jobs")
+        }
