@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.event_reader import reading_events
 from tests.support.faulty_server import FaultyServer, Reply, Request, faulty_server, ranged, wait_until
 from tests.support.models import safetensors, some_bytes
 from tests.support.server import Server, serving
@@ -86,6 +87,17 @@ def test_a_jobs_model_is_in_its_result(server: Server, files: FaultyServer) -> N
     assert any("small.safetensors" in warning for warning in answer["output"]["warnings"])
 
 
+def test_a_typed_workflow_takes_models(server: Server, files: FaultyServer) -> None:
+    lora = {"source": f"{files.url}/small4.safetensors", "folder": "loras"}
+    answer = server.post("/workflows/demo?wait=60000", {"models": [lora]})
+    assert answer["status"] == "COMPLETED", answer
+    (brought,) = answer["output"]["models"]
+    assert (brought["folder"], brought["filename"]) == ("loras", "small4.safetensors")
+    status, refused, _ = server.ask("POST", "/workflows/demo", {"models": [{**lora, "folder": "../x"}]})
+    assert status == 400
+    assert "`models.0`" in str(refused)
+
+
 def test_a_failure_names_the_field(server: Server, files: FaultyServer) -> None:
     models = ({"source": f"{files.url}/small2.safetensors", "folder": "vae"}, {"source": "hf://a/b/c", "folder": "vae"})
     answer = server.ended(begin(server, *models))
@@ -110,11 +122,15 @@ def test_a_jobs_time_limit_stops_its_download(server: Server, files: FaultyServe
 
 
 def test_post_models_brings_one_and_says_how_it_stands(server: Server, hub: Hub, files: FaultyServer) -> None:
-    status, begun, _ = server.ask("POST", "/models", {"source": f"{files.url}/small3.safetensors", "folder": "vae"})
-    assert (status, begun["status"]) == (202, "IN_PROGRESS")
-    wait_until(lambda: server.get(f"/models/{begun['id']}")["status"] != "IN_PROGRESS")
+    with reading_events(server.url) as events:
+        events.until("snapshot")
+        wish = {"source": f"{files.url}/small3.safetensors", "folder": "vae"}
+        status, begun, _ = server.ask("POST", "/models", wish)
+        assert (status, begun["status"]) == (202, "IN_PROGRESS")
+        told, _ = events.until("model", id=begun["id"], status="COMPLETED")
     ended = server.get(f"/models/{begun['id']}")
-    assert ended["status"] == "COMPLETED", ended
+    assert told.data == ended
+    assert (ended["status"], ended["done_bytes"], ended["total_bytes"]) == ("COMPLETED", len(SMALL), len(SMALL))
     assert ended["model"]["filename"] == "small3.safetensors"
     listed = server.get("/models")
     assert ended in listed["downloads"]

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from comfypin.cli.main import main
+from comfypin.client.comfy_server import ComfyServer
 from comfypin.client.interface import RemoteJob
 from comfypin.client.runpod_server import RunpodServer
 from tests.support.server import TOKEN, Server, serving
@@ -162,17 +163,18 @@ def test_what_a_completed_job_asked_for_becomes_a_new_job_of_comfypin_serve(
     assert shas[0] == shas[1]
 
 
-def test_comfypin_serve_tells_of_a_job_and_is_not_polled(
-    ask: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("path", "server_class"), [("", RunpodServer), ("/api/v2", ComfyServer)])
+def test_a_server_that_tells_of_a_job_is_not_polled(  # noqa: PLR0917
+    path: str, server_class: Any, ask: Any, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shown, show = list[str](), RunpodServer.show
+    shown, show = list[str](), server_class.show
 
-    def counted(self: RunpodServer, job_id: str) -> RemoteJob:
+    def counted(self: Any, job_id: str) -> RemoteJob:
         shown.append(job_id)
-        return show(self, job_id)
+        return show(self, job_id)  # type: ignore[no-any-return]
 
-    monkeypatch.setattr(RunpodServer, "show", counted)
-    code, _, err = ask("submit", workflow_file(tmp_path, slow(100)))
+    monkeypatch.setattr(server_class, "show", counted)
+    code, _, err = ask("submit", workflow_file(tmp_path, slow(100)), "--server", f"{server.url}{path}")
     assert code == 0
     told = [json.loads(line) for line in err.splitlines()]
     assert any(one["event"] == "job" and one["progress"] for one in told)

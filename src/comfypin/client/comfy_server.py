@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import quote, urlencode, urljoin
 
 from comfypin.client.errors import JobNotFound, NotOffered, ServerRefused, ServerUnknown, WorkflowNotTaken
+from comfypin.client.event_feed import comfy_job_changes, read_events
 from comfypin.client.interface import (
     API_NAMES,
     InputSource,
@@ -59,15 +60,21 @@ class ComfyServer:
         """Return a job as it is now."""
         return self._read_job(self._require_job(job_id))
 
+    def changes(self, job_id: str, *, within_s: float | None) -> Iterator[RemoteJob]:
+        """Yield a job whenever its stream of events says that it changed; none if the server has no such stream."""
+        document = self._require_job(job_id)
+        url = self._url_of(document, job_id, "events")
+        with self.client.open_stream(url, Deadline(within_s)) as chunks:
+            if chunks is not None:
+                yield from comfy_job_changes(read_events(chunks), self._read_job(document), _STATES)
+
     def list_jobs(self, job_filter: RemoteJobFilter) -> JobPage:
         """Return jobs, newest first, if the server lists them: the published description does not say that it must."""
         return list_comfy_jobs(self.client, self.address, self.address.base_url, job_filter)
 
     def cancel(self, job_id: str) -> RemoteJob:
         """Ask a job to stop."""
-        urls = self._require_job(job_id).get("urls")
-        link = text_or_none(urls.get("cancel")) if isinstance(urls, Mapping) else None
-        answer = self.client.ask("POST", self._follow_link(link) or f"{self._job_url(job_id)}/cancel")
+        answer = self.client.ask("POST", self._url_of(self._require_job(job_id), job_id, "cancel"))
         if answer.status == 404:
             raise JobNotFound(server=self.address.named, job_id=job_id)
         return self._read_job(answer.document)
@@ -110,6 +117,12 @@ class ComfyServer:
 
     def _job_url(self, job_id: str) -> str:
         return f"{self.address.base_url}/jobs/{quote(job_id, safe='')}"
+
+    def _url_of(self, document: Mapping[str, object], job_id: str, operation: str) -> str:
+        """Return where a job's operation is: where its link leads, or where the description says."""
+        urls = document.get("urls")
+        link = text_or_none(urls.get(operation)) if isinstance(urls, Mapping) else None
+        return self._follow_link(link) or f"{self._job_url(job_id)}/{operation}"
 
     def _follow_link(self, link: str | None) -> str | None:
         """Return the URL that a link means. Links of a host are followed from its root, as the description says."""

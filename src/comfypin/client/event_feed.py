@@ -1,14 +1,17 @@
 """Reads server-sent events of a server of jobs, and what they say of one job."""
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from comfypin.client.interface import RemoteJob
-from comfypin.client.result_outputs import progress_of
+from comfypin.client.result_outputs import count_or_none, progress_of
 
 # A snapshot of thousands of jobs is a few megabytes; a server must not fill our memory.
 _LONGEST_EVENT_BYTES = 64 << 20
+# Lines may end in any of three ways; many servers of others write both characters.
+_EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 ReadJob = Callable[[Mapping[str, object]], RemoteJob]
 """Reads a job out of a server's JSON."""
 
@@ -29,9 +32,9 @@ def read_events(chunks: Iterable[bytes]) -> Iterator[ServerEvent]:
     waiting = bytearray()
     for chunk in chunks:
         waiting += chunk
-        while (end := waiting.find(b"\n\n")) >= 0:
-            event = _parse_event(bytes(waiting[:end]))
-            del waiting[: end + 2]
+        while (end := _EVENT_END.search(waiting)) is not None:
+            event = _parse_event(bytes(waiting[: end.start()]))
+            del waiting[: end.end()]
             if event is not None:
                 yield event
         if len(waiting) > _LONGEST_EVENT_BYTES:
@@ -55,6 +58,21 @@ def job_changes(events: Iterable[ServerEvent], job_id: str, read_job: ReadJob) -
             job = replace(job, progress=progress_of(event_data.get("progress")))
         else:
             job = read_job(event_data)
+        yield job
+        if job.has_ended:
+            return
+
+
+def comfy_job_changes(events: Iterable[ServerEvent], job: RemoteJob, states: Mapping[str, str]) -> Iterator[RemoteJob]:
+    """Yield a job as its own stream in Comfy API v2 reports it, until it ends; `states` are ours by the API's."""
+    for event in events:
+        if event.name == "progress":
+            job = replace(job, progress=progress_of(event.data))
+        elif event.name == "status" and event.data.get("status") in states:
+            position = count_or_none(event.data.get("queue_position"))
+            job = replace(job, status=states[str(event.data["status"])], position=position)
+        else:
+            continue
         yield job
         if job.has_ended:
             return

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 
-from comfypin.client.event_feed import ServerEvent, job_changes, read_events
+from comfypin.client.event_feed import ServerEvent, comfy_job_changes, job_changes, read_events
 from comfypin.client.interface import RemoteJob
 
 
@@ -30,6 +30,35 @@ def test_events_are_read_however_they_are_cut() -> None:
     for size in (1, 7, 4096):
         chunks: Iterator[bytes] = (stream[start : start + size] for start in range(0, len(stream), size))
         assert [event.data for event in read_events(chunks)] == [{"id": "a"}, {"id": "b"}]
+
+
+def test_lines_may_end_as_other_servers_end_them() -> None:
+    for end in (b"\n", b"\r\n", b"\r"):
+        stream = (frame("job", {"id": "a"}) + frame("job", {"id": "b"})).replace(b"\n", end)
+        chunks: Iterator[bytes] = (stream[start : start + 5] for start in range(0, len(stream), 5))
+        assert [(event.name, event.data) for event in read_events(chunks)] == [
+            ("job", {"id": "a"}),
+            ("job", {"id": "b"}),
+        ]
+
+
+def test_a_job_of_comfy_api_v2_is_followed_by_its_own_stream() -> None:
+    events = [
+        ServerEvent("status", {"status": "queued", "queue_position": 3}),
+        ServerEvent("preview", {"data": "..."}),
+        ServerEvent("status", {"status": "what a later version may say"}),
+        ServerEvent("status", {"status": "running", "queue_position": None}),
+        ServerEvent("progress", {"value": 0.5}),
+        ServerEvent("status", {"status": "succeeded"}),
+        ServerEvent("progress", {"value": 0.1}),
+    ]
+    states = {"queued": "IN_QUEUE", "running": "IN_PROGRESS", "succeeded": "COMPLETED"}
+    found = list(comfy_job_changes(events, RemoteJob(id="a", status="IN_QUEUE", created_at="then"), states))
+    assert [job.status for job in found] == ["IN_QUEUE", "IN_PROGRESS", "IN_PROGRESS", "COMPLETED"]
+    assert [job.position for job in found] == [3, None, None, None]
+    assert found[2].progress is not None
+    assert found[2].progress.fraction == 0.5
+    assert {job.created_at for job in found} == {"then"}
 
 
 def test_a_job_is_followed_from_the_snapshot_to_its_end() -> None:
