@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from comfypin.digest import JsonValue
+from comfypin.engine.interface import Catalogue
 from comfypin.jobs.handler import Handler, JobService
 from comfypin.jobs.interface import Handle
 from comfypin.jobs.metrics import LiveFigures
@@ -32,6 +33,18 @@ class DescribedWorkflow:
         return schema if isinstance(schema, Mapping) else {}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _DescribedFrom:
+    """All that a description is made of: every request for a typed workflow needs one, and it takes a millisecond."""
+
+    files: str
+    catalogue: Catalogue
+
+    def is_same(self, other: "_DescribedFrom") -> bool:
+        # As an object: to compare thousands of classes would take longer than to describe a workflow.
+        return self.catalogue is other.catalogue and self.files == other.files
+
+
 class Site:
     """Holds the queue, the folder of outputs, the release, and, once it is started, the engine with its workflows."""
 
@@ -42,6 +55,7 @@ class Site:
         self._service: JobService | None = None
         self._handler: Handler | None = None
         self._stopping = False
+        self._described: dict[str, tuple[_DescribedFrom, DescribedWorkflow]] = {}
         self.wrap_handle: Callable[[Handle], Handle] = lambda handle: handle
         """What an API puts around the handler of all jobs."""
         # Before the engine is ready: dashboards should see a server that starts.
@@ -78,16 +92,23 @@ class Site:
         document = job_service.workflows.read_workflow(workflow_name)
         inputs_file = job_service.workflows.inputs_file(workflow_name)
         catalogue = await job_service.engine.catalogue()
+        # As a text, in which 1, 1.0 and true are not the same.
+        described_from = _DescribedFrom(files=repr((document, inputs_file)), catalogue=catalogue)
+        known = self._described.get(workflow_name)
+        if known is not None and known[0].is_same(described_from):
+            return known[1]
         workflow = load_workflow(document, catalogue)
         inputs = offered_inputs(workflow, catalogue, inputs_file)
         if inputs_file is None and not inputs:
             inputs = describe_inputs(workflow.graph, catalogue)
-        return DescribedWorkflow(
+        described = DescribedWorkflow(
             name=workflow_name,
             title=inputs_file.title if inputs_file else None,
             description=inputs_file.description if inputs_file else None,
             inputs=inputs,
         )
+        self._described[workflow_name] = (described_from, described)
+        return described
 
     async def make_job(self, workflow_name: str, input_values: object) -> Mapping[str, JsonValue]:
         """Return the job that runs a workflow with these inputs.

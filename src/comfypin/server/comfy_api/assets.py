@@ -163,8 +163,7 @@ class Assets:
             await asyncio.to_thread(self._blobs.copy, job_file.path) if job_file.path else None for job_file in files
         ]
         async with self._placing:
-            for incoming in filter(None, copied):
-                await asyncio.to_thread(self._blobs.place, incoming)
+            await asyncio.to_thread(self._blobs.place_all, [incoming for incoming in copied if incoming is not None])
             made = [
                 _output_asset(job_id, job_file, incoming, self._clock())
                 for job_file, incoming in zip(files, copied, strict=True)

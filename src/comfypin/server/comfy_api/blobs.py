@@ -3,7 +3,7 @@
 import contextlib
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -97,6 +97,11 @@ class BlobFolder:
         else:
             incoming.path.unlink(missing_ok=True)
         return is_new
+
+    def place_all(self, arrived: Sequence[Incoming]) -> None:
+        """Give the bytes of several files their names. Raises `OSError`."""
+        for incoming in arrived:
+            self.place(incoming)
 
     def path(self, hash_: str) -> Path:
         """Return where the bytes of this hash are, if they are here."""

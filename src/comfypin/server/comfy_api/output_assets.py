@@ -83,7 +83,10 @@ class OutputAssets:
         return made
 
     async def _is_of_this_api(self, job_id: str) -> bool:
-        return not is_of_other_api(self._find_live(job_id)) and await self._records.job(job_id) is not None
+        live_job = self._find_live(job_id)
+        if live_job is not None:
+            return not is_of_other_api(live_job)
+        return await self._records.job(job_id) is not None
 
     def _publish_outputs(self, job_id: str, made: list[Asset]) -> None:
         for asset in made:
