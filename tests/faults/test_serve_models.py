@@ -93,9 +93,8 @@ def test_a_typed_workflow_takes_models(server: Server, files: FaultyServer) -> N
     assert answer["status"] == "COMPLETED", answer
     (brought,) = answer["output"]["models"]
     assert (brought["folder"], brought["filename"]) == ("loras", "small4.safetensors")
-    status, refused, _ = server.ask("POST", "/workflows/demo", {"models": [{**lora, "folder": "../x"}]})
-    assert status == 400
-    assert "`models.0`" in str(refused)
+    status, refused, _ = server.ask("POST", "/workflows/demo", {"models": lora})
+    assert (status, "`models` must be a list" in str(refused)) == (400, True), refused
 
 
 def test_a_failure_names_the_field(server: Server, files: FaultyServer) -> None:
