@@ -124,15 +124,19 @@ class JsonClient:
         """
         self._require_private(url)
         headers = {"Accept": "text/event-stream"}
+        has_begun = False
         try:
             with self.client.request("GET", url, headers=headers, max_redirects=0, deadline=deadline) as response:
                 is_stream = response.headers.get("Content-Type", "").startswith("text/event-stream")
+                has_begun = True
                 yield response.iter_bytes() if response.status == 200 and is_stream else None
         except HttpError as error:
             if not deadline.has_passed:
                 raise ServerUnreachable(
                     server=self.server, reason=error.reason, _was_sent=error.was_sent, _is_transient=error.is_transient
                 ) from error
+            if not has_begun:
+                yield None  # there was no time left for an answer
 
     def _require_private(self, url: str) -> None:
         # The HTTP client would leave the token out without a word.
