@@ -198,8 +198,8 @@ BENCHES = (
         question="What does a fleet cost a job, how long do jobs wait, and what if a hundred thousand do?",
         question_ru="Во что флот обходится заданию, сколько задания ждут и что, если их ждёт сто тысяч?",
         smoke=(
-            *("--jobs", "4", "--workers", "1", "--long-s", "0.1", "--swap-s", "0.1", "--idle-s", "0.5"),
-            *("--waiting", "20"),
+            *("--parts", "jobs,idle,waiting", "--jobs", "4", "--workers", "1", "--idle-s", "0.2"),
+            *("--waiting", "40"),
         ),
     ),
     Bench(

@@ -60,6 +60,8 @@ from tests.support.server import TOKEN, Server
 ROOT = Path(__file__).parent.parent
 SHORT_S = 0.05
 PARTS = ("jobs", "long", "idle", "releases", "waiting")
+# Fewer are not worth processes of their own, nor a long look: a short run only shows that it works.
+MANY = 1000
 # As many requests at once as a busy client makes.
 AT_ONCE = 16
 
@@ -207,8 +209,11 @@ def waits_of(records: Sequence[FleetJob]) -> list[float]:
 # -- the parts ---------------------------------------------------------------------------------------------------------
 
 
-def measure_jobs(folder: Path, jobs: int, counts: Sequence[int], sleep_s: float) -> None:
-    """A burst of jobs for 1, 4, 16 workers: jobs a second, waits, CPU a job by process."""
+def measure_jobs(folder: Path, jobs: int, counts: Sequence[int], sleep_s: float, *, idle_s: float = 0.0) -> None:
+    """A burst of jobs for 1, 4, 16 workers: jobs a second, waits, CPU a job by process.
+
+    With `idle_s` also what the last of these fleets costs so long while nobody asks for anything.
+    """
     for count in counts:
         with (
             nats_server(folder / f"{sleep_s}-{count}") as nats,
@@ -232,41 +237,39 @@ def measure_jobs(folder: Path, jobs: int, counts: Sequence[int], sleep_s: float)
                 f"serve {cpu[1]:.2f}, workers {cpu[2]:.2f} ms",
                 flush=True,
             )
+            if idle_s and count == counts[-1]:
+                measure_idle(nats, server, started, idle_s)
 
 
-def measure_idle(folder: Path, count: int, seconds: float) -> None:
+def measure_idle(nats: NatsServer, server: Server, started: Sequence[psutil.Popen], seconds: float) -> None:
     """What workers cost that have nothing to do, and one job at a time: how soon it begins."""
-    with (
-        nats_server(folder / "idle") as nats,
-        serving_fleet(folder / "idle-serve", nats.address) as server,
-        workers(nats.address, [[own_release()]] * count) as started,
-    ):
-        time.sleep(2)
-        before, began = used(nats, server, started), nats.monitor("varz")["in_msgs"]
-        time.sleep(seconds)
-        after, ended = used(nats, server, started), nats.monitor("varz")["in_msgs"]
-        cpu = [(getattr(after, who) - getattr(before, who)) / seconds for who in ("nats", "serve", "workers")]
-        print(
-            f"{count} idle workers: cores NATS {cpu[0]:.4f}, serve {cpu[1]:.4f}, each worker {cpu[2] / count:.4f}; "
-            f"messages to NATS {(ended - began) / seconds / count:.2f}/s a worker; memory NATS "
-            f"{mib(process_of(nats)):.0f}, serve {mib(process_of(server)):.0f}, "
-            f"a worker {statistics.median(map(mib, started)):.0f} MiB",
-            flush=True,
-        )
-        before = used(nats, server, started)
-        rounds = max(5, int(seconds))
-        waits = []
-        for _ in range(rounds):
-            body = {"input": {"sleep_s": 0.0, "workflow": {"1": {"class_type": "A", "inputs": {}}}}}
-            ids = asyncio.run(send_all(server, [body]))
-            waits += waits_of(asyncio.run(records_when_ended(nats.address, ids, every_s=0.01)))
-        after = used(nats, server, started)
-        cpu = [(getattr(after, who) - getattr(before, who)) / rounds * 1e3 for who in ("workers", "nats")]
-        print(
-            f"one job at a time for {count} idle workers: it begins after p50 {percentile(waits, 0.5) * 1e3:.1f} ms, "
-            f"p99 {percentile(waits, 0.99) * 1e3:.1f} ms; CPU a job: all workers {cpu[0]:.1f}, NATS {cpu[1]:.1f} ms",
-            flush=True,
-        )
+    count = len(started)
+    time.sleep(min(2.0, seconds))
+    before, began = used(nats, server, started), nats.monitor("varz")["in_msgs"]
+    time.sleep(seconds)
+    after, ended = used(nats, server, started), nats.monitor("varz")["in_msgs"]
+    cpu = [(getattr(after, who) - getattr(before, who)) / seconds for who in ("nats", "serve", "workers")]
+    print(
+        f"{count} idle workers: cores NATS {cpu[0]:.4f}, serve {cpu[1]:.4f}, each worker {cpu[2] / count:.4f}; "
+        f"messages to NATS {(ended - began) / seconds / count:.2f}/s a worker; memory NATS "
+        f"{mib(process_of(nats)):.0f}, serve {mib(process_of(server)):.0f}, "
+        f"a worker {statistics.median(map(mib, started)):.0f} MiB",
+        flush=True,
+    )
+    before = used(nats, server, started)
+    rounds = max(3, int(seconds))
+    waits = []
+    for _ in range(rounds):
+        body = {"input": {"sleep_s": 0.0, "workflow": {"1": {"class_type": "A", "inputs": {}}}}}
+        ids = asyncio.run(send_all(server, [body]))
+        waits += waits_of(asyncio.run(records_when_ended(nats.address, ids, every_s=0.01)))
+    after = used(nats, server, started)
+    cpu = [(getattr(after, who) - getattr(before, who)) / rounds * 1e3 for who in ("workers", "nats")]
+    print(
+        f"one job at a time for {count} idle workers: it begins after p50 {percentile(waits, 0.5) * 1e3:.1f} ms, "
+        f"p99 {percentile(waits, 0.99) * 1e3:.1f} ms; CPU a job: all workers {cpu[0]:.1f}, NATS {cpu[1]:.1f} ms",
+        flush=True,
+    )
 
 
 def measure_releases(folder: Path, jobs: int, count: int, swap_s: float) -> None:
@@ -316,7 +319,9 @@ def _pick(shares: Sequence[int], number: int) -> int:
 async def fill(queue: str, folder: Path, count: int, start: int) -> None:
     """Put jobs into the queue as a server does, without HTTP."""
     async with open_fleet(parse_queue_address(queue), FleetSettings(), client_name="bench fill") as fleet:
-        await asyncio.gather(*(_fill_some(fleet, folder, range(start + one, start + count, 32)) for one in range(32)))
+        at_once = min(32, count)
+        ranges = [range(start + one, start + count, at_once) for one in range(at_once)]
+        await asyncio.gather(*(_fill_some(fleet, folder, numbers) for numbers in ranges))
 
 
 async def _fill_some(fleet: Fleet, folder: Path, numbers: range) -> None:
@@ -348,25 +353,13 @@ def measure_waiting(folder: Path, count: int) -> None:
         nats.wait_until_ready()
         empty_mib = mib(process_of(nats))
         began_s, share = time.monotonic(), -(-count // 2)
-        fillers = [
-            subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "bench.fleet",
-                    "--fill",
-                    nats.address,
-                    "--jobs",
-                    str(share),
-                    "--start",
-                    str(start),
-                ],
-                cwd=ROOT,
-            )
-            for start in (0, share)
-        ]
-        assert [filler.wait() for filler in fillers] == [0, 0]
-        print(f"{2 * share} jobs put in by two processes: {2 * share / (time.monotonic() - began_s):.0f}/s")
+        if count > MANY:
+            command = [sys.executable, "-m", "bench.fleet", "--fill", nats.address, "--jobs", str(share), "--start"]
+            fillers = [subprocess.Popen([*command, str(start)], cwd=ROOT) for start in (0, share)]
+            assert [filler.wait() for filler in fillers] == [0, 0]
+        else:
+            asyncio.run(fill(nats.address, folder, 2 * share, 0))
+        print(f"{2 * share} jobs put in: {2 * share / (time.monotonic() - began_s):.0f}/s")
         began_s = time.monotonic()
         with serving_fleet(folder / "serve", nats.address, "--max-waiting", str(2 * count)) as server:
             ready_s = time.monotonic() - began_s
@@ -375,8 +368,9 @@ def measure_waiting(folder: Path, count: int) -> None:
                 f"with {2 * share} waiting: NATS {mib(process_of(nats)):.0f} MiB (empty {empty_mib:.0f}), on disk "
                 f"{size_mib:.0f} MiB; serve ready after {ready_s:.1f} s, {mib(process_of(server)):.0f} MiB"
             )
-            time.sleep(5)
-            before, seconds = used(nats, server, ()), 40.0 if count > 1000 else 2.0
+            # The first chores come within five seconds.
+            time.sleep(5.0 if count > MANY else 0.0)
+            before, seconds = used(nats, server, ()), 40.0 if count > MANY else 0.2
             time.sleep(seconds)
             after = used(nats, server, ())
             cores = [(getattr(after, who) - getattr(before, who)) / seconds for who in ("serve", "nats")]
@@ -432,7 +426,7 @@ def main() -> int:
     parser.add_argument("--swap-s", type=float, default=1.0)
     parser.add_argument("--idle-s", type=float, default=20.0)
     parser.add_argument("--waiting", type=int, default=100_000)
-    parser.add_argument("--parts", default=",".join(PARTS))
+    parser.add_argument("--parts", default=",".join(PARTS), help="idle is measured at the end of jobs")
     parser.add_argument("--work", metavar="QUEUE", help=argparse.SUPPRESS)
     parser.add_argument("--fill", metavar="QUEUE", help=argparse.SUPPRESS)
     parser.add_argument("--start", type=int, default=0, help=argparse.SUPPRESS)
@@ -456,11 +450,10 @@ def main() -> int:
         counts = [int(one) for one in arguments.workers.split(",")]
         parts = arguments.parts.split(",")
         if "jobs" in parts:
-            measure_jobs(folder, arguments.jobs, counts, SHORT_S)
+            idle_s = arguments.idle_s if "idle" in parts else 0.0
+            measure_jobs(folder, arguments.jobs, counts, SHORT_S, idle_s=idle_s)
         if "long" in parts:
             measure_jobs(folder, 2 * max(counts), [max(counts)], arguments.long_s)
-        if "idle" in parts:
-            measure_idle(folder, max(counts), arguments.idle_s)
         if "releases" in parts:
             measure_releases(folder, arguments.jobs, min(8, max(counts)), arguments.swap_s)
         if "waiting" in parts:

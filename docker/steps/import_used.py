@@ -9,6 +9,7 @@ USED = (
     *("packaging.markers", "packaging.tags", "packaging.utils", "PIL.Image", "PIL.PngImagePlugin", "pydantic", "yaml"),
     *("rich.console", "rich.progress", "rich.table", "urllib3", "uv", "zstandard", "fastapi", "fastapi.responses"),
     *("uvicorn", "uvicorn.protocols.http.httptools_impl", "uvicorn.protocols.http.h11_impl", "uvicorn.lifespan.on"),
+    *("blake3", "multipart", "prometheus_client", "nats.aio.client", "nats.js.client", "nkeys", "nacl.secret"),
     *("runpod", "runpod.serverless", "runpod.serverless.worker", "asyncio", "concurrent.futures"),
 )
 

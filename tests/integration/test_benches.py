@@ -11,7 +11,7 @@ WORDS = {
     "coldstart": ["ours, cold: takes", "ours, warm: engine", "ours, warm: first job"],
     "api_overhead": ["bare engine", "/runsync", "/workflows/NAME", "/api/v2"],
     "followers": ["followers"],
-    "fleet": ["1 workers", "idle workers", "warm first", "one line for all", "waiting: NATS", "cancel of all"],
+    "fleet": ["1 workers", "idle workers", "waiting: NATS", "fleet status", "cancel of all"],
     "delivery": ["s3-many", "gcs-many", "comfypin"],
     "models": ["comfypin models pull", "curl"],
     "sync": ["close to confirmed", "ratio", "idle"],
@@ -19,8 +19,8 @@ WORDS = {
 }
 
 
-# Half a minute and more each, even with a few jobs.
-LONG = {"fleet", "realize"}
+# Half a minute and more, even with a few packages.
+LONG = {"realize"}
 
 
 def _marks(bench: Bench) -> list[pytest.MarkDecorator]:

@@ -37,6 +37,11 @@ class Containers:
     def docker(self, *words: str, timeout_s: float = 120, check: bool = True) -> str:
         return self._run(["/usr/bin/docker", *words], self.environ, timeout_s, check=check).stdout
 
+    def all_logs(self, name: str) -> str:
+        """What a container has printed, on both streams."""
+        done = self._run(["/usr/bin/docker", "logs", name], self.environ, 60, check=True)
+        return done.stdout + done.stderr
+
     def run(self, *words: str, timeout_s: float = 120, check: bool = True) -> subprocess.CompletedProcess[str]:
         """`docker run --rm --network=none` with these words."""
         command = ["/usr/bin/docker", "run", "--rm", "--network=none", *words]

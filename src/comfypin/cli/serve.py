@@ -115,7 +115,9 @@ async def _run_server(arguments: argparse.Namespace, lock: "Lock | None", settin
     prefix = read_root_path(arguments.root_path)
     token, is_first_start = choose_token(arguments, server_settings, state_folder, address)
     sessions = None if token is None else Sessions(state_folder / "sessions.json", token=token)
-    outputs = ensure_output_folder(arguments.output_dir)
+    # A fleet's servers run in containers, whose working folder takes no files.
+    default_outputs = state_folder / "outputs" if arguments.queue or settings.fleet.queue else Path("outputs")
+    outputs = ensure_output_folder(arguments.output_dir or default_outputs)
     sockets = open_sockets(address, choose_ports(arguments, server_settings))
     # With --port 0 the system chose it.
     bound_port = sockets[0].getsockname()[1]

@@ -31,9 +31,8 @@ def add_serve_flags(parser: argparse.ArgumentParser) -> None:
     service_flags.add_argument(
         "--output-dir",
         type=Path,
-        default=Path("outputs"),
         metavar="DIR",
-        help="the folder of outputs (default: outputs)",
+        help="the folder of outputs (default: outputs; with --queue in the state folder)",
     )
     service_flags.add_argument(
         "--sync", metavar="DEST", help="sync the output folder there: a bucket such as s3://..., or a folder"

@@ -43,5 +43,5 @@ def ensure_output_folder(named_folder: Path) -> Path:
     """Return the resolved folder of outputs. Raises `FolderUnusable`."""
     from comfypin.outputs.folder import FolderSink
 
-    FolderSink.open_usable(named_folder)
+    FolderSink.open_usable(named_folder, flag="--output-dir")
     return named_folder.resolve()

@@ -34,9 +34,9 @@ class FolderSink:
         self._root = root_folder
 
     @classmethod
-    def open_usable(cls, root_folder: Path) -> "FolderSink":
+    def open_usable(cls, root_folder: Path, *, flag: str = "--out-dir") -> "FolderSink":
         """Return a sink for a folder that exists, or can be made, and takes files. Raises `FolderUnusable`."""
-        _require_folder(root_folder, flag="--out-dir", named_path=root_folder)
+        _require_folder(root_folder, flag=flag, named_path=root_folder)
         return cls(root_folder)
 
     async def deliver(self, job: JobFacts, outputs: tuple[Output, ...]) -> tuple[Delivery, ...]:

@@ -137,6 +137,13 @@ class JobCatalogue(Protocol):
     events: "JobEvents"
 
     @property
+    def has_all_jobs(self) -> bool:
+        """Return whether lists and counts hold all jobs that are kept: a server of a large fleet reads for a while."""
+
+    async def wait_for_all_jobs(self) -> None:
+        """Wait until lists and counts hold all jobs that are kept."""
+
+    @property
     def webhooks(self) -> "WebhookLedger":
         """Return what webhooks could not be told."""
 

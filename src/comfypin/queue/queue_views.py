@@ -24,6 +24,15 @@ class QueueViews(ABC):
     async def read_record(self, job_id: str, *, wait_s: float = 0.0) -> JobRecord:
         """Return the job once it has ended, or as it is after `wait_s` seconds. Raises `JobUnknown`."""
 
+    @property
+    def has_all_jobs(self) -> bool:
+        """Return whether lists and counts hold all jobs that are kept."""
+        return True
+
+    async def wait_for_all_jobs(self) -> None:
+        """Wait until lists and counts hold all jobs that are kept."""
+        return
+
     def find_live(self, job_id: str) -> LiveJob | None:
         """Return the job if it has not ended, or ended a short while ago."""
         return self._jobs.find_recent(job_id)

@@ -31,6 +31,7 @@ from comfypin.server.errors import (
     TooManyDownloads,
 )
 from comfypin.server.fleet_routes import fleet_routes
+from comfypin.server.history_gate import HistoryGate
 from comfypin.server.job_graph import job_graph_routes
 from comfypin.server.job_intake import take_job
 from comfypin.server.job_list_routes import job_list_routes
@@ -109,6 +110,7 @@ def make_app(
     application.add_exception_handler(RequestValidationError, _handle_invalid)
     application.add_exception_handler(ClientDisconnect, _handle_disconnect)
     application.add_exception_handler(HTTPException, unrouted)
+    application.add_middleware(HistoryGate, queue=server_site.queue)
     application.add_middleware(Gate, rules=rules)
     if page.prefix:
         application.add_middleware(RootPath, prefix=page.prefix)

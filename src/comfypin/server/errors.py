@@ -23,6 +23,16 @@ class NotReady(ComfypinError):
         super().__init__("The engine is still starting; try again in a moment (/ping answers 200 once it is ready).")
 
 
+class HistoryNotRead(ComfypinError):
+    """A server of a large fleet has not read all jobs yet."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This server has just started and still reads the fleet's jobs: it takes jobs, tells of each by /status, "
+            "and cancels them; try anything else again in a moment."
+        )
+
+
 @declare
 class RequestInvalid(ComfypinError):
     """A request is not what /openapi.json describes."""

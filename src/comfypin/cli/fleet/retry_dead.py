@@ -29,7 +29,7 @@ async def _retry_dead(arguments: argparse.Namespace, fleet: "Fleet") -> int:
     from comfypin.queue.nats.rolls import read_rolls
 
     rolls = await read_rolls(fleet.control)
-    dead = [job.id for job in await list_dead_jobs(fleet, {})]
+    dead = [job.id for job in await list_dead_jobs(fleet)]
     if unknown := sorted(set(arguments.ids) - set(dead)):
         raise UsageError(
             f"{', '.join(unknown)}: not among the jobs that were given up; `comfypin fleet status` lists them."

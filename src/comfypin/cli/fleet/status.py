@@ -104,5 +104,5 @@ def render_overview(overview: "FleetOverview") -> str:
         lines.append("  nothing waits")
     if overview.dead:
         lines.append(f"given up: {len(overview.dead)} (comfypin fleet retry-dead runs them again)")
-        lines += [f"  {job.id} {job.release_name}: {job.reason}" for job in overview.dead[:20]]
+        lines += [f"  {job.id} {overview.release_name(job.release)}: {job.reason}" for job in overview.dead[:20]]
     return "\n".join(lines)

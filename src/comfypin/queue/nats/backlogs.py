@@ -37,3 +37,8 @@ async def read_lane(stream: "JetStreamContext", lane: Lane, *, now: float) -> tu
         return info.num_pending, 0.0
     issued_at = oldest.time.timestamp() if oldest.time is not None else now
     return info.num_pending, max(0.0, now - issued_at)
+
+
+async def count_waiting(stream: "JetStreamContext") -> int:
+    """Return how many tickets of all lanes nobody has taken. Raises what nats-py raises."""
+    return sum(info.num_pending or 0 for info in await stream.consumers_info(names.JOBS_STREAM))

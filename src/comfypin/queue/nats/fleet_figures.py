@@ -25,7 +25,7 @@ _READ_WITHIN_S = 5.0
 class FiguresReader:
     """Reads the figures for the threads in which metrics are rendered."""
 
-    def __init__(self, fleet: "Fleet", count_dead: Callable[[], int]) -> None:
+    def __init__(self, fleet: "Fleet", count_dead: Callable[[], int | None]) -> None:
         self._fleet = fleet
         self._count_dead = count_dead
         self._loop = asyncio.get_running_loop()
@@ -46,8 +46,12 @@ class FiguresReader:
             self._read_at_s = time.monotonic()
         return self._known
 
-    async def _ask(self) -> FleetFigures:
-        return summarize(await read_overview(self._fleet, now=time.time(), with_dead=False), dead=self._count_dead())
+    async def _ask(self) -> FleetFigures | None:
+        dead = self._count_dead()
+        # A server that still reads its history tells nothing, rather than too little.
+        if dead is None:
+            return None
+        return summarize(await read_overview(self._fleet, now=time.time(), with_dead=False), dead=dead)
 
 
 def summarize(overview: FleetOverview, *, dead: int) -> FleetFigures:

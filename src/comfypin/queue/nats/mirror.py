@@ -4,7 +4,9 @@ The file is a copy that is thrown away at each start; what counts is in NATS. Re
 were changed, each once or, after the connection was lost, perhaps again.
 """
 
+import asyncio
 import logging
+import time
 from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import replace
@@ -21,6 +23,7 @@ from comfypin.queue.job_description import end_described, job_described
 from comfypin.queue.job_events import JobEvents
 from comfypin.queue.job_notes import notes_kept
 from comfypin.queue.live_jobs import LiveJob, LiveJobs
+from comfypin.queue.nats.dead_jobs import DeadJob, dead_job
 from comfypin.queue.nats.fleet_job import FleetJob
 from comfypin.queue.nats.job_states import StoredJob
 from comfypin.queue.nats.pauses import pause
@@ -43,6 +46,9 @@ _WAIT_S = 4.0
 # A connection that is lost for less finds its place again.
 _CONSUMER_KEPT_S = 60.0
 _TRY_AGAIN_S = 0.5
+# Whoever asks reads the records instead, which takes longer than this.
+_CATCH_UP_WITHIN_S = 3.0
+_LOOK_AGAIN_S = 0.02
 # Older news of a job that has ended comes within seconds, or never.
 _KNOWN_ENDS = 4000
 
@@ -79,11 +85,12 @@ class Mirror:
         # Of jobs that have not ended, and of the last that have: what was noted must not be undone by what is older.
         self._revisions: OrderedDict[str, int] = OrderedDict()
         self._waiting: set[str] = set()
-        self._dead: set[str] = set()
+        self._dead: dict[str, DeadJob] = {}
         self._bounded: set[str] = set()
         """Those that wait and may only wait for so long: few, if a hundred thousand wait."""
         self.jobs = LiveJobs()
-        self.is_loaded = False
+        self._history_end = 0
+        self._loaded = asyncio.Event()
         self.trouble: str | None = None
         """Why the jobs cannot be followed now, or None."""
 
@@ -97,24 +104,54 @@ class Mirror:
         """Return how many jobs were given up since their workers died."""
         return len(self._dead)
 
+    async def list_dead(self) -> list[DeadJob] | None:
+        """Return the jobs that were given up, with all that had changed until now; None if the queue is far ahead.
+
+        Raises what nats-py raises.
+        """
+        if not self.is_loaded:
+            return None
+        newest = (await self._fleet.stream.stream_info(self._stream_name)).state.last_seq
+        deadline_s = time.monotonic() + _CATCH_UP_WITHIN_S
+        while self._newest < newest:
+            if time.monotonic() > deadline_s:
+                return None
+            await asyncio.sleep(_LOOK_AGAIN_S)
+        return list(self._dead.values())
+
     def list_bounded(self) -> list[JobRow]:
         """Return the jobs that wait and have a limit for that."""
         pending = [self.jobs.find_pending(job_id) for job_id in self._bounded]
         return [live.row for live in pending if live is not None]
 
-    async def load(self) -> None:
-        """Read all records. Raises what nats-py raises, `JobsNotStored`."""
+    async def load(self, *, within_s: float) -> None:
+        """Read all records, or as many as can be read so soon; `follow` reads the rest.
+
+        Raises what nats-py raises, `JobsNotStored`.
+        """
         await self._store.write_changes(JobChange("DELETE FROM jobs", ()))
-        info = await self._fleet.stream.stream_info(self._stream_name)
-        last = info.state.last_seq
+        self._history_end = (await self._fleet.stream.stream_info(self._stream_name)).state.last_seq
+        deadline_s = time.monotonic() + within_s
         async with open_puller(self._fleet.client) as puller:
             consumer = await self._open_consumer()
-            while self._newest < last:
+            while not self.is_loaded and time.monotonic() < deadline_s:
                 batch = await puller.take_batch(self._stream_name, consumer, most=_BATCH, wait_s=_WAIT_S)
                 if not batch:
-                    break  # the last of it was removed meanwhile
+                    break
                 await self._apply(batch)
-        self.is_loaded = True
+
+    async def wait_until_loaded(self) -> None:
+        """Wait until all records were read once."""
+        await self._loaded.wait()
+
+    @property
+    def is_loaded(self) -> bool:
+        """Return whether all records were read once."""
+        return self._loaded.is_set()
+
+    def _note_loaded(self) -> None:
+        self._newest = max(self._newest, self._history_end)
+        self._loaded.set()
 
     async def follow(self) -> None:
         """Note what changes, for ever."""
@@ -129,7 +166,9 @@ class Mirror:
             await pause(_TRY_AGAIN_S)
 
     async def note(self, stored_job: StoredJob) -> None:
-        """Note what this server has made of a job, at once."""
+        """Note what this server has made of a job, at once; while it reads its history, in its turn."""
+        if not self.is_loaded:
+            return
         changes = self._take(stored_job.job, stored_job.revision)
         with suppress(JobsNotStored):
             await self._store.write_changes(*changes)
@@ -143,7 +182,9 @@ class Mirror:
                 await self._apply(batch)
             else:
                 # Silence is either a quiet queue, or a consumer that is gone.
-                await self._fleet.stream.consumer_info(self._stream_name, consumer)
+                info = await self._fleet.stream.consumer_info(self._stream_name, consumer)
+                if not info.num_pending:
+                    self._note_loaded()  # the last of it was removed meanwhile
             self.trouble = None
 
     async def _open_consumer(self) -> str:
@@ -155,7 +196,10 @@ class Mirror:
             mem_storage=True,
             num_replicas=1,
         )
-        return (await self._fleet.stream.add_consumer(self._stream_name, config)).name
+        consumer = await self._fleet.stream.add_consumer(self._stream_name, config)
+        if not consumer.num_pending:
+            self._note_loaded()
+        return consumer.name
 
     async def _apply(self, batch: "list[Msg]") -> None:
         changes: list[JobChange] = []
@@ -176,6 +220,8 @@ class Mirror:
             self._newest = max(self._newest, revision)
         if changes:
             await self._store.write_changes(*changes)
+        if not self.is_loaded and (self._newest >= self._history_end or not batch[-1].metadata.num_pending):
+            self._note_loaded()
 
     def _take(self, job: FleetJob, revision: int) -> list[JobChange]:
         job_id = job.row.id
@@ -197,10 +243,11 @@ class Mirror:
         else:
             self._waiting.discard(job_id)
             self._bounded.discard(job_id)
-        if job.dead is not None:
-            self._dead.add(job_id)
+        dead = dead_job(job)
+        if dead is not None:
+            self._dead[job_id] = dead
         else:
-            self._dead.discard(job_id)
+            self._dead.pop(job_id, None)
 
     def _take_live(self, job: FleetJob) -> None:
         job_id, row = job.row.id, job.row
@@ -261,7 +308,7 @@ class Mirror:
     def _forget(self, job_id: str) -> list[JobChange]:
         self._revisions.pop(job_id, None)
         self._waiting.discard(job_id)
-        self._dead.discard(job_id)
+        self._dead.pop(job_id, None)
         self._bounded.discard(job_id)
         live = self.jobs.find_pending(job_id)
         if live is not None:

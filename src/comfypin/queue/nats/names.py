@@ -6,6 +6,7 @@ comfypin.progress.<job>             what a job tells while it runs
 comfypin.preview.<job>              a picture of what it makes
 comfypin.watched                    somebody looks at previews
 comfypin.cancel.<job>               whoever runs this job should stop
+comfypin.dead                       which jobs were given up, asked of any server
 """
 
 import re
@@ -21,6 +22,7 @@ DEAD_STREAM = "COMFYPIN_DEAD"
 JOB_SUBJECTS = "comfypin.jobs.>"
 DEAD_SUBJECTS = f"$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.{JOBS_STREAM}.>"
 WATCHED = "comfypin.watched"
+DEAD_JOBS = "comfypin.dead"
 
 RECORDS = "comfypin_jobs"
 BODIES = "comfypin_bodies"

@@ -4,13 +4,12 @@ Servers hold nothing that another one could not take over: any of them may be as
 """
 
 import asyncio
-import base64
 import contextlib
 import json
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -19,26 +18,30 @@ from nats.errors import Error
 from comfypin.jobs.interface import RETRYABLE_STATES, Handle, JobState
 from comfypin.jobs.metrics import Metrics
 from comfypin.jobs.secret_fields import holds_secret, is_secret_address
-from comfypin.queue.errors import JobUnknown, NotReordered, QueueFull, RetryRefused, RouteUnknown
+from comfypin.queue.errors import JobUnknown, NotReordered, QueueFull, RetryRefused
 from comfypin.queue.interface import ANY_ROUTE, ApiName, JobRecord, JobRoute, JobRow
 from comfypin.queue.job_description import describe_job
 from comfypin.queue.job_events import JobEvents
 from comfypin.queue.job_notes import JobNotes
 from comfypin.queue.job_runner import QueueLimits
+from comfypin.queue.live_jobs import LiveJob
 from comfypin.queue.nats import fleet_job
+from comfypin.queue.nats.asset_bytes import with_asset_bytes
+from comfypin.queue.nats.backlogs import count_waiting
 from comfypin.queue.nats.chores import Chores
+from comfypin.queue.nats.dead_jobs import answer_for_dead_jobs
 from comfypin.queue.nats.failures import as_storage_failure
 from comfypin.queue.nats.fleet_figures import FiguresReader
 from comfypin.queue.nats.fleet_job import FleetJob
 from comfypin.queue.nats.fleet_webhooks import FleetWebhooks
 from comfypin.queue.nats.job_states import StoredJob
+from comfypin.queue.nats.lane_choice import ChosenLane, KnownReleases, choose_lane
 from comfypin.queue.nats.lease import CHORES, FleetLease
 from comfypin.queue.nats.mirror import Mirror
-from comfypin.queue.nats.names import ANY_CLASS, RELEASE_LETTERS, Lane, cancel_subject, is_class_name
+from comfypin.queue.nats.names import cancel_subject
 from comfypin.queue.nats.pauses import pause
 from comfypin.queue.nats.peers import Peers
 from comfypin.queue.nats.progress import ProgressReader
-from comfypin.queue.nats.releases import release_names
 from comfypin.queue.nats.rolls import NO_ROLLS, read_rolls
 from comfypin.queue.nats.tickets import withdraw_quietly
 from comfypin.queue.queue_views import QueueViews
@@ -57,19 +60,13 @@ _RETRY_AFTER_S = 5
 # Each is a round trip or two; one after the other a thousand would take a minute.
 _CANCELS_AT_ONCE = 64
 _LOOK_AGAIN_S = 0.05
+# Each look is a round trip, and the server has much to read.
+_LOOK_WHILE_READING_S = 0.25
+_COUNT_EVERY_S = 0.5
 # Records are kept in memory by every server.
 _LARGEST_NOTE = 65_536
 # A roll waits for a worker to start, which takes far longer.
 _ROLLS_EVERY_S = 2.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _ChosenLane:
-    """Where a job waits. `is_pinned`: it named the release by its digest."""
-
-    lane: Lane
-    release_name: str | None
-    is_pinned: bool
 
 
 class NatsJobQueue(QueueViews):
@@ -89,7 +86,9 @@ class NatsJobQueue(QueueViews):
         clock: "Clock",
         webhooks: Webhooks,
         events: JobEvents | None = None,
+        read_before_answers_s: float = 5.0,
     ) -> None:
+        """Make the queue; `read_before_answers_s` is as long as `recover_jobs` may read."""
         self._estimates = RunEstimates()
         self.events = events or JobEvents()
         self._mirror = Mirror(fleet, store, events=self.events, estimates=self._estimates, listener=self)
@@ -102,6 +101,9 @@ class NatsJobQueue(QueueViews):
         self._release_name = release_name
         self._clock = clock
         self._accepting = 0
+        self._tickets_waiting = 0
+        # Some ten thousand jobs: a server with fewer answers everything from its first answer on.
+        self._read_before_answers_s = read_before_answers_s
         self.metrics = Metrics()
         self.webhooks = WebhookEvents(store, webhooks, self.metrics, clock=clock, events=self.events)
         self._telling = FleetWebhooks(fleet, store, self.webhooks, read_status=self.read_status)
@@ -112,7 +114,7 @@ class NatsJobQueue(QueueViews):
         self._rolls = NO_ROLLS
         self._peers = Peers(fleet)
         self._read_asset: Callable[[str], Iterator[bytes]] | None = None
-        self.metrics.watch_fleet(FiguresReader(fleet, lambda: self._mirror.dead_count).read)
+        self.metrics.watch_fleet(FiguresReader(fleet, self._count_dead).read)
 
     @property
     def release(self) -> str:
@@ -150,7 +152,8 @@ class NatsJobQueue(QueueViews):
             priority=route.priority,
             rank=int(route.priority == "high"),  # a fleet has two lines
         )
-        chosen = await self._choose_lane(route)
+        known = KnownReleases(own=self._release, own_name=self._release_name, rolls=self._rolls)
+        chosen = await choose_lane(route, known, self._fleet.releases)
         # Jobs that are being written count as waiting: clients that send at the same moment must not overfill the
         # queue.
         self._accepting += 1
@@ -164,41 +167,14 @@ class NatsJobQueue(QueueViews):
             self._accepting -= 1
         return row.id
 
-    async def _choose_lane(self, route: JobRoute) -> _ChosenLane:
-        """Return the lane that a job asks for. Raises `RouteUnknown`."""
-        gpu_class = route.gpu_class or ANY_CLASS
-        if not is_class_name(gpu_class):
-            raise RouteUnknown(what="class", name=gpu_class, known="names of letters, digits and dashes")
-        if route.release in (None, self._release_name):
-            own = Lane(release=self._release, gpu_class=gpu_class, priority=route.priority)
-            return self._rolled(own, self._release_name)
-        with as_storage_failure():
-            names = await release_names(self._fleet.releases)
-        wanted_release = str(route.release)
-        digits = wanted_release.removeprefix("sha256:")[:RELEASE_LETTERS]
-        for release, release_name in {self._release: self._release_name, **names}.items():
-            lane = Lane(release=release, gpu_class=gpu_class, priority=route.priority)
-            if digits == release:
-                return _ChosenLane(lane=lane, release_name=release_name, is_pinned=True)
-            if wanted_release == release_name:
-                return self._rolled(lane, release_name)
-        known = ", ".join(sorted({str(self._release_name), *names.values()}))
-        raise RouteUnknown(what="release", name=wanted_release, known=known)
-
-    def _rolled(self, lane: Lane, name: str | None) -> _ChosenLane:
-        """Return the lane of the release that has this one's place now, as a roll may say."""
-        release = self._rolls.successor(lane.release)
-        release_name = self._rolls.names().get(release, name)
-        return _ChosenLane(lane=replace(lane, release=release), release_name=release_name, is_pinned=False)
-
     def _make_job(
-        self, row: JobRow, chosen: _ChosenLane, job_input: object, notes: JobNotes, *, api: ApiName
+        self, row: JobRow, chosen: ChosenLane, job_input: object, notes: JobNotes, *, api: ApiName
     ) -> tuple[FleetJob, str]:
         """Return the record of a job, and its input as text. Slow for a large input: walks and dumps all of it."""
         is_secret = holds_secret(job_input) or is_secret_address(row.webhook or "")
         if is_secret and row.webhook is not None:
             row = replace(row, webhook=self._fleet.seal.close_text(row.webhook))
-        job_input = self._with_assets(job_input)
+        job_input = with_asset_bytes(job_input, self._read_asset)
         if notes.comfy is not None and len(notes.comfy.workflow or "") > _LARGEST_NOTE:
             notes = replace(notes, comfy=replace(notes.comfy, workflow=None))  # the input has it, too
         job = FleetJob(
@@ -211,27 +187,6 @@ class NatsJobQueue(QueueViews):
             notes=notes,
         )
         return job, json.dumps(job_input)
-
-    def _with_assets(self, job_input: object) -> object:
-        """Return a job's input with the bytes of what was uploaded here, which no worker could ask for."""
-        inputs = job_input.get("inputs") if isinstance(job_input, Mapping) else None
-        if self._read_asset is None or not isinstance(job_input, Mapping) or not isinstance(inputs, list):
-            return job_input
-        return {**job_input, "inputs": [self._with_bytes(input_entry) for input_entry in inputs]}
-
-    def _with_bytes(self, input_entry: object) -> object:
-        if (
-            not isinstance(input_entry, Mapping)
-            or not isinstance(input_entry.get("asset"), str)
-            or self._read_asset is None
-        ):
-            return input_entry
-        try:
-            asset_bytes = b"".join(self._read_asset(str(input_entry["asset"])))
-        except (OSError, ValueError):
-            return input_entry  # the worker says that it is not here
-        kept_fields = {field_name: value for field_name, value in input_entry.items() if field_name != "asset"}
-        return {**kept_fields, "data": base64.b64encode(asset_bytes).decode()}
 
     async def _keep_job(self, job: FleetJob, input_text: str) -> None:
         # The input first and the ticket last: no record points to a missing input, and no worker gets a ticket without
@@ -255,7 +210,7 @@ class NatsJobQueue(QueueViews):
         """Return the job once it has ended, or as it is after `wait_s` seconds. Raises `JobUnknown`."""
         if wait_s > 0:
             await self._wait_for_end(job_id, wait_s)
-        live = self._jobs.find_pending(job_id)
+        live = self._find_pending(job_id)
         if live is not None:
             progress = json.dumps(live.progress) if live.progress else None
             return JobRecord(row=live.row, output=progress)
@@ -267,17 +222,21 @@ class NatsJobQueue(QueueViews):
             output = None if job.result is None else await self._fleet.bodies.get(job.result)
         return JobRecord(row=job.row, output=output, error=job.error, worker_id=job.worker_id)
 
+    def _find_pending(self, job_id: str) -> LiveJob | None:
+        """Return the job if it is known not to have ended: what is read of the history may be long past."""
+        return self._jobs.find_pending(job_id) if self.has_all_jobs else None
+
     async def _wait_for_end(self, job_id: str, wait_s: float) -> None:
         deadline_s = time.monotonic() + wait_s
         while (left_s := deadline_s - time.monotonic()) > 0:
-            live = self._jobs.find_pending(job_id)
+            live = self._find_pending(job_id)
             if live is None:
-                # Another server took it a moment ago, or it has ended.
+                # Another server took it a moment ago, it has ended, or this server still reads its history.
                 with as_storage_failure():
                     stored_job = await self._fleet.states.read(job_id)
                 if stored_job is None or stored_job.job.has_ended:
                     return
-                await asyncio.sleep(min(left_s, _LOOK_AGAIN_S))
+                await asyncio.sleep(min(left_s, _LOOK_AGAIN_S if self.has_all_jobs else _LOOK_WHILE_READING_S))
                 continue
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(live.changed.wait(), left_s)
@@ -298,6 +257,7 @@ class NatsJobQueue(QueueViews):
 
     async def cancel_waiting(self) -> int:
         """Cancel all jobs that wait; return how many those were. Raises `JobsNotStored`."""
+        await self._mirror.wait_until_loaded()
         waiting = [live.row.id for live in self._jobs.list_pending() if live.row.state == "IN_QUEUE"]
         limit = asyncio.Semaphore(_CANCELS_AT_ONCE)
 
@@ -367,7 +327,16 @@ class NatsJobQueue(QueueViews):
     @property
     def waiting_count(self) -> int:
         """Return how many jobs wait."""
-        return self._mirror.waiting_count
+        return self._mirror.waiting_count if self.has_all_jobs else self._tickets_waiting
+
+    @property
+    def has_all_jobs(self) -> bool:
+        """Return whether all jobs of the fleet were read once since this server began."""
+        return self._mirror.is_loaded
+
+    async def wait_for_all_jobs(self) -> None:
+        """Wait until all jobs of the fleet were read once."""
+        await self._mirror.wait_until_loaded()
 
     @property
     def previews(self) -> ProgressReader:
@@ -380,21 +349,24 @@ class NatsJobQueue(QueueViews):
         """Note nothing: the engines of a fleet start elsewhere."""
 
     async def recover_jobs(self) -> None:
-        """Read all jobs of the fleet."""
+        """Read the jobs of the fleet; if they are very many, the rest of them while the server answers already."""
         with as_storage_failure():
             self._rolls = await read_rolls(self._fleet.control)
-            await self._mirror.load()
+            self._tickets_waiting = await count_waiting(self._fleet.stream)
+            await self._mirror.load(within_s=self._read_before_answers_s)
 
     async def run_jobs(self, handle: Handle) -> None:
         """Follow the jobs, which others run, until cancelled or until `stop_jobs`."""
         async with asyncio.TaskGroup() as group:
             following = group.create_task(self._mirror.follow())
             listening = group.create_task(self._progress.listen())
-            leading = group.create_task(self._lease.hold(self._lead))
+            leading = group.create_task(self._lead_when_loaded())
+            counting = group.create_task(self._count_while_reading())
             rolling = group.create_task(self._follow_rolls())
             knowing = group.create_task(self._peers.run())
+            answering = group.create_task(answer_for_dead_jobs(self._fleet.client, self._mirror.list_dead))
             await self._stopped.wait()
-            for task in (following, listening, leading, rolling, knowing):
+            for task in (following, listening, leading, rolling, knowing, answering, counting):
                 task.cancel()
 
     async def stop_jobs(self, grace_s: float) -> None:
@@ -406,6 +378,17 @@ class NatsJobQueue(QueueViews):
             with contextlib.suppress(Error, TimeoutError, OSError):
                 self._rolls = await read_rolls(self._fleet.control)
             await pause(_ROLLS_EVERY_S)
+
+    async def _count_while_reading(self) -> None:
+        """Know how many jobs wait before all of them were read, since a queue takes so many and no more."""
+        while not self.has_all_jobs:
+            with contextlib.suppress(Error, TimeoutError, OSError):
+                self._tickets_waiting = await count_waiting(self._fleet.stream)
+            await pause(_COUNT_EVERY_S)
+
+    async def _lead_when_loaded(self) -> None:
+        await self._mirror.wait_until_loaded()
+        await self._lease.hold(self._lead)
 
     async def _lead(self) -> None:
         """Do what one server does for all."""
@@ -421,6 +404,9 @@ class NatsJobQueue(QueueViews):
         """Hear from the mirror of a job that has ended."""
         self.metrics.count_end(job.row.state, None)
         self._telling.job_ended(job)
+
+    def _count_dead(self) -> int | None:
+        return self._mirror.dead_count if self.has_all_jobs else None
 
     def _require_room(self) -> None:
         waiting = self.waiting_count + self._accepting

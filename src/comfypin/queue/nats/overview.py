@@ -1,7 +1,7 @@
 """What people ask of a fleet: who works, what waits and for how long, which jobs were given up and why."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from nats.js.api import ConsumerConfig, DeliverPolicy
@@ -10,6 +10,7 @@ from comfypin.digest import JsonValue
 from comfypin.queue.nats import names
 from comfypin.queue.nats.backlogs import read_lane
 from comfypin.queue.nats.buckets import Bucket
+from comfypin.queue.nats.dead_jobs import DeadJob, ask_for_dead_jobs, dead_job
 from comfypin.queue.nats.fleet_job import FleetJob
 from comfypin.queue.nats.names import Lane
 from comfypin.queue.nats.pulling import read_at_once
@@ -47,35 +48,30 @@ class LaneBacklog:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeadJob:
-    """A job that was given up, since every worker that took it died. `ended_at` in seconds since 1970."""
-
-    id: str
-    release_name: str
-    reason: str
-    ended_at: float
-
-    def to_json(self) -> dict[str, JsonValue]:
-        """Return the JSON form."""
-        return asdict(self)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class FleetOverview:
     """A fleet as it is now. `dead` is None if nobody asked for the jobs that were given up."""
 
     workers: tuple[WorkerRecord, ...]
     lanes: tuple[LaneBacklog, ...]
     dead: tuple[DeadJob, ...] | None
+    known: Mapping[str, str]
     read_at: float
+
+    def release_name(self, release: str) -> str:
+        """Return the name of a release, or its key if nobody has said its name."""
+        return self.known.get(release, release)
 
     def to_json(self) -> dict[str, JsonValue]:
         """Return the JSON form."""
         return {
             "workers": [_worker_to_json(worker, self.read_at) for worker in self.workers],
             "backlog": [lane.to_json() for lane in self.lanes],
-            **({} if self.dead is None else {"dead": [job.to_json() for job in self.dead]}),
+            **({} if self.dead is None else {"dead": [self._dead_to_json(job) for job in self.dead]}),
         }
+
+    def _dead_to_json(self, job: DeadJob) -> dict[str, JsonValue]:
+        release_name = self.release_name(job.release)
+        return {"id": job.id, "release_name": release_name, "reason": job.reason, "ended_at": job.ended_at}
 
 
 def _worker_to_json(worker: WorkerRecord, now: float) -> dict[str, JsonValue]:
@@ -94,7 +90,7 @@ def _worker_to_json(worker: WorkerRecord, now: float) -> dict[str, JsonValue]:
 
 
 async def read_overview(fleet: "Fleet", *, now: float, with_dead: bool = True) -> FleetOverview:
-    """Return the fleet as it is now. With `with_dead` it reads every job's record. Raises what nats-py raises."""
+    """Return the fleet as it is now, with the jobs that were given up if `with_dead`. Raises what nats-py raises."""
     workers = await read_workers(fleet)
     known = await release_names(fleet.releases) | {
         release: release_name for worker in workers for release, release_name in worker.releases
@@ -102,7 +98,8 @@ async def read_overview(fleet: "Fleet", *, now: float, with_dead: bool = True) -
     return FleetOverview(
         workers=tuple(workers),
         lanes=await read_lanes(fleet, known, now=now),
-        dead=tuple(await list_dead_jobs(fleet, known)) if with_dead else None,
+        dead=tuple(await list_dead_jobs(fleet)) if with_dead else None,
+        known=known,
         read_at=now,
     )
 
@@ -143,18 +140,12 @@ async def _read_lane_backlog(
     )
 
 
-async def list_dead_jobs(fleet: "Fleet", known: dict[str, str]) -> list[DeadJob]:
-    """Return the jobs that were given up, newest first. Reads every record once. Raises what nats-py raises."""
-    dead = [
-        DeadJob(
-            id=job.row.id,
-            release_name=known.get(job.lane.release, job.lane.release),
-            reason=job.dead or "",
-            ended_at=job.row.ended_at or 0.0,
-        )
-        for job in await _read_jobs(fleet)
-        if job.dead is not None
-    ]
+async def list_dead_jobs(fleet: "Fleet") -> list[DeadJob]:
+    """Return the jobs that were given up, newest first. Raises what nats-py raises."""
+    dead = await ask_for_dead_jobs(fleet.client)
+    if dead is None:
+        # No server runs, or those that do are behind.
+        dead = [job for job in map(dead_job, await _read_jobs(fleet)) if job is not None]
     return sorted(dead, key=lambda job: job.ended_at, reverse=True)
 
 

@@ -4,7 +4,9 @@ nats-py's `fetch` leaves requests behind at the server, and what they catch stay
 responses to a reader arrive in one inbox, so whatever comes late is simply read next.
 """
 
+import asyncio
 import json
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -16,7 +18,6 @@ from nats.js.api import AckPolicy, ConsumerConfig
 if TYPE_CHECKING:
     from nats.aio.client import Client
     from nats.aio.msg import Msg
-    from nats.aio.subscription import Subscription
     from nats.js.client import JetStreamContext
 
 # NATS answers in milliseconds; more is a connection that is gone.
@@ -33,10 +34,18 @@ _CONSUMER_KEPT_S = 30.0
 class MessagePuller:
     """One reader's inbox."""
 
-    def __init__(self, client: "Client", inbox: str, subscription: "Subscription") -> None:
+    def __init__(self, client: "Client", inbox_subject: str) -> None:
         self._client = client
-        self._inbox = inbox
-        self._subscription = subscription
+        self.inbox_subject = inbox_subject
+        self._inbox: deque[Msg] = deque()
+        self._arrived = asyncio.Event()
+        # Of batches: what was asked for and has not come.
+        self._due = 0
+
+    async def note_arrival(self, message: "Msg") -> None:
+        """Put a message into the inbox."""
+        self._inbox.append(message)
+        self._arrived.set()
 
     async def take_one(self, stream: str, consumer: str) -> "Msg | None":
         """Return a message if one waits; it may be one that an earlier call asked for.
@@ -45,7 +54,8 @@ class MessagePuller:
         an empty line would pass by urgent jobs.
         """
         await self._ask(stream, consumer, {"batch": 1, "no_wait": True})
-        message = await self._subscription.next_msg(timeout=_ANSWER_WITHIN_S)
+        await self._await_arrival(_ANSWER_WITHIN_S)
+        message = self._inbox.popleft()
         _require_consumer(message)
         return None if is_status(message) else message
 
@@ -54,31 +64,42 @@ class MessagePuller:
 
         Raises `NatsTimeout` if the server does not even say that there is none.
         """
-        # NATS counts in nanoseconds.
-        await self._ask(stream, consumer, {"batch": most, "expires": int(wait_s * 1e9)})
-        taken = [await self._subscription.next_msg(timeout=wait_s + _ANSWER_WITHIN_S)]
-        if is_status(taken[0]):
+        # Asked for while there is still something to read; a server refuses more than 512 requests of one reader.
+        if self._due < most:
+            self._due += most
+            # NATS counts in nanoseconds.
+            await self._ask(stream, consumer, {"batch": most, "expires": int(wait_s * 1e9)})
+        await self._await_arrival(wait_s + _ANSWER_WITHIN_S)
+        if is_status(self._inbox[0]):
+            self._inbox.popleft()
+            self._due = 0
             return []
         # Only what is in the inbox already; the rest of the batch is read by the next call.
-        while self._subscription.pending_msgs and len(taken) < most:
-            taken.append(await self._subscription.next_msg(timeout=_ANSWER_WITHIN_S))
-        return [message for message in taken if not is_status(message)]
+        taken: list[Msg] = []
+        while self._inbox and len(taken) < most and not is_status(self._inbox[0]):
+            taken.append(self._inbox.popleft())
+        self._due -= len(taken)
+        return taken
 
     async def rest(self) -> "list[Msg]":
         """Return what has come and was not read."""
-        leftover: list[Msg] = []
-        while self._subscription.pending_msgs:
-            try:
-                message = await self._subscription.next_msg(timeout=0.1)
-            except NatsTimeout:
-                break
-            if not is_status(message):
-                leftover.append(message)
+        leftover = [message for message in self._inbox if not is_status(message)]
+        self._inbox.clear()
         return leftover
+
+    async def _await_arrival(self, within_s: float) -> None:
+        """Wait until there is a message. Raises `NatsTimeout`."""
+        while not self._inbox:
+            self._arrived.clear()
+            try:
+                await asyncio.wait_for(self._arrived.wait(), within_s)
+            except TimeoutError:
+                self._due = 0
+                raise NatsTimeout from None
 
     async def _ask(self, stream: str, consumer: str, request: dict[str, object]) -> None:
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
-        await self._client.publish(subject, json.dumps(request).encode(), reply=self._inbox)
+        await self._client.publish(subject, json.dumps(request).encode(), reply=self.inbox_subject)
 
 
 def _require_consumer(message: "Msg") -> None:
@@ -94,10 +115,11 @@ def is_status(message: "Msg") -> bool:
 @asynccontextmanager
 async def open_puller(client: "Client") -> AsyncIterator[MessagePuller]:
     """Yield a reader."""
-    inbox = client.new_inbox()
-    subscription = await client.subscribe(inbox)
+    puller = MessagePuller(client, client.new_inbox())
+    # nats-py's `next_msg` makes two tasks for each message: half of the time in which a server reads its history.
+    subscription = await client.subscribe(puller.inbox_subject, cb=puller.note_arrival)
     try:
-        yield MessagePuller(client, inbox, subscription)
+        yield puller
     finally:
         await subscription.unsubscribe()
 

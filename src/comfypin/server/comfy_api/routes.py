@@ -46,13 +46,19 @@ async def run_sweeps(api: ComfyApi) -> AsyncIterator[None]:
     """Read what earlier lives of the server left, and remove while the block lasts what was kept long enough."""
     await api.keys.load()
     await api.assets.recover()
-    sweeps = [asyncio.create_task(api.assets.sweep_forever()), asyncio.create_task(_sweep_keys(api))]
+    sweeps = [asyncio.create_task(_sweep_assets(api)), asyncio.create_task(_sweep_keys(api))]
     try:
         yield
     finally:
         for sweep in sweeps:
             sweep.cancel()
         await asyncio.gather(*sweeps, return_exceptions=True)
+
+
+async def _sweep_assets(api: ComfyApi) -> None:
+    # Which assets jobs use is known only then.
+    await api.queue.wait_for_all_jobs()
+    await api.assets.sweep_forever()
 
 
 async def _sweep_keys(api: ComfyApi) -> None:
