@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 _PAGE = 500
 _LONGEST_REASON = 500
 # A server waits until it has noted all that had changed when it was asked.
-_ANSWER_WITHIN_S = 5.0
+_ANSWER_WITHIN_S = 15.0
 # One of all servers answers.
 _SERVERS = "servers"
 

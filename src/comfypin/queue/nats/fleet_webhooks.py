@@ -55,7 +55,7 @@ class FleetWebhooks:
         self._limit = asyncio.Semaphore(_POSTS_AT_ONCE)
 
     async def run(self, pending: Callable[[], list[str]]) -> None:
-        """Tell what is owed, and what happens, for ever. `pending` are the ids of jobs that have not ended."""
+        """Tell what is owed, and what happens, for ever. `pending` are the jobs with a webhook that have not ended."""
         self._is_telling = True
         try:
             for job_id in pending():
