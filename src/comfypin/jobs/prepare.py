@@ -11,6 +11,7 @@ from comfypin.engine.interface import Catalogue, InputFile
 from comfypin.jobs.caller_words import COMMAND_LINE_WORDS, CallerWords
 from comfypin.jobs.file_integrity import find_damage
 from comfypin.jobs.job import Job
+from comfypin.jobs.saved_workflow import with_values_of_job
 from comfypin.lock.codec import release_identity
 from comfypin.lock.model import Lock
 from comfypin.models.job_models import BroughtModel
@@ -91,6 +92,7 @@ def prepare_job(request: RunRequest, *, lock: Lock | None, catalogue: Catalogue,
         graph = change_seeds(graph, workflow.seeds, catalogue)
     given_files = tuple(_parse_given_file(request, graph, argument, catalogue) for argument in request.input_files)
     graph = apply_request_overrides(replace(workflow, graph=point_to_files(graph, given_files)), request, catalogue)
+    changed_graph = graph
     # After the overrides, which may hold dates (%date%) too.
     graph = workflow.fill_texts(graph, now)
     wanted_files = file_inputs(graph, catalogue)
@@ -101,6 +103,10 @@ def prepare_job(request: RunRequest, *, lock: Lock | None, catalogue: Catalogue,
     brought = _brought_inputs(found_files) | named_models.inputs
     respelled = respell_graph(named_models.graph, catalogue, brought=brought)
     graph = respelled.graph
+    extra = with_values_of_job(
+        _merge_extra_data(request), workflow, request.document, catalogue, changed=changed_graph, sent=graph, now=now
+    )
+    extra_data = extra.values
     preflight_report = _run_preflight(
         graph, found_files, request, catalogue=catalogue, lock=lock, packs=workflow.node_packs, brought=brought
     )
@@ -112,7 +118,6 @@ def prepare_job(request: RunRequest, *, lock: Lock | None, catalogue: Catalogue,
         preflight_report.raise_if_refused(request.document.source)
     # Two jobs that save under the same name must not read each other's files from ComfyUI's output folder.
     mark = SubmissionMark.for_submission(request.submission_id)
-    extra_data = _merge_extra_data(request)
     digests = {found_file.path: _digest_whole_file(found_file) for found_file in found_files}
     marked = mark_outputs(graph, mark, catalogue, keep_counted=True)
     tag = _make_tag(marked.graph, extra_data, digests)
@@ -129,6 +134,7 @@ def prepare_job(request: RunRequest, *, lock: Lock | None, catalogue: Catalogue,
         with_previews=request.with_previews,
         warnings=(
             *(str(finding) for finding in findings if finding.severity == "warning"),
+            *extra.warnings,
             *_warn_of_unfilled(graph),
             *_warn_of_unmarked(marked),
             *_warn_of_unused_models(own_models, named_models.used),

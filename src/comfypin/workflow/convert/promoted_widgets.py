@@ -18,7 +18,10 @@ from comfypin.workflow.convert.widget_values import (
     LoadedGraph,
     LoadedGraphs,
     Promotions,
+    ValuePlace,
+    ValuePlaces,
     apply_primitives,
+    find_places,
     find_promotions,
     has_widget_at,
     initial_values,
@@ -49,6 +52,7 @@ class _ProxyEntry:
     widget: str
     deeper: str | None
     value: WidgetValue
+    key: int | str
 
 
 def load_instance_values(loaded_graphs: LoadedGraphs, graph_order: Sequence[str], page_rules: PageRules) -> None:
@@ -57,6 +61,12 @@ def load_instance_values(loaded_graphs: LoadedGraphs, graph_order: Sequence[str]
         loaded_graph = loaded_graphs[graph_id]
         for node_id, loaded_node in loaded_graph.loaded_nodes.items():
             loaded_graph.values[node_id] = _load_values(loaded_node, loaded_graphs, page_rules)
+            promoted = (
+                find_promotions(loaded_graphs[loaded_node.subgraph], loaded_graphs, page_rules)
+                if loaded_node.subgraph is not None
+                else {}
+            )
+            loaded_graph.places[node_id] = find_places(loaded_graph, loaded_node, promoted, loaded_graphs, page_rules)
         for loaded_node in loaded_graph.loaded_nodes.values():
             if loaded_node.subgraph is not None:
                 _Promotion(loaded_graph, loaded_node, loaded_graphs, page_rules).apply_entries()
@@ -124,6 +134,9 @@ def _complete_instances(loaded_graph: LoadedGraph, loaded_graphs: LoadedGraphs, 
         for widget_name, target_widgets in promotions_by_graph[loaded_node.subgraph].items():
             if widget_name not in instance_values:
                 instance_values[widget_name] = inner_graph.values[target_widgets[0][0]].get(target_widgets[0][1], UNSET)
+                loaded_graph.places[node_id][widget_name] = inner_graph.places[target_widgets[0][0]].get(
+                    target_widgets[0][1], ()
+                )
 
 
 def _raw_entries(loaded_node: LoadedNode) -> list[JsonValue]:
@@ -166,7 +179,8 @@ def _read_entries(loaded_node: LoadedNode) -> Iterator[_ProxyEntry]:
                 else UNSET
             )
         deeper_id = str(raw_entry[2]) if len(raw_entry) > 2 and raw_entry[2] is not None else None
-        yield _ProxyEntry(str(raw_entry[0]), widget, deeper_id, widget_value)
+        entry_key = widget if isinstance(saved_values, Mapping) else entry_position
+        yield _ProxyEntry(str(raw_entry[0]), widget, deeper_id, widget_value, entry_key)
 
 
 class _Promotion:
@@ -176,6 +190,8 @@ class _Promotion:
         self, loaded_graph: LoadedGraph, instance: LoadedNode, loaded_graphs: LoadedGraphs, page_rules: PageRules
     ) -> None:
         self._instance_values = loaded_graph.values[instance.ui_node.id]
+        self._instance_places = loaded_graph.places[instance.ui_node.id]
+        self._graph_id = loaded_graph.graph.id
         self._instance = instance
         self._inner_graph = loaded_graphs[instance.subgraph or ""]
         self._loaded_graphs = loaded_graphs
@@ -211,8 +227,8 @@ class _Promotion:
             self._inner_graph.forget_targets()
 
     def _set_own_input(self, proxy_entry: _ProxyEntry) -> None:
-        if proxy_entry.widget in self._promoted and proxy_entry.value is not UNSET and proxy_entry.value is not None:
-            self._set_value(proxy_entry.widget, proxy_entry.value)
+        if proxy_entry.widget in self._promoted:
+            self._set_value(proxy_entry.widget, proxy_entry)
 
     def _set_inner_widget(self, proxy_entry: _ProxyEntry, inner_node: LoadedNode) -> None:
         port_name = self._stands_for.get((proxy_entry.inner_id, proxy_entry.widget))
@@ -226,8 +242,8 @@ class _Promotion:
             port_name = self._add_port(
                 proxy_entry.widget, inner_node.inputs[input_index].type, [(proxy_entry.inner_id, input_index)]
             )
-        if proxy_entry.value is not UNSET and proxy_entry.value is not None and port_name in self._promoted:
-            self._set_value(port_name, proxy_entry.value)
+        if port_name in self._promoted:
+            self._set_value(port_name, proxy_entry)
 
     def _set_primitive(self, primitive: LoadedNode, proxy_entries: Sequence[_ProxyEntry]) -> None:
         target_inputs = [
@@ -245,21 +261,21 @@ class _Promotion:
             self._inner_graph.loaded_nodes[target_inputs[0][0]].inputs[target_inputs[0][1]].type,
             target_inputs,
         )
-        widget_value = next(
-            (
-                proxy_entry.value
-                for proxy_entry in proxy_entries
-                if proxy_entry.value is not UNSET and proxy_entry.value is not None
-            ),
-            UNSET,
-        )
-        if widget_value is not UNSET and port_name in self._promoted:
-            self._set_value(port_name, widget_value)
+        if port_name in self._promoted:
+            valued_entry = next((entry for entry in proxy_entries if _has_value(entry)), proxy_entries[0])
+            self._set_value(port_name, valued_entry)
 
-    def _set_value(self, port_name: str, widget_value: WidgetValue) -> None:
-        self._instance_values[port_name] = settle_value(
-            widget_value, self._promoted[port_name][0], self._inner_graph, self._page_rules
-        )
+    def _set_value(self, port_name: str, proxy_entry: _ProxyEntry) -> None:
+        own_place = ValuePlace(self._graph_id, self._instance.ui_node.file_index, proxy_entry.key)
+        if _has_value(proxy_entry):
+            self._instance_values[port_name] = settle_value(
+                proxy_entry.value, self._promoted[port_name][0], self._inner_graph, self._page_rules
+            )
+            self._instance_places[port_name] = (own_place,)
+            return
+        inner_id, widget_name = self._promoted[port_name][0]
+        inner_places: ValuePlaces = self._inner_graph.places[inner_id].get(widget_name, ())
+        self._instance_places[port_name] = (*inner_places, own_place)
 
     def _normalize_entry(self, proxy_entry: _ProxyEntry) -> _ProxyEntry:
         """Strip prefixes such as `11: ` from an entry, unless that is really the widget's name."""
@@ -333,6 +349,10 @@ class _Promotion:
                 promoted_widgets[0][1], UNSET
             )
         return port_name
+
+
+def _has_value(proxy_entry: _ProxyEntry) -> bool:
+    return proxy_entry.value is not UNSET and proxy_entry.value is not None
 
 
 def _widget_sources(

@@ -1,6 +1,6 @@
 """Write the prompt's nodes one by one: values as the page sends them, links followed to their ends."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from comfypin.workflow.convert.dynamic_prompts import CharacterBudget, Choose, TooMuchText, expand_dynamic_prompt
@@ -11,7 +11,7 @@ from comfypin.workflow.convert.page_versions import PageRules
 from comfypin.workflow.convert.ui_graph import BYPASSED, MUTED, UiSlot
 from comfypin.workflow.convert.view3d_defaults import VIEWPORT, viewport_state
 from comfypin.workflow.convert.widget_layout import CHOICE_INDEX
-from comfypin.workflow.convert.widget_values import LoadedGraph
+from comfypin.workflow.convert.widget_values import LoadedGraph, ValuePlaces
 from comfypin.workflow.convert.widgets import CUSTOM_COMBO, UNSET, WidgetValue, control_name, is_controlled, widget_kind
 from comfypin.workflow.findings import WorkflowFinding
 from comfypin.workflow.graph import ApiLink, InputValue
@@ -34,7 +34,9 @@ class WrittenPrompt:
 
     `texts` are the inputs, as (node id, input name), in whose own text the page fills `%...%` in; `names` are the nodes
     that such a text may name. `decoration` are nodes that only a pack's page script knows, and that give nothing to
-    anybody.
+    anybody. `places` say where the file keeps a value, by (node id, input name); `dynamic_prompts` are
+    the inputs in whose text the page makes choices, and whether one of several options was taken. `loaded_graphs` are
+    the graphs that all this was written from.
     """
 
     nodes: Mapping[str, Mapping[str, InputValue]]
@@ -43,6 +45,9 @@ class WrittenPrompt:
     texts: frozenset[tuple[str, str]]
     names: NodeNames
     decoration: frozenset[str]
+    places: Mapping[tuple[str, str], ValuePlaces]
+    dynamic_prompts: Mapping[tuple[str, str], bool]
+    loaded_graphs: Mapping[str, LoadedGraph]
 
 
 def write_prompt(
@@ -79,6 +84,9 @@ def write_prompt(
             for graph_scope in all_scopes
             for node_id in graph_scope.loaded_graph.decoration
         ),
+        places=prompt_writer.places,
+        dynamic_prompts=prompt_writer.dynamic_prompts,
+        loaded_graphs=loaded_graphs,
     )
 
 
@@ -132,6 +140,8 @@ class _PromptWriter:
     loaded_nodes: dict[str, LoadedNode] = field(default_factory=dict)
     seeds: list[Seed] = field(default_factory=list)
     texts: set[tuple[str, str]] = field(default_factory=set)
+    places: dict[tuple[str, str], ValuePlaces] = field(default_factory=dict)
+    dynamic_prompts: dict[tuple[str, str], bool] = field(default_factory=dict)
     budget: CharacterBudget = field(default_factory=CharacterBudget)
 
     def write_node(self, graph_scope: Scope, loaded_node: LoadedNode) -> None:
@@ -139,6 +149,8 @@ class _PromptWriter:
         node_inputs: dict[str, InputValue] = {}
         widget_values = graph_scope.loaded_graph.values[loaded_node.ui_node.id]
         widgets = loaded_node.widgets
+        widget_places = graph_scope.loaded_graph.places[loaded_node.ui_node.id]
+        self.places.update({(node_id, name): widget_places.get(name, ()) for name in widget_values})
         for widget_name, widget_value in widget_values.items():
             if widget_name not in widgets or widgets[widget_name].sent:
                 _put_value(
@@ -154,7 +166,11 @@ class _PromptWriter:
                     self.findings.append(_input_finding(node_id, loaded_node, "broken_link", reason, input_slot.name))
                 case FromNode(origin_id, output):
                     node_inputs[input_slot.name] = ApiLink(origin_id, output)
-                case FromWidget(value=widget_value):
+                    self.places.pop((node_id, input_slot.name), None)
+                case FromWidget(value=widget_value, scope=outer_scope, instance=instance, name=port_name):
+                    outer_places = outer_scope.loaded_graph.places[instance.ui_node.id]
+                    self.places[node_id, input_slot.name] = outer_places.get(port_name, ())
+                    self.dynamic_prompts.pop((node_id, input_slot.name), None)
                     # Put again at the end, so that the inputs have the order in which the page sends them.
                     node_inputs.pop(input_slot.name, None)
                     _put_value(node_inputs, input_slot.name, widget_value)
@@ -178,8 +194,16 @@ class _PromptWriter:
             return viewport_state(loaded_node.ui_node)
         if input_spec is None or not input_spec.options.get("dynamicPrompts") or not isinstance(widget_value, str):
             return widget_value
+
+        self.dynamic_prompts[node_id, widget_name] = False
+
+        def choose_option(options: Sequence[str]) -> str:
+            if len(options) > 1:
+                self.dynamic_prompts[node_id, widget_name] = True
+            return self.choose(options)
+
         try:
-            return expand_dynamic_prompt(widget_value, self.choose, self.budget)
+            return expand_dynamic_prompt(widget_value, choose_option, self.budget)
         except TooMuchText:
             message = "the braces of its dynamic prompt are nested too deeply to be read"
             self.findings.append(_input_finding(node_id, loaded_node, "dynamic_prompt", message, widget_name))

@@ -41,7 +41,10 @@ class UiSlot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UiNode:
-    """A node as the file has it. `values` is None if the file has no list, and a mapping if it has an object."""
+    """A node as the file has it. `values` is None if the file has no list, and a mapping if it has an object.
+
+    `file_index` is its place in the graph's `nodes`, which stays if the node gets another id.
+    """
 
     id: str
     type: str
@@ -51,6 +54,7 @@ class UiNode:
     outputs: tuple[UiSlot, ...]
     values: Sequence[JsonValue] | Mapping[str, JsonValue] | None
     properties: Mapping[str, JsonValue]
+    file_index: int = -1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,8 +142,8 @@ def _read_graph(
     links_are_lists: bool,
 ) -> UiGraph:
     ui_nodes: dict[str, UiNode] = {}
-    for json_node in _as_list(json_graph.get("nodes")):
-        ui_node = _read_node(json_node, findings)
+    for file_index, json_node in enumerate(_as_list(json_graph.get("nodes"))):
+        ui_node = _read_node(json_node, file_index, findings)
         if ui_node is None:
             continue
         # The page keeps one of them, and nobody can tell which one the user sees.
@@ -162,7 +166,7 @@ def _read_graph(
     )
 
 
-def _read_node(json_value: JsonValue, findings: list[WorkflowFinding]) -> UiNode | None:
+def _read_node(json_value: JsonValue, file_index: int, findings: list[WorkflowFinding]) -> UiNode | None:
     json_node = _as_mapping(json_value)
     node_id, type_name = _read_id(json_node.get("id")), json_node.get("type")
     if node_id is None or not isinstance(type_name, str):
@@ -185,6 +189,7 @@ def _read_node(json_value: JsonValue, findings: list[WorkflowFinding]) -> UiNode
         outputs=tuple(_read_slot(json_slot) for json_slot in _as_list(json_node.get("outputs"))),
         values=widget_values if isinstance(widget_values, list | dict) else None,
         properties=_as_mapping(json_node.get("properties")),
+        file_index=file_index,
     )
 
 

@@ -32,13 +32,15 @@ class Layout:
     """Holds a node's widgets with their values, the inputs that its options brought, and values without a widget.
 
     `inputs` are the widgets and the sockets of options in the page's order; `surplus` are saved values at the end of
-    the list, or by name, for which the class has no widget.
+    the list, or by name, for which the class has no widget. `keys` say where the file's node keeps each value, or would
+    keep it: a position of its list, or a name.
     """
 
     inputs: tuple[Widget | InputSpec, ...]
     values: dict[str, WidgetValue]
     surplus: tuple[JsonValue, ...] = ()
     extra: Mapping[str, JsonValue] = field(default_factory=dict)
+    keys: Mapping[str, int | str] = field(default_factory=dict)
 
     @cached_property
     def widgets(self) -> Mapping[str, Widget]:
@@ -54,13 +56,7 @@ def lay_out_values(
     page_class: PageClass, stored: Sequence[JsonValue] | Mapping[str, JsonValue] | None, page_rules: PageRules
 ) -> Layout:
     """Give every widget of a node its saved value, or else its default."""
-    if isinstance(stored, Mapping):
-        stored = _normalize_named_values(page_class, stored, page_rules)
-    saved_values = (
-        _SavedValues(stored)
-        if isinstance(stored, Mapping)
-        else _SavedValues(_without_dummies(page_class, stored or ()))
-    )
+    saved_values = _read_stored(page_class, stored, page_rules)
     widget_filler = _WidgetFiller(saved_values)
     entries = widget_filler.fill_widgets(_class_items(page_class, saved_values))
     for combo_spec, later_entries in widget_filler.postponed:
@@ -81,7 +77,11 @@ def lay_out_values(
     if page_class.class_type == CUSTOM_COMBO and widget_values.get(CHOICE, UNSET) is None:
         widget_values[CHOICE] = widget_values.get("option1")
     return Layout(
-        inputs=node_inputs, values=widget_values, surplus=tuple(saved_values.rest), extra=saved_values.unnamed
+        inputs=node_inputs,
+        values=widget_values,
+        surplus=tuple(saved_values.rest),
+        extra=saved_values.unnamed,
+        keys=saved_values.keys,
     )
 
 
@@ -99,16 +99,28 @@ def reopen_option(layout: Layout, combo_spec: InputSpec, chosen_option: JsonValu
         widget_name: widget_filler.values.get(widget_name, layout.values.get(widget_name, UNSET))
         for widget_name, _ in _widgets_by_name(node_inputs)
     }
-    return replace(layout, inputs=tuple(node_inputs), values=widget_values)
+    kept_keys = {
+        widget_name: key
+        for widget_name, key in layout.keys.items()
+        if not widget_name.startswith(f"{combo_spec.name}.")
+    }
+    return replace(layout, inputs=tuple(node_inputs), values=widget_values, keys=kept_keys)
 
 
 class _SavedValues:
-    """Hands out saved values, by place or by name; a widget that gets none keeps its default."""
+    """Hands out saved values, by place or by name; a widget that gets none keeps its default.
 
-    def __init__(self, stored: Sequence[JsonValue] | Mapping[str, JsonValue]) -> None:
+    `listed_keys` are where the file has the listed values, if that is not at their positions.
+    """
+
+    def __init__(
+        self, stored: Sequence[JsonValue] | Mapping[str, JsonValue], listed_keys: Sequence[int | str] | None = None
+    ) -> None:
         self._named = stored if isinstance(stored, Mapping) else None
         self._listed = list(stored) if not isinstance(stored, Mapping) else []
+        self._listed_keys = listed_keys
         self._position = 0
+        self.keys: dict[str, int | str] = {}
         self._asked: set[str] = set()
 
     def take_value(self, widget: Widget) -> WidgetValue:
@@ -117,11 +129,18 @@ class _SavedValues:
             stored_name = CONTROL if widget.name.endswith(f".{CONTROL}") else widget.name
             # What nobody asks for is reported as unplaced, never dropped in silence.
             self._asked.add(stored_name)
+            if widget.stored:
+                self.keys[widget.name] = stored_name
             return self._named.get(stored_name, widget.default) if widget.stored else widget.default
-        if not widget.stored or self._position >= len(self._listed):
+        if not widget.stored:
             return widget.default
+        position = self._position
         self._position += 1
-        return self._listed[self._position - 1]
+        if self._listed_keys is None:
+            self.keys[widget.name] = position
+        elif position < len(self._listed_keys):
+            self.keys[widget.name] = self._listed_keys[position]
+        return self._listed[position] if position < len(self._listed) else widget.default
 
     @property
     def rest(self) -> list[JsonValue]:
@@ -187,17 +206,19 @@ def _class_items(page_class: PageClass, saved_values: _SavedValues) -> Iterator[
             return
 
 
-def _normalize_named_values(
-    page_class: PageClass, stored: Mapping[str, JsonValue], page_rules: PageRules
-) -> Sequence[JsonValue] | Mapping[str, JsonValue]:
-    """Read values saved as an object. Packs that write one (VideoHelperSuite) read it by name, in their own scripts."""
+def _read_stored(
+    page_class: PageClass, stored: Sequence[JsonValue] | Mapping[str, JsonValue] | None, page_rules: PageRules
+) -> _SavedValues:
+    """Read a list, or values saved as an object. Packs that write one (VideoHelperSuite) read it by name themselves."""
+    if not isinstance(stored, Mapping):
+        return _without_dummies(page_class, stored or (), range(len(stored or ())))
     # Page 1.27 takes no values at all from an object, for ComfyUI's own classes.
     if page_class.core and not page_rules.reads_dict_values:
-        return ()
+        return _SavedValues((), ())
     # An object with the keys 0, 1, 2 is a list that some tool wrote as an object.
     if stored and all(widget_name.isascii() and widget_name.isdecimal() for widget_name in stored):
-        return list(stored.values())
-    return stored
+        return _without_dummies(page_class, list(stored.values()), list(stored))
+    return _SavedValues(stored)
 
 
 def _settle_value(widget: Widget, widget_value: WidgetValue, page_rules: PageRules) -> WidgetValue:
@@ -216,13 +237,15 @@ def as_text(widget_value: WidgetValue) -> WidgetValue:
     return widget_value if isinstance(widget_value, str) or widget_value is UNSET else javascript_text(widget_value)
 
 
-def _without_dummies(page_class: PageClass, widget_values: Sequence[JsonValue]) -> Sequence[JsonValue]:
+def _without_dummies(
+    page_class: PageClass, widget_values: Sequence[JsonValue], listed_keys: Sequence[int | str]
+) -> _SavedValues:
     """Drop the dummies that old files hold for every forceInput, if the number of values says that they are there.
 
     A class with a widget of the newer kinds is in no file of that age, and its values may have that count by chance.
     """
     if any(widget.spec is not None and widget_kind(widget.spec) in _NEWER_KINDS for widget in page_class.widgets):
-        return widget_values
+        return _listed_values(widget_values, listed_keys)
     widget_names = {widget.name for widget in page_class.widgets}
     dummy_flags: list[bool] = []
     for input_spec in page_class.specs.values():
@@ -230,8 +253,17 @@ def _without_dummies(page_class: PageClass, widget_values: Sequence[JsonValue]) 
         if is_forced or input_spec.name in widget_names:
             dummy_flags.extend([is_forced, False] if input_spec.options.get(CONTROL) else [is_forced])
     if any(dummy_flags) and len(dummy_flags) == len(widget_values):
-        return [widget_value for widget_value, is_dummy in zip(widget_values, dummy_flags, strict=True) if not is_dummy]
-    return widget_values
+        kept_positions = [position for position, is_dummy in enumerate(dummy_flags) if not is_dummy]
+        return _SavedValues(
+            [widget_values[position] for position in kept_positions],
+            [listed_keys[position] for position in kept_positions],
+        )
+    return _listed_values(widget_values, listed_keys)
+
+
+def _listed_values(widget_values: Sequence[JsonValue], listed_keys: Sequence[int | str]) -> _SavedValues:
+    # A list may be too short; what it lacks would stand at the positions that follow.
+    return _SavedValues(widget_values, None if isinstance(listed_keys, range) else listed_keys)
 
 
 def _flatten_entries(entries: Iterable[_Entry]) -> Iterator[Widget | InputSpec]:

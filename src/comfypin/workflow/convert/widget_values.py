@@ -8,6 +8,7 @@ instance's values at the instance.
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from comfypin.digest import JsonValue
 from comfypin.workflow.convert.loaded_nodes import PRIMITIVE, LoadedNode, choose_option
@@ -19,13 +20,30 @@ from comfypin.workflow.convert.widgets import CUSTOM_COMBO, UNSET, WidgetValue, 
 from comfypin.workflow.node_inputs import COMBO
 
 
+@dataclass(frozen=True, slots=True)
+class ValuePlace:
+    """One value of the file: in `widgets_values` of the node at `file_index` of a graph, by position or by name."""
+
+    graph_id: str
+    file_index: int
+    key: int | str
+
+
+# Where a value comes from, and then the places further out at which the page would read it instead if it stood there.
+ValuePlaces: TypeAlias = "tuple[ValuePlace, ...]"
+
+
 @dataclass(slots=True, kw_only=True)
 class LoadedGraph:
-    """A graph with its loaded nodes and their widget values by name (for an instance: by promoted input)."""
+    """A graph with its loaded nodes and their widget values by name (for an instance: by promoted input).
+
+    `places` say where the file keeps each of these values.
+    """
 
     graph: UiGraph
     loaded_nodes: dict[str, LoadedNode]
     values: dict[str, dict[str, WidgetValue]] = field(default_factory=dict)
+    places: dict[str, dict[str, ValuePlaces]] = field(default_factory=dict)
     setters: Mapping[Variable, LoadedNode] = field(default_factory=dict)
     getters: Mapping[str, Variable] = field(default_factory=dict)
     decoration: frozenset[str] = frozenset()
@@ -135,6 +153,40 @@ def initial_values(
     return instance_values
 
 
+def find_places(
+    loaded_graph: LoadedGraph,
+    loaded_node: LoadedNode,
+    promoted: Promotions,
+    loaded_graphs: LoadedGraphs,
+    page_rules: PageRules,
+    *,
+    saved: bool = True,
+) -> dict[str, ValuePlaces]:
+    """Return where the file keeps the values that `initial_values` returns."""
+    graph_id, file_index = loaded_graph.graph.id, loaded_node.ui_node.file_index
+    if loaded_node.layout is not None:
+        return {
+            widget_name: (ValuePlace(graph_id, file_index, key),)
+            for widget_name, key in loaded_node.layout.keys.items()
+        }
+    if loaded_node.subgraph is None:
+        return {}
+    inner_graph, saved_values = loaded_graphs[loaded_node.subgraph], loaded_node.ui_node.values
+    places: dict[str, ValuePlaces] = {}
+    for position, (port_name, target_widgets) in enumerate(promoted.items()):
+        places[port_name] = inner_graph.places[target_widgets[0][0]].get(target_widgets[0][1], ())
+        if not saved or (isinstance(saved_values, Mapping) and not page_rules.reads_dict_values):
+            continue
+        own_place = ValuePlace(graph_id, file_index, port_name if isinstance(saved_values, Mapping) else position)
+        is_saved = (
+            port_name in saved_values
+            if isinstance(saved_values, Mapping)
+            else saved_values is not None and position < len(saved_values)
+        )
+        places[port_name] = (own_place,) if is_saved else (*places[port_name], own_place)
+    return places
+
+
 def settle_value(
     widget_value: WidgetValue, target_widget: tuple[str, str], inner_graph: LoadedGraph, page_rules: PageRules
 ) -> WidgetValue:
@@ -176,6 +228,9 @@ def load_shared_values(loaded_graphs: LoadedGraphs, graph_order: Sequence[str], 
             loaded_graph.values[node_id] = initial_values(
                 loaded_node, instance_ports, loaded_graphs, page_rules, saved=not is_early
             )
+            loaded_graph.places[node_id] = find_places(
+                loaded_graph, loaded_node, instance_ports, loaded_graphs, page_rules, saved=not is_early
+            )
     for graph_id in graph_order:
         apply_primitives(loaded_graphs[graph_id])
     # Saving the graph, which the page does first, writes each instance's values into the nodes inside: the root's
@@ -189,6 +244,9 @@ def load_shared_values(loaded_graphs: LoadedGraphs, graph_order: Sequence[str], 
                         inner_graph.values[node_id][widget_name] = loaded_graphs[graph_id].values[
                             loaded_node.ui_node.id
                         ][port_name]
+                        inner_graph.places[node_id][widget_name] = (
+                            loaded_graphs[graph_id].places[loaded_node.ui_node.id].get(port_name, ())
+                        )
 
 
 def apply_primitives(loaded_graph: LoadedGraph) -> None:
@@ -210,8 +268,10 @@ def apply_primitives(loaded_graph: LoadedGraph) -> None:
             continue
         # The page narrows a primitive to the range that all its targets share.
         widget_value = _in_common_range(stored_values[0], connected) if len(connected) > 1 else stored_values[0]
+        primitive_place = ValuePlace(loaded_graph.graph.id, primitive.ui_node.file_index, 0)
         for loaded_node, widget_name in connected:
             loaded_graph.values[loaded_node.ui_node.id][widget_name] = widget_value
+            loaded_graph.places[loaded_node.ui_node.id][widget_name] = (primitive_place,)
             if (input_spec := loaded_node.widget_spec(widget_name)) is not None and input_spec.type == COMBO:
                 _choose_option(loaded_graph, loaded_node.ui_node.id, widget_name, widget_value)
 
@@ -228,6 +288,11 @@ def _choose_option(loaded_graph: LoadedGraph, node_id: str, combo_name: str, cho
         if not widget_name.startswith(f"{combo_name}.")
     }
     loaded_graph.loaded_nodes[node_id] = reopened_node
+    loaded_graph.places[node_id] = {
+        widget_name: places
+        for widget_name, places in loaded_graph.places[node_id].items()
+        if not widget_name.startswith(f"{combo_name}.")
+    }
     loaded_graph.values[node_id] = (
         {**reopened_node.layout.values, **kept_values} if reopened_node.layout else kept_values
     )
