@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from datetime import datetime
 from urllib.parse import quote
 
 from fastapi import APIRouter
@@ -11,6 +12,7 @@ from comfypin.digest import JsonValue
 from comfypin.jobs.prepare import RunRequest, apply_request_overrides
 from comfypin.server.responses import JsonResponse, failure_response
 from comfypin.server.server_state import Site
+from comfypin.workflow.convert.write_back import write_back
 from comfypin.workflow.document import Document, to_document
 from comfypin.workflow.load import load_workflow
 from comfypin.workflow.overrides import overrides_from_json
@@ -50,7 +52,10 @@ def _read_document(site: Site, sent: Mapping[str, object]) -> Document | None:
 async def _set_in(
     site: Site, document: Document, values: Mapping[str, JsonValue], sent: Mapping[str, object]
 ) -> Mapping[str, JsonValue]:
-    """Return the graph with what the job set in it; seeds that it drew are in its pictures alone."""
+    """Return the workflow with what the job set in it; seeds that it drew are in its pictures alone.
+
+    A file of ComfyUI's page keeps its layout, if it can hold the values.
+    """
     service, workflow_name = site.require_service(), sent.get("workflow_name")
     catalogue = await service.engine.catalogue()
     request = RunRequest(
@@ -63,4 +68,13 @@ async def _set_in(
         else None,
     )
     loaded = await asyncio.to_thread(load_workflow, document, catalogue)
-    return apply_request_overrides(loaded, request, catalogue).to_prompt()
+    changed = apply_request_overrides(loaded, request, catalogue)
+    if loaded.conversion is not None:
+        now = datetime.now().astimezone()
+        sent_graph = loaded.fill_texts(changed, now)
+        saved = await asyncio.to_thread(
+            write_back, document.content, loaded.conversion, catalogue, changed=changed, sent=sent_graph, local_time=now
+        )
+        if saved is not None:
+            return saved
+    return changed.to_prompt()

@@ -103,6 +103,48 @@ def test_the_tag_is_the_same_for_the_same_job_and_another_for_another(folder: Pa
     assert tag_of(request) not in {*map(tag_of, others)}
 
 
+SAVED = ui(
+    [
+        node(1, "LoadImage", ["photo.png"]),
+        node(2, "SaveImage", ["%date:yyyy-MM-dd%/cat"], wires={"images": 1}, pos=[400, 50]),
+    ],
+    [[1, 1, 0, 2, 0, "IMAGE"]],
+)
+
+
+def opened(job: Job) -> list[object]:
+    pnginfo = job.extra_data["extra_pnginfo"]
+    assert isinstance(pnginfo, dict)
+    return [one["widgets_values"] for one in pnginfo["workflow"]["nodes"]]
+
+
+def test_the_saved_workflow_holds_the_values_of_the_job(folder: Path) -> None:
+    request = a_request(folder, json.dumps(SAVED))
+    assert opened(prepared(request)) == [["photo.png"], ["%date:yyyy-MM-dd%/cat"]]
+    (folder / "cat.png").write_bytes(b"a cat")
+    other = replace(
+        request,
+        input_files=(f"1={folder / 'cat.png'}",),
+        overrides=(parse_override("2.filename_prefix=%date:yyyy%/dog"),),
+    )
+    job = prepared(other)
+    assert job.graph.nodes["2"].inputs["filename_prefix"] == "2026/dog"
+    # The page fills the date in when it runs the workflow again.
+    assert opened(job) == [["cat.png"], ["%date:yyyy%/dog"]]
+
+
+def test_a_workflow_that_came_beside_a_prompt_follows_its_values_or_is_left_out(folder: Path) -> None:
+    request = a_request(folder, json.dumps({"prompt": json.loads(WORKFLOW)}))
+    beside = replace(request, extra_data={"extra_pnginfo": {"workflow": SAVED, "other": 1}})
+    assert opened(prepared(beside)) == [["photo.png"], ["%date:yyyy-MM-dd%/cat"]]
+    changed = replace(beside, overrides=(parse_override("2.filename_prefix=dog"),))
+    assert opened(prepared(changed)) == [["photo.png"], ["dog"]]
+    strange = {"workflow": ui([node(7, "LoadImage", ["photo.png"])]), "other": 1}
+    job = prepared(replace(changed, extra_data={"extra_pnginfo": strange}))
+    assert job.extra_data["extra_pnginfo"] == {"other": 1}
+    assert [warning for warning in job.warnings if "cannot hold this job's values" in warning]
+
+
 @pytest.mark.parametrize("text", ["%basename%", "%counter%"])
 def test_a_text_that_nothing_fills_in_is_named_in_a_warning(text: str, folder: Path) -> None:
     job = prepared(a_request(folder, WORKFLOW.replace("%date:yyyy-MM-dd%/cat", f"%width%_{text}")))
