@@ -3,6 +3,7 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
+from shutil import rmtree
 
 import pytest
 
@@ -13,6 +14,7 @@ from comfypin.locking.capture_request import CaptureRequest
 from comfypin.locking.create import MadeLock
 from comfypin.locking.errors import CaptureRefused, NotComfyUI
 from comfypin.locking.node_registry import NodeRegistry
+from comfypin.locking.repository_refs import RepoSpec
 from comfypin.locking.sources import Upstreams
 from comfypin.tools.git import CommitSource, apply_patch, write_commit
 from comfypin.tools.uv import run_uv
@@ -65,9 +67,9 @@ def captured(home: Path, origin: Path, **changes: object) -> MadeLock:
     return capture_lock(replace(wishes, **changes), upstreams=places, digests=digests, report=silent)  # type: ignore[arg-type]
 
 
-def reasons(home: Path, origin: Path) -> str:
+def reasons(home: Path, origin: Path, **changes: object) -> str:
     with pytest.raises(CaptureRefused) as caught:
-        captured(home, origin)
+        captured(home, origin, **changes)
     return caught.value.message
 
 
@@ -187,3 +189,72 @@ def test_a_home_with_a_comfyui_in_it_is_captured_too(home: Path, origin: Path) -
 def test_a_folder_that_is_no_comfyui_is_refused(origin: Path, tmp_path: Path) -> None:
     with pytest.raises(NotComfyUI):
         captured(tmp_path, origin)
+
+
+@pytest.fixture
+def unpacked(home: Path) -> Path:
+    """The same files without `.git`, as an archive or an image brings them, with the node that ComfyUI ships."""
+    rmtree(home / ".git")
+    (home / "custom_nodes/websocket_image_save.py").write_text("shipped\n")
+    (home / "comfyui_version.py").write_text('__version__ = "0.33.0"\n')
+    return home
+
+
+@pytest.fixture
+def release(origin: Path, tmp_path: Path) -> RepoSpec:
+    """A repository of the ComfyUI that `unpacked` holds, tagged as its release."""
+    files = {name: (origin / "comfyui" / name).read_text() for name in ("main.py", ".gitignore", "nodes.py")}
+    shipped = {"custom_nodes/websocket_image_save.py": "shipped\n", "models/vae/put_vae_here": "", "input/a.png": "a"}
+    upstream = tmp_path / "upstream"
+    commit(upstream, {**files, "comfyui_version.py": '__version__ = "0.33.0"\n'})
+    for name, content in shipped.items():
+        (upstream / name).parent.mkdir(parents=True, exist_ok=True)
+        (upstream / name).write_text(content)
+    git(upstream, "add", "--force", *shipped)
+    commit(upstream, {}, tag="v0.33.0")
+    return RepoSpec(repo=upstream.as_uri(), ref="v0.33.0")
+
+
+def test_a_comfyui_without_git_is_told_the_flag_that_names_its_commit(unpacked: Path, origin: Path) -> None:
+    said = reasons(unpacked, origin)
+    assert "is not a git checkout" in said
+    assert said.endswith("--comfyui https://github.com/comfyanonymous/ComfyUI@v0.33.0")
+    # What ComfyUI ships is not a node of somebody's own.
+    assert "websocket_image_save" not in said
+
+
+def test_a_comfyui_without_git_is_captured_as_the_commit_it_is(unpacked: Path, origin: Path, release: RepoSpec) -> None:
+    lock = captured(unpacked, origin, comfyui=release).lock
+    assert lock.comfyui is not None
+    assert (lock.comfyui.repo, lock.comfyui.ref, lock.comfyui.patch) == (release.repo, "v0.33.0", None)
+    assert lock.comfyui.commit == git(unpacked.parent / "upstream", "rev-parse", "HEAD")
+    assert [node.folder for node in lock.custom_nodes] == ["pack"]
+    assert [model.name for model in lock.models] == ["x.safetensors"]
+    by_commit = captured(unpacked, origin, comfyui=replace(release, ref=lock.comfyui.commit)).lock
+    assert by_commit.comfyui == replace(lock.comfyui, ref=None)
+
+
+def test_what_differs_from_the_named_commit_is_said_or_stored(
+    unpacked: Path, origin: Path, release: RepoSpec, tmp_path: Path
+) -> None:
+    (unpacked / "nodes.py").write_text("2\n")
+    (unpacked / "more.py").write_text("3\n")
+    (unpacked / "comfyui_version.py").unlink()
+    before = sorted(path.relative_to(unpacked) for path in unpacked.rglob("*"))
+    said = reasons(unpacked, origin, comfyui=release)
+    assert "differs from" in said
+    assert "in 3 files (comfyui_version.py is missing, nodes.py, more.py)" in said
+    lock = captured(unpacked, origin, comfyui=release, allow_dirty=True).lock
+    assert lock.comfyui is not None
+    assert lock.comfyui.commit is not None
+    assert lock.comfyui.patch is not None
+    write_commit(CommitSource(cache=tmp_path / "git"), release.repo, lock.comfyui.commit, tmp_path / "made")
+    apply_patch(tmp_path / "made", lock.comfyui.patch, what="ComfyUI")
+    assert (tmp_path / "made/nodes.py").read_text() == "2\n"
+    assert (tmp_path / "made/more.py").read_text() == "3\n"
+    assert not (tmp_path / "made/comfyui_version.py").exists()
+    assert sorted(path.relative_to(unpacked) for path in unpacked.rglob("*")) == before
+
+
+def test_a_checkout_is_not_told_which_commit_it_is(home: Path, origin: Path, release: RepoSpec) -> None:
+    assert "omit --comfyui" in reasons(home, origin, comfyui=release)

@@ -29,6 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--name", metavar="NAME", help="the release's name (default: mine)", default="mine")
     parser.add_argument("--python", metavar="PYTHON|DIR", type=Path, help="its Python, or its environment")
+    parser.add_argument("--comfyui", metavar="URL[@REF]", help="which ComfyUI it is, for a folder without .git")
     parser.add_argument("--workflow", metavar="FILE", help="check this workflow against the lock")
     parser.add_argument("--no-models", action="store_true", help="leave the models out: hashing them takes a while")
     parser.add_argument("--no-verify", action="store_true", help="do not ask the remotes for the commits")
@@ -87,7 +88,17 @@ def _capture_arguments(arguments: argparse.Namespace, folder: Path, python: Path
     # Through its parser, so that its defaults apply.
     captured = parser.parse_args([arguments.name, "--from", str(folder)])
     captured.venv, captured.leave_out = python.absolute(), arguments.leave_out
-    for attribute in ("no_models", "no_verify", "allow_dirty", "out", "force", "json", "verbose", "settings"):
+    for attribute in (
+        "comfyui",
+        "no_models",
+        "no_verify",
+        "allow_dirty",
+        "out",
+        "force",
+        "json",
+        "verbose",
+        "settings",
+    ):
         setattr(captured, attribute, getattr(arguments, attribute))
     return captured
 

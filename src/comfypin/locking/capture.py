@@ -1,17 +1,19 @@
 """Captures a lock from an installed ComfyUI: its commits, its venv's packages, its models. The folder is only read."""
 
+import contextlib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+from comfypin.addresses import hide_credentials
 from comfypin.digest_cache import DigestCache
 from comfypin.lock.model import Lock, ModelPin, PythonPins, RepoPin
 from comfypin.lock.requirements import RequirementSet
 from comfypin.locking.capture_request import CaptureNotes, CaptureRequest
-from comfypin.locking.captured_nodes import WORKERS, pin_checkout, pin_nodes, tracked_files
+from comfypin.locking.captured_nodes import WORKERS, pin_checkout, pin_nodes
 from comfypin.locking.captured_packages import installed_packages
 from comfypin.locking.create import MadeLock, package_notes, pin_exactly
 from comfypin.locking.errors import CaptureRefused, NotComfyUI
@@ -20,9 +22,11 @@ from comfypin.locking.left_out import require_known
 from comfypin.locking.missing_packages import find_unmet
 from comfypin.locking.model_suspicions import FindProblem
 from comfypin.locking.release_files.document import COMFYUI
+from comfypin.locking.repository_refs import RepoSpec
 from comfypin.locking.sources import Upstreams, read_source_requirements
 from comfypin.plurals import format_count
-from comfypin.tools.git_remote import Checkout, read_checkout
+from comfypin.tools.git_overlay import overlay_checkout
+from comfypin.tools.git_remote import Checkout, list_tracked_files, read_checkout, resolve_ref
 
 # What is not ComfyUI's own in its folder, though the .gitignore of some fork may not say so.
 _NOT_COMFYUI = frozenset(
@@ -31,6 +35,8 @@ _NOT_COMFYUI = frozenset(
         *("venv", ".venv", "extra_model_paths.yaml"),
     }
 )
+# The node that ComfyUI ships in custom_nodes, for folders whose commit is unknown.
+_SHIPPED_FILES = frozenset({"custom_nodes/websocket_image_save.py"})
 
 
 def _no_problem(_: Path) -> str | None:
@@ -54,8 +60,10 @@ def capture_lock(
     folder = capture_request.folder
     report(f"reading {folder}")
     # Everything is looked at before anything is refused, so that a user sees all reasons in one run.
-    checkout = read_checkout(folder, _NOT_COMFYUI)
-    comfyui = _pin_comfyui(checkout, capture_request, capture_notes, upstreams)
+    with _open_checkout(capture_request, upstreams) as checkout_folder:
+        checkout = read_checkout(checkout_folder, _NOT_COMFYUI)
+        capture_notes.own_files = _SHIPPED_FILES if checkout is None else list_tracked_files(checkout_folder)
+        comfyui = _pin_comfyui(checkout, capture_request, capture_notes, upstreams)
     pin_nodes(capture_request, capture_notes, upstreams)
     python, requirements = installed_packages(capture_request, capture_notes)
     if capture_notes.reasons:
@@ -112,29 +120,65 @@ def _pin_comfyui(
 ) -> RepoPin | None:
     if checkout is None:
         capture_notes.reasons.append(
-            f"{capture_request.folder} is not a git checkout, so nobody knows which ComfyUI it is"
-            f"{_clone_hint(capture_request.folder)}"
+            f"{capture_request.folder} is not a git checkout, so nobody knows which ComfyUI it is; name its commit, "
+            f"which its files are compared with: {_suggest_flag(capture_request.folder)}"
         )
         return None
+    named = capture_request.comfyui
+    ref = checkout.branch
+    if named is not None:
+        if (capture_request.folder / ".git").exists():
+            capture_notes.reasons.append(
+                f"{capture_request.folder} is a git checkout and says itself which commit it is; omit --comfyui"
+            )
+            return None
+        checkout = _without_own_folders(checkout, capture_request.folder)
+        if checkout.changed and not capture_request.allow_dirty:
+            capture_notes.reasons.append(_say_differences(checkout, capture_request.folder, named))
+            return None
+        # A commit is no ref, as in locks that are created.
+        ref = None if checkout.commit.startswith((named.ref or "").lower()) else named.ref
     node_pin = pin_checkout("ComfyUI", checkout, capture_request, capture_notes, upstreams)
     return (
-        None
-        if node_pin is None
-        else RepoPin(repo=node_pin.repo, ref=node_pin.ref, commit=node_pin.commit, patch=node_pin.patch)
+        None if node_pin is None else RepoPin(repo=node_pin.repo, ref=ref, commit=node_pin.commit, patch=node_pin.patch)
     )
 
 
-def _clone_hint(folder: Path) -> str:
-    """Return how to get a checkout of the same version, if the folder says which version it is."""
+@contextlib.contextmanager
+def _open_checkout(capture_request: CaptureRequest, upstreams: Upstreams) -> Iterator[Path]:
+    """Give the folder in which git can say how ComfyUI's files differ from its commit, which --comfyui may name."""
+    folder, named = capture_request.folder, capture_request.comfyui
+    if named is None or (folder / ".git").exists():
+        yield folder
+        return
+    commit = resolve_ref(named.repo, named.ref)
+    repository = upstreams.commits.obtain_repository(named.repo, commit)
+    with overlay_checkout(folder, repository, commit, named.repo) as overlay_folder:
+        yield overlay_folder
+
+
+def _without_own_folders(checkout: Checkout, folder: Path) -> Checkout:
+    """Return the checkout without files that only lack where users put their own: placeholders in models, examples."""
+    changed = [path for path in checkout.changed if path.split("/")[0] not in _NOT_COMFYUI or (folder / path).is_file()]
+    return replace(checkout, changed=tuple(changed))
+
+
+def _say_differences(checkout: Checkout, folder: Path, named: RepoSpec) -> str:
+    shown = [path if (folder / path).exists() else f"{path} is missing" for path in checkout.changed[:5]]
+    files = ", ".join(shown) + (", ..." if len(checkout.changed) > 5 else "")
+    return (
+        f"ComfyUI differs from {hide_credentials(named.repo)}@{named.ref or checkout.commit} in "
+        f"{format_count(len(checkout.changed), 'file')} ({files}); name the right commit with --comfyui, or store the "
+        "differences with --allow-dirty"
+    )
+
+
+def _suggest_flag(folder: Path) -> str:
+    """Return the flag that names ComfyUI's commit, with the version that the folder says it is."""
     version_file = folder / "comfyui_version.py"
     version_text = version_file.read_text(errors="replace") if version_file.is_file() else ""
     version = re.search(r'__version__ = "([0-9.]+)"', version_text)
-    if version is None:
-        return ""
-    return (
-        f"; it says {version[1]}: git clone --branch v{version[1]} {COMFYUI} beside it, "
-        "and move models, custom_nodes and the venv there"
-    )
+    return "--comfyui URL@REF" if version is None else f"--comfyui {COMFYUI}@v{version[1]}"
 
 
 def _enter_comfyui(capture_request: CaptureRequest, capture_notes: CaptureNotes) -> CaptureRequest:
@@ -160,9 +204,7 @@ def _pin_models(
 ) -> tuple[ModelPin, ...]:
     """Pin the models, hashed in parallel. Nobody knows where they came from: users add their sources."""
     own = {
-        capture_request.folder / tracked_path
-        for tracked_path in tracked_files(capture_request.folder)
-        if tracked_path.startswith("models/")
+        capture_request.folder / tracked_path for tracked_path in survey.own_files if tracked_path.startswith("models/")
     }
     installed_models = find_models(
         capture_request.folder,

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from comfypin.lock.model import DEFAULT_PYTHON, EngineSpec, NodePin
 from comfypin.lock.requirements import RequirementSet
+from comfypin.locking.repository_refs import RepoSpec
 from comfypin.locking.resolve import ResolveRequest
 
 
@@ -12,12 +13,13 @@ from comfypin.locking.resolve import ResolveRequest
 class CaptureRequest:
     """How to capture a ComfyUI.
 
-    `allow_dirty` stores changes as diffs; `verify` asks every remote for its commit; `left_out` are folders of nodes
-    and names of packages to skip.
+    `comfyui` names the commit of a folder without `.git`; `allow_dirty` stores changes as diffs; `verify` asks every
+    remote for its commit; `left_out` are folders of nodes and names of packages to skip.
     """
 
     name: str
     folder: Path
+    comfyui: RepoSpec | None = None
     interpreter: Path | None = None
     models_dir: Path | None = None
     allow_dirty: bool = False
@@ -41,3 +43,5 @@ class CaptureNotes:
     notes: list[str] = field(default_factory=list)
     # Every name that --leave-out could have meant.
     names: list[str] = field(default_factory=list)
+    # What ComfyUI's own commit has in its folder, so that it needs no pin of its own.
+    own_files: frozenset[str] = frozenset()

@@ -15,7 +15,7 @@ from comfypin.locking.node_registry import REGISTRY_SCHEME
 from comfypin.locking.repository_refs import RepoSpec
 from comfypin.locking.sources import Upstreams, fetch_source, make_node_pin
 from comfypin.plurals import format_count
-from comfypin.tools.git_remote import Checkout, diff_checkout, list_tracked_files, read_checkout
+from comfypin.tools.git_remote import Checkout, diff_checkout, read_checkout
 
 # Mostly waiting for git remotes and the disk.
 WORKERS = 8
@@ -27,7 +27,7 @@ def pin_nodes(capture_request: CaptureRequest, capture_notes: CaptureNotes, upst
     # ComfyUI ships example nodes in custom_nodes; its commit pins them already.
     own_names = {
         tracked_path.split("/")[1]
-        for tracked_path in tracked_files(capture_request.folder)
+        for tracked_path in capture_notes.own_files
         if tracked_path.startswith("custom_nodes/")
     }
     entries = sorted(nodes_folder.iterdir()) if nodes_folder.is_dir() else []
@@ -172,8 +172,3 @@ def _read_registry_identity(folder: Path) -> tuple[str, str] | None:
         return None
     package_name, version = (project.get("name"), project.get("version")) if isinstance(project, dict) else (None, None)
     return (package_name, version) if isinstance(package_name, str) and isinstance(version, str) else None
-
-
-def tracked_files(folder: Path) -> frozenset[str]:
-    """Return the paths that git tracks in a checkout; none if it is not one."""
-    return list_tracked_files(folder) if (folder / ".git").exists() else frozenset()

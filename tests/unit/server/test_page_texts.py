@@ -9,7 +9,7 @@ from tests.support.comfy_api import local_api
 _PLURALS = {"zero", "one", "two", "few", "many", "other"}
 _KEY = re.compile(r'[{,]\s*(?:"([^"]+)"|([A-Za-z_]\w*)): ?["{]')
 # What is said to users by the server in English; pages of other languages say it themselves.
-_OF_SERVER = "remedy "
+_OF_SERVER = ("remedy ", "error ", "http ", "finding ", "cause ", "family failed ")
 
 
 def keys_of(file: str) -> set[str]:

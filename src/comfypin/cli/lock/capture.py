@@ -59,7 +59,7 @@ def configure_capture(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--comfyui",
         metavar="URL[@REF]",
-        help="ComfyUI's repository, for a file (default: the one on GitHub), and its commit if the file has none",
+        help="which ComfyUI a folder without .git holds, or a file is for (a file's default: the one on GitHub)",
     )
     parser.add_argument(
         "--python", metavar="X.Y", help=f"the Python of a file's packages (default: the file's, else {DEFAULT_PYTHON})"
@@ -89,12 +89,14 @@ def _capture_folder(arguments: argparse.Namespace) -> int:
     from comfypin.digest_cache import DigestCache
     from comfypin.locking.capture import capture_lock
     from comfypin.locking.capture_request import CaptureRequest
+    from comfypin.locking.repository_refs import parse_repo_spec
     from comfypin.wiring import find_model_problem
 
     venv_path = arguments.venv
     wishes = CaptureRequest(
         name=arguments.name,
         folder=arguments.origin.absolute(),
+        comfyui=parse_repo_spec(arguments.comfyui) if arguments.comfyui else None,
         # --venv may name the interpreter itself.
         interpreter=None if venv_path is None else venv_path / "bin" / "python" if venv_path.is_dir() else venv_path,
         models_dir=arguments.models_dir.absolute() if arguments.models_dir else None,
