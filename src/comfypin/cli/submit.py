@@ -64,11 +64,16 @@ def execute(arguments: argparse.Namespace) -> int:
 def _make_order(arguments: argparse.Namespace) -> "JobOrder":
     from comfypin.client.interface import JobOrder
     from comfypin.client.order_files import parse_input_source
+    from comfypin.workflow.override_nodes import require_override_nodes
     from comfypin.workflow.overrides import parse_override
 
+    document = read_workflow(arguments.workflow)
+    overrides = tuple(parse_override(override_text) for override_text in arguments.set)
+    # A job that cannot begin need not wait in a queue until that shows.
+    require_override_nodes(document, overrides)
     return JobOrder(
-        overrides=tuple(parse_override(override_text) for override_text in arguments.set),
+        overrides=overrides,
         inputs=tuple(parse_input_source(input_text) for input_text in arguments.input),
         randomize_seeds=arguments.randomize_seeds,
-        document=read_workflow(arguments.workflow),
+        document=document,
     )
