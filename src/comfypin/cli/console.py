@@ -194,6 +194,8 @@ class LineReporter(_JobFollower):
         self._quiet_until = clock() + _FIRST_LINE_AFTER_S
         self._meter = TransferMeter(clock)
         self._bytes_quiet_until = clock() + LINE_EVERY_S
+        # Whatever had a line about its progress gets one about its end.
+        self._told_transfer, self._told_nodes = "", False
         self._last_step, self._step_began, self._last_line_at = "", clock(), clock()
         self._detail = ""
 
@@ -205,7 +207,7 @@ class LineReporter(_JobFollower):
         self._meter.set_progress(label, done_bytes, total_bytes)
         self._report_transfer(label)
         if done_bytes == total_bytes:
-            self._meter.end(label)
+            self._end_transfer(label)
 
     def report_waiting(self) -> None:
         """Print what still goes on, if nothing was printed for a while; called from another thread."""
@@ -220,7 +222,14 @@ class LineReporter(_JobFollower):
     def _report_transfer(self, what: str) -> None:
         if self._clock() >= self._bytes_quiet_until:
             self._bytes_quiet_until = self._clock() + LINE_EVERY_S
+            self._told_transfer = what
             self._write_text(f"{what}: {self._meter.describe()}")
+
+    def _end_transfer(self, name: str) -> None:
+        self._meter.end(name)
+        if self._told_transfer and not self._meter.count:
+            self._write_text(f"{self._told_transfer}: 100%")
+            self._told_transfer = ""
 
     def _write_text(self, line_text: str) -> None:
         self._last_line_at = self._clock()
@@ -232,8 +241,11 @@ class LineReporter(_JobFollower):
             # Phases are short, so a log need not name them.
             if not isinstance(event, PhaseStarted):
                 self.report_step(sentence)
+            elif event.phase == "collect" and self._told_nodes:
+                self._told_nodes = False
+                self.report_step("100%  all nodes")
         elif isinstance(event, NodeStarted | NodeProgress) and self._clock() >= self._quiet_until:
-            self._quiet_until = self._clock() + LINE_EVERY_S
+            self._quiet_until, self._told_nodes = self._clock() + LINE_EVERY_S, True
             steps = f" {event.value:g}/{event.maximum:g}" if isinstance(event, NodeProgress) else ""
             self.report_step(f"{fraction or 0:4.0%}  {self._node_name(event.node_id)}{steps}")
 
@@ -248,7 +260,7 @@ class LineReporter(_JobFollower):
                 uploads = self._meter.count
                 self._report_transfer(f"Uploading {key}" if uploads == 1 else f"Uploading {uploads} files")
             case UploadFinished(key=key):
-                self._meter.end(key)
+                self._end_transfer(key)
 
 
 class BarReporter(_JobFollower):

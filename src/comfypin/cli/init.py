@@ -111,7 +111,8 @@ def _finish(arguments: argparse.Namespace, folder: Path, lock: str) -> int:
         exit_code = _check_workflow(arguments, folder, lock)
     quoted = workflow if re.fullmatch(r"[\w./-]+", workflow) else f"'{workflow}'"
     print(
-        "comfypin: next, run it pinned, here or on any machine (it is made there first):\n"
+        "comfypin: next, run it pinned, here or on any machine; the first run builds an env of its own in that folder "
+        "and downloads its packages:\n"
         f"  comfypin run --lock {lock} --comfy-home {folder} --workflow {quoted} --output file\n"
         f"  comfypin realize {lock} --home ~/comfy-{arguments.name}",
         file=sys.stderr,

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from comfypin.cli.flag_values import format_size
+from comfypin.cli.flag_values import format_rate, format_size
 from comfypin.models.interface import NullPullWatcher, PullWatcher
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ class LineWatcher:
         self, file_name: str, done_bytes: int, total_bytes: int, bytes_per_s: float, left_s: float
     ) -> None:
         amount = f"{format_size(done_bytes)} of {format_size(total_bytes)}"
-        progress_text = f"{amount}, {bytes_per_s / 1e6:.1f} MB/s, {left_s:.0f} s left"
+        progress_text = f"{amount}, {format_rate(bytes_per_s)}, {left_s:.0f} s left"
         self._write_line(
             "progress",
             file_name,

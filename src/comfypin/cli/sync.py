@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from comfypin.cli.flag_values import format_size, parse_rate, seconds_below
+from comfypin.cli.flag_values import format_rate, format_size, parse_rate, seconds_below
 from comfypin.cli.transfer_progress import TransferMeter, describe_time, ticking
 from comfypin.errors import ComfypinError, UsageError
 from comfypin.plurals import format_count
@@ -261,7 +261,7 @@ class _SyncBacklog:
         backlog_text = f"{format_count(tally.owed, 'file')} pending ({format_size(tally.owed_bytes)})"
         backlog_text += f", {tally.failing} of them failing" if tally.failing else ""
         if tally.owed and bytes_per_s >= 1:
-            backlog_text += f", {bytes_per_s / 1e6:.1f} MB/s, {describe_time(tally.owed_bytes / bytes_per_s)} left"
+            backlog_text += f", {format_rate(bytes_per_s)}, {describe_time(tally.owed_bytes / bytes_per_s)} left"
         return f"{backlog_text}; {tally.done} done", tally.owed
 
     def print_line(self) -> None:

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from comfypin.cli.flag_values import format_size
+from comfypin.cli.flag_values import format_rate, format_size
 
 # A log of what takes an hour should still be readable.
 LINE_EVERY_S = 10.0
@@ -74,7 +74,7 @@ class TransferMeter:
 
 def describe_transfer(done_bytes: int, total_bytes: int, bytes_per_s: float) -> str:
     """Return `12.0 MB of 40.0 MB, 5.2 MB/s, 5 s left`; without a time if nothing moves."""
-    transfer_text = f"{format_size(done_bytes)} of {format_size(total_bytes)}, {bytes_per_s / 1e6:.1f} MB/s"
+    transfer_text = f"{format_size(done_bytes)} of {format_size(total_bytes)}, {format_rate(bytes_per_s)}"
     return (
         f"{transfer_text}, {describe_time((total_bytes - done_bytes) / bytes_per_s)} left"
         if bytes_per_s >= 1
@@ -84,7 +84,8 @@ def describe_transfer(done_bytes: int, total_bytes: int, bytes_per_s: float) -> 
 
 def describe_time(seconds: float) -> str:
     """Return `40 s`, `12 min` or `3 h 20 min`."""
-    if seconds < 100:
+    # Rounded first, so that 99.7 does not become 100 s, and 1.7 min follow 100 s as 2.
+    if round(seconds) < 120:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"

@@ -101,7 +101,7 @@ def test_plain_lines_tell_of_uploads_that_last() -> None:
     clock.now = 15
     reporter.report_upload(UploadMoved(key="a.mp4", sent_bytes=1_000_000))
     reporter.report_upload(UploadFinished(key="a.mp4"))
-    assert lines == ["Uploading a.mp4: 2.0 MB of 4.0 MB, 0.2 MB/s, 12 s left\n"]
+    assert lines == ["Uploading a.mp4: 2.0 MB of 4.0 MB, 0.2 MB/s, 12 s left\n", "Uploading a.mp4: 100%\n"]
 
 
 def test_a_log_hears_every_ten_seconds_of_what_says_nothing() -> None:
@@ -125,9 +125,12 @@ def test_a_log_hears_of_a_packs_bytes_rate_and_time_left() -> None:
     reporter = LineReporter(lines.append, clock)
     for clock.now in range(21):
         reporter.report_bytes("Packing", 10_000_000 * int(clock.now), 400_000_000)
+    reporter.report_bytes("Packing", 400_000_000, 400_000_000)
+    reporter.report_bytes("Next", 1, 1)
     assert lines == [
         "Packing: 100.0 MB of 400.0 MB, 10.0 MB/s, 30 s left\n",
         "Packing: 200.0 MB of 400.0 MB, 10.0 MB/s, 20 s left\n",
+        "Packing: 100%\n",
     ]
 
 

@@ -55,4 +55,9 @@ def test_a_wrong_value_is_named_with_what_was_expected(parse: Callable[[str], fl
 
 
 def test_sizes_are_printed_for_people() -> None:
-    assert (format_size(20_000_000), format_size(1_500_000_000)) == ("20.0 MB", "1.50 GB")
+    assert [format_size(size) for size in (0, 3_210, 20_000_000, 1_500_000_000)] == [
+        "0.0 kB",
+        "3.2 kB",
+        "20.0 MB",
+        "1.50 GB",
+    ]
