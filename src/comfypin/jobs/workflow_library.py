@@ -1,4 +1,4 @@
-"""Finds an image's workflows by name: `NAME.json` or a file that ComfyUI saved, in /app/workflows or ./workflows."""
+"""Finds a server's workflows by name: `NAME.json` or a file that ComfyUI saved, in /app/workflows or ./workflows."""
 
 import shutil
 from collections.abc import Sequence
@@ -42,7 +42,8 @@ class WorkflowLibrary:
                 if _is_file(workflow_path):
                     return workflow_path
         hint = did_you_mean(closest_names(workflow_name, self.list_names()))
-        raise WorkflowNotFound(path=workflow_name, reason=f"the image has no workflow of that name{hint}")
+        places = " or ".join(str(folder) for folder in self._folders)
+        raise WorkflowNotFound(path=workflow_name, reason=f"there is no workflow of that name in {places}{hint}")
 
     def read_workflow(self, workflow_name: str) -> Document:
         """Read a workflow. Raises `WorkflowNotFound`, `WorkflowUnreadable`."""
