@@ -436,7 +436,7 @@ def render_page(runs: Sequence[BenchRun], machine: str, measured_on: str, *, is_
         lines = [
             "# Скорость",
             f"Сделано `make bench`, {measured_on}. Читайте отношения, а не секунды: другие инструменты работают в том",
-            "же запуске, по очереди с нашим. Где кругов несколько, цифра - медиана. Под таблицей сказано, что мы",
+            "же запуске, по очереди с нашим. При нескольких прогонах указана медиана. Под таблицей сказано, что мы",
             "обещали и не выполнили (`BROKEN`).",
             "",
             f"Машина и версии: {machine}.",
@@ -482,10 +482,14 @@ def _note_load(runs: Sequence[BenchRun], note: str) -> Iterator[str]:
         yield f"**{note.format(f'{most:.0f}')}**"
 
 
+_UNITS_RU = {"ms": "мс", "s": "с", "jobs/min": "заданий/мин", "files/s": "файлов/с"}
+
+
 def _render_row(run: BenchRun, row: Row, *, is_russian: bool) -> str:
     ours, theirs = row.figures(run.printed)
     what, peer = (row.what_ru, row.peer_ru or row.peer) if is_russian else (row.what, row.peer)
-    cells = [what, _with_unit(ours, row.unit), peer, _with_unit(theirs, row.unit)]
+    unit = _UNITS_RU.get(row.unit, row.unit) if is_russian else row.unit
+    cells = [what, _with_unit(ours, unit), peer, _with_unit(theirs, unit)]
     cells += [f"{ours / theirs:.2f}" if ours and theirs else "", f"`bench.{run.bench.name}`"]
     return f"| {' | '.join(cells)} |"
 

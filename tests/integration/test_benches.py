@@ -44,7 +44,7 @@ def test_a_row_of_the_table_holds_both_figures_and_their_ratio() -> None:
     run = BenchRun(bench=BENCHES[0], printed=printed, exit_code=0, load=99)
     english, russian = (render_page([run], "a machine", "2026-01-02", is_russian=one) for one in (False, True))
     assert "| 27 ms | the barest client | 18 ms | 1.50 | `bench.overhead` |" in english
-    assert "| 27 ms | простейший клиент | 18 ms | 1.50 | `bench.overhead` |" in russian
+    assert "| 27 мс | простейший клиент | 18 мс | 1.50 | `bench.overhead` |" in russian
     assert "load up to 99" in english
 
 
