@@ -136,7 +136,9 @@ def test_folders_that_are_not_comfyuis_own_are_no_changes(home: Path, origin: Pa
     """Some forks have no .gitignore that names them."""
     git(home, "rm", "--quiet", "--cached", ".gitignore")
     (home / ".gitignore").unlink()
-    for name in ("models/vae/y.safetensors", "output/a.png", "user/x.json", ".venv/pyvenv.cfg", "__pycache__/main.pyc"):
+    own = ("models/vae/y.safetensors", "output/a.png", "user/x.json", ".venv/pyvenv.cfg", "__pycache__/main.pyc")
+    # The last are what realizing a lock leaves in its home.
+    for name in (*own, "builds/k/receipt.json", "leases/l", "current.lock.json"):
         (home / name).parent.mkdir(parents=True, exist_ok=True)
         (home / name).write_text("x")
     assert "ComfyUI has changes (.gitignore)" in reasons(home, origin)

@@ -33,6 +33,8 @@ _NOT_COMFYUI = frozenset(
     {
         *("custom_nodes", "models", "output", "input", "temp", "user"),
         *("venv", ".venv", "extra_model_paths.yaml"),
+        # What a run by a lock leaves beside it, if the same folder is its --comfy-home.
+        *("builds", "current", "current.lock.json", "leases"),
     }
 )
 # The node that ComfyUI ships in custom_nodes, for folders whose commit is unknown.
