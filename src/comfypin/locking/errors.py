@@ -226,7 +226,7 @@ class SnapshotUnreadable(LockError):
     template = (
         "{path} cannot be read as a release: {reason}. What can be read: snapshots of ComfyUI-Manager and of ComfyUI "
         "Desktop, comfy-cli's comfy-lock.yaml and comfy-build.yaml, comfy-pack's snapshot.json, cog-comfyui's "
-        "custom_nodes.json, and ComfyUI-Manager's model-list.json."
+        "custom_nodes.json, ComfyUI-Manager's model-list.json, and Dockerfiles."
     )
     path: str
     reason: str
@@ -236,9 +236,10 @@ class SnapshotUnreadable(LockError):
 class FileWithoutComfyUI(LockError):
     """Raised when a file of another tool does not say which ComfyUI it is for, and no flag does."""
 
-    template = "{path}, {kind}, does not say which ComfyUI it is for; add --comfyui URL@REF."
+    template = "{path}, {kind}, does not say which ComfyUI it is for; add --comfyui URL@REF.{hint}"
     path: str
     kind: str
+    hint: str = ""
 
 
 @declare

@@ -80,7 +80,7 @@ def _choose_comfyui(release: ReleaseFile, choices: FileChoices) -> tuple[RepoSpe
     given, in_file = choices.comfyui, release.comfyui
     if given is None:
         if in_file is None:
-            raise FileWithoutComfyUI(path=choices.path, kind=release.kind)
+            raise FileWithoutComfyUI(path=choices.path, kind=release.kind, hint=release.comfyui_hint)
         return in_file, []
     if in_file is None or given.ref is None:
         if in_file is None and given.ref is None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _CAPTURE = """Make a lock of an installed ComfyUI (its commit, its nodes, the packages of its venv, its models with
 their sha256), or of a file that says what one is made of: a snapshot of ComfyUI-Manager or ComfyUI Desktop, a
 comfy-lock.yaml or comfy-build.yaml of comfy-cli, a snapshot.json of comfy-pack, a custom_nodes.json of cog-comfyui,
-a model-list.json. Packages that a file lists are pinned exactly. The original is not changed."""
+a model-list.json, a Dockerfile. Packages that a file lists are pinned exactly. The original is not changed."""
 
 
 def configure_capture(parser: argparse.ArgumentParser) -> None:
@@ -134,7 +134,8 @@ def _capture_file(arguments: argparse.Namespace) -> int:
         packages=release.requirements,
         installed=release.installed or None,
         allow_missing=arguments.allow_missing,
-        engine=read_warmup(arguments, EngineSpec()),
+        system_packages=release.system_packages,
+        engine=read_warmup(arguments, EngineSpec(env=release.engine_env)),
         question=file_question(arguments, release),
     )
     made_lock = create_lock(

@@ -76,7 +76,7 @@ def _add_file_flags(parser: argparse.ArgumentParser) -> None:
         dest="origin",
         metavar="FILE",
         type=Path,
-        help="begin with what this file says: a snapshot, a comfy-build.yaml, ... (see lock capture)",
+        help="begin with what this file says: a Dockerfile, a snapshot, a comfy-build.yaml, ... (see lock capture)",
     )
     group.add_argument(
         "--leave-out", metavar="NAME", action="append", default=[], help="leave a part of the file out; repeatable"
@@ -155,6 +155,8 @@ def _add_file(
         nodes=(*(node for node in release.nodes if node.name not in given_folders), *wishes.nodes),
         packages=(*release.requirements, *wishes.packages),
         models=(*release.models, *wishes.models),
+        system_packages=tuple(dict.fromkeys((*release.system_packages, *wishes.system_packages))),
+        engine=replace(wishes.engine, env={**release.engine_env, **wishes.engine.env}),
         question=question,
     )
     return wishes, (*release.notes, *missing_notes), release.installed

@@ -33,8 +33,12 @@ def read_file_parts(arguments: argparse.Namespace) -> "tuple[ChosenParts, Upstre
 
 
 def file_question(arguments: argparse.Namespace, release: "ReleaseFile") -> "ResolveRequest":
-    """Return how packages are resolved: for the file's Python, unless a flag names another."""
+    """Return how packages are resolved: for the file's Python and torch, unless a flag names another."""
     from dataclasses import replace
 
     question = read_question(arguments)
-    return question if arguments.python or not release.python else replace(question, python=release.python)
+    return replace(
+        question,
+        python=question.python if arguments.python else release.python or question.python,
+        torch=question.torch or release.torch,
+    )

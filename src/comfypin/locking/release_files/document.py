@@ -40,8 +40,9 @@ class ReleaseFile:
     """What a file holds: the parts of a release.
 
     `comfyui` is None if the file does not name it. `node_files` are single files under custom_nodes. `installed` are
-    exactly the packages that were there, `requirements` what is to be resolved. `notes` are differences between what
-    the file says and what a lock of it holds; `left_out` the names of parts that it lists as disabled.
+    exactly the packages that were there, `requirements` what is to be resolved; `torch` is the build of torch. `notes`
+    are differences between what the file says and what a lock of it holds; `left_out` the names of parts that it lists
+    as disabled; `comfyui_hint` says how to find out which ComfyUI it means.
     """
 
     kind: str
@@ -52,6 +53,10 @@ class ReleaseFile:
     requirements: tuple[str, ...] = ()
     models: tuple[ModelSpec, ...] = ()
     python: str | None = None
+    torch: str | None = None
+    system_packages: tuple[str, ...] = ()
+    engine_env: Mapping[str, str] = field(default_factory=dict)
+    comfyui_hint: str = ""
     unpinnable: tuple[UnpinnablePart, ...] = ()
     left_out: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
