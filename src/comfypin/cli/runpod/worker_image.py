@@ -32,6 +32,7 @@ def resolve_worker_image(
     image = named_image or f"{repository or _own_repository()}:{__version__}-{choose_line(lock)}"
     if "@sha256:" in image:
         return image
+    from comfypin.image.errors import AttachFailed
     from comfypin.image.image_names import registry_host
     from comfypin.image.registry_client import ImageRepository
     from comfypin.image.registry_login import find_credential
@@ -47,9 +48,9 @@ def resolve_worker_image(
             reference=image, credential=credential, proxies=http_proxies(settings)
         ).read_manifest(tag)
     except ComfypinError as error:
-        raise WorkerImageUnknown(
-            reason=f"The registry does not tell the digest of {image} ({error.message})"
-        ) from error
+        # Reading is meant here; what this error says of itself is about a push.
+        why = error.reason if isinstance(error, AttachFailed) else error.message
+        raise WorkerImageUnknown(reason=f"{registry_host(image)} does not tell the digest of {image}: {why}") from error
     if manifest is None:
         raise WorkerImageUnknown(reason=f"The registry has no image {image}")
     return f"{image_name}@{manifest.digest}"
