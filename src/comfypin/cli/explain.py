@@ -103,7 +103,7 @@ def list_errors() -> Iterator[ErrorEntry]:
 
 def _make_entry(error: type[ComfypinError]) -> ErrorEntry:
     template = error.__dict__.get("template")
-    message = _shown(template) if isinstance(template, str) else None
+    message = _shown(template, error) if isinstance(template, str) else None
     cause = inspect.cleandoc(error.__doc__ or "").partition("\n\n")[0].replace("\n", " ")
     return ErrorEntry(
         name=error.__name__,
@@ -111,24 +111,30 @@ def _make_entry(error: type[ComfypinError]) -> ErrorEntry:
         exit_code=error.exit_code,
         cause=_sentence(_RAISED.sub("", cause)),
         message=message,
-        remedy=_remedy_in(message, _shown(error.__dict__.get("command_hint") or ""))
+        remedy=error.__dict__.get("explained_remedy")
+        or _remedy_in(message, _shown(error.__dict__.get("command_hint") or "", error))
         or _FAMILY_REMEDIES.get(error.family, _FAMILY_REMEDIES["internal"]),
     )
 
 
-def _shown(template: str) -> str:
+def _shown(template: str, error: type[ComfypinError]) -> str:
     """Return a template with its fields as capitals; those that only complete the sentence are left out."""
 
     def show_field(field: re.Match[str]) -> str:
-        return "" if field[1].startswith("_") or field[1] in _COMPLETIONS else field[1].upper()
+        before, after = template[: field.start()][-1:], template[field.end() :][:1]
+        # Joined to a word or its full stop, it is a list, a hint or nothing: it brings its own space.
+        is_joined = re.match(r"[\w.:)}]", before) is not None or after.isalpha()
+        default = getattr(error, field[1], None)
+        is_optional = field[1].startswith("_") or field[1] in _COMPLETIONS
+        return (
+            "" if is_optional or (is_joined and (isinstance(default, property) or default == "")) else field[1].upper()
+        )
 
-    return " ".join(_FIELD.sub(show_field, template).replace(" .", ".").split())
+    return " ".join(_FIELD.sub(show_field, template).replace(" .", ".").split()).removesuffix(":")
 
 
 # Properties that add a list, a hint or nothing.
-_COMPLETIONS = frozenset(
-    {"listed", "log_lines", "suggestion", "listed_problems", "location", "alternatives", "sample", "named"}
-)
+_COMPLETIONS = frozenset({"listed", "log_lines", "suggestion", "listed_problems", "location", "alternatives", "sample"})
 
 
 def _remedy_in(message: str | None, command_hint: str) -> str | None:

@@ -6,7 +6,7 @@ not changed. --workflow checks a workflow against the lock. It is `lock capture`
 """
 
 import argparse
-import re
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -106,15 +106,16 @@ def _capture_arguments(arguments: argparse.Namespace, folder: Path, python: Path
 def _finish(arguments: argparse.Namespace, folder: Path, lock: str) -> int:
     """Check the workflow against the lock if there is one, and say what to type next."""
     exit_code = 0
-    workflow = arguments.workflow or "my-workflow.json"
     if arguments.workflow is not None:
         exit_code = _check_workflow(arguments, folder, lock)
-    quoted = workflow if re.fullmatch(r"[\w./-]+", workflow) else f"'{workflow}'"
+    # Only a file that is there: the command is to be copied as it is.
+    run_words = ["comfypin", "run", "--lock", lock, "--workflow", arguments.workflow or "FILE", "--output", "file"]
+    home = f"~/comfy-{arguments.name}"
     print(
-        "comfypin: next, run it pinned, here or on any machine; the first run builds an env of its own in that folder "
-        "and downloads its packages:\n"
-        f"  comfypin run --lock {lock} --comfy-home {folder} --workflow {quoted} --output file\n"
-        f"  comfypin realize {lock} --home ~/comfy-{arguments.name}",
+        f"comfypin: next, make the same ComfyUI anew in {home}, here or on any machine, and run a workflow there\n"
+        f"({folder} was only read, and is never written to):\n"
+        f"  comfypin realize {shlex.quote(lock)} --home {home}\n"
+        f"  {shlex.join(run_words)} --comfy-home {home}",
         file=sys.stderr,
     )
     return exit_code

@@ -68,6 +68,10 @@ class LockNotFound(LockError):
     """Raised when no lock has the name or path that was asked for."""
 
     template = "There is no lock {wanted}{places}.{suggestion}"
+    explained_remedy = (
+        "Give the path of the lock's file, or the NAME of a release whose file is lockfiles/comfy-NAME.lock.json in "
+        "the current folder; comfypin init makes one of your ComfyUI."
+    )
     wanted: str
     searched: Sequence[str]
     near: Sequence[str] = ()

@@ -1,6 +1,7 @@
 """`comfypin explain`: every declared error by its name, with its cause and what to do."""
 
 import json
+import re
 
 import pytest
 
@@ -34,4 +35,17 @@ def test_every_error_has_a_cause_and_a_remedy() -> None:
 
 def test_no_remedy_is_a_mere_finding() -> None:
     remedies = {entry.name: entry.remedy for entry in list_errors()}
-    assert remedies["LockNotFound"] == "comfypin lock check LOCK lists what is wrong with a lock."
+    assert remedies["LockUnreadable"] == "comfypin lock check LOCK lists what is wrong with a lock."
+
+
+def test_a_lock_that_is_not_there_is_not_to_be_checked() -> None:
+    (found,) = (entry for entry in list_errors() if entry.name == "LockNotFound")
+    assert found.message == "There is no lock WANTED."
+    assert "lockfiles/comfy-NAME.lock.json" in found.remedy
+
+
+def test_no_words_run_together_in_what_is_shown() -> None:
+    together = re.compile(r"[a-z][A-Z]{3}|[A-Z]{3}[a-rt-z]|[.)][A-Z]{2}")
+    shown = {entry.name: entry.message for entry in list_errors() if entry.message}
+    assert "pythonVERSION" in shown.pop("PythonMissing"), "the name of a Debian package"
+    assert {name: text for name, text in shown.items() if together.search(text)} == {}

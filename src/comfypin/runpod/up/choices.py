@@ -147,7 +147,7 @@ def _cheapest_cpu(cpus: Iterable[Record], center: str) -> tuple[str, float] | No
 
 
 def _nothing_available(offers: Sequence[_Offer], wish: PlaceWish) -> NoPlaceAvailable:
-    where = f" in {wish.data_center}" if wish.data_center else ""
+    where = f"in {wish.data_center}" if wish.data_center else "anywhere"
     if wish.pools:
         reason = f"no GPU of {' or '.join(wish.pools)} is free now"
     elif wish.model_gb:

@@ -23,7 +23,7 @@ class UpUndecided(LockError):
 class NoPlaceAvailable(DeployError):
     """No GPU that fits is available where the deployment could be."""
 
-    template = "No GPU for this release is available{where}: {reason}.{listed}"
+    template = "No GPU for this release is available {where}: {reason}.{listed}"
     where: str
     reason: str
     candidates: Sequence[str]
