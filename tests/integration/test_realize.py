@@ -18,6 +18,7 @@ from comfypin.env.errors import (
     PackagesUnavailable,
     ProbeFailed,
     PythonMissing,
+    RequirementsNotLocked,
     WheelUnfit,
 )
 from comfypin.env.file_manifest import hash_files
@@ -243,6 +244,13 @@ def test_an_unreachable_host(release: SmallRelease) -> None:
     assert_nothing_half_done(release)
 
 
+def test_a_repository_out_of_reach_ends_it_before_packages_are_fetched(release: SmallRelease) -> None:
+    (release.root / "wheels/alpha-1.0-py3-none-any.whl").unlink()
+    lock = replace(release.lock, comfyui=RepoPin(repo="https://127.0.0.1:9/ComfyUI.git", commit="a" * 40))
+    with pytest.raises(RepoUnreachable):
+        realize_env(lock, options(release))
+
+
 def test_a_missing_commit(release: SmallRelease) -> None:
     with pytest.raises(CommitMissing, match=r"a{40}"):
         realize_env(with_node(release, commit="a" * 40).lock, options(release))
@@ -309,7 +317,7 @@ def test_a_node_that_crashes_the_interpreter(release: SmallRelease) -> None:
 def test_a_requirement_of_comfyui_that_the_lock_lacks(release: SmallRelease) -> None:
     packages = tuple(pin for pin in release.lock.python.packages if pin.name != "beta")
     lock = replace(release.lock, python=PythonPins(version=PYTHON, packages=packages))
-    with pytest.raises(ProbeFailed, match="requirement beta"):
+    with pytest.raises(RequirementsNotLocked, match="does not have: beta"):
         realize_env(lock, options(release))
 
 

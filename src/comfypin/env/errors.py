@@ -156,6 +156,23 @@ class InstallScriptFailed(EnvError):
 
 
 @declare
+class RequirementsNotLocked(EnvError):
+    """ComfyUI requires packages that the lock does not pin, so it could not start."""
+
+    template = (
+        "ComfyUI requires packages that the lock does not have: {names}. Install them in the ComfyUI that it was "
+        "captured from and capture it again, or make the lock with comfypin lock create, which resolves what ComfyUI "
+        "requires."
+    )
+    missing: Sequence[str]
+
+    @property
+    def names(self) -> str:
+        """Return the packages, as they are installed."""
+        return ", ".join(self.missing)
+
+
+@declare
 class ProbeFailed(EnvError):
     """ComfyUI, a node or a requirement cannot be imported in the new env; each failure has a subject and a reason."""
 

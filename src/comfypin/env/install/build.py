@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from comfypin.env.cache.probe_notes import ProbeNotes
-from comfypin.env.errors import PackageUnbuilt
+from comfypin.env.errors import PackageUnbuilt, RequirementsNotLocked
 from comfypin.env.file_manifest import FileManifest, FileStamp, stamp_files, write_manifest
 from comfypin.env.install.import_probe import ProbeResult, probe_env, required_distributions
 from comfypin.env.install.node_scripts import run_install_scripts
@@ -65,7 +65,8 @@ class EnvBuilder:
         self, installer: PackageInstaller, compiler: Precompiler, sources_written: Future[None]
     ) -> LinkedPackages:
         try:
-            return installer.install_packages(compiler.add_unpacked)
+            # Before gigabytes are fetched: a repository out of reach, or a package that the lock lacks, ends it now.
+            return installer.install_packages(compiler.add_unpacked, before_download=sources_written.result)
         except PackageUnbuilt as error:
             # Their requirement files say who asks for it.
             sources_written.result()
@@ -92,9 +93,12 @@ class EnvBuilder:
     def _write_sources(self, compiler: Precompiler) -> None:
         write_sources(self.build_folder, self.recipe, self.locations)
         comfyui = self.build_folder / COMFYUI_FOLDER
-        compiler.add_comfyui(
-            comfyui, required_distributions(comfyui / "requirements.txt", self.recipe.interpreter.markers)
-        )
+        required = required_distributions(comfyui / "requirements.txt", self.recipe.interpreter.markers)
+        locked = {normalize_name(package_pin.name) for package_pin in self.recipe.packages}
+        # ComfyUI's start would notice it at the end; a lock without packages is one of tests and of old schemas.
+        if locked and (missing := [name for name in required if name not in locked]):
+            raise RequirementsNotLocked(missing=missing)
+        compiler.add_comfyui(comfyui, required)
         add_activation_scripts(self.build_folder, self.recipe.interpreter, self.locations.uv_cache)
 
     @property

@@ -75,9 +75,14 @@ class PackageInstaller:
     locations: SourceLocations
     report: Report
 
-    def install_packages(self, unpacked: Callable[[str], None] = lambda _: None) -> LinkedPackages:
+    def install_packages(
+        self,
+        unpacked: Callable[[str], None] = lambda _: None,
+        *,
+        before_download: Callable[[], None] = lambda: None,
+    ) -> LinkedPackages:
         """Install all packages, reporting each folder that uv unpacks to `unpacked`. Raises what `explain_failure`
-        returns.
+        returns, and what `before_download` raises, which is called before uv fetches what the cache lacks.
         """
         package_pins = self.recipe.packages
         if not package_pins:
@@ -88,6 +93,8 @@ class PackageInstaller:
         other_pins = [
             package_pin for package_pin in package_pins if normalize_name(package_pin.name) not in record_digests
         ]
+        if other_pins:
+            before_download()
         with UnpackedWheels(self.locations.uv_cache, unpacked):
             self._install_with_uv(other_pins)
         return LinkedPackages(record_digests=record_digests)
