@@ -118,7 +118,9 @@ def _check_model(index: int, model_pin: ModelPin) -> Iterator[LockFinding]:
         allowed = "the size of the file in bytes (space cannot be checked before)"
         yield _make_finding("no-size", (*location, "size_bytes"), "nothing", allowed, "warning")
     if not model_pin.sources:
-        yield _make_finding("no-source", (*location, "sources"), "no source", "at least one source of its bytes")
+        target = model_pin.target_path.removeprefix("$MODELS_DIR/")
+        allowed = f"at least one source of its bytes: lock upgrade LOCK --model {target}=https://... adds one"
+        yield _make_finding("no-source", (*location, "sources"), f"no source for {target}", allowed)
     for source_index, source in enumerate(model_pin.sources):
         if source.startswith(("file:", "/")):
             allowed = "a source that other machines can reach, too"

@@ -8,6 +8,15 @@ from pathlib import Path, PurePosixPath
 from comfypin.locking.model_suspicions import FindProblem, find_suspicion, is_sidecar
 
 FILE = "extra_model_paths.yaml"
+# ComfyUI brings them, even where its commit does not say so: a folder of models that was copied has them too.
+_COMFYUI_CONFIGS = frozenset(
+    f"configs/{name}.yaml"
+    for name in (
+        *("anything_v3", "v1-inference", "v1-inference_clip_skip_2", "v1-inference_clip_skip_2_fp16"),
+        *("v1-inference_fp16", "v1-inpainting-inference", "v2-inference", "v2-inference-v", "v2-inference-v_fp32"),
+        *("v2-inference_fp32", "v2-inpainting-inference"),
+    )
+)
 
 
 @dataclass(slots=True)
@@ -21,7 +30,7 @@ class InstalledModels:
 
     def add_file(self, target: str, model_path: Path) -> None:
         """Add a file if it is a model; else note why it is left out."""
-        if is_sidecar(PurePosixPath(target), model_path):
+        if target in _COMFYUI_CONFIGS or is_sidecar(PurePosixPath(target), model_path):
             self.sidecars.append(target)
         elif reason := find_suspicion(model_path, self.find_problem):
             self.notes.append(f"the model {target} is left out: {reason}")
