@@ -64,15 +64,16 @@ def test_people_are_told_that_it_is_unpinned(
 
 
 @pytest.mark.parametrize("by", ["flag", "variable"])
-def test_a_lock_that_is_named_is_in_the_result(
+def test_a_lock_that_nobody_compared_is_not_claimed(
     words: list[str], engine_url: str, by: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("LOCK_PATH", str(DEMO_LOCK) if by == "variable" else "")
     flags = ["--lock", str(DEMO_LOCK)] if by == "flag" else []
     assert main([*words, *flags, "--engine-url", engine_url, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert told["release"] == "demo"
-    assert told["release_digest"].startswith("sha256:")
+    assert (told["release"], told["release_digest"]) == ("unpinned", None)
+    (warning,) = told["warnings"]
+    assert "was not compared with the lock demo" in warning
 
 
 def test_a_lock_that_is_wrong_is_not_passed_over(words: list[str], engine_url: str) -> None:

@@ -36,6 +36,20 @@ def test_without_a_lock_everything_is_unpinned(server: Server) -> None:
     assert "unpinned" in server.log.read_text()
 
 
+def test_a_lock_that_nobody_compared_is_not_claimed(tmp_path: Path, engine_url: str) -> None:
+    with serving(tmp_path, "--engine-url", engine_url) as running:
+        output = running.post("/runsync", {"input": {"workflow": picture(7, size=64)}})["output"]
+        assert (output["release"], output["release_digest"]) == ("unpinned", None)
+        assert "was not compared with the lock demo" in output["warnings"][0]
+        health = running.get("/health")
+        assert (health["release"], health["release_digest"]) == ("unpinned", None)
+        assert "was not compared" in health["release_reason"]
+        assert "was not compared" in running.get("/system")["release"]["reason"]
+        job = running.post("/runsync", {"input": {"workflow": picture(8, size=64), "release": "demo"}})
+        assert job["status"] == "FAILED"
+        assert "was not compared" in job["error"]
+
+
 def test_a_job_for_a_release_is_refused(server: Server) -> None:
     status, told, _ = server.ask("POST", "/runsync", {"input": {"workflow": picture(8), "release": "v1"}})
     assert status == 200

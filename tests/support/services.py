@@ -8,7 +8,7 @@ from comfypin.jobs.handler import JobService, OpenSink
 from comfypin.jobs.input_files import InputFetcher, InputLimits
 from comfypin.jobs.job_input import OutputWish, S3Wish
 from comfypin.jobs.workflow_library import WorkflowLibrary
-from comfypin.lock.codec import read_lock
+from comfypin.lock.codec import read_lock, release_identity
 from comfypin.outputs.inline import InlineSink
 from comfypin.outputs.interface import OutputSink
 from comfypin.storage.interface import ObjectStore
@@ -45,6 +45,7 @@ def a_service(
 
     return JobService(
         lock=LOCK,
+        release=release_identity(LOCK),
         engine=engine or FakeEngine(),
         fetcher=fetcher or a_fetcher(),
         open_sink=sink_for or in_memory,

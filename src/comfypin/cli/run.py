@@ -100,7 +100,11 @@ def add_engine_flags(parser: argparse.ArgumentParser) -> None:
     )
     engine_flags.add_argument("--engine-url", metavar="URL", help="the address of a running ComfyUI")
     engine_flags.add_argument(
-        "--comfy-home", metavar="DIR", type=Path, help="the ComfyUI to start (default: COMFY_HOME)"
+        "--comfy-home",
+        metavar="DIR",
+        type=Path,
+        help="the ComfyUI to start (default: COMFY_HOME); with --engine-url, the folder "
+        "that it runs from, which is then compared with the lock",
     )
     engine_flags.add_argument(
         "--python",
@@ -246,6 +250,7 @@ def _choose_engine(arguments: argparse.Namespace, settings: Settings, lock: "Loc
         kind=arguments.engine or implied_kind,
         engine_url=arguments.engine_url,
         keep_temp=arguments.keep_temp,
+        url_home=arguments.comfy_home,
     )
 
 
@@ -262,6 +267,8 @@ def _ensure_env(run_plan: RunPlan, reporter: "ProgressReporter") -> RunPlan:
 
 
 async def _run_job(run_plan: RunPlan, reporter: "ProgressReporter") -> "JobResult":
+    import asyncio
+
     from comfypin import wiring
     from comfypin.jobs.prepare import prepare_job
     from comfypin.jobs.run import run_job
@@ -272,8 +279,13 @@ async def _run_job(run_plan: RunPlan, reporter: "ProgressReporter") -> "JobResul
     async with wiring.open_engine(run_plan.engine) as engine:
         catalogue = await engine.catalogue()
         ready_s = time.monotonic()
+        release = await asyncio.to_thread(wiring.name_release, run_plan.lock, run_plan.engine)
         prepared_job = prepare_job(
-            run_plan.request, lock=run_plan.lock, catalogue=catalogue, now=datetime.now().astimezone()
+            run_plan.request,
+            lock=run_plan.lock,
+            catalogue=catalogue,
+            now=datetime.now().astimezone(),
+            release=release,
         )
         prepared_s = time.monotonic()
         reporter.attach_graph(prepared_job.graph)

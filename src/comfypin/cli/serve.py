@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from comfypin.engine.interface import Engine
     from comfypin.jobs.handler import JobService
-    from comfypin.lock.model import Lock
+    from comfypin.lock.model import Lock, Release
     from comfypin.outputs.interface import OutputSink
     from comfypin.queue.job_runner import QueueLimits
     from comfypin.queue.steady_clock import Clock
@@ -47,19 +47,20 @@ if TYPE_CHECKING:
     from comfypin.server.server_state import Site
     from comfypin.server.sessions import Sessions
     from comfypin.server.thumbnails import Thumbnails
+    from comfypin.wiring import EngineChoice
     from comfypin.wiring.queues import OpenQueue
 
 log = logging.getLogger(__name__)
 
 _WITHOUT_LOCK = (
-    "Without a lock: --engine-url URL takes a ComfyUI that runs, and --lock demo is the built-in engine, which has no "
-    "models."
+    "Without a lock: --engine-url URL takes a ComfyUI that runs, --comfy-home DIR starts one of your own, and --lock "
+    "demo is the built-in engine, which has no models."
 )
 
 EXAMPLES = """examples:
   comfypin serve --lock demo                         the API and its page at http://127.0.0.1:8000
   comfypin serve --engine-url http://127.0.0.1:8188  jobs for a ComfyUI that runs already; results say "unpinned"
-                                                     unless --lock says what it runs
+  comfypin serve --lock mine --comfy-home ~/ComfyUI  a ComfyUI of your own, compared with the lock
   curl -d '{"input": {"workflow": {}}}' -H 'Content-Type: application/json' http://127.0.0.1:8000/runsync"""
 
 
@@ -77,7 +78,7 @@ def execute(arguments: argparse.Namespace) -> int:
     _require_extra()
     # Collectors of logs parse JSON; a person at a terminal reads lines.
     console.configure_service_logging(as_json=arguments.json or not sys.stderr.isatty(), verbose=arguments.verbose)
-    settings: Settings = arguments.settings
+    settings: Settings = arguments.settings.with_flags(comfy_home=arguments.comfy_home, comfy_python=arguments.python)
     lock = _read_lock(arguments, settings)
     give_back_large_blocks()
     asyncio.run(_run_server(arguments, lock, settings))
@@ -85,7 +86,7 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def _read_lock(arguments: argparse.Namespace, settings: Settings) -> "Lock | None":
-    """Return the lock, or None if the user named none and has a ComfyUI that runs. Raises `LockError`."""
+    """Return the lock, or None if the user named none and has a ComfyUI of their own. Raises `LockError`."""
     from comfypin.lock.errors import LockNotNamed
 
     try:
@@ -94,13 +95,53 @@ def _read_lock(arguments: argparse.Namespace, settings: Settings) -> "Lock | Non
         # The servers and workers of a fleet find each other by their release.
         if arguments.queue or settings.fleet.queue:
             raise
-        if arguments.engine_url is None:
+        if arguments.engine_url is None and arguments.comfy_home is None:
             raise LockNotNamed(releases=error.releases, _instead=_WITHOUT_LOCK) from None
+    engine_place = "--comfy-home" if arguments.engine_url is None else "--engine-url"
     log.warning(
-        "unpinned: no lock says what the ComfyUI at --engine-url runs",
-        extra={"action": "unpinned", "engine_url": arguments.engine_url},
+        "unpinned: no lock says what the ComfyUI at %s runs",
+        engine_place,
+        extra={"action": "unpinned", "engine_url": arguments.engine_url, "comfy_home": arguments.comfy_home},
     )
     return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Served:
+    """The lock, the engine that runs its jobs (None: workers elsewhere do), and the release that results may claim."""
+
+    lock: "Lock | None"
+    engine: "EngineChoice | None"
+    release: "Release"
+
+    @property
+    def engine_kind(self) -> str:
+        """Return the engine's kind, as /system tells it."""
+        if self.engine is not None:
+            return self.engine.kind
+        return "remote" if self.lock is None else self.lock.engine.kind
+
+
+async def _choose_served(arguments: argparse.Namespace, lock: "Lock | None", settings: Settings) -> _Served:
+    import asyncio
+
+    from comfypin import wiring
+    from comfypin.lock.codec import release_identity
+    from comfypin.lock.model import EngineSpec
+
+    if arguments.queue or settings.fleet.queue:
+        # A lane of the queue; each worker says what made its results.
+        return _Served(lock=lock, engine=None, release=release_identity(lock))
+    choice = wiring.choose_engine(
+        EngineSpec() if lock is None else lock.engine,
+        settings,
+        # A home that is named is to be used: the lock's own engine would leave it aside without a word.
+        kind="comfyui" if arguments.comfy_home is not None and arguments.engine_url is None else None,
+        engine_url=arguments.engine_url,
+        keep_temp=arguments.keep_temp,
+        url_home=arguments.comfy_home,
+    )
+    return _Served(lock=lock, engine=choice, release=await asyncio.to_thread(wiring.name_release, lock, choice))
 
 
 async def _run_server(arguments: argparse.Namespace, lock: "Lock | None", settings: Settings) -> None:
@@ -126,9 +167,10 @@ async def _run_server(arguments: argparse.Namespace, lock: "Lock | None", settin
     # One clock for jobs and assets, whose times are compared.
     clock = steady_clock()
     with lease_state(state_folder):
-        async with _open_queue(arguments, lock, settings, state_folder, clock=clock) as open_queue:
+        served = await _choose_served(arguments, lock, settings)
+        async with _open_queue(arguments, served, settings, state_folder, clock=clock) as open_queue:
             parts = _assemble(
-                *(arguments, lock, open_queue),
+                *(arguments, served, settings, open_queue),
                 outputs=outputs,
                 state_folder=state_folder,
                 access=(token, sessions),
@@ -159,11 +201,10 @@ class _Parts:
 
 
 def _open_queue(
-    arguments: argparse.Namespace, lock: "Lock | None", settings: Settings, state_folder: Path, *, clock: "Clock"
+    arguments: argparse.Namespace, served: _Served, settings: Settings, state_folder: Path, *, clock: "Clock"
 ) -> "AbstractAsyncContextManager[OpenQueue]":
     """Open the queue of this machine, or that of a fleet."""
     from comfypin import wiring
-    from comfypin.lock.codec import release_identity
     from comfypin.queue.webhook import Webhooks
 
     limits = _make_queue_limits(arguments)
@@ -175,18 +216,17 @@ def _open_queue(
     queue_address = arguments.queue or settings.fleet.queue
     if queue_address is None:
         worker_id = settings.server.pod_id or "local"
-        release_name = release_identity(lock).name
         return wiring.open_local_queue(
-            state_folder, limits, webhooks, release_name=release_name, worker_id=worker_id, clock=clock
+            state_folder, limits, webhooks, release_name=served.release.name, worker_id=worker_id, clock=clock
         )
-    assert lock is not None  # `_read_lock` lets no fleet's server do without
+    assert served.lock is not None  # `_read_lock` lets no fleet's server do without
     wiring.require_fleet_extra("comfypin serve")
     return wiring.open_fleet_queue(
         queue_address,
         state_folder,
         limits,
         webhooks,
-        lock=lock,
+        lock=served.lock,
         settings=settings,
         clock=clock,
         body_url=_read_body_url(arguments.body_url) or settings.server.body_url,
@@ -195,7 +235,8 @@ def _open_queue(
 
 def _assemble(
     arguments: argparse.Namespace,
-    lock: "Lock | None",
+    served: _Served,
+    settings: Settings,
     open_queue: "OpenQueue",
     *,
     outputs: Path,
@@ -206,7 +247,6 @@ def _assemble(
 ) -> _Parts:
     """Put the application together over a queue."""
     from comfypin import wiring
-    from comfypin.lock.codec import release_identity
     from comfypin.server.app import make_app
     from comfypin.server.auth import AccessRules
     from comfypin.server.body_routes import body_routes
@@ -216,7 +256,7 @@ def _assemble(
     from comfypin.server.server_state import Site
 
     queue, token_and_sessions = open_queue.queue, access
-    site = Site(queue, outputs, release=release_identity(lock))
+    site = Site(queue, outputs, release=served.release)
     comfy_api = _make_comfy_api(arguments, site, open_queue, state_folder, public_url=addresses.public_url, clock=clock)
     open_queue.use_assets(comfy_api.assets.read)
     rules = AccessRules(
@@ -230,10 +270,10 @@ def _assemble(
         open_queue.store,
         comfy_api.assets,
         bucket=comfy_api.bucket,
-        lock=lock,
-        settings=arguments.settings,
+        lock=served.lock,
+        settings=settings,
         state_folder=state_folder,
-        engine_kind="remote" if lock is None or arguments.engine_url else lock.engine.kind,
+        engine_kind=served.engine_kind,
         sync_destination=arguments.sync,
         prefix=addresses.prefix,
         clock=clock,
@@ -247,12 +287,12 @@ def _assemble(
     site.wrap_handle = lambda handle: comfy_api.secrets.wrap_handle(output_assets.wrap_handle(handle))
     if open_queue.engine is None:
         open_service = _make_service_opener(
-            *(arguments, lock, arguments.settings, folder),
+            *(arguments, served, settings, folder),
             output_assets=output_assets,
             thumbnails=page.gallery.thumbnails,
         )
     else:
-        open_service = _make_fleet_service_opener(arguments, lock, open_queue.engine)
+        open_service = _make_fleet_service_opener(arguments, served.lock, open_queue.engine)
     bodies = () if open_queue.bodies is None else (body_routes(open_queue.bodies),)
     return _Parts(app=make_app(site, rules, comfy_api, page, bodies), site=site, open_service=open_service)
 
@@ -303,7 +343,7 @@ def _make_comfy_api(
 
 def _make_service_opener(
     arguments: argparse.Namespace,
-    lock: "Lock | None",
+    served: _Served,
     settings: Settings,
     folder: "OutputSink",
     *,
@@ -316,9 +356,10 @@ def _make_service_opener(
 
         from comfypin import wiring
         from comfypin.jobs.start_times import StartTimes
-        from comfypin.lock.model import EngineSpec
 
         start_times = StartTimes()
+        lock, choice = served.lock, served.engine
+        assert choice is not None  # without an engine here, workers run the jobs
         # Of a server elsewhere nobody knows what it loads, or from where.
         read_ahead = None if lock is None or arguments.engine_url else wiring.ModelReadAhead(lock, settings)
         if read_ahead is not None:
@@ -329,12 +370,6 @@ def _make_service_opener(
             wiring.open_sinks, settings, folder_sink=folder, private_buckets=allows_private
         )
         sink_for = output_assets.wrap_opener(thumbnails.wrap_opener(sink_for, folder), folder)
-        choice = wiring.choose_engine(
-            EngineSpec() if lock is None else lock.engine,
-            settings,
-            engine_url=arguments.engine_url,
-            keep_temp=arguments.keep_temp,
-        )
         if lock is not None:
             with start_times.measure("env"):
                 choice = await asyncio.to_thread(wiring.ensure_env, lock, choice, report=log.info)
@@ -356,6 +391,7 @@ def _make_service_opener(
                 start_times=start_times,
                 left_out_classes=choice.left_out_classes,
                 read_ahead=None if read_ahead is None else read_ahead.read_workflow,
+                release=served.release,
             )
 
     return open_service

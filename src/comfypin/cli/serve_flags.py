@@ -29,6 +29,19 @@ def add_serve_flags(parser: argparse.ArgumentParser) -> None:
     )
     service_flags.add_argument("--engine-url", metavar="URL", help="the address of a running ComfyUI to use")
     service_flags.add_argument(
+        "--comfy-home",
+        metavar="DIR",
+        type=Path,
+        help="the ComfyUI to start (default: COMFY_HOME); with --engine-url, the folder that it runs from, which is "
+        "then compared with the lock",
+    )
+    service_flags.add_argument(
+        "--python",
+        metavar="PYTHON|DIR",
+        type=Path,
+        help="the Python of that ComfyUI, or its environment (default: COMFY_PYTHON, else the one that is found)",
+    )
+    service_flags.add_argument(
         "--output-dir",
         type=Path,
         metavar="DIR",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from comfypin.jobs.interface import Handle
     from comfypin.jobs.start_times import StartTimes
     from comfypin.jobs.warmup import IdleWarmUp
-    from comfypin.lock.model import Lock
+    from comfypin.lock.model import Lock, Release
     from comfypin.wiring import EngineChoice, ModelReadAhead
 
 log = logging.getLogger(__name__)
@@ -32,6 +32,7 @@ def serve_release(
     engine_choice = wiring.choose_engine(lock.engine, settings, keep_temp=arguments.keep_temp)
     with start_times.measure("env"):
         engine_choice = wiring.realize_for_engine(lock, engine_choice, report=log.info)
+    claimed = wiring.name_release(lock, engine_choice)
     engine_choice = wiring.leave_out_api_nodes(lock, engine_choice, automatic=True)
     models = open_job_models(arguments, lock, engine_choice.settings)
     unfit_models = None
@@ -62,11 +63,12 @@ def serve_release(
             start_times=start_times,
             left_out_classes=engine_choice.left_out_classes,
             read_ahead=read_ahead.read_workflow,
+            release=claimed,
         )
         handler = Handler(service)
         with start_times.measure("warm_up"):
             loop_thread.run_coroutine(check_engine(handler))
-        _report_ready(lock, read_ahead, start_times)
+        _report_ready(claimed, read_ahead, start_times)
         warm_up = loop_thread.enter_context(_make_warm_up(handler, service, start_times))
         metrics_port = arguments.metrics_port or settings.server.metrics_port
         with _count_jobs(handler, warm_up, metrics_port, start_times) as handle:
@@ -107,7 +109,7 @@ def _check_models(
         return wiring.check_models(lock, engine_choice)
 
 
-def _report_ready(lock: "Lock", read_ahead: "ModelReadAhead", start_times: "StartTimes") -> None:
+def _report_ready(release: "Release", read_ahead: "ModelReadAhead", start_times: "StartTimes") -> None:
     """Log how long the start took."""
     facts: dict[str, object] = {}
     if (progress := read_ahead.progress) is not None:
@@ -119,7 +121,7 @@ def _report_ready(lock: "Lock", read_ahead: "ModelReadAhead", start_times: "Star
         "worker ready",
         extra={
             "action": "worker_ready",
-            "release": lock.version_name,
+            "release": release.name,
             "seconds": round(seconds["total"], 2),
             "phases": {phase: round(phase_s, 2) for phase, phase_s in seconds.items()},
             **facts,

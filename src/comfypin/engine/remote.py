@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator, Mapping
 
 import aiohttp
 
+from comfypin.digest import JsonValue
 from comfypin.engine.client import HttpEngine
-from comfypin.engine.errors import EngineCrashed, EngineUnreachable
+from comfypin.engine.errors import EngineAnswerInvalid, EngineCrashed, EngineUnreachable
 from comfypin.engine.host import EngineAddress
-from comfypin.engine.http_transport import EngineTimeouts, parse_engine_url
+from comfypin.engine.http_transport import EngineTimeouts, EngineTransport, parse_engine_url
 from comfypin.errors import EngineError
 
 # A proxy from the environment would be asked for our own machine.
@@ -60,3 +61,17 @@ async def open_remote(
             yield engine
         finally:
             await engine.close()
+
+
+async def read_system(url: str, *, timeouts: EngineTimeouts) -> Mapping[str, JsonValue]:
+    """Return what the ComfyUI at a URL tells of its system: its version, Python, torch, command line.
+
+    Raises `EngineUrlInvalid`, `EngineUnreachable`, `EngineAnswerInvalid`.
+    """
+    address = EngineAddress(url=parse_engine_url(url))
+    async with aiohttp.ClientSession(trust_env=address.url.host not in _LOOPBACK) as session:
+        response = await EngineTransport(address.url, session, timeouts).get_json("/system_stats")
+    system = response.body.get("system") if isinstance(response.body, dict) else None
+    if response.status != 200 or not isinstance(system, dict):
+        raise EngineAnswerInvalid(request="GET /system_stats", status=response.status, _body=response.text[:2000])
+    return system

@@ -62,6 +62,11 @@ def find_interpreter(python_version: str, *, notes: Path | None = None, uv_cache
     return _parse_facts(interpreter_facts)
 
 
+def describe_interpreter(interpreter_path: Path) -> Interpreter:
+    """Return what this interpreter says of itself. Raises `PythonMissing` if it does not run."""
+    return _parse_facts(_ask_interpreter(interpreter_path))
+
+
 def _find_on_path(minor_version: str) -> dict[str, Any] | None:
     """Return the facts of `python3.12` on PATH if it is a plain CPython: a third of the time that uv takes."""
     program_path = shutil.which(f"python{minor_version}")

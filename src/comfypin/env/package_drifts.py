@@ -37,7 +37,7 @@ def _version_drifts(receipt: Receipt, installed: Mapping[str, Sequence[str]]) ->
                 subject=package_name,
                 text=f"Package {package_name} {locked_version} is not installed any more.",
             )
-        elif not any(_is_same_version(locked_version, other_version) for other_version in installed_versions):
+        elif not any(is_same_version(locked_version, other_version) for other_version in installed_versions):
             description = (
                 f"Package {package_name} is {', '.join(installed_versions)}, but the lock says {locked_version}."
             )
@@ -76,8 +76,7 @@ def _content_drifts(
     for package_name, changed_paths in sorted(by_package.items()):
         versions = installed.get(package_name, [])
         if any(
-            _is_same_version(receipt.packages.get(package_name, ""), installed_version)
-            for installed_version in versions
+            is_same_version(receipt.packages.get(package_name, ""), installed_version) for installed_version in versions
         ):
             description = f"Files of package {package_name} do not match its RECORD: {shorten_list(changed_paths)}."
             yield Drift(kind="package-edited", subject=package_name, text=description, paths=tuple(changed_paths))
@@ -111,7 +110,8 @@ def _folder_owner(path: str, receipt: Receipt) -> str:
     return guessed_name if guessed_name in receipt.packages else first_folder
 
 
-def _is_same_version(first_version: str, other_version: str) -> bool:
+def is_same_version(first_version: str, other_version: str) -> bool:
+    """Return whether two texts are one version (PEP 440)."""
     from packaging.version import InvalidVersion, Version
 
     try:

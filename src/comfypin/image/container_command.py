@@ -53,7 +53,8 @@ def make_pod_services(
     if has_page:
         pod_services.append(ContainerService(name="comfyui", argv=_page_command(lock, settings, home, output)))
         # One ComfyUI for the page and the API: two would not fit on one GPU.
-        serve_command += ["--engine-url", f"http://127.0.0.1:{PAGE_PORT}"]
+        # Its home too, so that results can say which release made them.
+        serve_command += ["--engine-url", f"http://127.0.0.1:{PAGE_PORT}", "--comfy-home", str(home)]
     pod_services.append(
         ContainerService(name="serve", argv=tuple(serve_command), main=True, waits_for=PAGE_PORT if has_page else None)
     )

@@ -24,10 +24,11 @@ class ReleaseUnavailable(WorkflowError):
 
     template = (
         "This worker runs the release {running}, not {wanted}; send the job to an endpoint of that release, "
-        "or leave `release` out."
+        "or leave `release` out.{_doubt}"
     )
     wanted: str
     running: str
+    _doubt: str = ""
 
 
 @declare

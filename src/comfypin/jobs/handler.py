@@ -40,8 +40,7 @@ from comfypin.jobs.result_json import failed_outcome, result_to_json
 from comfypin.jobs.run import run_job
 from comfypin.jobs.start_times import StartTimes
 from comfypin.jobs.workflow_library import WorkflowLibrary
-from comfypin.lock.codec import release_identity
-from comfypin.lock.model import Lock
+from comfypin.lock.model import UNPINNED, Lock, Release
 from comfypin.models.errors import JobModelsRefused
 from comfypin.models.job_models import BroughtModel, JobModels
 from comfypin.outputs.interface import OutputSink
@@ -79,6 +78,8 @@ class OpenSink(Protocol):
 class JobService:
     """Everything that the jobs of a worker share. `workflows` are those of the image.
 
+    `release` is what the engine is known to run, which results claim; `lock` is what was asked for.
+
     `default_timeout_s` bounds jobs that set no time. `models` brings what jobs name; None: they may name none.
     `warms_up` says to run the release's warm-up before the first job; `start_times` measure this start.
     `left_out_classes` are those that the engine was started without. `read_ahead` is given each
@@ -96,6 +97,7 @@ class JobService:
     start_times: StartTimes = field(default_factory=StartTimes)
     left_out_classes: frozenset[str] = frozenset()
     read_ahead: Callable[[Document], None] = lambda _document: None
+    release: Release = UNPINNED
 
 
 class Handler:
@@ -114,7 +116,7 @@ class Handler:
         self._crashed_at_s = -_SAME_CRASH_S - 1
         # Of their own: addresses that hang must not keep other jobs waiting.
         self._fetching = ThreadPoolExecutor(_MAX_FETCH_THREADS, thread_name_prefix="inputs")
-        self._release = release_identity(service.lock)
+        self._release = service.release
         self._numbers = OutputNumbers()
         self._temp = SharedTempFolder("jobs")
         self._read_start_s: Callable[[], Mapping[str, float]] = dict
@@ -253,7 +255,7 @@ class Handler:
             earlier_models=self._service.models.brought_names if self._service.models is not None else frozenset(),
         )
         now = datetime.now().astimezone()
-        job = prepare_job(run_request, lock=self._service.lock, catalogue=catalogue, now=now)
+        job = prepare_job(run_request, lock=self._service.lock, catalogue=catalogue, now=now, release=self._release)
         final_document = to_document(job.graph.to_api(), source="in the job")
         # Not waited for: a volume answers slowly, and the engine can begin.
         asyncio.get_running_loop().run_in_executor(self._fetching, self._service.read_ahead, final_document)
@@ -261,7 +263,11 @@ class Handler:
 
     def _require_release_runs(self, wanted_release: str | None) -> None:
         if wanted_release is not None and not self._release.answers_to(wanted_release):
-            raise ReleaseUnavailable(wanted=wanted_release, running=self._release.name)
+            raise ReleaseUnavailable(
+                wanted=wanted_release,
+                running=self._release.name,
+                _doubt=f" {self._release.doubt}" if self._release.doubt else "",
+            )
 
     def _count_crash(self) -> None:
         """Count a crash; the jobs that one crash hits together count it once."""

@@ -12,8 +12,7 @@ from comfypin.jobs.caller_words import COMMAND_LINE_WORDS, CallerWords
 from comfypin.jobs.file_integrity import find_damage
 from comfypin.jobs.job import Job
 from comfypin.jobs.saved_workflow import with_values_of_job
-from comfypin.lock.codec import release_identity
-from comfypin.lock.model import Lock
+from comfypin.lock.model import UNPINNED, Lock, Release
 from comfypin.models.job_models import BroughtModel
 from comfypin.workflow.app_inputs import offered_inputs, with_shared_places
 from comfypin.workflow.brought_models import find_model_names
@@ -81,8 +80,12 @@ def graph_of_document(document: Document) -> ApiGraph:
     return graph if graph.nodes else smoke_graph()
 
 
-def prepare_job(request: RunRequest, *, lock: Lock | None, catalogue: Catalogue, now: datetime) -> Job:
-    """Return the job for a request, checked against the engine's catalogue; without a lock the job is unpinned.
+def prepare_job(
+    request: RunRequest, *, lock: Lock | None, catalogue: Catalogue, now: datetime, release: Release = UNPINNED
+) -> Job:
+    """Return the job for a request, checked against the engine's catalogue.
+
+    `lock` helps to say what is missing; `release` is what the engine is known to run, which the result claims.
 
     Reads the input files (for their digests) and changes nothing. Raises `WorkflowError` with every finding at once.
     """
@@ -123,7 +126,7 @@ def prepare_job(request: RunRequest, *, lock: Lock | None, catalogue: Catalogue,
     tag = _make_tag(marked.graph, extra_data, digests)
     return Job(
         id=request.job_id,
-        release=release_identity(lock),
+        release=release,
         graph=tag_counted(marked.graph, tag, catalogue),
         mark=mark,
         marked_graph=mark_outputs(graph, mark, catalogue).graph,
@@ -133,6 +136,7 @@ def prepare_job(request: RunRequest, *, lock: Lock | None, catalogue: Catalogue,
         input_digests={path.name: digest for path, digest in digests.items()},
         with_previews=request.with_previews,
         warnings=(
+            *release.warnings,
             *(str(finding) for finding in findings if finding.severity == "warning"),
             *extra.warnings,
             *_warn_of_unfilled(graph),

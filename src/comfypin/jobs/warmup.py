@@ -13,8 +13,7 @@ from comfypin.engine.interface import Engine
 from comfypin.errors import ComfypinError, WorkflowError
 from comfypin.jobs.interface import Handle, JobOutcome, ProgressCallback, ignore_progress
 from comfypin.jobs.workflow_library import WorkflowLibrary
-from comfypin.lock.codec import release_identity
-from comfypin.lock.model import Lock
+from comfypin.lock.model import Lock, Release
 from comfypin.workflow.document import Document, to_document
 from comfypin.workflow.load import load_workflow
 from comfypin.workflow.warmup_form import uses_api_nodes, warmup_form
@@ -35,6 +34,8 @@ class WarmedService(Protocol):
 
     @property
     def lock(self) -> Lock | None: ...
+    @property
+    def release(self) -> Release: ...
     @property
     def engine(self) -> Engine: ...
     @property
@@ -63,7 +64,7 @@ async def warm_engine(handle: Handle, service: WarmedService) -> None:
     document = _wanted_warmup(service)
     if document is None or not await _run_warmup(handle, service, document):
         await check_engine(handle)
-        log.info("engine warm", extra={"action": "engine_warm", "release": release_identity(service.lock).name})
+        log.info("engine warm", extra={"action": "engine_warm", "release": service.release.name})
 
 
 async def check_engine(handle: Handle) -> None:
@@ -169,7 +170,7 @@ async def _run_warmup(handle: Handle, service: WarmedService, document: Document
         return False
     log.info(
         "engine warm",
-        extra={"action": "engine_warm", "release": release_identity(service.lock).name, "workflow": document.source},
+        extra={"action": "engine_warm", "release": service.release.name, "workflow": document.source},
     )
     return True
 

@@ -167,11 +167,18 @@ class Lock:
 class Release:
     """The name and digest by which results, manifests and resources record the lock they came from.
 
-    Without a digest there was no lock: nobody knows what the engine runs (`UNPINNED`).
+    Without a digest nobody knows what the engine runs (`UNPINNED`): there was no lock, or `doubt` says why the engine
+    is not known to be what the lock says.
     """
 
     name: str
     digest: Digest | None
+    doubt: str | None = None
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Return what a result has to say of it."""
+        return () if self.doubt is None else (f"Unpinned: {self.doubt}",)
 
     @property
     def digest_text(self) -> str | None:

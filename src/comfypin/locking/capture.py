@@ -13,7 +13,14 @@ from comfypin.digest_cache import DigestCache
 from comfypin.lock.model import Lock, ModelPin, PythonPins, RepoPin
 from comfypin.lock.requirements import RequirementSet
 from comfypin.locking.capture_request import CaptureNotes, CaptureRequest
-from comfypin.locking.captured_nodes import WORKERS, pin_checkout, pin_nodes
+from comfypin.locking.captured_nodes import (
+    NOT_COMFYUI,
+    SHIPPED_FILES,
+    WORKERS,
+    pin_checkout,
+    pin_nodes,
+    without_own_folders,
+)
 from comfypin.locking.captured_packages import installed_packages
 from comfypin.locking.create import MadeLock, package_notes, pin_exactly
 from comfypin.locking.errors import CaptureRefused, NotComfyUI
@@ -27,18 +34,6 @@ from comfypin.locking.sources import Upstreams, read_source_requirements
 from comfypin.plurals import format_count
 from comfypin.tools.git_overlay import overlay_checkout
 from comfypin.tools.git_remote import Checkout, list_tracked_files, read_checkout, resolve_ref
-
-# What is not ComfyUI's own in its folder, though the .gitignore of some fork may not say so.
-_NOT_COMFYUI = frozenset(
-    {
-        *("custom_nodes", "models", "output", "input", "temp", "user"),
-        *("venv", ".venv", "extra_model_paths.yaml"),
-        # What a run by a lock leaves beside it, if the same folder is its --comfy-home.
-        *("builds", "current", "current.lock.json", "leases"),
-    }
-)
-# The node that ComfyUI ships in custom_nodes, for folders whose commit is unknown.
-_SHIPPED_FILES = frozenset({"custom_nodes/websocket_image_save.py"})
 
 
 def _no_problem(_: Path) -> str | None:
@@ -63,8 +58,8 @@ def capture_lock(
     report(f"reading {folder}")
     # Everything is looked at before anything is refused, so that a user sees all reasons in one run.
     with _open_checkout(capture_request, upstreams) as checkout_folder:
-        checkout = read_checkout(checkout_folder, _NOT_COMFYUI)
-        capture_notes.own_files = _SHIPPED_FILES if checkout is None else list_tracked_files(checkout_folder)
+        checkout = read_checkout(checkout_folder, NOT_COMFYUI)
+        capture_notes.own_files = SHIPPED_FILES if checkout is None else list_tracked_files(checkout_folder)
         comfyui = _pin_comfyui(checkout, capture_request, capture_notes, upstreams)
     pin_nodes(capture_request, capture_notes, upstreams)
     python, requirements = installed_packages(capture_request, capture_notes)
@@ -107,6 +102,16 @@ def _note_unmet(capture_request: CaptureRequest, pins: PythonPins, capture_notes
     unmet = find_unmet(needs, pins, replace(capture_request.question, python=python))
     # Only noted: the env is a living one, which works as it is, or its owner knows.
     capture_notes.notes += [f"not satisfied: {unmet_need}" for unmet_need in unmet]
+    lacking = sorted(
+        str(need.requirement.name) for need in unmet if need.installed is None and need.requirement.origin == "ComfyUI"
+    )
+    if lacking:
+        # `realize` refuses it: what ComfyUI requires by name is imported when it is realized.
+        capture_notes.notes.append(
+            f"error: ComfyUI requires {', '.join(lacking)}, which this lock lacks, so realize will refuse it; install "
+            f"{'it' if len(lacking) == 1 else 'them'} in this ComfyUI's environment "
+            f"(pip install {' '.join(lacking)}) and make the lock again"
+        )
 
 
 def _reader_of(folder: Path) -> Callable[[str], bytes | None]:
@@ -134,7 +139,7 @@ def _pin_comfyui(
                 f"{capture_request.folder} is a git checkout and says itself which commit it is; omit --comfyui"
             )
             return None
-        checkout = _without_own_folders(checkout, capture_request.folder)
+        checkout = without_own_folders(checkout, capture_request.folder)
         if checkout.changed and not capture_request.allow_dirty:
             capture_notes.reasons.append(_say_differences(checkout, capture_request.folder, named))
             return None
@@ -157,12 +162,6 @@ def _open_checkout(capture_request: CaptureRequest, upstreams: Upstreams) -> Ite
     repository = upstreams.commits.obtain_repository(named.repo, commit)
     with overlay_checkout(folder, repository, commit, named.repo) as overlay_folder:
         yield overlay_folder
-
-
-def _without_own_folders(checkout: Checkout, folder: Path) -> Checkout:
-    """Return the checkout without files that only lack where users put their own: placeholders in models, examples."""
-    changed = [path for path in checkout.changed if path.split("/")[0] not in _NOT_COMFYUI or (folder / path).is_file()]
-    return replace(checkout, changed=tuple(changed))
 
 
 def _say_differences(checkout: Checkout, folder: Path, named: RepoSpec) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -17,6 +18,17 @@ from comfypin.locking.sources import Upstreams, fetch_source, make_node_pin
 from comfypin.plurals import format_count
 from comfypin.tools.git_remote import Checkout, diff_checkout, read_checkout
 
+# What is not ComfyUI's own in its folder, though the .gitignore of some fork may not say so.
+NOT_COMFYUI = frozenset(
+    {
+        *("custom_nodes", "models", "output", "input", "temp", "user"),
+        *("venv", ".venv", "extra_model_paths.yaml"),
+        # What a run by a lock leaves beside it, if the same folder is its --comfy-home.
+        *("builds", "current", "current.lock.json", "leases"),
+    }
+)
+# The node that ComfyUI ships in custom_nodes, for folders whose commit is unknown.
+SHIPPED_FILES = frozenset({"custom_nodes/websocket_image_save.py"})
 # Mostly waiting for git remotes and the disk.
 WORKERS = 8
 
@@ -24,15 +36,13 @@ WORKERS = 8
 def pin_nodes(capture_request: CaptureRequest, capture_notes: CaptureNotes, upstreams: Upstreams) -> None:
     """Add a pin for each node that ComfyUI loads to the notes, or the reason why it has none."""
     nodes_folder = capture_request.folder / "custom_nodes"
-    # ComfyUI ships example nodes in custom_nodes; its commit pins them already.
-    own_names = {
-        tracked_path.split("/")[1]
-        for tracked_path in capture_notes.own_files
-        if tracked_path.startswith("custom_nodes/")
-    }
     entries = sorted(nodes_folder.iterdir()) if nodes_folder.is_dir() else []
     capture_notes.names += [entry.name for entry in entries]
-    wanted_paths = [node_path for node_path in entries if _is_wanted_node(node_path, own_names, capture_request)]
+    wanted_paths = [
+        node_path
+        for node_path in find_loaded_nodes(capture_request.folder, capture_notes.own_files)
+        if not is_left_out(capture_request.left_out, node_path.name)
+    ]
     capture_notes.notes += [
         f"the node {node_name} is disabled there, so it is left out" for node_name in _disabled_nodes(nodes_folder)
     ]
@@ -107,15 +117,25 @@ def _remote_without_user(remote_url: str) -> str:
     return hide_credentials(remote_url) if urlsplit(remote_url).scheme in ("http", "https") else remote_url
 
 
-def _is_wanted_node(node_path: Path, own_names: set[str], capture_request: CaptureRequest) -> bool:
+def find_loaded_nodes(comfyui: Path, own_files: frozenset[str]) -> list[Path]:
+    """Return the node packs that a ComfyUI loads, by name, without those of its own files."""
+    nodes_folder = comfyui / "custom_nodes"
+    # ComfyUI ships example nodes in custom_nodes; its commit pins them already.
+    own_names = {tracked_path.split("/")[1] for tracked_path in own_files if tracked_path.startswith("custom_nodes/")}
+    entries = sorted(nodes_folder.iterdir()) if nodes_folder.is_dir() else []
+    return [node_path for node_path in entries if node_path.name not in own_names and _is_loaded(node_path)]
+
+
+def without_own_folders(checkout: Checkout, folder: Path) -> Checkout:
+    """Return the checkout without files that only lack where users put their own: placeholders in models, examples."""
+    changed = [path for path in checkout.changed if path.split("/")[0] not in NOT_COMFYUI or (folder / path).is_file()]
+    return replace(checkout, changed=tuple(changed))
+
+
+def _is_loaded(node_path: Path) -> bool:
     # Caches, hidden folders, and what ComfyUI skips: `.disabled` packs and `.py.example` files.
     hidden = node_path.name.startswith((".", "__")) or node_path.name.endswith((".disabled", ".example"))
-    return (
-        not hidden
-        and node_path.name not in own_names
-        and not is_left_out(capture_request.left_out, node_path.name)
-        and (node_path.is_dir() or node_path.suffix == ".py")
-    )
+    return not hidden and (node_path.is_dir() or node_path.suffix == ".py")
 
 
 def _disabled_nodes(nodes_folder: Path) -> Iterator[str]:
@@ -140,7 +160,7 @@ def _pin_node(
     checkout = read_checkout(node_path)
     if checkout is not None:
         return pin_checkout(subject, checkout, capture_request, capture_notes, upstreams)
-    registry_identity = _read_registry_identity(node_path)
+    registry_identity = read_registry_identity(node_path)
     if registry_identity is None:
         capture_notes.reasons.append(
             f"{subject} is neither a git checkout nor from the node registry; "
@@ -157,7 +177,7 @@ def _pin_node(
         return None
 
 
-def _read_registry_identity(folder: Path) -> tuple[str, str] | None:
+def read_registry_identity(folder: Path) -> tuple[str, str] | None:
     """Return the id and version of a pack that ComfyUI-Manager installed from the registry (it leaves a .tracking
     file).
     """

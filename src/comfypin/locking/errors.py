@@ -197,6 +197,15 @@ class ReleaseExists(LockError):
 
 
 @declare
+class InstalledUnreadable(EnvError):
+    """Raised when the Python of an installed ComfyUI does not say which packages it has."""
+
+    template = "{python} {reason}."
+    python: str
+    reason: str
+
+
+@declare
 class NotComfyUI(LockError):
     """Raised when a folder or commit that was named as ComfyUI is something else."""
 

@@ -165,7 +165,8 @@ def _endpoint_routes(server_site: Site, comfy_api: ComfyApi) -> APIRouter:
     async def health() -> Response:
         states = health_body(await queue.count_jobs(), trouble=queue.trouble, ready=server_site.is_ready)
         release = server_site.release
-        return JsonResponse({**states, "release": release.name, "release_digest": release.digest_text})
+        doubt = {} if release.doubt is None else {"release_reason": release.doubt}
+        return JsonResponse({**states, "release": release.name, "release_digest": release.digest_text, **doubt})
 
     return routes
 

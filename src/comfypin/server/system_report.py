@@ -77,7 +77,8 @@ class SystemReport:
 
     def _release(self) -> dict[str, JsonValue]:
         release = self._site.release
-        return {"name": release.name, "digest": release.digest_text}
+        doubt: dict[str, JsonValue] = {} if release.doubt is None else {"reason": release.doubt}
+        return {"name": release.name, "digest": release.digest_text, **doubt}
 
     def _engine(self) -> dict[str, JsonValue]:
         lock = self._facts.lock

@@ -38,6 +38,7 @@ from comfypin.wiring.queues import (
     require_fleet_extra,
 )
 from comfypin.wiring.read_ahead import ModelReadAhead
+from comfypin.wiring.release_claim import name_release
 from comfypin.wiring.service import make_fitness_checks, open_service, open_sinks
 from comfypin.wiring.sinks import make_job_sink, make_sink, watch_uploads
 from comfypin.wiring.starting import are_models_there, check_models, leave_out_api_nodes
@@ -66,6 +67,7 @@ __all__ = [
     "make_release_opener",
     "make_sink",
     "make_source_places",
+    "name_release",
     "open_balanced_jobs_api",
     "open_bucket",
     "open_builder",

@@ -12,6 +12,8 @@ from comfypin.folder_use import using
 from comfypin.temp_folders import sweep_temp_folders, temp_folder
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from comfypin.engine.command import ChildSpec
     from comfypin.engine.interface import Engine
     from comfypin.lock.model import EngineKind, EngineSpec
@@ -28,6 +30,7 @@ class EngineChoice:
     `keep_temp` keeps all files of the engine, for debugging. `model_settings` are those that the lock's models
     are placed by if the env is ours: its own home is a folder of one build, theirs is COMFY_HOME. `added_arguments` are
     those that we give the engine; because of them it lacks `left_out_classes`.
+    `url_home` is the folder that the ComfyUI at the address is said to run from.
     """
 
     spec: "EngineSpec"
@@ -36,6 +39,7 @@ class EngineChoice:
     model_settings: "Settings | None" = None
     added_arguments: tuple[str, ...] = ()
     left_out_classes: frozenset[str] = frozenset()
+    url_home: "Path | None" = None
 
     @property
     def kind(self) -> "EngineKind":
@@ -50,6 +54,7 @@ def choose_engine(
     kind: "EngineKind | None" = None,
     engine_url: str | None = None,
     keep_temp: bool = False,
+    url_home: "Path | None" = None,
 ) -> EngineChoice:
     """Return the lock's engine, or the one that the flags name; never fall back to another.
 
@@ -64,7 +69,12 @@ def choose_engine(
         raise ConfigError(
             "The engine is remote, but neither --engine-url nor engine.url in the lock gives its address."
         )
-    return EngineChoice(spec=replace(spec, kind=chosen_kind, url=engine_url), settings=settings, keep_temp=keep_temp)
+    return EngineChoice(
+        spec=replace(spec, kind=chosen_kind, url=engine_url),
+        settings=settings,
+        keep_temp=keep_temp,
+        url_home=url_home if chosen_kind == "remote" else None,
+    )
 
 
 @asynccontextmanager

@@ -167,6 +167,7 @@ def make_release_opener(
     from comfypin.wiring.engines import choose_engine, open_engine
     from comfypin.wiring.envs import ensure_env
     from comfypin.wiring.read_ahead import ModelReadAhead
+    from comfypin.wiring.release_claim import name_release
     from comfypin.wiring.service import open_service, open_sinks
     from comfypin.wiring.starting import leave_out_api_nodes
 
@@ -180,6 +181,7 @@ def make_release_opener(
         read_ahead = ModelReadAhead(lock, settings)
         await asyncio.to_thread(read_ahead.read_warmup)
         choice = await asyncio.to_thread(ensure_env, lock, choice, report=log.info)
+        claimed = await asyncio.to_thread(name_release, lock, choice)
         choice = leave_out_api_nodes(lock, choice, automatic=False)
         models = await asyncio.to_thread(open_models, lock, choice.settings)
         async with open_engine(choice) as engine:
@@ -192,6 +194,7 @@ def make_release_opener(
                 models=models,
                 left_out_classes=choice.left_out_classes,
                 read_ahead=read_ahead.read_workflow,
+                release=claimed,
             )
             handler = Handler(service, previews=previews)
             await warm_engine(handler, service)

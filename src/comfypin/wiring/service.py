@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from comfypin.jobs.input_files import ReadAsset
     from comfypin.jobs.job_input import OutputWish, S3Wish
     from comfypin.jobs.start_times import StartTimes
-    from comfypin.lock.model import Lock
+    from comfypin.lock.model import Lock, Release
     from comfypin.models.job_models import JobModels
     from comfypin.outputs.delivery_settings import OutputConfig
     from comfypin.outputs.interface import OutputSink
@@ -42,8 +42,11 @@ def open_service(
     start_times: "StartTimes | None" = None,
     left_out_classes: frozenset[str] = frozenset(),
     read_ahead: "Callable[[Document], None] | None" = None,
+    release: "Release | None" = None,
 ) -> "JobService":
     """Return what the jobs of a worker or server share. `private_inputs` lets jobs name private addresses.
+
+    `release` is what `name_release` says that the engine runs; without it, results claim none.
 
     `read_asset` reads what was uploaded to a server; `models` brings the models that jobs name. `left_out_classes` are
     those that the engine lacks because of COMFYPIN_API_NODES. `read_ahead` begins to read a workflow's models.
@@ -54,6 +57,7 @@ def open_service(
     from comfypin.jobs.input_files import InputFetcher, InputLimits
     from comfypin.jobs.start_times import StartTimes
     from comfypin.jobs.workflow_library import WorkflowLibrary
+    from comfypin.lock.model import UNPINNED
 
     # Read once: the proxies, and the certificates, which take 20 ms.
     transport = HttpTransport(proxies=http_proxies(settings), tls=cache(tls_context))
@@ -75,6 +79,7 @@ def open_service(
         start_times=start_times or StartTimes(),
         left_out_classes=left_out_classes,
         read_ahead=read_ahead or (lambda _document: None),
+        release=release or UNPINNED,
     )
 
 

@@ -12,7 +12,7 @@ import pytest
 from comfypin.digest import Digest
 from comfypin.jobs.job import Job
 from comfypin.jobs.prepare import RunRequest, prepare_job
-from comfypin.lock.codec import lock_digest
+from comfypin.lock.codec import lock_digest, release_identity
 from comfypin.lock.model import EngineSpec, Lock
 from comfypin.testing import FAKE_CATALOGUE
 from comfypin.workflow.document import read_document
@@ -40,7 +40,7 @@ CATALOGUE = {name: {**definition, "python_module": "nodes"} for name, definition
 
 
 def prepared(request: RunRequest) -> Job:
-    return prepare_job(request, lock=LOCK, catalogue=CATALOGUE, now=NOW)
+    return prepare_job(request, lock=LOCK, catalogue=CATALOGUE, now=NOW, release=release_identity(LOCK))
 
 
 @pytest.fixture
