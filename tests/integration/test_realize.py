@@ -369,6 +369,10 @@ def test_the_plan_names_every_step_and_does_nothing(release: SmallRelease) -> No
 
 def test_the_command_realizes_and_says_so_as_json(release: SmallRelease, capsys: pytest.CaptureFixture[str]) -> None:
     lock, home = str(release.write_lock()), str(release.root / "home")
+    assert main(["realize", lock, "--home", home, "--dry-run", "--json"]) == 0
+    sizes = json.loads(capsys.readouterr().out)["sizes"]
+    assert sizes["packages_bytes"] > 0
+    assert sizes["kept_packages"] == 0
     assert main(["realize", lock, "--home", home, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["action"] == "build"
     assert main(["env", "status", "--home", home]) == 0

@@ -6,6 +6,7 @@ A second run changes nothing. If a run is killed, the next one finishes the work
 import argparse
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ from comfypin.cli.common import add_home_flag, read_named_lock
 from comfypin.plurals import format_count
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from comfypin.cli.console import ProgressReporter
     from comfypin.env.realize import RealizedEnv, RealizeOptions
     from comfypin.env.realize_plan import RealizePlan
@@ -49,7 +52,9 @@ def execute(arguments: argparse.Namespace) -> int:
     for finding in reading.warnings:
         print(f"comfypin: {finding}", file=sys.stderr)
     if arguments.dry_run:
-        _print_plan(plan_realize(reading.lock, _make_options(arguments), where=lock_path), as_json=arguments.json)
+        options = _make_options(arguments)
+        plan = plan_realize(reading.lock, options, where=lock_path)
+        _print_plan(plan, _measure_plan(plan, reading.lock, options), as_json=arguments.json)
         return 0
     with open_reporter(as_json=arguments.json) as reporter:
         options = _make_options(arguments, reporter)
@@ -85,14 +90,75 @@ def _make_options(arguments: argparse.Namespace, reporter: "ProgressReporter | N
     )
 
 
-def _print_plan(plan: "RealizePlan", *, as_json: bool) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _PlanSizes:
+    """What a build takes: its packages that are not kept on this machine, unpacked, by name; and the lock's models."""
+
+    packages: "Mapping[str, int]"
+    kept_packages: int
+    models_bytes: int
+    free_bytes: int
+
+    @property
+    def packages_bytes(self) -> int:
+        """Return the bytes of all packages that are to be fetched."""
+        return sum(self.packages.values())
+
+    def to_json(self) -> dict[str, int]:
+        """Return what `--json` prints of it."""
+        return {
+            "packages_bytes": self.packages_bytes,
+            "kept_packages": self.kept_packages,
+            "models_bytes": self.models_bytes,
+            "free_bytes": self.free_bytes,
+        }
+
+    def __str__(self) -> str:
+        largest = sorted(self.packages.items(), key=lambda item: -item[1])[:2]
+        named = ", ".join(f"{name} {_gigabytes(size)}" for name, size in largest if size)
+        parts = [f"about {_gigabytes(self.packages_bytes)} for packages" + (f" ({named})" if named else "")]
+        if self.kept_packages:
+            parts.append(f"{format_count(self.kept_packages, 'package')} in the cache already")
+        if self.models_bytes:
+            parts.append(f"{_gigabytes(self.models_bytes)} of models")
+        return f"{'; '.join(parts)}; {_gigabytes(self.free_bytes)} free"
+
+
+def _measure_plan(plan: "RealizePlan", lock: "Lock", options: "RealizeOptions") -> _PlanSizes | None:
+    """Ask the wheels' servers how large they are once unpacked; None if nothing is to be built."""
+    from comfypin.atomic_files import free_bytes
+    from comfypin.env.cache.package_cache import PackageCache
+    from comfypin.env.install.wheel_size import unpacked_sizes
+
+    if plan.action != "build":
+        return None
+    locations = options.locations
+    cache = PackageCache(root=locations.package_cache, platform=plan.recipe.interpreter.platform_tag)
+    fetched = [package_pin for package_pin in plan.recipe.packages if not cache.has_package(package_pin)]
+    sizes = unpacked_sizes(fetched, offline=locations.offline, proxies=locations.proxies)
+    return _PlanSizes(
+        packages={package_pin.name: size for package_pin, size in zip(fetched, sizes, strict=True)},
+        kept_packages=len(plan.recipe.packages) - len(fetched),
+        models_bytes=sum(model_pin.size_bytes or 0 for model_pin in lock.models),
+        free_bytes=free_bytes(options.home.root),
+    )
+
+
+def _gigabytes(size_bytes: int) -> str:
+    return f"{size_bytes / 1e9:.1f} GB" if size_bytes >= 1e8 else f"{size_bytes / 1e6:.0f} MB"
+
+
+def _print_plan(plan: "RealizePlan", sizes: _PlanSizes | None, *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(plan.to_json(), indent=2, sort_keys=True))
+        size_facts = {} if sizes is None else {"sizes": sizes.to_json()}
+        print(json.dumps({**plan.to_json(), **size_facts}, indent=2, sort_keys=True))
         return
     package_count = format_count(len(plan.recipe.packages), "package")
     print(f"{plan.recipe.version_name}: {plan.action} ({plan.recipe.key[:16]}, {package_count})")
     for step in plan.steps:
         print(f"  {step.name:9} {step.subject}: {step.text}")
+    if sizes is not None:
+        print(f"  {'disk':9} {sizes}")
 
 
 def _print_realized(realized: "RealizedEnv", *, as_json: bool) -> None:
