@@ -65,7 +65,7 @@ def test_a_pod_serves_shows_the_page_on_loopback_and_syncs_where_told() -> None:
     assert made["comfyui"][made["comfyui"].index("--listen") + 1] == "127.0.0.1"
     assert "--engine-url" in made["serve"]
     # Compared with the lock, so that results may name it.
-    assert made["serve"][-2] == "--comfy-home"
+    assert "--comfy-home" in made["serve"]
     grace = made["serve"].index("--grace")
     assert made["serve"][grace + 1] == "20", "jobs end before the container does"
 
