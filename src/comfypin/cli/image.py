@@ -138,7 +138,7 @@ def _build_image(arguments: argparse.Namespace) -> int:
     from comfypin.image.own_files import collect_own_files, write_context
     from comfypin.wiring import http_proxies, open_builder
 
-    if not arguments.tag and arguments.context_dir is None:
+    if not arguments.tag and arguments.context_dir is None and not arguments.dry_run:
         raise UsageError("comfypin image build needs a --tag for the image, or a --context-dir to write to.")
     image_tags = require_tags(arguments.tag)
     lock = _read_release_lock(arguments.release, arguments.settings)
@@ -151,11 +151,15 @@ def _build_image(arguments: argparse.Namespace) -> int:
     )
     with temp_folder("image") as temp_path:
         context = compute_context(lock, collect_own_files(Path(temp_path)), image_wish)
-        if not image_tags:
+        if not image_tags and arguments.context_dir is not None:
             return _write_context_only(lock, image_wish, context, arguments)
         builder = open_builder(arguments.builder, report=print_on_stderr)
         plan = _make_image_plan(
-            lock, image_wish, context, _known_layers(builder, image_tags[0]), proxies=http_proxies(arguments.settings)
+            lock,
+            image_wish,
+            context,
+            _known_layers(builder, image_tags[0]) if image_tags else {},
+            proxies=http_proxies(arguments.settings),
         )
         _show_plan(plan, arguments)
         if arguments.dry_run:

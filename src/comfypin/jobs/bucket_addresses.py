@@ -49,5 +49,5 @@ def _resolve_addresses(host_name: str, port_number: int, resolver: HostResolver 
 
 
 def _not_public_error(reason: str) -> JobInvalid:
-    explanation = f"s3Config.endpointUrl: it {reason}; name an endpoint with a public address"
-    return JobInvalid(findings=[explanation])
+    way_out = "name an endpoint with a public address, or have the worker or server started with --allow-private-inputs"
+    return JobInvalid(findings=[f"s3Config.endpointUrl: it {reason}; {way_out}"])
