@@ -20,6 +20,7 @@ $(VENV)/.made:
 	@touch $@
 
 $(VENV)/.run: $(VENV)/.made pyproject.toml uv.lock
+	@echo "installing what comfypin needs, 1 to 3 minutes the first time"
 	$(SYNC) --no-default-groups --compile-bytecode
 	@touch $@
 

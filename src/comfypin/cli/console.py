@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from comfypin.cli.transfer_progress import LINE_EVERY_S, TransferMeter, describe_time, describe_transfer, ticking
+from comfypin.cli.transfer_progress import LINE_EVERY_S, TransferMeter, describe_elapsed, describe_transfer, ticking
 from comfypin.digest import JsonValue
 from comfypin.engine.interface import NodeProgress, NodeStarted, Queued, Warned
 from comfypin.engine.progress import PromptProgress
@@ -212,7 +212,7 @@ class LineReporter(_JobFollower):
     def report_waiting(self) -> None:
         """Print what still goes on, if nothing was printed for a while; called from another thread."""
         if self._last_step and self._clock() - self._last_line_at >= LINE_EVERY_S:
-            elapsed = describe_time(self._clock() - self._step_began)
+            elapsed = describe_elapsed(self._clock() - self._step_began)
             self._write_text(f"{self._last_step.rstrip('.')}: {elapsed} so far.{self._detail}")
 
     def note_detail(self, detail_text: str) -> None:

@@ -91,6 +91,15 @@ def describe_time(seconds: float) -> str:
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def describe_elapsed(seconds: float) -> str:
+    """Return `40 s`, `2:05` or `1:02:05`: what is said every few seconds differs each time."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
 @contextmanager
 def ticking(tick: Callable[[], None], *, every_s: float = LINE_EVERY_S) -> Iterator[None]:
     """Call `tick` in another thread, every few seconds, while the block runs."""

@@ -3,7 +3,10 @@
 import json
 import logging
 
+import pytest
+
 from comfypin.cli.console import JsonFormatter, JsonReporter, LineReporter, PlainFormatter
+from comfypin.cli.transfer_progress import describe_elapsed
 from comfypin.engine.interface import NodeFinished, NodeProgress, NodeStarted, Queued, Started, Warned
 from comfypin.jobs.events import PhaseStarted, Requeued
 from comfypin.outputs.bucket import UploadFinished, UploadMoved, UploadStarted
@@ -152,3 +155,8 @@ def test_a_log_line_holds_its_facts() -> None:
 
 def test_the_engines_own_lines_are_told_apart() -> None:
     assert PlainFormatter().format(a_record("comfypin.engine.log")) == "engine | model fetched"
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(40.4, "40 s"), (59.7, "1:00"), (125, "2:05"), (3725, "1:02:05")])
+def test_what_goes_on_is_timed_to_the_second(seconds: float, text: str) -> None:
+    assert describe_elapsed(seconds) == text
