@@ -256,7 +256,7 @@ def _assemble(
     from comfypin.server.server_state import Site
 
     queue, token_and_sessions = open_queue.queue, access
-    site = Site(queue, outputs, release=served.release)
+    site = Site(queue, outputs, release=served.release, allows_private_webhooks=arguments.allow_private_inputs)
     comfy_api = _make_comfy_api(arguments, site, open_queue, state_folder, public_url=addresses.public_url, clock=clock)
     open_queue.use_assets(comfy_api.assets.read)
     rules = AccessRules(

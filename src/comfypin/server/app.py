@@ -40,7 +40,13 @@ from comfypin.server.openapi import JOB_BODY, openapi_document
 from comfypin.server.output_routes import output_routes
 from comfypin.server.page_routes import Page, page_routes
 from comfypin.server.prefix import RootPath
-from comfypin.server.request_bodies import MOST_PRIORITY, longest_wait_s, parse_json_body, read_job_request
+from comfypin.server.request_bodies import (
+    MOST_PRIORITY,
+    longest_wait_s,
+    parse_json_body,
+    read_job_request,
+    require_public_webhook,
+)
 from comfypin.server.responses import JsonResponse, failure_response
 from comfypin.server.server_state import Site
 from comfypin.server.webhook_routes import webhook_routes
@@ -138,6 +144,8 @@ def _endpoint_routes(server_site: Site, comfy_api: ComfyApi) -> APIRouter:
     async def take_sent_job(http_request: Request) -> str:
         request_body = await http_request.body()
         job_request = await run_by_size(len(request_body), read_job_request, request_body)
+        if not server_site.allows_private_webhooks:
+            require_public_webhook(job_request.webhook)
         return await take_job(comfy_api.queue, job_request)
 
     @routes.post("/run", summary="Take a job", openapi_extra=JOB_BODY)

@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
+from comfypin.addresses import is_public, normalize_host
 from comfypin.digest import JsonValue
 from comfypin.jobs.errors import JobInvalid
 from comfypin.jobs.job_input import MAX_MODELS, input_of_platform_job, parse_model_wish
@@ -215,6 +216,26 @@ def _media_input(workflow_input: WorkflowInput, sent_value: JsonValue) -> Mappin
         suffix = PurePosixPath(re.split(r"[?#]", sent_value)[0].partition("://")[2].partition("/")[2]).suffix
         return {"name": f"{file_name}{suffix}", "url": sent_value, "node": workflow_input.node_id}
     return None
+
+
+def require_public_webhook(webhook: str | None) -> None:
+    """Refuse a webhook whose address is private as it is written; names are asked for when it is posted.
+
+    Raises `RequestInvalid`.
+    """
+    if webhook is None:
+        return
+    try:
+        host = normalize_host(urlsplit(webhook).hostname or "")
+        is_private = host == "localhost" or not is_public(host)
+    except ValueError:
+        # A name, or no host at all, which the post says.
+        return
+    if is_private:
+        raise RequestInvalid(
+            reason=f"`webhook` leads to the private address {host}; name a public one, or have the server started with "
+            "--allow-private-inputs"
+        )
 
 
 def _is_http_address(sent_value: object) -> bool:

@@ -48,8 +48,11 @@ class _DescribedFrom:
 class Site:
     """Holds the queue, the folder of outputs, the release, and, once it is started, the engine with its workflows."""
 
-    def __init__(self, queue: ServedQueue, outputs: Path, *, release: Release) -> None:
+    def __init__(
+        self, queue: ServedQueue, outputs: Path, *, release: Release, allows_private_webhooks: bool = True
+    ) -> None:
         self.queue = queue
+        self.allows_private_webhooks = allows_private_webhooks
         self.release = release
         self.outputs = outputs
         self._service: JobService | None = None
