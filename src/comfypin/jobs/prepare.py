@@ -139,6 +139,7 @@ def prepare_job(
             *release.warnings,
             *(str(finding) for finding in findings if finding.severity == "warning"),
             *extra.warnings,
+            *_warn_of_same_seeds(request, workflow, graph),
             *_warn_of_unfilled(graph),
             *_warn_of_unmarked(marked),
             *_warn_of_unused_models(own_models, named_models.used),
@@ -150,6 +151,24 @@ def prepare_job(
         needs_saved_workflow=_find_saved_workflow_readers(graph, catalogue, extra_data),
         models=request.models,
     )
+
+
+def _warn_of_same_seeds(request: RunRequest, workflow: Workflow, graph: ApiGraph) -> tuple[str, ...]:
+    """Warn a caller who asked for other seeds and gets the same picture again."""
+    seeds = [seed for seed in workflow.seeds if seed.control != "fixed"]
+    # A seed that is set (to `random`, say) is another one, whatever its control.
+    was_set = any(
+        graph.nodes[seed.node_id].inputs.get(seed.input_name)
+        != workflow.graph.nodes[seed.node_id].inputs.get(seed.input_name)
+        for seed in workflow.seeds
+        if seed.node_id in graph.nodes
+    )
+    if not request.randomize_seeds or seeds or was_set:
+        return ()
+    if not workflow.seeds:
+        return ("The workflow has no seed, so it makes the same again.",)
+    fixed = " and ".join(f"{seed.node_id}.{seed.input_name}" for seed in workflow.seeds)
+    return (f'The seeds of the workflow are fixed, so it makes the same again: set {fixed} to "random".',)
 
 
 def _warn_of_unused_models(own_models: tuple[str, ...], used: frozenset[str]) -> tuple[str, ...]:

@@ -103,6 +103,12 @@ def test_the_tag_is_the_same_for_the_same_job_and_another_for_another(folder: Pa
     assert tag_of(request) not in {*map(tag_of, others)}
 
 
+def test_other_seeds_of_a_workflow_without_one_are_warned_of(folder: Path) -> None:
+    request = replace(a_request(folder), randomize_seeds=True)
+    assert prepared(request).warnings == ("The workflow has no seed, so it makes the same again.",)
+    assert not prepared(a_request(folder)).warnings
+
+
 SAVED = ui(
     [
         node(1, "LoadImage", ["photo.png"]),
