@@ -150,7 +150,8 @@ def test_a_failed_job_says_why_and_runs_again(server: Server, browser: Browser) 
         page.get_by_role("link", name="Failed").click()
         expect(page.get_by_role("region", name="Why it failed")).to_contain_text("node 1 (Nope)")
         expect(page.get_by_role("region", name="Why it failed")).to_contain_text("What to do: Correct what is named")
-        page.locator("summary").first.click()
+        page.get_by_text("Technical details").click()
+        page.locator("summary", has_text="Input").click()
         expect(page.locator("pre").first).to_contain_text('"class_type": "Nope"')
         assert axe_violations(page) == []
         page.get_by_role("button", name="Retry").click()
@@ -161,6 +162,7 @@ def test_a_failed_job_says_why_and_runs_again(server: Server, browser: Browser) 
 def test_a_finished_job_shows_its_pictures_and_where_the_time_went(server: Server, browser: Browser) -> None:
     with opened(browser, server.url) as (page, wrongs):
         page.get_by_role("link", name="Done").first.click()
+        page.get_by_text("Technical details").click()
         expect(page.get_by_role("img", name="Phases")).to_be_visible()
         thumbnail = page.locator(".tile img")
         expect(thumbnail).to_be_visible()
@@ -169,13 +171,13 @@ def test_a_finished_job_shows_its_pictures_and_where_the_time_went(server: Serve
             page.get_by_role("link", name="SHA256SUMS").click()
         assert "_0000" in Path(saved.value.path()).read_text()
         with page.expect_download() as saved:
-            page.get_by_role("button", name="Open in ComfyUI").click()
+            page.get_by_role("button", name="Download for ComfyUI").click()
         assert json.loads(Path(saved.value.path()).read_text())["2"]["class_type"] == "SaveImage"
         # With what the form set, also if the job was not sent with a graph.
         made = server.post("/workflows/demo?wait=60000", {"Out of focus.width": 72})
         page.goto(f"{server.url}/#/job/{made['id']}")
         with page.expect_download() as saved:
-            page.get_by_role("button", name="Open in ComfyUI").click()
+            page.get_by_role("button", name="Download for ComfyUI").click()
         graph = json.loads(Path(saved.value.path()).read_text())
         assert 72 in [node["inputs"].get("width") for node in graph.values()]
         assert wrongs == []

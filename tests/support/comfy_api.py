@@ -116,6 +116,7 @@ def local_api(
         settings=Settings({}),
         state_folder=folder,
         engine_kind="embedded",
+        engine_url=None,
         sync_destination=None,
         prefix="",
         clock=clock,

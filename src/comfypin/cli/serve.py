@@ -121,6 +121,11 @@ class _Served:
             return self.engine.kind
         return "remote" if self.lock is None else self.lock.engine.kind
 
+    @property
+    def engine_url(self) -> str | None:
+        """Return the address of an engine that is somebody else's to start."""
+        return self.engine.spec.url if self.engine is not None and self.engine.kind == "remote" else None
+
 
 async def _choose_served(arguments: argparse.Namespace, lock: "Lock | None", settings: Settings) -> _Served:
     import asyncio
@@ -274,6 +279,7 @@ def _assemble(
         settings=settings,
         state_folder=state_folder,
         engine_kind=served.engine_kind,
+        engine_url=served.engine_url,
         sync_destination=arguments.sync,
         prefix=addresses.prefix,
         clock=clock,

@@ -1,6 +1,7 @@
 """Puts together what the server's page shows: the gallery, and the report of this machine."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from comfypin.server.fleet_routes import ReadFleet
     from comfypin.server.page_routes import Page
     from comfypin.server.server_state import Site
+    from comfypin.server.system_report import RemoteFacts
     from comfypin.settings.environment import Settings
 
 
@@ -27,6 +29,7 @@ def open_page(
     settings: "Settings",
     state_folder: Path,
     engine_kind: str,
+    engine_url: str | None,
     sync_destination: str | None,
     prefix: str,
     clock: Callable[[], float],
@@ -58,6 +61,7 @@ def open_page(
         model_roots=TargetRoots(models_dir=machine.models_dir, comfy_home=machine.comfy_home),
         folders={"outputs": site.outputs, "jobs": state_folder, "models": machine.models_dir},
         sync=sync,
+        remote=_remote_facts(engine_url),
     )
     transport = http_transport(settings)
 
@@ -82,4 +86,18 @@ def open_page(
         fleet=None if read_fleet is None else FleetReader(read_fleet),
         fleet_outputs=None if runs_here else FleetOutputs(store, site.queue),
         prefix=prefix,
+    )
+
+
+def _remote_facts(engine_url: str | None) -> "RemoteFacts | None":
+    from comfypin.engine.http_transport import parse_engine_url
+    from comfypin.engine.remote import read_comfyui_version
+    from comfypin.server.system_report import RemoteFacts
+
+    if engine_url is None:
+        return None
+    return RemoteFacts(
+        # Its user, password and query may be secrets.
+        address=str(parse_engine_url(engine_url).with_user(None).with_query(None)),
+        read_version=partial(read_comfyui_version, engine_url),
     )

@@ -95,13 +95,16 @@ def did_you_mean(names: tuple[str, ...]) -> str:
     return f"; did you mean {' or '.join(repr(candidate) for candidate in names)}?" if names else ""
 
 
+MISSING_CLASS = "the engine has no such node class"
+
+
 def explain_unknown_class(class_type: str) -> str:
     """Explain that the engine does not have a node's class, and what to do about it."""
     if class_type.startswith(("workflow/", "workflow>")):
         return "it is a group node of older ComfyUI: convert it to nodes or to a subgraph there, and save again"
     if _SUBGRAPH_ID.fullmatch(class_type):
         return "it is a subgraph that the file does not define: save the workflow again where it works"
-    return "the engine has no such node class"
+    return MISSING_CLASS
 
 
 def raise_if_errors(source: str, findings: Iterable[WorkflowFinding]) -> None:

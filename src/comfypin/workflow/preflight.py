@@ -5,7 +5,13 @@ from dataclasses import dataclass, replace
 
 from comfypin.digest import JsonValue
 from comfypin.workflow.errors import WorkflowInvalid
-from comfypin.workflow.findings import WorkflowFinding, closest_names, did_you_mean, explain_unknown_class
+from comfypin.workflow.findings import (
+    MISSING_CLASS,
+    WorkflowFinding,
+    closest_names,
+    did_you_mean,
+    explain_unknown_class,
+)
 from comfypin.workflow.graph import ApiGraph, ApiLink, ApiNode, NodeId
 from comfypin.workflow.graph_walk import GraphWalk
 from comfypin.workflow.input_checks import ClassValidation, InputRefusal, check_link, check_option, check_value
@@ -240,11 +246,17 @@ class _GraphCheck:
     def _unknown_class_finding(self, node: ApiNode) -> WorkflowFinding:
         finding = self._make_finding(node, code="class_unknown", message=explain_unknown_class(node.class_type))
         node_pack = self.packs.get(node.id)
-        if node_pack is not None:
-            finding = replace(finding, message=f"{finding.message}; its pack is {node_pack}")
         if self.lock is not None:
+            if node_pack is not None:
+                finding = replace(finding, message=f"{finding.message}; its pack is {node_pack}")
             lock_pin, sentence = self._explain_missing_class(node_pack, self.lock)
             finding = replace(finding, pin=lock_pin, message=f"{finding.message}; {sentence}")
+        elif finding.message == MISSING_CLASS:
+            # Without a lock nobody knows a pin, and the engine is somebody's own ComfyUI.
+            pack_name = "its node pack" if node_pack is None else f"the node pack {node_pack}"
+            finding = replace(
+                finding, message=f"ComfyUI here does not have the node {node.class_type}; install {pack_name}"
+            )
         return self._with_closest(finding, node.class_type, self.catalogue)
 
     def _explain_missing_class(self, node_pack: str | None, release_lock: LockLike) -> tuple[str | None, str]:

@@ -8,17 +8,32 @@ const MOST_FILE_BYTES = 40e6; // base64 makes a third more of it, and a request 
 export const startValue = (input) => input.default ?? (input.kind === "flag" ? false : "");
 export const newSeed = (input) => Math.floor(Math.random() * Math.min(2 ** 48, (input.maximum ?? 2 ** 48) + 1));
 
+export const isWhole = (input) => input.type === "INT";
+// Nodes of ComfyUI take colours as whole numbers: 0xRRGGBB.
+export const isColor = (input) => isWhole(input) && input.maximum === 0xffffff && /colou?r/i.test(input.target.slice(input.target.lastIndexOf(".") + 1));
+export const asHex = (value) => `#${Math.min(0xffffff, Math.max(0, Number(value) || 0)).toString(16).padStart(6, "0")}`;
+// "EmptyImage" is a class; people read "Empty Image". A title that somebody wrote stays.
+const spaced = (name) => (/^[A-Z][A-Za-z0-9]+$/.test(name) ? name.replace(/([a-z0-9])([A-Z])/g, "$1 $2").replace(/([A-Z]+)([A-Z][a-z])/g, "$1 $2").replace(/^K Sampler/, "KSampler") : name);
+
 // "KSampler.cfg" is for machines; people read "cfg" below the node's name. A name without a node stands for itself.
 export function nodeLabel(input) {
   const at = input.name.lastIndexOf(".");
   return at > 0 && input.name.slice(at + 1) === input.target.slice(input.target.lastIndexOf(".") + 1) ? input.name.slice(0, at) : "";
 }
 
-function labelOf(input, isGrouped) {
+// Nodes that share a name are told apart by their ids, which then stand before the inputs' names.
+function nodeName(input) {
+  const place = nodeLabel(input);
+  if (/^[\d:]+$/.test(place)) return input.title ? `${input.title} #${place}` : `#${place}`;
+  return place && (input.title || spaced(place));
+}
+
+// Its label, and its node's name unless a group already says that.
+export function labelOf(input, isGrouped) {
   if (input.role && (!input.title || /^CLIP Text Encode/.test(input.title))) return [t(`role ${input.role}`), ""];
   const place = nodeLabel(input);
   const own = place ? input.name.slice(place.length + 1).replace(/_/g, " ") : input.title || input.name;
-  return [own, isGrouped ? "" : place];
+  return [own, isGrouped ? "" : nodeName(input)];
 }
 
 // The inputs of one node stand together, in the order of the list.
@@ -26,8 +41,8 @@ export function groupsOf(inputs) {
   const groups = [];
   for (const input of inputs) {
     const place = nodeLabel(input);
-    const group = place && groups.find((one) => one.place === place);
-    if (group) group.inputs.push(input); else groups.push({ place, inputs: [input] });
+    const group = place && groups.find((one) => one.key === place);
+    if (group) group.inputs.push(input); else groups.push({ key: place || input.name, place: nodeName(input), inputs: [input] });
   }
   return groups;
 }
@@ -70,8 +85,8 @@ function Control({ id, input, value, onChange, describedBy, label }) {
       ${known.map((choice, place) => html`<option key=${place} value=${String(place)}>${String(choice)}</option>`)}</select>`;
   }
   if (["seed", "size", "number"].includes(input.kind)) {
-    const isWhole = input.type === "INT";
-    return html`<input ...${shared} type="number" inputmode=${isWhole ? "numeric" : "decimal"} step=${isWhole ? 1 : "any"} min=${input.minimum} max=${input.maximum} required value=${value}
+    if (isColor(input)) return html`<input ...${shared} type="color" value=${asHex(value)} onInput=${(event) => onChange(parseInt(event.currentTarget.value.slice(1), 16))} />`;
+    return html`<input ...${shared} type="number" inputmode=${isWhole(input) ? "numeric" : "decimal"} step=${isWhole(input) ? 1 : "any"} min=${input.minimum} max=${input.maximum} required value=${value}
       onInput=${(event) => { const told = event.currentTarget.valueAsNumber; if (!Number.isNaN(told)) onChange(told); }} />`;
   }
   return html`<input ...${shared} type="text" maxlength=${input.max_length} value=${value} onInput=${(event) => onChange(event.currentTarget.value)} />`;

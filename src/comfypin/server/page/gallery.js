@@ -65,7 +65,7 @@ function Tile({ tile, height, onOpen, isFocused, onFocus }) {
   const isPicture = output.thumbnail && !isBroken;
   const isVideo = output.kind === "video" && (isPicture || !isUnseen);
   return html`<button type="button" ref=${element} class="shot" style=${{ width: `${height * shape}px`, height: `${height}px` }}
-    aria-label=${`${output.filename}, ${output.workflow || t("own workflow")}`} onClick=${() => onOpen(index)} onFocus=${() => onFocus(index)}>
+    aria-label=${`${output.filename}, ${output.workflow || t("from the API")}`} onClick=${() => onOpen(index)} onFocus=${() => onFocus(index)}>
     ${isPicture
       ? html`<img ref=${picture} src=${address(output.thumbnail)} alt="" decoding="async" draggable=${false} onError=${() => setBroken(true)} />`
       : isVideo ? html`<${FirstFrame} source=${sourceOf(output)} onBroken=${() => setUnseen(true)} />`

@@ -4,6 +4,7 @@ import { cancelJob, retryJob, runAgain, saveForComfy } from "./actions.js";
 import { address, get } from "./api.js";
 import { nodeLabel } from "./fields.js";
 import { ago, bytes, clock, seconds, t } from "./i18n.js";
+import { noteOf } from "./notes.js";
 import { duration, ProgressLine } from "./queue.js";
 import { canRetry, isPending, useStore } from "./store.js";
 import { English, causeOf, told } from "./told.js";
@@ -87,6 +88,12 @@ async function nodeNames(workflow, signal) {
   return Object.fromEntries(((found && found.inputs) || []).map((input) => [input.target.slice(0, input.target.lastIndexOf(".")), input.title || nodeLabel(input)]));
 }
 
+// What was set in it, if this browser did not note it: few and short values only.
+function setOf(input) {
+  const entries = Object.entries((input && input.set) || {}).map(([target, value]) => `${target.slice(target.lastIndexOf(".") + 1).replace(/_/g, " ")} ${value}`);
+  return entries.filter((one) => one.length < 60).slice(0, 4).join(", ");
+}
+
 export function View({ route }) {
   const id = route.rest[0] || "";
   const known = useStore((s) => s.jobs.get(id));
@@ -101,9 +108,13 @@ export function View({ route }) {
   const times = (output && output.seconds) || {};
   const phases = (data && data.phases) || times.phases;
   const warnings = (output && output.warnings) || [];
+  const note = noteOf(job.id) || setOf(data && data.input);
+  // What the workflow itself lacks fails again, unless it is changed.
+  const isInvalid = Boolean(job.error && ["WorkflowInvalid", "OverrideInvalid"].includes(job.error.name));
+  const change = html`<a class=${`button ${isInvalid ? "primary" : ""}`} href=${`#/run?from=${job.id}`}><${Icon} name="run" /> ${t("change and run")}</a>`;
   return html`<div class="page job">
     <div class="row wrap job-head">
-      <div><h1>${jobTitle(job)}</h1>
+      <div><h1>${jobTitle(job)}</h1>${note && html`<p class="note dim">${note}</p>`}
         <p class="facts"><${StatusMark} status=${job.status} />
           ${job.position && html`<span>${t("position n", { n: job.position })}</span>`}
           <span class="num">${seconds(duration(job))}</span>
@@ -112,9 +123,10 @@ export function View({ route }) {
           <button type="button" class="text-button" title=${t("copy")} onClick=${() => copyText(job.id)}><code>${job.id}</code></button></p></div>
       <div class="row wrap job-tools">
         ${isPending(job) && html`<button type="button" onClick=${() => cancelJob(job)}><${Icon} name="stop" /> ${t("cancel")}</button>`}
-        ${canRetry(job) && html`<button type="button" class="primary" onClick=${() => retryJob(job)}><${Icon} name="retry" /> ${t("retry")}</button>`}
+        ${isInvalid && change}
+        ${canRetry(job) && html`<button type="button" class=${isInvalid ? "" : "primary"} onClick=${() => retryJob(job)}><${Icon} name="retry" /> ${t("retry")}</button>`}
         ${!isPending(job) && html`<button type="button" onClick=${() => runAgain(job.id)}><${Icon} name="dice" /> ${t("another seed")}</button>`}
-        <a class="button" href=${`#/run?from=${job.id}`}><${Icon} name="run" /> ${t("change and run")}</a>
+        ${!isInvalid && change}
         <button type="button" onClick=${() => saveForComfy(job.id, outputs[0] && { ...outputs[0], href: `jobs/${job.id}/outputs/0` })}><${Icon} name="graph" /> ${t("for ComfyUI")}</button>
       </div>
     </div>
@@ -124,11 +136,13 @@ export function View({ route }) {
     ${outputs.length > 0 && html`<section><h2>${t("outputs")} <span class="count num">${outputs.length}</span></h2>
       <div class="tiles">${outputs.map((one) => html`<${OutputTile} key=${one.position} jobId=${job.id} output=${one} />`)}</div></section>`}
     ${output && output.texts && Object.values(output.texts).flat().length > 0 && html`<section><h2>${t("texts")}</h2>${Object.values(output.texts).flat().map((text, place) => html`<p key=${place} class="text-output">${text}</p>`)}</section>`}
-    ${phases && html`<section><h2>${t("phases")}</h2><${Timeline} spans=${phases} label=${t("phases")} /></section>`}
     <${NodeTimes} nodes=${times.nodes} titles=${{ ...names, ...titlesOf(data && data.input) }} />
-    ${outputs.length > 0 && html`<section><div class="row wrap"><h2>${t("files")}</h2><p class="facts"><a href=${address(`jobs/${job.id}/manifest`)} download>${t("manifest")}</a> <a href=${address(`jobs/${job.id}/manifest`, { format: "sha256" })} download>SHA256SUMS</a></p></div><div class="scroll-x" tabindex="0" role="region" aria-label=${t("files")}><table class="table"><thead><tr><th scope="col">${t("name")}</th><th scope="col">${t("size")}</th><th scope="col">SHA-256</th></tr></thead><tbody>
+    ${outputs.length > 0 && html`<section><h2>${t("files")}</h2><div class="scroll-x" tabindex="0" role="region" aria-label=${t("files")}><table class="table"><thead><tr><th scope="col">${t("name")}</th><th scope="col">${t("size")}</th><th scope="col">SHA-256</th></tr></thead><tbody>
       ${outputs.map((one) => html`<tr key=${one.position}><td><a href=${address(`jobs/${job.id}/outputs/${one.position}`, { download: 1 })}>${one.filename}</a></td><td class="num">${bytes(one.size_bytes)}</td>
         <td><code class="hash" title=${one.sha256}>${(one.sha256 || "").slice(0, 16)}…</code></td></tr>`)}</tbody></table></div></section>`}
-    <section><h2>${t("details")}</h2><${Json} title=${t("input")} value=${data && data.input} /><${Json} title=${t("output")} value=${output} /></section>
+    <details class="technical"><summary>${t("technical details")}</summary><div class="technical-body">
+      ${phases && html`<section><h2>${t("phases")}</h2><${Timeline} spans=${phases} label=${t("phases")} /></section>`}
+      ${outputs.length > 0 && html`<p class="facts"><a href=${address(`jobs/${job.id}/manifest`)} download>${t("manifest")}</a> <a href=${address(`jobs/${job.id}/manifest`, { format: "sha256" })} download>SHA256SUMS</a></p>`}
+      <${Json} title=${t("input")} value=${data && data.input} /><${Json} title=${t("output")} value=${output} /></div></details>
   </div>`;
 }

@@ -35,6 +35,11 @@ function Media({ output, zoom, offset, onPan }) {
     <a class="primary" href=${address(output.href, { download: 1 })} download=${output.filename}><${Icon} name="download" /> ${t("download")}</a></div>`;
 }
 
+// On a wide screen with its word beside it.
+const Tool = ({ icon, label, href, ...rest }) => (href
+  ? html`<a class="tool" href=${href} aria-label=${label} title=${label} ...${rest}><${Icon} name=${icon} /><span class="tool-word">${label}</span></a>`
+  : html`<button type="button" class="tool" aria-label=${label} title=${label} ...${rest}><${Icon} name=${icon} /><span class="tool-word">${label}</span></button>`);
+
 // As large as the window, but a small picture grows to three times its size only.
 const sizeOf = ({ width, height }) => (width && height ? { width: "100%", height: "100%", maxWidth: `min(100%, ${width * MOST_GROWN}px)`, maxHeight: `min(100%, ${height * MOST_GROWN}px)` } : {});
 
@@ -84,13 +89,13 @@ export function Lightbox({ outputs, index, onMove, onClose }) {
       <p class="light-name ellipsis"><strong>${output.filename}</strong>
         <span class="dim">${output.width ? ` ${output.width}×${output.height} ·` : ""} ${bytes(output.size_bytes)} · <time title=${clock(output.made_at)}>${ago(output.made_at)}</time> · ${index + 1}/${outputs.length}</span></p>
       <div class="light-tools">
-        <a class="tool" href=${`#/job/${output.job_id}`} onClick=${() => dialog.current.close()}><${Icon} name="info" /><span>${output.workflow || t("its job")} <code>${shortId(output.job_id)}</code></span></a>
-        <${IconButton} icon="dice" label=${t("another seed")} onClick=${again} />
-        <a class="icon-link" href=${`#/run?from=${output.job_id}`} aria-label=${t("change and run")} title=${t("change and run")} onClick=${() => dialog.current.close()}><${Icon} name="run" /></a>
-        <${IconButton} icon="graph" label=${t("for ComfyUI")} onClick=${() => saveForComfy(output.job_id, output)} />
-        <${IconButton} icon="compare" label=${t("compare")} aria-pressed=${pinned ? "true" : "false"} onClick=${compare} />
-        <${IconButton} icon="copy" label=${t("copy address")} onClick=${share} />
-        <a class="icon-link" href=${address(output.href, { download: 1 })} download=${output.filename} aria-label=${t("download")} title=${t("download")}><${Icon} name="download" /></a>
+        <a class="tool" href=${`#/job/${output.job_id}`} onClick=${() => dialog.current.close()}><${Icon} name="info" /><span>${t("details")}</span></a>
+        <${Tool} icon="dice" label=${t("another seed")} onClick=${again} />
+        <${Tool} icon="run" label=${t("change and run")} href=${`#/run?from=${output.job_id}`} onClick=${() => dialog.current.close()} />
+        <${Tool} icon="graph" label=${t("for ComfyUI")} onClick=${() => saveForComfy(output.job_id, output)} />
+        <${Tool} icon="compare" label=${t("compare")} aria-pressed=${pinned ? "true" : "false"} onClick=${compare} />
+        <${Tool} icon="copy" label=${t("copy address")} onClick=${share} />
+        <${Tool} icon="download" label=${t("download")} href=${address(output.href, { download: 1 })} download=${output.filename} />
         <${IconButton} icon="close" label=${t("close")} onClick=${onClose} />
       </div>
     </header>

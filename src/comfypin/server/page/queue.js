@@ -3,6 +3,7 @@ import { html, useEffect, useState } from "./vendor/htm-preact.js";
 import { cancelJob, moveJob, retryJob } from "./actions.js";
 import { get, post } from "./api.js";
 import { ago, clock, seconds, t } from "./i18n.js";
+import { noteOf } from "./notes.js";
 import { byNewest, canRetry, isPending, secondsLeft, store, useStore } from "./store.js";
 import { English, causeOf } from "./told.js";
 import { Empty, Icon, IconButton, Progress, StatusMark, Strip, jobTitle, sayFailure, shortId, useTick } from "./ui.js";
@@ -29,7 +30,8 @@ function RunningCard({ job }) {
     </a>
     <div class="running-body">
       <div class="row"><a class="title ellipsis" href=${`#/job/${job.id}`}>${jobTitle(job)}</a>
-        <${IconButton} icon="stop" label=${t("cancel job", { name: jobTitle(job) })} onClick=${() => cancelJob(job)} /></div>
+        <button type="button" aria-label=${t("cancel job", { name: jobTitle(job) })} onClick=${() => cancelJob(job)}><${Icon} name="stop" /> ${t("cancel")}</button></div>
+      ${noteOf(job.id) && html`<p class="note small dim">${noteOf(job.id)}</p>`}
       <${ProgressLine} job=${job} />
       <p class="facts"><span class="num">${seconds(duration(job))}</span>
         ${secondsLeft(job) !== null && html`<span>${t("left", { time: seconds(secondsLeft(job)) })}</span>`}
@@ -44,7 +46,7 @@ const byTurn = (one, other) => (other.priority || 0) - (one.priority || 0) || -b
 function WaitingRow({ job, place, waiting }) {
   return html`<li class="line">
     <span class="place num" title=${t("position")}>${place}</span>
-    <a class="title ellipsis" href=${`#/job/${job.id}`}>${jobTitle(job)}</a>
+    <a class="title ellipsis" href=${`#/job/${job.id}`}>${jobTitle(job)}${noteOf(job.id) && html` <span class="note small dim">${noteOf(job.id)}</span>`}</a>
     ${job.release && html`<span class="chip wide-only">${job.release}</span>`}
     <span class="dim num">${secondsLeft(job) !== null ? t("done in", { time: seconds(secondsLeft(job)) }) : t("waits", { time: seconds(since(job.created_at)) })}</span>
     ${store.queue.can_reorder && waiting.length > 1 && html`<${IconButton} icon="first" label=${t("run next", { name: jobTitle(job) })} disabled=${place === 1} onClick=${() => moveJob(job, waiting, true)} />
@@ -57,7 +59,7 @@ export function EndedRow({ job }) {
   return html`<li class="line ended">
     <a class="ended-link" href=${`#/job/${job.id}`} aria-label=${`${jobTitle(job)}, ${t(job.status)}, ${shortId(job.id)}`}></a>
     <${StatusMark} status=${job.status} />
-    <span class="ended-name"><span class="title ellipsis">${jobTitle(job)}</span>
+    <span class="ended-name"><span class="title ellipsis">${jobTitle(job)}${noteOf(job.id) && html` <span class="note small dim">${noteOf(job.id)}</span>`}</span>
       ${job.error ? html`<span class="wrong small ellipsis" title=${job.error.message}>${causeOf(job.error) || html`<${English} text=${job.error.message} />`}</span>` : html`<span class="dim small ellipsis"><code>${shortId(job.id)}</code>${job.release && ` · ${job.release}`}</span>`}</span>
     <${Strip} job=${job} />
     <span class="dim num ended-time">${seconds(duration(job))}</span>

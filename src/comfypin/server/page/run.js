@@ -1,18 +1,23 @@
 // Running: a form for each workflow of the server, or for any workflow that is dropped or pasted, and what came of it.
-import { html, useEffect, useRef, useState } from "./vendor/htm-preact.js";
+import { html, useEffect, useMemo, useRef, useState } from "./vendor/htm-preact.js";
+import { cancelJob } from "./actions.js";
 import { post, get } from "./api.js";
-import { readTable, runsOf } from "./batch.js";
+import { columnNames, differencesOf, exampleTable, readTable, runsOf } from "./batch.js";
+import { forget, idOf, keep, readDropped } from "./dropped.js";
 import { Field, groupsOf, startValue } from "./fields.js";
 import { read, t, write } from "./i18n.js";
 import { OutputTile, outputsOf } from "./job.js";
+import { noteOf, writeNote } from "./notes.js";
 import { Presets } from "./presets.js";
 import { ProgressLine } from "./queue.js";
 import { isPending, useStore } from "./store.js";
 import { English, Finding, causeOf, told } from "./told.js";
-import { Empty, Icon, Progress, StatusMark, say, sayFailure, shortId, useLoaded } from "./ui.js";
+import { Empty, Icon, IconButton, Progress, StatusMark, say, sayFailure, shortId, useLoaded } from "./ui.js";
 
 const MAIN = ["prompt", "seed", "size", "file", "model"];
-const OWN = "\u0000own";
+const OWN = "\u0000own"; // and the id of what was dropped
+const FEW = 10; // so many inputs need no fold
+const ENGINE_AGAIN_MS = 2000;
 const MOST_SIZES = 3; // nodes; what has more is drawn, not set
 const nodeOf = (target) => target.slice(0, target.lastIndexOf("."));
 
@@ -29,19 +34,24 @@ function submit(workflow, values) {
   const isFile = (input) => input.kind === "file" && typeof values[input.name] === "string" && values[input.name].startsWith("data:");
   const set = Object.fromEntries(sent.filter((input) => !isFile(input)).map((input) => [input.target, values[input.name]]));
   const inputs = sent.filter(isFile).map((input) => mediaOf(input, values[input.name]));
-  return post("run", { input: { workflow: workflow.own, ...(workflow.name && { title: workflow.name.slice(0, 200) }), set, ...(inputs.length && { inputs }) } });
+  return post("run", { input: { workflow: workflow.own, title: titleOf(workflow).slice(0, 200), set, ...(inputs.length && { inputs }) } });
 }
 
-// What nearly everybody sets, and the rest. Files come before sizes, and of many sizes only the first: unless the
-// workflow's author chose the inputs and their order.
+function filesFirst(inputs) {
+  const order = ["prompt", "file"];
+  const place = (input) => (order.includes(input.kind) ? order.indexOf(input.kind) : order.length);
+  return [...inputs].sort((one, other) => place(one) - place(other));
+}
+
+// What nearly everybody sets, and the rest if there is much. Files come before sizes, and of many sizes only the first:
+// unless the workflow's author chose the inputs and their order.
 function divide(workflow) {
+  if (workflow.inputs.length <= FEW) return [workflow.title || workflow.description ? workflow.inputs : filesFirst(workflow.inputs), []];
   const main = workflow.inputs.filter((input) => MAIN.includes(input.kind) || input.required);
   if (!workflow.title && !workflow.description) {
     const sized = [...new Set(main.filter((input) => input.kind === "size").map((input) => nodeOf(input.target)))];
     const isHidden = (input) => input.kind === "size" && !input.required && sized.indexOf(nodeOf(input.target)) >= MOST_SIZES;
-    const order = ["prompt", "file"];
-    const place = (input) => (order.includes(input.kind) ? order.indexOf(input.kind) : order.length);
-    const shown = main.filter((input) => !isHidden(input)).sort((one, other) => place(one) - place(other));
+    const shown = filesFirst(main.filter((input) => !isHidden(input)));
     return [shown, workflow.inputs.filter((input) => !shown.includes(input))];
   }
   return [main, workflow.inputs.filter((input) => !main.includes(input))];
@@ -50,7 +60,7 @@ function divide(workflow) {
 // What a browser keeps of a form: no files, they are large and lie on the disk anyway.
 const keepable = (values) => Object.fromEntries(Object.entries(values).filter(([, value]) => typeof value !== "string" || !value.startsWith("data:")));
 
-function Form({ workflow, onTaken, onChanged }) {
+function Form({ workflow, onTaken, onChanged, isBlocked }) {
   const kept = `form.${workflow.name}`;
   const [values, setValues] = useState(() => {
     const old = workflow.own ? {} : read(kept, {});
@@ -62,8 +72,9 @@ function Form({ workflow, onTaken, onChanged }) {
   const [isBusy, setBusy] = useState(false);
   const set = (name, value) => setValues((old) => ({ ...old, [name]: value }));
   const [main, rest] = divide(workflow);
-  useEffect(() => onChanged(workflow.inputs.filter((input) => values[input.name] !== input.default).map((input) => input.target)), [values]);
-  const parsed = table.trim() ? readTable(table, workflow.inputs) : { rows: [], error: null };
+  const parsed = useMemo(() => (table.trim() ? readTable(table, workflow.inputs) : { rows: [], columns: [], error: null }), [table]);
+  const isSet = (input) => values[input.name] !== input.default || (parsed.rows.length > 0 && parsed.columns.includes(input));
+  useEffect(() => onChanged(workflow.inputs.filter(isSet).map((input) => input.target)), [values, parsed]);
 
   async function send(event) {
     event.preventDefault();
@@ -71,8 +82,10 @@ function Form({ workflow, onTaken, onChanged }) {
     setBusy(true);
     try {
       const runs = runsOf(workflow.inputs, values, { rolls, times, rows: parsed.rows });
-      for (const run of runs) {
+      const notes = differencesOf(workflow.inputs, runs);
+      for (const [place, run] of runs.entries()) {
         const taken = await submit(workflow, run);
+        writeNote(taken.id, notes[place]);
         onTaken(taken.id, titleOf(workflow));
         setValues((old) => ({ ...old, ...Object.fromEntries(Object.keys(rolls).filter((name) => rolls[name]).map((name) => [name, run[name]])) }));
       }
@@ -94,9 +107,9 @@ function Form({ workflow, onTaken, onChanged }) {
       <${Presets} workflow=${workflow.name} current=${() => ({ values: keepable(values), table, times, rolls })}
         onPick=${(preset) => { setValues((old) => ({ ...old, ...Object.fromEntries(Object.entries(preset.values || {}).filter(([name]) => name in old)) })); setTable(preset.table || ""); setTimes(preset.times || 1); setRolls(preset.rolls || {}); }} />
       <label class="field"><span class="field-name">${t("times")}</span><input type="number" min="1" max="200" value=${times} onInput=${(event) => setTimes(Math.min(200, Math.max(1, Number(event.currentTarget.value) || 1)))} /></label>
-      <label class="field"><span class="field-name">${t("table")}</span><textarea rows="4" spellcheck="false" class="mono" value=${table} placeholder=${`${(main[0] || rest[0] || { name: "seed" }).name}\n…\n…`} onInput=${(event) => setTable(event.currentTarget.value)} /></label>
-      <p class=${parsed.error ? "wrong small" : "dim small"}>${parsed.error || t("table help", { n: parsed.rows.length })}</p></div></details>
-    <div class="form-end"><button class="primary run-button" type="submit" disabled=${isBusy}><${Icon} name="run" /> ${t("run now", { n: times * Math.max(1, parsed.rows.length) })}</button></div>
+      <label class="field"><span class="field-name">${t("table")}</span><textarea rows="4" spellcheck="false" class="mono" value=${table} placeholder=${exampleTable([...main, ...rest])} onInput=${(event) => setTable(event.currentTarget.value)} /></label>
+      <p class=${parsed.error ? "wrong small" : "dim small"}>${parsed.error || `${t("table help", { n: parsed.rows.length })} ${t("table columns", { names: columnNames([...main, ...rest]) })}`}</p></div></details>
+    <div class="form-end"><button class="primary run-button" type="submit" disabled=${isBusy || isBlocked}><${Icon} name="run" /> ${t("run now", { n: times * Math.max(1, parsed.rows.length) })}</button></div>
   </form>`;
 }
 
@@ -105,20 +118,26 @@ function Result({ id, name }) {
   const preview = useStore((s) => s.previews.get(id));
   const { data } = useLoaded((signal) => (job && !isPending(job) && job.output_count ? get(`jobs/${id}`, {}, { signal }) : Promise.resolve(null)), [id, job && job.status]);
   const outputs = data ? outputsOf(data.output) : [];
+  const note = noteOf(id);
   return html`<article class="result card" aria-label=${`${name} ${shortId(id)}`}>
     <p class="row"><a class="title ellipsis" href=${`#/job/${id}`}>${name}</a>${job ? html`<${StatusMark} status=${job.status} />` : null}</p>
+    ${note && html`<p class="note small dim">${note}</p>`}
     ${job && job.status === "IN_PROGRESS" && html`${preview && html`<img class="result-preview" src=${preview} alt=${t("preview")} />`}<div class="result-progress"><${ProgressLine} job=${job} /></div>`}
     ${job && job.status === "IN_QUEUE" && html`<${Progress} value=${0} label=${name} />`}
+    ${job && isPending(job) && html`<p><button type="button" aria-label=${t("cancel job", { name })} onClick=${() => cancelJob(job)}><${Icon} name="stop" /> ${t("cancel")}</button></p>`}
     ${job && job.error && html`<p class="wrong small failure-text">${causeOf(job.error) && html`<strong>${causeOf(job.error)}</strong>
 `}<${English} text=${job.error.message} /></p>`}
     ${outputs.length > 0 && html`<div class=${outputs.length === 1 ? "result-one" : "tiles"}>${outputs.map((output) => html`<${OutputTile} key=${output.position} jobId=${id} output=${output} />`)}</div>`}
   </article>`;
 }
 
+// What was wrong with a value that is another one now is not shown any longer.
+const openFindings = (checked, changed) => checked.findings.filter((finding) => !finding.input || !changed.includes(`${finding.node}.${finding.input}`));
+const isError = (finding) => finding.severity === "error";
+
 function Findings({ report: checked, changed }) {
-  // What was wrong with a value that is another one now is not shown any longer.
-  const findings = checked.findings.filter((finding) => !finding.input || !changed.includes(`${finding.node}.${finding.input}`));
-  const report = { findings, runs: !findings.some((finding) => finding.severity === "error") };
+  const findings = openFindings(checked, changed);
+  const report = { findings, runs: !findings.some(isError) };
   if (!findings.length && checked.findings.length) return null;
   if (!report.findings.length) return html`<p class="good-line"><span class="mark mark-done">${t("runs here")}</span></p>`;
   return html`<section class=${report.runs ? "warnings" : "failure"}><h2>${report.runs ? t("warnings") : t("cannot run here")}</h2><ul>
@@ -167,13 +186,68 @@ function Drop({ onReport }) {
   </div>`;
 }
 
-export function View({ route }) {
+// What was dropped here, before or now: each is checked again when it is opened, since the engine may be another one.
+function useDropped(route) {
+  const [dropped, setDropped] = useState(readDropped);
+  const [report, setReport] = useState(null); // of the one that is open
+  const id = (route.rest[0] || "").startsWith(OWN) ? route.rest[0].slice(OWN.length) : "";
+  const entry = dropped.find((one) => one.id === id);
+  const [turn, setTurn] = useState(0);
+  useEffect(() => {
+    if (!entry || (report && report.id === id)) return undefined;
+    const stop = new AbortController();
+    let timer = 0;
+    const lose = (error) => { sayFailure(error); if (error.status === 503) timer = setTimeout(() => setTurn(turn + 1), ENGINE_AGAIN_MS); };
+    post("workflow-check", entry.workflow, { signal: stop.signal }).then((found) => setReport({ ...found, name: entry.name, id, key: Math.random() }), lose);
+    return () => { clearTimeout(timer); stop.abort(); };
+  }, [id, turn]);
+  function open(found) {
+    const opened = { id: idOf(found.workflow, found.name), name: found.name, workflow: found.workflow };
+    setDropped(keep(dropped, opened));
+    setReport({ ...found, id: opened.id, key: Math.random() });
+    location.hash = `#/run/${encodeURIComponent(OWN + opened.id)}`;
+  }
+  function drop(one) {
+    setDropped(forget(dropped, one.id));
+    if (one.id === id) location.hash = "#/run";
+  }
+  return { dropped, entry, report: report && entry && report.id === id ? report : null, open, drop };
+}
+
+// An engine that starts has no workflows yet: asked again until it has.
+function useWorkflows() {
   const isOpen = useStore((s) => s.live);
-  const { data: workflows, error } = useLoaded((signal) => get("workflows", {}, { signal }), [isOpen]);
-  const [own, setOwn] = useState(null);
+  const [turn, setTurn] = useState(0);
+  const loaded = useLoaded((signal) => get("workflows", {}, { signal }), [isOpen, turn]);
+  useEffect(() => {
+    if (!loaded.error) return undefined;
+    const timer = setTimeout(() => setTurn(turn + 1), ENGINE_AGAIN_MS);
+    return () => clearTimeout(timer);
+  }, [loaded.error]);
+  return loaded;
+}
+
+function List({ workflows, error, dropped, chosen, onRemove, onReport }) {
+  const own = (one) => OWN + one.id;
+  const entry = (name, title) => html`<a class="run-name ellipsis" href=${`#/run/${encodeURIComponent(name)}`} aria-current=${name === chosen ? "page" : undefined}>${title}</a>`;
+  return html`<nav class="run-list" aria-label=${t("workflows")}>
+    <h2>${t("workflows")}</h2>
+    ${(workflows || []).map((one) => html`<div key=${one.name} class="run-entry">${entry(one.name, one.title || one.name)}</div>`)}
+    ${dropped.map((one) => html`<div key=${own(one)} class="run-entry">${entry(own(one), one.name || t("own workflow"))}
+      <${IconButton} icon="close" label=${t("remove name", { name: one.name || t("own workflow") })} onClick=${() => onRemove(one)} /></div>`)}
+    ${!workflows && !error && html`<p class="dim">${t("loading")}</p>`}
+    ${error && html`<p class="dim">${error.status === 503 ? t("engine starts") : told(error)}</p>`}
+    ${workflows && workflows.length + dropped.length === 0 && html`<p class="dim">${t("none yet")}</p>`}
+    <${Drop} onReport=${onReport} />
+  </nav>`;
+}
+
+export function View({ route }) {
+  const { data: workflows, error } = useWorkflows();
+  const { dropped, entry, report, open, drop } = useDropped(route);
   const [results, setResults] = useState(() => { try { return JSON.parse(sessionStorage.getItem("comfypin.runs")) || []; } catch { return []; } });
-  const chosen = route.rest[0] || (own && OWN) || (workflows && workflows[0] && workflows[0].name) || "";
-  const workflow = chosen === OWN ? own && { name: own.name, own: own.workflow, inputs: own.inputs } : (workflows || []).find((one) => one.name === chosen);
+  const chosen = entry || !(route.rest[0] || "").startsWith(OWN) ? route.rest[0] || (workflows && workflows[0] && workflows[0].name) || "" : "";
+  const workflow = entry ? report && { name: report.name, own: report.workflow, inputs: report.inputs } : (workflows || []).find((one) => one.name === chosen);
   const resultsList = useRef(null);
   function taken(id, name) {
     // On a narrow screen they are below the form.
@@ -188,22 +262,18 @@ export function View({ route }) {
   const from = route.query.get("from"); // a job whose workflow is to be changed
   useEffect(() => {
     if (!from) return;
-    formOfJob(from).then(report, (error) => { sayFailure(error); location.hash = "#/run"; });
+    formOfJob(from).then(open, (failure) => { sayFailure(failure); location.hash = "#/run"; });
   }, [from]);
-  function report(found) { setOwn({ ...found, key: Math.random() }); location.hash = `#/run/${encodeURIComponent(OWN)}`; }
+  const isLoading = Boolean(from) || (entry ? !report : !workflows && !error);
   return html`<div class="page run">
     <h1 class="visually-hidden">${t("run")}</h1>
-    <nav class="run-list" aria-label=${t("workflows")}>
-      <h2>${t("workflows")}</h2>
-      ${(workflows || []).map((one) => html`<a key=${one.name} class="run-name ellipsis" href=${`#/run/${encodeURIComponent(one.name)}`} aria-current=${one.name === chosen ? "page" : undefined}>${one.title || one.name}</a>`)}
-      ${own && html`<a class="run-name ellipsis" href=${`#/run/${encodeURIComponent(OWN)}`} aria-current=${chosen === OWN ? "page" : undefined}>${own.name || t("own workflow")}</a>`}
-      ${error && html`<p class="dim">${error.status === 503 ? t("engine starts") : told(error)}</p>`}
-      <${Drop} onReport=${report} />
-    </nav>
-    <section class="run-form" aria-label=${t("settings")}>
-      ${workflows && !workflow && !from && html`<${Empty} title=${t("no workflows")}><p>${t("drop workflow")}</p><//>`}
-      ${chosen === OWN && own && html`<${Findings} report=${own} changed=${changed} />`}
-      ${workflow && (chosen !== OWN || own.runs || own.inputs.length > 0) && html`<${Form} key=${chosen === OWN ? own.key : workflow.name} workflow=${workflow} onTaken=${taken} onChanged=${setChanged} />`}
+    <${List} workflows=${workflows} error=${error} dropped=${dropped} chosen=${chosen} onRemove=${drop} onReport=${open} />
+    <section class="run-form" aria-label=${t("settings")} aria-busy=${isLoading ? "true" : "false"}>
+      ${isLoading && html`<p class="empty">${t("loading")}</p>`}
+      ${workflows && !workflow && !isLoading && html`<${Empty} title=${t("no workflows")}><p>${t("drop workflow")}</p><//>`}
+      ${report && html`<${Findings} report=${report} changed=${changed} />`}
+      ${workflow && (!report || report.runs || report.inputs.length > 0) && html`<${Form} key=${report ? report.key : workflow.name} workflow=${workflow} onTaken=${taken} onChanged=${setChanged}
+        isBlocked=${Boolean(report && openFindings(report, changed).some(isError))} />`}
     </section>
     <section class="run-results" ref=${resultsList} aria-label=${t("results")}>
       ${results.length === 0 ? html`<p class="empty">${t("results come here")}</p>` : results.map((one) => html`<${Result} key=${one.id} id=${one.id} name=${one.name} />`)}

@@ -13,7 +13,7 @@ function Fact({ label, children }) {
 
 function Meter({ label, used, total }) {
   const share = total ? used / total : 0;
-  return html`<div class="meter"><p class="row"><span class="ellipsis">${label}</span><span class="num dim">${bytes(used)} / ${bytes(total)}</span></p>
+  return html`<div class="meter"><p class="row"><span class="ellipsis">${label}</span><span class="num dim">${t("free of", { free: bytes(total - used), total: bytes(total) })}</span></p>
     <div class=${share > 0.92 ? "meter-full" : ""}><${Progress} value=${share} label=${label} /></div></div>`;
 }
 
@@ -35,7 +35,6 @@ function Chart({ title, values, over, show, begins, step }) {
 }
 
 function Sync({ sync }) {
-  if (!sync) return html`<p class="dim">${t("no sync")}</p>`;
   return html`<dl class="facts-list">
       <${Fact} label=${t("destination")}><code>${sync.destination}</code><//>
       <${Fact} label=${t("delivered")}><span class="num">${number(sync.done)}</span><//>
@@ -64,9 +63,11 @@ function FailedWebhooks({ count }) {
       ${one.can_retry ? html`<${IconButton} icon="retry" label=${t("retry webhook", { name: one.host })} onClick=${() => retry(one)} />` : html`<span class="icon-gap" />`}</li>`)}</ul></section>`;
 }
 
-function Models({ models, isPinned }) {
+// What has nothing to show, folded to its heading.
+const Folded = ({ title, text }) => html`<details class="card panel folded"><summary>${title}</summary><p class="dim">${text}</p></details>`;
+
+function Models({ models }) {
   const [text, setText] = useState("");
-  if (!models.length) return html`<p class="dim">${t(isPinned ? "no models" : "models unknown")}</p>`;
   const shown = models.filter((model) => `${model.path} ${model.name}`.toLowerCase().includes(text.toLowerCase()));
   const total = models.reduce((sum, model) => sum + (model.size_bytes || 0), 0);
   const missing = models.filter((model) => model.present === false).length;
@@ -96,6 +97,7 @@ export function View() {
       <${Fact} label=${t("name")}><strong>${release.name}</strong><//>
       ${release.digest ? html`<${Fact} label=${t("digest")}><button type="button" class="text-button hash" title=${release.digest} onClick=${() => copyText(release.digest)}>${release.digest.slice(0, 19)}… <${Icon} name="copy" /></button><//>` : null}
       <${Fact} label=${t("engine")}>${engine.kind === "comfyui" ? "ComfyUI" : t(`engine ${engine.kind}`)}${engine.comfyui ? ` ${engine.comfyui}` : ""} <span class=${`mark ${engine.ready ? "mark-done" : "mark-wait"}`}>${engine.ready ? t("ready") : t("starts")}</span><//>
+      ${engine.address && html`<${Fact} label=${t("address")}><code>${engine.address}</code><//>`}
       <${Fact} label=${t("custom nodes")}><span class="num">${engine.custom_nodes ?? "–"}</span><//>
       <${Fact} label=${t("engine restarts")}><span class=${`num ${engine.restarts ? "wrong" : ""}`}>${engine.restarts}</span><//>
       <${Fact} label="comfypin"><span class="num">${system.comfypin}</span><//>
@@ -107,7 +109,7 @@ export function View() {
       ${system.gpus.length === 0 && html`<p class="dim">${t("no GPU")}</p>`}
       ${system.disks.map((disk, place) => html`<${Meter} key=${place} label=${`${t("disk")}: ${disk.holds.map((one) => t(`holds ${one}`)).join(", ")}`} used=${disk.total_bytes - disk.free_bytes} total=${disk.total_bytes} />`)}
     </section>
-    <section aria-label=${t("sync")} class="card panel"><h2>${t("sync")}</h2><${Sync} sync=${system.sync} /></section>
+    ${system.sync && html`<section aria-label=${t("sync")} class="card panel"><h2>${t("sync")}</h2><${Sync} sync=${system.sync} /></section>`}
     ${system.webhooks.failed > 0 && html`<${FailedWebhooks} count=${system.webhooks.failed} />`}
     <section aria-label=${t("last day")} class="charts-section"><h2>${t("last day")}</h2><div class="charts">
       <${Chart} ...${chart} title=${t("jobs ended")} values=${series.completed} over=${series.failed} show=${(total) => `${number(total)}${series.failed.some(Boolean) ? ` · ${t("failed n", { n: series.failed.reduce((a, b) => a + b, 0) })}` : ""}`} />
@@ -115,7 +117,9 @@ export function View() {
       <${Chart} ...${chart} title=${t("waiting jobs")} values=${series.waiting} show=${(_, newest, most) => `${number(newest || 0)} · ${t("at most", { n: number(most < 1 ? 0 : most) })}`} />
       ${hasGpu && html`<${Chart} ...${chart} title=${t("GPU memory")} values=${series.gpu_used_bytes} show=${(_, newest) => bytes(newest)} />`}
     </div></section>
-    <section aria-label=${t("models")} class="card panel models"><h2>${t("models")}</h2><${Models} models=${system.models} isPinned=${Boolean(release.digest)} /></section>
+    ${system.models.length > 0 && html`<section aria-label=${t("models")} class="card panel models"><h2>${t("models")}</h2><${Models} models=${system.models} /></section>`}
+    ${!system.sync && html`<${Folded} title=${t("sync")} text=${t("no sync")} />`}
+    ${system.models.length === 0 && html`<${Folded} title=${t("models")} text=${t(release.digest ? "no models" : "models unknown")} />`}
     <p class="dim small"><a href="docs">${t("api docs")}</a></p>
   </div>`;
 }

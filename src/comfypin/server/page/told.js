@@ -26,7 +26,8 @@ export const English = ({ text, className = "" }) => html`<span class=${classNam
 export function Finding({ finding }) {
   if (typeof finding === "string") return html`<${English} text=${finding} />`;
   const message = finding.message || JSON.stringify(finding);
-  const text = own(`finding ${finding.code}`);
+  const isUninstalled = finding.code === "class_unknown" && message.includes("does not have the node"); // of a ComfyUI without a lock
+  const text = own(isUninstalled ? "finding class_uninstalled" : `finding ${finding.code}`);
   if (!text) return html`<${English} text=${message} />`;
   const filled = text.replace("{input}", finding.input || "?").replace("{class}", finding.class_type || "?");
   const near = finding.closest && finding.closest.length ? `; ${t("near names")} ${finding.closest.join(", ")}` : "";

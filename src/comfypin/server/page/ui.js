@@ -49,7 +49,7 @@ export function LanguageButton({ onLanguage }) {
 }
 
 export const shortId = (id) => id.slice(0, 8);
-export const jobTitle = (job) => job.workflow || t("own workflow");
+export const jobTitle = (job) => job.workflow || t("from the API");
 
 const tones = { IN_QUEUE: "wait", IN_PROGRESS: "run", COMPLETED: "done", FAILED: "bad", TIMED_OUT: "bad", CANCELLED: "off" };
 export const StatusMark = ({ status }) => html`<span class=${`mark mark-${tones[status] || "off"}`}>${t(status)}</span>`;
