@@ -85,7 +85,8 @@ class LiveJobs:
         self._with_ttl: dict[str, LiveJob] = {}
         self._waiting: list[Place] = []
         """The jobs that wait and may still begin, in that order."""
-        self._may_begin: set[str] = set()
+        self._ready: list[Place] = []
+        """Those of them that nobody has taken yet, in the same order."""
         self._arrivals = asyncio.Semaphore(0)
 
     @property
@@ -181,7 +182,8 @@ class LiveJobs:
         if live_job.start_noted_at is not None and place is not None and not live_job.ending:
             self._leave_order(place)
             self._put_at((_AT_ONCE, place[1], live_job.row.id))
-        self._may_begin.add(live_job.row.id)
+        if live_job.row.id in self._places:
+            insort(self._ready, self._places[live_job.row.id])
         self._arrivals.release()
 
     def drop_pending(self, live_job: LiveJob) -> None:
@@ -222,12 +224,12 @@ class LiveJobs:
         """Give a job that waits the place of its row's priority, behind the jobs that have the same."""
         place = self._places.get(live_job.row.id)
         if place is not None:
-            may_begin = live_job.row.id in self._may_begin
-            self._leave_order(place)
-            if may_begin:
-                self._may_begin.add(live_job.row.id)
+            is_ready = self._leave_order(place)
             self._arrival_count += 1
-            self._put_at((-live_job.row.rank, self._arrival_count, live_job.row.id))
+            new_place = (-live_job.row.rank, self._arrival_count, live_job.row.id)
+            self._put_at(new_place)
+            if is_ready:
+                insort(self._ready, new_place)
 
     def forget_ended(self, job_id: str) -> None:
         """Forget an ended job that is not kept any longer."""
@@ -239,11 +241,8 @@ class LiveJobs:
             # One permit for each job that may begin. The job of this one may be cancelled: then nothing is found, and
             # the next permit is waited for.
             await self._arrivals.acquire()
-            # Those in front that may not begin are about to, or are being written: a handful.
-            for _, _, job_id in self._waiting:
-                if job_id in self._may_begin:
-                    self._may_begin.discard(job_id)
-                    return self._pending[job_id]
+            if self._ready:
+                return self._pending[self._ready.pop(0)[2]]
 
     def _forget_bounds(self, job_id: str) -> None:
         self._running.pop(job_id, None)
@@ -261,8 +260,16 @@ class LiveJobs:
             if job_id in self._pending:
                 self._running[job_id] = None
 
-    def _leave_order(self, place: Place) -> None:
-        index = bisect_left(self._waiting, place)
-        if index < len(self._waiting) and self._waiting[index] == place:
-            del self._waiting[index]
-        self._may_begin.discard(place[2])
+    def _leave_order(self, place: Place) -> bool:
+        """Take a place out of the order; return whether it was ready to begin."""
+        _remove_sorted(self._waiting, place)
+        return _remove_sorted(self._ready, place)
+
+
+def _remove_sorted(places: list[Place], place: Place) -> bool:
+    """Remove a place from a sorted list; return whether it was in it."""
+    index = bisect_left(places, place)
+    if index == len(places) or places[index] != place:
+        return False
+    del places[index]
+    return True

@@ -24,7 +24,8 @@ _SEND_EVERY_S_A_FOLLOWER = 0.001
 _SENT_AT_ONCE = 16  # then others have their turn: a job, or /ping, waits for as many writes at most
 # Who is further behind gets a snapshot, which is smaller than what it missed.
 _MOST_UNREAD = 1000
-_PIECE_BYTES = 65_536  # what is written at once waits in memory if a client does not read
+_PIECE_BYTES = 16_384  # what is written at once waits in memory if a client does not read
+_PIECES_AT_ONCE = 16  # of snapshots, for the same reason: hundreds of followers may come in the same moment
 # In a storm of events a snapshot may be old before it is sent.
 _MOST_SNAPSHOTS = 3
 
@@ -116,6 +117,7 @@ class EventGroup:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at_s = float("inf")
         self._is_sending = False
+        self._piece_turns = asyncio.Semaphore(_PIECES_AT_ONCE)
 
     # -- as a target of `JobEvents` -------------------------------------------------------------------------------
 
@@ -143,10 +145,7 @@ class EventGroup:
                 async for piece in self._begin(follower):
                     yield piece
             else:
-                # What is not told yet comes with the rest.
-                untold = {event.id for event in self._unsent.values()}
-                missed = [event for event in self._events.kept_after(after) if event.id not in untold]
-                follower.offer(self._frames.batch_of(missed))
+                self._offer_missed(follower, after)
             while (event_bytes := await follower.next_bytes()) is not None:
                 for piece in _pieces(event_bytes):
                     yield piece
@@ -161,12 +160,22 @@ class EventGroup:
             number, frame = await self._frames.snapshot_frame(self._events)
             if not follower.is_cut_off:
                 follower.begin_after(number)
+                self._offer_missed(follower, number)
                 break
             follower.begin_anew()
         else:
             follower.is_cut_off = True  # it comes back after this snapshot
         for piece in _pieces(frame):
+            async with self._piece_turns:
+                await asyncio.sleep(0)
             yield piece
+
+    def _offer_missed(self, follower: Follower, after: int) -> None:
+        """Give it what happened after an event and was told to others before it came."""
+        # What is not told yet comes with the rest.
+        untold = {event.id for event in self._unsent.values()}
+        missed = [event for event in self._events.kept_after(after) if event.id not in untold]
+        follower.offer(self._frames.batch_of(missed))
 
     def _join(self, follower: Follower) -> None:
         if not self._followers:
