@@ -1,5 +1,6 @@
 """`comfypin serve --engine-url` on a ComfyUI that runs already: no lock is needed, and everything says so."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,7 +23,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, engine_url: str) -> Iterato
         yield running
 
 
-def test_without_a_lock_everything_is_unpinned(server: Server) -> None:
+def test_without_a_lock_everything_is_unpinned(server: Server, engine_url: str) -> None:
     (job,) = server.get("/jobs")["jobs"]
     output = server.get(f"/status/{job['id']}")["output"]
     assert (output["release"], output["release_digest"]) == ("unpinned", None)
@@ -33,6 +34,8 @@ def test_without_a_lock_everything_is_unpinned(server: Server) -> None:
     system = server.get("/system")
     assert system["release"] == {"name": "unpinned", "digest": None}
     assert (system["engine"]["kind"], system["engine"]["custom_nodes"]) == ("remote", None)
+    assert system["engine"]["address"].rstrip("/") == engine_url.rstrip("/")
+    assert re.fullmatch(r"\d+\.\d+\.\d+", system["engine"]["comfyui"])
     assert "unpinned" in server.log.read_text()
 
 

@@ -77,6 +77,7 @@ def test_everything_is_found_at_once() -> None:
         ("5", "bad_link", "error"),
     ]
     assert report.findings[0].closest[0] == "EmptyImage"
+    assert "ComfyUI here does not have the node EmptyImages; install its node pack" in report.findings[0].message
     with pytest.raises(WorkflowInvalid) as caught:
         report.raise_if_refused("w.json")
     assert len(caught.value.findings) == 6

@@ -142,7 +142,7 @@ export function View({ route }) {
         <td><code class="hash" title=${one.sha256}>${(one.sha256 || "").slice(0, 16)}…</code></td></tr>`)}</tbody></table></div></section>`}
     <details class="technical"><summary>${t("technical details")}</summary><div class="technical-body">
       ${phases && html`<section><h2>${t("phases")}</h2><${Timeline} spans=${phases} label=${t("phases")} /></section>`}
-      ${outputs.length > 0 && html`<p class="facts"><a href=${address(`jobs/${job.id}/manifest`)} download>${t("manifest")}</a> <a href=${address(`jobs/${job.id}/manifest`, { format: "sha256" })} download>SHA256SUMS</a></p>`}
+      ${outputs.length > 0 && html`<p class="row wrap manifests"><a href=${address(`jobs/${job.id}/manifest`)} download>${t("manifest")}</a> <a href=${address(`jobs/${job.id}/manifest`, { format: "sha256" })} download>SHA256SUMS</a></p>`}
       <${Json} title=${t("input")} value=${data && data.input} /><${Json} title=${t("output")} value=${output} /></div></details>
   </div>`;
 }

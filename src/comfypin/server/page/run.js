@@ -4,7 +4,7 @@ import { cancelJob } from "./actions.js";
 import { post, get } from "./api.js";
 import { columnNames, differencesOf, exampleTable, readTable, runsOf } from "./batch.js";
 import { forget, idOf, keep, readDropped } from "./dropped.js";
-import { Field, groupsOf, startValue } from "./fields.js";
+import { Field, groupsOf, labelOf, startValue } from "./fields.js";
 import { read, t, write } from "./i18n.js";
 import { OutputTile, outputsOf } from "./job.js";
 import { noteOf, writeNote } from "./notes.js";
@@ -17,6 +17,7 @@ import { Empty, Icon, IconButton, Progress, StatusMark, say, sayFailure, shortId
 const MAIN = ["prompt", "seed", "size", "file", "model"];
 const OWN = "\u0000own"; // and the id of what was dropped
 const FEW = 10; // so many inputs need no fold
+const MANY = 30; // and more than so many need a search
 const ENGINE_AGAIN_MS = 2000;
 const MOST_SIZES = 3; // nodes; what has more is drawn, not set
 const nodeOf = (target) => target.slice(0, target.lastIndexOf("."));
@@ -70,6 +71,7 @@ function Form({ workflow, onTaken, onChanged, isBlocked }) {
   const [times, setTimes] = useState(1);
   const [table, setTable] = useState("");
   const [isBusy, setBusy] = useState(false);
+  const [search, setSearch] = useState("");
   const set = (name, value) => setValues((old) => ({ ...old, [name]: value }));
   const [main, rest] = divide(workflow);
   const parsed = useMemo(() => (table.trim() ? readTable(table, workflow.inputs) : { rows: [], columns: [], error: null }), [table]);
@@ -102,7 +104,9 @@ function Form({ workflow, onTaken, onChanged, isBlocked }) {
     ${workflow.description && html`<p class="dim">${workflow.description}</p>`}
     ${fields(main)}
     ${main.length === 0 && rest.length === 0 && html`<p class="dim">${t("nothing to set")}</p>`}
-    ${rest.length > 0 && html`<details open=${main.length === 0}><summary>${t("more settings", { n: rest.length })}</summary><div class="form-rest">${fields(rest)}</div></details>`}
+    ${rest.length > 0 && html`<details open=${main.length === 0}><summary>${t("more settings", { n: rest.length })}</summary><div class="form-rest">
+      ${rest.length > MANY && html`<input type="search" aria-label=${t("search settings")} placeholder=${t("search settings")} value=${search} onInput=${(event) => setSearch(event.currentTarget.value)} />`}
+      ${fields(rest.filter((input) => `${input.name} ${labelOf(input, false).join(" ")}`.toLowerCase().includes(search.trim().toLowerCase())))}</div></details>`}
     <details><summary>${t("batch")}</summary><div class="form-rest">
       <${Presets} workflow=${workflow.name} current=${() => ({ values: keepable(values), table, times, rolls })}
         onPick=${(preset) => { setValues((old) => ({ ...old, ...Object.fromEntries(Object.entries(preset.values || {}).filter(([name]) => name in old)) })); setTable(preset.table || ""); setTimes(preset.times || 1); setRolls(preset.rolls || {}); }} />

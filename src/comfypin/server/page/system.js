@@ -89,6 +89,7 @@ export function View() {
   if (!system) return html`<div class="page" aria-busy="true"><h1>${t("system")}</h1></div>`;
   const { series, engine, release } = system;
   const chart = { begins: series.begins_at_s, step: series.step_s };
+  const noModels = system.models.length === 0 && html`<${Folded} title=${t("models")} text=${t(release.digest ? "no models" : "models unknown")} />`;
   const hasGpu = series.gpu_used_bytes.some((value) => value !== null);
   return html`<div class="page system">
     <h1 class="visually-hidden">${t("system")}</h1>
@@ -109,7 +110,7 @@ export function View() {
       ${system.gpus.length === 0 && html`<p class="dim">${t("no GPU")}</p>`}
       ${system.disks.map((disk, place) => html`<${Meter} key=${place} label=${`${t("disk")}: ${disk.holds.map((one) => t(`holds ${one}`)).join(", ")}`} used=${disk.total_bytes - disk.free_bytes} total=${disk.total_bytes} />`)}
     </section>
-    ${system.sync && html`<section aria-label=${t("sync")} class="card panel"><h2>${t("sync")}</h2><${Sync} sync=${system.sync} /></section>`}
+    ${system.sync ? html`<section aria-label=${t("sync")} class="card panel"><h2>${t("sync")}</h2><${Sync} sync=${system.sync} /></section>` : html`<div class="folded-all"><${Folded} title=${t("sync")} text=${t("no sync")} />${noModels}</div>`}
     ${system.webhooks.failed > 0 && html`<${FailedWebhooks} count=${system.webhooks.failed} />`}
     <section aria-label=${t("last day")} class="charts-section"><h2>${t("last day")}</h2><div class="charts">
       <${Chart} ...${chart} title=${t("jobs ended")} values=${series.completed} over=${series.failed} show=${(total) => `${number(total)}${series.failed.some(Boolean) ? ` · ${t("failed n", { n: series.failed.reduce((a, b) => a + b, 0) })}` : ""}`} />
@@ -118,8 +119,7 @@ export function View() {
       ${hasGpu && html`<${Chart} ...${chart} title=${t("GPU memory")} values=${series.gpu_used_bytes} show=${(_, newest) => bytes(newest)} />`}
     </div></section>
     ${system.models.length > 0 && html`<section aria-label=${t("models")} class="card panel models"><h2>${t("models")}</h2><${Models} models=${system.models} /></section>`}
-    ${!system.sync && html`<${Folded} title=${t("sync")} text=${t("no sync")} />`}
-    ${system.models.length === 0 && html`<${Folded} title=${t("models")} text=${t(release.digest ? "no models" : "models unknown")} />`}
+    ${system.sync && noModels}
     <p class="dim small"><a href="docs">${t("api docs")}</a></p>
   </div>`;
 }
