@@ -127,6 +127,9 @@ def test_a_port_that_is_taken_is_named_with_the_flag() -> None:
 
 def test_the_seconds_of_the_start_are_there_by_phase() -> None:
     metrics = Metrics()
-    metrics.note_start({"engine": 9.5, "total": 12.0})
+    start_s = {"engine": 9.5, "total": 12.0}
+    metrics.watch_start(lambda: start_s)
     assert value(metrics, "comfypin_start_seconds", phase="engine") == 9.5
     assert value(metrics, "comfypin_start_seconds", phase="total") == 12.0
+    start_s["warm_up"] = 15.5  # goes on while jobs run
+    assert value(metrics, "comfypin_start_seconds", phase="warm_up") == 15.5
