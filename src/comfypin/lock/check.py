@@ -119,7 +119,8 @@ def _check_model(index: int, model_pin: ModelPin) -> Iterator[LockFinding]:
         yield _make_finding("no-size", (*location, "size_bytes"), "nothing", allowed, "warning")
     if not model_pin.sources:
         target = model_pin.target_path.removeprefix("$MODELS_DIR/")
-        allowed = f"at least one source of its bytes: lock upgrade --lock LOCK --name NEW --model {target}=https://... adds one"
+        upgrade_flags = f"--lock LOCK --name NEW --model {target}=https://..."
+        allowed = f"at least one source of its bytes: lock upgrade {upgrade_flags} adds one"
         yield _make_finding("no-source", (*location, "sources"), f"no source for {target}", allowed)
     for source_index, source in enumerate(model_pin.sources):
         if source.startswith(("file:", "/")):

@@ -6,6 +6,7 @@ from typing import Any
 
 from comfypin.jobs.handler import Handler
 from comfypin.jobs.metrics import Metrics
+from comfypin.lock.model import UNPINNED
 from comfypin.server.server_state import Site
 from tests.support.services import a_service
 from tests.support.workflows import picture
@@ -17,7 +18,7 @@ class NoQueue:
 
 def a_site(folder: Path) -> tuple[Site, Any]:
     queue: Any = NoQueue()
-    site, service = Site(queue, folder / "outputs"), a_service(folder=folder)
+    site, service = Site(queue, folder / "outputs", release=UNPINNED), a_service(folder=folder)
     site.open_for_jobs(service, Handler(service))
     return site, service.engine
 
