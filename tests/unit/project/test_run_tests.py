@@ -5,8 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 PROJECT = Path(__file__).parents[3]
 
 TESTS = """
@@ -46,9 +44,7 @@ def test_what_passes_alone_is_named_as_flaky(tmp_path: Path) -> None:
     assert output.endswith("test_some.py::test_fails_once\n")
 
 
-@pytest.mark.parametrize(("wrong", "is_retried"), [(1, True), (5, False)])
-def test_what_fails_again_and_many_failures_fail(tmp_path: Path, wrong: int, is_retried: bool) -> None:
-    exit_code, output = run_tests(tmp_path, wrong=wrong)
+def test_many_failures_are_not_tried_again(tmp_path: Path) -> None:
+    exit_code, output = run_tests(tmp_path, wrong=5)
     assert exit_code == 1
-    assert "FLAKY" not in output
-    assert ("Trying again" in output) == is_retried
+    assert "Trying again" not in output
