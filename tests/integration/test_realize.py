@@ -367,7 +367,11 @@ def test_the_plan_names_every_step_and_does_nothing(release: SmallRelease) -> No
     assert not (release.root / "home").exists()
 
 
-def test_the_command_realizes_and_says_so_as_json(release: SmallRelease, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_realizes_and_says_so_as_json(
+    release: SmallRelease, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Not the machine's, which may have these packages from other tests.
+    monkeypatch.setenv("COMFYPIN_CACHE_DIR", str(release.root / "cache"))
     lock, home = str(release.write_lock()), str(release.root / "home")
     assert main(["realize", lock, "--home", home, "--dry-run", "--json"]) == 0
     sizes = json.loads(capsys.readouterr().out)["sizes"]

@@ -67,13 +67,6 @@ def parse_rate(flag_value: str) -> float:
     return float(rate_match[1]) * 1000.0 ** " KMG".index(rate_match[2].upper() or " ")
 
 
-def format_size(size_bytes: int) -> str:
-    """Return bytes as `1.50 GB`, `20.0 MB` or `3.2 kB`."""
-    if size_bytes >= 1e9:
-        return f"{size_bytes / 1e9:.2f} GB"
-    return f"{size_bytes / 1e6:.1f} MB" if size_bytes >= 1e5 else f"{size_bytes / 1e3:.1f} kB"
-
-
 def format_rate(bytes_per_s: float) -> str:
     """Return bytes a second as `5.2 MB/s` or `3.2 kB/s`."""
     return f"{bytes_per_s / 1e6:.1f} MB/s" if bytes_per_s >= 1e5 else f"{bytes_per_s / 1e3:.1f} kB/s"

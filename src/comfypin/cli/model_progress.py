@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from comfypin.cli.flag_values import format_rate, format_size
+from comfypin.cli.flag_values import format_rate
 from comfypin.models.interface import NullPullWatcher, PullWatcher
+from comfypin.plurals import format_size
 
 if TYPE_CHECKING:
     import rich.progress

@@ -6,7 +6,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from comfypin.cli.flag_values import format_rate, format_size
+from comfypin.cli.flag_values import format_rate
+from comfypin.plurals import format_size
 
 # A log of what takes an hour should still be readable.
 LINE_EVERY_S = 10.0

@@ -62,22 +62,25 @@ class FrameCache:
         self._snapshot_begun_s = 0.0
 
     async def snapshot_frame(self, events: JobEvents) -> tuple[int, bytes]:
-        """Return a snapshot of this half second, and the number of the event after which to go on.
+        """Return a snapshot no older than this call, and the number of the event after which to go on.
 
         Raises `JobsNotStored`.
         """
-        if self._snapshot is None or (self._snapshot.done() and not self._is_usable(self._snapshot, events)):
-            self._snapshot_number, self._snapshot_begun_s = events.newest_number, time.monotonic()
-            self._snapshot = asyncio.create_task(self._make_snapshot(events.newest_wire_id))
-        number = self._snapshot_number
-        # Others may wait for it when this follower goes.
-        return number, await asyncio.shield(self._snapshot)
+        asked_after = events.newest_number
+        while True:
+            if self._snapshot is None or (self._snapshot.done() and not self._is_usable(self._snapshot, asked_after)):
+                self._snapshot_number, self._snapshot_begun_s = events.newest_number, time.monotonic()
+                self._snapshot = asyncio.create_task(self._make_snapshot(events.newest_wire_id))
+            number = self._snapshot_number
+            # Others may wait for it when this follower goes.
+            frame = await asyncio.shield(self._snapshot)
+            if number >= asked_after:
+                return number, frame
 
-    def _is_usable(self, snapshot: asyncio.Task[bytes], events: JobEvents) -> bool:
+    def _is_usable(self, snapshot: asyncio.Task[bytes], asked_after: int) -> bool:
         is_young = time.monotonic() - self._snapshot_begun_s < _SNAPSHOT_SHARED_S
         is_made = not snapshot.cancelled() and snapshot.exception() is None
-        # What has happened since is told after it, if it is kept.
-        return is_young and is_made and events.after(events.wire_id_of(self._snapshot_number)) is not None
+        return is_young and is_made and self._snapshot_number >= asked_after
 
     async def _make_snapshot(self, wire_id: str) -> bytes:
         return _event_bytes("snapshot", await self.views.snapshot(), wire_id)

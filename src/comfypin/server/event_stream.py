@@ -145,7 +145,10 @@ class EventGroup:
                 async for piece in self._begin(follower):
                     yield piece
             else:
-                self._offer_missed(follower, after)
+                # What is not told yet comes with the rest.
+                untold = {event.id for event in self._unsent.values()}
+                missed = [event for event in self._events.kept_after(after) if event.id not in untold]
+                follower.offer(self._frames.batch_of(missed))
             while (event_bytes := await follower.next_bytes()) is not None:
                 for piece in _pieces(event_bytes):
                     yield piece
@@ -160,7 +163,6 @@ class EventGroup:
             number, frame = await self._frames.snapshot_frame(self._events)
             if not follower.is_cut_off:
                 follower.begin_after(number)
-                self._offer_missed(follower, number)
                 break
             follower.begin_anew()
         else:
@@ -169,13 +171,6 @@ class EventGroup:
             async with self._piece_turns:
                 await asyncio.sleep(0)
             yield piece
-
-    def _offer_missed(self, follower: Follower, after: int) -> None:
-        """Give it what happened after an event and was told to others before it came."""
-        # What is not told yet comes with the rest.
-        untold = {event.id for event in self._unsent.values()}
-        missed = [event for event in self._events.kept_after(after) if event.id not in untold]
-        follower.offer(self._frames.batch_of(missed))
 
     def _join(self, follower: Follower) -> None:
         if not self._followers:

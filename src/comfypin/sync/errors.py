@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from comfypin.errors import SyncError, declare
-from comfypin.plurals import format_count
+from comfypin.plurals import format_count, format_size
 
 
 @declare
@@ -57,7 +57,7 @@ class StillOwed(SyncError):
 
     @property
     def size(self) -> str:
-        return f"{self.size_bytes / 1e6:.1f} MB"
+        return format_size(self.size_bytes)
 
     @property
     def listed(self) -> str:

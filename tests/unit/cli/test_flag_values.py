@@ -6,13 +6,13 @@ from collections.abc import Callable
 import pytest
 
 from comfypin.cli.flag_values import (
-    format_size,
     parse_rate,
     parse_seconds,
     parse_size,
     seconds_below,
     whole_number,
 )
+from comfypin.plurals import format_size
 
 
 @pytest.mark.parametrize(

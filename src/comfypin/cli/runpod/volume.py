@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from comfypin.cli.common import print_on_stderr, read_named_lock
-from comfypin.cli.flag_values import format_size
 from comfypin.cli.runpod.volume_reports import print_push_report, record_to_json
 from comfypin.errors import UsageError
-from comfypin.plurals import format_count
+from comfypin.plurals import format_count, format_size
 
 if TYPE_CHECKING:
     from comfypin.env.pack.progress import ByteReport

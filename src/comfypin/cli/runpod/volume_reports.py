@@ -3,8 +3,7 @@
 import json
 from typing import TYPE_CHECKING
 
-from comfypin.cli.flag_values import format_size
-from comfypin.plurals import format_count
+from comfypin.plurals import format_count, format_size
 
 if TYPE_CHECKING:
     from comfypin.runpod.volume_push import PushedFile
