@@ -16,9 +16,11 @@ cd /opt/comfypin
 rm -f bin/[Aa]ctivate* bin/uvx
 find lib -type d \( -name tests -o -name sboms -o -path '*/numpy/f2py' -o -path '*/numpy/distutils' \) -prune -exec rm -rf {} +
 find lib -type f \( -name '*.pyi' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.h' -o -name '*.c' -o -name '*.a' \) -delete
-# botocore describes 400 services in 27 MB; these are S3 and what its credentials may come from.
-find lib -path '*/botocore/data/*' -prune -type d \
+# botocore describes 400 services in 27 MB, boto3 ten of them again; these are S3 and what its credentials may come from.
+find lib \( -path '*/botocore/data/*' -o -path '*/boto3/data/*' \) -prune -type d \
     ! -name s3 ! -name sts ! -name sso ! -name sso-oidc ! -name signin -exec rm -rf {} +
+# zstandard brings its code twice; CPython uses backend_c.
+find lib -path '*/zstandard/_cffi.*' -delete
 # Half of some wheels is debugging symbols. The libraries in *.libs were moved there by tools that strip cannot follow.
 find lib -type f -name '*.so' ! -path '*.libs/*' -exec strip --strip-unneeded {} +
 # This imports all that is used, so a library that was hurt by it fails the build, not a job.

@@ -11,7 +11,8 @@ from comfypin.image.errors import OwnFilesMissing
 from comfypin.tools.uv import run_uv
 
 # What comes with our dependencies for their command lines and extras, a third of their size: Runpod's SDK asks for
-# fastapi[all] and its own console.
+# fastapi[all] and its own console. Nothing that we import of them imports these: the build would fail
+# (docker/steps/import_used.py).
 UNUSED_PACKAGES = frozenset(
     (
         *("colorama", "sentry-sdk", "uvloop", "dnspython"),
@@ -26,6 +27,10 @@ UNUSED_PACKAGES = frozenset(
         ),
         *("typer", "shellingham", "httpx2", "httpcore2", "httpx2-jsfetch", "watchfiles", "pydantic-settings"),
         *("pydantic-extra-types", "itsdangerous", "prompt-toolkit", "pfzy", "pygments", "wcwidth"),
+        # fastapi[all]: templates, a test client, and websockets, which our server turns off.
+        *("jinja2", "markupsafe", "httpx", "httpcore", "truststore", "websockets"),
+        # Runpod's console.
+        *("inquirerpy", "prettytable", "watchdog", "agent-detector"),
     )
 )
 
