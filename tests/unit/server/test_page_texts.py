@@ -47,3 +47,15 @@ def test_each_path_of_the_api_is_described_in_russian(tmp_path: Path) -> None:
         for operation in item.values()
     ]
     assert [text for text in told if text not in described] == []
+
+
+def test_the_first_view_asks_for_all_its_modules_at_once() -> None:
+    files = {name: file.body.decode() for name, file in load_page_files().items() if name.endswith((".js", ".html"))}
+    needed: set[str] = set()
+    unread = ["app.js"]
+    while unread:
+        for module in re.findall(r'^import [^(]*?from "\./([^"]+)"', files[unread.pop()], re.MULTILINE):
+            if module not in needed:
+                needed.add(module)
+                unread.append(module)
+    assert needed == set(re.findall(r'"modulepreload" href="page/([^"]+)"', files["index.html"]))
