@@ -29,6 +29,7 @@ class ModelReadAhead:
         self._settings = settings
         self._changing = threading.Lock()
         self._reader: PageCacheReader | None = None
+        self._earlier_readers: list[PageCacheReader] = []
         self._wanted_paths: tuple[Path, ...] = ()
         # An engine keeps models that memory has no room for beside it: reading those again would help nobody.
         self._read_paths: set[Path] = set()
@@ -44,9 +45,18 @@ class ModelReadAhead:
 
     @property
     def progress(self) -> "ReadAhead | None":
-        """Return what the reader that runs, or ran last, has read; None if none did."""
-        reader = self._reader
-        return None if reader is None else reader.progress
+        """Return what all readers have read so far, one after the other; None if there was none."""
+        from comfypin.models.page_cache import ReadAhead
+
+        with self._changing:
+            if self._reader is None:
+                return None
+            parts = [reader.progress for reader in (*self._earlier_readers, self._reader)]
+        return ReadAhead(
+            read_bytes=sum(part.read_bytes for part in parts),
+            cached_bytes=sum(part.cached_bytes for part in parts),
+            seconds=sum(part.seconds for part in parts),
+        )
 
     def read_warmup(self) -> None:
         """Begin to read the models of the release's warm-up, if there is one."""
@@ -80,6 +90,8 @@ class ModelReadAhead:
             limit_gb = self._settings.machine.read_ahead_gb
             # Half of it: the engine needs memory of its own, and its container may have no more.
             budget_bytes = memory_bytes() // 2 if limit_gb is None else limit_gb * _GB
+            if self._reader is not None:
+                self._earlier_readers.append(self._reader)
             self._reader = PageCacheReader(unread_paths, budget_bytes=budget_bytes).start()
 
     def stop(self) -> None:
