@@ -236,7 +236,8 @@ async def main() -> int:
     if arguments.follow:
         await (be_deaf if arguments.deaf else follow_all)(arguments.follow, arguments.followers)
         return 0
-    print(f"{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} cores, load {os.getloadavg()}")
+    cores, load = os.cpu_count(), os.getloadavg()[0]
+    print(f"{platform.platform()}, Python {platform.python_version()}, {cores} cores, load {load:.1f}")
     print(f"comfypin {version('comfypin')}, aiohttp {aiohttp.__version__}")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

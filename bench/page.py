@@ -39,6 +39,7 @@ FRAMES = """async ([seconds, step]) => {
   }
   return frames;
 }"""
+# null until the frame that painted it is shown, which may be after the list is in the page.
 FIRST_PAINT = """() => performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? null"""
 SCROLL_TO_THE_END = """async () => {
   let still = 0, height = 0;
@@ -68,7 +69,7 @@ def first_paints(browser: Browser, server: Server, loads: int) -> list[float]:
         page = context.new_page()
         page.goto(server.url)
         page.locator(".ended, .empty").first.wait_for()
-        paints.append(float(page.evaluate(FIRST_PAINT)))
+        paints.append(float(page.wait_for_function(FIRST_PAINT).json_value()))
         context.close()
     return paints
 
