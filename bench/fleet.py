@@ -118,19 +118,25 @@ async def work(queue: str, releases: Sequence[str], swap_s: float) -> None:
 def workers(queue: str, releases: Sequence[Sequence[str]], *, swap_s: float = 0.0) -> Iterator[list[psutil.Popen]]:
     """A worker for each list of releases, ready."""
     command = [sys.executable, "-m", "bench.fleet", "--work", queue, "--swap-s", str(swap_s), "--releases"]
-    started = [
-        psutil.Popen([*command, ",".join(own)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for own in releases
-    ]
-    try:
-        for process in started:
-            while "release_warm" not in (line := process.stderr.readline()):
-                assert line, "a worker ended"
-        yield started
-    finally:
-        for process in started:
-            if process.poll() is None:
-                process.terminate()
+    with tempfile.TemporaryDirectory(prefix="comfypin-bench-") as folder:
+        # Files, since a pipe that nobody reads stops a worker once its log has filled it.
+        logs = [Path(folder) / str(number) for number in range(len(releases))]
+        started = []
+        for own, log in zip(releases, logs, strict=True):
+            with log.open("wb") as output:
+                started.append(
+                    psutil.Popen([*command, ",".join(own)], cwd=ROOT, stdout=subprocess.PIPE, stderr=output, text=True)
+                )
+        try:
+            for process, log in zip(started, logs, strict=True):
+                while "release_warm" not in log.read_text():
+                    assert process.poll() is None, f"a worker ended: {log.read_text()}"
+                    time.sleep(0.02)
+            yield started
+        finally:
+            for process in started:
+                if process.poll() is None:
+                    process.terminate()
 
 
 def count_swaps(started: Sequence[psutil.Popen]) -> int:
