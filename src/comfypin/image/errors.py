@@ -41,14 +41,24 @@ class NoSuchImage(ImageError):
 
 @declare
 class LoginRefused(ConfigError):
-    """A registry refuses the credential; `source` names the variable or file it came from."""
+    """A registry refuses a credential, or wants one; `source` names the variable or file that it came from, if any.
 
-    template = (
-        "The registry {registry} refuses the login with {source}. Check that it is current and may write "
-        "packages; docs/images.md has a line for every registry."
-    )
+    `said` are the registry's own words, `advice` what to set for it.
+    """
+
+    template = "The registry {registry} {refusal}; docs/images.md has a line for every registry."
     registry: str
-    source: str
+    source: str | None
+    advice: str
+    said: str = ""
+
+    @property
+    def refusal(self) -> str:
+        """Return what it refuses, and what to do."""
+        words = f" ({self.said})" if self.said else ""
+        if self.source is None:
+            return f"asks for a login{words}: {self.advice}"
+        return f"refuses the login with {self.source}{words}. Check that it is current and may write packages there"
 
 
 @declare
@@ -74,12 +84,11 @@ class LoginUnreadable(ConfigError):
 class PushFailed(ImageError):
     """A push failed after all tries."""
 
-    template = (
-        "{reference} could not be pushed ({counted}): {reason}. Push again; layers that arrived are not sent twice."
-    )
+    template = "{reference} could not be pushed ({counted}): {reason}. {advice}"
     reference: str
     reason: str
     tries: int
+    advice: str = "Push again; layers that arrived are not sent twice."
 
     @property
     def counted(self) -> str:

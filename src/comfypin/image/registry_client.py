@@ -141,10 +141,10 @@ class ImageRepository:
         response = self._send_authorized(method, request_url, headers or {}, request_body)
         # Tokens expire, so the login is done when the registry asks, not ahead of time.
         if response.status == 401 and self._is_own_url(request_url):
-            self._authorization = self._log_in(response.headers.get("WWW-Authenticate", ""))
+            self._authorization = self._log_in(response)
             response = self._send_authorized(method, request_url, headers or {}, request_body)
         if response.status in {401, 403}:
-            raise self._login_refused()
+            raise self._login_refused(response)
         if response.status not in allowed:
             raise AttachFailed(reference=self.reference, reason=_describe_response(response))
         return response
@@ -186,8 +186,9 @@ class ImageRepository:
         except _RegistryBusy as busy_error:
             return busy_error.response
 
-    def _log_in(self, challenge: str) -> str:
+    def _log_in(self, refused: _RegistryResponse) -> str:
         """Return the Authorization to send from here on: the credential, or the token that the realm gives for it."""
+        challenge = refused.headers.get("WWW-Authenticate", "")
         login_scheme = challenge.partition(" ")[0].lower()
         basic_login = None
         if self.credential is not None:
@@ -199,7 +200,7 @@ class ImageRepository:
         realm_url = challenge_words.get("realm", "")
         # A realm over plain HTTP would get the password in the clear.
         if login_scheme != "bearer" or not (realm_url.startswith("https://") or self._origin.startswith("http://")):
-            raise self._login_refused()
+            raise self._login_refused(refused)
         token_scope = f"repository:{repository_path(self.reference)}:pull,push"
         query_text = urllib.parse.urlencode({"service": challenge_words.get("service", ""), "scope": token_scope})
         try:
@@ -216,13 +217,17 @@ class ImageRepository:
                 reference=self.reference, reason=f"its login {realm_url} fails: {_describe_response(response)}"
             )
         if not isinstance(token, str):
-            raise self._login_refused()
+            raise self._login_refused(response)
         return f"Bearer {token}"
 
-    def _login_refused(self) -> LoginRefused:
+    def _login_refused(self, response: _RegistryResponse) -> LoginRefused:
         registry_name = registry_host(self.reference)
-        source = self.credential.source if self.credential is not None else login_advice(registry_name)
-        return LoginRefused(registry=registry_name, source=source)
+        return LoginRefused(
+            registry=registry_name,
+            source=self.credential.source if self.credential is not None else None,
+            advice=login_advice(registry_name),
+            said=_describe_response(response),
+        )
 
 
 def sha256_digest(content: bytes) -> str:
@@ -231,6 +236,15 @@ def sha256_digest(content: bytes) -> str:
 
 
 def _describe_response(response: _RegistryResponse) -> str:
-    """Return an error response as one line."""
-    response_text = " ".join(response.data[:400].decode(errors="replace").split())
+    """Return an error response as one line: the messages that the specification asks for, else what was sent."""
+    response_text = _error_messages(response.data) or " ".join(response.data[:400].decode(errors="replace").split())
     return f"HTTP {response.status}{f', {response_text}' if response_text else ''}"
+
+
+def _error_messages(content: bytes) -> str:
+    """Return the messages of https://github.com/opencontainers/distribution-spec/blob/main/spec.md#error-codes."""
+    try:
+        listed_errors = json.loads(content)["errors"]
+        return "; ".join(str(error.get("message") or error["code"]) for error in listed_errors)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return ""

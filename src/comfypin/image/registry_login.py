@@ -17,6 +17,12 @@ from comfypin.temp_folders import temp_folder
 
 # Each try sends only layers that are missing, so a few are cheap.
 PUSH_RETRIES = RetryPolicy(retries=3, base_s=4.0)
+# Builders report why a push failed only in words: that of the registry, after their own.
+_NO_REPOSITORY = re.compile(r"name[ _]unknown|(repository|project)\b.*(not exist|not found|not known)", re.I)
+_NO_REPOSITORY_ADVICE = (
+    "The registry has no such repository and makes none by itself: check the name, or make it there first "
+    "(docs/images.md)."
+)
 # Builders report a refused login only in words.
 _REFUSED = re.compile(r"unauthorized|denied|authentication required|no basic auth|forbidden|\b40[13]\b", re.I)
 _GOOGLE = re.compile(r"(.*-docker\.pkg\.dev|(.*\.)?gcr\.io)")
@@ -98,14 +104,14 @@ def _read_google_key(variable_name: str, variable_value: str) -> str:
 def login_advice(registry_name: str) -> str:
     """Return which variable, or login, a registry expects."""
     if registry_name == "ghcr.io":
-        return "no credential: set GHCR_TOKEN (a token with write:packages), or run docker login ghcr.io"
+        return "set GHCR_TOKEN (a token with write:packages), or run docker login ghcr.io"
     if registry_name == "docker.io":
-        return "no credential: set DOCKERHUB_USERNAME and DOCKERHUB_TOKEN, or run docker login"
+        return "set DOCKERHUB_USERNAME and DOCKERHUB_TOKEN, or run docker login"
     if _GOOGLE.fullmatch(registry_name):
-        return "no credential: set GOOGLE_OAUTH_ACCESS_TOKEN (gcloud auth print-access-token)"
+        return "set GOOGLE_OAUTH_ACCESS_TOKEN (gcloud auth print-access-token)"
     if _AMAZON.fullmatch(registry_name):
-        return "no credential: set ECR_PASSWORD (aws ecr get-login-password)"
-    return f"no credential: set REGISTRY_USERNAME and REGISTRY_PASSWORD, or run docker login {registry_name}"
+        return "set ECR_PASSWORD (aws ecr get-login-password)"
+    return f"set REGISTRY_USERNAME and REGISTRY_PASSWORD, or run docker login {registry_name}"
 
 
 @contextmanager
@@ -155,15 +161,20 @@ def push_image(
             push_retry = Retry(policy=PUSH_RETRIES, on=PushFailed, when=_is_worth_retrying, report=report_retry)
             return push_retry.call(push_once, sleep=sleep)
         except PushFailed as error:
-            if _is_worth_retrying(error):
+            if _NO_REPOSITORY.search(error.reason):
+                raise PushFailed(
+                    reference=reference, reason=error.reason, tries=try_count, advice=_NO_REPOSITORY_ADVICE
+                ) from error
+            if not _REFUSED.search(error.reason):
                 raise PushFailed(reference=reference, reason=error.reason, tries=try_count) from error
-            credential_source = (
-                credential.source
-                if credential is not None
-                else f"docker's configuration, or {login_advice(registry_name)}"
-            )
-            raise LoginRefused(registry=registry_name, source=credential_source) from error
+            raise LoginRefused(
+                registry=registry_name,
+                source=credential.source if credential is not None else None,
+                advice=login_advice(registry_name),
+                said=error.reason,
+            ) from error
 
 
 def _is_worth_retrying(error: Exception) -> bool:
-    return not _REFUSED.search(str(error))
+    reason = error.reason if isinstance(error, PushFailed) else str(error)
+    return not (_REFUSED.search(reason) or _NO_REPOSITORY.search(reason))

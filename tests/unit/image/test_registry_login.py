@@ -154,6 +154,32 @@ def test_without_a_credential_it_says_which_variable_would_help() -> None:
         pushed(FakeBuilder("denied: permission_denied"))
 
 
+# What docker and buildah print last, of registries that say no.
+@pytest.mark.parametrize(
+    ("printed", "kind", "says"),
+    [
+        (
+            "denied: permission_denied: write_package",
+            LoginRefused,
+            r"with GHCR_TOKEN \(denied: permission_denied: write_",
+        ),
+        (
+            "name unknown: The repository with name 'me/x' does not exist in the registry with id '1'",
+            PushFailed,
+            r"\(1 try\): name unknown: .* id '1'\. The registry has no such repository .* make it there first",
+        ),
+        ("unauthorized: project me not found: project me not found", PushFailed, r"\(1 try\).* make it there first"),
+    ],
+)
+def test_what_another_try_cannot_mend_is_not_tried_again_and_told_in_the_registrys_words(
+    printed: str, kind: type[Exception], says: str
+) -> None:
+    builder = FakeBuilder(printed)
+    with pytest.raises(kind, match=says):
+        pushed(builder, Credential("me", "t", "GHCR_TOKEN"))
+    assert builder.pushes == 1
+
+
 def test_a_push_that_never_comes_through_says_how_often() -> None:
     with pytest.raises(PushFailed, match="4 tries"):
         pushed(FakeBuilder(*["timeout"] * 9))

@@ -29,10 +29,10 @@ def resolve_worker_image(
     `repository` has the images of this version, if it is another one than where its releases are published. Raises
     `WorkerImageUnknown`.
     """
-    image = named_image or f"{repository or _own_repository()}:{__version__}-{choose_line(lock)}"
+    image = name_worker_image(named_image, lock, repository=repository)
     if "@sha256:" in image:
         return image
-    from comfypin.image.errors import AttachFailed
+    from comfypin.image.errors import AttachFailed, LoginRefused
     from comfypin.image.image_names import registry_host
     from comfypin.image.registry_client import ImageRepository
     from comfypin.image.registry_login import find_credential
@@ -47,6 +47,11 @@ def resolve_worker_image(
         manifest = ImageRepository(
             reference=image, credential=credential, proxies=http_proxies(settings)
         ).read_manifest(tag)
+    except LoginRefused as refused:
+        # Registries say the same of an image that is not there, so that nobody can ask for names.
+        shown_to = f"anybody without a login ({refused.advice})" if refused.source is None else refused.source
+        why = "it is private, or there is none of this name"
+        raise WorkerImageUnknown(reason=f"{refused.registry} does not show {image} to {shown_to}: {why}") from refused
     except ComfypinError as error:
         # Reading is meant here; what this error says of itself is about a push.
         why = error.reason if isinstance(error, AttachFailed) else error.message
@@ -54,6 +59,11 @@ def resolve_worker_image(
     if manifest is None:
         raise WorkerImageUnknown(reason=f"The registry has no image {image}")
     return f"{image_name}@{manifest.digest}"
+
+
+def name_worker_image(named_image: str | None, lock: "Lock", *, repository: str | None = None) -> str:
+    """Return the named image, else the one for this lock by its tag; nobody is asked. Raises `WorkerImageUnknown`."""
+    return named_image or f"{repository or _own_repository()}:{__version__}-{choose_line(lock)}"
 
 
 def choose_line(lock: "Lock") -> str:
