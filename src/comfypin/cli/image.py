@@ -136,7 +136,7 @@ def _build_image(arguments: argparse.Namespace) -> int:
     from comfypin.image.image_variables import read_variables
     from comfypin.image.interface import BuildRequest
     from comfypin.image.own_files import collect_own_files, write_context
-    from comfypin.wiring import http_proxies, open_builder
+    from comfypin.wiring import http_proxies
 
     if not arguments.tag and arguments.context_dir is None and not arguments.dry_run:
         raise UsageError("comfypin image build needs a --tag for the image, or a --context-dir to write to.")
@@ -153,16 +153,16 @@ def _build_image(arguments: argparse.Namespace) -> int:
         context = compute_context(lock, collect_own_files(Path(temp_path)), image_wish)
         if not image_tags and arguments.context_dir is not None:
             return _write_context_only(lock, image_wish, context, arguments)
-        builder = open_builder(arguments.builder, report=print_on_stderr)
+        builder = _open_builder(arguments, image_tags)
         plan = _make_image_plan(
             lock,
             image_wish,
             context,
-            _known_layers(builder, image_tags[0]) if image_tags else {},
+            _known_layers(builder, image_tags[0]) if builder is not None and image_tags else {},
             proxies=http_proxies(arguments.settings),
         )
         _show_plan(plan, arguments)
-        if arguments.dry_run:
+        if builder is None or arguments.dry_run:
             return 0
         _require_disk_space(plan, builder)
         folder = arguments.context_dir or Path(temp_path, "context")
@@ -181,6 +181,21 @@ def _build_image(arguments: argparse.Namespace) -> int:
             built_image = builder.build(request, report_line)
     _print_built(built_image, image_tags, plan, as_json=arguments.json)
     return 0
+
+
+def _open_builder(arguments: argparse.Namespace, image_tags: "Sequence[str]") -> "ContainerBuilder | None":
+    """Return the builder; for a plan None if none works here. Raises `NoBuilder`."""
+    from comfypin.image.errors import NoBuilder
+    from comfypin.wiring import open_builder
+
+    try:
+        # A plan asks it for nothing but the layers of the image that has the tag now.
+        return open_builder(arguments.builder, report=print_on_stderr) if image_tags else None
+    except NoBuilder as nothing_builds:
+        if not arguments.dry_run:
+            raise
+        print_on_stderr(f"comfypin: planned as if nothing was built before. {nothing_builds.message}")
+        return None
 
 
 def _write_context_only(
