@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import unquote
 
 from tests.support.faulty_server import FaultyServer, Reply, Request, faulty_server, ranged
 
@@ -12,7 +13,8 @@ def package_index(folder: Path, *, whole_files_only: bool = False) -> Iterator[F
     """Serve `/simple/NAME/` and `/files/WHEEL`."""
 
     def script(request: Request) -> Reply:
-        kind, _, name = request.path.strip("/").partition("/")
+        # A local version has a plus sign, which an address may hold as %2B.
+        kind, _, name = unquote(request.path).strip("/").partition("/")
         if kind == "files" and (folder / name).is_file():
             data = (folder / name).read_bytes()
             return Reply(body=data) if whole_files_only else _ranged(data, request)
