@@ -31,7 +31,7 @@ class Asker:
         parser = argparse.ArgumentParser()
         up_lock.add_lock_flags(parser)
         arguments = parser.parse_args(["--comfyui", self.comfyui.url])
-        arguments.workflow = "card.json"
+        arguments.workflow, arguments.offline = "card.json", False
         arguments.settings = Settings({"HOME": str(self.folder)})
         content: dict[str, Any] = {"nodes": [{"type": "Loader", "properties": {}}], "models": list(models)}
         lock = up_lock.obtain_lock(arguments, "card", ("ui", json.loads(json.dumps(content))), self.state)

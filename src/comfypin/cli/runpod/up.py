@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from comfypin.cli.common import print_on_stderr
-from comfypin.cli.runpod import up_lock
+from comfypin.cli.runpod import up_lock, up_needs, up_place
 from comfypin.cli.runpod.consent import require_consent
 from comfypin.cli.runpod.variable_flags import plain_variables, secret_wishes
 from comfypin.errors import UsageError
 
 if TYPE_CHECKING:
     from comfypin.cli.runpod.up_lock import UpLock
+    from comfypin.cli.runpod.up_place import PlaceNeeds
     from comfypin.lease import Lease
     from comfypin.runpod.deployment_plan import LiveResources
     from comfypin.runpod.management_api import ManagementApi
@@ -65,6 +66,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     job.add_argument("--timeout", type=float, default=3600, metavar="S", help="the time limit of each wait (3600)")
     add_up_flags(parser)
     parser.add_argument("--dry-run", action="store_true", help="print the plan; exit code 2 if there is anything to do")
+    parser.add_argument(
+        "--offline", action="store_true", help="with --dry-run: plan without asking Runpod or anybody else"
+    )
     parser.add_argument("--yes", action="store_true", help="do not ask; takes only what is unambiguous")
 
 
@@ -93,10 +97,9 @@ def execute(arguments: argparse.Namespace) -> int:
     """Plan, ask, do."""
     from comfypin.client.order_files import inline_input, parse_input_source
     from comfypin.runpod.up.state import StateFolder
-    from comfypin.wiring import open_runpod_api
 
-    # Said before a lock is made, which takes minutes.
-    management_api = open_runpod_api(arguments.settings)
+    management_api = up_needs.open_api(arguments)
+    plain_variables(arguments.env)
     form, content, workflow_bytes = up_lock.read_up_workflow(arguments.workflow)
     deployment_name = _deployment_name(arguments)
     job = UpJob(
@@ -104,7 +107,19 @@ def execute(arguments: argparse.Namespace) -> int:
     )
     folder = StateFolder(root=arguments.state_dir, name=deployment_name)
     with hold_deployment(folder):
-        lock = up_lock.obtain_lock(arguments, deployment_name, (form, content), folder)
+        # Found before a lock is made, which takes minutes.
+        findings = up_needs.find_account_needs(arguments, management_api, deployment_name)
+        lock = up_needs.tell_together(
+            lambda: up_lock.obtain_lock(
+                arguments,
+                deployment_name,
+                (form, content),
+                folder,
+                may_make=arguments.dry_run or not findings,
+            ),
+            findings,
+            arguments.workflow,
+        )
         folder.keep_lock(lock.digest, lock.data)
         state = replace(
             folder.read(),
@@ -114,23 +129,27 @@ def execute(arguments: argparse.Namespace) -> int:
         )
         # The lock is kept before anything else: a run that is cut off must not resolve it anew.
         folder.write(state)
-        wanted_up = WantedUp(
-            lock=lock, release=_wanted_release(arguments, deployment_name, lock, workflow_bytes), job=job
-        )
+        image = up_needs.choose_image(arguments, lock.lock, findings)
+        release = _wanted_release(arguments, deployment_name, lock, workflow_bytes, image=image)
+        wanted_up = WantedUp(lock=lock, release=release, job=job, findings=findings)
         return _plan_and_do(arguments, management_api, wanted_up, state)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WantedUp:
-    """What the command line asks for: the lock, the release without its place and number, and the job."""
+    """What the command line asks for: the lock, the release without its place and number, and the job.
+
+    `findings` are what only the user can settle.
+    """
 
     lock: "UpLock"
     release: "UpRelease"
     job: UpJob
+    findings: list[str]
 
 
 def _plan_and_do(
-    arguments: argparse.Namespace, management_api: "ManagementApi", wanted_up: WantedUp, state: "UpState"
+    arguments: argparse.Namespace, management_api: "ManagementApi | None", wanted_up: WantedUp, state: "UpState"
 ) -> int:
     from comfypin.digest import Digest
     from comfypin.lock.carried import carry_lock
@@ -142,16 +161,19 @@ def _plan_and_do(
     lock = wanted_up.lock
     lock_facts = release_facts(lock.lock, Digest.parse(lock.digest))
     wishes = secret_wishes(arguments.secret, state.name)
-    live = survey_account(management_api)
-    needs = _place_needs(wanted_up.release, lock, lock_facts)
-    place, release = _choose_place(management_api, wanted_up.release, needs, live, state)
+    live: LiveResources = {} if management_api is None else survey_account(management_api)
+    needs = up_place.place_needs(wanted_up.release, lock.lock, lock_facts)
+    place, release = _find_place(management_api, wanted_up, needs, live, state)
     facts = UpFacts(
         release_facts=lock_facts,
         carried_lock=carry_lock(lock.data),
         live=live,
-        known_secrets=frozenset(list_secrets(management_api)) if wishes else frozenset(),
+        known_secrets=frozenset(list_secrets(management_api)) if wishes and management_api else frozenset(),
         secrets=wishes,
     )
+    findings = [*wanted_up.findings, *up_needs.find_lock_needs(release, facts.carried_lock)]
+    if management_api is None or findings:
+        return _show_partial_plan(arguments, release, facts, state, findings)
     plan = plan_up(state.name, release, facts, state)
     if arguments.no_job:
         plan = replace(plan, smoke=False)
@@ -159,6 +181,45 @@ def _plan_and_do(
     return carry_out_and_report(
         arguments, management_api, PlannedUp(plan=plan, facts=facts, state=state, place=place, job=wanted_up.job)
     )
+
+
+def _find_place(
+    management_api: "ManagementApi | None",
+    wanted_up: WantedUp,
+    needs: "PlaceNeeds",
+    live: "LiveResources",
+    state: "UpState",
+) -> "tuple[Place | None, UpRelease]":
+    """Choose the place if Runpod can be asked; else the release has words in its stead. Adds a finding if none fits."""
+    from comfypin.runpod.up.errors import NoPlaceAvailable
+    from comfypin.runpod.up.numbering import number_release
+
+    if management_api is not None:
+        try:
+            return up_place.choose_release_place(management_api, wanted_up.release, needs, live, state)
+        except NoPlaceAvailable as unavailable:
+            wanted_up.findings.append(up_place.place_finding(unavailable))
+    return None, number_release(up_place.without_place(wanted_up.release, needs.volume_gb), state)
+
+
+def _show_partial_plan(
+    arguments: argparse.Namespace, release: "UpRelease", facts: "UpFacts", state: "UpState", findings: list[str]
+) -> int:
+    """Print what can be planned as it is. Raises `UpUndecided` with the findings, if there are any."""
+    from comfypin.cli.runpod.up_report import plan_lines, plan_to_json
+    from comfypin.runpod.up.errors import UpUndecided
+    from comfypin.runpod.up.plan import plan_up
+
+    plan = plan_up(state.name, up_needs.with_some_address(release), facts, state)
+    plan = replace(plan, smoke=plan.smoke and not arguments.no_job)
+    document = {**plan_to_json(plan), "asked_runpod": bool(facts.live)}
+    if arguments.dry_run and not arguments.json:
+        print("\n".join([*plan_lines(plan, None), *up_needs.note_unasked(facts)]))
+    elif arguments.dry_run and not findings:
+        print(json.dumps(document))
+    if findings:
+        raise UpUndecided(source=arguments.workflow, findings=findings, plan=document if arguments.dry_run else None)
+    return EXIT_DIFFERENT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,9 +285,8 @@ def _deployment_name(arguments: argparse.Namespace) -> str:
 
 
 def _wanted_release(
-    arguments: argparse.Namespace, deployment_name: str, lock: "UpLock", workflow: bytes
+    arguments: argparse.Namespace, deployment_name: str, lock: "UpLock", workflow: bytes, *, image: str
 ) -> "UpRelease":
-    from comfypin.cli.runpod.worker_image import resolve_worker_image
     from comfypin.digest import Digest
     from comfypin.runpod.up.plan import secret_reference
     from comfypin.runpod.up.state import UpRelease
@@ -241,7 +301,7 @@ def _wanted_release(
         number=0,
         release=lock.lock.version_name,
         lock_digest=lock.digest,
-        image=resolve_worker_image(arguments.image, lock.lock, arguments.settings),
+        image=image,
         gpu_pools=tuple(arguments.gpu),
         data_center=arguments.data_center,
         volume_gb=arguments.volume_gb,
@@ -252,52 +312,6 @@ def _wanted_release(
         workflow_sha256=Digest.of(workflow).hex,
         made_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     )
-
-
-def _choose_place(
-    management_api: "ManagementApi", release: "UpRelease", needs: "PlaceNeeds", live: "LiveResources", state: "UpState"
-) -> "tuple[Place | None, UpRelease]":
-    """Choose the place and number the release; what the deployment has already stays where it is."""
-    from comfypin.runpod.up.catalogs import read_catalogs
-    from comfypin.runpod.up.choices import PlaceWish, choose_place
-    from comfypin.runpod.up.errors import NoPlaceAvailable
-    from comfypin.runpod.up.numbering import number_release
-    from comfypin.runpod.up.plan import find_volume, place_release
-
-    latest, volume = state.latest, find_volume(state.name, live)
-    pools = release.gpu_pools or (latest.gpu_pools if latest is not None else ())
-    center = release.data_center or (None if volume is None else str(volume["dataCenter"]))
-    if center is None and latest is not None:
-        center = latest.data_center
-    wish = PlaceWish(model_gb=needs.model_gb, needs_volume=needs.volume_gb is not None, pools=pools, data_center=center)
-    try:
-        place = choose_place(*read_catalogs(management_api), wish)
-    except NoPlaceAvailable:
-        # What exists goes on, whatever is available for others now.
-        if latest is None or latest.stage == "planned" or release.gpu_pools not in ((), latest.gpu_pools):
-            raise
-        chosen_release = replace(release, gpu_pools=pools, data_center=center, volume_gb=needs.volume_gb)
-        return None, number_release(chosen_release, state)
-    return place, number_release(place_release(release, place, needs.volume_gb), state)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlaceNeeds:
-    """What a release needs of its place: the largest model in GB, and the volume's size if it has one."""
-
-    model_gb: float
-    volume_gb: int | None
-
-
-def _place_needs(release: "UpRelease", lock: "UpLock", facts: "ReleaseFacts") -> PlaceNeeds:
-    from comfypin.runpod.release_facts import to_gigabytes
-    from comfypin.runpod.up.plan import needs_volume, volume_size_gb
-
-    engine_kind = lock.lock.engine.kind
-    size = release.volume_gb
-    if size is None and needs_volume(engine_kind, facts):
-        size = volume_size_gb(facts, builds_env=engine_kind == "comfyui")
-    return PlaceNeeds(model_gb=to_gigabytes(facts.largest_model_bytes), volume_gb=size)
 
 
 def _refuse_findings(plan: "UpPlan", facts: "ReleaseFacts") -> None:

@@ -1,7 +1,7 @@
 """The lock of `comfypin runpod up`: the one that is named, or one made from the workflow."""
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +10,7 @@ from comfypin.cli.common import report_progress
 from comfypin.errors import UsageError
 
 if TYPE_CHECKING:
+    from comfypin.errors import EnvError
     from comfypin.lock.model import Lock
     from comfypin.locking.create import LockRequest
     from comfypin.locking.from_workflow import ResolvedNeeds
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
     from comfypin.locking.resolve import ResolveRequest
     from comfypin.locking.workflow_needs import WorkflowNeeds
     from comfypin.runpod.up.state import StateFolder, UpState
+
+_OFFLINE_FINDING = (
+    "the lock: --offline keeps it from being made, which takes ComfyUI's sources and package indexes; name one by "
+    "--lock FILE, or leave out --offline once"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,12 +72,16 @@ def obtain_lock(
     deployment_name: str,
     workflow: tuple[str, Mapping[str, object]],
     folder: "StateFolder",
+    *,
+    may_make: bool = True,
 ) -> UpLock:
-    """Return the lock: the named one, the one of the same question before, or a new one.
+    """Return the lock: the named one, the one of the same question before, or a new one if `may_make`.
 
     Raises `UpUndecided` with everything that the workflow leaves open, and what making locks raises.
     """
     from comfypin.lock.codec import lock_digest, parse_lock, render_lock
+    from comfypin.locking.workflow_needs import collect_needs
+    from comfypin.runpod.up.errors import UpUndecided
 
     state = folder.read()
     if arguments.lock is not None:
@@ -90,7 +100,10 @@ def obtain_lock(
             request=request,
             package_request=state.package_request,
         )
-    lock, package_request = _make_lock(arguments, deployment_name, workflow, folder, state)
+    comfyui, settled = _settle(arguments, collect_needs([workflow]))
+    if not may_make:
+        raise UpUndecided(source=arguments.workflow, findings=[])
+    lock, package_request = _make_lock(arguments, deployment_name, (comfyui, settled), folder, state)
     return UpLock(
         lock=lock,
         data=render_lock(lock),
@@ -113,7 +126,7 @@ def _digest_of_request(arguments: argparse.Namespace, deployment_name: str, cont
 def _make_lock(
     arguments: argparse.Namespace,
     deployment_name: str,
-    workflow: tuple[str, Mapping[str, object]],
+    wanted: "tuple[RepoSpec, ResolvedNeeds]",
     folder: "StateFolder",
     state: "UpState",
 ) -> "tuple[Lock, str]":
@@ -121,11 +134,9 @@ def _make_lock(
     from comfypin.lock.codec import parse_lock
     from comfypin.lock.model_spec import pin_models
     from comfypin.locking.create import LockRequest, create_lock
-    from comfypin.locking.workflow_needs import collect_needs
     from comfypin.wiring import make_lock_places, make_model_describer
 
-    needs = collect_needs([workflow])
-    comfyui, settled = _settle(arguments, needs)
+    comfyui, settled = wanted
     wishes = LockRequest(
         name=deployment_name,
         comfyui=comfyui,
@@ -164,50 +175,91 @@ def _commits_of(wishes: "LockRequest") -> list[str]:
 
 
 def _settle(arguments: argparse.Namespace, needs: "WorkflowNeeds") -> "tuple[RepoSpec, ResolvedNeeds]":
-    """Return ComfyUI and what the workflow needs of nodes and models. Raises `UpUndecided`."""
+    """Return ComfyUI and what the workflow needs of nodes and models. Raises `UpUndecided`, and git's errors."""
+    from comfypin.errors import EnvError
     from comfypin.lock.model_spec import parse_model_spec
-    from comfypin.locking.from_workflow import NeedsResolver, known_classes, resolve_needs
+    from comfypin.locking.from_workflow import NeedsResolver, resolve_needs
     from comfypin.locking.repository_refs import parse_repo_spec
     from comfypin.runpod.up.errors import UpUndecided
     from comfypin.wiring import make_lock_places
 
-    upstreams = make_lock_places(arguments.settings)
     given_nodes = [parse_repo_spec(node_text) for node_text in arguments.node]
-    comfyui, finding = _choose_comfyui(arguments, needs.core_versions)
-    # Without a ComfyUI nobody knows which classes are its own, so they would all be findings.
-    asks_classes = bool(needs.classes) and comfyui is not None
+    choice = _choose_comfyui(arguments, needs.core_versions)
+    unread: EnvError | None = None
+    builtin = frozenset(needs.classes)
+    if needs.classes and choice.looked_up is not None:
+        try:
+            builtin = _known_classes(arguments, choice.looked_up, given_nodes)
+        # What else is open is told all the same.
+        except EnvError as error:
+            unread = error
     resolver = NeedsResolver(
-        registry=upstreams.registry,
-        builtin=known_classes(comfyui, given_nodes, upstreams) if asks_classes else frozenset(needs.classes),
+        registry=None if arguments.offline else make_lock_places(arguments.settings).registry,
+        builtin=builtin,
         given=given_nodes,
         given_models=[parse_model_spec(model_text) for model_text in arguments.model],
         unneeded=frozenset(arguments.unneeded),
     )
     settled = resolve_needs(needs, resolver, report=report_progress)
-    findings = [*([finding] if finding else []), *settled.ambiguous, *settled.unknown]
-    if findings or comfyui is None:
+    findings = [*choice.findings, *settled.ambiguous, *settled.unknown]
+    if findings and needs.classes and (choice.looked_up is None or unread is not None):
+        findings.append(_unread_finding(needs.classes, unread))
+    if findings or choice.comfyui is None:
         raise UpUndecided(source=arguments.workflow, findings=findings)
-    return comfyui, settled
+    if unread is not None:
+        raise unread
+    return choice.comfyui, settled
 
 
-def _choose_comfyui(
-    arguments: argparse.Namespace, core_versions: tuple[str, ...]
-) -> "tuple[RepoSpec | None, str | None]":
+def _known_classes(
+    arguments: argparse.Namespace, comfyui: "RepoSpec", given_nodes: "Sequence[RepoSpec]"
+) -> frozenset[str]:
+    from comfypin.locking.from_workflow import known_classes
+    from comfypin.wiring import make_lock_places
+
+    return known_classes(comfyui, given_nodes, make_lock_places(arguments.settings))
+
+
+def _unread_finding(classes: tuple[str, ...], unread: "EnvError | None") -> str:
+    """Return the warning that more may be open, for node classes that no pack is named for."""
+    shown_names = ", ".join(classes[:3]) + (", ..." if len(classes) > 3 else "")
+    why = "no ComfyUI is chosen" if unread is None else unread.message.rstrip(".")
+    return f"which node classes are not ComfyUI's own ({shown_names}) is not known yet: {why}; choose by --comfyui"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _ComfyuiChoice:
+    """The ComfyUI that is chosen, else findings; `looked_up` is the one whose node classes count until then."""
+
+    comfyui: "RepoSpec | None" = None
+    looked_up: "RepoSpec | None" = None
+    findings: tuple[str, ...] = ()
+
+
+def _choose_comfyui(arguments: argparse.Namespace, core_versions: tuple[str, ...]) -> _ComfyuiChoice:
     from comfypin.errors import ComfypinError
     from comfypin.locking.repository_refs import RepoSpec, parse_repo_spec
     from comfypin.runpod.up.comfyui_version import COMFYUI_REPOSITORY, named_version, newest_releases, version_finding
     from comfypin.tools.git_remote import list_refs
 
+    chosen = None
     if arguments.comfyui is not None:
-        return parse_repo_spec(arguments.comfyui), None
-    if (version := named_version(core_versions)) is not None:
-        return RepoSpec(repo=COMFYUI_REPOSITORY, ref=f"v{version}"), None
+        chosen = parse_repo_spec(arguments.comfyui)
+    elif (version := named_version(core_versions)) is not None:
+        chosen = RepoSpec(repo=COMFYUI_REPOSITORY, ref=f"v{version}")
+    if arguments.offline:
+        asked_for = () if chosen is not None else (version_finding(core_versions, ()),)
+        return _ComfyuiChoice(comfyui=chosen, findings=(*asked_for, _OFFLINE_FINDING))
+    if chosen is not None:
+        return _ComfyuiChoice(comfyui=chosen, looked_up=chosen)
     try:
         candidates = newest_releases(list_refs(COMFYUI_REPOSITORY))
     # The list of candidates is a service; the finding is there without it.
     except ComfypinError:
         candidates = []
-    return None, version_finding(core_versions, candidates)
+    # Whatever release is chosen, most of its classes are those of the newest.
+    newest = RepoSpec(repo=COMFYUI_REPOSITORY, ref=candidates[0]) if candidates else None
+    return _ComfyuiChoice(looked_up=newest, findings=(version_finding(core_versions, candidates),))
 
 
 def _question(arguments: argparse.Namespace) -> "ResolveRequest":

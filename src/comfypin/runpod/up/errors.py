@@ -1,17 +1,21 @@
 """Failures of `comfypin runpod up`: what it cannot know, what cannot be had, and a volume that was not filled."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from comfypin.errors import DeployError, LockError, declare, indent_lines
 
 
 @declare
 class UpUndecided(LockError):
-    """Something that only the user can know is open; every finding at once, each with its candidates and its flag."""
+    """Something that only the user can say is open; every finding at once, each with its candidates and its flag.
 
-    template = "{source} leaves open what only you can know; nothing was made.{listed}"
+    `plan` is what could be planned without it, if only that was asked.
+    """
+
+    template = "For {source}, this is left open and only you can say it; nothing was made.{listed}"
     source: str
     findings: Sequence[str]
+    plan: Mapping[str, object] | None = None
 
     @property
     def listed(self) -> str:
