@@ -31,6 +31,8 @@ def version_finding(core_versions: Sequence[str], candidates: Sequence[str]) -> 
         if core_versions
         else "the workflow names none"
     )
-    references = [f"{COMFYUI_REPOSITORY}@{candidate}" for candidate in candidates]
+    # Nodes name the release in which they were saved last: the newest of them has all of them.
+    named = newest_releases(f"refs/tags/v{version}" for version in core_versions)[:1]
+    references = [f"{COMFYUI_REPOSITORY}@{candidate}" for candidate in dict.fromkeys([*named, *candidates])]
     listed = f"; candidates: {', '.join(references)}" if references else ""
     return f"which ComfyUI: {finding_text}; choose by --comfyui URL@REF{listed}"
