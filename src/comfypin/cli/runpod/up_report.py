@@ -58,7 +58,9 @@ def plan_lines(plan: "UpPlan", place: "Place | None") -> Iterator[str]:
             yield _fill_line(plan, place)
     for pod in plan.idle_pods:
         yield f"- pod {pod['name']} ({pod['id']}), which nobody waits for"
-    yield f"{'+' if plan.smoke else '='} job of {release.workflow} through it"
+    # Neither with --no-job, before any job came back.
+    if plan.smoke or release.stage == "proven":
+        yield f"{'+' if plan.smoke else '='} job of {release.workflow} through it"
     yield from _cost_lines(plan, place)
 
 
