@@ -91,7 +91,7 @@ class TestUploads:
         with big.open("wb") as file:
             file.truncate(200_000_000)
         async with engine_at() as (fake, engine):
-            with pytest.raises(InputFileInvalid, match=r"200 MB.*at most 105 MB.*upload limit raised to 201 MB"):
+            with pytest.raises(InputFileInvalid, match=r"200\.0 MB.*at most 104\.9 MB.*upload limit raised to 201 MB"):
                 await engine.submit(a_prompt(loaded(), InputFile(node_id="1", input_name="image", path=big)))
             assert fake.asked("POST /upload/image") == []
 

@@ -82,5 +82,5 @@ def test_what_a_move_would_change_is_listed_with_sizes(
     assert main(command) == 0
     said = capsys.readouterr().out
     assert "version 3.6 -> 3.7" in said
-    assert "download   1 file, 0.1 MB, new; 1 file, 0.1 MB, no longer used" in said
+    assert "download   1 file, 66.8 kB, new; 1 file, 61.6 kB, no longer used" in said
     assert [path.name for path in (project / "lockfiles").iterdir()] == ["comfy-one.lock.json"]

@@ -1,11 +1,13 @@
-"""No message says "1 files"."""
+"""No message says "1 files", and sizes are said in one way."""
 
 import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from comfypin.plurals import format_count
+import pytest
+
+from comfypin.plurals import format_count, format_limit, format_rate, format_size
 
 SOURCES = Path(__file__).parents[2] / "src" / "comfypin"
 THINGS = re.compile(
@@ -47,3 +49,32 @@ def is_one_ruled_out(found: str) -> bool:
 def test_lengths_are_counted_by_format_count() -> None:
     found = [text for source in sorted(SOURCES.rglob("*.py")) for text in counted_things(source)]
     assert not [text for text in found if not is_one_ruled_out(text)]
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "text"),
+    [
+        *((0, "0 bytes"), (1, "1 byte"), (999, "999 bytes"), (3_200, "3.2 kB"), (20_000_000, "20.0 MB")),
+        *((999_949_999, "999.9 MB"), (999_960_000, "1.00 GB"), (130_000_000_000, "130.00 GB")),
+    ],
+)
+def test_a_size_is_said_in_its_unit(size_bytes: int, text: str) -> None:
+    assert format_size(size_bytes) == text
+
+
+def test_a_limit_has_no_zeros_at_its_end_and_a_rate_is_a_size_a_second() -> None:
+    limits = [format_limit(limit) for limit in (10, 8_000_000, 10_500_000, 20_000_000_000, 2_500_000_000)]
+    assert limits == ["10 bytes", "8 MB", "10.5 MB", "20 GB", "2.5 GB"]
+    assert [format_rate(0), format_rate(5_200_000)] == ["0 bytes/s", "5.2 MB/s"]
+
+
+def test_sizes_are_said_by_format_size() -> None:
+    by_hand = re.compile(r"(?:/ 1e[369]|/ 10\*\*[369]|>> [123]0)[^}]*} ?[kKMG]i?B\b")
+    found = [
+        f"{source.relative_to(SOURCES)}: {match[0]}"
+        for source in sorted(SOURCES.rglob("*.py"))
+        for match in by_hand.finditer(source.read_text())
+    ]
+    # They are what the others call, and what Runpod's form and ComfyUI's flag take as a whole number.
+    ruled_out = {"plurals.py", "image/build_plan.py", "engine/input_files.py"}
+    assert not [text for text in found if text.partition(":")[0] not in ruled_out]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from comfypin.cli.transfer_progress import LINE_EVERY_S, TransferMeter, describe_elapsed, describe_transfer, ticking
+from comfypin.cli.transfer_progress import LINE_EVERY_S, TransferMeter, describe_elapsed, make_transfer_column, ticking
 from comfypin.digest import JsonValue
 from comfypin.engine.interface import NodeProgress, NodeStarted, Queued, Warned
 from comfypin.engine.progress import PromptProgress
@@ -327,16 +327,7 @@ def _describe_event(event: RunEvent) -> str | None:
 @contextmanager
 def open_progress_bar() -> "Iterator[rich.progress.Progress]":
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, ProgressColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
-    from rich.text import Text
-
-    class TransferColumn(ProgressColumn):
-        """Shows bytes, rate and time left, of what is moved; nodes and phases have none."""
-
-        def render(self, task: "rich.progress.Task") -> Text:
-            if not task.fields.get("transfer") or task.total is None:
-                return Text("")
-            return Text(describe_transfer(int(task.completed), int(task.total), task.speed or 0.0))
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
     # Titles may hold brackets, which rich would read as styles.
     columns = (
@@ -344,7 +335,7 @@ def open_progress_bar() -> "Iterator[rich.progress.Progress]":
         BarColumn(),
         TaskProgressColumn(),
         TimeElapsedColumn(),
-        TransferColumn(),
+        make_transfer_column(),
     )
     # Transient: when the bar is gone, only results stay.
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress_bar:

@@ -20,6 +20,7 @@ from comfypin.atomic_files import free_bytes
 from comfypin.errors import ComfypinError
 from comfypin.installation import extra_command
 from comfypin.outputs.modes import OutputMode, named_mode
+from comfypin.plurals import format_size
 from comfypin.settings.environment import Settings
 from comfypin.settings.machine import MachineSettings
 from comfypin.storage.registry import KINDS, variable_prefixes
@@ -287,7 +288,7 @@ def _check_disk(disk_name: str, path: Path) -> MachineCheck:
     verdict: Verdict = "good" if free >= _ENOUGH_FREE_BYTES else "bad"
     remedy = None if verdict == "good" else "Free some space: less than 1 GB is left."
     return MachineCheck(
-        name=f"disk ({disk_name})", verdict=verdict, found=f"{free / 1e9:.1f} GB free at {path}", remedy=remedy
+        name=f"disk ({disk_name})", verdict=verdict, found=f"{format_size(free)} free at {path}", remedy=remedy
     )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from comfypin.cli.common import add_home_flag, read_named_lock
 from comfypin.errors import EnvError, UsageError
-from comfypin.plurals import format_count
+from comfypin.plurals import format_count, format_size
 
 if TYPE_CHECKING:
     from comfypin.env.drift import Drift
@@ -165,10 +165,10 @@ def _collect_garbage(arguments: argparse.Namespace) -> int:
         print(json.dumps(facts, indent=2, sort_keys=True))
         return 0
     for garbage_item in garbage:
-        print(f"{garbage_item.size_bytes / 1e6:10.1f} MB  {garbage_item.path}: {garbage_item.what}")
+        print(f"{format_size(garbage_item.size_bytes):>10}  {garbage_item.path}: {garbage_item.what}")
     consequence = "removed" if arguments.yes else "would be removed; --yes removes it"
     print(
-        f"{total_bytes / 1e6:10.1f} MB  {format_count(len(garbage), 'thing')} {consequence}"
+        f"{format_size(total_bytes):>10}  {format_count(len(garbage), 'thing')} {consequence}"
         if garbage
         else "There is nothing to remove."
     )

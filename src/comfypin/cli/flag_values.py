@@ -65,8 +65,3 @@ def parse_rate(flag_value: str) -> float:
     if rate_match is None or float(rate_match[1]) == 0:
         raise argparse.ArgumentTypeError(f"{flag_value!r} is not a rate, such as 20MB/s")
     return float(rate_match[1]) * 1000.0 ** " KMG".index(rate_match[2].upper() or " ")
-
-
-def format_rate(bytes_per_s: float) -> str:
-    """Return bytes a second as `5.2 MB/s` or `3.2 kB/s`."""
-    return f"{bytes_per_s / 1e6:.1f} MB/s" if bytes_per_s >= 1e5 else f"{bytes_per_s / 1e3:.1f} kB/s"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from comfypin.cli.common import print_on_stderr, read_named_lock
 from comfypin.cli.transfer_progress import describe_time, ticking
 from comfypin.errors import UsageError
-from comfypin.plurals import format_count
+from comfypin.plurals import format_count, format_size
 from comfypin.temp_folders import temp_folder
 
 if TYPE_CHECKING:
@@ -227,7 +227,7 @@ def _print_built(built_image: "BuiltImage", image_tags: "Sequence[str]", plan: "
     if as_json:
         print(json.dumps({**image_facts, "plan": plan.to_json()}, indent=2))
     else:
-        layers = f"{built_image.size_bytes / 1e6:.0f} MB in {format_count(len(built_image.layers), 'layer')}"
+        layers = f"{format_size(built_image.size_bytes)} in {format_count(len(built_image.layers), 'layer')}"
         print(f"{image_tags[0]}  {built_image.image_id}  {layers}")
 
 
@@ -275,15 +275,11 @@ def _show_plan(plan: "ImagePlan", arguments: argparse.Namespace) -> None:
         return
     # The plan is the result of a dry run; otherwise it is progress.
     stream = sys.stdout if arguments.dry_run else sys.stderr
-    print(f"{plan.release} on {plan.base}, about {_format_size(plan.size_bytes)} on top:", file=stream)
+    print(f"{plan.release} on {plan.base}, about {format_size(plan.size_bytes)} on top:", file=stream)
     for layer in plan.layers:
-        size_text = _format_size(layer.size_bytes) if layer.size_bytes else ""
+        size_text = format_size(layer.size_bytes) if layer.size_bytes else ""
         print(f"  {layer.name:<10} {size_text:>9}  {'(cached) ' if layer.cached else ''}{layer.text}", file=stream)
-    print(f"The build takes about {_format_size(plan.disk_bytes)} of disk.", *plan.remarks, sep="\n", file=stream)
-
-
-def _format_size(size_bytes: int) -> str:
-    return f"{size_bytes / 1e9:.1f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.0f} MB"
+    print(f"The build takes about {format_size(plan.disk_bytes)} of disk.", *plan.remarks, sep="\n", file=stream)
 
 
 def _require_disk_space(plan: "ImagePlan", builder: "ContainerBuilder") -> None:

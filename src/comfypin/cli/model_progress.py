@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from comfypin.cli.flag_values import format_rate
+from comfypin.cli.transfer_progress import describe_transfer, make_transfer_column
 from comfypin.models.interface import NullPullWatcher, PullWatcher
 from comfypin.plurals import format_size
 
@@ -145,12 +145,10 @@ class LineWatcher:
     def _write_progress(
         self, file_name: str, done_bytes: int, total_bytes: int, bytes_per_s: float, left_s: float
     ) -> None:
-        amount = f"{format_size(done_bytes)} of {format_size(total_bytes)}"
-        progress_text = f"{amount}, {format_rate(bytes_per_s)}, {left_s:.0f} s left"
         self._write_line(
             "progress",
             file_name,
-            progress_text,
+            describe_transfer(done_bytes, total_bytes, bytes_per_s),
             bytes=done_bytes,
             total_bytes=total_bytes,
             bytes_per_s=int(bytes_per_s),
@@ -171,7 +169,7 @@ class BarWatcher:
         self._bars = bars
         self._tasks: dict[str, rich.progress.TaskID] = {}
         self._tally = PullProgress()
-        self._total_task = bars.add_task("all", total=None)
+        self._total_task = bars.add_task("all", total=None, transfer=True)
         self._lock = threading.Lock()
 
     def plan_files(self, sizes: Mapping[str, int | None]) -> None:
@@ -185,7 +183,9 @@ class BarWatcher:
                 self._bars.remove_task(self._tasks[file_name])
             # The end of a path says more than its beginning.
             label = file_name.replace("$MODELS_DIR/", "")[-48:]
-            self._tasks[file_name] = self._bars.add_task(label, total=total_bytes, completed=resumed_bytes)
+            self._tasks[file_name] = self._bars.add_task(
+                label, total=total_bytes, completed=resumed_bytes, transfer=True
+            )
             self._tally.start_file(file_name, total_bytes, resumed_bytes, time.monotonic())
             self._update_total()
 
@@ -214,13 +214,11 @@ class BarWatcher:
 
 def _open_bars() -> "rich.progress.Progress":
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import BarColumn, Progress, TextColumn
 
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
+        make_transfer_column(),
     )
     return Progress(*columns, console=Console(stderr=True), transient=True, refresh_per_second=5)

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from comfypin.plurals import format_count
+from comfypin.plurals import format_count, format_size
 
 if TYPE_CHECKING:
     from comfypin.lock.model import ModelPin
@@ -40,7 +40,7 @@ def print_pull_report(pull_report: "PullReport", elapsed_s: float, *, as_json: b
     fetched_bytes = sum(outcome.size_bytes for outcome in pull_report.outcomes if outcome.state == "fetched")
     print(
         f"{format_count(len(pull_report.outcomes), 'model')} in {elapsed_s:.1f} s, "
-        f"{fetched_bytes / 1e9:.2f} GB fetched",
+        f"{format_size(fetched_bytes)} fetched",
         file=sys.stderr,
     )
 
@@ -80,7 +80,7 @@ def format_blob(blob_use: "BlobUse") -> str:
     used_day = time.strftime("%Y-%m-%d %H:%M", time.localtime(blob_use.used_at))
     target_names = ", ".join(blob_use.targets) or "-"
     release_names = ", ".join(blob_use.releases) or "-"
-    size = f"{blob_use.size_bytes / 1e9:9.3f} GB"
+    size = f"{format_size(blob_use.size_bytes):>10}"
     return f"{size}  {blob_use.digest.hex[:16]}  {used_day}  {release_names}  {target_names}"
 
 

@@ -16,7 +16,7 @@ from comfypin.cli.common import read_named_lock, report_progress
 from comfypin.cli.flag_values import parse_size, seconds_below, whole_number
 from comfypin.cli.model_reports import blob_to_json, format_blob, print_findings, print_pull_report, print_removed
 from comfypin.errors import UsageError
-from comfypin.plurals import format_count
+from comfypin.plurals import format_count, format_size
 
 if TYPE_CHECKING:
     from comfypin.lock.model import Lock, ModelPin
@@ -288,8 +288,8 @@ def _list_blobs(arguments: argparse.Namespace) -> int:
         return 0
     for blob_use in sorted(blob_uses, key=lambda blob: -blob.size_bytes):
         print(format_blob(blob_use))
-    size_gb = sum(blob.size_bytes for blob in blob_uses) / 1e9
-    print(f"{format_count(len(blob_uses), 'blob')}, {size_gb:.2f} GB in {blob_store.root}", file=sys.stderr)
+    size_text = format_size(sum(blob.size_bytes for blob in blob_uses))
+    print(f"{format_count(len(blob_uses), 'blob')}, {size_text} in {blob_store.root}", file=sys.stderr)
     return 0
 
 
@@ -331,7 +331,7 @@ def _collect_garbage(arguments: argparse.Namespace) -> int:
         print(f"comfypin: {blob_use.digest.hex[:16]} is in use, so it was kept", file=sys.stderr)
     if not arguments.json:
         print(
-            f"{gc_report.freed_bytes / 1e9:.2f} GB freed, {gc_report.kept_bytes / 1e9:.2f} GB remain", file=sys.stderr
+            f"{format_size(gc_report.freed_bytes)} freed, {format_size(gc_report.kept_bytes)} remain", file=sys.stderr
         )
     return 0
 

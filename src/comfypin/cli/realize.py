@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from comfypin.cli.common import add_home_flag, read_named_lock
-from comfypin.plurals import format_count
+from comfypin.plurals import format_count, format_size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -115,13 +115,13 @@ class _PlanSizes:
 
     def __str__(self) -> str:
         largest = sorted(self.packages.items(), key=lambda item: -item[1])[:2]
-        named = ", ".join(f"{name} {_gigabytes(size)}" for name, size in largest if size)
-        parts = [f"about {_gigabytes(self.packages_bytes)} for packages" + (f" ({named})" if named else "")]
+        named = ", ".join(f"{name} {format_size(size)}" for name, size in largest if size)
+        parts = [f"about {format_size(self.packages_bytes)} for packages" + (f" ({named})" if named else "")]
         if self.kept_packages:
             parts.append(f"{format_count(self.kept_packages, 'package')} in the cache already")
         if self.models_bytes:
-            parts.append(f"{_gigabytes(self.models_bytes)} of models")
-        return f"{'; '.join(parts)}; {_gigabytes(self.free_bytes)} free"
+            parts.append(f"{format_size(self.models_bytes)} of models")
+        return f"{'; '.join(parts)}; {format_size(self.free_bytes)} free"
 
 
 def _measure_plan(plan: "RealizePlan", lock: "Lock", options: "RealizeOptions") -> _PlanSizes | None:
@@ -142,10 +142,6 @@ def _measure_plan(plan: "RealizePlan", lock: "Lock", options: "RealizeOptions") 
         models_bytes=sum(model_pin.size_bytes or 0 for model_pin in lock.models),
         free_bytes=free_bytes(options.home.root),
     )
-
-
-def _gigabytes(size_bytes: int) -> str:
-    return f"{size_bytes / 1e9:.1f} GB" if size_bytes >= 1e8 else f"{size_bytes / 1e6:.0f} MB"
 
 
 def _print_plan(plan: "RealizePlan", sizes: _PlanSizes | None, *, as_json: bool) -> None:
@@ -175,7 +171,7 @@ def _print_realized(realized: "RealizedEnv", *, as_json: bool) -> None:
         return
     what_happened = {"keep": "was complete already", "rewire": "was complete, and is linked to its Python again"}
     what_happened |= {"unpack": "was unpacked", "build": "was built"}
-    size = f"{format_count(receipt.files, 'file')}, {receipt.size_bytes / 1e6:.0f} MB"
+    size = f"{format_count(receipt.files, 'file')}, {format_size(receipt.size_bytes)}"
     print(f"{realized.folder}: {what_happened[realized.action]} in {realized.seconds:.1f} s ({size})")
     if realized.published:
         print(f"published as {realized.published}")

@@ -19,10 +19,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from comfypin.cli.flag_values import format_rate, parse_rate, seconds_below
+from comfypin.cli.flag_values import parse_rate, seconds_below
 from comfypin.cli.transfer_progress import TransferMeter, describe_time, ticking
 from comfypin.errors import ComfypinError, UsageError
-from comfypin.plurals import format_count, format_size
+from comfypin.plurals import format_count, format_rate, format_size
 
 if TYPE_CHECKING:
     from comfypin.sync.outbox import Outbox
@@ -359,7 +359,7 @@ def _format_status(tally: "OutboxCounts", failing_rows: "Sequence[OutboxRow]") -
         f"done     {tally.done}" + (f", {tally.gone} deleted before they were delivered" if tally.gone else ""),
         f"pending  {tally.owed} ({format_size(tally.owed_bytes)})"
         + (f", oldest {oldest_age:.0f} s" if oldest_age else ""),
-        f"rate     {tally.recent_files / 300:.2f} files/s, {tally.recent_bytes / 300 / 1e6:.2f} MB/s (5 minutes)",
+        f"rate     {tally.recent_files / 300:.2f} files/s, {format_rate(tally.recent_bytes / 300)} (5 minutes)",
     ]
     return [
         *lines,

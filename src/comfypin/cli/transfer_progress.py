@@ -5,9 +5,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from comfypin.cli.flag_values import format_rate
-from comfypin.plurals import format_size
+from comfypin.plurals import format_rate, format_size
+
+if TYPE_CHECKING:
+    import rich.progress
 
 # A log of what takes an hour should still be readable.
 LINE_EVERY_S = 10.0
@@ -81,6 +84,23 @@ def describe_transfer(done_bytes: int, total_bytes: int, bytes_per_s: float) -> 
         if bytes_per_s >= 1
         else transfer_text
     )
+
+
+def make_transfer_column() -> "rich.progress.ProgressColumn":
+    """Return the column of a progress bar that shows bytes, rate and time left of tasks with the field `transfer`."""
+    from rich.progress import ProgressColumn
+    from rich.text import Text
+
+    class TransferColumn(ProgressColumn):
+        def render(self, task: "rich.progress.Task") -> Text:
+            if not task.fields.get("transfer"):
+                return Text("")
+            rate = task.speed or 0.0
+            if task.total is None:
+                return Text(f"{format_size(task.completed)}, {format_rate(rate)}")
+            return Text(describe_transfer(int(task.completed), int(task.total), rate))
+
+    return TransferColumn()
 
 
 def describe_time(seconds: float) -> str:

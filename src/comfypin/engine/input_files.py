@@ -13,6 +13,7 @@ from comfypin.engine.host import LocalFolders
 from comfypin.engine.http_transport import EngineTransport
 from comfypin.engine.interface import InputFile
 from comfypin.machine_errors import is_full, reason_of
+from comfypin.plurals import format_limit, format_size
 from comfypin.workflow.errors import InputFileInvalid
 from comfypin.workflow.graph import ApiGraph
 
@@ -161,10 +162,10 @@ def _copy_file(source: Path, target: Path) -> None:
 
 def _too_large(file_name: str, size_bytes: int, limit_bytes: int | None) -> InputFileInvalid:
     limit = (
-        f"at most {limit_bytes / 1e6:.0f} MB" if limit_bytes else "less (100 MB, unless its upload limit was raised)"
+        f"at most {format_limit(limit_bytes)}" if limit_bytes else "less (100 MB, unless its upload limit was raised)"
     )
     return InputFileInvalid(
         name=file_name,
-        reason=f"it is {size_bytes / 1e6:.0f} MB, and the engine takes {limit}; "
+        reason=f"it is {format_size(size_bytes)}, and the engine takes {limit}; "
         f"use a smaller file, or have ComfyUI's upload limit raised to {size_bytes / 1e6 + 1:.0f} MB",
     )

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from comfypin.errors import EnvError, declare
+from comfypin.plurals import format_size
 
 
 @declare
@@ -219,11 +220,11 @@ class NoRoomForEnv(EnvError):
 
     @property
     def needed(self) -> str:
-        return _format_gb(self.need_bytes)
+        return format_size(self.need_bytes)
 
     @property
     def free(self) -> str:
-        return _format_gb(self.free_bytes)
+        return format_size(self.free_bytes)
 
 
 @declare
@@ -296,7 +297,3 @@ class PackUnfit(EnvError):
     template = "The env pack {where} does not fit: {reason}."
     where: str
     reason: str
-
-
-def _format_gb(size_bytes: int) -> str:
-    return f"{size_bytes / 1e9:.2f} GB"

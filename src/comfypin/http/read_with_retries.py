@@ -8,6 +8,7 @@ from comfypin.http.client import HttpClient
 from comfypin.http.errors import HttpError
 from comfypin.http.response import Response
 from comfypin.http.stall_watch import StallWatch
+from comfypin.plurals import format_rate
 from comfypin.retry import Retry, RetryPolicy, parse_retry_after
 
 T = TypeVar("T")
@@ -56,7 +57,5 @@ def iter_unless_stalled(response: Response) -> Iterator[bytes]:
     stall_watch = StallWatch(_STALL_S)
     for piece in response.iter_bytes():
         if stall_watch.is_too_slow(len(piece)):
-            raise HttpError(
-                f"it stalled at {stall_watch.bytes_per_s():.0f} bytes a second; try again later", was_sent=True
-            )
+            raise HttpError(f"it stalled at {format_rate(stall_watch.bytes_per_s())}; try again later", was_sent=True)
         yield piece

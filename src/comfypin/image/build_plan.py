@@ -9,7 +9,7 @@ from comfypin.lock.codec import lock_digest, node_to_json, package_to_json, repo
 from comfypin.lock.debian_packages import propose_packages
 from comfypin.lock.model import Lock, PackagePin, RepoPin
 from comfypin.lock.torch import is_torch_family
-from comfypin.plurals import format_count
+from comfypin.plurals import format_count, format_limit
 
 # Rough sizes for the plan, which says "about".
 SOURCES_BYTES, NODE_BYTES, COMFYPIN_BYTES, SYSTEM_PACKAGE_BYTES = 60_000_000, 10_000_000, 200_000_000, 30_000_000
@@ -77,7 +77,7 @@ class ImagePlan:
             )
         if self.size_bytes > RUNPOD_BUILD_BYTES:
             remarks.append(
-                f"Runpod's GitHub builds take {RUNPOD_BUILD_BYTES / 1e9:.0f} GB and {RUNPOD_BUILD_MINUTES} minutes: "
+                f"Runpod's GitHub builds take {format_limit(RUNPOD_BUILD_BYTES)} and {RUNPOD_BUILD_MINUTES} minutes: "
                 "build this elsewhere and push it, or leave models on a network volume (--bake env)."
             )
         elif self.size_bytes > RUNPOD_BUILD_BYTES / 4:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from comfypin.errors import ConfigError, ImageError, UsageError, declare
+from comfypin.plurals import format_size
 
 
 @declare
@@ -160,11 +161,11 @@ class NoRoomToBuild(ImageError):
 
     @property
     def needed(self) -> str:
-        return f"{self.need_bytes / 1e9:.1f} GB"
+        return format_size(self.need_bytes)
 
     @property
     def free(self) -> str:
-        return f"{self.free_bytes / 1e9:.1f} GB"
+        return format_size(self.free_bytes)
 
 
 @declare

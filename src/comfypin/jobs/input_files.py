@@ -20,6 +20,7 @@ from comfypin.jobs.base64_text import decode_base64
 from comfypin.jobs.errors import InputUnusable
 from comfypin.jobs.job_input import JobInput
 from comfypin.machine_errors import is_full, reason_of
+from comfypin.plurals import format_limit
 from comfypin.storage.interface import ObjectStore
 from comfypin.storage.registry import SCHEMES
 
@@ -186,7 +187,7 @@ class _InputBudget:
             self._refuse_size(input_name)
         if self._total > self._limits.total_bytes:
             raise InputUnusable(
-                name=input_name, reason=f"all inputs together exceed {_format_megabytes(self._limits.total_bytes)}"
+                name=input_name, reason=f"all inputs together exceed {format_limit(self._limits.total_bytes)}"
             )
         if self.deadline.has_passed:
             raise self.too_late(input_name)
@@ -196,7 +197,7 @@ class _InputBudget:
         return InputUnusable(name=input_name, reason=f"the inputs did not arrive within {self._limits.seconds:g} s")
 
     def _refuse_size(self, input_name: str) -> None:
-        raise InputUnusable(name=input_name, reason=f"it is larger than {_format_megabytes(self._limits.file_bytes)}")
+        raise InputUnusable(name=input_name, reason=f"it is larger than {format_limit(self._limits.file_bytes)}")
 
 
 def _decode_inline(input_name: str, encoded_text: str, input_budget: _InputBudget) -> Iterator[bytes]:
@@ -213,7 +214,3 @@ def _decode_inline(input_name: str, encoded_text: str, input_budget: _InputBudge
         yield decode_base64(encoded_text)
     except ValueError as exc:
         raise InputUnusable(name=input_name, reason=f"it {exc}") from exc
-
-
-def _format_megabytes(size_bytes: int) -> str:
-    return f"{size_bytes / 1e6:.0f} MB"

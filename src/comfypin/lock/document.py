@@ -14,11 +14,11 @@ from typing import cast
 
 from comfypin.digest import JsonValue
 from comfypin.lock.errors import LockFinding, LockInvalid, LockUnreadable
-from comfypin.plurals import format_count
+from comfypin.plurals import format_count, format_limit
 from comfypin.text_encoding import decode_json
 
-# A lock of 500 packages and 200 models is below 1 MiB: what is larger is something else.
-MAX_BYTES = 64 << 20
+# A lock of 500 packages and 200 models is below 1 MB: what is larger is something else.
+MAX_BYTES = 64_000_000
 # Below Python's recursion limit, so that depth is a finding and not a RecursionError somewhere later.
 MAX_DEPTH = 100
 # Messages are logged and mailed: what was found is shown without passwords in URLs.
@@ -81,7 +81,7 @@ def read_lock_bytes(path: Path) -> bytes:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise LockUnreadable(where=str(path), reason=reason) from error
     if len(lock_bytes) > MAX_BYTES:
-        raise LockUnreadable(where=str(path), reason=f"it is larger than {MAX_BYTES >> 20} MiB")
+        raise LockUnreadable(where=str(path), reason=f"it is larger than {format_limit(MAX_BYTES)}")
     return lock_bytes
 
 

@@ -9,6 +9,7 @@ from comfypin.digest import Digest
 from comfypin.http.stall_watch import StallWatch
 from comfypin.models.errors import SourceUnavailable, UnknownSource, WrongLength
 from comfypin.models.interface import ExpectedFile, ModelSource, RemoteFile, SourceFacts, hide_secrets
+from comfypin.plurals import format_rate
 from comfypin.retry import Retry, RetryPolicy
 
 # Large, because nothing is written: each read goes straight into the hash.
@@ -55,7 +56,7 @@ def _hash_file(remote_file: RemoteFile, address: str) -> tuple[Digest, int]:
             if stall_watch.is_too_slow(byte_count):
                 raise SourceUnavailable(
                     uri=hide_secrets(address),
-                    reason=f"it stalled at {stall_watch.bytes_per_s():.0f} bytes a second; try again later",
+                    reason=f"it stalled at {format_rate(stall_watch.bytes_per_s())}; try again later",
                 )
             hasher.update(buffer[:byte_count])
             total_bytes += byte_count

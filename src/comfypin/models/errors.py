@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from comfypin.errors import ModelError, declare
-
-GB = 1_000_000_000
+from comfypin.plurals import format_size
 
 
 class SourceFailed(ModelError):
@@ -121,22 +120,21 @@ class DiskTooSmall(ModelError):
     """Raised when there is not enough free space for what has to be written."""
 
     template = (
-        "{folder} needs {needed_gb:.2f} GB and has {free_gb:.2f} GB free; free some space (comfypin models gc), or "
-        "take a larger volume."
+        "{folder} needs {needed} and has {free} free; free some space (comfypin models gc), or take a larger volume."
     )
     folder: Path
     needed_bytes: int
     free_bytes: int
 
     @property
-    def needed_gb(self) -> float:
-        """Return the needed space in GB."""
-        return self.needed_bytes / GB
+    def needed(self) -> str:
+        """Return the needed space."""
+        return format_size(self.needed_bytes)
 
     @property
-    def free_gb(self) -> float:
-        """Return the free space in GB."""
-        return self.free_bytes / GB
+    def free(self) -> str:
+        """Return the free space."""
+        return format_size(self.free_bytes)
 
 
 @declare

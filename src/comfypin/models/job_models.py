@@ -35,6 +35,7 @@ from comfypin.models.pull_limits import FetchPolicy, PullBudget
 from comfypin.models.store import BlobStore
 from comfypin.models.target_paths import TargetRoots
 from comfypin.models.transfer import fetch_with_retries
+from comfypin.plurals import format_limit, format_size
 from comfypin.retry import Retry, RetryPolicy
 
 # A job waits for its model, so that a source that is away is given up sooner than by a pull.
@@ -334,11 +335,11 @@ class _OneModel:
     def _check_size(self, size_bytes: int) -> None:
         limit = self._limits.file_bytes
         if size_bytes > limit:
-            raise self._wanted.refuse("source", f"it is larger than {_gigabytes(limit)}, the limit for one model")
+            raise self._wanted.refuse("source", f"it is larger than {format_limit(limit)}, the limit for one model")
 
     def _refuse_room(self, room_bytes: int) -> JobModelUnusable:
-        reason = f"it does not fit into the {_gigabytes(self._limits.total_bytes)} for jobs' models, of which "
-        return self._wanted.refuse("source", f"{reason}{_gigabytes(room_bytes)} can be freed now")
+        reason = f"it does not fit into the {format_limit(self._limits.total_bytes)} for jobs' models, of which "
+        return self._wanted.refuse("source", f"{reason}{format_size(room_bytes)} can be freed now")
 
     def _unless_stopped(self, ask: Callable[[str], SourceFacts], address: str) -> SourceFacts:
         if self._use.stop.is_set():
@@ -373,14 +374,10 @@ def _explain(wanted_model: WantedModel, error: ComfypinError | OSError) -> JobMo
     if isinstance(error, TargetRefused):
         return wanted_model.refuse("folder", error.reason)
     if isinstance(error, DiskTooSmall):
-        sizes = f"it needs {error.needed_gb:.2f} GB, and {error.free_gb:.2f} GB are free"
+        sizes = f"it needs {error.needed}, and {error.free} are free"
         return wanted_model.refuse("source", f"the server's disk is too small: {sizes}")
     if isinstance(error, OSError) and is_full(error):
         return wanted_model.refuse("source", "the server's disk is full")
     if isinstance(error, LeaseError | StoreFailed | OSError):
         return wanted_model.refuse("source", "the server's model store cannot be used at the moment")
     return wanted_model.refuse("source", error.message.rstrip("."))
-
-
-def _gigabytes(size_bytes: int) -> str:
-    return f"{size_bytes / 1e9:.3g} GB"

@@ -15,7 +15,7 @@ from comfypin.models.errors import SourceChanged, SourceFailed, SourceUnavailabl
 from comfypin.models.interface import ExpectedFile, ModelSource, RangeReader, RemoteFile, StopSwitch, hide_secrets
 from comfypin.models.partial_file import PartialFile, TransferJournal
 from comfypin.models.pull_limits import ConnectionDemand, FetchFailures, FetchPolicy, PullBudget
-from comfypin.plurals import format_count
+from comfypin.plurals import format_count, format_rate
 from comfypin.retry import Failures, RetryPolicy
 
 # What is asked for first, before the size is known; a file that is not larger needs no other request.
@@ -253,7 +253,7 @@ class FileTransfer:
                 if self._stop.is_set() or self._parts.failure is not None or self._parts.over:
                     raise SourceFailed(uri=hide_secrets(self._uri), reason="the pull was stopped")
                 if stall_watch.is_too_slow(byte_count):
-                    reason = f"it stalled at {stall_watch.bytes_per_s():.0f} bytes a second; try again later"
+                    reason = f"it stalled at {format_rate(stall_watch.bytes_per_s())}; try again later"
                     raise SourceUnavailable(uri=hide_secrets(self._uri), reason=reason)
         finally:
             self._write_bytes(file_part, buffer[:filled_bytes])

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
+from comfypin.plurals import format_size
 from comfypin.runpod.deployment_file import CpuChoice, Deployment, EndpointConfig, PodConfig
 from comfypin.runpod.release_facts import ReleaseFacts, to_gigabytes
 
@@ -146,7 +147,7 @@ def _gpu_memory_finding(location: str, gpu_type: Mapping[str, object], release_f
     if to_gigabytes(release_facts.largest_model_bytes) <= memory_gb:
         return None
     return (
-        f"{location}: the release's largest model has {to_gigabytes(release_facts.largest_model_bytes):.1f} GB and "
+        f"{location}: the release's largest model has {format_size(release_facts.largest_model_bytes)} and "
         f"{gpu_type['id']} has {memory_gb} GB of memory; choose larger GPUs or exclude this one"
     )
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from comfypin.errors import DeployError, declare
+from comfypin.plurals import format_size
 
 
 @declare
@@ -182,7 +183,7 @@ class VolumeTooSmall(DeployError):
     """A release does not fit on the volume."""
 
     template = (
-        "Volume {volume} has {size_gb} GB, of which releases use {used_gb} GB, and this push needs {needed_gb} GB "
+        "Volume {volume} has {size_gb} GB, of which releases use {used}, and this push needs {needed} "
         "more; grow it (`size` in runpod.toml, then `comfypin runpod apply`), or remove releases: "
         "`comfypin runpod volume gc`."
     )
@@ -192,14 +193,14 @@ class VolumeTooSmall(DeployError):
     size_gb: int
 
     @property
-    def used_gb(self) -> str:
-        """Return what releases use, in GB."""
-        return f"{self.used_bytes / 1e9:.1f}"
+    def used(self) -> str:
+        """Return what releases use."""
+        return format_size(self.used_bytes)
 
     @property
-    def needed_gb(self) -> str:
-        """Return what the push needs, in GB."""
-        return f"{self.needed_bytes / 1e9:.1f}"
+    def needed(self) -> str:
+        """Return what the push needs."""
+        return format_size(self.needed_bytes)
 
 
 @declare

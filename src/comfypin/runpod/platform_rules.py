@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
+from comfypin.plurals import format_size
 from comfypin.runpod.compute_rules import endpoint_compute_findings, pod_compute_findings
 from comfypin.runpod.deployment_file import Deployment, EndpointConfig, PodConfig, TemplateConfig
 from comfypin.runpod.desired_state import MARK_VARIABLE, SERVE_PORT, needed_disk_gb
@@ -119,7 +120,7 @@ def _volume_findings(deployment: Deployment, release_facts: ReleaseFacts) -> Ite
         if not volume.existing and volume.size < to_gigabytes(release_facts.models_bytes):
             yield (
                 f"volume {volume.name!r}: size = {volume.size} GB is less than the release's models "
-                f"({to_gigabytes(release_facts.models_bytes):.1f} GB)"
+                f"({format_size(release_facts.models_bytes)})"
             )
 
 

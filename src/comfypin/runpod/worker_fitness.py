@@ -10,7 +10,7 @@ from pathlib import Path
 from comfypin.atomic_files import free_bytes
 from comfypin.errors import ConfigError
 from comfypin.lock.model import Lock
-from comfypin.plurals import format_count
+from comfypin.plurals import format_count, format_size
 
 # Runpod's own check wants a tenth of the disk, which says little about a small one.
 LEAST_FREE_BYTES = 1_000_000_000
@@ -33,7 +33,7 @@ def fitness_checks(
 
     def check_disk() -> None:
         if (available := free_bytes(temp_parent)) < LEAST_FREE_BYTES:
-            raise Unfit(f"{temp_parent} has {available / 1e9:.1f} GB free; jobs need 1 GB for inputs and outputs.")
+            raise Unfit(f"{temp_parent} has {format_size(available)} free; jobs need 1 GB for inputs and outputs.")
 
     def check_cuda() -> None:
         offered_cuda = driver_cuda()

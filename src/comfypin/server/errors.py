@@ -1,6 +1,7 @@
 """Failures of serving over HTTP: the address, the token, or a request that cannot be read."""
 
 from comfypin.errors import ComfypinError, ConfigError, declare
+from comfypin.plurals import format_limit
 
 
 class ServerUnsafe(ConfigError):
@@ -62,13 +63,13 @@ class TooManyDownloads(ComfypinError):
 class BodyTooBig(ComfypinError):
     """A request's body is over the server's limit."""
 
-    template = "The request is larger than {megabytes} MB, the limit of this server; send inputs by address instead."
+    template = "The request is larger than {limit}, the limit of this server; send inputs by address instead."
     limit_bytes: int
 
     @property
-    def megabytes(self) -> str:
-        """Return the limit in MB."""
-        return f"{self.limit_bytes / 1e6:.0f}"
+    def limit(self) -> str:
+        """Return the limit."""
+        return format_limit(self.limit_bytes)
 
 
 @declare

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from comfypin.atomic_files import atomic_file
 from comfypin.digest import CHUNK_BYTES, Digest
+from comfypin.plurals import format_limit
 from comfypin.retry import RetryPolicy
 from comfypin.tools.errors import DownloadFailed, DownloadWrong
 
@@ -23,7 +24,7 @@ TIMEOUT_S = 120.0
 # Long enough for a server's rate limit of a minute, too short to look hung.
 DOWNLOAD_RETRIES = RetryPolicy(retries=3, longest_asked_s=120.0)
 # Bounds memory if a server sends something other than the small file that is expected.
-MAX_TEXT_BYTES = 64 << 20
+MAX_TEXT_BYTES = 64_000_000
 
 
 def download_file(
@@ -59,7 +60,7 @@ def read_url(url: str, *, proxies: "Proxies | None" = None) -> bytes:
             content += content_piece
             if len(content) > MAX_TEXT_BYTES:
                 raise DownloadFailed(
-                    url=_hide_secrets(url), reason=f"the response is larger than {MAX_TEXT_BYTES >> 20} MiB"
+                    url=_hide_secrets(url), reason=f"the response is larger than {format_limit(MAX_TEXT_BYTES)}"
                 )
         return bytes(content)
 

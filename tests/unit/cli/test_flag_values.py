@@ -12,7 +12,6 @@ from comfypin.cli.flag_values import (
     seconds_below,
     whole_number,
 )
-from comfypin.plurals import format_size
 
 
 @pytest.mark.parametrize(
@@ -52,12 +51,3 @@ def test_a_wrong_value_is_named_with_what_was_expected(parse: Callable[[str], fl
     with pytest.raises(argparse.ArgumentTypeError) as caught:
         parse(text)
     assert str(caught.value).startswith(f"{text!r} is not {expected}")
-
-
-def test_sizes_are_printed_for_people() -> None:
-    assert [format_size(size) for size in (0, 3_210, 20_000_000, 1_500_000_000)] == [
-        "0.0 kB",
-        "3.2 kB",
-        "20.0 MB",
-        "1.50 GB",
-    ]

@@ -228,7 +228,7 @@ def test_models_larger_than_a_gpu_are_found_with_the_catalog() -> None:
     gpus = [{"id": "small", "pool": "ADA_24", "memory": 24}, {"id": "NVIDIA GeForce RTX 4090", "memory": 24}]
     found = gpu_findings(deployment(), facts(largest_model_bytes=28_000_000_000), gpus)
     assert len(found) == 2
-    assert "28.0 GB" in found[0]
+    assert "28.00 GB" in found[0]
     assert "24 GB" in found[0]
 
 
@@ -290,7 +290,7 @@ def test_the_disk_holds_the_models_where_no_volume_does() -> None:
 
 def test_a_volume_smaller_than_the_models_is_named() -> None:
     (finding,) = deployment_findings(deployment(), facts(models_bytes=130_000_000_000))
-    assert finding == "volume 'models': size = 100 GB is less than the release's models (130.0 GB)"
+    assert finding == "volume 'models': size = 100 GB is less than the release's models (130.00 GB)"
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from comfypin.cli.lock import bisect, capture, create, reproduce, upgrade
 from comfypin.cli.lock.common import make_lock_places
 from comfypin.errors import UsageError
 from comfypin.lock.codec import env_digest, lock_digest, lock_to_json
-from comfypin.plurals import format_count
+from comfypin.plurals import format_count, format_size
 
 _CHECK = """List everything that keeps a lock from being realized: a branch instead of a commit, a missing
 checksum, missing package pins. Exit code 10 if there is any error."""
@@ -203,7 +203,7 @@ def _vendor_lock(arguments: argparse.Namespace) -> int:
         facts = {"files": list(gathered.files), "fetched": gathered.fetched, "size_bytes": gathered.size_bytes}
         _print_json({"folder": str(vendor_folder.root), **facts})
     else:
-        size = f"{gathered.size_bytes / 1e6:.1f} MB"
+        size = format_size(gathered.size_bytes)
         print(
             f"{vendor_folder.root}: {format_count(len(gathered.files), 'file')}, {size}, {gathered.fetched} of them new"
         )

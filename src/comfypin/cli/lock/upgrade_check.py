@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from comfypin.cli.common import report_progress
 from comfypin.errors import ComfypinError, ConfigError, UsageError
-from comfypin.plurals import format_count
+from comfypin.plurals import format_count, format_size
 
 if TYPE_CHECKING:
     from comfypin.lock.model import Lock, PackagePin
@@ -97,10 +97,10 @@ def _compare_files(before: "Lock", after: "Lock", upstreams: "Upstreams") -> tup
     largest = sorted(come, key=lambda pin: -sizes.get(str(pin.url), 0))[:5]
     of_unknown = f" ({unknown} of unknown size)" if unknown else ""
     lines = [
-        f"download   {format_count(len(come), 'file')}, {come_bytes / 1e6:.1f} MB, new; "
-        f"{format_count(len(go), 'file')}, {go_bytes / 1e6:.1f} MB, no longer used{of_unknown}"
+        f"download   {format_count(len(come), 'file')}, {format_size(come_bytes)}, new; "
+        f"{format_count(len(go), 'file')}, {format_size(go_bytes)}, no longer used{of_unknown}"
     ]
-    lines += [f"download   {sizes.get(str(pin.url), 0) / 1e6:8.1f} MB  {pin.name} {pin.version}" for pin in largest]
+    lines += [f"download   {format_size(sizes.get(str(pin.url), 0)):>10}  {pin.name} {pin.version}" for pin in largest]
     return facts, lines
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from comfypin.errors import ComfypinError
+from comfypin.plurals import format_size
 
 if TYPE_CHECKING:
     from comfypin.lock.model import Lock
@@ -115,7 +116,7 @@ class VolumeFill:
             self.settings, publish=True, report=lambda step_text: print(step_text, flush=True)
         )
         realized = realize_env(self.lock, options)
-        return f"{realized.action}, {realized.receipt.size_bytes / 1e9:.1f} GB"
+        return f"{realized.action}, {format_size(realized.receipt.size_bytes)}"
 
     def _count_try(self, tries_path: Path) -> None:
         """Raise `FillFailed` if this was tried too often: a pod that starts again and again is billed for ever."""

@@ -15,12 +15,13 @@ from comfypin.lock.model_spec import ModelSpec
 from comfypin.lock.requirements import logical_lines, parse_requirement
 from comfypin.locking.errors import SnapshotUnreadable
 from comfypin.locking.repository_refs import RepoSpec
+from comfypin.plurals import format_limit
 from comfypin.text_encoding import decode_text
 
 # Most of these files do not name ComfyUI's repository; this is where it is unless the user says otherwise.
 COMFYUI = "https://github.com/comfyanonymous/ComfyUI"
 # Far above any real file; YAML of that size already takes seconds to parse.
-MAX_BYTES = 16 << 20
+MAX_BYTES = 16_000_000
 
 
 PartKind = Literal["node", "package", "model"]
@@ -205,7 +206,7 @@ def load_document(file_path: Path) -> object:
         with file_path.open("rb") as file:
             file_bytes = file.read(MAX_BYTES + 1)
         if len(file_bytes) > MAX_BYTES:
-            raise document_path.refuse("it is larger than 16 MiB")
+            raise document_path.refuse(f"it is larger than {format_limit(MAX_BYTES)}")
         document_text = decode_text(file_bytes)
         # JSON is YAML too; but YAML's parser takes a minute for a large JSON file.
         if document_text.lstrip()[:1] in ("{", "["):

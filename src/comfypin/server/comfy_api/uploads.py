@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from comfypin.plurals import format_limit
 from comfypin.server.comfy_api.assets import AssetLabel
 from comfypin.server.comfy_api.blobs import Incoming, IncomingFile, is_hash
 from comfypin.server.comfy_api.errors import ApiFailure, invalid_request
@@ -117,7 +118,7 @@ async def read_upload(
         async for chunk in chunks:
             parser.write(chunk)
             if incoming_file.size_bytes + len(form.unwritten) > most_bytes:
-                reason = f"The file is larger than {most_bytes / 1e6:.0f} MB, the most that this server takes."
+                reason = f"The file is larger than {format_limit(most_bytes)}, the most that this server takes."
                 raise ApiFailure(422, "asset_too_large", reason)
             if len(form.unwritten) >= _WRITTEN_AT_ONCE:
                 await _write(form, incoming_file)
