@@ -109,7 +109,7 @@ def _convert_workflow(arguments: argparse.Namespace) -> int:
 def _check_workflow(arguments: argparse.Namespace) -> int:
     from comfypin.workflow.input_files import file_inputs, find_files
     from comfypin.workflow.load import load_workflow
-    from comfypin.workflow.release_check import check_workflow
+    from comfypin.workflow.release_check import check_workflow, find_unpinned
 
     document = read_workflow(arguments.workflow)
     lock = _choose_lock(arguments)
@@ -122,6 +122,9 @@ def _check_workflow(arguments: argparse.Namespace) -> int:
     report = check_workflow(
         workflow, catalogue, lock, brought=frozenset((file.node_id, file.input_name) for file in found_files)
     )
+    # A remote ComfyUI has models of its own, which no lock pins.
+    if lock is not None and lock.engine.kind == "comfyui":
+        report = find_unpinned(report, graph, catalogue, lock)
     if arguments.json:
         facts = {"workflow": document.source, "format": document.format, "nodes": len(graph.nodes)}
         print(json.dumps({**facts, **_survey_json(report)}, indent=2, ensure_ascii=False))

@@ -4,11 +4,12 @@ from collections.abc import Iterator, Set
 from dataclasses import dataclass, replace
 
 from comfypin.digest import JsonValue
+from comfypin.workflow.findings import WorkflowFinding
 from comfypin.workflow.graph import ApiGraph, NodeId
 from comfypin.workflow.input_files import FileInput, file_inputs
 from comfypin.workflow.load import Workflow
-from comfypin.workflow.missing_pins import LockLike, find_model_pin
-from comfypin.workflow.object_info import Catalogue, input_specs
+from comfypin.workflow.missing_pins import LockLike, find_model_pin, find_pack_pin
+from comfypin.workflow.object_info import Catalogue, input_specs, module_of
 from comfypin.workflow.preflight import Preflight, run_preflight
 from comfypin.workflow.settable_inputs import describe_inputs, is_model_file
 from comfypin.workflow.spelling import respell_graph
@@ -67,6 +68,36 @@ def check_workflow(
         models=tuple(_model_uses(api_graph, catalogue, lock)),
         files=file_inputs(api_graph, catalogue),
     )
+
+
+def find_unpinned(check: WorkflowCheck, graph: ApiGraph, catalogue: Catalogue, lock: LockLike) -> WorkflowCheck:
+    """Return the check with a warning for each model and node pack that is here, and that the lock does not pin."""
+    message = f"is here, and the lock {lock.version_name} does not pin it: a ComfyUI made of the lock would lack it"
+    findings = [
+        WorkflowFinding(
+            code="model_unpinned",
+            message=f"the model {model_use.file} {message}",
+            node_id=model_use.node_id,
+            input_name=model_use.input_name,
+        )
+        for model_use in check.models
+        # ComfyUI itself brings the configurations of old checkpoints.
+        if model_use.present and model_use.pin is None and is_model_file(model_use.file)
+    ]
+    for node in graph.nodes.values():
+        module_name = module_of(catalogue.get(node.class_type, {}))
+        root, _, pack = module_name.partition(".")
+        if root == "custom_nodes" and pack and find_pack_pin(pack, lock) is None:
+            findings.append(
+                WorkflowFinding(
+                    code="node_unpinned",
+                    message=f"the node pack {pack} {message}",
+                    node_id=node.id,
+                    class_type=node.class_type,
+                )
+            )
+    warnings = (replace(finding, severity="warning") for finding in findings)
+    return replace(check, preflight=replace(check.preflight, findings=(*check.preflight.findings, *warnings)))
 
 
 def _model_uses(api_graph: ApiGraph, catalogue: Catalogue, lock: LockLike | None) -> Iterator[ModelUse]:

@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from comfypin.lock.model import Lock, ModelPin, NodePin
 from comfypin.workflow.document import to_document
 from comfypin.workflow.load import load_workflow
-from comfypin.workflow.release_check import WorkflowCheck, check_workflow
+from comfypin.workflow.release_check import WorkflowCheck, check_workflow, find_unpinned
 from tests.support.node_list import CATALOGUE, definition
 
 CLASSES = {
@@ -57,3 +58,28 @@ def test_what_was_taken_in_another_way_than_written_is_a_warning_beside_the_find
         ("respelt", "warning")
     ]
     assert found.models[0].present
+
+
+def test_what_is_here_and_not_in_the_lock_is_a_warning() -> None:
+    classes = {**CLASSES, "Pack": {**definition({}, output=["MODEL"]), "python_module": "custom_nodes.some-pack"}}
+    nodes = {
+        "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "sd15.safetensors"}},
+        "2": {"class_type": "Pack", "inputs": {}},
+        "3": {"class_type": "Sink", "inputs": {"a": ["1", 0], "b": ["2", 0], "c": ["1", 0], "d": ["2", 0]}},
+    }
+    workflow = load_workflow(to_document(nodes, source="w"), classes)
+    lock = Lock(version_name="mine")
+    check = find_unpinned(check_workflow(workflow, classes, lock), workflow.graph, classes, lock)
+    assert [(one.code, one.severity, one.node_id) for one in check.preflight.findings] == [
+        ("model_unpinned", "warning", "1"),
+        ("node_unpinned", "warning", "2"),
+    ]
+    pinned = Lock(
+        version_name="mine",
+        custom_nodes=(NodePin(name="Some_Pack", repo="https://x.org/some-pack", commit="a" * 40),),
+        models=(ModelPin(name="sd15", target_path="$MODELS_DIR/checkpoints/sd15.safetensors"),),
+    )
+    assert (
+        find_unpinned(check_workflow(workflow, classes, pinned), workflow.graph, classes, pinned).preflight.findings
+        == ()
+    )
