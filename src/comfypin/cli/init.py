@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from comfypin.cli.own_comfyui import find_installed, holds_comfyui
-from comfypin.errors import UsageError
+from comfypin.errors import LockError, UsageError, WorkflowError
 
 if TYPE_CHECKING:
     from comfypin.settings.environment import Settings
@@ -59,9 +59,12 @@ def execute(arguments: argparse.Namespace) -> int:
         folder, main_file, arguments.settings.variables, named_python=arguments.python or machine.comfy_python
     )
     print(f"comfypin: {main_file.parent} with {python}", file=sys.stderr)
-    capture_release(_capture_arguments(arguments, folder, python))
+    exit_code = capture_release(_capture_arguments(arguments, folder, python))
     lock = arguments.out or arguments.name
-    return _finish(arguments, folder, lock)
+    if arguments.workflow is not None:
+        exit_code = exit_code or _check_workflow(arguments, folder, lock)
+    _print_next_steps(arguments, folder, lock, exit_code)
+    return exit_code
 
 
 def _choose_folder(named_folder: Path | None, settings: "Settings") -> Path:
@@ -103,11 +106,18 @@ def _capture_arguments(arguments: argparse.Namespace, folder: Path, python: Path
     return captured
 
 
-def _finish(arguments: argparse.Namespace, folder: Path, lock: str) -> int:
-    """Check the workflow against the lock if there is one, and say what to type next."""
-    exit_code = 0
-    if arguments.workflow is not None:
-        exit_code = _check_workflow(arguments, folder, lock)
+def _print_next_steps(arguments: argparse.Namespace, folder: Path, lock: str, exit_code: int) -> None:
+    problems = {
+        LockError.exit_code: "no ComfyUI can be made of it: the errors above name what it lacks",
+        WorkflowError.exit_code: f"{arguments.workflow} would not run: the errors above say why",
+    }
+    if exit_code in problems:
+        print(
+            f"comfypin: the lock is written, but {problems[exit_code]}. Mend that in {folder}, and run this again "
+            "with --force.",
+            file=sys.stderr,
+        )
+        return
     # Only a file that is there: the command is to be copied as it is.
     run_words = ["comfypin", "run", "--lock", lock, "--workflow", arguments.workflow or "FILE", "--output", "file"]
     home = f"~/comfy-{arguments.name}"
@@ -118,7 +128,6 @@ def _finish(arguments: argparse.Namespace, folder: Path, lock: str) -> int:
         f"  {shlex.join(run_words)} --comfy-home {home}",
         file=sys.stderr,
     )
-    return exit_code
 
 
 def _check_workflow(arguments: argparse.Namespace, folder: Path, lock: str) -> int:

@@ -7,7 +7,8 @@ from urllib.parse import parse_qsl, urlsplit
 from comfypin.digest import JsonValue
 from comfypin.lock.document import describe_value, json_path
 from comfypin.lock.errors import LockFinding, Severity
-from comfypin.lock.model import Lock, ModelPin, NodePin, PackagePin, RepoPin
+from comfypin.lock.model import Lock, ModelPin, NodePin, PackagePin, PythonPins, RepoPin
+from comfypin.lock.requirements import normalize_package_name, parse_requirement
 
 # Abbreviated commits are refused too: what they abbreviate can become ambiguous.
 COMMIT_PATTERN = re.compile(r"[0-9a-f]{40}")
@@ -37,6 +38,7 @@ def check_lock(lock: Lock) -> tuple[LockFinding, ...]:
     for pin_index, node_pin in enumerate(lock.custom_nodes):
         findings += _check_node(pin_index, node_pin)
     findings += _check_packages(lock.python.packages)
+    findings += _check_requirements(lock.python)
     for pin_index, model_pin in enumerate(lock.models):
         findings += _check_model(pin_index, model_pin)
     findings += _check_secrets(lock)
@@ -107,6 +109,33 @@ def _check_packages(packages: Iterable[PackagePin]) -> Iterator[LockFinding]:
         if package_pin.url is not None and package_pin.url.startswith("file:"):
             allowed = "a URL that other machines can reach, too"
             yield _make_finding("machine-path", (*location, "url"), describe_value(package_pin.url), allowed, "warning")
+
+
+def _check_requirements(python: PythonPins) -> Iterator[LockFinding]:
+    """Find requirements that no package pin meets: a captured ComfyUI may lack what it requires."""
+    if not python.packages:
+        return
+    met_names = {package_pin.name for package_pin in python.packages} | {*python.dropped}
+    met_names.update(replaced_name for choice in python.variants for replaced_name in choice.replaces)
+    # An override may keep a package off the platform.
+    overrides = (parse_requirement(override, "") for override in python.overrides)
+    met_names.update(override.name for override in overrides if override is not None and override.name is not None)
+    met_names = set(map(normalize_package_name, met_names))
+    for line_index, requirement in enumerate(python.requirements):
+        required_name = _required_name(requirement)
+        if required_name is not None and required_name not in met_names:
+            location = ("python", "requirements", line_index)
+            allowed = (
+                "a package that was resolved to a version: lock upgrade --lock LOCK --name NEW --package "
+                f"{required_name} adds it"
+            )
+            yield _make_finding("package-not-pinned", location, describe_value(requirement), allowed)
+
+
+def _required_name(requirement: str) -> str | None:
+    """Return the package that a requirement is for on every platform, else None."""
+    parsed = parse_requirement(requirement, "")
+    return None if parsed is None or ";" in parsed.text else parsed.name
 
 
 def _check_model(index: int, model_pin: ModelPin) -> Iterator[LockFinding]:

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -19,19 +18,21 @@ from comfypin.locking.captured_nodes import (
     WORKERS,
     pin_checkout,
     pin_nodes,
+    read_comfyui_version,
     without_own_folders,
 )
 from comfypin.locking.captured_packages import installed_packages
 from comfypin.locking.create import MadeLock, package_notes, pin_exactly
 from comfypin.locking.errors import CaptureRefused, NotComfyUI
 from comfypin.locking.installed_models import find_models
+from comfypin.locking.installed_requirements import UnmetRequirement
 from comfypin.locking.left_out import require_known
-from comfypin.locking.missing_packages import find_unmet
+from comfypin.locking.missing_packages import find_unmet, missing_for_comfyui, note_unmet
 from comfypin.locking.model_suspicions import FindProblem
 from comfypin.locking.release_files.document import COMFYUI
 from comfypin.locking.repository_refs import RepoSpec
 from comfypin.locking.sources import Upstreams, read_source_requirements
-from comfypin.plurals import format_count
+from comfypin.plurals import format_count, format_size
 from comfypin.tools.git_overlay import overlay_checkout
 from comfypin.tools.git_remote import Checkout, list_tracked_files, read_checkout, resolve_ref
 
@@ -71,7 +72,9 @@ def capture_lock(
         replace(capture_request.question, python=python, proxies=upstreams.proxies, wheels=upstreams.wheels),
         report,
     )
-    _note_unmet(capture_request, pins, capture_notes)
+    unmet = _find_unmet_needs(capture_request, pins, capture_notes)
+    # Only noted: the env is a living one, which works as it is, or its owner knows.
+    capture_notes.notes += note_unmet(unmet)
     models = (
         _pin_models(capture_request, digests, capture_notes, report, find_problem)
         if capture_request.with_models
@@ -81,15 +84,17 @@ def capture_lock(
         version_name=capture_request.name,
         comfyui=comfyui,
         custom_nodes=tuple(capture_notes.nodes),
-        python=pins,
+        python=replace(pins, requirements=missing_for_comfyui(unmet)),
         models=models,
         engine=capture_request.engine,
     )
     return MadeLock(lock=lock, notes=(*capture_notes.notes, *package_notes(pins)))
 
 
-def _note_unmet(capture_request: CaptureRequest, pins: PythonPins, capture_notes: CaptureNotes) -> None:
-    """Note what the installed packages lack of what ComfyUI and the nodes require, as their files there say it."""
+def _find_unmet_needs(
+    capture_request: CaptureRequest, pins: PythonPins, capture_notes: CaptureNotes
+) -> tuple[UnmetRequirement, ...]:
+    """Return what the installed packages lack of what ComfyUI and the nodes require, as their files there say it."""
     nodes_folder = capture_request.folder / "custom_nodes"
     folders = {"ComfyUI": capture_request.folder} | {
         f"the node {node.folder}": nodes_folder / node.folder for node in capture_notes.nodes
@@ -99,19 +104,7 @@ def _note_unmet(capture_request: CaptureRequest, pins: PythonPins, capture_notes
         RequirementSet(),
     )
     python = pins.version or capture_request.question.python
-    unmet = find_unmet(needs, pins, replace(capture_request.question, python=python))
-    # Only noted: the env is a living one, which works as it is, or its owner knows.
-    capture_notes.notes += [f"not satisfied: {unmet_need}" for unmet_need in unmet]
-    lacking = sorted(
-        str(need.requirement.name) for need in unmet if need.installed is None and need.requirement.origin == "ComfyUI"
-    )
-    if lacking:
-        # `realize` refuses it: what ComfyUI requires by name is imported when it is realized.
-        capture_notes.notes.append(
-            f"error: ComfyUI requires {', '.join(lacking)}, which this lock lacks, so realize will refuse it; install "
-            f"{'it' if len(lacking) == 1 else 'them'} in this ComfyUI's environment "
-            f"(pip install {' '.join(lacking)}) and make the lock again"
-        )
+    return find_unmet(needs, pins, replace(capture_request.question, python=python))
 
 
 def _reader_of(folder: Path) -> Callable[[str], bytes | None]:
@@ -176,10 +169,8 @@ def _say_differences(checkout: Checkout, folder: Path, named: RepoSpec) -> str:
 
 def _suggest_flag(folder: Path) -> str:
     """Return the flag that names ComfyUI's commit, with the version that the folder says it is."""
-    version_file = folder / "comfyui_version.py"
-    version_text = version_file.read_text(errors="replace") if version_file.is_file() else ""
-    version = re.search(r'__version__ = "([0-9.]+)"', version_text)
-    return "--comfyui URL@REF" if version is None else f"--comfyui {COMFYUI}@v{version[1]}"
+    version = read_comfyui_version(folder)
+    return "--comfyui URL@REF" if version is None else f"--comfyui {COMFYUI}@v{version}"
 
 
 def _enter_comfyui(capture_request: CaptureRequest, capture_notes: CaptureNotes) -> CaptureRequest:
@@ -216,7 +207,7 @@ def _pin_models(
     survey.notes += installed_models.notes
     if installed_models.files:
         total = sum(model_path.stat().st_size for model_path in installed_models.files.values())
-        report(f"hashing {format_count(len(installed_models.files), 'model')}, {total / 1e9:.2f} GB")
+        report(f"hashing {format_count(len(installed_models.files), 'model')}, {format_size(total)}")
     # hashlib releases the GIL, so threads hash on all cores.
     with ThreadPoolExecutor(min(WORKERS, os.cpu_count() or 1)) as pool:
         model_digests = list(pool.map(digests.digest_of, installed_models.files.values()))

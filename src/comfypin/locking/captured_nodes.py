@@ -1,5 +1,6 @@
 """Pins the checkouts of an installed ComfyUI: its own, and those of its nodes."""
 
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -31,6 +32,14 @@ NOT_COMFYUI = frozenset(
 SHIPPED_FILES = frozenset({"custom_nodes/websocket_image_save.py"})
 # Mostly waiting for git remotes and the disk.
 WORKERS = 8
+
+
+def read_comfyui_version(folder: Path) -> str | None:
+    """Return the version that ComfyUI's folder says it is, else None; development goes on under the last one."""
+    version_file = folder / "comfyui_version.py"
+    version_text = version_file.read_text(errors="replace") if version_file.is_file() else ""
+    version = re.search(r'__version__ = "([0-9.]+)"', version_text)
+    return None if version is None else version[1]
 
 
 def pin_nodes(capture_request: CaptureRequest, capture_notes: CaptureNotes, upstreams: Upstreams) -> None:

@@ -24,7 +24,8 @@ from comfypin.lock.requirements import (
 )
 from comfypin.locking.errors import NotComfyUI, NothingDropped, PackagesNowhere
 from comfypin.locking.git_archives import find_archives, repository_of, require_archives
-from comfypin.locking.missing_packages import require_installed
+from comfypin.locking.installed_requirements import UnmetRequirement
+from comfypin.locking.missing_packages import missing_for_comfyui, note_unmet, require_installed
 from comfypin.locking.repository_refs import RepoSpec
 from comfypin.locking.resolve import ResolveRequest, pin_installed, resolve_packages
 from comfypin.locking.script_downloads import find_downloads
@@ -87,14 +88,14 @@ def create_lock(
     requirement_set = sum((source.needs for source in (comfyui, *nodes)), own_requirements)
     require_drops(lock_request.dropped, requirement_set)
     resolve_request = replace(lock_request.question, proxies=upstreams.proxies, wheels=upstreams.wheels)
-    unmet_notes: tuple[str, ...] = ()
+    unmet: tuple[UnmetRequirement, ...] = ()
     # A snapshot says exactly what was installed; resolving again could only move it.
     if lock_request.installed is None:
         python_pins = resolve_packages(replace(resolve_request, needs=requirement_set), report=report)
         python_pins = note_libraries(python_pins, upstreams.wheels, report)
     else:
         python_pins = pin_exactly(lock_request.installed, resolve_request, report)
-        unmet_notes = require_installed(
+        unmet = require_installed(
             requirement_set, python_pins, resolve_request, allow_missing=lock_request.allow_missing, report=report
         )
     system_packages = accept_proposals(lock_request.system_packages, python_pins.libraries)
@@ -105,7 +106,7 @@ def create_lock(
         custom_nodes=tuple(make_node_pin(source, lock_request.install_scripts) for source in nodes),
         python=replace(
             python_pins,
-            requirements=tuple(requirement.text for requirement in own_requirements.requirements),
+            requirements=_kept_requirements(own_requirements, unmet),
             overrides=lock_request.question.overrides,
             dropped=tuple(sorted(lock_request.dropped)),
             # A token in an index's URL served this resolve; the lock is committed and shared.
@@ -118,7 +119,7 @@ def create_lock(
     notes = (
         *_creation_notes(requirement_set, nodes, lock.custom_nodes),
         *_unused_wishes(lock_request, python_pins),
-        *unmet_notes,
+        *note_unmet(unmet),
         *describe_choices(python_pins.variants, requirement_set),
         *source_notes(
             python_pins.packages,
@@ -130,6 +131,13 @@ def create_lock(
         *library_notes(python_pins.libraries, system_packages),
     )
     return MadeLock(lock=lock, notes=notes)
+
+
+def _kept_requirements(own: RequirementSet, unmet: Iterable[UnmetRequirement]) -> tuple[str, ...]:
+    """Return the lock's own requirements: without those that --allow-missing leaves out, with what ComfyUI lacks."""
+    missing = {unmet_need.requirement for unmet_need in unmet if unmet_need.installed is None}
+    kept = tuple(requirement.text for requirement in own.requirements if requirement not in missing)
+    return (*kept, *missing_for_comfyui(unmet))
 
 
 def _fetch_sources(lock_request: LockRequest, upstreams: Upstreams) -> list[ResolvedSource]:

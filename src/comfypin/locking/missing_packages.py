@@ -1,6 +1,6 @@
 """Says what packages that are pinned as they were installed lack of what is required, and what would bring it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from comfypin.lock.model import PythonPins
@@ -18,18 +18,30 @@ def require_installed(
     *,
     allow_missing: bool,
     report: Callable[[str], None],
-) -> tuple[str, ...]:
-    """Return a note for each requirement that the pins do not satisfy.
+) -> tuple[UnmetRequirement, ...]:
+    """Return the requirements that the pins do not satisfy.
 
     Raises `RequirementsUnmet` for packages that are missing, unless that is allowed. Another version than the one that
-    is asked for only earns a note: pip warns of it too, and such an env often works.
+    is asked for is only noted: pip warns of it too, and such an env often works.
     """
     unmet = find_unmet(needs, pins, question)
     missing = [unmet_need for unmet_need in unmet if unmet_need.installed is None]
     if missing and not allow_missing:
         added = _find_additions(missing, pins, question, report)
         raise RequirementsUnmet(missing=[str(unmet_need) for unmet_need in missing], added=added)
+    return unmet
+
+
+def note_unmet(unmet: Iterable[UnmetRequirement]) -> tuple[str, ...]:
+    """Return a note for each requirement that is not satisfied."""
     return tuple(f"not satisfied: {unmet_need}" for unmet_need in unmet)
+
+
+def missing_for_comfyui(unmet: Iterable[UnmetRequirement]) -> tuple[str, ...]:
+    """Return what ComfyUI requires and has not: an env without it is refused, so the lock keeps it as a requirement."""
+    lines = (need.requirement for need in unmet if need.installed is None and need.requirement.origin == "ComfyUI")
+    # They apply on the platform that was captured; without their markers they are checked on every one.
+    return tuple(sorted({line.text.partition(";")[0].strip() for line in lines}))
 
 
 def find_unmet(needs: RequirementSet, pins: PythonPins, question: ResolveRequest) -> tuple[UnmetRequirement, ...]:

@@ -4,7 +4,7 @@ import pytest
 
 from comfypin.digest import Digest
 from comfypin.lock.check import check_lock
-from comfypin.lock.model import EngineSpec, Lock, ModelPin, NodePin, PackagePin, PythonPins, RepoPin
+from comfypin.lock.model import EngineSpec, Lock, ModelPin, NodePin, PackagePin, PythonPins, RepoPin, VariantChoice
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 SHA = Digest("ab" * 32)
@@ -72,3 +72,17 @@ def test_a_secret_in_the_warm_up_is_found_and_not_repeated(inputs: dict[str, str
     assert finding.rule == "secret"
     assert finding.path.startswith("$.engine.warmup")
     assert "hunter2" not in str(finding)
+
+
+def test_a_requirement_that_no_package_meets_is_found() -> None:
+    python = {"version": "3.12", "packages": PYTHON.packages}
+    lacking = PythonPins(**python, requirements=("a>=1", "alembic>=1.13"))  # type: ignore[arg-type]
+    assert said(python=lacking) == [("package-not-pinned", "$.python.requirements[1]")]
+    excused = PythonPins(
+        **python,  # type: ignore[arg-type]
+        requirements=("A", "b; sys_platform == 'win32'", "c", "d", "e", "https://x.org/f.zip"),
+        dropped=("c",),
+        overrides=("d; sys_platform == 'never'",),
+        variants=(VariantChoice(name="a", replaces=("e",)),),
+    )
+    assert said(python=excused) == []

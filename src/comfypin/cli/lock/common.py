@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from comfypin.cli.common import report_progress
-from comfypin.errors import UsageError
+from comfypin.errors import LockError, UsageError
 from comfypin.lock.errors import LockInvalid
 from comfypin.lock.model import DEFAULT_PYTHON
 from comfypin.locking.errors import ReleaseExists
@@ -165,7 +165,10 @@ def require_release_name(release_name: str) -> str:
 
 
 def write_lock(made_lock: "MadeLock", arguments: argparse.Namespace) -> int:
-    """Check the lock by reading it back, write it to its file, and print a summary."""
+    """Check the lock by reading it back, write it to its file, and print a summary.
+
+    Returns the exit code: that of locks if no env can be made of this one. It is written all the same.
+    """
     from comfypin.atomic_files import write_atomically
     from comfypin.lock.check import check_lock
     from comfypin.lock.codec import lock_digest, parse_lock, render_lock
@@ -195,7 +198,11 @@ def write_lock(made_lock: "MadeLock", arguments: argparse.Namespace) -> int:
     for note in made_lock.notes:
         report_progress(note)
     _print_made_lock(lock_digest(checked_lock).hex, lock_path, state, made_lock, findings, as_json=arguments.json)
-    return 0
+    # Models without a source can still be put in place by hand, as most captured ones are.
+    has_env_errors = any(
+        finding.severity == "error" and not finding.path.startswith("$.models") for finding in findings
+    )
+    return LockError.exit_code if has_env_errors else 0
 
 
 def _print_made_lock(
