@@ -1,6 +1,8 @@
 """Compares a ComfyUI that comfypin did not install with a lock: commits, node packs, packages, models. Only reads."""
 
+import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,17 +12,22 @@ from comfypin.env.package_drifts import is_same_version
 from comfypin.env.package_selection import choose_target, normalize_name, select_packages
 from comfypin.env.receipt import read_receipt
 from comfypin.errors import ComfypinError
+from comfypin.lock.check import is_commit
 from comfypin.lock.codec import env_digest
 from comfypin.lock.model import Lock, NodePin, RepoPin
 from comfypin.locking.captured_nodes import (
     NOT_COMFYUI,
     SHIPPED_FILES,
     find_loaded_nodes,
+    read_comfyui_version,
     read_registry_identity,
     without_own_folders,
 )
 from comfypin.locking.captured_packages import list_installed
 from comfypin.models.target_paths import TargetRoots, list_targets
+from comfypin.tools.errors import CommitNotHere
+from comfypin.tools.git import CommitSource
+from comfypin.tools.git_overlay import overlay_checkout
 from comfypin.tools.git_remote import diff_checkout, list_tracked_files, read_checkout
 
 if TYPE_CHECKING:
@@ -43,16 +50,18 @@ def find_main_script(home: Path) -> Path | None:
     return next((script for script in scripts if script.is_file()), None)
 
 
-def find_differences(lock: Lock, comfyui: Path, python: Path | None, roots: TargetRoots) -> list[str]:
+def find_differences(
+    lock: Lock, comfyui: Path, python: Path | None, roots: TargetRoots, commits: CommitSource
+) -> list[str]:
     """Return what of a ComfyUI is not as the lock says, or cannot be known; empty if all that is compared is the same.
 
-    Models are compared by path and size: reading them takes minutes. Raises nothing for what cannot be read: it is in
-    the list.
+    Models are compared by path and size: reading them takes minutes. Folders without `.git` are compared with their
+    commits if `commits` has these already. Raises nothing for what cannot be read: it is in the list.
     """
     differences: list[str] = []
     parts = (
-        _compare_comfyui(lock.comfyui, comfyui),
-        _compare_nodes(lock, comfyui),
+        _compare_comfyui(lock.comfyui, comfyui, commits),
+        _compare_nodes(lock, comfyui, commits),
         _compare_packages(lock, python),
         _compare_models(lock, roots),
     )
@@ -66,29 +75,57 @@ def find_differences(lock: Lock, comfyui: Path, python: Path | None, roots: Targ
     return differences
 
 
-def _compare_comfyui(pin: RepoPin | None, folder: Path) -> Iterator[str]:
+def _compare_comfyui(pin: RepoPin | None, folder: Path, commits: CommitSource) -> Iterator[str]:
     if pin is None or pin.commit is None:
         yield "the lock pins no commit of ComfyUI"
         return
-    yield from _compare_checkout("ComfyUI", folder, pin, NOT_COMFYUI)
+    version, locked = read_comfyui_version(folder), (pin.ref or "").removeprefix("v")
+    # Equal versions prove little, since development goes on under the last one; different ones are a difference.
+    if not (folder / ".git").exists() and version is not None and locked[:1].isdigit() and version != locked:
+        yield f"ComfyUI is {version}, the lock says {locked}"
+        return
+    yield from _compare_checkout("ComfyUI", folder, pin, commits, NOT_COMFYUI)
 
 
 def _compare_checkout(
-    subject: str, folder: Path, pin: RepoPin | NodePin, ignored_names: frozenset[str] = frozenset()
+    subject: str,
+    folder: Path,
+    pin: RepoPin | NodePin,
+    commits: CommitSource,
+    ignored_names: frozenset[str] = frozenset(),
 ) -> Iterator[str]:
-    checkout = read_checkout(folder, ignored_names)
-    if checkout is not None and ignored_names:
-        checkout = without_own_folders(checkout, folder)
-    if checkout is None:
-        yield f"{subject} is no git checkout, so nobody knows which commit it is"
-    elif checkout.commit != pin.commit:
-        yield f"{subject} is at commit {checkout.commit[:12]}, the lock says {(pin.commit or 'none')[:12]}"
-    elif (diff_checkout(checkout) if checkout.changed else "") != (pin.patch or ""):
-        changed = ", ".join(checkout.changed[:3]) or "none of the lock's changes is there"
-        yield f"{subject} has other changes than the lock ({changed})"
+    with _open_checkout(folder, pin, commits) as checkout_folder:
+        checkout = read_checkout(checkout_folder, ignored_names)
+        if checkout is not None and ignored_names:
+            checkout = without_own_folders(checkout, folder)
+        if checkout is None:
+            yield (
+                f"{subject} has no .git, and commit {(pin.commit or 'none')[:12]} is not in comfypin's cache, so its "
+                "files cannot be compared (comfypin realize of this lock fetches the commit, or use git clone)"
+            )
+        elif checkout.commit != pin.commit:
+            yield f"{subject} is at commit {checkout.commit[:12]}, the lock says {(pin.commit or 'none')[:12]}"
+        elif (diff_checkout(checkout) if checkout.changed else "") != (pin.patch or ""):
+            changed = ", ".join(checkout.changed[:3]) or "none of the lock's changes is there"
+            yield f"{subject} has other changes than the lock ({changed})"
 
 
-def _compare_nodes(lock: Lock, comfyui: Path) -> Iterator[str]:
+@contextlib.contextmanager
+def _open_checkout(folder: Path, pin: RepoPin | NodePin, commits: CommitSource) -> Iterator[Path]:
+    """Give the folder in which git can say how the files differ from the commit; the folder itself if nothing can."""
+    repository = None
+    if pin.repo is not None and is_commit(pin.commit) and not (folder / ".git").exists():
+        # Only what is here already: no job waits for a clone.
+        with contextlib.suppress(CommitNotHere):
+            repository = replace(commits, offline=True).obtain_repository(pin.repo, str(pin.commit))
+    if repository is None:
+        yield folder
+        return
+    with overlay_checkout(folder, repository, str(pin.commit), str(pin.repo)) as overlay_folder:
+        yield overlay_folder
+
+
+def _compare_nodes(lock: Lock, comfyui: Path, commits: CommitSource) -> Iterator[str]:
     own_files = list_tracked_files(comfyui) if (comfyui / ".git").exists() else SHIPPED_FILES
     loaded = {node_path.name: node_path for node_path in find_loaded_nodes(comfyui, own_files)}
     for pin in sorted(lock.custom_nodes, key=lambda node_pin: node_pin.folder):
@@ -96,7 +133,7 @@ def _compare_nodes(lock: Lock, comfyui: Path) -> Iterator[str]:
         if folder is None:
             yield f"the node {pin.folder} is not there"
         elif pin.archive is None:
-            yield from _compare_checkout(f"the node {pin.folder}", folder, pin)
+            yield from _compare_checkout(f"the node {pin.folder}", folder, pin, commits)
         else:
             identity = read_registry_identity(folder)
             if identity is None or identity[1] != pin.ref:

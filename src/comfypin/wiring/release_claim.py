@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from comfypin.addresses import hide_credentials
 from comfypin.errors import EngineError
-from comfypin.wiring.envs import holds_foreign_comfyui
+from comfypin.wiring.envs import holds_foreign_comfyui, make_lock_places
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -72,7 +72,8 @@ def _doubt_of_folder(lock: "Lock", choice: "EngineChoice", home: Path) -> str | 
     has_models_dir = machine.named_models_dir or machine.models_dir.is_dir()
     models_dir = machine.models_dir if has_models_dir else main_script.parent / "models"
     roots = TargetRoots(models_dir=models_dir.absolute(), comfy_home=home.absolute())
-    differences = find_differences(lock, main_script.parent, python, roots)
+    commits = make_lock_places(choice.settings).commits
+    differences = find_differences(lock, main_script.parent, python, roots, commits)
     return _say_differences(f"the ComfyUI in {home}", lock, differences) if differences else None
 
 

@@ -53,7 +53,8 @@ def lock(home: Path, packages: tuple[PackagePin, ...]) -> Lock:
 
 
 def doubt_of(lock: Lock, home: Path, **choices: object) -> str | None:
-    settings = Settings({"COMFY_HOME": str(home), "COMFY_PYTHON": sys.executable, "HOME": str(home)})
+    variables = {"COMFY_HOME": str(home), "COMFY_PYTHON": sys.executable, "HOME": str(home)}
+    settings = Settings({**variables, "COMFYPIN_CACHE_DIR": str(home.parent / "cache")})
     choice = choose_engine(lock.engine, settings, **choices)  # type: ignore[arg-type]
     release = name_release(lock, choice)
     assert (release.digest is None) == (release.doubt is not None)
@@ -112,6 +113,24 @@ def no_checkout(lock: Lock, home: Path) -> Lock:
     return lock
 
 
+def no_checkout_of_another_version(lock: Lock, home: Path) -> Lock:
+    assert lock.comfyui is not None
+    return replace(no_checkout(lock, home), comfyui=replace(lock.comfyui, ref="v0.33.0"))
+
+
+@pytest.mark.parametrize("change", ["", "changed = True\n"], ids=["the same files", "a changed file"])
+def test_an_unpacked_archive_is_compared_with_the_commit_in_the_cache(change: str, lock: Lock, home: Path) -> None:
+    assert lock.comfyui is not None
+    commit = str(lock.comfyui.commit)
+    # Where realize and init keep what they fetched.
+    cached = home.parent / "cache" / "git" / f"{commit}.git"
+    cached.parent.mkdir(parents=True)
+    (home / ".git").rename(cached)
+    (home / "main.py").write_text(change)
+    doubt = doubt_of(lock, home)
+    assert (doubt is None) if not change else ("has other changes than the lock (main.py)" in str(doubt))
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -124,7 +143,8 @@ def no_checkout(lock: Lock, home: Path) -> Lock:
         (a_changed_file, "has other changes than the lock (main.py)"),
         (another_python, "the lock says 3.9"),
         (a_model_less, "the model a is not at $MODELS_DIR/vae/a.safetensors"),
-        (no_checkout, "nobody knows which commit it is"),
+        (no_checkout, "has no .git, and commit"),
+        (no_checkout_of_another_version, "ComfyUI is 0.3.64, the lock says 0.33.0"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
