@@ -138,11 +138,13 @@ def release_key(digest: object) -> str:
 
 def require_fleet_extra(command: str) -> None:
     """Raise `UsageError` if the libraries of a fleet are not installed."""
+    from comfypin.installation import extra_command
+
     try:
         import nacl  # noqa: F401
         import nats  # noqa: F401
     except ImportError as exc:
-        raise UsageError(f"{command} --queue needs its extra: pip install 'comfypin[fleet]'.") from exc
+        raise UsageError(f"{command} --queue needs its extra: {extra_command('fleet')}") from exc
 
 
 def make_release_opener(
