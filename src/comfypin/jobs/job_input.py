@@ -3,7 +3,6 @@
 A superset of worker-comfyui's input (`workflow`, `images`), so that what its users send today works unchanged.
 """
 
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -12,6 +11,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 from comfypin.jobs.errors import JobInvalid
 from comfypin.outputs.modes import OUTPUT_MODES, OutputMode
 from comfypin.storage.registry import SCHEMES
+from comfypin.validation_words import describe_problem
 
 # Far above what workflows read; each may be a request to somebody's server.
 MAX_INPUTS = 64
@@ -24,9 +24,24 @@ MAX_MODELS = 16
 _FILE_NAME = r"^[^\x00-\x1f\\]{1,200}$"
 
 _BUCKET_SCHEMES = "|".join(SCHEMES)
-_Mode = Annotated[
-    OutputMode, Field(pattern=f"^({'|'.join(OUTPUT_MODES)})$", json_schema_extra={"enum": list(OUTPUT_MODES)})
-]
+_INPUT_ADDRESS = rf"^(https?|{_BUCKET_SCHEMES})://"
+_ASSET_HASH = r"^blake3:[0-9a-f]{64}$"
+_MODEL_SOURCE = r"^[A-Za-z][A-Za-z0-9+.-]{0,20}://[^\x00-\x20]+$"
+_SHA256 = r"^[0-9a-fA-F]{64}$"
+_WORKFLOW_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+_MODE = f"^({'|'.join(OUTPUT_MODES)})$"
+_Mode = Annotated[OutputMode, Field(pattern=_MODE, json_schema_extra={"enum": list(OUTPUT_MODES)})]
+# What a text must be, in words, where a pattern says it to machines.
+_PATTERN_WORDS: Mapping[str, str] = {
+    _FILE_NAME: "a file name of 1 to 200 characters without backslashes or control characters",
+    _INPUT_ADDRESS: f"an address that begins with https://, http://, {', '.join(f'{scheme}://' for scheme in SCHEMES)}",
+    _ASSET_HASH: "the hash of an asset: blake3: and 64 hex digits",
+    _MODEL_SOURCE: "an address without spaces, such as https://..., hf://org/repo/path or s3://bucket/key",
+    _SHA256: "64 hex digits",
+    _WORKFLOW_NAME: "the name of a workflow: 1 to 100 letters, digits, '.', '_' or '-', of which the first is a letter "
+    "or a digit",
+    _MODE: f"one of {', '.join(OUTPUT_MODES)}",
+}
 
 
 class _JobModel(BaseModel):
@@ -49,14 +64,14 @@ class MediaInput(_JobModel):
     url: Annotated[
         str | None,
         Field(
-            pattern=rf"^(https?|{_BUCKET_SCHEMES})://",
+            pattern=_INPUT_ADDRESS,
             description="https://, or an object's address like s3://bucket/key.",
         ),
     ] = None
     asset: Annotated[
         str | None,
         Field(
-            pattern=r"^blake3:[0-9a-f]{64}$",
+            pattern=_ASSET_HASH,
             description="The hash of an asset that was uploaded to the same comfypin serve (/api/v2/assets).",
         ),
     ] = None
@@ -71,7 +86,7 @@ class ModelWish(_JobModel):
     source: Annotated[
         str | None,
         Field(
-            pattern=r"^[A-Za-z][A-Za-z0-9+.-]{0,20}://[^\x00-\x20]+$",
+            pattern=_MODEL_SOURCE,
             max_length=4000,
             description="https://, hf://org/repo@revision/path, civitai://version, or an object's: s3://bucket/key.",
         ),
@@ -79,7 +94,7 @@ class ModelWish(_JobModel):
     sha256: Annotated[
         str | None,
         Field(
-            pattern=r"^[0-9a-fA-F]{64}$",
+            pattern=_SHA256,
             description="What the file must have. Without `source`, the server's store must hold it.",
         ),
     ] = None
@@ -121,9 +136,7 @@ class JobInput(_JobModel):
         dict[str, Any] | None,
         Field(description="The workflow, as ComfyUI saves it or in API format; {} is the smoke test."),
     ] = None
-    workflow_name: Annotated[
-        str | None, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="A workflow of the image.")
-    ] = None
+    workflow_name: Annotated[str | None, Field(pattern=_WORKFLOW_NAME, description="A workflow of the image.")] = None
     title: Annotated[
         str | None, Field(max_length=200, description="How lists call a job whose workflow is not one of the image.")
     ] = None
@@ -264,7 +277,7 @@ def _warn_of_unknown(job_model: BaseModel, prefix: str) -> list[str]:
 
 def _finding_sentence(validation_error: Any) -> str:
     prefix = ".".join(str(step) for step in validation_error["loc"]) or "input"
-    return f"{prefix}: {re.sub(r'^Value error, ', '', validation_error['msg'])}"
+    return f"{prefix}: {describe_problem(validation_error, _PATTERN_WORDS)}"
 
 
 def _describe_type(field_value: object) -> str:

@@ -25,6 +25,7 @@ from comfypin.lock.model import (
     RepoPin,
     VariantChoice,
 )
+from comfypin.validation_words import describe_problem
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -305,7 +306,7 @@ def _validation_findings(error: "ValidationError", document: Mapping[str, JsonVa
             "list_type": "a list is allowed",
             "bool_type": "true or false is allowed",
             "int_type": "a whole number is allowed",
-        }.get(error_type, error_item["msg"])
+        }.get(error_type) or describe_problem(error_item)
         findings.append(
             LockFinding(rule=f"invalid-{error_type}", path=json_path(location), found=found, allowed=allowed)
         )

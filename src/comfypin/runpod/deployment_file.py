@@ -14,12 +14,22 @@ from pydantic.dataclasses import dataclass as checked
 
 from comfypin.runpod.errors import DeploymentInvalid
 from comfypin.text_encoding import decode_text
+from comfypin.validation_words import describe_problem
 
 # A misspelled key that was ignored would cost money before anybody noticed.
 _STRICT = ConfigDict(extra="forbid")
-Name = Annotated[str, Field(min_length=1, max_length=60, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+_CUDA_VERSION = r"^\d+\.\d+$"
+_MOUNT = r"^/[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$"
+# What a text must be, in words, where a pattern says it to machines.
+_PATTERN_WORDS: Mapping[str, str] = {
+    _NAME: "letters, digits, '.', '_' and '-', of which the first is a letter or a digit",
+    _CUDA_VERSION: "a CUDA version such as 12.8, in quotes",
+    _MOUNT: "the path of a folder, such as /workspace, without spaces and not / alone",
+}
+Name = Annotated[str, Field(min_length=1, max_length=60, pattern=_NAME)]
 Environment = Mapping[str, str]
-CudaVersion = Annotated[str, Field(pattern=r"^\d+\.\d+$")]
+CudaVersion = Annotated[str, Field(pattern=_CUDA_VERSION)]
 # Fields of Runpod's API that this file has no word for, as JSON; they go along with the request as they are.
 ApiFields = Mapping[str, Any]
 DEFAULT_POD_MOUNT = "/workspace"
@@ -135,7 +145,7 @@ class PodConfig:
     min_ram: Annotated[int, Field(ge=1)] | None = None
     min_vcpus: Annotated[int, Field(ge=1)] | None = None
     volume: Name | None = None
-    mount: Annotated[str, Field(pattern=r"^/[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$")] = DEFAULT_POD_MOUNT
+    mount: Annotated[str, Field(pattern=_MOUNT)] = DEFAULT_POD_MOUNT
     data_centers: tuple[str, ...] = ()
     global_networking: bool = False
     stop_after: Annotated[int, Field(ge=60)] | None = None
@@ -199,5 +209,4 @@ def _finding_sentence(error: Any) -> str:
         if error["type"] == "missing" or isinstance(given_value, dict | list | tuple)
         else f" (it says {given_value!r})"
     )
-    message = "this key does not exist" if error["type"] == "unexpected_keyword_argument" else error["msg"]
-    return f"{field_path}: {message}{shown_value}"
+    return f"{field_path}: {describe_problem(error, _PATTERN_WORDS)}{shown_value}"

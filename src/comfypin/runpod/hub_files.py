@@ -12,14 +12,22 @@ from pydantic import ConfigDict, Field, JsonValue, TypeAdapter, ValidationError,
 from pydantic.dataclasses import dataclass as checked
 
 from comfypin.runpod.errors import HubInvalid
+from comfypin.validation_words import describe_problem
 
 # The Hub ignores a field that it does not know, so a misspelled one would be missed by nobody but users.
 _STRICT = ConfigDict(extra="forbid")
 Category = Literal["audio", "embedding", "language", "video", "image"]
 CATEGORIES: tuple[Category, ...] = ("audio", "embedding", "language", "video", "image")
 Text = Annotated[str, Field(min_length=1)]
-CudaVersion = Annotated[str, Field(pattern=r"^\d+\.\d+$")]
-VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+_CUDA_VERSION, _VARIABLE, _WEB_ADDRESS = r"^\d+\.\d+$", r"^[A-Za-z_][A-Za-z0-9_]*$", r"^https?://"
+# What a text must be, in words, where a pattern says it to machines.
+_PATTERN_WORDS: Mapping[str, str] = {
+    _CUDA_VERSION: "a CUDA version such as 12.8",
+    _VARIABLE: "the name of a variable: letters, digits and '_', no digit first",
+    _WEB_ADDRESS: "an address that begins with https:// or http://",
+}
+CudaVersion = Annotated[str, Field(pattern=_CUDA_VERSION)]
+VariableName = Annotated[str, Field(pattern=_VARIABLE)]
 
 
 @checked(frozen=True, slots=True, kw_only=True, config=_STRICT)
@@ -102,7 +110,7 @@ class HubListing:
     type: Literal["serverless"]
     category: Category
     config: HubConfig
-    iconUrl: Annotated[str, Field(pattern=r"^https?://")] | None = None
+    iconUrl: Annotated[str, Field(pattern=_WEB_ADDRESS)] | None = None
 
 
 @checked(frozen=True, slots=True, kw_only=True, config=_STRICT)
@@ -167,5 +175,5 @@ def check_hub_file(path: Path, content: bytes) -> None:
 def _finding_sentence(error: Any) -> str:
     field_path = ".".join(str(part) for part in error["loc"])
     unknown = error["type"] in ("unexpected_keyword_argument", "extra_forbidden")
-    message = "the Hub does not know this field" if unknown else str(error["msg"]).removeprefix("Value error, ")
+    message = "the Hub does not know this field" if unknown else describe_problem(error, _PATTERN_WORDS)
     return f"{field_path}: {message}" if field_path else message

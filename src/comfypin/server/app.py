@@ -42,6 +42,7 @@ from comfypin.server.page_routes import Page, page_routes
 from comfypin.server.prefix import RootPath
 from comfypin.server.request_bodies import (
     MOST_PRIORITY,
+    describe_mismatch,
     longest_wait_s,
     parse_json_body,
     read_job_request,
@@ -318,5 +319,5 @@ async def _handle_disconnect(_request: Request, _error: Exception) -> Response:
 
 async def _handle_invalid(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    findings = [f"{'.'.join(map(str, workflow['loc']))}: {workflow['msg']}" for workflow in error.errors()]
-    return failure_response(400, RequestInvalid(reason="; ".join(findings)).message, error_type="RequestInvalid")
+    failure = RequestInvalid(reason=describe_mismatch(error.errors()))
+    return failure_response(400, failure.message, error_type="RequestInvalid")

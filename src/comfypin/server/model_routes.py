@@ -6,11 +6,13 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from comfypin.digest import JsonValue
+from comfypin.jobs.errors import JobInvalid
 from comfypin.jobs.job_input import parse_model_wish
 from comfypin.models.errors import JobModelsRefused
 from comfypin.models.gc import BlobUse
 from comfypin.models.job_models import JobModels
 from comfypin.queue.job_events import JobEvents
+from comfypin.server.errors import RequestInvalid
 from comfypin.server.model_downloads import ModelDownloads
 from comfypin.server.request_bodies import parse_json_body
 from comfypin.server.responses import JsonResponse, failure_response
@@ -42,7 +44,12 @@ def model_routes(server_site: Site, events: JobEvents) -> APIRouter:
     @routes.post("/models", summary="Bring a model", status_code=202, openapi_extra=MODEL_BODY)
     async def bring(http_request: Request) -> Response:
         models = require_models()
-        wish = parse_model_wish(await asyncio.to_thread(parse_json_body, await http_request.body()))
+        document = await asyncio.to_thread(parse_json_body, await http_request.body())
+        try:
+            wish = parse_model_wish(document)
+        except JobInvalid as exc:
+            # Nobody sent a job.
+            raise RequestInvalid(reason="; ".join(exc.findings)) from exc
         return JsonResponse(downloads.begin(wish, models), status_code=202)
 
     @routes.get("/models", summary="Downloads of models, and the models that were brought, with their last use")

@@ -15,6 +15,7 @@ from comfypin.jobs.job_input import MAX_MODELS, input_of_platform_job, parse_mod
 from comfypin.queue.interface import ANY_ROUTE, PRIORITIES, JobRoute
 from comfypin.queue.webhook_records import EVENT_NAMES, EventName
 from comfypin.server.errors import RequestInvalid, RequestTooComplex
+from comfypin.validation_words import describe_problem
 from comfypin.workflow.inputs_file import overrides_by_name
 from comfypin.workflow.settable_inputs import WorkflowInput
 
@@ -236,6 +237,16 @@ def require_public_webhook(webhook: str | None) -> None:
             reason=f"`webhook` leads to the private address {host}; name a public one, or have the server started with "
             "--allow-private-inputs"
         )
+
+
+def describe_mismatch(errors: Sequence[Mapping[str, Any]]) -> str:
+    """Return what FastAPI found wrong with the parameters of a request, each where it stands."""
+    findings = []
+    for error in errors:
+        place, *path = (str(step) for step in error["loc"])
+        name = f"`{'.'.join(path)}` in the {place}" if path else f"the {place}"
+        findings.append(f"{name}: {describe_problem(error)}")
+    return "; ".join(findings)
 
 
 def _is_http_address(sent_value: object) -> bool:

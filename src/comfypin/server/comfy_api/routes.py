@@ -18,8 +18,9 @@ from comfypin.queue.status_bodies import is_pending
 from comfypin.server.comfy_api.api import ComfyApi
 from comfypin.server.comfy_api.asset_routes import asset_routes
 from comfypin.server.comfy_api.envelope import envelope, speaks_envelope
-from comfypin.server.comfy_api.errors import ApiFailure, failure_of, respond
+from comfypin.server.comfy_api.errors import ApiFailure, failure_of, invalid_request, respond
 from comfypin.server.comfy_api.job_routes import job_routes
+from comfypin.server.request_bodies import describe_mismatch
 
 log = logging.getLogger(__name__)
 
@@ -82,8 +83,7 @@ async def _failed(request: Request, error: Exception) -> Response:
 
 async def _invalid(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    findings = "; ".join(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors())
-    return respond(ApiFailure(422, "invalid_request", f"The request cannot be taken: {findings}."))
+    return respond(invalid_request(describe_mismatch(error.errors())))
 
 
 async def unrouted(request: Request, error: Exception) -> Response:
