@@ -23,6 +23,10 @@ SESSION_PATH = "/session"
 _LOOKS = ("GET", "HEAD")
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _HTTP_VERSIONS = frozenset({"1.0", "1.1"})
+_HOW_TO_ENTER = (
+    f"send it in a header, as curl -H 'Authorization: Bearer TOKEN' does (or {GATE_HEADER}: TOKEN), or open the "
+    "server's address in a browser and sign in with it: whoever started the server has the token"
+)
 _MAX_DRAINED_LIMITS = 4  # as a multiple of the body limit
 
 
@@ -93,7 +97,7 @@ class Gate:
 
     def _find_refusal(self, method: str, path: str, request_headers: Mapping[str, str]) -> JsonResponse | None:
         if not self._may_enter(method, path, request_headers):
-            refusal = failure_response(401, f"A token is needed: Authorization: Bearer TOKEN, or {GATE_HEADER}: TOKEN.")
+            refusal = failure_response(401, f"{_describe_entry(method, request_headers)}; {_HOW_TO_ENTER}.")
             refusal.headers.append("WWW-Authenticate", 'Bearer realm="comfypin"')
             # A line of its own, since Chromium reads only the first scheme of a line. Not for the page's own requests:
             # a browser would ask for a password on top of the page that does so itself.
@@ -194,6 +198,18 @@ def is_open_path(method: str, path: str, accept: str) -> bool:
 def asks_for_page(accept: str) -> bool:
     """Return whether an Accept header is that of a browser that opens an address."""
     return "text/html" in accept.lower()
+
+
+def _describe_entry(method: str, request_headers: Mapping[str, str]) -> str:
+    """Return what is wrong with the token that a request shows, if it shows one."""
+    if GATE_HEADER.lower() in request_headers:
+        return f"{GATE_HEADER} does not hold this server's token"
+    authorization = request_headers.get("authorization", "").lower()
+    if not authorization:
+        return "This server wants its token"
+    if authorization.startswith("basic ") and method not in _LOOKS:
+        return "A token that is sent as a password may only read"
+    return "Authorization does not hold this server's token"
 
 
 def _find_misframing(http_version: str, request_headers: Mapping[str, str]) -> JsonResponse | None:

@@ -23,6 +23,7 @@ from comfypin.server.system_report import SystemReport
 _MOST_SIGN_IN_BYTES = 4096
 # Nobody notices it once; a guesser gets three tries a second and connection.
 _WRONG_TOKEN_S = 0.3
+_PAGE_IS_FOR_BROWSERS = "This address is a page: open it in a browser; GET /openapi.json lists the paths for programs."
 _SIGN_IN_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -61,7 +62,7 @@ def page_routes(rules: AccessRules, shown: Page) -> APIRouter:
     @routes.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
     async def page(request: Request) -> Response:
         if not asks_for_page(request.headers.get("accept", "")):
-            return JsonResponse({"detail": "Not Found"}, status_code=404)
+            return failure_response(404, _PAGE_IS_FOR_BROWSERS)
         # Pictures of other buckets come through the server: which those will be is not known yet.
         own = await shown.gallery.files.bucket_origin()
         return page_response(request, page_files["index.html"], picture_origin=own)

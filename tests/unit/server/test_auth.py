@@ -40,6 +40,22 @@ def test_a_token_is_asked_for(shown: str, status: int) -> None:
     assert client.get("/ping").status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("method", "headers", "beginning"),
+    [
+        ("GET", {}, "This server wants its token; send it in a header, as curl -H"),
+        ("GET", {"Authorization": "Bearer sesam"}, "Authorization does not hold this server's token; "),
+        ("GET", {"X-Comfypin-Token": ""}, "X-Comfypin-Token does not hold this server's token; "),
+        ("POST", {"Authorization": "Basic YTpzZXNhbWU="}, "A token that is sent as a password may only read; "),
+    ],
+)
+def test_who_is_not_let_in_is_told_how_to_get_in(method: str, headers: dict[str, str], beginning: str) -> None:
+    answer = a_client("sesame").request(method, "/x", headers=headers)
+    assert answer.status_code == 401
+    assert answer.json()["error"].startswith(beginning)
+    assert "open the server's address in a browser and sign in" in answer.json()["error"]
+
+
 def test_without_a_token_a_name_that_was_rebound_is_refused() -> None:
     assert a_client(None).get("/x").status_code == 200
     assert a_client(None, host="evil.example").get("/x").status_code == 403
