@@ -138,6 +138,16 @@ def print_on_stderr(message: str) -> None:
     print(message, file=sys.stderr)
 
 
+def shown_address(uri: str | None, url: str | None) -> str | None:
+    """Return where an output is: on a terminal the link that a browser opens, if its bucket gives one.
+
+    Elsewhere it is the object's own address: scripts take that on, and what they write into logs must not be signed.
+    """
+    is_in_bucket = uri is None or "://" in uri
+    is_terminal = sys.stdout is not None and sys.stdout.isatty()
+    return url if url is not None and is_in_bucket and is_terminal else uri
+
+
 def report_failure(error: ComfypinError, arguments: Sequence[str]) -> None:
     """Print a failure: one sentence on stderr, and with --json an object on stdout."""
     if "--json" in arguments:

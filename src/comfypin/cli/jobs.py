@@ -8,6 +8,7 @@ import argparse
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from comfypin.cli.common import shown_address
 from comfypin.cli.flag_values import whole_number
 from comfypin.cli.job_progress import describe_node
 from comfypin.cli.remote_jobs import (
@@ -156,8 +157,9 @@ def _job_lines(job: "RemoteJob") -> list[str]:
     }
     lines = [f"{fact_name + ':':<10} {printable(str(fact))}" for fact_name, fact in facts.items() if fact is not None]
     for output in job.outputs:
-        # Addresses may be signed: they are for `jobs download`, and for --json.
-        output_uri = f"  {printable(output.uri)}" if output.uri else ""
+        # Those of our own servers open with a token only: `jobs download` has it.
+        address = shown_address(output.uri, output.url) if output.uri else None
+        output_uri = f"  {printable(address)}" if address else ""
         size = f"  {output.size_bytes:,} bytes" if output.size_bytes is not None else ""
         lines.append(f"{'output:':<10} {printable(output.filename)}{size}{output_uri}")
     return lines + [f"{'warning:':<10} {printable(warning)}" for warning in job.warnings]

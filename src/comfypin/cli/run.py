@@ -21,7 +21,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from comfypin.cli.common import print_on_stderr, read_release, read_workflow
+from comfypin.cli.common import print_on_stderr, read_release, read_workflow, shown_address
 from comfypin.cli.flag_values import parse_seconds
 from comfypin.cli.signals import run_until_stopped
 from comfypin.engine.interface import Warned
@@ -366,7 +366,7 @@ def _print_result(job_result: "JobResult", run_plan: RunPlan) -> None:
             # A file, or what was too big for INLINE_MAX_BYTES: stdout is for base64 alone.
             print(f"Wrote {delivery.uri} ({_describe_output(delivery.output)}).", file=sys.stderr)
         else:
-            print(delivery.uri)
+            print(shown_address(delivery.uri, delivery.url))
 
 
 def _describe_output(output: "Output") -> str:
