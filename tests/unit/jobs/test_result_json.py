@@ -13,6 +13,8 @@ from comfypin.jobs.job import JobResult
 from comfypin.jobs.result_json import failure_to_json, report_to_json, result_to_json
 from comfypin.lock.model import Release
 from comfypin.outputs.interface import Delivery
+from comfypin.storage.registry import SCHEMES
+from tests.conftest import ROOT
 from tests.support.outputs import an_output
 
 
@@ -34,6 +36,13 @@ def test_data_is_what_a_client_can_open(tmp_path: Path, uri: str, url: str | Non
     document: Any = result_to_json(a_result(Delivery(output=an_output(tmp_path, b"x"), uri=uri, url=url)))
     (image,) = document["images"]
     assert (image["type"], image["data"]) == (type_, data)
+
+
+@pytest.mark.parametrize("page", ["docs/serverless.md", "docs/ru/serverless.md"])
+def test_every_type_of_a_file_is_on_the_page_of_results(page: str) -> None:
+    text = (ROOT / page).read_text()
+    types = {"base64", "file", *(scheme.result_type for scheme in SCHEMES.values())}
+    assert {type_ for type_ in types if f"`{type_}`" not in text} == set()
 
 
 def test_both_documents_say_the_same_of_a_file(tmp_path: Path) -> None:
