@@ -132,11 +132,13 @@ class Handler:
     ) -> JobOutcome:
         """Run the job. A failure is an outcome; only cancellation is raised."""
         warnings: list[str] = []
+        prepared: list[Job] = []
         try:
             job_input, warnings = parse_job_input(document)
-            job_result = await self._run_job(job_id, job_input, progress)
+            job_result = await self._run_job(job_id, job_input, progress, prepared.append)
         except ComfypinError as failure:
-            return self._failure_outcome(job_id, failure, warnings)
+            own_values = prepared[0].own_values if prepared else {}
+            return self._failure_outcome(job_id, failure, warnings, own_values)
         except Exception as exc:  # the last line of defence: a mistake of ours ends one job, not the worker
             log.exception("job failed unexpectedly", extra={"action": "job_broken", "job_id": job_id})
             return self._failure_outcome(job_id, JobBroken(kind=type(exc).__name__), warnings)
@@ -147,7 +149,9 @@ class Handler:
         output = result_to_json(job_result, warnings=warnings, start_s=read_start_s())
         return JobOutcome(output=output, phase_s=job_result.phase_s)
 
-    async def _run_job(self, job_id: str, job_input: JobInput, progress: ProgressCallback) -> JobResult:
+    async def _run_job(
+        self, job_id: str, job_input: JobInput, progress: ProgressCallback, note_prepared: Callable[[Job], None]
+    ) -> JobResult:
         began_s = time.monotonic()
         self._require_release_runs(job_input.release)
         with self._temp.part() as job_folder, self._own_bucket(job_input) as deadline:
@@ -161,6 +165,7 @@ class Handler:
                 brought_s = time.monotonic()
                 job = await self._prepare_job(job_id, job_input, job_folder, input_files, models)
                 prepared_s = time.monotonic()
+                note_prepared(job)
                 watcher = _ProgressWatcher(job, progress, self._count_crash)
                 job_result = await run_job(
                     job, engine=self._service.engine, sink=sink, on_event=watcher.note_event, previews=self._previews
@@ -278,7 +283,13 @@ class Handler:
             self.crashes_in_a_row += 1
         self._crashed_at_s = now_s
 
-    def _failure_outcome(self, job_id: str, failure: ComfypinError, warnings: list[str]) -> JobOutcome:
+    def _failure_outcome(
+        self,
+        job_id: str,
+        failure: ComfypinError,
+        warnings: list[str],
+        own_values: Mapping[str, JsonValue] | None = None,
+    ) -> JobOutcome:
         if isinstance(failure, EngineCrashed):
             self._count_crash()
         log.warning(
@@ -291,7 +302,7 @@ class Handler:
             },
         )
         worn_out = self.crashes_in_a_row >= CRASHES_BEFORE_REPLACEMENT
-        return failed_outcome(failure, warnings=warnings, replace_worker=worn_out)
+        return failed_outcome(failure, warnings=warnings, replace_worker=worn_out, own_values=own_values)
 
 
 def _input_labels(job_input: JobInput) -> Mapping[str, str]:

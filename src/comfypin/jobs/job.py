@@ -25,7 +25,7 @@ class Job:
     outputs' names again; `marked_graph` has it in all of them. `warnings` are what was
     noticed while the job was prepared, `errors` what keeps some of its outputs from being made. `keeps_valid_outputs`
     says to go on without outputs that the engine refuses. `needs_saved_workflow` are nodes that ask for the saved
-    workflow and get none. `models` are those that the job brought.
+    workflow and get none. `models` are those that the job brought. `own_values` are what it drew by itself.
     """
 
     id: str
@@ -45,6 +45,7 @@ class Job:
     words: CallerWords = COMMAND_LINE_WORDS
     needs_saved_workflow: frozenset[NodeId] = frozenset()
     models: tuple[BroughtModel, ...] = ()
+    own_values: Mapping[str, JsonValue] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +53,7 @@ class JobResult:
     """Result of a job: delivered outputs, texts, warnings, and the seconds of phases and nodes.
 
     `errors` say why some of its outputs were not made. `held_back` counts the temporary outputs that nobody asked for.
+    `own_values` are what it drew by itself.
     """
 
     job_id: str
@@ -65,3 +67,4 @@ class JobResult:
     node_s: Mapping[NodeId, float] = field(default_factory=dict)
     held_back: int = 0
     models: tuple[BroughtModel, ...] = ()
+    own_values: Mapping[str, JsonValue] = field(default_factory=dict)

@@ -11,6 +11,7 @@ from comfypin.engine.interface import Catalogue, InputFile
 from comfypin.jobs.caller_words import COMMAND_LINE_WORDS, CallerWords
 from comfypin.jobs.file_integrity import find_damage
 from comfypin.jobs.job import Job
+from comfypin.jobs.own_values import find_own_values
 from comfypin.jobs.saved_workflow import with_values_of_job
 from comfypin.lock.model import UNPINNED, Lock, Release
 from comfypin.models.job_models import BroughtModel
@@ -150,6 +151,9 @@ def prepare_job(
         words=request.words,
         needs_saved_workflow=_find_saved_workflow_readers(graph, catalogue, extra_data),
         models=request.models,
+        own_values=find_own_values(
+            workflow, changed_graph, request.overrides, given={(file.node_id, file.input_name) for file in given_files}
+        ),
     )
 
 

@@ -63,7 +63,9 @@ def result_to_json(
     return document
 
 
-def failure_to_json(failure: ComfypinError, *, warnings: Sequence[str] = ()) -> dict[str, JsonValue]:
+def failure_to_json(
+    failure: ComfypinError, *, warnings: Sequence[str] = (), own_values: Mapping[str, JsonValue] | None = None
+) -> dict[str, JsonValue]:
     """Return the output of a job that failed. Runpod takes `failure` out of it and makes the job FAILED."""
     document: dict[str, JsonValue] = {
         "error": failure.message,
@@ -77,6 +79,8 @@ def failure_to_json(failure: ComfypinError, *, warnings: Sequence[str] = ()) -> 
     facts = {fact_name: fact_value for fact_name, fact_value in failure.facts.items() if _is_json_value(fact_value)}
     if isinstance(failure, NodeFailed) and failure.traceback:
         document["error_traceback"] = show_traceback(failure.traceback)
+    if own_values:
+        document["values"] = dict(own_values)
     if facts:
         document["error_facts"] = facts  # type: ignore[assignment]  # checked just above
     return document
@@ -89,9 +93,15 @@ def _failure_details(failure: ComfypinError) -> Sequence[str]:
     return failure.findings if isinstance(failure, JobInvalid) else (failure.message,)
 
 
-def failed_outcome(failure: ComfypinError, *, warnings: Sequence[str] = (), replace_worker: bool = False) -> JobOutcome:
+def failed_outcome(
+    failure: ComfypinError,
+    *,
+    warnings: Sequence[str] = (),
+    replace_worker: bool = False,
+    own_values: Mapping[str, JsonValue] | None = None,
+) -> JobOutcome:
     """Return the outcome of a job with this failure."""
-    output = failure_to_json(failure, warnings=warnings)
+    output = failure_to_json(failure, warnings=warnings, own_values=own_values)
     return JobOutcome(output=output, failure=failure, replace_worker=replace_worker)
 
 
@@ -102,6 +112,7 @@ def _shared_fields(job_result: JobResult) -> dict[str, JsonValue]:
         "release_digest": job_result.release.digest_text,
         "texts": {node_id: list(texts) for node_id, texts in job_result.texts.items()},
         **({"models": [model_to_json(model) for model in job_result.models]} if job_result.models else {}),
+        **({"values": dict(job_result.own_values)} if job_result.own_values else {}),
         "seconds": _seconds(job_result),
     }
 

@@ -130,6 +130,7 @@ class _JobRun:
             node_s=self.stopwatch.node_s,
             held_back=held_back,
             models=self._job.models,
+            own_values=self._job.own_values,
         )
 
     async def _run_own_prompt(self) -> tuple[str, PromptOutputs]:

@@ -86,3 +86,11 @@ def test_each_finding_of_a_failure_is_a_detail() -> None:
     assert failure_to_json(JobInvalid(findings=["a", "b"]))["details"] == ["a", "b"]
     crashed = failure_to_json(EngineCrashed(reason="killed", log_tail=()))
     assert crashed["details"] == [crashed["error"]]
+
+
+def test_what_a_job_drew_is_in_all_of_its_results(tmp_path: Path) -> None:
+    drawn = {"3.seed": 7}
+    result = replace(a_result(Delivery(output=an_output(tmp_path, b"x"), uri="s3://b/k")), own_values=drawn)
+    failed = failure_to_json(JobInvalid(findings=["x"]), own_values=drawn)
+    assert [document["values"] for document in (result_to_json(result), report_to_json(result), failed)] == [drawn] * 3
+    assert "values" not in result_to_json(replace(result, own_values={}))

@@ -1,10 +1,14 @@
 """The workflow of a job as ComfyUI's page opens it."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from comfypin.queue.interface import JobRow
+from comfypin.queue.job_changes import job_accepted, job_ended
 from tests.support.comfy_api import LocalApi, local_api
 from tests.support.ui_graphs import node, ui
 from tests.support.workflows import picture
@@ -48,3 +52,47 @@ def test_that_of_a_job_with_secrets_is_not_kept(local: LocalApi) -> None:
     answer = local.client.get(f"/jobs/{job_id}/workflow")
     assert (answer.status_code, "secrets" in answer.json()["error"]) == (404, True)
     assert local.client.get("/jobs/nobody/workflow").status_code == 404
+
+
+def ended(local: LocalApi, job_input: object, result: object) -> str:
+    row = JobRow(id="ran", state="IN_QUEUE", created_at=1.0)
+    end = job_ended("ran", "COMPLETED", 2.0, output=json.dumps(result), error=None)
+    local.run(local.store.write_changes, job_accepted(row, job_input), end)
+    return "ran"
+
+
+def of_both_apis(local: LocalApi, job_id: str) -> list[Any]:
+    """The workflow as ComfyUI's page opens it, and as Comfy API v2 gives it."""
+    own, comfy = (local.client.get(f"{prefix}/jobs/{job_id}/workflow") for prefix in ("", "/api/v2"))
+    assert (own.status_code, comfy.status_code) == (200, 200), (own.text, comfy.text)
+    return [own.json(), comfy.json()["workflow"]]
+
+
+def test_what_was_drawn_for_the_job_is_in_it(local: LocalApi) -> None:
+    asked = {"2.filename_prefix": "fox", "1.color": "random"}
+    job_id = ended(local, {"workflow": picture(1), "set": asked}, {"values": {"1.color": 77}})
+    for graph in of_both_apis(local, job_id):
+        assert (graph["1"]["inputs"]["color"], graph["2"]["inputs"]["filename_prefix"]) == (77, "fox")
+
+
+def test_a_file_of_the_page_holds_what_was_drawn(local: LocalApi) -> None:
+    links = [[1, 1, 0, 2, 0, "IMAGE"]]
+    saved = ui([node(1, "EmptyImage", [64, 64, 1, 0]), node(2, "SaveImage", ["out"], wires={"images": 1})], links)
+    job_id = ended(local, {"workflow": saved, "set": {"1.width": 32}}, {"values": {"1.color": 77}})
+    for opened in of_both_apis(local, job_id):
+        assert [one["widgets_values"] for one in opened["nodes"]] == [[32, 64, 1, 77], ["out"]]
+
+
+@pytest.mark.parametrize("values", [None, [], {"1.gone": 5}, {"7.seed": 5}, {"": ""}])
+def test_values_that_do_not_fit_leave_the_workflow_as_it_was_sent(local: LocalApi, values: object) -> None:
+    job_id = ended(local, {"workflow": picture(1)}, {"values": values})
+    assert of_both_apis(local, job_id) == [picture(1)] * 2
+
+
+def test_that_of_a_job_with_secrets_is_not_told_by_either_api(local: LocalApi) -> None:
+    body = {"prompt": picture(1), "extra_data": {"api_key_comfy_org": "comfyui-0123456789abcdef"}}
+    job_id = taken(local, workflow=body)
+    for prefix in ("", "/api/v2"):
+        answer = local.client.get(f"{prefix}/jobs/{job_id}/workflow")
+        assert answer.status_code == 404
+        assert "comfyui-0123" not in answer.text

@@ -7,7 +7,7 @@ from comfypin.errors import ComfypinError
 from comfypin.machine_errors import is_full
 from comfypin.queue.errors import JobUnknown, QueueFull
 from comfypin.server.comfy_api.envelope import envelope
-from comfypin.server.errors import BodyTooBig, RequestInvalid, RequestTooComplex
+from comfypin.server.errors import BodyTooBig, NotReady, RequestInvalid, RequestTooComplex
 from comfypin.server.responses import JsonResponse
 
 UPSTREAM_MESSAGE = "The server could not do this now; try again later."
@@ -42,6 +42,11 @@ def not_found(what: str, identifier: str) -> ApiFailure:
 def invalid_request(reason: str) -> ApiFailure:
     """Return the failure of a request that is not what the description says."""
     return ApiFailure(422, "invalid_request", f"The request cannot be taken: {reason}.")
+
+
+def not_ready(error: NotReady) -> ApiFailure:
+    """Return the failure of a request that came before the engine was ready."""
+    return ApiFailure(429, "deployment_not_ready", error.message, retry_after_s=_RETRY_AFTER_S)
 
 
 def failure_of(error: Exception) -> ApiFailure:

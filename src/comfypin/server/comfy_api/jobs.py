@@ -11,10 +11,13 @@ from comfypin.queue.live_jobs import LiveJob
 from comfypin.queue.status_bodies import is_pending
 from comfypin.server.comfy_api.api import ComfyApi
 from comfypin.server.comfy_api.asset_view import output_to_json, shown_time
-from comfypin.server.comfy_api.errors import ApiFailure, not_found
+from comfypin.server.comfy_api.errors import ApiFailure, not_found, not_ready
 from comfypin.server.comfy_api.job_view import all_done, job_to_json, progress_to_json, status_of
 from comfypin.server.comfy_api.links import Links
 from comfypin.server.comfy_api.records import Asset, ComfyJob
+from comfypin.server.errors import NotReady
+from comfypin.server.ran_workflow import read_ran_workflow
+from comfypin.workflow.errors import WorkflowNotFound
 
 # Most jobs are cancelled by then, so the answer can say so instead of `canceling`.
 _CANCEL_SEEN_WITHIN_S = 0.5
@@ -87,14 +90,27 @@ class Jobs:
         """Return the workflow that a job ran. Raises `JobUnknown`, `JobsNotStored`, `ApiFailure` if it is not kept."""
         await self._api.queue.read_record(job_id)
         noted = await self._api.records.job(job_id)
-        workflow: object = None if noted is None else noted.workflow
-        if workflow is None:
-            job_input = await self._api.queue.read_input(job_id)
-            workflow = job_input.get("workflow") if isinstance(job_input, Mapping) else None
-        if not isinstance(workflow, dict) or (noted is None and not workflow):
+        workflow = await self._sent_workflow(job_id, noted) if noted is not None else await self._ran_workflow(job_id)
+        if not workflow:
             raise not_found("kept workflow of the job", job_id)
         is_graph = not isinstance(workflow.get("nodes"), list)
-        return {"workflow": workflow, "format": "api" if is_graph else "save"}
+        return {"workflow": dict(workflow), "format": "api" if is_graph else "save"}
+
+    async def _sent_workflow(self, job_id: str, noted: ComfyJob) -> Mapping[str, JsonValue] | None:
+        """Return the workflow of a job of this API, which draws nothing: what was sent, with its ids of assets."""
+        if noted.workflow is not None:
+            return noted.workflow
+        job_input = await self._api.queue.read_input(job_id)
+        workflow = job_input.get("workflow") if isinstance(job_input, Mapping) else None
+        return workflow if isinstance(workflow, Mapping) else None
+
+    async def _ran_workflow(self, job_id: str) -> Mapping[str, JsonValue] | None:
+        try:
+            return await read_ran_workflow(self._api.site, job_id)
+        except NotReady as exc:
+            raise not_ready(exc) from exc
+        except WorkflowNotFound:
+            return None
 
     async def cancel(self, job_id: str) -> None:
         """Ask a job to end, and wait a moment for it. Raises `JobUnknown`, `JobsNotStored`."""

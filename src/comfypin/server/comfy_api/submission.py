@@ -11,7 +11,7 @@ from comfypin.jobs.job_input import MAX_INPUTS
 from comfypin.jobs.secret_fields import holds_secret
 from comfypin.queue.job_notes import ComfyNote, JobNotes
 from comfypin.server.comfy_api.api import ComfyApi
-from comfypin.server.comfy_api.errors import ApiFailure, invalid_request
+from comfypin.server.comfy_api.errors import ApiFailure, invalid_request, not_ready
 from comfypin.server.comfy_api.records import Asset
 from comfypin.server.comfy_api.references import AssetInput, find_references, missing_asset, name_files, with_names
 from comfypin.server.comfy_api.workflow_check import check_workflow, require_graph
@@ -26,7 +26,6 @@ MOST_LABELS = 16
 _LABEL_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 # One line.
 _LONGEST_LABEL = 512
-_READY_WITHIN_S = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +140,7 @@ async def _check(
     try:
         service = api.site.require_service()
     except NotReady as exc:
-        raise ApiFailure(429, "deployment_not_ready", exc.message, retry_after_s=_READY_WITHIN_S) from exc
+        raise not_ready(exc) from exc
     catalogue = await service.engine.catalogue()
     brought_models = service.models.brought_names if service.models is not None else frozenset()
     await run_by_size(
