@@ -101,4 +101,14 @@ async def test_the_embedded_engines_catalogue_is_its_own(server: ComfyUI, tmp_pa
     for catalogue in (real, ours):
         for name in ("LoadImage", "LoadImageMask"):
             catalogue[name]["input"]["required"]["image"][0] = "files"
-    assert {name: real.get(name) for name in ours} == ours
+    # 0.3.64 was recorded three days after its tag; the tag writes ["IMAGE"] where these days write ["IMAGE", {}].
+    assert {name: without_empty_options(real.get(name)) for name in ours} == without_empty_options(ours)
+
+
+def without_empty_options(told: Any) -> Any:
+    """Return the catalogue without inputs' options that say nothing, which some releases write and some do not."""
+    if isinstance(told, dict):
+        return {name: without_empty_options(value) for name, value in told.items()}
+    if isinstance(told, list):
+        return [without_empty_options(value) for value in (told[:-1] if told[1:] == [{}] else told)]
+    return told
