@@ -48,6 +48,7 @@ from comfypin.temp_folders import SharedTempFolder
 from comfypin.workflow.document import Document, to_document
 from comfypin.workflow.named_files import class_names
 from comfypin.workflow.overrides import overrides_from_json
+from comfypin.workflow.preflight_memo import PreflightMemo
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +79,8 @@ class OpenSink(Protocol):
 class JobService:
     """Everything that the jobs of a worker share. `workflows` are those of the image.
 
-    `release` is what the engine is known to run, which results claim; `lock` is what was asked for.
+    `release` is what the engine is known to run, which results claim; `lock` is what was asked for. `preflights` are
+    the checks that an API has already made.
 
     `default_timeout_s` bounds jobs that set no time. `models` brings what jobs name; None: they may name none.
     `warms_up` says to run the release's warm-up before the first job; `start_times` measure this start.
@@ -98,6 +100,7 @@ class JobService:
     left_out_classes: frozenset[str] = frozenset()
     read_ahead: Callable[[Document], None] = lambda _document: None
     release: Release = UNPINNED
+    preflights: PreflightMemo = field(default_factory=PreflightMemo)
 
 
 class Handler:
@@ -260,7 +263,14 @@ class Handler:
             earlier_models=self._service.models.brought_names if self._service.models is not None else frozenset(),
         )
         now = datetime.now().astimezone()
-        job = prepare_job(run_request, lock=self._service.lock, catalogue=catalogue, now=now, release=self._release)
+        job = prepare_job(
+            run_request,
+            lock=self._service.lock,
+            catalogue=catalogue,
+            now=now,
+            release=self._release,
+            check=self._service.preflights.take,
+        )
         final_document = to_document(job.graph.to_api(), source="in the job")
         # Not waited for: a volume answers slowly, and the engine can begin.
         asyncio.get_running_loop().run_in_executor(self._fetching, self._service.read_ahead, final_document)

@@ -35,7 +35,7 @@ from comfypin.workflow.inputs_file import InputsFile, check_limits, current_valu
 from comfypin.workflow.load import Workflow, load_workflow
 from comfypin.workflow.overrides import Override, apply_overrides
 from comfypin.workflow.parse import parse_document
-from comfypin.workflow.preflight import Preflight, run_preflight
+from comfypin.workflow.preflight import Preflight, RunPreflight, run_preflight
 from comfypin.workflow.seeds import change_seeds
 from comfypin.workflow.settable_inputs import describe_inputs, input_names
 from comfypin.workflow.smallest_graph import smoke_graph
@@ -82,7 +82,13 @@ def graph_of_document(document: Document) -> ApiGraph:
 
 
 def prepare_job(
-    request: RunRequest, *, lock: Lock | None, catalogue: Catalogue, now: datetime, release: Release = UNPINNED
+    request: RunRequest,
+    *,
+    lock: Lock | None,
+    catalogue: Catalogue,
+    now: datetime,
+    release: Release = UNPINNED,
+    check: RunPreflight = run_preflight,
 ) -> Job:
     """Return the job for a request, checked against the engine's catalogue.
 
@@ -111,9 +117,8 @@ def prepare_job(
         _merge_extra_data(request), workflow, request.document, catalogue, changed=changed_graph, sent=graph, now=now
     )
     extra_data = extra.values
-    preflight_report = _run_preflight(
-        graph, found_files, request, catalogue=catalogue, lock=lock, packs=workflow.node_packs, brought=brought
-    )
+    report = check(graph, catalogue, lock, brought=brought, packs=workflow.node_packs)
+    preflight_report = _advise_on_files(report, graph, found_files, request, catalogue=catalogue)
     findings = (*workflow.warnings, *respelled.findings, *preflight_report.findings)
     preflight_report = replace(preflight_report, findings=findings)
     if request.keeps_valid_outputs and preflight_report.dropped:
@@ -263,18 +268,17 @@ def _warn_of_unread(request: RunRequest, unread: Mapping[str, str]) -> tuple[str
     )
 
 
-def _run_preflight(
+def _advise_on_files(
+    report: Preflight,
     graph: ApiGraph,
     found_files: tuple[FoundFile, ...],
     request: RunRequest,
     *,
     catalogue: Catalogue,
-    lock: Lock | None,
-    packs: Mapping[NodeId, str],
-    brought: frozenset[tuple[NodeId, str]],
 ) -> Preflight:
     """Return the preflight report; a missing file gets the advice that fits this caller."""
-    report = run_preflight(graph, catalogue, lock, brought=brought, packs=packs)
+    if not any(finding.code == "not_in_list" for finding in report.findings):
+        return report
     missing_by_input = {
         (finding.node_id, finding.input_name): finding
         for finding in missing_files(
