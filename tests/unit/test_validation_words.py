@@ -71,7 +71,7 @@ def test_a_text_that_does_not_match_is_told_what_it_must_be() -> None:
 
 
 def test_parameters_of_a_request_are_named_where_they_stand() -> None:
-    errors = [
+    errors: list[dict[str, Any]] = [
         {"type": "int_parsing", "loc": ("query", "wait"), "msg": "Input should be a valid integer"},
         {"type": "less_than_equal", "loc": ("query", "limit"), "msg": "...", "ctx": {"le": 200}},
     ]

@@ -76,8 +76,8 @@ def test_what_was_drawn_for_the_job_is_in_it(local: LocalApi) -> None:
 
 
 def test_a_file_of_the_page_holds_what_was_drawn(local: LocalApi) -> None:
-    links = [[1, 1, 0, 2, 0, "IMAGE"]]
-    saved = ui([node(1, "EmptyImage", [64, 64, 1, 0]), node(2, "SaveImage", ["out"], wires={"images": 1})], links)
+    nodes = [node(1, "EmptyImage", [64, 64, 1, 0]), node(2, "SaveImage", ["out"], wires={"images": 1})]
+    saved = ui(nodes, [[1, 1, 0, 2, 0, "IMAGE"]])
     job_id = ended(local, {"workflow": saved, "set": {"1.width": 32}}, {"values": {"1.color": 77}})
     for opened in of_both_apis(local, job_id):
         assert [one["widgets_values"] for one in opened["nodes"]] == [[32, 64, 1, 77], ["out"]]
