@@ -27,7 +27,9 @@ class ComfypinError(Exception):
     @property
     def command_message(self) -> str:
         """Return the message as a command prints it: with what to type."""
-        return f"{self.message} {self.command_hint}" if self.command_hint else self.message
+        if not self.command_hint:
+            return self.message
+        return f"{self.message}{'' if self.command_hint.startswith(chr(10)) else ' '}{self.command_hint}"
 
     def to_json(self) -> dict[str, object]:
         """Return what `--json` prints: the family, the error's name, its sentence and its facts (JSON values only)."""

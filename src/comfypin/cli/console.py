@@ -243,7 +243,7 @@ class LineReporter(_JobFollower):
                 self.report_step(sentence)
             elif event.phase == "collect" and self._told_nodes:
                 self._told_nodes = False
-                self.report_step("100%  all nodes")
+                self.report_step("100%  all nodes are done")
         elif isinstance(event, NodeStarted | NodeProgress) and self._clock() >= self._quiet_until:
             self._quiet_until, self._told_nodes = self._clock() + LINE_EVERY_S, True
             steps = f" {event.value:g}/{event.maximum:g}" if isinstance(event, NodeProgress) else ""

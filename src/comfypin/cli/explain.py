@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from comfypin.errors import ComfypinError, UsageError
 
 _FIELD = re.compile(r"\{(\w+)[^{}]*\}")
-_RAISED = re.compile(r"^Raised (?:if|when|with every finding when|with every reason when) ")
+_RAISED = re.compile(r"^Raised (?:if|when|for|with every finding when|with every reason when) ")
 _PAGE = "docs/exit-codes.md"
 # What helps against a whole family, as the page says it.
 _FAMILY_REMEDIES = {
@@ -130,7 +130,7 @@ def _shown(template: str, error: type[ComfypinError]) -> str:
             "" if is_optional or (is_joined and (isinstance(default, property) or default == "")) else field[1].upper()
         )
 
-    return " ".join(_FIELD.sub(show_field, template).replace(" .", ".").split()).removesuffix(":")
+    return re.sub(r" \.(?=\s|$)", ".", " ".join(_FIELD.sub(show_field, template).split())).removesuffix(":")
 
 
 # Properties that add a list, a hint or nothing.
@@ -138,9 +138,10 @@ _COMPLETIONS = frozenset({"listed", "log_lines", "suggestion", "listed_problems"
 
 
 def _remedy_in(message: str | None, command_hint: str) -> str | None:
-    """Return the part of a message that says what to do: after its semicolon, or its second sentence."""
-    parts = re.split(r";\s+|(?<=[.:)])\s+(?=[A-Z])", message or "", maxsplit=1)
-    remedy_text = parts[1] if len(parts) > 1 and _IMPERATIVE.match(parts[1]) else ""
+    """Return the part of a message that says what to do: after a semicolon, or from a later sentence on."""
+    text = message or ""
+    parts = (text[separator.end() :] for separator in re.finditer(r";\s+|(?<=[.:)])\s+(?=[A-Z])", text))
+    remedy_text = next((part for part in parts if _IMPERATIVE.match(part)), "")
     remedy = " ".join(part for part in (_sentence(remedy_text) if remedy_text else "", command_hint) if part)
     return remedy or None
 

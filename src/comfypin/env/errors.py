@@ -162,8 +162,7 @@ class RequirementsNotLocked(EnvError):
 
     template = (
         "ComfyUI requires packages that the lock does not have: {names}. Install them in the ComfyUI that it was "
-        "captured from and capture it again, or make the lock with comfypin lock create, which resolves what ComfyUI "
-        "requires."
+        "captured from and capture it again, or add them: comfypin lock upgrade --lock LOCK --name NEW --package NAME."
     )
     missing: Sequence[str]
 

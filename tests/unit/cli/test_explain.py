@@ -38,6 +38,12 @@ def test_no_remedy_is_a_mere_finding() -> None:
     assert remedies["LockUnreadable"] == "comfypin lock check LOCK lists what is wrong with a lock."
 
 
+def test_a_remedy_may_follow_several_sentences() -> None:
+    remedies = {entry.name: entry.remedy for entry in list_errors()}
+    assert remedies["NoRoomForEnv"] == "Make room (comfypin env gc), or choose another --home."
+    assert remedies["PickleRefused"].startswith("Use a .safetensors file, or set ")
+
+
 def test_a_lock_that_is_not_there_is_not_to_be_checked() -> None:
     (found,) = (entry for entry in list_errors() if entry.name == "LockNotFound")
     assert found.message == "There is no lock WANTED."
