@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 def serve_release(
     arguments: argparse.Namespace, lock: "Lock", read_ahead: "ModelReadAhead", start_times: "StartTimes"
 ) -> None:
-    """Start the engine, do meanwhile what does not need it, and take jobs; while there are none, warm the engine."""
+    """Start the engine, prepare the rest meanwhile, and take jobs; warm the engine up while none waits."""
     from comfypin import wiring
     from comfypin.runpod.loop_thread import LoopThread
 

@@ -113,7 +113,7 @@ def describe_time(seconds: float) -> str:
 
 
 def describe_elapsed(seconds: float) -> str:
-    """Return `40 s`, `2:05` or `1:02:05`: what is said every few seconds differs each time."""
+    """Return `40 s`, `2:05` or `1:02:05`: a line that is printed every few seconds differs each time."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

@@ -239,7 +239,7 @@ async def _ask_and_scale(arguments: argparse.Namespace, scaler: _Scaler) -> int:
 
 
 async def _scale_forever(arguments: argparse.Namespace, scaler: _Scaler) -> int:
-    """Do passes until a signal; one that fails is told, and the next one tries again."""
+    """Scale again and again until a signal; a pass that fails is reported, and the next one tries again."""
     from nats.errors import Error
 
     stopping = asyncio.Event()
