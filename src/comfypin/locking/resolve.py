@@ -178,7 +178,15 @@ def _resolve_platform(resolve_request: ResolveRequest, platform: Platform) -> tu
         or not platform.name.startswith("li")
     ):
         return package_pins
-    return _resolve_with_archives(resolve_request, platform, backend=resolve_request.torch)
+    try:
+        return _resolve_with_archives(resolve_request, platform, backend=resolve_request.torch)
+    except PackagesUnreachable as error:
+        # Not only --torch asks for a build: so does a Dockerfile, by its image.
+        hint = (
+            f" torch for {resolve_request.torch} is on PyTorch's own index alone; PyPI has torch for {built_for}, "
+            f"which --torch {built_for} takes."
+        )
+        raise PackagesUnreachable(reason=error.reason, hint=hint) from error
 
 
 def _resolve_with_archives(
@@ -272,7 +280,7 @@ def _compile_pins(
         earlier_pylock=_write_preferences(kept_pins) if kept_pins else None,
     )
     if uv_run.exit_code:
-        raise _explain_failure(uv_run, resolve_request, platform, backend)
+        raise _explain_failure(uv_run, resolve_request, platform)
     return read_pylock(requirements_text, platform=platform, python_version=resolve_request.python)
 
 
@@ -376,9 +384,7 @@ def _write_preference(package_pin: PackagePin) -> str:
     return f'[[packages]]\nname = "{package_pin.name}"\nversion = "{package_pin.version}"\n{kind}\n'
 
 
-def _explain_failure(
-    uv_run: FinishedProcess, resolve_request: ResolveRequest, platform: Platform, backend: str | None
-) -> Exception:
+def _explain_failure(uv_run: FinishedProcess, resolve_request: ResolveRequest, platform: Platform) -> Exception:
     """Return the error that uv's message means."""
     uv_message = uv_run.stderr.rpartition("error: ")[2].strip() or uv_run.error_summary
     one_line = re.sub(r"\s+", " ", re.sub(r"(?m)^\s*cause:\s*", "", uv_message))
@@ -409,13 +415,7 @@ def _explain_failure(
         ]
         return GitPackageUnreachable(wants=[str(need) for need in asked_requirements], reason=one_line[-600:])
     if _UNREACHABLE.search(uv_message):
-        hint = (
-            f" --torch {backend} needs PyTorch's own index, because the torch on PyPI is built for something else; "
-            "leave --torch out to take that one."
-            if backend
-            else " Check the network."
-        )
-        return PackagesUnreachable(reason=one_line[:600], hint=hint)
+        return PackagesUnreachable(reason=one_line[:600], hint=" Check the network.")
     return UvFailed(doing=f"resolve the packages for {platform.name}", reason=one_line[:1500])
 
 
