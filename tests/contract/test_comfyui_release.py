@@ -91,7 +91,7 @@ async def test_a_prompt_is_answered_as_recorded(name: str, server: ComfyUI) -> N
     assert unordered(told(*server.run(PROMPTS[name]["prompt"]))) == unordered(expected)
 
 
-# 0.3.64 was recorded at Comfy-Org/ComfyUI's a125cd84, three days after its tag, which describes two nodes in fewer words.
+# 0.3.64 was recorded at a125cd84 of Comfy-Org/ComfyUI, three days after its tag, which says less of two nodes.
 async def test_the_embedded_engines_catalogue_is_its_own(server: ComfyUI, tmp_path: Path) -> None:
     real = server.get("/object_info")
     folders = EngineFolders(input=tmp_path, output=tmp_path, temp=tmp_path)
