@@ -23,7 +23,7 @@ READERS = {
     "env/interpreter.py",
     "env/cache/probe_notes.py",
     # Variables that a library reads, set before it is imported.
-    "runpod/serverless.py",
+    "runpod/sdk_import.py",
     "storage/gcs_client.py",
 }
 

@@ -49,8 +49,6 @@ class RunpodWorker:
         A job that is cut off then gets no answer: the platform misses its worker and gives it to another one.
         `fitness` are checks by name, run by the SDK before the first job; one that raises ends the worker.
         """
-        # Its default, DEBUG, prints every job's output.
-        os.environ.setdefault("RUNPOD_LOG_LEVEL", "INFO")
         runpod = import_sdk()
 
         for check_name, check in fitness.items():
