@@ -405,10 +405,16 @@ class RunpodBox(FakeRunPod):
         if endpoint_id not in self.state["endpoints"]:
             return 404, {"error": "endpoint not found"}
         queue = self.queues[endpoint_id]
-        if verb == "run":
+        if verb in ("run", "runsync"):
             job_id = f"job-{next(self._ids)}"
             queue.put(job_id, body["input"])
-            return 200, {"id": job_id, "status": "IN_QUEUE"}
+            if verb == "run":
+                return 200, {"id": job_id, "status": "IN_QUEUE"}
+            # As there, which answers after 90 s with what is known then.
+            deadline = time.monotonic() + 90
+            while queue.final(job_id) is None and time.monotonic() < deadline:
+                time.sleep(0.05)
+            return 200, queue.status(job_id)
         if rest[0] not in queue.inputs:
             return 404, {"error": "job not found"}
         if verb == "cancel":

@@ -1,5 +1,6 @@
 """What `comfypin runpod up` prints: the plan with its cost, what the first job took, and how to call the endpoint."""
 
+import shlex
 import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
@@ -91,10 +92,10 @@ def outcome_lines(plan: "UpPlan", url: str, saved: list[str], seconds: Mapping[s
         yield "seconds: " + ", ".join(f"{phase} {value:.1f}" for phase, value in seconds.items())
     yield from saved
     endpoint_id = url.rpartition("/")[2]
-    yield f"again: comfypin runpod run {plan.release.workflow} --endpoint {endpoint_id}"
+    yield f"again: comfypin runpod run {shlex.quote(plan.release.workflow)} --endpoint {endpoint_id}"
     yield (
         f"   or: curl {url}/runsync -H \"Authorization: Bearer $RUNPOD_API_KEY\" -H 'Content-Type: application/json' "
-        '-d \'{"input": {"workflow": ...}}\''
+        '-d \'{"input": {"workflow": {}}}\''
     )
 
 

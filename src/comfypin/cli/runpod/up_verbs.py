@@ -4,6 +4,7 @@ import argparse
 import json
 import re
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -153,15 +154,20 @@ def _print_logs(arguments: argparse.Namespace) -> int:
     _, state = _find_deployment(arguments)
     seen: dict[str, str] = {}
     while True:
-        for label, path in _log_paths(management_api, state.name, arguments.worker):
-            for line in read_log(
+        log_paths = _log_paths(management_api, state.name, arguments.worker)
+        if not log_paths and not arguments.follow:
+            print_on_stderr(f"nothing of {state.name} runs now: no worker, and no pod that fills its volume")
+        for label, path in log_paths:
+            lines = read_log(
                 management_api,
                 path,
                 # Long enough for what there is; only a reader that follows waits for more.
                 seconds=5.0 if arguments.follow else 3.0,
                 after=seen.get(path),
                 tail=arguments.tail,
-            ):
+            )
+            # What a worker prints meanwhile is for those who follow.
+            for line in lines if arguments.follow else islice(lines, arguments.tail):
                 seen[path] = line.id
                 if arguments.json:
                     print(
