@@ -291,7 +291,7 @@ def their_worker(setting: Setting) -> Moments:
             command, stdout=output, stderr=output, env=environ, cwd=folder, start_new_session=True
         )
         try:
-            return follow(queue, began_s, lambda: answers(port), process, log)
+            return follow(queue, began_s, lambda: answers(port), process, log, comfyui)
         finally:
             end_group(process)
             end_group(comfyui)
@@ -304,7 +304,7 @@ def bare_comfyui(setting: Setting) -> Moments:
         began_s = time.monotonic()
         comfyui = start_comfyui(setting, port, folder, output)
         try:
-            wait_for(lambda: answers(port), comfyui, folder / "log")
+            wait_for(lambda: answers(port), folder / "log", comfyui)
             return {"engine": time.monotonic() - began_s}
         finally:
             end_group(comfyui)
@@ -321,9 +321,14 @@ def start_comfyui(setting: Setting, port: int, folder: Path, output: Any, *argum
 
 
 def follow(
-    queue: RunpodQueue, began_s: float, is_ready: Callable[[], bool], process: "subprocess.Popen[bytes]", log: Path
+    queue: RunpodQueue,
+    began_s: float,
+    is_ready: Callable[[], bool],
+    process: "subprocess.Popen[bytes]",
+    log: Path,
+    *others: "subprocess.Popen[bytes]",
 ) -> Moments:
-    """The seconds until each moment has come."""
+    """The seconds until each moment has come; the bench ends if one of the processes does."""
     moments: Moments = {}
     probes: Mapping[str, Callable[[], bool]] = {
         "engine": is_ready,
@@ -337,17 +342,17 @@ def follow(
                 moments[moment] = time.monotonic() - began_s
         return "first job" in moments and "engine" in moments
 
-    wait_for(note_moments, process, log)
+    wait_for(note_moments, log, process, *others)
     answer = queue.final("job-1") or {}
     if "error" in answer or "images" not in str(answer):
         sys.exit(f"the job failed: {str(answer)[:2000]}")
     return moments
 
 
-def wait_for(there: Callable[[], bool], process: "subprocess.Popen[bytes]", log: Path) -> None:
+def wait_for(there: Callable[[], bool], log: Path, *processes: "subprocess.Popen[bytes]") -> None:
     deadline = time.monotonic() + GIVE_UP_S
     while not there():
-        if process.poll() is not None or time.monotonic() > deadline:
+        if any(process.poll() is not None for process in processes) or time.monotonic() > deadline:
             sys.exit(f"it ended or takes too long: {log.read_text()[-3000:]}")
         time.sleep(POLL_S)
 
