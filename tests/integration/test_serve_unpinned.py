@@ -1,6 +1,7 @@
 """`comfypin serve --engine-url` on a ComfyUI that runs already: no lock is needed, and everything says so."""
 
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,6 +38,19 @@ def test_without_a_lock_everything_is_unpinned(server: Server, engine_url: str) 
     assert system["engine"]["address"].rstrip("/") == engine_url.rstrip("/")
     assert re.fullmatch(r"\d+\.\d+\.\d+", system["engine"]["comfyui"])
     assert "unpinned" in server.log.read_text()
+
+
+def test_a_comfyui_that_the_server_started_tells_its_version(tmp_path: Path) -> None:
+    home = tmp_path / "ComfyUI"
+    home.mkdir()
+    run_embedded = 'import runpy\nrunpy.run_module("comfypin.engine.embedded", run_name="__main__", alter_sys=True)\n'
+    (home / "main.py").write_text(run_embedded)
+    flags = ("--comfy-home", str(home), "--python", sys.executable)
+    unset = {"LOCK_PATH": "", "COMFY_VERSION_NAME": ""}
+    with serving(tmp_path, *flags, lock=None, environ=unset) as running:
+        engine = running.get("/system")["engine"]
+        assert (engine["kind"], engine["address"]) == ("comfyui", None)
+        assert re.fullmatch(r"\d+\.\d+\.\d+", engine["comfyui"])
 
 
 def test_a_lock_that_nobody_compared_is_not_claimed(tmp_path: Path, engine_url: str) -> None:

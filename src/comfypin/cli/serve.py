@@ -398,6 +398,8 @@ def _make_service_opener(
                 left_out_classes=choice.left_out_classes,
                 read_ahead=None if read_ahead is None else read_ahead.read_workflow,
                 release=served.release,
+                # The embedded engine imitates a ComfyUI, and is none.
+                read_engine_version=None if choice.kind == "embedded" else engine.comfyui_version,
             )
 
     return open_service

@@ -32,6 +32,8 @@ from comfypin.workflow.object_info import EngineCatalogue, to_catalogue
 _KEPT_PROMPTS = 1000
 # /object_info is large and makes the engine read every model folder, but a model just added must show up soon.
 _CATALOGUE_S = 30.0
+# Somebody looks at a page meanwhile.
+_VERSION_S = 3.0
 # Short, so that a job whose prompt stops at once is not held up.
 _FIRST_LOOK_S = 0.05
 # After a cut POST we ask, and send again, for a second or two; a job that fails then can be submitted anew.
@@ -79,6 +81,13 @@ class HttpEngine:
     async def address(self) -> EngineAddress:
         """Return the engine's address; starts the engine if that is ours to do. Raises `EngineStartFailed`."""
         return await self._host.address()
+
+    async def comfyui_version(self) -> str | None:
+        """Return the version that the engine tells of itself; None if it does not say, or not within seconds."""
+        with contextlib.suppress(EngineError, TimeoutError):
+            async with asyncio.timeout(_VERSION_S):
+                return await self._told_version(await self._ensure_tracker())
+        return None
 
     async def catalogue(self) -> Catalogue:
         """Return the node classes; asks again if the last answer is half a minute old."""
@@ -363,10 +372,13 @@ class HttpEngine:
         return parse_cancelled(response.body) if response.status == 200 else None
 
     async def _engine_version(self, tracker: PromptTracker) -> tuple[int, ...]:
+        return tuple(int(number) for number in re.findall(r"\d+", await self._told_version(tracker) or "")[:3])
+
+    async def _told_version(self, tracker: PromptTracker) -> str | None:
         response = await tracker.transport.get_json("/system_stats")
         system = response.body.get("system") if isinstance(response.body, dict) else None
         version = system.get("comfyui_version") if isinstance(system, dict) else None
-        return tuple(int(number) for number in re.findall(r"\d+", str(version))[:3])
+        return version if isinstance(version, str) else None
 
 
 def node_failure(raised: Raised, *, mark: str | None, folders: LocalFolders | None) -> NodeFailed:

@@ -15,8 +15,6 @@ from comfypin.errors import EngineError
 
 # A proxy from the environment would be asked for our own machine.
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
-# Somebody looks at a page meanwhile.
-_VERSION_TIMEOUTS = EngineTimeouts(connect_s=2.0, request_s=3.0)
 
 
 class RemoteHost:
@@ -41,19 +39,6 @@ class RemoteHost:
     async def explain_failure(self, address: EngineAddress, failure: EngineUnreachable) -> EngineError:
         """Return the failure, with nothing to add."""
         return failure
-
-
-async def read_comfyui_version(url: str) -> str | None:
-    """Ask the ComfyUI at a URL for its version; None if it does not answer, or does not say."""
-    address = parse_engine_url(url)
-    async with aiohttp.ClientSession(trust_env=address.host not in _LOOPBACK) as session:
-        transport = EngineTransport(address, session, _VERSION_TIMEOUTS)
-        with contextlib.suppress(EngineUnreachable):
-            response = await transport.get_json("/system_stats")
-            system = response.body.get("system") if isinstance(response.body, dict) else None
-            version = system.get("comfyui_version") if isinstance(system, dict) else None
-            return version if isinstance(version, str) else None
-    return None
 
 
 @contextlib.asynccontextmanager

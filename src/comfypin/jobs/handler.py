@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
@@ -86,6 +86,7 @@ class JobService:
     `warms_up` says to run the release's warm-up before the first job; `start_times` measure this start.
     `left_out_classes` are those that the engine was started without. `read_ahead` is given each
     workflow before it runs, and begins to read its models; it may take a moment, and raises nothing.
+    `read_engine_version` asks the engine which ComfyUI it is; None: it is none.
     """
 
     lock: Lock | None
@@ -101,6 +102,7 @@ class JobService:
     read_ahead: Callable[[Document], None] = lambda _document: None
     release: Release = UNPINNED
     preflights: PreflightMemo = field(default_factory=PreflightMemo)
+    read_engine_version: Callable[[], Awaitable[str | None]] | None = None
 
 
 class Handler:

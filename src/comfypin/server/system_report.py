@@ -6,7 +6,7 @@ import json
 import shutil
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,23 +37,18 @@ class SyncPlace:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RemoteFacts:
-    """The ComfyUI that somebody else looks after: its address without secrets, and how to ask for its version."""
-
-    address: str
-    read_version: Callable[[], Awaitable[str | None]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class SystemFacts:
-    """What does not change while a server runs. `folders` are those whose disks are shown, by what they hold."""
+    """What does not change while a server runs. `folders` are those whose disks are shown, by what they hold.
+
+    `engine_address` is that of a ComfyUI that somebody else looks after, without secrets.
+    """
 
     lock: Lock | None
     engine_kind: str
     model_roots: TargetRoots
     folders: Mapping[str, Path]
     sync: SyncPlace | None = None
-    remote: RemoteFacts | None = None
+    engine_address: str | None = None
     started_at: float = field(default_factory=time.time)
 
 
@@ -65,7 +60,7 @@ class SystemReport:
         self._site = site
         self._store = store
         self._gpus = GpuMemory()
-        self._remote_version: str | None = None
+        self._engine_version: str | None = None
         self.series = DaySeries(store, self._take_sample, clock=clock)
 
     async def to_json(self) -> dict[str, JsonValue]:
@@ -91,16 +86,18 @@ class SystemReport:
         return {"name": release.name, "digest": release.digest_text, **doubt}
 
     async def _engine(self) -> dict[str, JsonValue]:
-        lock, remote = self._facts.lock, self._facts.remote
-        if remote is not None and self._remote_version is None:
-            self._remote_version = await remote.read_version()
+        lock = self._facts.lock
+        read_version = self._site.require_service().read_engine_version if self._site.is_ready else None
+        if self._engine_version is None and read_version is not None:
+            self._engine_version = await read_version()
         comfyui = None if lock is None else lock.comfyui
         return {
             # Of a fleet's server the engines are elsewhere.
             "kind": self._facts.engine_kind if self._site.queue.runs_here else "workers",
             "ready": self._site.is_ready,
-            "comfyui": self._remote_version or (None if comfyui is None else comfyui.ref or comfyui.commit),
-            "address": None if remote is None else remote.address,
+            # What it says of itself; a lock may have been changed since it was started.
+            "comfyui": self._engine_version or (None if comfyui is None else comfyui.ref or comfyui.commit),
+            "address": self._facts.engine_address,
             "commit": None if comfyui is None else comfyui.commit,
             "custom_nodes": None if lock is None else len(lock.custom_nodes),
             "restarts": self._site.engine_restarts,

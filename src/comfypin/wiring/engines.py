@@ -14,8 +14,8 @@ from comfypin.temp_folders import sweep_temp_folders, temp_folder
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from comfypin.engine.client import HttpEngine
     from comfypin.engine.command import ChildSpec
-    from comfypin.engine.interface import Engine
     from comfypin.lock.model import EngineKind, EngineSpec
     from comfypin.settings.environment import Settings
     from comfypin.settings.machine import MachineSettings
@@ -78,7 +78,7 @@ def choose_engine(
 
 
 @asynccontextmanager
-async def open_engine(engine_choice: EngineChoice) -> AsyncIterator["Engine"]:
+async def open_engine(engine_choice: EngineChoice) -> AsyncIterator["HttpEngine"]:
     """Yield the engine, started unless it is remote; stop it and remove its files when the block ends.
 
     Raises `EngineNotFound`, `EngineUrlInvalid`, `EngineStartFailed`.

@@ -1,7 +1,6 @@
 """Puts together what the server's page shows: the gallery, and the report of this machine."""
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,6 @@ if TYPE_CHECKING:
     from comfypin.server.fleet_routes import ReadFleet
     from comfypin.server.page_routes import Page
     from comfypin.server.server_state import Site
-    from comfypin.server.system_report import RemoteFacts
     from comfypin.settings.environment import Settings
 
 
@@ -61,7 +59,7 @@ def open_page(
         model_roots=TargetRoots(models_dir=machine.models_dir, comfy_home=machine.comfy_home),
         folders={"outputs": site.outputs, "jobs": state_folder, "models": machine.models_dir},
         sync=sync,
-        remote=_remote_facts(engine_url),
+        engine_address=None if engine_url is None else _shown_address(engine_url),
     )
     transport = http_transport(settings)
 
@@ -89,15 +87,8 @@ def open_page(
     )
 
 
-def _remote_facts(engine_url: str | None) -> "RemoteFacts | None":
+def _shown_address(engine_url: str) -> str:
+    """Return an engine's address without its user, password and query, which may be secrets."""
     from comfypin.engine.http_transport import parse_engine_url
-    from comfypin.engine.remote import read_comfyui_version
-    from comfypin.server.system_report import RemoteFacts
 
-    if engine_url is None:
-        return None
-    return RemoteFacts(
-        # Its user, password and query may be secrets.
-        address=str(parse_engine_url(engine_url).with_user(None).with_query(None)),
-        read_version=partial(read_comfyui_version, engine_url),
-    )
+    return str(parse_engine_url(engine_url).with_user(None).with_query(None))

@@ -11,7 +11,7 @@ from comfypin.wiring.sinks import make_job_sink, make_sink
 from comfypin.wiring.stores import open_bucket
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from comfypin.engine.interface import Engine
     from comfypin.http.deadline import Deadline
@@ -43,6 +43,7 @@ def open_service(
     left_out_classes: frozenset[str] = frozenset(),
     read_ahead: "Callable[[Document], None] | None" = None,
     release: "Release | None" = None,
+    read_engine_version: "Callable[[], Awaitable[str | None]] | None" = None,
 ) -> "JobService":
     """Return what the jobs of a worker or server share. `private_inputs` lets jobs name private addresses.
 
@@ -50,6 +51,7 @@ def open_service(
 
     `read_asset` reads what was uploaded to a server; `models` brings the models that jobs name. `left_out_classes` are
     those that the engine lacks because of COMFYPIN_API_NODES. `read_ahead` begins to read a workflow's models.
+    `read_engine_version` asks the engine which ComfyUI it is.
     """
     from comfypin.http.client import HttpClient, HttpTransport
     from comfypin.http.sockets import tls_context
@@ -80,6 +82,7 @@ def open_service(
         left_out_classes=left_out_classes,
         read_ahead=read_ahead or (lambda _document: None),
         release=release or UNPINNED,
+        read_engine_version=read_engine_version,
     )
 
 
