@@ -247,7 +247,9 @@ class LineReporter(_JobFollower):
         elif isinstance(event, NodeStarted | NodeProgress) and self._clock() >= self._quiet_until:
             self._quiet_until, self._told_nodes = self._clock() + LINE_EVERY_S, True
             steps = f" {event.value:g}/{event.maximum:g}" if isinstance(event, NodeProgress) else ""
-            self.report_step(f"{fraction or 0:4.0%}  {self._node_name(event.node_id)}{steps}")
+            # Nothing is done yet that could be counted: a node without steps has no percent.
+            percent = f"{fraction:4.0%}  " if fraction else ""
+            self.report_step(f"{percent}{self._node_name(event.node_id)}{steps}")
 
     def report_upload(self, event: "UploadEvent") -> None:
         from comfypin.outputs.bucket import UploadFinished, UploadMoved, UploadStarted
@@ -293,7 +295,10 @@ class BarReporter(_JobFollower):
         elif isinstance(event, NodeStarted | NodeProgress):
             steps = f" {event.value:g}/{event.maximum:g}" if isinstance(event, NodeProgress) else ""
             self._progress_bar.update(
-                self._task, total=1.0, completed=fraction or 0.0, description=self._node_name(event.node_id) + steps
+                self._task,
+                total=1.0 if fraction else None,
+                completed=fraction or 0.0,
+                description=self._node_name(event.node_id) + steps,
             )
 
     def report_upload(self, event: "UploadEvent") -> None:

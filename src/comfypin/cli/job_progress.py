@@ -65,7 +65,7 @@ class _JobLineReporter:
             _write_line(state)
         elif job.progress is not None and self._clock() >= self._quiet_until:
             self._quiet_until = self._clock() + _LINE_EVERY_S
-            _write_line(f"{job.progress.fraction or 0:4.0%}  {describe_node(job.progress)}")
+            _write_line(describe_progress(job.progress) or state)
 
     def report_note(self, note_text: str) -> None:
         _write_line(note_text)
@@ -79,18 +79,22 @@ class _JobBarReporter:
         self._task = progress_bar.add_task("", total=None)
 
     def report_job(self, job: "RemoteJob") -> None:
-        if job.progress is None:
-            self._progress_bar.update(self._task, description=_describe_state(job))
-            return
+        # Without a total, rich shows that work goes on, but not how far it is.
         self._progress_bar.update(
             self._task,
-            total=1.0,
-            completed=job.progress.fraction or 0.0,
-            description=describe_node(job.progress) or _describe_state(job),
+            total=1.0 if job.progress and job.progress.fraction else None,
+            completed=job.progress.fraction or 0.0 if job.progress else 0.0,
+            description=(describe_node(job.progress) if job.progress else "") or _describe_state(job),
         )
 
     def report_note(self, note_text: str) -> None:
         self._progress_bar.console.print(note_text, markup=False, highlight=False)
+
+
+def describe_progress(progress: "RemoteProgress") -> str:
+    """Return how far a job is and its node; no percent as long as nothing is done that could be counted."""
+    percent = f"{progress.fraction:4.0%}" if progress.fraction else ""
+    return "  ".join(part for part in (percent, describe_node(progress)) if part)
 
 
 def describe_node(progress: "RemoteProgress") -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from comfypin.cli.common import shown_address
 from comfypin.cli.flag_values import whole_number
-from comfypin.cli.job_progress import describe_node
+from comfypin.cli.job_progress import describe_progress
 from comfypin.cli.remote_jobs import (
     OpenServer,
     add_out_dir_flag,
@@ -183,4 +183,4 @@ def _table_lines(jobs: "list[RemoteJob]") -> list[str]:
 def _progress_text(job: "RemoteJob") -> str:
     if job.has_ended or job.progress is None:
         return f"place {job.position}" if job.position and not job.has_ended else ""
-    return f"{job.progress.fraction or 0:.0%} {describe_node(job.progress)}".rstrip()
+    return describe_progress(job.progress).strip()

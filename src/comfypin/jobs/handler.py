@@ -342,6 +342,8 @@ class _ProgressWatcher:
             self._nodes.restart()
         elif isinstance(event, PhaseStarted):
             self._phase = event.phase
+            if event.phase == "collect":
+                self._fraction.mark_finished()
         else:
             self._fraction.apply_event(event)
             self._nodes.apply_event(event)

@@ -32,7 +32,8 @@ def job_summary(
         "priority": row.rank,
         "position": position,
         "estimate_s": None if ends_in_s is None else round(ends_in_s, 1),
-        "progress": progress_summary(progress or {}),
+        # Where it was when it ended, or was queued once more, is no progress.
+        "progress": progress_summary(progress or {}) if row.state == "IN_PROGRESS" else None,
         "error": _error_summary(row.state, end),
         "output_count": end.outputs,
         "warnings": end.warnings,

@@ -74,6 +74,16 @@ def test_plain_lines_tell_what_matters_and_now_and_then_how_far_it_is() -> None:
     assert len(lines) == 4
 
 
+def test_a_node_has_no_percent_as_long_as_nothing_is_done_that_counts() -> None:
+    lines: list[str] = []
+    clock = Clock()
+    reporter = LineReporter(lines.append, clock)
+    reporter.attach_graph(GRAPH)
+    clock.now = 10
+    reporter.report_event(NodeStarted(node_id="2", at_s=0))
+    assert lines == ["SaveImage\n"]
+
+
 def test_json_tells_of_uploads_at_most_once_a_second_each() -> None:
     lines: list[str] = []
     clock = Clock()

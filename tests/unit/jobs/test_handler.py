@@ -108,6 +108,8 @@ async def test_progress_never_goes_back() -> None:
     await a_handler()("job-1", JOB, progress=told.append)
     fractions = [progress["progress"] for progress in told]
     assert fractions == sorted(fractions)
+    # When outputs are collected, all nodes are done, whatever was heard of them.
+    assert {progress["progress"] for progress in told if progress["phase"] in ("collect", "deliver")} == {1.0}
     assert {"node_started", "phase_started"} <= {progress["event"] for progress in told}
 
 

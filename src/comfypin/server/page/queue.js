@@ -14,11 +14,16 @@ export const duration = (job) =>
 
 export function ProgressLine({ job }) {
   const progress = job.progress || {};
-  const node = progress.node_title || progress.node_id;
+  const { phase, fraction } = progress;
+  // Nodes are done when outputs are collected.
+  const node = phase !== "collect" && phase !== "deliver" && (progress.node_title || progress.node_id);
+  const steps = progress.steps > 1 ? `${progress.step}/${progress.steps}` : "";
+  // A node without steps has no percent, as long as nothing else is done.
+  const percent = fraction ? `${Math.round(fraction * 100)}%` : "";
   return html`
-    <${Progress} value=${progress.fraction} label=${t("progress of", { name: jobTitle(job) })} />
-    <p class="progress-line"><span class="ellipsis">${node || (progress.phase && progress.phase !== "run" ? t(`doing ${progress.phase}`) : t("starting"))}</span>
-      <span class="num">${progress.steps > 1 ? `${progress.step}/${progress.steps} · ` : ""}${Math.round((progress.fraction || 0) * 100)}%</span></p>`;
+    <${Progress} value=${fraction} label=${t("progress of", { name: jobTitle(job) })} />
+    <p class="progress-line"><span class="ellipsis">${node || (phase && phase !== "run" ? t(`doing ${phase}`) : t("starting"))}</span>
+      <span class="num">${[steps, percent].filter(Boolean).join(" · ")}</span></p>`;
 }
 
 function RunningCard({ job }) {
