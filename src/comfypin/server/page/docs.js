@@ -9,6 +9,11 @@ import { IconButton, LanguageButton, Messages, copyText } from "./ui.js";
 const methods = ["get", "post", "put", "delete"];
 let components = {};
 const say = (text) => (language === "ru" && ru[text]) || text;
+// The name of a workflow is its author's; what stands around it is ours.
+const summaryOf = (path, { summary = "" }) => {
+  const name = path.replace("/workflows/", "");
+  return summary === `Run ${name}` ? say("Run {name}").replace("{name}", name) : say(summary);
+};
 const resolve = (schema) => (schema && schema.$ref ? resolve(components[schema.$ref.split("/").pop()]) : schema) || {};
 
 function typeOf(schema) {
@@ -43,7 +48,7 @@ function Operation({ path, method, operation }) {
   const content = (operation.requestBody && operation.requestBody.content) || {};
   const schema = content["application/json"] && content["application/json"].schema;
   const line = shellLine(path, method, schema ? "{}" : "");
-  return html`<details class="json" onToggle=${(event) => setOpen(event.currentTarget.open)}><summary><span class=${`method method-${method}`}>${method.toUpperCase()}</span> <code>${path}</code> <span class="dim docs-summary">${say(operation.summary || "")}</span></summary>
+  return html`<details class="json" onToggle=${(event) => setOpen(event.currentTarget.open)}><summary><span class=${`method method-${method}`}>${method.toUpperCase()}</span> <code>${path}</code> <span class="dim docs-summary">${summaryOf(path, operation)}</span></summary>
     ${isOpen && html`<div class="json-body">
       ${operation.description && html`<p>${say(operation.description)}</p>`}
       ${(operation.parameters || []).length > 0 && html`<h3>${say("Parameters")}</h3><div class="scroll-x" tabindex="0" role="region" aria-label=${say("Parameters")}><table class="table docs-table"><tbody>${operation.parameters.map((one) => html`<tr key=${one.name}><th scope="row"><code>${one.name}</code></th><td class="dim">${say(one.in)}, ${typeOf(one.schema)}</td><td>${say(one.description || (one.schema && one.schema.description) || "")}</td></tr>`)}</tbody></table></div>`}
@@ -60,7 +65,7 @@ function Docs({ document: api }) {
   for (const [path, item] of Object.entries(api.paths)) {
     for (const method of methods) {
       const operation = item[method];
-      if (!operation || !`${path} ${operation.summary || ""} ${say(operation.summary || "")}`.toLowerCase().includes(text.toLowerCase())) continue;
+      if (!operation || !`${path} ${operation.summary || ""} ${summaryOf(path, operation)}`.toLowerCase().includes(text.toLowerCase())) continue;
       const name = (operation.tags && operation.tags[0]) || "other";
       if (!tags.has(name)) tags.set(name, { name, operations: [] });
       tags.get(name).operations.push({ path, method, operation });
