@@ -148,7 +148,9 @@ def test_a_thousand_jobs_that_wait_are_one_page(tmp_path: Path, browser: Browser
 def test_a_failed_job_says_why_and_runs_again(server: Server, browser: Browser) -> None:
     with opened(browser, server.url) as (page, wrongs):
         page.get_by_role("link", name="Failed").click()
-        expect(page.get_by_role("region", name="Why it failed")).to_contain_text("node 1 (Nope)")
+        expect(page.get_by_role("region", name="Why it failed")).to_contain_text(
+            "Nope #1: the engine has no such node class"
+        )
         expect(page.get_by_role("region", name="Why it failed")).to_contain_text("What to do: Correct what is named")
         page.get_by_text("Technical details").click()
         page.locator("summary", has_text="Input").click()
@@ -193,6 +195,7 @@ def test_the_page_speaks_russian_in_the_light_on_a_phone(server: Server, browser
         # The server's own sentence is English; why it was comes in Russian.
         expect(page.locator(".ended .wrong").first).to_have_text("Воркфлоу здесь не выполнится")
         page.get_by_role("link", name="Ошибка").click()
+        expect(page.get_by_role("region", name="Причина ошибки")).to_contain_text("ноды Nope здесь нет")
         expect(page.get_by_role("region", name="Причина ошибки")).to_contain_text("Воркфлоу здесь не выполнится")
         expect(page.get_by_role("region", name="Причина ошибки")).to_contain_text("Что делать: Исправьте названное")
         assert overflow_pixels(page) == 0

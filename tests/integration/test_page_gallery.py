@@ -246,6 +246,19 @@ def test_a_foreign_workflow_is_checked_and_what_is_missing_is_named(server: Serv
         assert wrongs == []
 
 
+def test_a_wrong_value_is_not_hidden_among_the_other_settings(server: Server, browser: Browser) -> None:
+    made = server.post("/workflows/demo?wait=60000", {"Out of focus.width": 48})
+    graph = server.get(f"/jobs/{made['id']}/workflow")
+    node = next(node for node in graph.values() if node["class_type"] == "ImageBlend")
+    node["inputs"]["blend_mode"] = "sharp"
+    with opened(browser, f"{server.url}/#/run") as (page, wrongs):
+        drop(page, json.dumps(graph), "blended.json")
+        expect(page.get_by_text("Cannot run here as it stands")).to_be_visible()
+        form = page.get_by_role("form", name="blended")
+        expect(form.get_by_label("blend mode").first).to_be_visible()
+        assert wrongs == []
+
+
 def test_a_finding_goes_when_its_value_is_mended_and_lists_have_the_files_name(
     server: Server, browser: Browser
 ) -> None:
@@ -340,6 +353,7 @@ def test_the_description_of_the_api_needs_no_other_host(server: Server, browser:
         page.get_by_role("button", name="RU: русский").click()
         expect(page.get_by_role("heading", level=1)).to_contain_text("API comfypin")
         expect(page.get_by_text("Выполнится ли здесь воркфлоу").first).to_be_visible()
+        expect(page.get_by_text("Запустить demo")).to_be_visible()
         page.get_by_role("searchbox").fill("отменить")
         expect(page.get_by_text("/purge-queue")).to_be_visible()
         expect(page.get_by_text("/runsync")).to_have_count(0)

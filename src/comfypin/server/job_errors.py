@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 
 from comfypin.digest import JsonValue
+from comfypin.workflow.errors import WorkflowInvalid
+from comfypin.workflow.without_models import ENGINE_WITHOUT_MODELS
 
 _REMEDIES: Mapping[str, str] = {
     "workflow": "Correct what is named and send the job again. The page and POST /workflow-check say what fits here.",
@@ -36,16 +38,26 @@ def error_details(output: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     facts = output.get("error_facts")
     facts = facts if isinstance(facts, Mapping) else {}
     family = output.get("error_family")
-    findings = output.get("details")
     return {
         "family": family if isinstance(family, str) else "internal",
         "remedy": _REMEDIES[(remedy_name := _remedy_name(output))],
         "remedy_name": remedy_name,
         "node_id": _text(facts.get("node_id")),
         "class_type": _text(facts.get("class_type")),
-        "findings": findings if isinstance(findings, list) and len(findings) > 1 else [],
+        "findings": _findings(output, facts),
         "log": _log_lines(output, facts),
     }
+
+
+def _findings(output: Mapping[str, JsonValue], facts: Mapping[str, JsonValue]) -> list[JsonValue]:
+    """Return what is wrong with a workflow as `/workflow-check` does, else the sentences of a longer list."""
+    found, sentences = facts.get("findings"), output.get("details")
+    if output.get("error_type") == WorkflowInvalid.__name__ and isinstance(found, list):
+        findings = [finding for finding in found if isinstance(finding, Mapping)]
+        is_without_models = any(finding.get("code") == ENGINE_WITHOUT_MODELS for finding in findings)
+        # One finding about the engine says all of its unknown classes.
+        return [one for one in findings if not (is_without_models and one.get("code") == "class_unknown")]
+    return sentences if isinstance(sentences, list) and len(sentences) > 1 else []
 
 
 def _remedy_name(output: Mapping[str, JsonValue]) -> str:

@@ -5,6 +5,8 @@ import pytest
 from comfypin.engine.errors import EngineCrashed, NodeFailed
 from comfypin.jobs.result_json import failure_to_json
 from comfypin.server.job_errors import error_details
+from comfypin.workflow.errors import WorkflowInvalid
+from comfypin.workflow.findings import WorkflowFinding, raise_if_errors
 
 
 def test_an_engine_that_died_shows_the_end_of_its_log() -> None:
@@ -41,3 +43,16 @@ def test_a_result_that_says_little_has_all_fields() -> None:
         "findings": [],
         "log": [],
     }
+
+
+def test_what_a_workflow_lacks_is_told_with_codes_that_pages_translate() -> None:
+    missing = WorkflowFinding(code="class_unknown", message="no such class", node_id="1", class_type="KSampler")
+    engine = WorkflowFinding(code="engine_without_models", message="this workflow needs a real ComfyUI")
+    assert [finding["code"] for finding in _findings_of(missing)] == ["class_unknown"]
+    assert [finding["code"] for finding in _findings_of(engine, missing)] == ["engine_without_models"]
+
+
+def _findings_of(*findings: WorkflowFinding) -> list[dict[str, str]]:
+    with pytest.raises(WorkflowInvalid) as caught:
+        raise_if_errors("in the job", findings)
+    return error_details(failure_to_json(caught.value))["findings"]  # type: ignore[return-value]

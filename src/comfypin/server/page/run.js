@@ -11,7 +11,7 @@ import { noteOf, writeNote } from "./notes.js";
 import { Presets } from "./presets.js";
 import { ProgressLine } from "./queue.js";
 import { isPending, useStore } from "./store.js";
-import { English, Finding, causeOf, told } from "./told.js";
+import { English, Findings as FindingList, causeOf, told } from "./told.js";
 import { Empty, Icon, IconButton, Progress, StatusMark, say, sayFailure, shortId, useLoaded } from "./ui.js";
 
 const MAIN = ["prompt", "seed", "size", "file", "model"];
@@ -61,7 +61,7 @@ function divide(workflow) {
 // What a browser keeps of a form: no files, they are large and lie on the disk anyway.
 const keepable = (values) => Object.fromEntries(Object.entries(values).filter(([, value]) => typeof value !== "string" || !value.startsWith("data:")));
 
-function Form({ workflow, onTaken, onChanged, isBlocked }) {
+function Form({ workflow, onTaken, onChanged, isBlocked, wrong = [] }) {
   const kept = `form.${workflow.name}`;
   const [values, setValues] = useState(() => {
     const old = workflow.own ? {} : read(kept, {});
@@ -104,7 +104,7 @@ function Form({ workflow, onTaken, onChanged, isBlocked }) {
     ${workflow.description && html`<p class="dim">${workflow.description}</p>`}
     ${fields(main)}
     ${main.length === 0 && rest.length === 0 && html`<p class="dim">${t("nothing to set")}</p>`}
-    ${rest.length > 0 && html`<details open=${main.length === 0}><summary>${t("more settings", { n: rest.length })}</summary><div class="form-rest">
+    ${rest.length > 0 && html`<details open=${main.length === 0 || rest.some((input) => wrong.includes(input.target))}><summary>${t("more settings", { n: rest.length })}</summary><div class="form-rest">
       ${rest.length > MANY && html`<input type="search" aria-label=${t("search settings")} placeholder=${t("search settings")} value=${search} onInput=${(event) => setSearch(event.currentTarget.value)} />`}
       ${fields(rest.filter((input) => `${input.name} ${labelOf(input, false).join(" ")}`.toLowerCase().includes(search.trim().toLowerCase())))}</div></details>`}
     <details><summary>${t("batch")}</summary><div class="form-rest">
@@ -144,10 +144,7 @@ function Findings({ report: checked, changed }) {
   const report = { findings, runs: !findings.some(isError) };
   if (!findings.length && checked.findings.length) return null;
   if (!report.findings.length) return html`<p class="good-line"><span class="mark mark-done">${t("runs here")}</span></p>`;
-  return html`<section class=${report.runs ? "warnings" : "failure"}><h2>${report.runs ? t("warnings") : t("cannot run here")}</h2><ul>
-    ${report.findings.map((finding, place) => html`<li key=${place}>${finding.node && html`<strong>${finding.title || finding.class_type || `#${finding.node}`}: </strong>`}<${Finding} finding=${finding} />
-      ${finding.pin && html` <span class="chip">${t("pin", { name: finding.pin })}</span>`}${finding.pack && finding.pack !== finding.pin && html` <span class="chip">${t("pack", { name: finding.pack })}</span>`}</li>`)}
-  </ul></section>`;
+  return html`<section class=${report.runs ? "warnings" : "failure"}><h2>${report.runs ? t("warnings") : t("cannot run here")}</h2><${FindingList} findings=${report.findings} /></section>`;
 }
 
 // The workflow of a job with all that was set in it, as a form.
@@ -277,7 +274,7 @@ export function View({ route }) {
       ${workflows && !workflow && !isLoading && html`<${Empty} title=${t("no workflows")}><p>${t("drop workflow")}</p><//>`}
       ${report && html`<${Findings} report=${report} changed=${changed} />`}
       ${workflow && (!report || report.runs || report.inputs.length > 0) && html`<${Form} key=${report ? report.key : workflow.name} workflow=${workflow} onTaken=${taken} onChanged=${setChanged}
-        isBlocked=${Boolean(report && openFindings(report, changed).some(isError))} />`}
+        wrong=${report ? report.findings.filter((finding) => isError(finding) && finding.input).map((finding) => `${finding.node}.${finding.input}`) : []} isBlocked=${Boolean(report && openFindings(report, changed).some(isError))} />`}
     </section>
     <section class="run-results" ref=${resultsList} aria-label=${t("results")}>
       ${results.length === 0 ? html`<p class="empty">${t("results come here")}</p>` : results.map((one) => html`<${Result} key=${one.id} id=${one.id} name=${one.name} />`)}

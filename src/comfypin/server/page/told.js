@@ -23,13 +23,19 @@ export function causeOf(error) {
 // A text of the server's, marked as English for screen readers and for the browser's hyphens.
 export const English = ({ text, className = "" }) => html`<span class=${className} lang="en">${text}</span>`;
 
-export function Finding({ finding }) {
+function Finding({ finding }) {
   if (typeof finding === "string") return html`<${English} text=${finding} />`;
   const message = finding.message || JSON.stringify(finding);
   const isUninstalled = finding.code === "class_unknown" && message.includes("does not have the node"); // of a ComfyUI without a lock
   const text = own(isUninstalled ? "finding class_uninstalled" : `finding ${finding.code}`);
-  if (!text) return html`<${English} text=${message} />`;
+  if (!text) return html`<${English} text=${`${finding.input ? `${finding.input}: ` : ""}${message}`} />`;
   const filled = text.replace("{input}", finding.input || "?").replace("{class}", finding.class_type || "?");
   const near = finding.closest && finding.closest.length ? `; ${t("near names")} ${finding.closest.join(", ")}` : "";
   return html`<span>${filled}${near}</span> <${English} className="dim small" text=${`(${message})`} />`;
 }
+
+// What is wrong with a workflow, node by node.
+export const Findings = ({ findings }) => html`<ul>
+  ${findings.map((finding, place) => html`<li key=${place}>${finding.node && html`<strong>${finding.title || finding.class_type || ""} #${finding.node}: </strong>`}<${Finding} finding=${finding} />
+    ${finding.pin && html` <span class="chip">${t("pin", { name: finding.pin })}</span>`}${finding.pack && finding.pack !== finding.pin && html` <span class="chip">${t("pack", { name: finding.pack })}</span>`}</li>`)}
+</ul>`;
