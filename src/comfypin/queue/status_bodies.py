@@ -54,10 +54,16 @@ def is_pending(state: JobState) -> bool:
 
 
 def progress_summary(progress: Mapping[str, JsonValue]) -> dict[str, JsonValue] | None:
-    """Return how far a job is, from its latest progress; None if nothing is known of its graph yet."""
-    if "nodes_total" not in progress and progress.get("phase") != "queue":
+    """Return how far a job is, from its latest progress; None if nothing can be told yet.
+
+    While its models arrive, `model`, `done_bytes` and `total_bytes` tell of the newest.
+    """
+    # Events of models name no phase.
+    phase = "models" if "model" in progress else progress.get("phase")
+    if "nodes_total" not in progress and phase not in ("queue", "models"):
         return None
     node_id = progress.get("current_node")
+    arriving = {name: progress[name] for name in ("model", "done_bytes", "total_bytes") if name in progress}
     return {
         "fraction": progress.get("progress", 0.0),
         "node_id": node_id,
@@ -66,7 +72,8 @@ def progress_summary(progress: Mapping[str, JsonValue]) -> dict[str, JsonValue] 
         "nodes_total": progress.get("nodes_total"),
         "step": progress.get("step"),
         "steps": progress.get("steps"),
-        "phase": progress.get("phase"),
+        "phase": phase,
+        **arriving,
     }
 
 

@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 
 from comfypin.queue.interface import JobCounts
-from comfypin.queue.status_bodies import health_body
+from comfypin.queue.status_bodies import health_body, progress_summary
 from tests.unit.queue.test_local_queue import Work, a_queue, send
 
 
@@ -53,3 +53,14 @@ def test_a_queue_in_trouble_is_unhealthy_and_says_why() -> None:
         "unhealthy": 1,
     }
     assert body["problems"] == ["the disk is full"]
+
+
+def test_models_that_arrive_are_progress_before_anything_runs() -> None:
+    assert progress_summary({"event": "phase_started", "phase": "inputs", "progress": 0.0}) is None
+    begun = progress_summary({"event": "phase_started", "phase": "models", "progress": 0.0})
+    assert begun is not None
+    assert begun["phase"] == "models"
+    event = {"event": "model_progress", "model": "loras/a.safetensors", "done_bytes": 5, "total_bytes": 9}
+    told = progress_summary({**event, "progress": 0.0})
+    assert told is not None
+    assert (told["phase"], told["model"], told["done_bytes"], told["total_bytes"]) == ("models", event["model"], 5, 9)

@@ -2,7 +2,7 @@
 import { html, useEffect, useState } from "./vendor/htm-preact.js";
 import { cancelJob, moveJob, retryJob } from "./actions.js";
 import { get, post } from "./api.js";
-import { ago, clock, seconds, t } from "./i18n.js";
+import { ago, bytes, clock, seconds, t } from "./i18n.js";
 import { noteOf } from "./notes.js";
 import { byNewest, canRetry, isPending, secondsLeft, store, useStore } from "./store.js";
 import { English, causeOf } from "./told.js";
@@ -20,10 +20,11 @@ export function ProgressLine({ job }) {
   const steps = progress.steps > 1 ? `${progress.step}/${progress.steps}` : "";
   // A node without steps has no percent, as long as nothing else is done.
   const percent = fraction ? `${Math.round(fraction * 100)}%` : "";
+  const arrived = progress.done_bytes == null ? "" : [progress.done_bytes, progress.total_bytes].filter((size) => size != null).map(bytes).join(" / ");
   return html`
     <${Progress} value=${fraction} label=${t("progress of", { name: jobTitle(job) })} />
-    <p class="progress-line"><span class="ellipsis">${node || (phase && phase !== "run" ? t(`doing ${phase}`) : t("starting"))}</span>
-      <span class="num">${[steps, percent].filter(Boolean).join(" · ")}</span></p>`;
+    <p class="progress-line"><span class="ellipsis">${node || (phase && phase !== "run" ? t(`doing ${phase}`) : t("starting"))} ${progress.model || ""}</span>
+      <span class="num">${[steps, arrived, percent].filter(Boolean).join(" · ")}</span></p>`;
 }
 
 function RunningCard({ job }) {
