@@ -250,12 +250,12 @@ def test_a_wrong_value_is_not_hidden_among_the_other_settings(server: Server, br
     made = server.post("/workflows/demo?wait=60000", {"Out of focus.width": 48})
     graph = server.get(f"/jobs/{made['id']}/workflow")
     node = next(node for node in graph.values() if node["class_type"] == "ImageBlend")
-    node["inputs"]["blend_mode"] = "sharp"
+    node["inputs"]["blend_factor"] = 7.0
     with opened(browser, f"{server.url}/#/run") as (page, wrongs):
         drop(page, json.dumps(graph), "blended.json")
         expect(page.get_by_text("Cannot run here as it stands")).to_be_visible()
         form = page.get_by_role("form", name="blended")
-        expect(form.get_by_label("blend mode").first).to_be_visible()
+        expect(form.get_by_label("blend factor").first).to_be_visible()
         assert wrongs == []
 
 

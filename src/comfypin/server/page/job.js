@@ -7,7 +7,7 @@ import { ago, bytes, clock, seconds, t } from "./i18n.js";
 import { noteOf } from "./notes.js";
 import { duration, ProgressLine } from "./queue.js";
 import { canRetry, isPending, useStore } from "./store.js";
-import { English, Findings, causeOf, told } from "./told.js";
+import { English, Findings, causeOf, listedFindings, told } from "./told.js";
 import { Empty, FirstFrame, Icon, StatusMark, copyText, jobTitle, thumbnail, useLoaded, useTick } from "./ui.js";
 
 const lists = ["images", "videos", "audio", "files"];
@@ -59,16 +59,15 @@ function Json({ title, value }) {
 
 function Failure({ error }) {
   if (!error) return null;
-  const { family, remedy, remedy_name: named, node_id: node, class_type: kind, log = [], findings = [] } = error;
+  const { family, remedy, remedy_name: named, node_id: node, class_type: kind, log = [] } = error;
   const cause = causeOf(error);
-  // What the workflow lacks has codes, so it is said in the reader's language; other lists are sentences in the message.
-  const isListed = findings.some((finding) => finding.code);
+  const findings = listedFindings(error);
   // The engine's log stands below by itself.
   const message = log.length ? error.message.split("\n  | ")[0] : error.message;
   return html`<section class="failure" aria-label=${t("failed because")}>
-    <h2><${Icon} name="warn" /> ${cause || (isListed ? t("cannot run here") : error.name)} ${family && html`<span class="chip">${t(`family ${family}`) === `family ${family}` ? family : t(`family ${family}`)}</span>`}
+    <h2><${Icon} name="warn" /> ${cause || (findings ? t("cannot run here") : error.name)} ${family && html`<span class="chip">${t(`family ${family}`) === `family ${family}` ? family : t(`family ${family}`)}</span>`}
       ${node && html`<span class="chip">${kind || ""} #${node}</span>`}</h2>
-    ${isListed
+    ${findings
       ? html`<${Findings} findings=${findings} />`
       : html`<p class="failure-text" lang="en">${cause && html`<strong>${error.name}: </strong>`}${message}</p>`}
     ${remedy && html`<p class="remedy"><strong>${t("what to do")}</strong> ${t(`remedy ${named}`) === `remedy ${named}` ? remedy : t(`remedy ${named}`)}</p>`}

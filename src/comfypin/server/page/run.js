@@ -11,7 +11,7 @@ import { noteOf, writeNote } from "./notes.js";
 import { Presets } from "./presets.js";
 import { ProgressLine } from "./queue.js";
 import { isPending, useStore } from "./store.js";
-import { English, Findings as FindingList, causeOf, told } from "./told.js";
+import { English, Findings as FindingList, causeOf, listedFindings, told } from "./told.js";
 import { Empty, Icon, IconButton, Progress, StatusMark, say, sayFailure, shortId, useLoaded } from "./ui.js";
 
 const MAIN = ["prompt", "seed", "size", "file", "model"];
@@ -120,8 +120,10 @@ function Form({ workflow, onTaken, onChanged, isBlocked, wrong = [] }) {
 function Result({ id, name }) {
   const job = useStore((s) => s.jobs.get(id));
   const preview = useStore((s) => s.previews.get(id));
-  const { data } = useLoaded((signal) => (job && !isPending(job) && job.output_count ? get(`jobs/${id}`, {}, { signal }) : Promise.resolve(null)), [id, job && job.status]);
+  const { data } = useLoaded((signal) => (job && !isPending(job) && (job.output_count || job.error) ? get(`jobs/${id}`, {}, { signal }) : Promise.resolve(null)), [id, job && job.status]);
   const outputs = data ? outputsOf(data.output) : [];
+  const findings = listedFindings(data && data.error);
+  const cause = job && job.error && (causeOf(job.error) || (findings && t("cannot run here")));
   const note = noteOf(id);
   return html`<article class="result card" aria-label=${`${name} ${shortId(id)}`}>
     <p class="row"><a class="title ellipsis" href=${`#/job/${id}`}>${name}</a>${job ? html`<${StatusMark} status=${job.status} />` : null}</p>
@@ -129,8 +131,9 @@ function Result({ id, name }) {
     ${job && job.status === "IN_PROGRESS" && html`${preview && html`<img class="result-preview" src=${preview} alt=${t("preview")} />`}<div class="result-progress"><${ProgressLine} job=${job} /></div>`}
     ${job && job.status === "IN_QUEUE" && html`<${Progress} value=${0} label=${name} />`}
     ${job && isPending(job) && html`<p><button type="button" aria-label=${t("cancel job", { name })} onClick=${() => cancelJob(job)}><${Icon} name="stop" /> ${t("cancel")}</button></p>`}
-    ${job && job.error && html`<p class="wrong small failure-text">${causeOf(job.error) && html`<strong>${causeOf(job.error)}</strong>
-`}<${English} text=${job.error.message} /></p>`}
+    ${job && job.error && html`<p class="wrong small failure-text">${cause && html`<strong>${cause}</strong>
+`}${!findings && html`<${English} text=${job.error.message} />`}</p>`}
+    ${findings && html`<div class="wrong small"><${FindingList} findings=${findings} /></div>`}
     ${outputs.length > 0 && html`<div class=${outputs.length === 1 ? "result-one" : "tiles"}>${outputs.map((output) => html`<${OutputTile} key=${output.position} jobId=${id} output=${output} />`)}</div>`}
   </article>`;
 }

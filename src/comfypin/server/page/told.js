@@ -34,6 +34,10 @@ function Finding({ finding }) {
   return html`<span>${filled}${near}</span> <${English} className="dim small" text=${`(${message})`} />`;
 }
 
+// What a failed job's workflow lacks has codes, so it is said in the reader's language; other lists are sentences of the
+// message itself.
+export const listedFindings = (error) => (error && (error.findings || []).some((finding) => finding.code) ? error.findings : null);
+
 // What is wrong with a workflow, node by node.
 export const Findings = ({ findings }) => html`<ul>
   ${findings.map((finding, place) => html`<li key=${place}>${finding.node && html`<strong>${finding.title || finding.class_type || ""} #${finding.node}: </strong>`}<${Finding} finding=${finding} />
