@@ -217,6 +217,10 @@ def test_each_view_fits_a_phone_and_the_largest_screen(server: Server, browser: 
             assert overflow_pixels(page) == 0, route
             assert page.evaluate(MOST_RIGHT, shown) <= size[0], route
             assert axe_violations(page) == [], route
+        page.goto(f"{server.url}/#/gallery")
+        page.locator(".shot").first.click()
+        expect(page.locator(".light-media")).to_be_visible()
+        assert axe_violations(page) == []
         # Texts grow with the screen: nobody reads 14 pixels out of 3840.
         body_pixels = page.evaluate("parseFloat(getComputedStyle(document.body).fontSize)")
         assert body_pixels == pytest.approx(14 if size[0] < 700 else 22.4)
@@ -301,6 +305,9 @@ def test_the_workflow_of_a_picture_opens_as_a_form_with_what_was_set(server: Ser
         page.get_by_role("dialog").get_by_role("link", name="Change and run").click()
         form = page.get_by_role("form", name="demo")
         expect(form.get_by_role("group", name="Out of focus").get_by_label("Width")).to_have_value("40")
+        # As the server's own, which has the files that lie beside it.
+        expect(form.get_by_role("button", name="Run")).to_be_enabled()
+        expect(page.locator(".run-entry")).to_have_count(1)
         assert axe_violations(page) == []
         assert wrongs == []
 
@@ -347,6 +354,7 @@ def test_the_description_of_the_api_needs_no_other_host(server: Server, browser:
         asked: list[str] = []
         page.on("request", lambda request: asked.append(request.url))
         page.goto(f"{server.url}/docs")
+        page.get_by_text("/runsync").first.click()
         page.get_by_text("/workflow-check").click()
         expect(page.get_by_text("curl").first).to_be_visible()
         assert all(url.startswith(server.url) for url in asked)

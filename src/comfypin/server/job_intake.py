@@ -22,8 +22,8 @@ async def take_job(queue: ServedQueue, job_request: JobRequest) -> str:
     )
 
 
-async def take_job_again(queue: ServedQueue, job_id: str) -> str:
-    """Take a new job that asks for what an earlier one did, and return its id.
+async def take_job_again(queue: ServedQueue, job_id: str, *, new_seeds: bool = False) -> str:
+    """Take a new job that asks for what an earlier one did, and return its id; `new_seeds` draws its seeds anew.
 
     Raises `JobUnknown`, `RetryRefused` if the input is not kept, `QueueFull`, `JobsNotStored`.
     """
@@ -36,9 +36,21 @@ async def take_job_again(queue: ServedQueue, job_id: str) -> str:
     return await take_job(
         queue,
         JobRequest(
-            input=job_input,
+            input=_with_new_seeds(job_input) if new_seeds else job_input,
             timeout_s=row.timeout_s,
             ttl_s=row.ttl_s,
             route=JobRoute(priority=row.priority, rank=row.rank),
         ),
     )
+
+
+def _with_new_seeds(job_input: object) -> object:
+    if not isinstance(job_input, dict):
+        return job_input
+    changes = job_input.get("set")
+    # A seed that was set by hand would win over a new one.
+    drawn = {
+        target: "random" if "seed" in target.lower() and isinstance(value, int) else value
+        for target, value in (changes.items() if isinstance(changes, dict) else ())
+    }
+    return {**job_input, "randomize_seeds": True, "set": drawn}

@@ -94,8 +94,12 @@ def job_list_routes(queue: ServedQueue, outputs: OutputIndex) -> APIRouter:
         return JsonResponse(await views.details(job_id))
 
     @routes.post("/jobs/{job_id}/again", summary="Take a new job that asks for the same; for jobs that completed, too")
-    async def again(job_id: str) -> Response:
-        return JsonResponse({"id": await take_job_again(queue, job_id), "status": "IN_QUEUE"})
+    async def again(
+        job_id: str,
+        seeds: Annotated[Literal["same", "new"], Query(description="new: draw all seeds anew.")] = "same",
+    ) -> Response:
+        new_id = await take_job_again(queue, job_id, new_seeds=seeds == "new")
+        return JsonResponse({"id": new_id, "status": "IN_QUEUE"})
 
     @routes.get("/events", summary="What happens to all jobs, as server-sent events; begins with a snapshot")
     async def events(

@@ -38,19 +38,11 @@ export async function saveForComfy(jobId, output) {
   say(t("drop on ComfyUI"));
 }
 
-// The same job with other seeds. What the server does not keep (secrets, large files) it cannot send again.
+// The same job with other seeds; returns the new one's id, or null.
 export async function runAgain(jobId) {
   try {
-    const job = await get(`jobs/${jobId}`);
-    const input = job.input;
-    if (!input || typeof input !== "object" || !(input.workflow || input.workflow_name)) { say(t("input not kept"), "bad"); return null; }
-    const taken = await post("run", { input: { ...input, randomize_seeds: true, set: withoutSeeds(input.set) } });
+    const { id } = await post(`jobs/${encodeURIComponent(jobId)}/again?seeds=new`);
     say(t("queued with another seed"));
-    return taken.id;
+    return id;
   } catch (error) { sayFailure(error); return null; }
-}
-
-// A seed that is set by hand would win over a random one.
-function withoutSeeds(set) {
-  return Object.fromEntries(Object.entries(set || {}).map(([target, value]) => [target, /seed/i.test(target) && typeof value === "number" ? "random" : value]));
 }

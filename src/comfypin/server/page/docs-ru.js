@@ -57,5 +57,5 @@ export const ru = {
   "0: the bytes come through this server, also out of a bucket.": "0: содержимое идёт через этот сервер, и из бакета тоже.", "A day (2026-11-29, in UTC), or a time with its zone.": "День (2026-11-29, UTC) или время с часовым поясом.",
   "The code of a one-time link.": "Код одноразовой ссылки.", "The server's token.": "Токен сервера.", "Only what failed.": "Только неудачное.",
   "Milliseconds to wait for the end; 0: the job is only taken.": "Сколько миллисекунд ждать конца; 0 — только принять задание.",
-  "Run {name}": "Запустить {name}",
+  "new: draw all seeds anew.": "new: выбрать все seed заново.", "Run {name}": "Запустить {name}",
 };

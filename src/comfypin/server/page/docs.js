@@ -31,7 +31,7 @@ function Properties({ schema, depth = 0 }) {
   const entries = Object.entries(found.properties || {});
   if (!entries.length) return null;
   const needed = new Set(found.required || []);
-  return html`<div class="scroll-x" tabindex="0" role="region" aria-label=${say("Fields")}><table class="table docs-table"><tbody>${entries.map(([name, one]) => {
+  return html`<div class="scroll-x" tabindex="0" role="group" aria-label=${say("Fields")}><table class="table docs-table"><tbody>${entries.map(([name, one]) => {
     const inner = resolve(one.anyOf ? one.anyOf.find((part) => resolve(part).properties) || one : one.items || one);
     return html`<tr key=${name}><th scope="row"><code>${name}</code>${needed.has(name) && html`<span class="wrong" title=${say("required")}> *</span>`}</th><td class="dim">${typeOf(one)}</td>
       <td>${say(resolve(one).description || one.description || "")}${depth < 2 && inner.properties && html`<details><summary>${say("fields")}</summary><${Properties} schema=${inner} depth=${depth + 1} /></details>`}</td></tr>`;
@@ -51,7 +51,7 @@ function Operation({ path, method, operation }) {
   return html`<details class="json" onToggle=${(event) => setOpen(event.currentTarget.open)}><summary><span class=${`method method-${method}`}>${method.toUpperCase()}</span> <code>${path}</code> <span class="dim docs-summary">${summaryOf(path, operation)}</span></summary>
     ${isOpen && html`<div class="json-body">
       ${operation.description && html`<p>${say(operation.description)}</p>`}
-      ${(operation.parameters || []).length > 0 && html`<h3>${say("Parameters")}</h3><div class="scroll-x" tabindex="0" role="region" aria-label=${say("Parameters")}><table class="table docs-table"><tbody>${operation.parameters.map((one) => html`<tr key=${one.name}><th scope="row"><code>${one.name}</code></th><td class="dim">${say(one.in)}, ${typeOf(one.schema)}</td><td>${say(one.description || (one.schema && one.schema.description) || "")}</td></tr>`)}</tbody></table></div>`}
+      ${(operation.parameters || []).length > 0 && html`<h3>${say("Parameters")}</h3><div class="scroll-x" tabindex="0" role="group" aria-label=${say("Parameters")}><table class="table docs-table"><tbody>${operation.parameters.map((one) => html`<tr key=${one.name}><th scope="row"><code>${one.name}</code></th><td class="dim">${say(one.in)}, ${typeOf(one.schema)}</td><td>${say(one.description || (one.schema && one.schema.description) || "")}</td></tr>`)}</tbody></table></div>`}
       ${schema && html`<h3>${say("Body")}</h3><${Properties} schema=${schema} />`}
       <h3>${say("In a shell")}</h3><pre tabindex="0" aria-label=${say("Shell command")}>${line}</pre><p><button type="button" onClick=${() => copyText(line)}>${say("Copy")}</button></p>
     </div>`}</details>`;

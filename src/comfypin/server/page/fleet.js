@@ -2,6 +2,7 @@
 import { html, useEffect, useState } from "./vendor/htm-preact.js";
 import { get } from "./api.js";
 import { seconds, t } from "./i18n.js";
+import { withCode } from "./told.js";
 import { sayFailure, shortId } from "./ui.js";
 
 const EVERY_MS = 5_000;
@@ -43,7 +44,7 @@ export function Fleet() {
   if (!fleet) return null;
   const lanes = fleet.backlog.filter((lane) => lane.waiting || lane.running);
   return html`<section aria-label=${t("workers")}><h2>${t("workers")} <span class="count num">${fleet.workers.length}</span></h2>
-    ${fleet.workers.length === 0 ? html`<p class="dim">${t("no workers")}</p>` : html`<ul class="lines">${fleet.workers.map((worker) => html`<${Worker} key=${worker.id} worker=${worker} />`)}</ul>`}
+    ${fleet.workers.length === 0 ? html`<p class="dim">${withCode(t("no workers"))}</p>` : html`<ul class="lines">${fleet.workers.map((worker) => html`<${Worker} key=${worker.id} worker=${worker} />`)}</ul>`}
     ${lanes.length > 0 && html`<ul class="lines" aria-label=${t("lanes")}>${lanes.map((lane) => html`<${Lane} key=${`${lane.release_key} ${lane.class} ${lane.priority}`} lane=${lane} />`)}</ul>`}
   </section>`;
 }

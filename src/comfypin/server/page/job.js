@@ -7,7 +7,7 @@ import { ago, bytes, clock, seconds, t } from "./i18n.js";
 import { noteOf } from "./notes.js";
 import { duration, ProgressLine } from "./queue.js";
 import { canRetry, isPending, useStore } from "./store.js";
-import { English, Findings, causeOf, listedFindings, told } from "./told.js";
+import { English, Findings, causeOf, listedFindings, told, withCode } from "./told.js";
 import { Empty, FirstFrame, Icon, StatusMark, copyText, jobTitle, thumbnail, useLoaded, useTick } from "./ui.js";
 
 const lists = ["images", "videos", "audio", "files"];
@@ -70,7 +70,7 @@ function Failure({ error }) {
     ${findings
       ? html`<${Findings} findings=${findings} />`
       : html`<p class="failure-text" lang="en">${cause && html`<strong>${error.name}: </strong>`}${message}</p>`}
-    ${remedy && html`<p class="remedy"><strong>${t("what to do")}</strong> ${t(`remedy ${named}`) === `remedy ${named}` ? remedy : t(`remedy ${named}`)}</p>`}
+    ${remedy && html`<p class="remedy"><strong>${t("what to do")}</strong> ${withCode(t(`remedy ${named}`) === `remedy ${named}` ? remedy : t(`remedy ${named}`))}</p>`}
     ${log.length > 0 && html`<details class="json"><summary>${t("log")} <span class="dim small">${t("lines n", { n: log.length })}</span></summary><pre class="log" tabindex="0" aria-label=${t("log")}>${log.join("\n")}</pre></details>`}
   </section>`;
 }
@@ -112,6 +112,10 @@ export function View({ route }) {
   const phases = (data && data.phases) || times.phases;
   const warnings = (output && output.warnings) || [];
   const note = noteOf(job.id) || setOf(data && data.input);
+  async function again() {
+    const newId = await runAgain(job.id);
+    if (newId) location.hash = `#/job/${newId}`;
+  }
   // What the workflow itself lacks fails again, unless it is changed.
   const isInvalid = Boolean(job.error && ["WorkflowInvalid", "OverrideInvalid"].includes(job.error.name));
   const change = html`<a class=${`button ${isInvalid ? "primary" : ""}`} href=${`#/run?from=${job.id}`}><${Icon} name="run" /> ${t("change and run")}</a>`;
@@ -128,7 +132,7 @@ export function View({ route }) {
         ${isPending(job) && html`<button type="button" onClick=${() => cancelJob(job)}><${Icon} name="stop" /> ${t("cancel")}</button>`}
         ${isInvalid && change}
         ${canRetry(job) && html`<button type="button" class=${isInvalid ? "" : "primary"} onClick=${() => retryJob(job)}><${Icon} name="retry" /> ${t("retry")}</button>`}
-        ${!isPending(job) && html`<button type="button" onClick=${() => runAgain(job.id)}><${Icon} name="dice" /> ${t("another seed")}</button>`}
+        ${!isPending(job) && html`<button type="button" onClick=${again}><${Icon} name="dice" /> ${t("another seed")}</button>`}
         ${!isInvalid && change}
         <button type="button" onClick=${() => saveForComfy(job.id, outputs[0] && { ...outputs[0], href: `jobs/${job.id}/outputs/0` })}><${Icon} name="graph" /> ${t("for ComfyUI")}</button>
       </div>

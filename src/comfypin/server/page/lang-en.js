@@ -12,7 +12,7 @@ export const en = {
   "done in": "done in {time}", waits: "for {time}", "cancel job": "Cancel {name}", cancel: "Cancel", "cancel all": "Cancel all", "cancel all?": { one: "Cancel the job that waits?", other: "Cancel all {n} jobs that wait?" },
   "and more": "and {n} more", "retry job": "Retry {name}", retry: "Retry", "queued again": "Waits again", "search jobs": "Search prompts, names, ids", state: "State", "all states": "All states",
   "nothing found": "Nothing found", "no jobs yet": "No job has run yet", "run a workflow": "Run a workflow", "older jobs": "Older jobs",
-  "another seed": "Another seed", "queued with another seed": "Runs again with another seed", "input not kept": "The server did not keep what this job was asked for.",
+  "another seed": "Another seed", "queued with another seed": "Runs again with another seed",
   "open output": "Open {name}", "node seconds": "Seconds by node", "failed because": "Why it failed", log: "Log", "to the queue": "To the queue", warnings: "Warnings",
   outputs: "Outputs", texts: "Texts", phases: "Phases", files: "Files", name: "Name", size: "Size", details: "Details", input: "Input", output: "Output",
   "phase inputs": "inputs", "phase prepare": "preparation", "phase queue": "in the engine's queue", "phase run": "run", "phase collect": "collecting", "phase deliver": "delivery",

@@ -89,7 +89,7 @@ export function Lightbox({ outputs, index, onMove, onClose }) {
       <p class="light-name ellipsis"><strong>${output.filename}</strong>
         <span class="dim">${output.width ? ` ${output.width}×${output.height} ·` : ""} ${bytes(output.size_bytes)} · <time title=${clock(output.made_at)}>${ago(output.made_at)}</time> · ${index + 1}/${outputs.length}</span></p>
       <div class="light-tools">
-        <a class="tool" href=${`#/job/${output.job_id}`} onClick=${() => dialog.current.close()}><${Icon} name="info" /><span>${t("details")}</span></a>
+        <${Tool} icon="info" label=${t("details")} href=${`#/job/${output.job_id}`} onClick=${() => dialog.current.close()} />
         <${Tool} icon="dice" label=${t("another seed")} onClick=${again} />
         <${Tool} icon="run" label=${t("change and run")} href=${`#/run?from=${output.job_id}`} onClick=${() => dialog.current.close()} />
         <${Tool} icon="graph" label=${t("for ComfyUI")} onClick=${() => saveForComfy(output.job_id, output)} />

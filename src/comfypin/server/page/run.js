@@ -61,10 +61,10 @@ function divide(workflow) {
 // What a browser keeps of a form: no files, they are large and lie on the disk anyway.
 const keepable = (values) => Object.fromEntries(Object.entries(values).filter(([, value]) => typeof value !== "string" || !value.startsWith("data:")));
 
-function Form({ workflow, onTaken, onChanged, isBlocked, wrong = [] }) {
+function Form({ workflow, given, onTaken, onChanged, isBlocked, wrong = [] }) {
   const kept = `form.${workflow.name}`;
   const [values, setValues] = useState(() => {
-    const old = workflow.own ? {} : read(kept, {});
+    const old = given || (workflow.own ? {} : read(kept, {}));
     return Object.fromEntries(workflow.inputs.map((input) => [input.name, old[input.name] ?? startValue(input)]));
   });
   const [rolls, setRolls] = useState(() => Object.fromEntries(workflow.inputs.filter((input) => input.kind === "seed").map((input) => [input.name, true])));
@@ -150,10 +150,16 @@ function Findings({ report: checked, changed }) {
   return html`<section class=${report.runs ? "warnings" : "failure"}><h2>${report.runs ? t("warnings") : t("cannot run here")}</h2><${FindingList} findings=${report.findings} /></section>`;
 }
 
-// The workflow of a job with all that was set in it, as a form.
+// The workflow of a job with all that was set in it, as a form: the server's own, which has its files, or a copy.
 async function formOfJob(id) {
-  const [job, graph] = await Promise.all([get(`jobs/${encodeURIComponent(id)}`), get(`jobs/${encodeURIComponent(id)}/workflow`)]);
-  return { ...(await post("workflow-check", graph)), name: job.workflow || "" };
+  const job = await get(`jobs/${encodeURIComponent(id)}`);
+  const { workflow_name: name, set = {}, inputs = [], models = [] } = job.input || {};
+  const served = name && inputs.length + models.length === 0 && (await get("workflows")).find((one) => one.name === name);
+  const isSet = (input) => input.target in set && typeof set[input.target] === typeof input.default; // a seed may be "random"
+  const values = served ? Object.fromEntries(served.inputs.filter(isSet).map((input) => [input.name, set[input.target]])) : {};
+  // What was set by another of its names only the graph shows.
+  if (served && Object.keys(values).length === Object.keys(set).length) return { served, values };
+  return { ...(await post("workflow-check", await get(`jobs/${encodeURIComponent(id)}/workflow`))), name: job.workflow || "" };
 }
 
 function Drop({ onReport }) {
@@ -263,11 +269,19 @@ export function View({ route }) {
     });
   }
   const [changed, setChanged] = useState([]); // targets of the form that are not as they were checked
+  const [given, setGiven] = useState(null); // values for a form of the server's
   const from = route.query.get("from"); // a job whose workflow is to be changed
+  useEffect(() => { if (given && chosen !== given.name) setGiven(null); }, [chosen]);
   useEffect(() => {
     if (!from) return;
-    formOfJob(from).then(open, (failure) => { sayFailure(failure); location.hash = "#/run"; });
+    const openForm = (found) => {
+      if (!found.served) { open(found); return; }
+      setGiven({ name: found.served.name, values: found.values, key: Math.random() });
+      location.hash = `#/run/${encodeURIComponent(found.served.name)}`;
+    };
+    formOfJob(from).then(openForm, (failure) => { sayFailure(failure); location.hash = "#/run"; });
   }, [from]);
+  const isGiven = Boolean(given && !entry && workflow && workflow.name === given.name);
   const isLoading = Boolean(from) || (entry ? !report : !workflows && !error);
   return html`<div class="page run">
     <h1 class="visually-hidden">${t("run")}</h1>
@@ -276,7 +290,7 @@ export function View({ route }) {
       ${isLoading && html`<p class="empty">${t("loading")}</p>`}
       ${workflows && !workflow && !isLoading && html`<${Empty} title=${t("no workflows")}><p>${t("drop workflow")}</p><//>`}
       ${report && html`<${Findings} report=${report} changed=${changed} />`}
-      ${workflow && (!report || report.runs || report.inputs.length > 0) && html`<${Form} key=${report ? report.key : workflow.name} workflow=${workflow} onTaken=${taken} onChanged=${setChanged}
+      ${workflow && (!report || report.runs || report.inputs.length > 0) && html`<${Form} key=${report ? report.key : isGiven ? given.key : workflow.name} workflow=${workflow} given=${isGiven ? given.values : null} onTaken=${taken} onChanged=${setChanged}
         wrong=${report ? report.findings.filter((finding) => isError(finding) && finding.input).map((finding) => `${finding.node}.${finding.input}`) : []} isBlocked=${Boolean(report && openFindings(report, changed).some(isError))} />`}
     </section>
     <section class="run-results" ref=${resultsList} aria-label=${t("results")}>

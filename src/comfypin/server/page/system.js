@@ -94,7 +94,7 @@ export function View() {
   return html`<div class="page system">
     <h1 class="visually-hidden">${t("system")}</h1>
     ${system.problems.map((problem) => html`<p key=${problem} class="failure"><${Icon} name="warn" /> ${t("paused")} <${English} text=${problem} /></p>`)}
-    <section aria-label=${t("release")} class="card panel"><h2>${t("release")}</h2>${!release.digest && html`<p class="warnings small">${release.reason || t("unpinned why")}</p>`}<dl class="facts-list">
+    <section aria-label=${t("release")} class="card panel"><h2>${t("release")}</h2>${!release.digest && html`<p class="warnings small">${release.reason ? html`<${English} text=${release.reason} />` : t("unpinned why")}</p>`}<dl class="facts-list">
       <${Fact} label=${t("name")}><strong>${release.name}</strong><//>
       ${release.digest ? html`<${Fact} label=${t("digest")}><button type="button" class="text-button hash" title=${release.digest} onClick=${() => copyText(release.digest)}>${release.digest.slice(0, 19)}… <${Icon} name="copy" /></button><//>` : null}
       <${Fact} label=${t("engine")}>${engine.kind === "comfyui" ? "ComfyUI" : t(`engine ${engine.kind}`)}${engine.comfyui ? ` ${engine.comfyui}` : ""} <span class=${`mark ${engine.ready ? "mark-done" : "mark-wait"}`}>${engine.ready ? t("ready") : t("starts")}</span><//>

@@ -20,6 +20,9 @@ export function causeOf(error) {
   return text ? text.replace(/:$/, "") : null;
 }
 
+// What stands between backticks is for a terminal.
+export const withCode = (text) => text.split("`").map((part, place) => (place % 2 ? html`<code>${part}</code>` : part));
+
 // A text of the server's, marked as English for screen readers and for the browser's hyphens.
 export const English = ({ text, className = "" }) => html`<span class=${className} lang="en">${text}</span>`;
 
@@ -38,8 +41,11 @@ function Finding({ finding }) {
 // message itself.
 export const listedFindings = (error) => (error && (error.findings || []).some((finding) => finding.code) ? error.findings : null);
 
+// One finding about the engine says all of its unknown classes.
+const spoken = (findings) => (findings.some((one) => one.code === "engine_without_models") ? findings.filter((one) => one.code !== "class_unknown") : findings);
+
 // What is wrong with a workflow, node by node.
 export const Findings = ({ findings }) => html`<ul>
-  ${findings.map((finding, place) => html`<li key=${place}>${finding.node && html`<strong>${finding.title || finding.class_type || ""} #${finding.node}: </strong>`}<${Finding} finding=${finding} />
+  ${spoken(findings).map((finding, place) => html`<li key=${place}>${finding.node && html`<strong>${finding.title || finding.class_type || ""} #${finding.node}: </strong>`}<${Finding} finding=${finding} />
     ${finding.pin && html` <span class="chip">${t("pin", { name: finding.pin })}</span>`}${finding.pack && finding.pack !== finding.pin && html` <span class="chip">${t("pack", { name: finding.pack })}</span>`}</li>`)}
 </ul>`;
