@@ -159,7 +159,8 @@ def test_followers_hear_of_all_jobs_after_a_snapshot(server: Server) -> None:
         assert before == []
         assert {"jobs", "queue"} <= set(first.data)
         other.until("snapshot")
-        job_id = run(server, slow(30))
+        # Of a size that no other test has cached: its end would replace what progress was not sent yet.
+        job_id = run(server, slow(120, size=104))
         for follower in (one, other):
             _, begun = follower.until("job", id=job_id, status="IN_PROGRESS")
             assert all(event.data["id"] == job_id for event in begun if event.name == "job")
