@@ -72,7 +72,7 @@ class SystemReport:
             "comfypin": __version__,
             "started_at": shown_time(self._facts.started_at),
             "release": self._release(),
-            "engine": await self._engine(),
+            "engine": await self.describe_engine(),
             "jobs": health["jobs"],
             "problems": health["problems"],
             **on_disk,
@@ -85,16 +85,22 @@ class SystemReport:
         doubt: dict[str, JsonValue] = {} if release.doubt is None else {"reason": release.doubt}
         return {"name": release.name, "digest": release.digest_text, **doubt}
 
-    async def _engine(self) -> dict[str, JsonValue]:
+    async def describe_engine(self) -> dict[str, JsonValue]:
+        """Return which engine runs the jobs; `answers` says whether one elsewhere still does, if that is known."""
         lock = self._facts.lock
         read_version = self._site.require_service().read_engine_version if self._site.is_ready else None
-        if self._engine_version is None and read_version is not None:
-            self._engine_version = await read_version()
+        answers: bool | None = None
+        # What is somebody else's to start may have gone, or be another one now.
+        if read_version is not None and (self._engine_version is None or self._facts.engine_address is not None):
+            told_version = await read_version()
+            answers = None if self._engine_version is None else told_version is not None
+            self._engine_version = told_version or self._engine_version
         comfyui = None if lock is None else lock.comfyui
         return {
             # Of a fleet's server the engines are elsewhere.
             "kind": self._facts.engine_kind if self._site.queue.runs_here else "workers",
             "ready": self._site.is_ready,
+            "answers": answers,
             # What it says of itself; a lock may have been changed since it was started.
             "comfyui": self._engine_version or (None if comfyui is None else comfyui.ref or comfyui.commit),
             "address": self._facts.engine_address,

@@ -246,7 +246,7 @@ function List({ workflows, error, dropped, chosen, onRemove, onReport }) {
     ${dropped.map((one) => html`<div key=${own(one)} class="run-entry">${entry(own(one), one.name || t("own workflow"))}
       <${IconButton} icon="close" label=${t("remove name", { name: one.name || t("own workflow") })} onClick=${() => onRemove(one)} /></div>`)}
     ${!workflows && !error && html`<p class="dim">${t("loading")}</p>`}
-    ${error && html`<p class="dim">${error.status === 503 ? t("engine starts") : told(error)}</p>`}
+    ${error && html`<p class="dim">${error.body && error.body.error_type === "NotReady" ? t("engine starts") : told(error)}</p>`}
     ${workflows && workflows.length + dropped.length === 0 && html`<p class="dim">${t("none yet")}</p>`}
     <${Drop} onReport=${onReport} />
   </nav>`;

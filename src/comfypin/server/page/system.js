@@ -97,7 +97,7 @@ export function View() {
     <section aria-label=${t("release")} class="card panel"><h2>${t("release")}</h2>${!release.digest && html`<p class="warnings small">${release.reason ? html`<${English} text=${release.reason} />` : t("unpinned why")}</p>`}<dl class="facts-list">
       <${Fact} label=${t("name")}><strong>${release.name}</strong><//>
       ${release.digest ? html`<${Fact} label=${t("digest")}><button type="button" class="text-button hash" title=${release.digest} onClick=${() => copyText(release.digest)}>${release.digest.slice(0, 19)}… <${Icon} name="copy" /></button><//>` : null}
-      <${Fact} label=${t("engine")}>${engine.kind === "comfyui" ? "ComfyUI" : t(`engine ${engine.kind}`)}${engine.comfyui ? ` ${engine.comfyui}` : ""} <span class=${`mark ${engine.ready ? "mark-done" : "mark-wait"}`}>${engine.ready ? t("ready") : t("starts")}</span><//>
+      <${Fact} label=${t("engine")}>${engine.kind === "comfyui" ? "ComfyUI" : t(`engine ${engine.kind}`)}${engine.comfyui ? ` ${engine.comfyui}` : ""} <span class=${`mark ${engine.answers === false ? "mark-bad" : engine.ready ? "mark-done" : "mark-wait"}`}>${t(engine.answers === false ? "silent" : engine.ready ? "ready" : "starts")}</span><//>
       ${engine.address && html`<${Fact} label=${t("address")}><code>${engine.address}</code><//>`}
       <${Fact} label=${t("custom nodes")}><span class="num">${engine.custom_nodes ?? "–"}</span><//>
       <${Fact} label=${t("engine restarts")}><span class=${`num ${engine.restarts ? "wrong" : ""}`}>${engine.restarts}</span><//>
