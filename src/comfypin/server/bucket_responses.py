@@ -6,20 +6,29 @@ from collections.abc import Mapping
 from starlette.responses import Response, StreamingResponse
 
 from comfypin.server.comfy_api.own_bucket import OwnBucket, read_range
+from comfypin.server.file_responses import refuse_range
 
 
 async def respond_from_bucket(
-    bucket: OwnBucket, uri: str, wanted_range: str | None, *, media_type: str, headers: Mapping[str, str]
+    bucket: OwnBucket,
+    uri: str,
+    wanted_range: str | None,
+    *,
+    media_type: str,
+    headers: Mapping[str, str],
+    in_envelope: bool = False,
 ) -> Response | None:
-    """Return the object, or the part that a Range header asks for; None if it is gone. Raises `StorageError`."""
+    """Return the object, or the part that a Range header asks for; None if it is gone. Raises `StorageError`.
+
+    `in_envelope` is for refusals of Comfy API v2.
+    """
     stored = await asyncio.to_thread(bucket.head, uri)
     if stored is None:
         return None
     byte_range = read_range(wanted_range, stored.size_bytes)
     all_headers = {"Accept-Ranges": "bytes", **headers}
     if byte_range is None:
-        all_headers["Content-Range"] = f"bytes */{stored.size_bytes}"
-        return Response(status_code=416, headers=all_headers)
+        return refuse_range(stored.size_bytes, in_envelope=in_envelope)
     all_headers["Content-Length"] = str(len(byte_range))
     is_whole = len(byte_range) == stored.size_bytes
     if not is_whole:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -24,7 +23,6 @@ from comfypin.server.file_responses import send_file
 from comfypin.server.request_bodies import parse_json_body
 from comfypin.server.responses import JsonResponse
 
-_ONE_RANGE = re.compile(r"bytes=(\d{1,18}-\d{0,18}|-\d{1,18})")
 # Of bytes that browsers may open: they are what others have uploaded, or what workflows of others made.
 _UNTRUSTED = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "sandbox; default-src 'none'"}
 
@@ -76,7 +74,6 @@ def asset_routes(api: ComfyApi) -> APIRouter:
         if asset.location is not None:
             return await _from_bucket(api, asset, request.headers.get("range"))
         path = api.assets.path(asset)
-        _keep_only_one_range(request)
         headers = {"ETag": f'"{asset.hash}"', "Cache-Control": "private, max-age=3600, immutable", **_UNTRUSTED}
         file_name = (asset.file_path or asset.id).rpartition("/")[2]
         sent = await send_file(
@@ -102,7 +99,7 @@ async def _from_bucket(api: ComfyApi, asset: Asset, wanted_range: str | None) ->
     file_name = (asset.file_path or asset.id).rpartition("/")[2]
     headers = {"Content-Disposition": content_disposition(file_name), **_UNTRUSTED}
     answer = await respond_from_bucket(
-        bucket, location, wanted_range, media_type="application/octet-stream", headers=headers
+        bucket, location, wanted_range, media_type="application/octet-stream", headers=headers, in_envelope=True
     )
     if answer is None:
         raise not_found("asset", asset.id)
@@ -157,10 +154,3 @@ async def _shown(
     return JsonResponse(
         asset_to_json(asset, links, api.clock(), expires_at=expires_at, created_new=created_new), status
     )
-
-
-def _keep_only_one_range(request: Request) -> None:
-    """Leave out a Range that cannot be read, and one of several ranges: then all bytes are sent (RFC 9110, 14.2)."""
-    range_header = request.headers.get("range")
-    if range_header is not None and not _ONE_RANGE.fullmatch(range_header.replace(" ", "")):
-        request.scope["headers"] = [header for header in request.scope["headers"] if header[0] != b"range"]

@@ -72,18 +72,25 @@ class OwnBucket:
         return next((uri.removeprefix(address) for address in self.addresses if uri.startswith(address)), None)
 
 
+def match_range(header: str) -> re.Match[str] | None:
+    """Return the first and the last byte of a Range header, or None if it cannot be read as one range."""
+    range_match = _RANGE.fullmatch(header.replace(" ", ""))
+    if range_match is None or not (range_match[1] or range_match[2]):
+        return None
+    is_backwards = range_match[1] and range_match[2] and int(range_match[2]) < int(range_match[1])
+    return None if is_backwards else range_match
+
+
 def read_range(header: str | None, size_bytes: int) -> range | None:
     """Return the bytes that a Range asks for, or None if it lies outside. An unreadable one asks for all."""
-    range_match = _RANGE.fullmatch((header or "").replace(" ", ""))
+    range_match = match_range(header or "")
     whole = range(size_bytes)
-    if range_match is None or not (range_match[1] or range_match[2]):
+    if range_match is None:
         return whole
     if not range_match[1]:
         return whole[-int(range_match[2]) :] if int(range_match[2]) and size_bytes else None
     first = int(range_match[1])
     last = int(range_match[2]) if range_match[2] else size_bytes - 1
-    if last < first and range_match[2]:
-        return whole
     return range(first, min(last + 1, size_bytes)) if first < size_bytes else None
 
 
