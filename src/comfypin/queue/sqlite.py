@@ -131,7 +131,7 @@ class JobStore:
 
         def query_in_thread() -> list[list[tuple[Any, ...]]]:
             try:
-                return [self._connection.execute(query, values).fetchall() for query, *values in queries]
+                return [self._fetch_rows(query, values) for query, *values in queries]
             except sqlite3.Error as exc:
                 raise JobsNotStored(reason=_failure_reason(exc)) from exc
 
@@ -342,11 +342,18 @@ class JobStore:
     async def _run_query(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         def query_in_thread() -> list[tuple[Any, ...]]:
             try:
-                return self._connection.execute(query, values).fetchall()
+                return self._fetch_rows(query, values)
             except sqlite3.Error as exc:
                 raise JobsNotStored(reason=_failure_reason(exc)) from exc
 
         return await self._on_thread(query_in_thread)
+
+    def _fetch_rows(self, query: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
+        try:
+            return self._connection.execute(query, values).fetchall()
+        except UnicodeEncodeError:
+            # Half a surrogate pair, which a client may send as an id: SQLite can hold nothing of that name.
+            return []
 
     async def _on_thread(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)

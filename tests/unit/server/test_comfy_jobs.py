@@ -117,6 +117,12 @@ def test_what_cannot_run_is_refused_by_its_code_and_releases_its_key(
     post(local, {"workflow": picture(1)}, key="k")
 
 
+def test_half_a_character_names_no_asset(local: LocalApi) -> None:
+    body = json.dumps(loading({"__type": "core/ASSET", "info": {"id": "\ud800"}}))
+    answer = local.client.post("/api/v2/jobs", content=body)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (422, "missing_asset")
+
+
 def test_an_asset_stands_only_where_a_file_is_loaded(local: LocalApi) -> None:
     graph = picture(1)
     graph["2"]["inputs"]["filename_prefix"] = reference(local.upload(b"x"))
