@@ -245,7 +245,11 @@ def test_only_the_upload_may_have_a_larger_body(local: LocalApi) -> None:
 def test_what_the_gate_and_the_router_refuse_is_told_in_the_envelope(local: LocalApi) -> None:
     assert error_of(local, "GET", "/api/v2/nothing") == (404, "not_found")
     assert error_of(local, "GET", "/api/v2/jobs/%0Aline") == (404, "not_found")
-    assert local.client.get("/nothing").json() == {"detail": "Not Found"}
+    unknown = local.client.get("/nothing").json()
+    assert (unknown["detail"], unknown["error"].partition(":")[0]) == ("Not Found", "There is no path /nothing here")
+    wrong = local.client.get("/run")
+    assert (wrong.status_code, wrong.headers["allow"]) == (405, "POST")
+    assert wrong.json()["error"] == "GET does nothing at /run: send POST."
     assert error_of(local, "PUT", "/api/v2/assets/1") == (405, "method_not_allowed")
     foreign = {"headers": {"Origin": "https://evil.example"}}
     assert error_of(local, "GET", "/api/v2/assets/1", **foreign) == (403, "forbidden")

@@ -6,7 +6,6 @@ import logging
 from collections.abc import AsyncIterator
 
 from fastapi import FastAPI, Request
-from fastapi.exception_handlers import http_exception_handler
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -21,9 +20,12 @@ from comfypin.server.comfy_api.envelope import envelope, speaks_envelope
 from comfypin.server.comfy_api.errors import ApiFailure, failure_of, invalid_request, respond
 from comfypin.server.comfy_api.job_routes import job_routes
 from comfypin.server.request_bodies import describe_mismatch
+from comfypin.server.responses import failure_response
 
 log = logging.getLogger(__name__)
 
+# An error is one line.
+_LONGEST_PATH = 100
 # Keys live for a day.
 _SWEEP_KEYS_EVERY_S = 600.0
 
@@ -87,12 +89,26 @@ async def _invalid(_request: Request, error: Exception) -> Response:
 
 
 async def unrouted(request: Request, error: Exception) -> Response:
-    """Answer an unknown path or method: of this API in its envelope, of others as FastAPI does."""
+    """Answer an unknown path or method: of this API in its envelope, of others beside FastAPI's own `detail`."""
     assert isinstance(error, HTTPException)
+    message = _describe_unrouted(request, error)
     if not speaks_envelope(request.url.path):
-        return await http_exception_handler(request, error)
+        return failure_response(error.status_code, message, headers=error.headers, detail=error.detail)
     code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "invalid_request")
-    return envelope(error.status_code, code, f"{error.detail}.", headers=error.headers)
+    return envelope(error.status_code, code, message, headers=error.headers)
+
+
+def _describe_unrouted(request: Request, error: HTTPException) -> str:
+    path = request.url.path[:_LONGEST_PATH]
+    match error.status_code:
+        case 404 if speaks_envelope(request.url.path):
+            return f"Comfy API v2 has no path {path}: its description is at https://docs.comfy.org."
+        case 404:
+            return f"There is no path {path} here: GET /openapi.json lists those that there are."
+        case 405:
+            allowed = (error.headers or {}).get("Allow", "another method")
+            return f"{request.method} does nothing at {path}: send {allowed}."
+    return f"{error.detail}."
 
 
 async def _gone(_request: Request, _error: Exception) -> Response:
