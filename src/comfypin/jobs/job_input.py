@@ -193,9 +193,7 @@ def parse_job_input(job_document: object) -> tuple[JobInput, list[str]]:
 def parse_model_wish(document: object) -> ModelWish:
     """Read one model as POST /models takes it. Raises `JobInvalid` with every finding at once."""
     if not isinstance(document, dict):
-        raise JobInvalid(
-            findings=[f"the body is {_describe_type(document)}; it must be an object with a model's source"]
-        )
+        raise JobInvalid(findings=[f"it is {_describe_type(document)}, and must be an object with a model's `source`"])
     try:
         model = ModelWish.model_validate(
             {field_name: value for field_name, value in document.items() if value is not None}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from comfypin.workflow.document import Document
 from comfypin.workflow.errors import WorkflowNotFound
-from comfypin.workflow.findings import closest_names, did_you_mean
+from comfypin.workflow.findings import closest_names
 from comfypin.workflow.inputs_file import InputsFile, read_inputs_file
 from comfypin.workflow.read_file import MAX_FILE_BYTES, read_workflow_bytes
 
@@ -16,6 +16,8 @@ _SUFFIXES = (
     ".json", ".png", ".webp", ".jpg", ".jpeg", ".avif", ".svg", ".exr",
     ".mp4", ".mkv", ".webm", ".flac", ".mp3", ".opus", ".glb", ".latent",
 )  # fmt: skip
+# A message is read by people.
+_LONGEST_NAME, _MOST_NAMES = 100, 20
 
 
 class WorkflowLibrary:
@@ -41,9 +43,14 @@ class WorkflowLibrary:
                 workflow_path = folder / f"{workflow_name}{suffix}"
                 if _is_file(workflow_path):
                     return workflow_path
-        hint = did_you_mean(closest_names(workflow_name, self.list_names()))
-        places = " or ".join(str(folder) for folder in self._folders)
-        raise WorkflowNotFound(path=workflow_name, reason=f"there is no workflow of that name in {places}{hint}")
+        names = self.list_names()
+        # Whoever asks has no use for the folders: they are the server's.
+        raise WorkflowNotFound(
+            path=repr(workflow_name[:_LONGEST_NAME]),
+            reason="this server has no workflow of that name",
+            near=closest_names(workflow_name, names),
+            _instead=f"it has {', '.join(names[:_MOST_NAMES])}." if names else "it has none: send the workflow itself.",
+        )
 
     def read_workflow(self, workflow_name: str) -> Document:
         """Read a workflow. Raises `WorkflowNotFound`, `WorkflowUnreadable`."""

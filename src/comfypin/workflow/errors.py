@@ -19,13 +19,12 @@ class WorkflowNotFound(WorkflowError):
     path: str
     reason: str
     near: tuple[str, ...] = ()
+    _instead: str = "give a JSON file that ComfyUI saved or exported."
 
     @property
     def advice(self) -> str:
         """Return the names that are near, else what to give."""
-        if self.near:
-            return f"did you mean {' or '.join(self.near)}?"
-        return "give a JSON file that ComfyUI saved or exported."
+        return f"did you mean {' or '.join(self.near)}?" if self.near else self._instead
 
 
 @declare
