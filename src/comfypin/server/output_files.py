@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
 
-from starlette.responses import FileResponse, RedirectResponse, Response
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
 
 from comfypin.errors import ConfigError, StorageError
 from comfypin.server.bucket_responses import respond_from_bucket
@@ -17,6 +18,7 @@ from comfypin.server.comfy_api.assets import Assets
 from comfypin.server.comfy_api.envelope import PREFIX
 from comfypin.server.comfy_api.errors import ApiFailure
 from comfypin.server.comfy_api.own_bucket import OwnBucket
+from comfypin.server.file_responses import send_file
 from comfypin.server.output_index import ListedOutput, OutputIndex, origin_of
 from comfypin.server.responses import failure_response
 from comfypin.server.url_relay import UrlRelay
@@ -34,6 +36,7 @@ UNTRUSTED_HEADERS = {
 _SHOWN = re.compile(r"image/(?!svg)[a-z0-9.+-]+|video/[a-z0-9.+-]+|audio/[a-z0-9.+-]+|text/plain")
 BucketOwner = Literal["own", "other"]
 _ASSET = re.compile(re.escape(PREFIX) + r"/assets/([0-9a-f-]{36})/content$")
+_GONE = "The output is gone."
 
 
 class OutputFiles:
@@ -106,7 +109,7 @@ class OutputFiles:
             return None
 
     async def respond(
-        self, output: ListedOutput, *, is_download: bool, may_redirect: bool, wanted_range: str | None
+        self, request: Request, output: ListedOutput, *, is_download: bool, may_redirect: bool
     ) -> Response:
         """Return an output's bytes, or the way to the bucket that has them.
 
@@ -120,10 +123,12 @@ class OutputFiles:
         if isinstance(located_file, bytes):
             return Response(located_file, headers=headers, media_type=media_type)
         if located_file is not None:
-            return FileResponse(located_file, headers=headers, media_type=media_type)
+            sent = await send_file(request, located_file, headers=headers, media_type=media_type)
+            return sent or failure_response(404, _GONE)
+        wanted_range = request.headers.get("range")
         uri, owner = str(output.facts.get("uri") or ""), self.bucket_of(output)
         if owner is None:
-            return failure_response(404, "The output is gone.")
+            return failure_response(404, _GONE)
         # A signed address of the job's end may have expired.
         if may_redirect and not is_download and (url := await self.make_address(output)) is not None:
             return _redirect(url)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response
 
 from comfypin.atomic_files import contained_path
 from comfypin.jobs.interface import JOB_STATES
@@ -21,6 +21,7 @@ from comfypin.server.responses import JsonResponse, failure_response
 from comfypin.server.thumbnails import Thumbnails
 
 _LARGEST_NUMBER = 1 << 62
+_NO_THUMBNAIL = "There is no thumbnail of this output."
 _NO_OUTPUT = "There is no such output."
 
 Limit = Annotated[int, Query(ge=1, le=200, description="How many at most.")]
@@ -98,9 +99,7 @@ def output_routes(gallery: Gallery) -> APIRouter:
         stored_output = await _find(gallery, job_id, position)
         if stored_output is None:
             return failure_response(404, _NO_OUTPUT)
-        return await gallery.files.respond(
-            stored_output, is_download=download, may_redirect=redirect, wanted_range=request.headers.get("range")
-        )
+        return await gallery.files.respond(request, stored_output, is_download=download, may_redirect=redirect)
 
     @routes.get("/jobs/{job_id}/outputs/{position}/address", summary="An address of an output that others can open")
     async def output_address(job_id: str, position: int) -> Response:
@@ -113,14 +112,15 @@ def output_routes(gallery: Gallery) -> APIRouter:
         )
 
     @routes.get("/jobs/{job_id}/outputs/{position}/thumbnail", summary="A small picture of an output, as WebP")
-    async def thumbnail(job_id: str, position: int) -> Response:
+    async def thumbnail(request: Request, job_id: str, position: int) -> Response:
         stored_output = await _find(gallery, job_id, position)
         file_path = None if stored_output is None else await _thumbnail_file(gallery, stored_output)
         if file_path is None:
-            return failure_response(404, "There is no thumbnail of this output.")
+            return failure_response(404, _NO_THUMBNAIL)
         # A job that runs again may leave another picture at its place.
         headers = {**UNTRUSTED_HEADERS, "Cache-Control": "private, max-age=3600"}
-        return FileResponse(file_path, headers=headers, media_type="image/webp")
+        sent = await send_file(request, file_path, headers=headers, media_type="image/webp")
+        return sent or failure_response(404, _NO_THUMBNAIL)
 
     return routes
 
