@@ -107,7 +107,7 @@ def push_as_buildah(program_name: str, image_tag: str, reference: str, credentia
         ]
         output = run_and_report(arguments, report)
         if output.exit_code or not digest_path.is_file():
-            raise PushFailed(reference=reference, reason=output.error_summary, tries=1)
+            raise PushFailed(reference=reference, reason=output.push_reason, tries=1)
         return digest_path.read_text(encoding="utf-8").strip()
 
 

@@ -70,7 +70,7 @@ class Docker:
             None,
         )
         if output.exit_code or pushed_digest is None:
-            raise PushFailed(reference=reference, reason=output.error_summary, tries=1)
+            raise PushFailed(reference=reference, reason=output.push_reason, tries=1)
         return pushed_digest
 
     def read_file(self, image_tag: str, file_path: str) -> bytes | None:

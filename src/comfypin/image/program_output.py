@@ -1,6 +1,7 @@
 """Runs programs that print while they work: reports every line, and keeps the last ones for an error."""
 
 import os
+import re
 import subprocess
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,12 @@ from comfypin.image.interface import Report
 
 # Enough for the failing step of a Dockerfile with its command.
 KEPT_LINES = 30
+# What buildah and podman say before a registry's own words: what they were doing.
+_PUSH_STEPS = re.compile(
+    r"^Error: |pushing image \S+ to \S+: |trying to reuse blob \S+ at destination: "
+    r"|checking whether a blob \S+ exists in \S+: |pinging container registry \S+: "
+    r"|initiating layer upload to \S+ in \S+: |writing (blob|manifest): "
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +39,12 @@ class ProgramOutput:
             " / ".join(output_line.strip() for output_line in self.last_lines[-3:] if output_line.strip())[-600:]
             or f"exit {self.exit_code}"
         )
+
+    @property
+    def push_reason(self) -> str:
+        """Return why a push failed: its last line, without what the builder was doing then."""
+        last_line = next((line.strip() for line in reversed(self.last_lines) if line.strip()), "")
+        return _PUSH_STEPS.sub("", last_line)[-600:] or f"exit {self.exit_code}"
 
 
 def run_and_report(

@@ -23,6 +23,8 @@ _NO_REPOSITORY_ADVICE = (
     "The registry has no such repository and makes none by itself: check the name, or make it there first "
     "(docs/images.md)."
 )
+_UNREACHABLE = re.compile(r"no such host|connection refused|no route to host|network is unreachable", re.I)
+_UNREACHABLE_ADVICE = "Check the registry's name and the network, then push again."
 # Builders report a refused login only in words.
 _REFUSED = re.compile(r"unauthorized|denied|authentication required|no basic auth|forbidden|\b40[13]\b", re.I)
 _GOOGLE = re.compile(r"(.*-docker\.pkg\.dev|(.*\.)?gcr\.io)")
@@ -161,18 +163,23 @@ def push_image(
             push_retry = Retry(policy=PUSH_RETRIES, on=PushFailed, when=_is_worth_retrying, report=report_retry)
             return push_retry.call(push_once, sleep=sleep)
         except PushFailed as error:
-            if _NO_REPOSITORY.search(error.reason):
-                raise PushFailed(
-                    reference=reference, reason=error.reason, tries=try_count, advice=_NO_REPOSITORY_ADVICE
-                ) from error
-            if not _REFUSED.search(error.reason):
-                raise PushFailed(reference=reference, reason=error.reason, tries=try_count) from error
+            if (advice := _push_advice(error.reason)) is not None:
+                raise PushFailed(reference=reference, reason=error.reason, tries=try_count, advice=advice) from error
             raise LoginRefused(
                 registry=registry_name,
                 source=credential.source if credential is not None else None,
                 advice=login_advice(registry_name),
                 said=error.reason,
             ) from error
+
+
+def _push_advice(reason: str) -> str | None:
+    """Return what to do after a push that failed for this reason; None if the login is what was refused."""
+    if _NO_REPOSITORY.search(reason):
+        return _NO_REPOSITORY_ADVICE
+    if _UNREACHABLE.search(reason):
+        return _UNREACHABLE_ADVICE
+    return None if _REFUSED.search(reason) else PushFailed.advice
 
 
 def _is_worth_retrying(error: Exception) -> bool:

@@ -9,6 +9,7 @@ import pytest
 from comfypin.image.errors import LoginRefused, LoginUnreadable, PushFailed, TagInvalid
 from comfypin.image.image_names import reference_on_registry, registry_host, require_tags
 from comfypin.image.interface import BuildRequest, BuiltImage, Report
+from comfypin.image.program_output import ProgramOutput
 from comfypin.image.registry_login import Credential, find_credential, push_image, write_docker_config
 
 
@@ -178,6 +179,36 @@ def test_what_another_try_cannot_mend_is_not_tried_again_and_told_in_the_registr
     with pytest.raises(kind, match=says):
         pushed(builder, Credential("me", "t", "GHCR_TOKEN"))
     assert builder.pushes == 1
+
+
+# The last lines of real pushes to a registry of ours: a wrong password, nobody there, and no such host; and docker's.
+@pytest.mark.parametrize(
+    ("printed", "reason"),
+    [
+        (
+            'Error: pushing image "tiny:1" to "docker://127.0.0.1:58663/me/x:1": trying to reuse blob sha256:5f70bf at '
+            "destination: checking whether a blob sha256:5f70bf exists in 127.0.0.1:58663/me/x: unauthorized: "
+            "authentication required",
+            "unauthorized: authentication required",
+        ),
+        (
+            'Error: pushing image "tiny:1" to "docker://127.0.0.1:51573/me/x:1": trying to reuse blob sha256:5f70bf at '
+            'destination: pinging container registry 127.0.0.1:51573: Get "http://127.0.0.1:51573/v2/": dial tcp '
+            "127.0.0.1:51573: connect: connection refused",
+            'Get "http://127.0.0.1:51573/v2/": dial tcp 127.0.0.1:51573: connect: connection refused',
+        ),
+        ("denied: requested access to the resource is denied", "denied: requested access to the resource is denied"),
+        ("", "exit 1"),
+    ],
+)
+def test_why_a_push_failed_is_the_end_of_what_was_printed(printed: str, reason: str) -> None:
+    output = ProgramOutput(exit_code=1, last_lines=("Getting image source signatures", printed, "") if printed else ())
+    assert output.push_reason == reason
+
+
+def test_a_registry_that_is_not_there_is_to_be_checked() -> None:
+    with pytest.raises(PushFailed, match=r"4 tries.*no such host\. Check the registry's name and the network"):
+        pushed(FakeBuilder(*["dial tcp: lookup registry.invalid on 127.0.0.53:53: no such host"] * 9))
 
 
 def test_a_push_that_never_comes_through_says_how_often() -> None:
