@@ -9,6 +9,7 @@ import pytest
 
 from comfypin.digest import Digest
 from comfypin.digest_cache import DigestCache
+from comfypin.lock.check import check_lock
 from comfypin.locking.capture import capture_lock
 from comfypin.locking.capture_request import CaptureRequest
 from comfypin.locking.create import MadeLock
@@ -83,6 +84,15 @@ def test_a_living_comfyui_is_captured_as_it_is(home: Path, origin: Path) -> None
     assert [(pin.name, pin.version, len(pin.sha256)) for pin in lock.python.packages] == [("idna", "3.7", 1)]
     (model,) = lock.models
     assert (model.target_path, model.sha256) == ("$MODELS_DIR/vae/x.safetensors", Digest.of(b"model"))
+
+
+def test_what_comfyui_requires_and_nobody_installed_stays_a_requirement(home: Path, origin: Path) -> None:
+    (home / "requirements.txt").write_text("idna\niniconfig>=2 ; python_version > '3'\n")
+    lock = captured(home, origin, allow_dirty=True, with_models=False).lock
+    assert lock.python.requirements == ("iniconfig>=2",)
+    assert [finding.path for finding in check_lock(lock) if finding.rule == "package-not-pinned"] == [
+        "$.python.requirements[0]"
+    ]
 
 
 def test_models_in_other_folders_are_captured_as_comfyui_sees_them(home: Path, origin: Path, tmp_path: Path) -> None:

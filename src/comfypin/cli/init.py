@@ -108,13 +108,17 @@ def _capture_arguments(arguments: argparse.Namespace, folder: Path, python: Path
 
 def _print_next_steps(arguments: argparse.Namespace, folder: Path, lock: str, exit_code: int) -> None:
     problems = {
-        LockError.exit_code: "no ComfyUI can be made of it: the errors above name what it lacks",
-        WorkflowError.exit_code: f"{arguments.workflow} would not run: the errors above say why",
+        LockError.exit_code: (
+            "no ComfyUI can be made of it: the errors above name what it lacks, and what adds it. Or install that in "
+            f"{folder}"
+        ),
+        WorkflowError.exit_code: (
+            f"{arguments.workflow} would not run: the errors above say why. Mend that in {folder} or in the workflow"
+        ),
     }
     if exit_code in problems:
         print(
-            f"comfypin: the lock is written, but {problems[exit_code]}. Mend that in {folder}, and run this again "
-            "with --force.",
+            f"comfypin: the lock is written, but {problems[exit_code]}, and run this again with --force.",
             file=sys.stderr,
         )
         return

@@ -125,11 +125,9 @@ def _check_requirements(python: PythonPins) -> Iterator[LockFinding]:
         required_name = _required_name(requirement)
         if required_name is not None and required_name not in met_names:
             location = ("python", "requirements", line_index)
-            allowed = (
-                "a package that was resolved to a version: lock upgrade --lock LOCK --name NEW --package "
-                f"{required_name} adds it"
-            )
-            yield _make_finding("package-not-pinned", location, describe_value(requirement), allowed)
+            found = f"{describe_value(requirement)}, and no package of that name"
+            allowed = f"lock upgrade --lock LOCK --name NEW --package {required_name} adds it"
+            yield _make_finding("package-not-pinned", location, found, allowed)
 
 
 def _required_name(requirement: str) -> str | None:
