@@ -23,6 +23,7 @@ from comfypin.cli.remote_jobs import (
     saying_that_job_goes_on,
 )
 from comfypin.errors import UsageError
+from comfypin.plurals import format_size
 
 if TYPE_CHECKING:
     from comfypin.client.interface import RemoteJob, RemoteJobFilter
@@ -160,7 +161,7 @@ def _job_lines(job: "RemoteJob") -> list[str]:
         # Those of our own servers open with a token only: `jobs download` has it.
         address = shown_address(output.uri, output.url) if output.uri else None
         output_uri = f"  {printable(address)}" if address else ""
-        size = f"  {output.size_bytes:,} bytes" if output.size_bytes is not None else ""
+        size = f"  {format_size(output.size_bytes)}" if output.size_bytes is not None else ""
         lines.append(f"{'output:':<10} {printable(output.filename)}{size}{output_uri}")
     return lines + [f"{'warning:':<10} {printable(warning)}" for warning in job.warnings]
 

@@ -362,5 +362,6 @@ def _add_model(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"lock": lock_path, "model": model_to_json(model_pin)}, indent=2, sort_keys=True))
     else:
-        print(f"{lock_path}: {model_pin.target_path}, {model_pin.size_bytes} bytes, {model_pin.sha256}")
+        size = "size unknown" if model_pin.size_bytes is None else format_size(model_pin.size_bytes)
+        print(f"{lock_path}: {model_pin.target_path}, {size}, {model_pin.sha256}")
     return 0

@@ -28,6 +28,7 @@ from comfypin.engine.interface import Warned
 from comfypin.errors import UsageError
 from comfypin.outputs.errors import NothingToWrite
 from comfypin.outputs.modes import DEFAULT_MODE, OUTPUT_MODES, OutputMode, named_mode
+from comfypin.plurals import format_size
 from comfypin.settings.environment import Settings
 
 if TYPE_CHECKING:
@@ -370,9 +371,8 @@ def _print_result(job_result: "JobResult", run_plan: RunPlan) -> None:
 
 
 def _describe_output(output: "Output") -> str:
-    size_text = f"{output.size_bytes:,} bytes"
     dimensions = f"{output.width}x{output.height} " if output.width else ""
-    return f"{dimensions}{output.media_type}, {size_text}, from node {output.node_id}"
+    return f"{dimensions}{output.media_type}, {format_size(output.size_bytes)}, from node {output.node_id}"
 
 
 def _parse_job_id(job_id_text: str) -> str:

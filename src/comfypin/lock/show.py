@@ -6,7 +6,7 @@ from comfypin.addresses import hide_credentials
 from comfypin.lock.codec import lock_digest
 from comfypin.lock.errors import LockFinding
 from comfypin.lock.model import Lock, ModelPin, NodePin, RepoPin
-from comfypin.plurals import format_count
+from comfypin.plurals import format_count, format_size
 
 
 def describe_lock(lock: Lock) -> Iterator[str]:
@@ -60,7 +60,7 @@ def _describe_node(node_pin: NodePin) -> tuple[str, str]:
 
 
 def _describe_model(model_pin: ModelPin) -> tuple[str, str]:
-    shown_size = "size unknown" if model_pin.size_bytes is None else f"{model_pin.size_bytes:,} bytes"
+    shown_size = "size unknown" if model_pin.size_bytes is None else format_size(model_pin.size_bytes)
     shown_digest = "no checksum" if model_pin.sha256 is None else str(model_pin.sha256)[:19]
     return (
         model_pin.target_path,
