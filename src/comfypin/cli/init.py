@@ -62,7 +62,9 @@ def execute(arguments: argparse.Namespace) -> int:
     exit_code = capture_release(_capture_arguments(arguments, folder, python))
     lock = arguments.out or arguments.name
     if arguments.workflow is not None:
-        exit_code = exit_code or _check_workflow(arguments, folder, lock)
+        # Checked in any case, so that everything is said in one run.
+        workflow_code = _check_workflow(arguments, folder, lock)
+        exit_code = exit_code or workflow_code
     _print_next_steps(arguments, folder, lock, exit_code)
     return exit_code
 

@@ -180,7 +180,13 @@ def test_heredocs_are_scripts_and_blocks_are_said(tmp_path: Path) -> None:
 
 
 def test_variables_of_env_are_the_engines_and_those_of_the_build_are_not(tmp_path: Path) -> None:
-    release = read_run(tmp_path, 'ENV A=1 B="2 3"', "ENV PIP_NO_INPUT=1", "ENV OLD some value", 'LABEL a="b"')
+    release = read_run(
+        tmp_path,
+        'ENV A=1 B="2 3"',
+        "ENV PIP_NO_INPUT=1 HF_HUB_ENABLE_HF_TRANSFER=1",
+        "ENV OLD some value",
+        'LABEL a="b"',
+    )
     assert dict(release.engine_env) == {"A": "1", "B": "2 3", "OLD": "some value"}
     assert unread(release) == []
 

@@ -25,8 +25,18 @@ from comfypin.locking.repository_refs import RepoSpec
 _WITHOUT_EFFECT = frozenset(
     {"LABEL", "EXPOSE", "USER", "SHELL", "VOLUME", "STOPSIGNAL", "HEALTHCHECK", "MAINTAINER", "CMD", "ENTRYPOINT"}
 )
-# Variables of the build: they tell apt, pip and Python how to behave there.
-_BUILD_VARIABLES = ("PIP_", "UV_", "DEBIAN_FRONTEND", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE", "PATH", "CMAKE_")
+# Variables of the build: they tell apt, pip, Python and downloads how to behave there. hf_transfer is a
+# package that a lock leaves out, and without it that variable makes downloads fail.
+_BUILD_VARIABLES = (
+    "PIP_",
+    "UV_",
+    "HF_HUB_ENABLE_HF_TRANSFER",
+    "DEBIAN_FRONTEND",
+    "PYTHONUNBUFFERED",
+    "PYTHONDONTWRITEBYTECODE",
+    "PATH",
+    "CMAKE_",
+)
 _SHELLS = frozenset({"", "sh", "bash", "/bin/sh", "/bin/bash"})
 
 
@@ -61,7 +71,7 @@ class _DockerfileReader:
         torch = state.torch or image.torch
         if image.python or torch:
             known = [*([f"Python {image.python}"] if image.python else []), *([f"torch for {torch}"] if torch else [])]
-            parts.notes.append(f"as in its image: {', '.join(known)}; --python and --torch take others")
+            parts.notes.append(f"its image has {', '.join(known)}; --python and --torch take others")
         return replace(
             parts.to_release("a Dockerfile", comfyui=comfyui, python=image.python),
             requirements=tuple(dict.fromkeys(state.requirements)),
