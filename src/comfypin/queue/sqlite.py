@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from comfypin.jobs.interface import JOB_STATES, JobState
 from comfypin.machine_errors import reason_of
@@ -55,15 +55,24 @@ CREATE INDEX IF NOT EXISTS by_state ON jobs (state);
 _SUMMARY = "id, state, webhook, timeout_s, ttl_s, attempts, created_at, started_at, ended_at, priority, rank"
 
 
+class _WaitingBatch(NamedTuple):
+    """Changes that are to be made together, and the future that says whether they were."""
+
+    job_changes: tuple[JobChange, ...]
+    is_copy: bool
+    committed: asyncio.Future[None]
+
+
 class JobStore:
     """Stores the jobs of one server. Raises `JobsUnusable` if the file cannot be used."""
 
     def __init__(self, database_path: Path) -> None:
         self._path = database_path
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="jobs")
-        self._waiting_batches: list[tuple[tuple[JobChange, ...], asyncio.Future[None]]] = []
+        self._waiting_batches: list[_WaitingBatch] = []
         self._flushing: asyncio.Task[None] | None = None
         self._log_holds_secrets = True  # what a server that was killed left in the log
+        self._flushes = True
         self.changes_beside: Callable[[str], tuple[JobChange, ...]] = lambda _job_id: ()
         """What another room writes of a job together with its end, or when it waits again."""
         self.trouble: JobsNotStored | None = None
@@ -97,12 +106,22 @@ class JobStore:
 
     async def write_changes(self, *job_changes: JobChange) -> None:
         """Make the changes; they are on the disk when this returns, together with what others write meanwhile."""
+        await self._submit(job_changes, is_copy=False)
+
+    def submit_copies(self, *job_changes: JobChange) -> asyncio.Future[None]:
+        """Put changes in line, behind all that were asked for before; return a future of when they can be read.
+
+        They copy what is safe elsewhere: a power cut may undo them.
+        """
+        return self._submit(job_changes, is_copy=True)
+
+    def _submit(self, job_changes: tuple[JobChange, ...], *, is_copy: bool) -> asyncio.Future[None]:
         loop = asyncio.get_running_loop()
         committed: asyncio.Future[None] = loop.create_future()
-        self._waiting_batches.append((job_changes, committed))
+        self._waiting_batches.append(_WaitingBatch(job_changes, is_copy, committed))
         if self._flushing is None or self._flushing.done():
             self._flushing = loop.create_task(self._flush_batches())
-        await committed
+        return committed
 
     async def write_until_done(self, *job_changes: JobChange) -> None:
         """Make the changes, however long the disk refuses them; ends otherwise only when it is cancelled."""
@@ -242,21 +261,19 @@ class JobStore:
             # What arrives while one batch is committed makes up the next.
             change_batch, self._waiting_batches = self._waiting_batches, []
             try:
-                failures = await self._on_thread(
-                    partial(self._commit_batch, [job_changes for job_changes, _ in change_batch])
-                )
+                failures = await self._on_thread(partial(self._commit_batch, change_batch))
             except Exception as exc:  # a mistake of ours must not leave anybody waiting for ever
                 log.exception("jobs not written", extra={"action": "jobs_broken"})
                 failures = [JobsNotStored(reason=str(exc))] * len(change_batch)
             self._note_trouble(None if None in failures else failures[-1])
-            for (_, committed), write_failure in zip(change_batch, failures, strict=True):
+            for waiting_batch, write_failure in zip(change_batch, failures, strict=True):
                 # Whoever asked was cancelled meanwhile, and waits no more.
-                if committed.done():
+                if waiting_batch.committed.done():
                     continue
                 if write_failure is None:
-                    committed.set_result(None)
+                    waiting_batch.committed.set_result(None)
                 else:
-                    committed.set_exception(write_failure)
+                    waiting_batch.committed.set_exception(write_failure)
 
     def _note_trouble(self, write_failure: JobsNotStored | None) -> None:
         if write_failure is not None and self.trouble is None:
@@ -265,12 +282,19 @@ class JobStore:
             log.info("jobs are written again", extra={"action": "jobs_written_again", "path": str(self._path)})
         self.trouble = write_failure
 
-    def _commit_batch(self, change_batch: Sequence[tuple[JobChange, ...]]) -> list[JobsNotStored | None]:
+    def _commit_batch(self, change_batch: "Sequence[_WaitingBatch]") -> list[JobsNotStored | None]:
         """Commit all together; if that fails, each alone: one that does not fit must not take the others along."""
-        write_failure = self._try_commit([change for job_changes in change_batch for change in job_changes])
+        self._require_flush(any(not waiting_batch.is_copy for waiting_batch in change_batch))
+        write_failure = self._try_commit([change for batch in change_batch for change in batch.job_changes])
         if write_failure is None or len(change_batch) == 1:
             return [write_failure] * len(change_batch)
-        return [self._try_commit(job_changes) for job_changes in change_batch]
+        return [self._try_commit(waiting_batch.job_changes) for waiting_batch in change_batch]
+
+    def _require_flush(self, is_required: bool) -> None:  # noqa: FBT001 - the pragma's own two values
+        """Let commits wait for the disk, or not; one that waits takes along what was committed before it."""
+        if is_required != self._flushes:
+            self._connection.execute(f"PRAGMA synchronous = {'FULL' if is_required else 'NORMAL'}")
+            self._flushes = is_required
 
     def _try_commit(self, job_changes: Sequence[JobChange]) -> JobsNotStored | None:
         try:

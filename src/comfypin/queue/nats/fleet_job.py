@@ -76,10 +76,14 @@ class FleetJob:
         return json.dumps({"version": _VERSION, **asdict(self)}, separators=(",", ":")).encode()
 
     @classmethod
-    def load(cls, record_bytes: bytes) -> "FleetJob":
-        """Read a record. Raises `ValueError`, `TypeError`, `KeyError` if it is not one."""
+    def load(cls, record_bytes: bytes, *, revision: int = 0) -> "FleetJob":
+        """Read a record. `revision` is that at which it is kept: the number of a job that has not changed yet.
+
+        Raises `ValueError`, `TypeError`, `KeyError` if it is not one.
+        """
         json_object: dict[str, Any] = json.loads(record_bytes)
         del json_object["version"]
+        json_object["number"] = json_object.get("number") or revision
         notes = json_object.pop("notes")
         events, end = json_object.pop("webhook_events"), json_object.pop("end")
         return cls(

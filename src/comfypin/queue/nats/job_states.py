@@ -52,8 +52,8 @@ class JobStates:
         stored_entry = await self.bucket.get(job_id)
         if stored_entry is None:
             return None
-        job = FleetJob.load(stored_entry.data)
-        return StoredJob(job=_numbered(job, stored_entry.revision), revision=stored_entry.revision, changed=False)
+        job = FleetJob.load(stored_entry.data, revision=stored_entry.revision)
+        return StoredJob(job=job, revision=stored_entry.revision, changed=False)
 
     async def change(self, job_id: str, change: Change) -> StoredJob | None:
         """Change a job as soon as nobody else does; None if there is no such job.
@@ -82,8 +82,3 @@ class JobStates:
             raise TimeoutError
 
         return await until_clear(attempt)
-
-
-def _numbered(job: FleetJob, revision: int) -> FleetJob:
-    """Return a job with its number in lists: the revision at which it was taken, which the record cannot hold yet."""
-    return job if job.number else replace(job, number=revision)

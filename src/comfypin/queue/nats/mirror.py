@@ -8,8 +8,8 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from nats.errors import Error
@@ -19,15 +19,14 @@ from comfypin.jobs.interface import JobState
 from comfypin.queue.errors import JobsNotStored
 from comfypin.queue.interface import JobRow
 from comfypin.queue.job_changes import JobChange
-from comfypin.queue.job_description import end_described, job_described
 from comfypin.queue.job_events import JobEvents
-from comfypin.queue.job_notes import notes_kept
 from comfypin.queue.live_jobs import LiveJob, LiveJobs
 from comfypin.queue.nats.dead_jobs import DeadJob, dead_job
 from comfypin.queue.nats.fleet_job import FleetJob
 from comfypin.queue.nats.job_states import StoredJob
 from comfypin.queue.nats.pauses import pause
 from comfypin.queue.nats.pulling import MessagePuller, open_puller
+from comfypin.queue.nats.record_copies import ROWS, RecordCopier
 from comfypin.queue.run_estimates import RunEstimates
 from comfypin.queue.sqlite import JobStore
 from comfypin.queue.status_bodies import is_pending
@@ -77,6 +76,7 @@ class Mirror:
     ) -> None:
         self._fleet = fleet
         self._store = store
+        self._copier = RecordCopier(store)
         self._events = events
         self._estimates = estimates
         self._listener = listener
@@ -149,7 +149,8 @@ class Mirror:
         """Return whether all records were read once."""
         return self._loaded.is_set()
 
-    def _note_loaded(self) -> None:
+    async def _note_loaded(self) -> None:
+        await self._copier.finish()  # lists are whole from now on
         self._newest = max(self._newest, self._history_end)
         self._loaded.set()
 
@@ -169,9 +170,11 @@ class Mirror:
         """Note what this server has made of a job, at once; while it reads its history, in its turn."""
         if not self.is_loaded:
             return
-        changes = self._take(stored_job.job, stored_job.revision)
-        with suppress(JobsNotStored):
-            await self._store.write_changes(*changes)
+        job = stored_job.job
+        if self._take(job, stored_job.revision):
+            self._copier.hold({job.row.id: job}, 0)
+            with suppress(JobsNotStored):
+                await self._copier.finish()
 
     async def _follow_consumer(self, puller: MessagePuller) -> None:
         """Follow with one consumer, until it is gone: with its server, or since we were away for long."""
@@ -184,7 +187,7 @@ class Mirror:
                 # Silence is either a quiet queue, or a consumer that is gone.
                 info = await self._fleet.stream.consumer_info(self._stream_name, consumer)
                 if not info.num_pending:
-                    self._note_loaded()  # the last of it was removed meanwhile
+                    await self._note_loaded()  # the last of it was removed meanwhile
             self.trouble = None
 
     async def _open_consumer(self) -> str:
@@ -198,41 +201,48 @@ class Mirror:
         )
         consumer = await self._fleet.stream.add_consumer(self._stream_name, config)
         if not consumer.num_pending:
-            self._note_loaded()
+            await self._note_loaded()
         return consumer.name
 
     async def _apply(self, batch: "list[Msg]") -> None:
-        changes: list[JobChange] = []
-        for message in batch:
+        """Note a batch of records, some at a time: requests are answered in between."""
+        for begin in range(0, len(batch), ROWS):
+            self._apply_some(batch[begin : begin + ROWS])
+            await asyncio.sleep(0)
+        if self.is_loaded:
+            await self._copier.finish()
+            return
+        await self._copier.keep_up()
+        if self._newest >= self._history_end or not batch[-1].metadata.num_pending:
+            await self._note_loaded()
+
+    def _apply_some(self, messages: "Sequence[Msg]") -> None:
+        # Of each job only what is newest goes to the file.
+        changed: dict[str, FleetJob | None] = {}
+        for message in messages:
             revision = message.metadata.sequence.stream
             job_id = message.subject.rpartition(".")[2]
+            self._newest = max(self._newest, revision)
             # The marker of a record that was removed.
             if message.header and "KV-Operation" in message.header:
-                changes += self._forget(job_id)
-            else:
-                try:
-                    job = FleetJob.load(message.data)
-                except (ValueError, TypeError, KeyError) as exc:
-                    facts = {"action": "record_unreadable", "job_id": job_id, "reason": str(exc)[:200]}
-                    log.error("a job of another version", extra=facts)
-                    continue
-                changes += self._take(job if job.number else replace(job, number=revision), revision)
-            self._newest = max(self._newest, revision)
-        if changes:
-            await self._store.write_changes(*changes)
-        if not self.is_loaded and (self._newest >= self._history_end or not batch[-1].metadata.num_pending):
-            self._note_loaded()
+                self._forget(job_id)
+                changed[job_id] = None
+            elif (job := _loaded_record(message, job_id, revision)) is not None and self._take(job, revision):
+                changed[job_id] = job
+        if changed:
+            self._copier.hold(changed, sum(len(message.data) for message in messages))
 
-    def _take(self, job: FleetJob, revision: int) -> list[JobChange]:
+    def _take(self, job: FleetJob, revision: int) -> bool:
+        """Note a record; return whether it is new."""
         job_id = job.row.id
         # Known already: this server's own change, or one that was delivered again.
         if revision <= self._revisions.get(job_id, 0):
-            return []
+            return False
         self._revisions[job_id] = revision
         self._revisions.move_to_end(job_id)
         self._count(job)
         self._take_live(job)
-        return _copied(job)
+        return True
 
     def _count(self, job: FleetJob) -> None:
         job_id = job.row.id
@@ -305,7 +315,7 @@ class Mirror:
         if row.state == "COMPLETED" and row.started_at is not None and row.ended_at is not None:
             self._estimates.note_run(job.description.shape, max(0.0, row.ended_at - row.started_at))
 
-    def _forget(self, job_id: str) -> list[JobChange]:
+    def _forget(self, job_id: str) -> None:
         self._revisions.pop(job_id, None)
         self._waiting.discard(job_id)
         self._dead.pop(job_id, None)
@@ -317,7 +327,6 @@ class Mirror:
         self.jobs.forget_ended(job_id)
         if self.is_loaded:
             self._events.publish("removed", job_id)
-        return [JobChange("DELETE FROM jobs WHERE id = ?", (job_id,))]
 
     def _forget_old_ends(self) -> None:
         while len(self._revisions) > _KNOWN_ENDS + self.jobs.pending_count:
@@ -328,33 +337,11 @@ class Mirror:
                 del self._revisions[oldest]
 
 
-def _copied(job: FleetJob) -> list[JobChange]:
-    """Return the changes that copy a record into the file."""
-    row = job.row
-    size = sum(stored_body.size for stored_body in (job.input, job.result) if stored_body is not None)
-    columns = (
-        *(
-            job.number,
-            row.id,
-            row.state,
-            "{}",
-            None if job.secret else row.webhook,
-            job.owes_webhook,
-            row.timeout_s,
-            row.ttl_s,
-        ),
-        *(row.attempts, job.retries, job.secret, row.created_at, row.started_at, row.ended_at, job.error, size),
-    )
-    # A number is given once: it is the job's place in lists, whatever becomes of the job.
-    copied = JobChange(
-        "INSERT INTO jobs (number, id, state, input, webhook, webhook_owed, timeout_s, ttl_s, attempts, retries, "
-        "secret, created_at, started_at, ended_at, error, size) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
-        "ON CONFLICT (id) DO UPDATE SET state = excluded.state, webhook = excluded.webhook, "
-        "webhook_owed = excluded.webhook_owed, attempts = excluded.attempts, retries = excluded.retries, "
-        "created_at = excluded.created_at, "
-        "started_at = excluded.started_at, ended_at = excluded.ended_at, error = excluded.error, size = excluded.size",
-        columns,
-    )
-    changes = [copied, job_described(row.id, job.description), *notes_kept(row.id, job.notes, row.created_at)]
-    return changes if job.end is None else [*changes, end_described(row.id, job.end)]
+def _loaded_record(message: "Msg", job_id: str, revision: int) -> FleetJob | None:
+    """Return the job that a message tells of, None if this version cannot read it."""
+    try:
+        return FleetJob.load(message.data, revision=revision)
+    except (ValueError, TypeError, KeyError) as exc:
+        facts = {"action": "record_unreadable", "job_id": job_id, "reason": str(exc)[:200]}
+        log.error("a job of another version", extra=facts)
+        return None
