@@ -10,7 +10,7 @@ from comfypin.queue.job_notes import ComfyNote, JobNotes
 from comfypin.queue.nats import fleet_job
 from comfypin.queue.nats.connection import parse_queue_address
 from comfypin.queue.nats.errors import QueueAddressInvalid
-from comfypin.queue.nats.fleet_job import MOST_ATTEMPTS, Body, FleetJob
+from comfypin.queue.nats.fleet_job import MOST_ATTEMPTS, NOT_DEAD, Body, FleetJob
 from comfypin.queue.nats.names import Lane, is_class_name, job_of_ticket, lanes_of_worker, release_of_ticket
 
 RELEASE = "0123456789abcdef"
@@ -134,3 +134,10 @@ def test_what_is_no_address_or_holds_a_login_is_refused_without_showing_it(text:
     with pytest.raises(QueueAddressInvalid) as caught:
         parse_queue_address(text)
     assert "secret" not in caught.value.message
+
+
+def test_bytes_tell_a_job_that_was_given_up_whatever_texts_say() -> None:
+    alive = a_job(description=JobDescription(api="runpod", texts=NOT_DEAD.decode(), workflow='"dead":null'))
+    given_up = replace(alive, dead='it said "dead":null')
+    assert NOT_DEAD in alive.dump()
+    assert NOT_DEAD not in given_up.dump()

@@ -18,6 +18,8 @@ _VERSION = 1
 # As on one machine: a job that kills its worker each time must not kill all.
 MOST_ATTEMPTS = 5
 SMALL_INPUT = 262_144
+NOT_DEAD = b'"dead":null'
+"""Stands in the record of each job that was not given up, and in no text of one: quotes are escaped there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
