@@ -17,6 +17,7 @@ from comfypin.queue.nats import layout, lease, names
 from comfypin.queue.nats.connection import parse_queue_address
 from comfypin.queue.nats.errors import LeaseTaken
 from comfypin.queue.nats.fleet import open_fleet
+from comfypin.queue.nats.layout import ensure_lane
 from comfypin.queue.nats.lease import CHORES, FleetLease
 from comfypin.queue.nats.names import Lane
 from comfypin.queue.nats.pulling import open_puller
@@ -283,3 +284,22 @@ async def test_a_worker_with_a_job_does_not_hear_what_an_idle_one_should(nats: N
             work.release.set()
         for _ in range(20):
             assert (await opened.end(await opened.send())).row.state == "COMPLETED"
+
+
+async def test_a_ticket_is_not_behind_what_was_asked_for_while_nats_was_away(nats: NatsServer) -> None:
+    async with (
+        open_fleet(parse_queue_address(nats.address), FleetSettings(), client_name="test") as fleet,
+        open_puller(fleet.client) as puller,
+    ):
+        lane = Lane(release=RELEASE)
+        await ensure_lane(fleet.stream, lane)
+        # Responses that nobody has read come late: here all at once, with the connection.
+        for number in range(20):
+            request = json.dumps({"batch": 1, "no_wait": True}).encode()
+            subject = f"$JS.API.CONSUMER.MSG.NEXT.{names.JOBS_STREAM}.{lane.consumer}"
+            await fleet.client.publish(subject, request, reply=f"{puller.inbox_subject}.late{number}")
+        await fleet.client.flush()
+        await fleet.stream.publish(lane.ticket_subject("a-job", 0), b"")
+        ticket = await puller.take_one(names.JOBS_STREAM, lane.consumer)
+        assert ticket is not None
+        assert names.job_of_ticket(ticket.subject) == ("a-job", 0)

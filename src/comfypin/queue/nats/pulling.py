@@ -1,7 +1,9 @@
 """Takes messages from JetStream consumers: one, if one is there now, or a batch of what comes.
 
 nats-py's `fetch` leaves requests behind at the server, and what they catch stays unread for half a minute. Here all
-responses to a reader arrive in one inbox, so whatever comes late is simply read next.
+responses to a reader arrive in one inbox, so whatever comes late is simply read next. Each request has a subject of its
+own there: a late "there is nothing" must not be taken for the response to the next request, or each response after it
+would be read one request too late, for ever.
 """
 
 import asyncio
@@ -37,6 +39,7 @@ class MessagePuller:
     def __init__(self, client: "Client", inbox_subject: str) -> None:
         self._client = client
         self.inbox_subject = inbox_subject
+        self._request_count = 0
         self._inbox: deque[Msg] = deque()
         self._arrived = asyncio.Event()
         # Of batches: what was asked for and has not come.
@@ -50,14 +53,25 @@ class MessagePuller:
     async def take_one(self, stream: str, consumer: str) -> "Msg | None":
         """Return a message if one waits; it may be one that an earlier call asked for.
 
-        Raises `TimeoutError`, and `NoRespondersError` if the consumer is gone or has no leader now: who took that for
+        Raises `NatsTimeout`, and `NoRespondersError` if the consumer is gone or has no leader now: who took that for
         an empty line would pass by urgent jobs.
         """
-        await self._ask(stream, consumer, {"batch": 1, "no_wait": True})
-        await self._await_arrival(_ANSWER_WITHIN_S)
-        message = self._inbox.popleft()
-        _require_consumer(message)
-        return None if is_status(message) else message
+        late = await self.rest()
+        if late:
+            self._inbox.extend(late[1:])
+            return late[0]
+        if not self._client.is_connected:
+            # nats-py would keep the request until the connection is back, one for each time that somebody looked.
+            raise NatsTimeout
+        subject = await self._ask(stream, consumer, {"batch": 1, "no_wait": True})
+        while True:
+            await self._await_arrival(_ANSWER_WITHIN_S)
+            message = self._inbox.popleft()
+            if not is_status(message):
+                return message
+            if message.subject == subject:
+                _require_consumer(message)
+                return None
 
     async def take_batch(self, stream: str, consumer: str, *, most: int, wait_s: float) -> "list[Msg]":
         """Return what waits, or what comes first within `wait_s`; an empty list if nothing does.
@@ -97,9 +111,13 @@ class MessagePuller:
                 self._due = 0
                 raise NatsTimeout from None
 
-    async def _ask(self, stream: str, consumer: str, request: dict[str, object]) -> None:
+    async def _ask(self, stream: str, consumer: str, request: dict[str, object]) -> str:
+        """Ask the server; return the subject of the inbox to which it responds."""
+        self._request_count += 1
+        response_subject = f"{self.inbox_subject}.{self._request_count}"
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
-        await self._client.publish(subject, json.dumps(request).encode(), reply=self.inbox_subject)
+        await self._client.publish(subject, json.dumps(request).encode(), reply=response_subject)
+        return response_subject
 
 
 def _require_consumer(message: "Msg") -> None:
@@ -117,7 +135,7 @@ async def open_puller(client: "Client") -> AsyncIterator[MessagePuller]:
     """Yield a reader."""
     puller = MessagePuller(client, client.new_inbox())
     # nats-py's `next_msg` makes two tasks for each message: half of the time in which a server reads its history.
-    subscription = await client.subscribe(puller.inbox_subject, cb=puller.note_arrival)
+    subscription = await client.subscribe(f"{puller.inbox_subject}.*", cb=puller.note_arrival)
     try:
         yield puller
     finally:

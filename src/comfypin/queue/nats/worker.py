@@ -105,6 +105,7 @@ class FleetWorker:
         self._looked_at_s = float("-inf")
         self._unopened: set[str] = set()
         self._is_replaced = False
+        self._is_cut_off = False
         self._failure: ComfypinError | None = None
         self._runner = TicketRunner(
             fleet=fleet,
@@ -232,9 +233,13 @@ class FleetWorker:
                 ticket = await puller.take_one(names.JOBS_STREAM, lane.consumer)
                 if ticket is not None:
                     return ticket
+            self._is_cut_off = False
         except (Error, TimeoutError, OSError) as exc:
-            log.warning("no tickets", extra={"action": "queue_waited_for", "reason": str(exc)})
+            if not self._is_cut_off:
+                log.warning("no tickets", extra={"action": "queue_waited_for", "reason": str(exc)})
+            self._is_cut_off = True
             await asyncio.sleep(_TRY_AGAIN_S)
+            self._woken.set()  # nobody was heard meanwhile, so it does not wait to be woken
             if isinstance(exc, NoRespondersError):
                 # Either its leader is being chosen, or somebody has removed the line: then it is made again.
                 with contextlib.suppress(Error, TimeoutError, OSError):
