@@ -11,7 +11,7 @@ import pytest
 
 from comfypin.queue.nats import connection
 from comfypin.queue.nats.connection import parse_queue_address
-from comfypin.queue.nats.errors import QueueUnfit, QueueUnreachable
+from comfypin.queue.nats.errors import QueueLoginRefused, QueueUnfit, QueueUnreachable
 from comfypin.queue.nats.fleet import open_fleet
 from comfypin.settings.fleet import FleetSettings
 from tests.support.job_queues import SEALED, Work, fleet_queue, fleet_worker, until
@@ -99,11 +99,11 @@ def quick_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_stranger_is_refused_and_hears_why(kind: object, tmp_path: Path) -> None:
     with kind(tmp_path) as fleet:  # type: ignore[operator]
-        with pytest.raises((QueueUnreachable, QueueUnfit)) as caught:
+        with pytest.raises((QueueLoginRefused, QueueUnreachable, QueueUnfit)) as caught:
             async with open_fleet(parse_queue_address(fleet.address), fleet.stranger, client_name="test"):
                 pass
         assert "guessed" not in str(caught.value)
-        assert "cannot be" in str(caught.value)
+        assert "cannot be" in str(caught.value) or "lets us in with a login only" in str(caught.value)
 
 
 async def test_a_command_that_ends_does_not_say_that_the_queue_was_lost(

@@ -1,4 +1,4 @@
-"""A fleet with the configuration of NATS that we ship: a worker's limits, and what people ask of a fleet."""
+"""A fleet with the configuration of NATS that we ship, as fleet.md starts it: a worker's limits, and what people ask."""
 
 import asyncio
 import json
@@ -6,12 +6,17 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from comfypin.queue.nats import layout
+from comfypin.queue.nats.connection import parse_queue_address
+from comfypin.queue.nats.errors import QueueUnfit
+from comfypin.queue.nats.fleet import open_fleet
+from comfypin.settings.fleet import FleetSettings
 from tests.conftest import ROOT
 from tests.support.fleets import serving_fleet, working
 from tests.support.nats_servers import NatsServer, nats_server
@@ -32,10 +37,12 @@ def nats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[NatsServer
         yield server
 
 
-def fleet_command(nats: NatsServer, home: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def fleet_command(
+    nats: NatsServer, home: Path, *words: str, login: Mapping[str, str] = SERVE
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "comfypin.cli.main", "fleet", *words, "--queue", nats.address],
-        env={"HOME": str(home), "PATH": "/usr/bin:/bin", **SERVE},
+        env={"HOME": str(home), "PATH": "/usr/bin:/bin", **login},
         capture_output=True,
         text=True,
         timeout=60,
@@ -78,6 +85,27 @@ def test_a_worker_with_its_own_login_does_jobs_and_the_status_shows_it(nats: Nat
         assert "1 workers" not in people
         assert "1 worker" in people
         assert "nothing waits" in people
+
+
+def test_a_command_without_a_login_hears_that_it_needs_one(nats: NatsServer, tmp_path: Path) -> None:
+    for login, reason in (
+        ({}, "none is set"),
+        ({**SERVE, "COMFYPIN_NATS_PASSWORD": "wrong"}, "does not know this one"),
+    ):
+        refused = fleet_command(nats, tmp_path, "status", login=login)
+        assert refused.returncode == 71
+        assert reason in refused.stderr
+        assert "COMFYPIN_NATS_USER" in refused.stderr
+
+
+async def test_a_worker_before_the_first_server_hears_what_to_start(
+    nats: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layout, "_READY_WITHIN_S", 0.0)
+    login = FleetSettings(user="worker", password=WORKER["COMFYPIN_NATS_PASSWORD"])
+    with pytest.raises(QueueUnfit, match="start comfypin serve --queue first"):
+        async with open_fleet(parse_queue_address(nats.address), login, client_name="test"):
+            pass
 
 
 def test_what_waits_is_shown_without_a_worker(nats: NatsServer, tmp_path: Path) -> None:

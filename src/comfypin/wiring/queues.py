@@ -81,7 +81,7 @@ async def open_fleet_queue(
 ) -> AsyncIterator[OpenQueue]:
     """Yield the queue of a fleet. `body_url` is where others reach this server, if it keeps large inputs and results.
 
-    Raises `QueueAddressInvalid`, `QueueUnreachable`, `QueueUnfit`, `JobsUnusable`."""
+    Raises `QueueAddressInvalid`, `QueueUnreachable`, `QueueLoginRefused`, `QueueUnfit`, `JobsUnusable`."""
     from comfypin.lock.codec import release_identity
     from comfypin.queue.nats.connection import parse_queue_address
     from comfypin.queue.nats.failures import as_storage_failure

@@ -12,7 +12,9 @@ T = TypeVar("T")
 
 
 def with_fleet(arguments: argparse.Namespace, address: str, act: "Callable[[Fleet], Coroutine[None, None, T]]") -> T:
-    """Do something with the fleet at an address. Raises `QueueAddressInvalid`, `QueueUnreachable`, `QueueUnfit`."""
+    """Do something with the fleet at an address.
+
+    Raises `QueueAddressInvalid`, `QueueUnreachable`, `QueueLoginRefused`, `QueueUnfit`."""
 
     async def open_and_act() -> T:
         from comfypin.queue.nats.connection import parse_queue_address

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from comfypin.queue.nats.errors import QueueAddressInvalid, QueueUnfit, QueueUnreachable
+from comfypin.queue.nats.errors import QueueAddressInvalid, QueueLoginRefused, QueueUnfit, QueueUnreachable
 from comfypin.settings.fleet import FleetSettings
 
 if TYPE_CHECKING:
@@ -41,11 +41,14 @@ def parse_queue_address(address_text: str) -> tuple[str, ...]:
 async def open_connection(
     servers: tuple[str, ...], settings: FleetSettings, *, client_name: str
 ) -> "AsyncIterator[Client]":
-    """Yield a connection that comes back by itself whenever it is lost. Raises `QueueUnreachable`, `QueueUnfit`."""
+    """Yield a connection that comes back by itself whenever it is lost.
+
+    Raises `QueueUnreachable`, `QueueLoginRefused`, `QueueUnfit`."""
     from nats.aio.client import Client
 
     shown_servers = ", ".join(servers)
-    client, watch = Client(), _Watch()
+    login = _login(settings)
+    client, watch = Client(), _Watch(has_login=bool(login))
     connecting = client.connect(
         list(servers),
         name=client_name,
@@ -59,7 +62,7 @@ async def open_connection(
         error_cb=watch.note_error,
         disconnected_cb=watch.note_lost,
         reconnected_cb=_log_back,
-        **_login(settings),
+        **login,
         **_tls(servers, settings, shown_servers),
     )
     try:
@@ -74,13 +77,14 @@ async def open_connection(
 class _Watch:
     """What happens to one connection: logged while it is open, and told if it cannot be opened at all."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, has_login: bool) -> None:
         self.is_open = False
+        self._has_login = has_login
         self._failure: Exception | None = None
         self._refused = asyncio.Event()
 
     async def wait_for_first(self, connecting: Coroutine[None, None, None], shown: str) -> None:
-        """Wait until it is connected for the first time. Raises `QueueUnreachable`.
+        """Wait until it is connected for the first time. Raises `QueueUnreachable`, `QueueLoginRefused`.
 
         By itself nats-py tries for ever, also with a login that is refused, and nobody would hear why.
         """
@@ -96,6 +100,9 @@ class _Watch:
             for task in (first, refused):
                 task.cancel()
             await asyncio.gather(first, refused, return_exceptions=True)
+        if self._refused.is_set():
+            reason = "it does not know this one" if self._has_login else "none is set"
+            raise QueueLoginRefused(servers=shown, reason=reason) from failure
         if not self.is_open:
             raise QueueUnreachable(servers=shown, reason=_reason_of(failure)) from failure
 

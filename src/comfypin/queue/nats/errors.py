@@ -29,6 +29,18 @@ class QueueUnreachable(RemoteError):
 
 
 @declare
+class QueueLoginRefused(RemoteError):
+    """The servers of the queue let nobody in without a login that they know."""
+
+    template = (
+        "The queue at {servers} lets us in with a login only, and {reason}: set COMFYPIN_NATS_USER and "
+        "COMFYPIN_NATS_PASSWORD to one that it knows (or COMFYPIN_NATS_TOKEN, COMFYPIN_NATS_CREDS, COMFYPIN_NATS_NKEY)."
+    )
+    servers: str
+    reason: str
+
+
+@declare
 class QueueUnfit(ConfigError):
     """The server of the queue cannot keep jobs as they must be kept."""
 

@@ -41,7 +41,9 @@ class Fleet:
 async def open_fleet(
     servers: tuple[str, ...], settings: FleetSettings, *, client_name: str, depot: Depot | None = None
 ) -> AsyncIterator[Fleet]:
-    """Yield the fleet of a queue, made now if it is new. Raises `QueueUnreachable`, `QueueUnfit`, `FleetKeyInvalid`."""
+    """Yield the fleet of a queue, made now if it is new.
+
+    Raises `QueueUnreachable`, `QueueLoginRefused`, `QueueUnfit`, `FleetKeyInvalid`."""
     seal = Seal(settings.seal)
     async with open_connection(servers, settings, client_name=client_name) as client:
         stream = client.jetstream(timeout=5)

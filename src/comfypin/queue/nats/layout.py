@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from nats.errors import Error
+from nats.errors import TimeoutError as NatsTimeout
 from nats.js.api import AckPolicy, ConsumerConfig, DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
 from nats.js.errors import APIError, NotFoundError
 
@@ -35,6 +36,13 @@ _COPIES_IN_CLUSTER = 3
 # A cluster that starts chooses its leaders within seconds.
 _READY_WITHIN_S = 30.0
 _TRY_AGAIN_S = 0.5
+_NOT_MADE_REASON = (
+    "no server has made it yet, and this login may not: start comfypin serve --queue first, with the servers' login"
+)
+
+
+class _NotMade(NatsTimeout):
+    """Nobody has made the streams yet, and this login may not."""
 
 
 async def ensure_layout(client: "Client", stream: "JetStreamContext") -> None:
@@ -126,7 +134,11 @@ async def _ensure_stream(client: "Client", stream: "JetStreamContext", config: S
         except NotFoundError as exc:
             if exc.err_code == 10039:  # JetStream is not enabled for the account
                 raise
-            await stream.add_stream(config)
+            try:
+                await stream.add_stream(config)
+            except NatsTimeout as timeout:
+                # NATS does not answer what a login may not do; it did answer that there is no such stream.
+                raise _NotMade from timeout
 
     await _once_ready(client, make)
 
@@ -151,5 +163,6 @@ async def _once_ready(client: "Client", make: Callable[[], Awaitable[None]]) -> 
             is_transient = isinstance(exc, UNCLEAR) or (isinstance(exc, APIError) and (exc.code or 0) >= 500)
             if not is_transient or time.monotonic() > deadline_s:
                 servers = str(client.connected_url.netloc.rpartition("@")[2]) if client.connected_url else "?"
-                raise QueueUnfit(servers=servers, reason=reason_of_failure(exc)) from exc
+                reason = _NOT_MADE_REASON if isinstance(exc, _NotMade) else reason_of_failure(exc)
+                raise QueueUnfit(servers=servers, reason=reason) from exc
         await asyncio.sleep(_TRY_AGAIN_S)
