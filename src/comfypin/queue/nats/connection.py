@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import ssl
+import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,8 @@ _OLDEST_SERVER = (2, 11)  # older ones do not know `sync_interval: always`: a po
 # Before the next server of the address is tried.
 _CONNECT_WITHIN_S = 5
 _RECONNECT_EVERY_S = 0.5
+# Of an hour without NATS a log needs no 7,200 lines.
+_SAID_AGAIN_S = 60.0
 # Who starts together with NATS waits for it; who has a wrong address hears so.
 _FIRST_WITHIN_S = 15.0
 # A network that swallows packets is noticed within 12 s, while a request is still tried; TCP alone would take minutes.
@@ -61,7 +64,7 @@ async def open_connection(
         pending_size=64 << 20,
         error_cb=watch.note_error,
         disconnected_cb=watch.note_lost,
-        reconnected_cb=_log_back,
+        reconnected_cb=watch.note_back,
         **login,
         **_tls(servers, settings, shown_servers),
     )
@@ -80,6 +83,7 @@ class _Watch:
     def __init__(self, *, has_login: bool) -> None:
         self.is_open = False
         self._has_login = has_login
+        self._logged: tuple[str, float] | None = None
         self._failure: Exception | None = None
         self._refused = asyncio.Event()
 
@@ -109,8 +113,11 @@ class _Watch:
     async def note_error(self, error: Exception) -> None:
         """Hear of a failure."""
         if self.is_open:
-            # By itself nats-py prints a traceback for each try.
-            log.warning("queue", extra={"action": "queue_error", "reason": _reason_of(error)})
+            # By itself nats-py prints a traceback for each try, of which there are two a second.
+            reason, now_s = _reason_of(error), time.monotonic()
+            if self._logged is None or self._logged[0] != reason or now_s - self._logged[1] >= _SAID_AGAIN_S:
+                self._logged = (reason, now_s)
+                log.warning("queue", extra={"action": "queue_error", "reason": reason})
             return
         self._failure = error
         if "authorization" in str(error).lower():
@@ -120,6 +127,11 @@ class _Watch:
         """Hear that the connection is gone."""
         if self.is_open:
             log.warning("queue lost", extra={"action": "queue_lost"})
+
+    async def note_back(self) -> None:
+        """Hear that the connection is there again."""
+        self._logged = None
+        log.info("queue is back", extra={"action": "queue_back"})
 
 
 def _login(settings: FleetSettings) -> dict[str, Any]:
@@ -169,7 +181,3 @@ def _reason_of(error: Exception) -> str:
         return os.strerror(error.errno)  # asyncio's own words name the address once more
     reason = getattr(error, "strerror", None) or str(error).removeprefix("nats: ")
     return reason or type(error).__name__
-
-
-async def _log_back() -> None:
-    log.info("queue is back", extra={"action": "queue_back"})
