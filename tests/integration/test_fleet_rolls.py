@@ -179,6 +179,9 @@ async def test_the_command_rolls_says_what_to_start_and_goes_back(
             assert f"{NAME} ({RELEASE}) -> {NEW_NAME}" in told
             assert f"1 x comfypin worker --queue {nats.address} --release {NEW_NAME} --class rtx4090" in told
             assert not await is_held(fleet)
+            # A roll that was taken back offers no way back.
+            assert "--back" not in (await asyncio.to_thread(command, "--back")).stdout
+            await asyncio.to_thread(command, new)
         back = json.loads((await asyncio.to_thread(command, "--back", "--json")).stdout)
         assert (back["to"]["release_key"], back["held"]) == (RELEASE, True)
         await follows(opened, RELEASE)

@@ -142,7 +142,7 @@ def _report(arguments: argparse.Namespace, roll: "Roll", workers: "list[WorkerRe
         }
         print(json.dumps(document))
         return
-    print("\n".join(_roll_lines(roll, to_start, address)))
+    print("\n".join(_roll_lines(roll, to_start, address, is_back=arguments.back)))
 
 
 def _to_start(roll: "Roll", workers: "list[WorkerRecord]") -> "Counter[str]":
@@ -151,11 +151,12 @@ def _to_start(roll: "Roll", workers: "list[WorkerRecord]") -> "Counter[str]":
     return before - Counter(worker.gpu_class for worker in workers if worker.own == roll.new and not worker.is_stopping)
 
 
-def _roll_lines(roll: "Roll", to_start: "Counter[str]", address: str) -> Iterator[str]:
+def _roll_lines(roll: "Roll", to_start: "Counter[str]", address: str, *, is_back: bool) -> Iterator[str]:
     when = "now" if roll.is_held else "as soon as a worker has it warm"
     yield f"{roll.old_name} ({roll.old}) -> {roll.new_name} ({roll.new}): jobs go to the new release {when}."
     yield f"Workers of {roll.old_name} finish what waits for them, and leave."
-    yield "`comfypin fleet roll --back` takes it back."
+    if not is_back:
+        yield "`comfypin fleet roll --back` takes it back."
     yield "On Runpod a running `comfypin fleet scale` makes the new pods. Elsewhere start:"
     for gpu_class, count in sorted(to_start.items()):
         flag = "" if gpu_class == "any" else f" --class {gpu_class}"
