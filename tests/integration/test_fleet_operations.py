@@ -1,4 +1,4 @@
-"""A fleet with the configuration of NATS that we ship, as fleet.md starts it: a worker's limits, and what people ask."""
+"""A fleet with the configuration of NATS that we ship, as fleet.md starts it: a worker's limits, what people ask."""
 
 import asyncio
 import json
