@@ -115,6 +115,16 @@ async def test_a_command_that_ends_does_not_say_that_the_queue_was_lost(
     assert [record.getMessage() for record in caplog.records if record.name.startswith("comfypin")] == []
 
 
+async def test_whoever_ends_while_nats_is_away_ends_without_a_failure(tmp_path: Path) -> None:
+    with nats_server(tmp_path) as server:
+        async with open_fleet(parse_queue_address(server.address), SEALED, client_name="test") as fleet:
+            server.kill()
+            async with asyncio.timeout(30):
+                while fleet.client.is_connected:  # noqa: ASYNC110 - it tells nobody
+                    await asyncio.sleep(0.01)
+            await fleet.client.publish("comfypin.wake.nobody")
+
+
 @pytest.mark.usefixtures("quick_refusals")
 async def test_an_address_at_which_nobody_answers_is_told() -> None:
     with pytest.raises(QueueUnreachable, match="refused"):

@@ -7,7 +7,7 @@ import re
 import ssl
 import time
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from comfypin.queue.nats.errors import QueueAddressInvalid, QueueLoginRefused, QueueUnfit, QueueUnreachable
@@ -74,7 +74,9 @@ async def open_connection(
         yield client
     finally:
         watch.is_open = False
-        await client.close()
+        # It writes what is left also into a connection that is lost, and fails then: nobody waits for that any more.
+        with suppress(OSError):
+            await client.close()
 
 
 class _Watch:

@@ -297,7 +297,7 @@ class FleetWorker:
         """Stop hearing, after what is on its way was heard."""
         try:
             await ear.drain()  # type: ignore[no-untyped-call]
-        except (Error, TimeoutError):
+        except (Error, OSError):
             # By itself nats-py would subscribe again when the connection is back.
             self._fleet.client._remove_sub(ear._id)
 
