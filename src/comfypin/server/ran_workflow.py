@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 
 from comfypin.digest import JsonValue
@@ -13,8 +14,10 @@ from comfypin.queue.status_bodies import is_pending
 from comfypin.server.server_state import Site
 from comfypin.workflow.convert.write_back import write_back
 from comfypin.workflow.document import Document, to_document
-from comfypin.workflow.load import load_workflow
-from comfypin.workflow.overrides import apply_overrides, overrides_from_json
+from comfypin.workflow.graph import ApiGraph, ApiNode
+from comfypin.workflow.load import Workflow, load_workflow
+from comfypin.workflow.object_info import Catalogue
+from comfypin.workflow.overrides import RANDOM, apply_overrides, overrides_from_json
 
 
 async def read_ran_workflow(site: Site, job_id: str) -> Mapping[str, JsonValue] | None:
@@ -57,6 +60,25 @@ def _read_own_values(record: JobRecord) -> Mapping[str, JsonValue]:
     return values if isinstance(values, dict) else {}
 
 
+def _apply_what_is_known(loaded: Workflow, request: RunRequest, catalogue: Catalogue) -> ApiGraph:
+    """Return the graph with what the job set, but for numbers that were to be drawn: those stay the workflow's own."""
+    changed = apply_request_overrides(loaded, request, catalogue)
+    certain = tuple(override for override in request.overrides if override.value != RANDOM)
+    if len(certain) == len(request.overrides):
+        return changed
+    known = apply_request_overrides(loaded, replace(request, overrides=certain), catalogue)
+
+    def choose(node: ApiNode) -> ApiNode:
+        known_inputs = known.nodes[node.id].inputs
+        # In a text, `random` is a word.
+        inputs = {
+            name: value if value == RANDOM else known_inputs.get(name, value) for name, value in node.inputs.items()
+        }
+        return replace(node, inputs=inputs)
+
+    return ApiGraph(nodes={node_id: choose(node) for node_id, node in changed.nodes.items()})
+
+
 async def _with_values(
     site: Site,
     document: Document,
@@ -79,7 +101,7 @@ async def _with_values(
 
     def write_values() -> Mapping[str, JsonValue]:
         loaded = load_workflow(document, catalogue)
-        changed = apply_request_overrides(loaded, request, catalogue)
+        changed = _apply_what_is_known(loaded, request, catalogue)
         # Last: `random` was asked for, and this came of it.
         changed = apply_overrides(changed, overrides_from_json(drawn), catalogue=catalogue)
         if loaded.conversion is None:

@@ -75,6 +75,13 @@ def test_what_was_drawn_for_the_job_is_in_it(local: LocalApi) -> None:
         assert (graph["1"]["inputs"]["color"], graph["2"]["inputs"]["filename_prefix"]) == (77, "fox")
 
 
+def test_what_is_not_drawn_yet_stays_the_workflow_s_own(local: LocalApi) -> None:
+    job_id = taken(local, workflow=picture(5), set={"1.color": "random", "2.filename_prefix": "random", "1.width": 32})
+    for graph in of_both_apis(local, job_id):
+        assert graph["1"]["inputs"] == {**picture(5)["1"]["inputs"], "width": 32}
+        assert graph["2"]["inputs"]["filename_prefix"] == "random"
+
+
 def test_a_file_of_the_page_holds_what_was_drawn(local: LocalApi) -> None:
     nodes = [node(1, "EmptyImage", [64, 64, 1, 0]), node(2, "SaveImage", ["out"], wires={"images": 1})]
     saved = ui(nodes, [[1, 1, 0, 2, 0, "IMAGE"]])
