@@ -3,6 +3,7 @@
 import asyncio
 from pathlib import Path
 
+from comfypin.digest import JsonValue
 from comfypin.queue.interface import JobCounts
 from comfypin.queue.status_bodies import health_body, progress_summary
 from tests.unit.queue.test_local_queue import Work, a_queue, send
@@ -60,7 +61,12 @@ def test_models_that_arrive_are_progress_before_anything_runs() -> None:
     begun = progress_summary({"event": "phase_started", "phase": "models", "progress": 0.0})
     assert begun is not None
     assert begun["phase"] == "models"
-    event = {"event": "model_progress", "model": "loras/a.safetensors", "done_bytes": 5, "total_bytes": 9}
+    event: dict[str, JsonValue] = {
+        "event": "model_progress",
+        "model": "loras/a.safetensors",
+        "done_bytes": 5,
+        "total_bytes": 9,
+    }
     told = progress_summary({**event, "progress": 0.0})
     assert told is not None
     assert (told["phase"], told["model"], told["done_bytes"], told["total_bytes"]) == ("models", event["model"], 5, 9)
