@@ -2,9 +2,11 @@
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 
+from comfypin.errors import ComfypinError
 from comfypin.lock.model import PackagePin
 from comfypin.lock.requirements import RequirementSet, read_requirements
 from comfypin.locking.errors import PackagesUnreachable, RequirementsConflict
@@ -88,6 +90,12 @@ def test_installed_packages_are_pinned_as_they_are_and_absent_ones_named() -> No
     )
     assert versions(python.packages) == {"idna": "3.7"}
     assert sorted(missing) == ["comfypin-no-such-package==1", "iniconfig==99"]
+
+
+def test_an_installed_package_that_uv_cannot_read_is_told_as_uv_tells_it(tmp_path: Path) -> None:
+    (broken := tmp_path / "broken-1-py3-none-any.whl").write_text("no zip")
+    with pytest.raises(ComfypinError, match="broken"):
+        pin_installed([f"broken @ {broken.as_uri()}"], a_question(RequirementSet()), report=silent)
 
 
 def test_a_build_of_torch_that_nobody_has_is_told_from_an_index_that_does_not_answer() -> None:

@@ -338,7 +338,7 @@ def pin_installed(
         absent_lines = _absent_requirements(uv_run.stderr, wanted_lines)
         # Something else went wrong, and asking again would not end.
         if not absent_lines:
-            raise _explain_failure(uv_run, resolve_request, platform, None)
+            raise _explain_failure(uv_run, resolve_request, platform)
         if unheard_build:
             _require_no_torch(absent_lines, unheard_build)
         missing_lines += absent_lines
