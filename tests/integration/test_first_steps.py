@@ -69,6 +69,14 @@ def test_without_a_bucket_the_way_without_one_is_named(capsys: pytest.CaptureFix
     assert capsys.readouterr().err.rstrip().endswith("add --output file.")
 
 
+def test_a_bucket_of_another_store_is_named_with_its_output(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("BUCKET_ENDPOINT_URL", "http://127.0.0.1:9/mine")
+    assert main(["run", "--lock", "demo", "--workflow", "cat.json"]) == 3
+    assert "add --output s3" in capsys.readouterr().err
+
+
 def test_a_workflow_with_models_is_told_once_that_the_demos_engine_has_none(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

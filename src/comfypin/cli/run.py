@@ -6,7 +6,7 @@ result then says "unpinned", because nobody knows what made it. The workflow is 
 exports it (API format), or a picture that ComfyUI saved; `-` reads it from stdin, and an empty one, {}, is a smoke test
 of the engine.
 
-stdout holds results only: with --output base64 the outputs as base64, one a line; with file, gcs and s3 the place of
+stdout holds results only: with --output base64 the outputs as base64, one a line; with file and buckets the place of
 each, one a line; with --json one JSON object. Progress and logs go to stderr, as JSON lines with --json.
 """
 
@@ -25,7 +25,7 @@ from comfypin.cli.common import print_on_stderr, read_release, read_workflow, sh
 from comfypin.cli.flag_values import parse_seconds
 from comfypin.cli.signals import run_until_stopped
 from comfypin.engine.interface import Warned
-from comfypin.errors import UsageError
+from comfypin.errors import ConfigError, UsageError
 from comfypin.outputs.errors import NothingToWrite
 from comfypin.outputs.modes import DEFAULT_MODE, OUTPUT_MODES, OutputMode, named_mode
 from comfypin.plurals import format_size
@@ -208,9 +208,25 @@ def _open_sink(mode: OutputMode, arguments: argparse.Namespace, settings: Settin
             keep_in=_UNDELIVERED,
         )
     except SettingMissing as error:
-        # Most who meet this wanted no bucket: the documented default is one.
-        error.command_hint = "To save the outputs on this machine instead, add --output file."
+        # Most who meet this wanted no bucket, since the documented default is one, or have set another store's.
+        error.command_hint = (
+            _other_store_hint(mode, settings) + "To save the outputs on this machine instead, add --output file."
+        )
         raise
+
+
+def _other_store_hint(mode: OutputMode, settings: Settings) -> str:
+    """Return which --output the variables are set for, if not for the one that was chosen."""
+    from comfypin.storage.registry import KINDS, first_configured_kind
+
+    try:
+        configured_kind = first_configured_kind(settings.variables)
+    except ConfigError:
+        return ""
+    if configured_kind is None or configured_kind == mode:
+        return ""
+    store_title = KINDS[configured_kind].title
+    return f"The variables here name a bucket of {store_title}: to deliver there, add --output {configured_kind}. "
 
 
 def _read_lock(arguments: argparse.Namespace, settings: Settings) -> "Lock | None":

@@ -18,7 +18,6 @@ from botocore.handlers import add_expect_header, validate_bucket_name
 from botocore.parsers import ResponseParserError
 
 from comfypin import __version__
-from comfypin.settings.errors import SettingMissing
 from comfypin.storage.endpoint import ParsedEndpoint
 from comfypin.storage.errors import ProviderError
 from comfypin.storage.redaction import redact_library_logs
@@ -49,9 +48,11 @@ class S3Client:
         session = _make_session(settings)
         settings = _apply_profile(settings, session)
         if settings.bucket is None:
-            raise SettingMissing(variable="S3_BUCKET", purpose="deliver to S3 or R2")
+            raise settings.bucket_missing()
         region = settings.region or _DEFAULT_REGION
-        self.location = S3Location(bucket=settings.bucket, endpoint=settings.endpoint, region=region)
+        self.location = S3Location(
+            bucket=settings.bucket, endpoint=settings.endpoint, region=region, names=settings.names
+        )
         self._transport = S3Transport(
             self.location.store_name,
             ca_bundle=settings.ca_bundle,

@@ -3,7 +3,7 @@
 import html
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -28,6 +28,7 @@ from comfypin.storage.errors import (
 )
 from comfypin.storage.network_errors import explain_network_failure, is_web_page
 from comfypin.storage.redaction import redact_secrets
+from comfypin.storage.s3_setting_names import S3SettingNames
 
 _REFUSED = {
     "InvalidAccessKeyId": "the access key id is unknown there",
@@ -63,11 +64,12 @@ _LONGEST_SAID = 300
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class S3Location:
-    """Names a bucket, its endpoint and region, for messages."""
+    """Names a bucket, its endpoint and region, and where the user set them, for messages."""
 
     bucket: str
     endpoint: str | None
     region: str
+    names: S3SettingNames = field(default_factory=S3SettingNames)
 
     @property
     def store_name(self) -> str:
@@ -93,7 +95,7 @@ def explain_failure(
             return explain_response(exception.response, location=location, action=action, object_uri=uri), original
         case exceptions.ParamValidationError() if "ucket" in str(exception):
             return SettingInvalid(
-                variable="S3_BUCKET", value=location.bucket, expected="the name of an S3 bucket"
+                variable=location.names.bucket, value=location.bucket, expected="the name of an S3 bucket"
             ), original
         case exceptions.HTTPClientError() | exceptions.ConnectionError():
             inner_error = exception.kwargs.get("error")
@@ -137,7 +139,7 @@ def _classify_response(
 ) -> StorageError:
     if not error_code and http_status in {302, 303, 308}:
         return NotAStore(
-            store=location.store_name, status=http_status, said="leads elsewhere", variable="S3_ENDPOINT_URL"
+            store=location.store_name, status=http_status, said="leads elsewhere", variable=location.names.endpoint
         )
     if error_code in _PASSING or http_status in _PASSING_STATUS:
         return StoreBusy(store=location.store_name, status=http_status, code=error_code)
@@ -147,12 +149,14 @@ def _classify_response(
         return WrongRegion(store=location.store_name, region=location.region, expected=expected)
     if error_code in _REFUSED or http_status == 401:
         reason = _REFUSED.get(error_code, "they are not accepted")
-        remedy = "renew them" if "expired" in reason else "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and endpoint"
+        names = location.names
+        checked = f"check {names.access_key_id}, {names.secret_access_key} and endpoint"
+        remedy = "renew them" if "expired" in reason else checked
         return CredentialsRefused(store=location.store_name, reason=reason, remedy=remedy)
     if error_code in _SKEWED:
         return ClockSkewed(store=location.store_name)
     if error_code in {"NoSuchBucket", "InvalidBucketName"} or (http_status == 404 and action == "write"):
-        return BucketMissing(store=location.store_name, variable="S3_BUCKET")
+        return BucketMissing(store=location.store_name, variable=location.names.bucket)
     # Only reading needs an object, so here it is the object that is missing.
     if http_status == 404:
         return ObjectMissing(uri=object_uri)
@@ -170,7 +174,7 @@ def refuse_page(http_status: int, response_body: bytes, location: S3Location) ->
     """Raise `NotAStore` if a response is a web page, which no S3 service sends."""
     if http_status in _PAGES_STATUS and is_web_page(response_body[:200].decode("latin-1")):
         raise NotAStore(
-            store=location.store_name, status=http_status, said="sends a web page", variable="S3_ENDPOINT_URL"
+            store=location.store_name, status=http_status, said="sends a web page", variable=location.names.endpoint
         )
 
 

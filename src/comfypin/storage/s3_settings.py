@@ -15,10 +15,14 @@ from comfypin.settings.variables import require_header_safe, require_utf8
 from comfypin.storage.bucket_variables import BucketVariables, parse_bucket_name
 from comfypin.storage.endpoint import ParsedEndpoint, parse_server_address
 from comfypin.storage.interface import DEFAULT_RETRIES, LONGEST_SIGNED_URL_S, BucketSettings
+from comfypin.storage.s3_setting_names import S3SettingNames
 
 Addressing = Literal["auto", "path", "virtual"]
 MOST_WHOLE_BYTES = 5 << 30  # what S3 takes in one request
 _RUNPOD_ENDPOINT = "BUCKET_ENDPOINT_URL"
+_RUNPOD_PURPOSE = f"deliver outputs to {_RUNPOD_ENDPOINT}, whose address names no bucket"
+_RUNPOD_KEYS = ("BUCKET_ACCESS_KEY_ID", "BUCKET_SECRET_ACCESS_KEY", None)
+_AWS_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 _UNSIGNED_HOST = ".runpod.io"  # a volume's S3 has no signed URLs
 _OTHER_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", _RUNPOD_ENDPOINT)
 
@@ -41,7 +45,7 @@ class S3Settings(BucketSettings):
     the platform, the container's or instance's role. `ca_bundle` is a file of certificates to trust instead of the
     system's; `notes` is the folder with the notes of multipart uploads. If `connect_to` is not empty, only these
     addresses are connected to, instead of the host name's; `deadline` limits all requests together. If `is_jobs_own` is
-    true, nothing from the process's AWS files and variables is used.
+    true, nothing from the process's AWS files and variables is used. `names` says where the user set what.
     """
 
     endpoint: str | None = None
@@ -56,6 +60,7 @@ class S3Settings(BucketSettings):
     connect_to: tuple[str, ...] = ()
     deadline: Deadline | None = field(default=None, repr=False, compare=False)
     is_jobs_own: bool = False
+    names: S3SettingNames = field(default_factory=S3SettingNames)
 
     @classmethod
     def from_variables(cls, environment: Mapping[str, str]) -> "S3Settings":
@@ -97,6 +102,7 @@ class S3Settings(BucketSettings):
             notes=state_folder(environment) / "uploads"
             if variables.read_text("COMFYPIN_STATE_DIR", "XDG_STATE_HOME", "HOME")
             else None,
+            names=_find_names(variables, parsed_endpoint, runpods_first=runpods_first),
         )
 
     @classmethod
@@ -115,9 +121,14 @@ class S3Settings(BucketSettings):
             raise SettingMissing(
                 variable="BUCKET_NAME",
                 also=("S3_BUCKET",),
-                purpose=f"deliver outputs to {_RUNPOD_ENDPOINT}, whose address names no bucket "
-                "(OUTPUT_MODE=base64 returns them in the results instead)",
+                purpose=f"{_RUNPOD_PURPOSE} (OUTPUT_MODE=base64 returns them in the results instead)",
             )
+
+    def bucket_missing(self) -> SettingMissing:
+        """Return the error if nothing names the bucket: Runpod's variable if the endpoint comes from Runpod's."""
+        if self.names.endpoint == _RUNPOD_ENDPOINT:
+            return SettingMissing(variable="BUCKET_NAME", also=("S3_BUCKET",), purpose=_RUNPOD_PURPOSE)
+        return SettingMissing(variable="S3_BUCKET", purpose="deliver to S3 or R2")
 
     @property
     def public_base(self) -> str | None:
@@ -153,6 +164,12 @@ class S3Settings(BucketSettings):
             ),
             public_base_url=None,
             is_jobs_own=True,
+            names=S3SettingNames(
+                bucket="s3Config.bucketName",
+                endpoint="s3Config.endpointUrl",
+                access_key_id="s3Config.accessId",
+                secret_access_key="s3Config.accessSecret",  # noqa: S106  # a field's name
+            ),
         )
 
 
@@ -169,6 +186,31 @@ def _find_endpoint(variables: BucketVariables) -> ParsedEndpoint:
     )
     return ParsedEndpoint.parse(
         endpoint_url, bucket=variables.read_bucket("S3_BUCKET", "BUCKET_NAME", scheme="s3"), variable=variable_name
+    )
+
+
+def _key_variables(*, runpods_first: bool) -> tuple[tuple[str, str, str | None], ...]:
+    return (_RUNPOD_KEYS, _AWS_KEYS) if runpods_first else (_AWS_KEYS, _RUNPOD_KEYS)
+
+
+def _find_names(variables: BucketVariables, parsed_endpoint: ParsedEndpoint, *, runpods_first: bool) -> S3SettingNames:
+    """Return the variables that say where the bucket is and whose keys are used."""
+    key_name, secret_name = next(
+        (names[:2] for names in _key_variables(runpods_first=runpods_first) if variables.read_text(names[0])),
+        _AWS_KEYS[:2],
+    )
+    endpoint_name = (
+        variables.first_set_name("S3_ENDPOINT_URL", "R2_ACCOUNT_ID", *_OTHER_ENDPOINTS)
+        if parsed_endpoint.given
+        else "S3_ENDPOINT_URL"
+    )
+    bucket_name = variables.first_set_name("S3_BUCKET", "BUCKET_NAME")
+    is_in_endpoint = parsed_endpoint.bucket is not None and not variables.read_text(bucket_name)
+    return S3SettingNames(
+        bucket=endpoint_name if is_in_endpoint else bucket_name,
+        endpoint=endpoint_name,
+        access_key_id=key_name,
+        secret_access_key=secret_name,
     )
 
 
@@ -192,9 +234,7 @@ def _read_addressing(variables: BucketVariables) -> Addressing:
 
 def _read_credentials(variables: BucketVariables, *, runpods_first: bool) -> S3Credentials | None:
     """Return the first complete key pair. Keys and session token are never mixed from two sources."""
-    runpods = ("BUCKET_ACCESS_KEY_ID", "BUCKET_SECRET_ACCESS_KEY", None)
-    aws = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
-    for key_name, secret_name, token_name in (runpods, aws) if runpods_first else (aws, runpods):
+    for key_name, secret_name, token_name in _key_variables(runpods_first=runpods_first):
         key_id, secret = variables.read_header(key_name), variables.read_text(secret_name)
         if (key_id is None) != (secret is None):
             raise SettingsConflict(

@@ -117,6 +117,7 @@ def open_volume_bucket(volume_id: str, data_center: str, settings: "Settings") -
     from comfypin.http.proxies import Proxies
     from comfypin.runpod.errors import VolumeKeysMissing
     from comfypin.runpod.volume_bucket import VolumeBucket
+    from comfypin.storage.s3_setting_names import S3SettingNames
     from comfypin.storage.s3_settings import S3Credentials, S3Settings
 
     runpod_settings = settings.runpod
@@ -133,5 +134,10 @@ def open_volume_bucket(volume_id: str, data_center: str, settings: "Settings") -
         proxies=Proxies.from_variables(settings.variables),
         # The keys are of this volume alone: the S3 variables of the environment do not apply.
         is_jobs_own=True,
+        names=S3SettingNames(
+            endpoint="RUNPOD_S3_URL",
+            access_key_id="RUNPOD_S3_ACCESS_KEY",
+            secret_access_key="RUNPOD_S3_SECRET_KEY",  # noqa: S106  # a variable's name
+        ),
     )
     return VolumeBucket(bucket_settings)

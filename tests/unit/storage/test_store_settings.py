@@ -6,10 +6,13 @@ from pathlib import Path
 import pytest
 
 from comfypin.errors import ConfigError
-from comfypin.settings.errors import SettingInvalid, SettingsConflict
+from comfypin.settings.errors import SettingInvalid, SettingMissing, SettingsConflict
 from comfypin.storage.endpoint import ParsedEndpoint
+from comfypin.storage.errors import BucketMissing, CredentialsRefused
 from comfypin.storage.gcs_settings import GcsSettings
 from comfypin.storage.s3 import S3Store
+from comfypin.storage.s3_errors import S3Location, explain_response
+from comfypin.storage.s3_setting_names import S3SettingNames
 from comfypin.storage.s3_settings import S3Credentials, S3Settings
 
 
@@ -270,6 +273,49 @@ def test_keys_belong_to_their_endpoint_and_are_never_mixed() -> None:
     )
 
 
+_RUNPODS_KEYS = {"BUCKET_ACCESS_KEY_ID": "key", "BUCKET_SECRET_ACCESS_KEY": "secret"}
+
+
+@pytest.mark.parametrize(
+    ("environ", "bucket", "endpoint", "key"),
+    [
+        ({}, "S3_BUCKET", "S3_ENDPOINT_URL", "AWS_ACCESS_KEY_ID"),
+        (
+            {"BUCKET_ENDPOINT_URL": "http://127.0.0.1:9000/mine", **_RUNPODS_KEYS},
+            "BUCKET_ENDPOINT_URL", "BUCKET_ENDPOINT_URL", "BUCKET_ACCESS_KEY_ID",
+        ),
+        (
+            {"BUCKET_ENDPOINT_URL": "http://127.0.0.1:9000", "BUCKET_NAME": "mine", **_RUNPODS_KEYS},
+            "BUCKET_NAME", "BUCKET_ENDPOINT_URL", "BUCKET_ACCESS_KEY_ID",
+        ),
+        ({"R2_ACCOUNT_ID": "abc", "S3_BUCKET": "mine"}, "S3_BUCKET", "R2_ACCOUNT_ID", "AWS_ACCESS_KEY_ID"),
+    ],
+)  # fmt: skip
+def test_a_refusal_names_the_variables_that_the_user_set(
+    environ: dict[str, str], bucket: str, endpoint: str, key: str
+) -> None:
+    names = S3Settings.from_variables(environ).names
+    assert (names.bucket, names.endpoint, names.access_key_id) == (bucket, endpoint, key)
+    location = S3Location(bucket="mine", endpoint=None, region="us-east-1", names=names)
+    refused = explain_response(
+        {"Error": {"Code": "SignatureDoesNotMatch"}}, location=location, action="write", object_uri="s3://mine/a"
+    )
+    assert isinstance(refused, CredentialsRefused)
+    assert f"check {key}, {key.replace('ACCESS_KEY_ID', 'SECRET_ACCESS_KEY')} and endpoint" in str(refused)
+    missing = explain_response(
+        {"Error": {"Code": "NoSuchBucket"}}, location=location, action="write", object_uri="s3://mine/a"
+    )
+    assert isinstance(missing, BucketMissing)
+    assert missing.variable == bucket
+
+
+def test_a_bucket_that_no_variable_names_is_missed_by_the_variables_in_use() -> None:
+    with pytest.raises(SettingMissing, match=r"^BUCKET_NAME is not set \(or S3_BUCKET\).*BUCKET_ENDPOINT_URL"):
+        S3Store(S3Settings.from_variables({"BUCKET_ENDPOINT_URL": "http://127.0.0.1:9000", **_RUNPODS_KEYS}))
+    with pytest.raises(SettingMissing, match=r"^S3_BUCKET is not set: "):
+        S3Store(S3Settings.from_variables({}))
+
+
 def test_half_a_key_pair_is_refused() -> None:
     with pytest.raises(SettingsConflict, match="AWS_SECRET_ACCESS_KEY"):
         S3Settings.from_variables({"AWS_ACCESS_KEY_ID": "k"})
@@ -288,6 +334,13 @@ def test_a_job_brings_all_of_its_own_s3_config() -> None:
     )
     assert (config.bucket, config.region, config.prefix) == ("theirs", "eu-west-3", "p")
     assert config.credentials == S3Credentials(access_key_id="jk", secret_access_key="js")
+    # Advice about the server's variables would help no client.
+    assert config.names == S3SettingNames(
+        bucket="s3Config.bucketName",
+        endpoint="s3Config.endpointUrl",
+        access_key_id="s3Config.accessId",
+        secret_access_key="s3Config.accessSecret",
+    )
 
 
 @pytest.mark.parametrize("missing", ["accessId", "accessSecret", "bucketName", "endpointUrl"])
