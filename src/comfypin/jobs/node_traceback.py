@@ -18,6 +18,11 @@ def show_traceback(frames: Sequence[str]) -> str:
     return shown[-_MOST_CHARACTERS:]
 
 
+def hide_folders(node_message: str) -> str:
+    """Return what a node said with its paths as tracebacks have them: the folders are the server's."""
+    return _OTHER_PATH.sub(lambda path_match: _shorten(path_match[0]), node_message)
+
+
 def _shorten(path: str) -> str:
     plain = path.replace("\\", "/")
     for folder in _KNOWN_FOLDERS:

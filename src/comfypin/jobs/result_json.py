@@ -12,7 +12,7 @@ from comfypin.errors import ComfypinError
 from comfypin.jobs.errors import JobInvalid
 from comfypin.jobs.interface import JobOutcome
 from comfypin.jobs.job import JobResult
-from comfypin.jobs.node_traceback import show_traceback
+from comfypin.jobs.node_traceback import hide_folders, show_traceback
 from comfypin.models.job_models import BroughtModel
 from comfypin.outputs.interface import Delivery
 from comfypin.storage.registry import SCHEMES
@@ -67,12 +67,13 @@ def failure_to_json(
     failure: ComfypinError, *, warnings: Sequence[str] = (), own_values: Mapping[str, JsonValue] | None = None
 ) -> dict[str, JsonValue]:
     """Return the output of a job that failed. Runpod takes `failure` out of it and makes the job FAILED."""
+    message = hide_folders(failure.message) if isinstance(failure, NodeFailed) else failure.message
     document: dict[str, JsonValue] = {
-        "error": failure.message,
+        "error": message,
         "error_type": type(failure).__name__,
         "error_family": failure.family,
-        "details": list(_failure_details(failure)),
-        "errors": [failure.message],
+        "details": list(_failure_details(failure, message)),
+        "errors": [message],
         "warnings": list(warnings),
     }
     # Facts may hold objects that only our own code understands.
@@ -86,11 +87,11 @@ def failure_to_json(
     return document
 
 
-def _failure_details(failure: ComfypinError) -> Sequence[str]:
-    """Return a sentence for each problem of a failure, or the failure's own message if it lists none."""
+def _failure_details(failure: ComfypinError, message: str) -> Sequence[str]:
+    """Return a sentence for each problem of a failure, or the failure's message if it lists none."""
     if isinstance(failure, WorkflowInvalid):
         return failure.problems
-    return failure.findings if isinstance(failure, JobInvalid) else (failure.message,)
+    return failure.findings if isinstance(failure, JobInvalid) else (message,)
 
 
 def failed_outcome(

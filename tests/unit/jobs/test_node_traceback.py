@@ -34,3 +34,19 @@ def test_a_result_has_it_only_if_the_engine_told_it() -> None:
     assert "execution.py" in str(failure_to_json(told)["error_traceback"])
     untold = NodeFailed(node_id="1", class_type="A", exception_type="E", message="m")
     assert "error_traceback" not in failure_to_json(untold)
+
+
+def test_what_a_node_says_names_no_folder_of_the_machine() -> None:
+    said = (
+        "[Errno 36] File name too long: '/tmp/engine-x/output/a.png' "
+        "(see /opt/ComfyUI/models/vae/b.pt and 16/9, https://a/b/c)"
+    )
+    failure = NodeFailed(node_id="1", class_type="A", exception_type="OSError", message=said)
+    document = failure_to_json(failure)
+    shown = (
+        "Node 1 (A) failed: OSError: [Errno 36] File name too long: 'a.png' "
+        "(see ComfyUI/models/vae/b.pt and 16/9, https://a/b/c)"
+    )
+    assert (document["error"], document["errors"], document["details"]) == (shown, [shown], [shown])
+    # Commands run on the user's own machine, and say all of it.
+    assert "/tmp/engine-x/output" in failure.message
