@@ -137,11 +137,18 @@ class LockIncomplete(LockError):
     """Raised when a readable lock leaves something unpinned, so that it cannot be realized as it stands."""
 
     template = (
-        "The lock {where} is not complete, so it cannot be realized; pin what is missing with "
-        "`comfypin lock migrate --complete`, or see all of it with `comfypin lock check`:{listed}"
+        "The lock {where} is not complete, so it cannot be realized; {advice}, or see all of it with "
+        "`comfypin lock check`:{listed}"
     )
     where: str
     findings: Sequence[LockFinding]
+
+    @property
+    def advice(self) -> str:
+        """Return what pins the findings: resolving again does not add what a captured ComfyUI lacked."""
+        if all("lock upgrade" in finding.allowed for finding in self.findings):
+            return "pin what is missing, as each line says"
+        return "pin what is missing with `comfypin lock migrate --complete`"
 
     @property
     def listed(self) -> str:

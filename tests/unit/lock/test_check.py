@@ -4,6 +4,7 @@ import pytest
 
 from comfypin.digest import Digest
 from comfypin.lock.check import check_lock
+from comfypin.lock.errors import LockIncomplete
 from comfypin.lock.model import EngineSpec, Lock, ModelPin, NodePin, PackagePin, PythonPins, RepoPin, VariantChoice
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -86,3 +87,14 @@ def test_a_requirement_that_no_package_meets_is_found() -> None:
         variants=(VariantChoice(name="a", replaces=("e",)),),
     )
     assert said(python=excused) == []
+
+
+def test_what_a_refused_lock_advises_adds_what_it_lacks() -> None:
+    """`lock migrate --complete` pins branches and hashes; it adds no package that a captured ComfyUI lacked."""
+    lacking = PythonPins(version="3.12", packages=PYTHON.packages, requirements=("alembic>=1.13",))
+    for parts, advises_migrate in (
+        ({"python": lacking}, False),
+        ({"comfyui": RepoPin(repo="https://x.org/c", ref="main")}, True),
+    ):
+        refused = LockIncomplete(where="x", findings=check_lock(a_lock(**parts)))
+        assert ("lock migrate --complete" in str(refused)) is advises_migrate
