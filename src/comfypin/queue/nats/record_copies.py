@@ -66,11 +66,14 @@ class RecordCopier:
         self._held, self._held_bytes = [], 0
 
     async def _wait_for(self, submitted: Sequence[asyncio.Future[None]]) -> None:
-        # Not awaited themselves: several may wait for one write, and whoever is cancelled must not cancel it.
-        for write in tuple(submitted):
-            await asyncio.wait([write])
-            if write in self._submitted:
-                self._submitted.remove(write)
+        waited = tuple(submitted)
+        if not waited:
+            return
+        # They are made in their order: with the last one all are done. It is not awaited itself, since several may wait
+        # for one write, and whoever is cancelled must not cancel it.
+        await asyncio.wait(waited[-1:])
+        self._submitted = [write for write in self._submitted if not write.done()]
+        for write in waited:
             write.result()
 
 
