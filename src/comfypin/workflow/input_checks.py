@@ -198,9 +198,16 @@ def _check_choice(input_value: JsonValue, input_spec: InputSpec, validation: Cla
     # Choices that the page loads from elsewhere are not the server's.
     checked = "options" not in input_spec.options or validation.newer
     certain = validation.core and checked and not input_spec.options.get("remote")
+    if input_spec.choices:
+        message = f"{_show_value(input_value)} is not one of {_list_choices(input_spec.choices)}"
+    else:
+        message = (
+            f"{_show_value(input_value)} is not there: this ComfyUI lists nothing for {input_spec.name}; put the file "
+            "into a folder that it looks into"
+        )
     return InputRefusal(
         code="not_in_list",
-        message=f"{_show_value(input_value)} is not one of {_list_choices(input_spec.choices)}",
+        message=message,
         certain=certain,
     )
 

@@ -10,6 +10,8 @@ import pytest
 from comfypin.lock.model import Lock, ModelPin, NodePin
 from comfypin.workflow.errors import WorkflowInvalid
 from comfypin.workflow.findings import raise_if_errors
+from comfypin.workflow.input_checks import ClassValidation, check_value
+from comfypin.workflow.object_info import InputSpec
 from comfypin.workflow.parse import parse_graph
 from comfypin.workflow.preflight import Preflight, run_preflight
 from comfypin.workflow.smallest_graph import smoke_graph
@@ -124,6 +126,14 @@ def test_what_a_pack_may_accept_by_itself_is_a_warning() -> None:
     nodes = {"1": EMPTY, "5": {"class_type": "AnyToImage", "inputs": {"value": ["1", 0], "n": 0}}, "2": {
         "class_type": "PreviewImage", "inputs": {"images": ["5", 0]}}}  # fmt: skip
     assert codes(check(nodes)) == [("5", "too_small", "warning")]
+
+
+def test_a_model_of_an_empty_folder_is_said_to_be_missing() -> None:
+    spec = InputSpec(name="ckpt_name", category="required", type="COMBO", choices=(), options={})
+    refusal = check_value("sd.safetensors", spec, ClassValidation(core=True))
+    assert refusal is not None
+    assert (refusal.code, refusal.certain) == ("not_in_list", True)
+    assert refusal.message.startswith("'sd.safetensors' is not there: this ComfyUI lists nothing for ckpt_name")
 
 
 def test_a_file_that_the_job_brings_need_not_be_in_the_engine() -> None:
