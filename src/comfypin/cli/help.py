@@ -13,6 +13,7 @@ from pathlib import Path
 import comfypin
 from comfypin.errors import UsageError
 
+_COMING_FROM = "coming-from"
 _COMMENT = re.compile(r"^ *<!--.*?-->\n", re.MULTILINE | re.DOTALL)
 
 
@@ -32,6 +33,9 @@ def execute(arguments: argparse.Namespace) -> int:
         print(f"\npages (comfypin help PAGE): {', '.join(pages) or 'none in this installation'}")
         return 0
     first = arguments.topic[0]
+    # The tools that people come from are asked for by their names.
+    if first not in NOUNS and f"{_COMING_FROM}/{first}" in pages:
+        first = f"{_COMING_FROM}/{first}"
     # A page has the name of a command now and then (jobs, sync): the page says how to type its --help.
     if first in NOUNS and (first not in pages or len(arguments.topic) > 1):
         return main([*arguments.topic, "--help"])
@@ -52,12 +56,14 @@ def list_pages() -> dict[str, Path]:
     package = Path(comfypin.__file__).parent
     for folder in (package / "data" / "docs", package.parents[1] / "docs"):
         if folder.is_dir():
-            return {page.stem: page for page in sorted(folder.glob("*.md"))}
+            pages = (*folder.glob("*.md"), *folder.glob(f"{_COMING_FROM}/*.md"))
+            return {page.relative_to(folder).with_suffix("").as_posix(): page for page in sorted(pages)}
     return {}
 
 
 def _russian_of(page: Path) -> Path:
-    russian = page.parent / "ru" / page.name
+    folder = page.parent.parent if page.parent.name == _COMING_FROM else page.parent
+    russian = folder / "ru" / page.relative_to(folder)
     if not russian.is_file():
         raise UsageError(f"The page {page.stem} is not there in Russian; leave --ru out.")
     return russian

@@ -45,6 +45,16 @@ def test_help_of_a_page_and_of_a_command(capsys: pytest.CaptureFixture[str]) -> 
     assert "usage: comfypin lock show" in capsys.readouterr().out
 
 
+def test_help_of_a_tool_that_people_come_from(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["help", "worker-comfyui"]) == 0
+    english = capsys.readouterr().out
+    assert main(["help", "coming-from/worker-comfyui"]) == 0
+    assert english == capsys.readouterr().out
+    assert english.startswith("# Coming from worker-comfyui")
+    assert main(["help", "worker-comfyui", "--ru"]) == 0
+    assert capsys.readouterr().out.startswith("# Переход с worker-comfyui")
+
+
 def test_an_empty_name_is_said_to_be_empty(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["lock", "show", ""]) == 10
     assert "is the variable that should hold it unset?" in capsys.readouterr().err
