@@ -29,8 +29,7 @@ from comfypin.locking.installed_requirements import UnmetRequirement
 from comfypin.locking.left_out import require_known
 from comfypin.locking.missing_packages import find_unmet, missing_for_comfyui, note_unmet
 from comfypin.locking.model_suspicions import FindProblem
-from comfypin.locking.release_files.document import COMFYUI
-from comfypin.locking.repository_refs import RepoSpec
+from comfypin.locking.repository_refs import COMFYUI, RepoSpec
 from comfypin.locking.sources import Upstreams, read_source_requirements
 from comfypin.plurals import format_count, format_size
 from comfypin.tools.git_overlay import overlay_checkout

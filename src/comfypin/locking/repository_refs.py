@@ -6,6 +6,9 @@ from pathlib import Path
 
 from comfypin.lock.errors import SpecInvalid
 
+# ComfyUI's own repository; what names none means this one.
+COMFYUI = "https://github.com/comfyanonymous/ComfyUI"
+_RELEASE = re.compile(r"v?(\d+\.\d+\.\d+)")
 _REPO_FORM = "[FOLDER=]URL[@REF], such as https://host/org/repo@v1.2 or registry://PACK@1.0.0"
 # No colon, slash or "@" before "=", or a URL with a query would look like a folder.
 _FOLDER = re.compile(r"([^/\\:@=\s][^/\\:@=]*)=(.*)", re.S)
@@ -58,6 +61,19 @@ def parse_repo_spec(spec_text: str) -> RepoSpec:
     if "@" in spec_text and not named_ref and spec_text.endswith("@"):
         raise SpecInvalid(what="repository", spec=spec_text, form=_REPO_FORM)
     return RepoSpec(repo=repo_url, ref=named_ref or None, folder=folder)
+
+
+def parse_comfyui_spec(spec_text: str) -> RepoSpec:
+    """Parse which ComfyUI is meant: `v0.3.64` or `0.3.64` is that release of ComfyUI's own repository, else a spec.
+
+    Raises `SpecInvalid`.
+    """
+    if release_match := _RELEASE.fullmatch(spec_text):
+        return RepoSpec(repo=COMFYUI, ref=f"v{release_match[1]}")
+    try:
+        return parse_repo_spec(spec_text)
+    except SpecInvalid as error:
+        raise SpecInvalid(what="ComfyUI", spec=spec_text, form=f"v0.3.64, or {COMFYUI}@REF") from error
 
 
 def repo_folder(repo: str) -> str:

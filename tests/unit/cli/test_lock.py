@@ -156,3 +156,14 @@ def test_a_lock_is_reproduced_in_two_places(tmp_path: Path, capfd: pytest.Captur
     assert (result["same"], list(result["outputs"])) == (True, ["node 2, output 1"])
     assert main([*command[:-2], str(tmp_path / "absent.json"), "--json"]) == 10
     assert "absent.json" in capfd.readouterr().err
+
+
+def test_what_a_file_holds_that_no_lock_can_is_said_before_anything_fails(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dockerfile = tmp_path / "Dockerfile"
+    dockerfile.write_text("FROM runpod/worker-comfyui:5.8.5-base\nRUN make-my-own-nodes --all\n")
+    assert main(["lock", "create", "mine", "--from", str(dockerfile)]) == 10
+    told = capsys.readouterr().err
+    assert "make-my-own-nodes" in told
+    assert told.rstrip().endswith("add --comfyui v0.3.64.")

@@ -6,9 +6,9 @@ import pytest
 
 from comfypin.cli.main import main
 from comfypin.locking.errors import SnapshotUnreadable
-from comfypin.locking.release_files.document import COMFYUI, ReleaseFile
+from comfypin.locking.release_files.document import ReleaseFile
 from comfypin.locking.release_files.registry import read_release_file
-from comfypin.locking.repository_refs import RepoSpec
+from comfypin.locking.repository_refs import COMFYUI, RepoSpec
 
 HUB = "https://huggingface.co/org/repo/resolve/main"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from comfypin.lock.errors import SpecInvalid
-from comfypin.locking.repository_refs import parse_repo_spec
+from comfypin.locking.repository_refs import RepoSpec, parse_comfyui_spec, parse_repo_spec
 
 
 @pytest.mark.parametrize(
@@ -35,3 +35,13 @@ def test_a_local_folder_becomes_a_url() -> None:
 def test_what_is_no_repository_is_refused(text: str) -> None:
     with pytest.raises(SpecInvalid):
         parse_repo_spec(text)
+
+
+@pytest.mark.parametrize("spec_text", ["0.3.64", "v0.3.64", "https://github.com/comfyanonymous/ComfyUI@v0.3.64"])
+def test_a_release_of_comfyui_needs_no_address(spec_text: str) -> None:
+    assert parse_comfyui_spec(spec_text) == RepoSpec(repo="https://github.com/comfyanonymous/ComfyUI", ref="v0.3.64")
+
+
+def test_what_is_no_comfyui_is_answered_with_how_to_write_one() -> None:
+    with pytest.raises(SpecInvalid, match=r"v0\.3\.64, or https://github\.com/comfyanonymous/ComfyUI@REF"):
+        parse_comfyui_spec("newest")

@@ -89,14 +89,14 @@ def _capture_folder(arguments: argparse.Namespace) -> int:
     from comfypin.digest_cache import DigestCache
     from comfypin.locking.capture import capture_lock
     from comfypin.locking.capture_request import CaptureRequest
-    from comfypin.locking.repository_refs import parse_repo_spec
+    from comfypin.locking.repository_refs import parse_comfyui_spec
     from comfypin.wiring import find_model_problem
 
     venv_path = arguments.venv
     wishes = CaptureRequest(
         name=arguments.name,
         folder=arguments.origin.absolute(),
-        comfyui=parse_repo_spec(arguments.comfyui) if arguments.comfyui else None,
+        comfyui=parse_comfyui_spec(arguments.comfyui) if arguments.comfyui else None,
         # --venv may name the interpreter itself.
         interpreter=None if venv_path is None else venv_path / "bin" / "python" if venv_path.is_dir() else venv_path,
         models_dir=arguments.models_dir.absolute() if arguments.models_dir else None,
@@ -141,7 +141,8 @@ def _capture_file(arguments: argparse.Namespace) -> int:
     made_lock = create_lock(
         wishes, upstreams=lock_places, describe_model=make_model_describer(arguments.settings), report=report_progress
     )
-    return write_lock(replace(made_lock, notes=(*release.notes, *made_lock.notes)), arguments)
+    made_lock = replace(made_lock, notes=(*release.notes, *made_lock.notes))
+    return write_lock(made_lock, arguments, reported_notes=release.notes)
 
 
 _FROM_WORKFLOW = """List what workflows need (node packs, models), and with --name make a lock of it. The node registry
@@ -182,14 +183,14 @@ def configure_from_workflow(parser: argparse.ArgumentParser) -> None:
 
 def _lock_from_workflows(arguments: argparse.Namespace) -> int:
     from comfypin.locking.create import LockRequest, create_lock
-    from comfypin.locking.repository_refs import parse_repo_spec
+    from comfypin.locking.repository_refs import parse_comfyui_spec
     from comfypin.wiring import make_model_describer
 
     if arguments.name and not arguments.comfyui:
         raise UsageError("--name needs --comfyui URL@REF: no workflow says which ComfyUI it means, by commit.")
     question = read_question(arguments)
     lock_places = make_lock_places(arguments)
-    comfyui = parse_repo_spec(arguments.comfyui) if arguments.comfyui else None
+    comfyui = parse_comfyui_spec(arguments.comfyui) if arguments.comfyui else None
     settled = _settle_needs(arguments, comfyui, lock_places)
     # Nothing is guessed: an open question means no lock.
     if not settled.complete or not arguments.name or comfyui is None:

@@ -164,10 +164,11 @@ def require_release_name(release_name: str) -> str:
     return release_name
 
 
-def write_lock(made_lock: "MadeLock", arguments: argparse.Namespace) -> int:
+def write_lock(made_lock: "MadeLock", arguments: argparse.Namespace, *, reported_notes: Sequence[str] = ()) -> int:
     """Check the lock by reading it back, write it to its file, and print a summary.
 
-    Returns the exit code: that of locks if no env can be made of this one. It is written all the same.
+    Notes that the user has read already are not repeated on stderr. Returns the exit code: that of locks if no env can
+    be made of this one. It is written all the same.
     """
     from comfypin.atomic_files import write_atomically
     from comfypin.lock.check import check_lock
@@ -196,7 +197,8 @@ def write_lock(made_lock: "MadeLock", arguments: argparse.Namespace) -> int:
         if present_bytes != lock_bytes:
             write_atomically(lock_path, lock_bytes)
     for note in made_lock.notes:
-        report_progress(note)
+        if note not in reported_notes:
+            report_progress(note)
     _print_made_lock(lock_digest(checked_lock).hex, lock_path, state, made_lock, findings, as_json=arguments.json)
     # Models without a source can still be put in place by hand, as most captured ones are.
     has_env_errors = any(

@@ -32,7 +32,10 @@ def configure_create(parser: argparse.ArgumentParser) -> None:
     parser.description = _CREATE
     parser.add_argument("name", metavar="NAME", help="the release's name")
     parser.add_argument(
-        "--comfyui", metavar="URL[@REF]", help="ComfyUI's repository: branch, tag, commit (needed unless FILE names it)"
+        "--comfyui",
+        metavar="URL[@REF]",
+        help="ComfyUI's repository with its branch, tag or commit, or a release of ComfyUI's own, such as v0.3.64 "
+        "(needed unless FILE names it)",
     )
     _add_file_flags(parser)
     parser.add_argument(
@@ -103,11 +106,12 @@ def _create_lock(arguments: argparse.Namespace) -> int:
     made_lock = create_lock(
         wishes, upstreams=lock_places, describe_model=make_model_describer(arguments.settings), report=report_progress
     )
+    reported_notes = notes
     if installed:
         from comfypin.locking.from_file import differing_packages
 
         notes = (*notes, *differing_packages(installed, made_lock.lock))
-    return write_lock(replace(made_lock, notes=(*notes, *made_lock.notes)), arguments)
+    return write_lock(replace(made_lock, notes=(*notes, *made_lock.notes)), arguments, reported_notes=reported_notes)
 
 
 def _read_wishes(arguments: argparse.Namespace) -> "LockRequest":
@@ -115,13 +119,13 @@ def _read_wishes(arguments: argparse.Namespace) -> "LockRequest":
     from comfypin.lock.model import EngineSpec
     from comfypin.lock.model_spec import parse_model_spec, read_model_file
     from comfypin.locking.create import LockRequest
-    from comfypin.locking.repository_refs import RepoSpec, parse_repo_spec
+    from comfypin.locking.repository_refs import RepoSpec, parse_comfyui_spec, parse_repo_spec
 
     models = [parse_model_spec(model_text) for model_text in arguments.model]
     engine = read_warmup(arguments, EngineSpec(args=tuple(arguments.engine_arg)))
     return LockRequest(
         name=require_release_name(arguments.name),
-        comfyui=parse_repo_spec(arguments.comfyui) if arguments.comfyui else RepoSpec(repo=""),
+        comfyui=parse_comfyui_spec(arguments.comfyui) if arguments.comfyui else RepoSpec(repo=""),
         nodes=tuple(parse_repo_spec(node_text) for node_text in arguments.node),
         packages=tuple(arguments.package),
         requirement_files=tuple(arguments.requirements),
@@ -147,6 +151,8 @@ def _add_file(
     parts, _ = read_file_parts(arguments)
     release = parts.release
     question, missing_notes = prefer_installed(release.installed, file_question(arguments, release), report_progress)
+    for note in missing_notes:
+        report_progress(note)
     # A node of the command line takes the place of the file's in the same folder.
     given_folders = {node.name for node in wishes.nodes}
     wishes = replace(

@@ -14,22 +14,28 @@ if TYPE_CHECKING:
 
 
 def read_file_parts(arguments: argparse.Namespace) -> "tuple[ChosenParts, Upstreams]":
-    """Read the file, and choose of it what the flags say. Raises what `choose_parts` raises."""
+    """Read the file, choose of it what the flags say, and report its notes. Raises what `choose_parts` raises."""
     from comfypin.locking.from_file import FileChoices, choose_parts
     from comfypin.locking.release_files.registry import read_release_file
-    from comfypin.locking.repository_refs import parse_repo_spec
+    from comfypin.locking.repository_refs import parse_comfyui_spec
 
     release = read_release_file(arguments.origin)
     report_progress(f"reading {arguments.origin}, {release.kind}")
+    # What follows asks the network and may fail; what the file says that no lock can hold is known now.
+    for note in release.notes:
+        report_progress(note)
     choices = FileChoices(
         path=str(arguments.origin),
-        comfyui=parse_repo_spec(arguments.comfyui) if arguments.comfyui else None,
+        comfyui=parse_comfyui_spec(arguments.comfyui) if arguments.comfyui else None,
         left_out=frozenset(arguments.leave_out),
         only=frozenset(arguments.only),
         with_models=not arguments.no_models,
     )
     lock_places = make_lock_places(arguments)
-    return choose_parts(release, choices, lock_places), lock_places
+    parts = choose_parts(release, choices, lock_places)
+    for note in parts.release.notes[len(release.notes) :]:
+        report_progress(note)
+    return parts, lock_places
 
 
 def file_question(arguments: argparse.Namespace, release: "ReleaseFile") -> "ResolveRequest":

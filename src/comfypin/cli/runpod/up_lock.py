@@ -238,13 +238,13 @@ class _ComfyuiChoice:
 
 def _choose_comfyui(arguments: argparse.Namespace, core_versions: tuple[str, ...]) -> _ComfyuiChoice:
     from comfypin.errors import ComfypinError
-    from comfypin.locking.repository_refs import RepoSpec, parse_repo_spec
+    from comfypin.locking.repository_refs import RepoSpec, parse_comfyui_spec
     from comfypin.runpod.up.comfyui_version import COMFYUI_REPOSITORY, named_version, newest_releases, version_finding
     from comfypin.tools.git_remote import list_refs
 
     chosen = None
     if arguments.comfyui is not None:
-        chosen = parse_repo_spec(arguments.comfyui)
+        chosen = parse_comfyui_spec(arguments.comfyui)
     elif (version := named_version(core_versions)) is not None:
         chosen = RepoSpec(repo=COMFYUI_REPOSITORY, ref=f"v{version}")
     if arguments.offline:

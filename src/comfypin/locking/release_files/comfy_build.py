@@ -10,8 +10,8 @@ from pathlib import Path
 from comfypin.lock.model_spec import ModelSpec
 from comfypin.lock.requirements import logical_lines
 from comfypin.locking.node_registry import REGISTRY_SCHEME
-from comfypin.locking.release_files.document import COMFYUI, DocumentPath, ReleaseFile, ReleaseParts, python_minor
-from comfypin.locking.repository_refs import RepoSpec
+from comfypin.locking.release_files.document import DocumentPath, ReleaseFile, ReleaseParts, python_minor
+from comfypin.locking.repository_refs import COMFYUI, RepoSpec
 
 SCHEMA = "comfy-build/1"
 _READ_KEYS = frozenset({"schema", "baseComfyVersion", "models", "customNodes", "pipDependencies", "environment"})

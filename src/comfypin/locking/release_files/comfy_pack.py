@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from comfypin.lock.model_spec import ModelSpec
-from comfypin.locking.release_files.document import COMFYUI, DocumentPath, ReleaseFile, ReleaseParts, python_minor
+from comfypin.locking.release_files.document import DocumentPath, ReleaseFile, ReleaseParts, python_minor
 from comfypin.locking.release_files.manager import (
     below_models,
     read_file_nodes,
@@ -16,7 +16,7 @@ from comfypin.locking.release_files.manager import (
     read_pips,
     read_registry_nodes,
 )
-from comfypin.locking.repository_refs import RepoSpec, repo_folder
+from comfypin.locking.repository_refs import COMFYUI, RepoSpec, repo_folder
 
 
 def is_comfy_pack_snapshot(document: object) -> bool:

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from comfypin.locking.node_registry import REGISTRY_SCHEME
-from comfypin.locking.release_files.document import COMFYUI, DocumentPath, ReleaseFile, ReleaseParts, python_minor
-from comfypin.locking.repository_refs import RepoSpec, repo_folder
+from comfypin.locking.release_files.document import DocumentPath, ReleaseFile, ReleaseParts, python_minor
+from comfypin.locking.repository_refs import COMFYUI, RepoSpec, repo_folder
 from comfypin.plurals import format_count
 
 _ENVELOPE = "comfyui-desktop-2-snapshot"

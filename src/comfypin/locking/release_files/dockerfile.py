@@ -17,9 +17,9 @@ from comfypin.locking.release_files.dockerfile_syntax import (
     strip_heredocs,
     substitute,
 )
-from comfypin.locking.release_files.document import COMFYUI, ReleaseFile
+from comfypin.locking.release_files.document import ReleaseFile
 from comfypin.locking.release_files.worker_comfyui import WorkerImage, find_worker_image
-from comfypin.locking.repository_refs import RepoSpec
+from comfypin.locking.repository_refs import COMFYUI, RepoSpec
 
 # What an image has and a lock does not: how a container is started and shown.
 _WITHOUT_EFFECT = frozenset(
@@ -86,8 +86,8 @@ class _DockerfileReader:
             return ""
         return (
             f" worker-comfyui builds {self._image_name} with the newest ComfyUI of that day; the image says which: "
-            f"docker run --rm --entrypoint cat {self._image_name} /comfyui/comfyui_version.py, and its 0.3.64 is the "
-            "REF v0.3.64."
+            f"docker run --rm --entrypoint cat {self._image_name} /comfyui/comfyui_version.py; if that is "
+            "0.3.64, add --comfyui v0.3.64."
         )
 
     def _read_instruction(self, instruction: Instruction) -> None:

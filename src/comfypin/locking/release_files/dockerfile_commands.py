@@ -11,9 +11,9 @@ from comfypin.lock.model_spec import ModelSpec
 from comfypin.lock.requirements import parse_requirement
 from comfypin.locking.node_registry import REGISTRY_SCHEME
 from comfypin.locking.release_files.dockerfile_syntax import ShellCommand, substitute
-from comfypin.locking.release_files.document import COMFYUI, ReleaseParts
+from comfypin.locking.release_files.document import ReleaseParts
 from comfypin.locking.release_files.manager import below_models
-from comfypin.locking.repository_refs import RepoSpec, parse_repo_spec, repo_folder
+from comfypin.locking.repository_refs import COMFYUI, RepoSpec, parse_repo_spec, repo_folder
 
 # What changes no ComfyUI: the shell's own, cleaning, looking, permissions.
 _WITHOUT_EFFECT = frozenset(

@@ -18,8 +18,6 @@ from comfypin.locking.repository_refs import RepoSpec
 from comfypin.plurals import format_limit
 from comfypin.text_encoding import decode_text
 
-# Most of these files do not name ComfyUI's repository; this is where it is unless the user says otherwise.
-COMFYUI = "https://github.com/comfyanonymous/ComfyUI"
 # Far above any real file; YAML of that size already takes seconds to parse.
 MAX_BYTES = 16_000_000
 

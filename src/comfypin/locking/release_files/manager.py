@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 from comfypin.digest import Digest
 from comfypin.lock.model_spec import ModelSpec
 from comfypin.locking.node_registry import REGISTRY_SCHEME
-from comfypin.locking.release_files.document import COMFYUI, DocumentPath, ReleaseFile, ReleaseParts
-from comfypin.locking.repository_refs import RepoSpec, repo_folder
+from comfypin.locking.release_files.document import DocumentPath, ReleaseFile, ReleaseParts
+from comfypin.locking.repository_refs import COMFYUI, RepoSpec, repo_folder
 
 _KEYS = frozenset({"comfyui", "git_custom_nodes", "cnr_custom_nodes"})
 _READ_KEYS = _KEYS | {"file_custom_nodes", "pips", "models", "custom_nodes", "basic"}
