@@ -22,6 +22,7 @@ from comfypin.cli.serve_access import (
     choose_token,
     find_public_url,
     local_url,
+    print_sign_in_link,
     read_root_path,
 )
 from comfypin.cli.serve_flags import add_serve_flags
@@ -183,10 +184,8 @@ async def _run_server(arguments: argparse.Namespace, lock: "Lock | None", settin
                 clock=clock,
             )
             log.info("listening", extra={"action": "listening", "address": f"http://{address}:{bound_port}"})
-            if sessions is not None and is_first_start:
-                # Printed, not logged: logs are often sent elsewhere. After the #, so that no proxy logs it either.
-                link = f"{base_url}/#link={sessions.make_link_code()}"
-                print(f"Sign a browser in (once, within the hour): {link}", file=sys.stderr, flush=True)
+            if sessions is not None:
+                print_sign_in_link(sessions, base_url, is_first_start=is_first_start)
             hosting = HostingOptions(
                 sockets=sockets,
                 grace_s=arguments.grace,

@@ -6,9 +6,13 @@ import secrets
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from comfypin.errors import UsageError
 from comfypin.settings.server import ServerSettings
+
+if TYPE_CHECKING:
+    from comfypin.server.sessions import Sessions
 
 DEFAULT_PORT = 8000
 # Only these cannot be reached from elsewhere.
@@ -73,6 +77,18 @@ def choose_token(
     # Printed, not logged: logs are often sent elsewhere.
     print(f"Token (made now, kept in {token_path}): {token}", file=sys.stderr, flush=True)
     return token, True
+
+
+def print_sign_in_link(sessions: "Sessions", base_url: str, *, is_first_start: bool) -> None:
+    """Print a link that signs one browser in: at the first start, and at every start in a terminal.
+
+    Whoever sits at a terminal may have lost the first link, and a first start that fails takes its link with it.
+    """
+    if not is_first_start and not sys.stderr.isatty():
+        return
+    # Printed, not logged: logs are often sent elsewhere. After the #, so that no proxy logs it either.
+    link = f"{base_url}/#link={sessions.make_link_code()}"
+    print(f"Sign a browser in (once, within the hour): {link}", file=sys.stderr, flush=True)
 
 
 def _read_kept_token(token_path: Path) -> str | None:
