@@ -112,10 +112,12 @@ export function differencesOf(inputs, runs) {
 }
 
 export function runsOf(inputs, values, { rolls, times, rows }) {
+  // Seeds that stay would make the same picture again and again: only the first run has them then.
+  const isRolled = (input, turn) => rolls[input.name] || (turn > 0 && input.kind === "seed" && !Object.values(rolls).some(Boolean));
   const runs = [];
   for (const row of rows.length ? rows : [{}]) {
     for (let turn = 0; turn < times; turn += 1) {
-      const rolled = Object.fromEntries(inputs.filter((input) => rolls[input.name] && !(input.name in row)).map((input) => [input.name, newSeed(input)]));
+      const rolled = Object.fromEntries(inputs.filter((input) => isRolled(input, turn) && !(input.name in row)).map((input) => [input.name, newSeed(input)]));
       runs.push({ ...values, ...rolled, ...row });
     }
   }

@@ -61,13 +61,13 @@ function divide(workflow) {
 // What a browser keeps of a form: no files, they are large and lie on the disk anyway.
 const keepable = (values) => Object.fromEntries(Object.entries(values).filter(([, value]) => typeof value !== "string" || !value.startsWith("data:")));
 
-function Form({ workflow, given, onTaken, onChanged, isBlocked, wrong = [] }) {
+function Form({ workflow, given, isRemade, onTaken, onChanged, isBlocked, wrong = [] }) {
   const kept = `form.${workflow.name}`;
   const [values, setValues] = useState(() => {
     const old = given || (workflow.own ? {} : read(kept, {}));
     return Object.fromEntries(workflow.inputs.map((input) => [input.name, old[input.name] ?? startValue(input)]));
   });
-  const [rolls, setRolls] = useState(() => Object.fromEntries(workflow.inputs.filter((input) => input.kind === "seed").map((input) => [input.name, true])));
+  const [rolls, setRolls] = useState(() => Object.fromEntries(workflow.inputs.filter((input) => input.kind === "seed").map((input) => [input.name, !isRemade])));
   const [times, setTimes] = useState(1);
   const [table, setTable] = useState("");
   const [isBusy, setBusy] = useState(false);
@@ -150,7 +150,8 @@ function Findings({ report: checked, changed }) {
   return html`<section class=${report.runs ? "warnings" : "failure"}><h2>${report.runs ? t("warnings") : t("cannot run here")}</h2><${FindingList} findings=${report.findings} /></section>`;
 }
 
-// The workflow of a job with all that was set in it, as a form: the server's own, which has its files, or a copy.
+// The workflow of a job with all that was set in it, as a form: the server's own, which has its files, or a copy. Its seeds stay:
+// whoever changes one thing wants to see what that one thing does.
 async function formOfJob(id) {
   const job = await get(`jobs/${encodeURIComponent(id)}`);
   const { workflow_name: name, set = {}, inputs = [], models = [] } = job.input || {};
@@ -159,7 +160,7 @@ async function formOfJob(id) {
   const values = served ? Object.fromEntries(served.inputs.filter(isSet).map((input) => [input.name, set[input.target]])) : {};
   // What was set by another of its names only the graph shows.
   if (served && Object.keys(values).length === Object.keys(set).length) return { served, values };
-  return { ...(await post("workflow-check", await get(`jobs/${encodeURIComponent(id)}/workflow`))), name: job.workflow || "" };
+  return { ...(await post("workflow-check", await get(`jobs/${encodeURIComponent(id)}/workflow`))), name: job.workflow || "", isRemade: true };
 }
 
 function Drop({ onReport }) {
@@ -170,7 +171,7 @@ function Drop({ onReport }) {
     setBusy(true);
     try {
       const report = await post("workflow-check", blob, { type: blob.type === "application/json" ? "application/json" : "application/octet-stream" });
-      onReport({ ...report, name: (name || "").replace(/\.(json|png|webp|jpe?g|mp4|webm)$/i, "") });
+      onReport({ ...report, isRemade: !/json|text/.test(blob.type) && !/\.json$/i.test(name || ""), name: (name || "").replace(/\.(json|png|webp|jpe?g|mp4|webm)$/i, "") });
     } catch (error) { sayFailure(error); }
     setBusy(false);
   }
@@ -208,11 +209,11 @@ function useDropped(route) {
     const stop = new AbortController();
     let timer = 0;
     const lose = (error) => { sayFailure(error); if (error.status === 503) timer = setTimeout(() => setTurn(turn + 1), ENGINE_AGAIN_MS); };
-    post("workflow-check", entry.workflow, { signal: stop.signal }).then((found) => setReport({ ...found, name: entry.name, id, key: Math.random() }), lose);
+    post("workflow-check", entry.workflow, { signal: stop.signal }).then((found) => setReport({ ...found, name: entry.name, isRemade: entry.isRemade, id, key: Math.random() }), lose);
     return () => { clearTimeout(timer); stop.abort(); };
   }, [id, turn]);
   function open(found) {
-    const opened = { id: idOf(found.workflow, found.name), name: found.name, workflow: found.workflow };
+    const opened = { id: idOf(found.workflow, found.name), name: found.name, workflow: found.workflow, isRemade: found.isRemade };
     setDropped(keep(dropped, opened));
     setReport({ ...found, id: opened.id, key: Math.random() });
     location.hash = `#/run/${encodeURIComponent(OWN + opened.id)}`;
@@ -290,7 +291,7 @@ export function View({ route }) {
       ${isLoading && html`<p class="empty">${t("loading")}</p>`}
       ${workflows && !workflow && !isLoading && html`<${Empty} title=${t("no workflows")}><p>${t("drop workflow")}</p><//>`}
       ${report && html`<${Findings} report=${report} changed=${changed} />`}
-      ${workflow && (!report || report.runs || report.inputs.length > 0) && html`<${Form} key=${report ? report.key : isGiven ? given.key : workflow.name} workflow=${workflow} given=${isGiven ? given.values : null} onTaken=${taken} onChanged=${setChanged}
+      ${workflow && (!report || report.runs || report.inputs.length > 0) && html`<${Form} key=${report ? report.key : isGiven ? given.key : workflow.name} workflow=${workflow} given=${isGiven ? given.values : null} isRemade=${isGiven || Boolean(report && report.isRemade)} onTaken=${taken} onChanged=${setChanged}
         wrong=${report ? report.findings.filter((finding) => isError(finding) && finding.input).map((finding) => `${finding.node}.${finding.input}`) : []} isBlocked=${Boolean(report && openFindings(report, changed).some(isError))} />`}
     </section>
     <section class="run-results" ref=${resultsList} aria-label=${t("results")}>
