@@ -76,6 +76,8 @@ def test_a_copied_address_is_one_that_opens(server: Server, browser: Browser) ->
         page.context.grant_permissions(["clipboard-read", "clipboard-write"])
         page.get_by_role("button", name="Copy address").click()
         expect(page.get_by_text("Copied")).to_be_visible()
+        # Above the picture, whose dialog covers everything that is not in the browser's top layer.
+        assert page.locator(".messages").evaluate("box => box.matches(':popover-open')")
         copied = page.evaluate("navigator.clipboard.readText()")
         with urllib.request.urlopen(copied, timeout=20) as answer:
             assert answer.read(4) == b"\x89PNG"

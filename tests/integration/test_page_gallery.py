@@ -52,6 +52,7 @@ def test_outputs_are_a_wall_and_each_opens_alone(server: Server, browser: Browse
         page.keyboard.press("ArrowRight")
         expect(lightbox).to_contain_text("3/3")
         page.keyboard.press("c")
+        expect(lightbox).to_contain_text("2/3")  # beside its neighbour, not beside itself
         page.keyboard.press("ArrowLeft")
         expect(lightbox.locator("img.light-media")).to_have_count(2)
         page.keyboard.press("+")

@@ -92,8 +92,10 @@ async function nodeNames(workflow, signal) {
 }
 
 // What was set in it, if this browser did not note it: few and short values only.
-function setOf(input) {
-  const entries = Object.entries((input && input.set) || {}).map(([target, value]) => `${target.slice(target.lastIndexOf(".") + 1).replace(/_/g, " ")} ${value}`);
+// A seed that was drawn is known when the job has run.
+function setOf(input, drawn = {}) {
+  const set = Object.entries((input && input.set) || {}).filter(([, value]) => value !== "random" || Object.keys(drawn).length === 0);
+  const entries = [...set, ...Object.entries(drawn)].map(([target, value]) => `${target.slice(target.lastIndexOf(".") + 1).replace(/_/g, " ")} ${value}`);
   return entries.filter((one) => one.length < 60).slice(0, 4).join(", ");
 }
 
@@ -111,7 +113,7 @@ export function View({ route }) {
   const times = (output && output.seconds) || {};
   const phases = (data && data.phases) || times.phases;
   const warnings = (output && output.warnings) || [];
-  const note = noteOf(job.id) || setOf(data && data.input);
+  const note = noteOf(job.id) || setOf(data && data.input, (output && output.values) || {});
   async function again() {
     const newId = await runAgain(job.id);
     if (newId) location.hash = `#/job/${newId}`;
@@ -144,9 +146,10 @@ export function View({ route }) {
       <div class="tiles">${outputs.map((one) => html`<${OutputTile} key=${one.position} jobId=${job.id} output=${one} />`)}</div></section>`}
     ${output && output.texts && Object.values(output.texts).flat().length > 0 && html`<section><h2>${t("texts")}</h2>${Object.values(output.texts).flat().map((text, place) => html`<p key=${place} class="text-output">${text}</p>`)}</section>`}
     <${NodeTimes} nodes=${times.nodes} titles=${{ ...names, ...titlesOf(data && data.input) }} />
-    ${outputs.length > 0 && html`<section><h2>${t("files")}</h2><div class="scroll-x" tabindex="0" role="region" aria-label=${t("files")}><table class="table"><thead><tr><th scope="col">${t("name")}</th><th scope="col">${t("size")}</th><th scope="col">SHA-256</th></tr></thead><tbody>
+    ${outputs.length > 0 && html`<section><h2>${t("files")}</h2><div class="scroll-x" tabindex="0" role="region" aria-label=${t("files")}><table class="table"><thead><tr><th scope="col">${t("name")}</th><th scope="col">${t("size")}</th><th scope="col">SHA-256</th><th scope="col">${t("where it is")}</th></tr></thead><tbody>
       ${outputs.map((one) => html`<tr key=${one.position}><td><a href=${address(`jobs/${job.id}/outputs/${one.position}`, { download: 1 })}>${one.filename}</a></td><td class="num">${bytes(one.size_bytes)}</td>
-        <td><code class="hash" title=${one.sha256}>${(one.sha256 || "").slice(0, 16)}…</code></td></tr>`)}</tbody></table></div></section>`}
+        <td><code class="hash" title=${one.sha256}>${(one.sha256 || "").slice(0, 16)}…</code></td>
+        <td>${one.uri && html`<button type="button" class="text-button" title=${t("copy")} onClick=${() => copyText(one.uri)}><code>${one.uri}</code></button>`}</td></tr>`)}</tbody></table></div></section>`}
     <details class="technical"><summary>${t("technical details")}</summary><div class="technical-body">
       ${phases && html`<section><h2>${t("phases")}</h2><${Timeline} spans=${phases} label=${t("phases")} /></section>`}
       ${outputs.length > 0 && html`<p class="row wrap manifests"><a href=${address(`jobs/${job.id}/manifest`)} download>${t("manifest")}</a> <a href=${address(`jobs/${job.id}/manifest`, { format: "sha256" })} download>SHA256SUMS</a></p>`}

@@ -1,8 +1,9 @@
-// One output, as large as the window: arrows move, + and - zoom, C compares with the one before.
+// One output, as large as the window: arrows move, + and - zoom, C compares with another one.
 import { html, useEffect, useLayoutEffect, useRef, useState } from "./vendor/htm-preact.js";
 import { runAgain, saveForComfy } from "./actions.js";
 import { address, get } from "./api.js";
 import { ago, bytes, clock, t } from "./i18n.js";
+import { noteOf } from "./notes.js";
 import { Icon, IconButton, copyText, sayFailure, shortId } from "./ui.js";
 
 // What is in a bucket of a job's own comes through the server: the page's policy knows the server's bucket alone.
@@ -40,6 +41,9 @@ const Tool = ({ icon, label, href, ...rest }) => (href
   ? html`<a class="tool" href=${href} aria-label=${label} title=${label} ...${rest}><${Icon} name=${icon} /><span class="tool-word">${label}</span></a>`
   : html`<button type="button" class="tool" aria-label=${label} title=${label} ...${rest}><${Icon} name=${icon} /><span class="tool-word">${label}</span></button>`);
 
+// What tells a picture from its neighbours: what was set for it, else its job.
+const captionOf = (output) => noteOf(output.job_id) || html`<code>${shortId(output.job_id)}</code>`;
+
 // As large as the window, but a small picture grows to three times its size only.
 const sizeOf = ({ width, height }) => (width && height ? { width: "100%", height: "100%", maxWidth: `min(100%, ${width * MOST_GROWN}px)`, maxHeight: `min(100%, ${height * MOST_GROWN}px)` } : {});
 
@@ -59,7 +63,11 @@ export function Lightbox({ outputs, index, onMove, onClose }) {
   if (!output) return null;
   const zoomBy = (factor) => setZoom((old) => { const now = Math.min(12, Math.max(1, old * factor)); if (now === 1) setOffset({ x: 0, y: 0 }); return now; });
   const move = (by) => { if (outputs[index + by]) onMove(index + by); };
-  const compare = () => setPinned(pinned ? null : output);
+  // With its neighbour at first: beside itself it says nothing.
+  function compare() {
+    setPinned(pinned ? null : output);
+    if (!pinned) move(index + 1 < outputs.length ? 1 : -1);
+  }
   async function share() {
     try {
       const { url, uri } = await get(`${output.href}/address`);
@@ -87,6 +95,7 @@ export function Lightbox({ outputs, index, onMove, onClose }) {
   return html`<dialog class="light" ref=${dialog} tabindex="-1" aria-label=${output.filename} onKeyDown=${press} onCancel=${(event) => { event.preventDefault(); onClose(); }}>
     <header class="light-top">
       <p class="light-name ellipsis"><strong>${output.filename}</strong>
+        ${noteOf(output.job_id) && html`<span class="dim" title=${noteOf(output.job_id)}>${noteOf(output.job_id)}</span>`}
         <span class="dim">${output.width ? ` ${output.width}×${output.height} ·` : ""} ${bytes(output.size_bytes)} · <time title=${clock(output.made_at)}>${ago(output.made_at)}</time> · ${index + 1}/${outputs.length}</span></p>
       <div class="light-tools">
         <${Tool} icon="info" label=${t("details")} href=${`#/job/${output.job_id}`} onClick=${() => dialog.current.close()} />
@@ -100,8 +109,8 @@ export function Lightbox({ outputs, index, onMove, onClose }) {
       </div>
     </header>
     <div class=${`light-stage ${pinned ? "is-split" : ""}`} onWheel=${wheel} onPointerDown=${touch} onPointerUp=${lift} onDblClick=${() => (zoom > 1 ? zoomBy(0) : zoomBy(2.5))}>
-      ${pinned && html`<figure class="light-half"><${Media} key=${pinned.href} output=${pinned} zoom=${zoom} offset=${offset} onPan=${setOffset} /><figcaption>${pinned.filename} <code>${shortId(pinned.job_id)}</code></figcaption></figure>`}
-      <figure class="light-half"><${Media} key=${output.href} output=${output} zoom=${zoom} offset=${offset} onPan=${setOffset} />${pinned && html`<figcaption>${output.filename} <code>${shortId(output.job_id)}</code></figcaption>`}</figure>
+      ${pinned && html`<figure class="light-half"><${Media} key=${pinned.href} output=${pinned} zoom=${zoom} offset=${offset} onPan=${setOffset} /><figcaption>${pinned.filename} ${captionOf(pinned)}</figcaption></figure>`}
+      <figure class="light-half"><${Media} key=${output.href} output=${output} zoom=${zoom} offset=${offset} onPan=${setOffset} />${pinned && html`<figcaption>${output.filename} ${captionOf(output)}</figcaption>`}</figure>
       <${IconButton} icon="left" className="light-left" label=${t("newer")} disabled=${index === 0} onClick=${() => move(-1)} />
       <${IconButton} icon="right" className="light-right" label=${t("older")} disabled=${index >= outputs.length - 1} onClick=${() => move(1)} />
     </div>

@@ -1,5 +1,5 @@
 // Small parts that all views share: icons, buttons, states, thumbnails, messages.
-import { html, useEffect, useState } from "./vendor/htm-preact.js";
+import { html, useEffect, useLayoutEffect, useRef, useState } from "./vendor/htm-preact.js";
 import { address } from "./api.js";
 import { language, setLanguage, t } from "./i18n.js";
 import { told } from "./told.js";
@@ -88,8 +88,15 @@ export const sayFailure = (error) => { if (error.name !== "AbortError" && error.
 
 export function Messages() {
   const [, again] = useState(0);
+  const box = useRef(null);
   useEffect(() => { messages.tell = () => again((n) => n + 1); }, []);
-  return html`<div class="messages" role="status" aria-live="polite">
+  // A dialog lies above whatever z-index: only what opens after it lies above the dialog.
+  useLayoutEffect(() => {
+    if (!box.current.showPopover) return;
+    if (box.current.matches(":popover-open")) box.current.hidePopover();
+    if (messages.shown.length > 0) box.current.showPopover();
+  }, [messages.shown]);
+  return html`<div class="messages" role="status" aria-live="polite" popover="manual" ref=${box}>
     ${messages.shown.map((one) => html`<div key=${one.key} class=${`message message-${one.tone}`}>${one.text}</div>`)}
   </div>`;
 }
