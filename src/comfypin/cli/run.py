@@ -296,7 +296,7 @@ async def _run_job(run_plan: RunPlan, reporter: "ProgressReporter") -> "JobResul
     async with wiring.open_engine(run_plan.engine) as engine:
         catalogue = await engine.catalogue()
         ready_s = time.monotonic()
-        release = await asyncio.to_thread(wiring.name_release, run_plan.lock, run_plan.engine)
+        release = await asyncio.to_thread(wiring.name_release, run_plan.lock, run_plan.engine, is_logged=False)
         prepared_job = prepare_job(
             run_plan.request,
             lock=run_plan.lock,

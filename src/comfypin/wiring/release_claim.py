@@ -23,8 +23,10 @@ log = logging.getLogger(__name__)
 _SHOWN = 3
 
 
-def name_release(lock: "Lock | None", choice: "EngineChoice") -> "Release":
+def name_release(lock: "Lock | None", choice: "EngineChoice", *, is_logged: bool = True) -> "Release":
     """Return the release that this engine is known to run; if it is none, the doubt says why, and is logged.
+
+    `is_logged` is False if the caller shows the job's warnings, which say the same.
 
     An env of ours is the lock's, since `ensure_env` refuses any other. A ComfyUI of the user's is compared with the
     lock, which takes about a second. It blocks; call it where no event loop runs.
@@ -38,7 +40,8 @@ def name_release(lock: "Lock | None", choice: "EngineChoice") -> "Release":
     if doubt is None:
         return release_identity(lock)
     release = Release(name=UNPINNED.name, digest=None, doubt=doubt)
-    log.warning("unpinned", extra={"action": "unpinned", "reason": doubt, "lock": lock.version_name})
+    if is_logged:
+        log.warning("unpinned", extra={"action": "unpinned", "reason": doubt, "lock": lock.version_name})
     return release
 
 

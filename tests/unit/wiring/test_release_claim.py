@@ -67,6 +67,16 @@ def test_a_comfyui_that_is_as_the_lock_says_may_claim_it(lock: Lock, home: Path)
     assert name_release(lock, choose_engine(lock.engine, settings)) == release_identity(lock)
 
 
+def test_a_doubt_is_logged_unless_the_caller_says_it(lock: Lock, home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    settings = Settings({"COMFY_HOME": str(home), "COMFY_PYTHON": sys.executable, "HOME": str(home)})
+    other = replace(lock, python=replace(lock.python, version="3.99"))
+    choice = choose_engine(other.engine, settings)
+    assert name_release(other, choice, is_logged=False).doubt
+    assert caplog.records == []
+    assert name_release(other, choice).doubt
+    assert [record.message for record in caplog.records] == ["unpinned"]
+
+
 def another_commit(lock: Lock, _home: Path) -> Lock:
     assert lock.comfyui is not None
     return replace(lock, comfyui=replace(lock.comfyui, commit="1" * 40))
