@@ -159,8 +159,10 @@ def report_failure(error: ComfypinError, arguments: Sequence[str]) -> None:
             abandon_stdout()  # nobody listens there; stderr and the exit code still tell
     with contextlib.suppress(OSError):
         print(f"comfypin: {error.command_message}", file=sys.stderr)
-        if "--verbose" in arguments and error.__cause__ is not None:
-            print(f"  because of {type(error.__cause__).__name__}: {error.__cause__}", file=sys.stderr)
+        if "--verbose" in arguments:
+            if error.__cause__ is not None:
+                print(f"  because of {type(error.__cause__).__name__}: {error.__cause__}", file=sys.stderr)
+            print(f"  comfypin explain {type(error).__name__} says what helps", file=sys.stderr)
         sys.stderr.flush()
 
 

@@ -66,3 +66,8 @@ def test_a_lock_is_named_with_or_without_the_flag(capsys: pytest.CaptureFixture[
     assert main(["lock", "show", "--lock", "demo"]) == 0
     assert capsys.readouterr().out == without
     assert main(["lock", "show", "demo", "--lock", "demo"]) == 64
+
+
+def test_verbose_names_the_failure_for_explain(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["lock", "show", "nosuch", "--verbose"]) == 10
+    assert capsys.readouterr().err.endswith("  comfypin explain LockNotFound says what helps\n")
