@@ -167,8 +167,8 @@ def require_release_name(release_name: str) -> str:
 def write_lock(made_lock: "MadeLock", arguments: argparse.Namespace, *, reported_notes: Sequence[str] = ()) -> int:
     """Check the lock by reading it back, write it to its file, and print a summary.
 
-    Notes that the user has read already are not repeated on stderr. Returns the exit code: that of locks if no env can
-    be made of this one. It is written all the same.
+    Notes that the user has read already are not repeated on stderr. Returns the exit code: that of locks if this one
+    lacks a package that is required. It is written all the same.
     """
     from comfypin.atomic_files import write_atomically
     from comfypin.lock.check import check_lock
@@ -200,11 +200,8 @@ def write_lock(made_lock: "MadeLock", arguments: argparse.Namespace, *, reported
         if note not in reported_notes:
             report_progress(note)
     _print_made_lock(lock_digest(checked_lock).hex, lock_path, state, made_lock, findings, as_json=arguments.json)
-    # Models without a source can still be put in place by hand, as most captured ones are.
-    has_env_errors = any(
-        finding.severity == "error" and not finding.path.startswith("$.models") for finding in findings
-    )
-    return LockError.exit_code if has_env_errors else 0
+    # Other errors, such as models without a source, as most captured ones are, can be mended later.
+    return LockError.exit_code if any(finding.rule == "package-not-pinned" for finding in findings) else 0
 
 
 def _print_made_lock(
