@@ -39,6 +39,7 @@ def a_service(
     folder: Path = ROOT,
     fetcher: InputFetcher | None = None,
     sink_for: OpenSink | None = None,
+    comfy_org_api_key: str | None = None,
 ) -> JobService:
     def in_memory(_wish: OutputWish, _s3: S3Wish | None, _deadline: Deadline | None = None) -> OutputSink:
         return sink or InlineSink()
@@ -50,4 +51,5 @@ def a_service(
         fetcher=fetcher or a_fetcher(),
         open_sink=sink_for or in_memory,
         workflows=WorkflowLibrary([folder]),
+        comfy_org_api_key=comfy_org_api_key,
     )

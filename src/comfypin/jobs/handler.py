@@ -60,6 +60,7 @@ _SAME_CRASH_S = 0.5
 _MAX_FETCH_THREADS = 1024
 # A bucket that does not answer in a minute will not take outputs at the end either.
 _OPEN_BUCKET_WITHIN_S = 60.0
+_API_KEY_FIELD = "api_key_comfy_org"  # ComfyUI's own name for it
 # So long may what a job has begun in a bucket of its own be taken back, after the job has failed.
 _TAKE_BACK_WITHIN_S = 5.0
 
@@ -84,6 +85,7 @@ class JobService:
 
     `default_timeout_s` bounds jobs that set no time. `models` brings what jobs name; None: they may name none.
     `warms_up` says to run the release's warm-up before the first job; `start_times` measure this start.
+    `comfy_org_api_key` is for the API nodes of jobs that bring none.
     `left_out_classes` are those that the engine was started without. `read_ahead` is given each
     workflow before it runs, and begins to read its models; it may take a moment, and raises nothing.
     `read_engine_version` asks the engine which ComfyUI it is; None: it is none.
@@ -101,6 +103,7 @@ class JobService:
     left_out_classes: frozenset[str] = frozenset()
     read_ahead: Callable[[Document], None] = lambda _document: None
     release: Release = UNPINNED
+    comfy_org_api_key: str | None = field(default=None, repr=False)
     preflights: PreflightMemo = field(default_factory=PreflightMemo)
     read_engine_version: Callable[[], Awaitable[str | None]] | None = None
 
@@ -226,6 +229,14 @@ class Handler:
         ) as models:
             yield models
 
+    def _choose_api_key(self, document: Document, job_input: JobInput) -> dict[str, JsonValue]:
+        """Return comfy.org's key for API nodes: the job's, else the one that its body brings, else the worker's."""
+        if job_input.comfy_org_api_key:
+            return {_API_KEY_FIELD: job_input.comfy_org_api_key}
+        if self._service.comfy_org_api_key and not document.extra_data.get(_API_KEY_FIELD):
+            return {_API_KEY_FIELD: self._service.comfy_org_api_key}
+        return {}
+
     async def _prepare_job(
         self,
         job_id: str,
@@ -244,7 +255,6 @@ class Handler:
             document = to_document(job_input.workflow, source="in the job")
         if left_out := self._service.left_out_classes & class_names(document):
             raise ApiNodesLeftOut(classes=", ".join(sorted(left_out)))
-        api_key = job_input.comfy_org_api_key
         run_request = RunRequest(
             document=document,
             job_id=job_id,
@@ -257,7 +267,7 @@ class Handler:
             with_previews=job_input.output.previews,
             randomize_seeds=job_input.randomize_seeds,
             inputs_file=inputs_file,
-            extra_data={"api_key_comfy_org": api_key} if api_key else {},
+            extra_data=self._choose_api_key(document, job_input),
             words=JOB_WORDS,
             keeps_valid_outputs=True,
             file_labels=_input_labels(job_input),

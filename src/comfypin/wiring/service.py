@@ -82,6 +82,7 @@ def open_service(
         left_out_classes=left_out_classes,
         read_ahead=read_ahead or (lambda _document: None),
         release=release or UNPINNED,
+        comfy_org_api_key=settings.variables.get("COMFY_ORG_API_KEY", "").strip() or None,
         read_engine_version=read_engine_version,
     )
 

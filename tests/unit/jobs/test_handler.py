@@ -130,6 +130,17 @@ async def test_a_secret_is_in_no_answer() -> None:
     assert engine.prompts[0].extra_data == {"api_key_comfy_org": "sesame"}
 
 
+async def test_the_workers_own_key_is_for_jobs_that_bring_none() -> None:
+    engine = FakeEngine()
+    handler = Handler(a_service(engine, comfy_org_api_key="ours"))
+    body = {"prompt": picture().to_api(), "extra_data": {"api_key_comfy_org": "of the body"}}
+    wishes = [JOB, {**JOB, "comfy_org_api_key": "theirs"}, {"workflow": body}]
+    outcomes = [await handler(f"job-{number}", wish) for number, wish in enumerate(wishes)]
+    sent = [prompt.extra_data["api_key_comfy_org"] for prompt in engine.prompts]
+    assert sent == ["ours", "theirs", "of the body"]
+    assert not any(key in str(outcome.output) for key in sent for outcome in outcomes)
+
+
 async def test_names_and_limits_beside_a_workflow_hold(tmp_path: Path) -> None:
     (tmp_path / "cat.json").write_text(json.dumps(picture().to_api()))
     (tmp_path / "cat.inputs.toml").write_text('[inputs.size]\ntarget = "1.width"\nmaximum = 100\n')
