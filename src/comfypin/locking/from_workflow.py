@@ -194,10 +194,8 @@ def resolve_needs(
     workflow_needs: WorkflowNeeds, needs_resolver: NeedsResolver, *, report: Callable[[str], None]
 ) -> ResolvedNeeds:
     """Resolve everything that the workflows need."""
-    report(
-        f"{format_count(len(workflow_needs.packs), 'pack')}, {len(workflow_needs.classes)} more classes "
-        f"and {format_count(len(workflow_needs.models), 'model')} are needed"
-    )
+    packs, models = format_count(len(workflow_needs.packs), "pack"), format_count(len(workflow_needs.models), "model")
+    report(f"named: {packs}, {models}, and {len(workflow_needs.classes)} node classes without their pack")
     for pack in workflow_needs.packs:
         needs_resolver.add_pack(pack)
     needs_resolver.add_classes(workflow_needs.classes)

@@ -250,11 +250,14 @@ def _remote_address(checkout_folder: Path, branch_name: str) -> str | None:
         if len(remote_names) == 1
         else None
     )
-    return (
-        None
-        if remote_name is None
-        else run_git(["remote", "get-url", remote_name], cwd=checkout_folder).stdout_text.strip() or None
-    )
+    if remote_name is None:
+        return None
+    # What this user's `insteadOf` makes of it (a mirror, a token, ssh) is no address for others.
+    written = run_git(["config", "--get-all", f"remote.{remote_name}.url"], cwd=checkout_folder).stdout_text
+    first_address = written.partition("\n")[0].strip()
+    if "://" in first_address:
+        return first_address
+    return run_git(["remote", "get-url", remote_name], cwd=checkout_folder).stdout_text.strip() or None
 
 
 def _without_filters(checkout_folder: Path) -> dict[str, str]:

@@ -79,6 +79,21 @@ def test_a_folder_without_git_has_no_checkout(tmp_path: Path) -> None:
     assert read_checkout(tmp_path) is None
 
 
+def test_a_remote_is_the_address_that_others_can_use(origin: Path, tmp_path: Path) -> None:
+    git(tmp_path, "clone", "--quiet", str(origin), "copy")
+    copy = tmp_path / "copy"
+    git(copy, "config", "url.https://sesame@example.com/.insteadOf", "https://example.com/")
+    git(copy, "config", "url.https://example.org/.insteadOf", "short:")
+    for written, address in (
+        ("https://example.com/o/r", "https://example.com/o/r"),
+        ("short:o/r", "https://example.org/o/r"),
+    ):
+        git(copy, "remote", "set-url", "origin", written)
+        checkout = read_checkout(copy)
+        assert checkout is not None
+        assert checkout.remote == address
+
+
 def test_a_checkout_knows_its_remote_branch_commit_and_changes(origin: Path, tmp_path: Path) -> None:
     git(tmp_path, "clone", "--quiet", str(origin), "copy")
     copy = tmp_path / "copy"
