@@ -77,6 +77,8 @@ def test_what_a_job_leaves_meanwhile_comes_to_the_front(server: Server, browser:
         expect(shots).to_have_count(1)
         page.get_by_role("searchbox").fill("nothing of the kind")
         expect(page.get_by_text("Nothing found")).to_be_visible()
+        page.get_by_role("button", name="Show all").click()
+        expect(shots).to_have_count(before + 1)
         assert wrongs == []
 
 

@@ -3,6 +3,7 @@ import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./v
 import { address, get } from "./api.js";
 import { bytes, t } from "./i18n.js";
 import { Lightbox, sourceOf } from "./lightbox.js";
+import { noteOf } from "./notes.js";
 import { useStore } from "./store.js";
 import { Empty, FirstFrame, Icon, sayFailure } from "./ui.js";
 
@@ -65,7 +66,7 @@ function Tile({ tile, height, onOpen, isFocused, onFocus }) {
   const isPicture = output.thumbnail && !isBroken;
   const isVideo = output.kind === "video" && (isPicture || !isUnseen);
   return html`<button type="button" ref=${element} class="shot" style=${{ width: `${height * shape}px`, height: `${height}px` }}
-    aria-label=${`${output.filename}, ${output.workflow || t("from the API")}`} onClick=${() => onOpen(index)} onFocus=${() => onFocus(index)}>
+    aria-label=${`${output.filename}, ${output.workflow || t("from the API")}`} title=${noteOf(output.job_id) || undefined} onClick=${() => onOpen(index)} onFocus=${() => onFocus(index)}>
     ${isPicture
       ? html`<img ref=${picture} src=${address(output.thumbnail)} alt="" decoding="async" draggable=${false} onError=${() => setBroken(true)} />`
       : isVideo ? html`<${FirstFrame} source=${sourceOf(output)} onBroken=${() => setUnseen(true)} />`
@@ -123,6 +124,8 @@ function timesOf({ when, day, ...rest }) {
   return when === "day" ? { ...rest, since: moved(0), until: moved(1) } : { ...rest, since: moved(1 - Number(when)) };
 }
 
+const UNFILTERED = { text: "", workflow: "", release: "", state: "", kind: "", when: "", day: "" };
+
 function Filters({ filter, names, onChange, size, onSize }) {
   const pick = (name, label, options, show = (value) => value) => options && options.length > 0 && html`
     <select aria-label=${label} value=${filter[name] || ""} onChange=${(event) => onChange({ ...filter, [name]: event.currentTarget.value })}>
@@ -142,7 +145,7 @@ function Filters({ filter, names, onChange, size, onSize }) {
 }
 
 export function View({ route }) {
-  const [typed, setTyped] = useState({ text: "", workflow: route.query.get("workflow") || "", release: "", state: "", kind: "", when: "", day: "" });
+  const [typed, setTyped] = useState({ ...UNFILTERED, workflow: route.query.get("workflow") || "" });
   const [filter, setFilter] = useState(() => timesOf(typed));
   const [size, setSize] = useState(innerWidth < 700 ? 150 : 220);
   const [width, setWidth] = useState(0);
@@ -192,6 +195,7 @@ export function View({ route }) {
     }, sayFailure);
   }, [named, outputs.length > 0]);
 
+  const isFiltered = Boolean(filter.text || filter.workflow || filter.release || filter.state || filter.kind || filter.since);
   function close() {
     if (open && !open.list) setFocused(open.index);
     setOpen(null);
@@ -221,7 +225,9 @@ export function View({ route }) {
         ${row.tiles.map((tile) => html`<div key=${keyOf(tile.output)} role="listitem"><${Tile} tile=${tile} height=${row.height} onOpen=${(index) => setOpen({ index })} isFocused=${tile.index === focused} onFocus=${setFocused} /></div>`)}
       </div>`)}
     </div>
-    ${!isLoading && outputs.length === 0 && html`<${Empty} title=${filter.text || filter.workflow || filter.release || filter.state || filter.kind || filter.since ? t("nothing found") : t("no outputs yet")}><p><a class="primary" href="#/run"><${Icon} name="run" /> ${t("run a workflow")}</a></p><//>`}
+    ${!isLoading && outputs.length === 0 && html`<${Empty} title=${isFiltered ? t("nothing found") : t("no outputs yet")}><p>${isFiltered
+      ? html`<button type="button" onClick=${() => setTyped(UNFILTERED)}>${t("show all")}</button>`
+      : html`<a class="primary" href="#/run"><${Icon} name="run" /> ${t("run a workflow")}</a>`}</p><//>`}
     ${open && html`<${Lightbox} outputs=${open.list || outputs} index=${open.index} onMove=${(index) => { setOpen({ ...open, index }); if (!open.list && next && index > outputs.length - 10) more(); }} onClose=${close} />`}
   </div>`;
 }

@@ -65,6 +65,7 @@ export function Lightbox({ outputs, index, onMove, onClose }) {
   const move = (by) => { if (outputs[index + by]) onMove(index + by); };
   // With its neighbour at first: beside itself it says nothing.
   function compare() {
+    if (outputs.length < 2) return;
     setPinned(pinned ? null : output);
     if (!pinned) move(index + 1 < outputs.length ? 1 : -1);
   }
@@ -102,7 +103,7 @@ export function Lightbox({ outputs, index, onMove, onClose }) {
         <${Tool} icon="dice" label=${t("another seed")} onClick=${again} />
         <${Tool} icon="run" label=${t("change and run")} href=${`#/run?from=${output.job_id}`} onClick=${() => dialog.current.close()} />
         <${Tool} icon="graph" label=${t("for ComfyUI")} onClick=${() => saveForComfy(output.job_id, output)} />
-        <${Tool} icon="compare" label=${t("compare")} aria-pressed=${pinned ? "true" : "false"} onClick=${compare} />
+        ${outputs.length > 1 && html`<${Tool} icon="compare" label=${t("compare")} aria-pressed=${pinned ? "true" : "false"} onClick=${compare} />`}
         <${Tool} icon="copy" label=${t("copy address")} onClick=${share} />
         <${Tool} icon="download" label=${t("download")} href=${address(output.href, { download: 1 })} download=${output.filename} />
         <${IconButton} icon="close" label=${t("close")} onClick=${onClose} />

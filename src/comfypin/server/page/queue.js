@@ -142,7 +142,9 @@ export function QueueView() {
         </div></div>
       ${ended.length > 0
         ? html`<ol class="lines">${ended.slice(0, most).map((job) => html`<${EndedRow} key=${job.id} job=${job} />`)}</ol>`
-        : html`<${Empty} title=${isFiltered ? t("nothing found") : t("no jobs yet")}>${!isFiltered && html`<p><a class="primary" href="#/run"><${Icon} name="run" /> ${t("run a workflow")}</a></p>`}<//>`}
+        : html`<${Empty} title=${isFiltered ? t("nothing found") : t("no jobs yet")}><p>${isFiltered
+          ? html`<button type="button" onClick=${() => setFilter({ state: "", text: "" })}>${t("show all")}</button>`
+          : html`<a class="primary" href="#/run"><${Icon} name="run" /> ${t("run a workflow")}</a>`}</p><//>`}
       ${(older.next || ended.length > most || (older.next === undefined && ended.length >= 50)) && html`<p class="center"><button type="button" disabled=${older.isBusy} onClick=${showMore}>${t("older jobs")}</button></p>`}
     </section>`}
   </div>`;

@@ -112,7 +112,7 @@ function Form({ workflow, given, isRemade, onTaken, onChanged, isBlocked, wrong 
         onPick=${(preset) => { setValues((old) => ({ ...old, ...Object.fromEntries(Object.entries(preset.values || {}).filter(([name]) => name in old)) })); setTable(preset.table || ""); setTimes(preset.times || 1); setRolls(preset.rolls || {}); }} />
       <label class="field"><span class="field-name">${t("times")}</span><input type="number" min="1" max="200" value=${times} onInput=${(event) => setTimes(Math.min(200, Math.max(1, Number(event.currentTarget.value) || 1)))} /></label>
       <label class="field"><span class="field-name">${t("table")}</span><textarea rows="4" spellcheck="false" class="mono" value=${table} placeholder=${exampleTable([...main, ...rest])} onInput=${(event) => setTable(event.currentTarget.value)} /></label>
-      <p class=${parsed.error ? "wrong small" : "dim small"}>${parsed.error || `${t("table help", { n: parsed.rows.length })} ${t("table columns", { names: columnNames([...main, ...rest]) })}`}</p></div></details>
+      <p class=${parsed.error ? "wrong small" : "dim small"}>${parsed.error || `${parsed.rows.length ? t("table help", { n: parsed.rows.length }) : t("table help empty")} ${t("table columns", { names: columnNames([...main, ...rest]) })}`}</p></div></details>
     <div class="form-end"><button class="primary run-button" type="submit" disabled=${isBusy || isBlocked}><${Icon} name="run" /> ${t("run now", { n: times * Math.max(1, parsed.rows.length) })}</button></div>
   </form>`;
 }
