@@ -11,14 +11,18 @@ import re
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from PIL import Image
 
 from comfypin.digest import Digest
 from comfypin.lock.codec import render_lock
-from comfypin.lock.model import Lock, ModelPin, PythonPins, RepoPin
+from comfypin.lock.model import Lock, ModelPin, PackagePin, PythonPins, RepoPin
 from comfypin.tools.uv import run_uv
 from tests.conftest import ROOT
 from tests.support.nginx import free_port
@@ -125,12 +129,42 @@ def adapt_folders(text: str, root: Path) -> str:
     return FOLDERS.sub(f"{root}/", text)
 
 
-def make_scene(root: Path, *, releases: tuple[str, ...], environ: dict[str, str]) -> Scene:
-    """Make the home, the folder and what lies in it; `releases` are the locks that it has."""
+@contextlib.contextmanager
+def make_scene(root: Path, *, releases: tuple[str, ...], environ: dict[str, str]) -> Iterator[Scene]:
+    """Make the home, the folder and what lies in it; `releases` are the locks that it has.
+
+    The ComfyUI has one package, since a lock of none is an error; it is from an address that is served meanwhile.
+    """
+    wheels = root / "wheels"
+    _make_package(wheels)
+    with _serve(wheels) as served:
+        yield _make_scene(root, served, releases=releases, environ=environ)
+
+
+@contextlib.contextmanager
+def _serve(folder: Path) -> Iterator[str]:
+    """Serve the files of a folder, and yield the address of the server."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_QuietHandler, directory=str(folder))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+
+
+class _QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """Nobody reads what was asked for."""
+
+
+def _make_scene(root: Path, served: str, *, releases: tuple[str, ...], environ: dict[str, str]) -> Scene:
     home, folder = root / "home", root / "work"
     remote = _make_comfyui(root / "remote")
     home.mkdir()
     run_uv(["venv", "--quiet", "--python", sys.executable, root / "venv"])
+    wheel = f"alpha @ {served}/alpha-1.0-py3-none-any.whl"
+    installed = run_uv(["pip", "install", "--quiet", "--no-deps", wheel, "--python", root / "venv"])
+    assert installed.exit_code == 0, installed.stderr
     remote.git("clone", "--quiet", remote.url, str(home / "ComfyUI"))
     (root / "venv").rename(home / "ComfyUI" / ".venv")
     folder.mkdir()
@@ -160,6 +194,10 @@ def make_scene(root: Path, *, releases: tuple[str, ...], environ: dict[str, str]
             **{name: adapt_folders(value, root).replace("~", str(home)) for name, value in environ.items()},
         },
     )
+
+
+def _make_package(wheels: Path) -> PackagePin:
+    return make_wheel(wheels, "alpha", "1.0", {"alpha/__init__.py": "VALUE = 1\n"})
 
 
 def _make_comfyui(folder: Path) -> Repo:
@@ -206,7 +244,7 @@ def _write_lock(folder: Path, name: str, remote: Repo) -> None:
     model.parent.mkdir(exist_ok=True)
     header = b'{"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
     model.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
-    package = make_wheel(folder.parent / "wheels", "alpha", "1.0", {"alpha/__init__.py": "VALUE = 1\n"})
+    package = _make_package(folder.parent / "wheels")
     lock = Lock(
         version_name=name,
         comfyui=RepoPin(repo=remote.url, commit=remote.git("rev-parse", "HEAD"), ref="v0.3.64"),

@@ -5,7 +5,7 @@ import json
 import re
 import subprocess
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -123,9 +123,10 @@ def stores(moto: S3Server, gcs: GcsServer) -> dict[str, str]:
 
 
 @pytest.fixture
-def scene(page: Path, tmp_path: Path, stores: dict[str, str]) -> Scene:
+def scene(page: Path, tmp_path: Path, stores: dict[str, str]) -> Iterator[Scene]:
     setting = SETTINGS.get(page.name, Setting())
-    return make_scene(tmp_path, releases=setting.releases, environ=stores | dict(setting.environ))
+    with make_scene(tmp_path, releases=setting.releases, environ=stores | dict(setting.environ)) as scene:
+        yield scene
 
 
 @pytest.mark.parametrize("page", [page for page in ENGLISH if blocks_to_type(page)], ids=name_of)
