@@ -147,6 +147,7 @@ def test_a_thousand_jobs_that_wait_are_one_page(tmp_path: Path, browser: Browser
 
 def test_a_failed_job_says_why_and_runs_again(server: Server, browser: Browser) -> None:
     with opened(browser, server.url) as (page, wrongs):
+        expect(page.locator(".ended .wrong").first).to_contain_text("1 thing is wrong: node 1 (Nope)")
         page.get_by_role("link", name="Failed").click()
         expect(page.get_by_role("region", name="Why it failed")).to_contain_text(
             "Nope #1: the engine has no such node class"

@@ -5,7 +5,7 @@ import { get, post } from "./api.js";
 import { ago, bytes, clock, seconds, t } from "./i18n.js";
 import { noteOf } from "./notes.js";
 import { byNewest, canRetry, isPending, secondsLeft, store, useStore } from "./store.js";
-import { English, causeOf } from "./told.js";
+import { English, causeOf, inOneLine } from "./told.js";
 import { Empty, Icon, IconButton, Progress, StatusMark, Strip, jobTitle, sayFailure, shortId, useTick } from "./ui.js";
 
 const since = (iso) => (Date.now() - Date.parse(iso)) / 1000;
@@ -66,7 +66,7 @@ export function EndedRow({ job }) {
     <a class="ended-link" href=${`#/job/${job.id}`} aria-label=${`${jobTitle(job)}, ${t(job.status)}, ${shortId(job.id)}`}></a>
     <${StatusMark} status=${job.status} />
     <span class="ended-name"><span class="title ellipsis">${jobTitle(job)}${noteOf(job.id) && html` <span class="note small dim">${noteOf(job.id)}</span>`}</span>
-      ${job.error ? html`<span class="wrong small ellipsis" title=${job.error.message}>${causeOf(job.error) || html`<${English} text=${job.error.message} />`}</span>` : html`<span class="dim small ellipsis"><code>${shortId(job.id)}</code>${job.release && ` · ${job.release}`}</span>`}</span>
+      ${job.error ? html`<span class="wrong small ellipsis" title=${job.error.message}>${causeOf(job.error) || html`<${English} text=${inOneLine(job.error.message)} />`}</span>` : html`<span class="dim small ellipsis"><code>${shortId(job.id)}</code>${job.release && ` · ${job.release}`}</span>`}</span>
     <${Strip} job=${job} />
     <span class="dim num ended-time">${seconds(duration(job))}</span>
     <time class="dim num ended-time" dateTime=${job.finished_at} title=${job.finished_at ? clock(job.finished_at) : ""}>${job.finished_at ? ago(job.finished_at) : ""}</time>

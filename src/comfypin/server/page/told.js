@@ -23,6 +23,9 @@ export function causeOf(error) {
 // What stands between backticks is for a terminal.
 export const withCode = (text) => text.split("`").map((part, place) => (place % 2 ? html`<code>${part}</code>` : part));
 
+// A message with a list below it, in one line.
+export const inOneLine = (message) => message.replace(/:\n\s*- /, ": ").replace(/\n\s*- /g, "; ");
+
 // A text of the server's, marked as English for screen readers and for the browser's hyphens.
 export const English = ({ text, className = "" }) => html`<span class=${className} lang="en">${text}</span>`;
 
