@@ -188,6 +188,15 @@ def test_variables_of_env_are_the_engines_and_those_of_the_build_are_not(tmp_pat
         'LABEL a="b"',
     )
     assert dict(release.engine_env) == {"A": "1", "B": "2 3", "OLD": "some value"}
+
+
+def test_variables_of_the_worker_are_not_the_engines(tmp_path: Path) -> None:
+    release = read_run(tmp_path, "ENV BUCKET_ENDPOINT_URL=https://b.example.com A=1", "ENV REFRESH_WORKER=true")
+    assert dict(release.engine_env) == {"A": "1"}
+    assert [note for note in release.notes if note.startswith("line")] == [
+        "line 2: BUCKET_ENDPOINT_URL is for the worker and in no lock; set it on the endpoint (runpod.toml)",
+        "line 3: REFRESH_WORKER is worker-comfyui's own and not needed here",
+    ]
     assert unread(release) == []
 
 

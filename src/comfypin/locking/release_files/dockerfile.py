@@ -37,6 +37,9 @@ _BUILD_VARIABLES = (
     "PATH",
     "CMAKE_",
 )
+# What the worker around ComfyUI reads; in a lock's `engine.env` only ComfyUI would see it.
+_WORKER_VARIABLES = ("BUCKET_", "COMFY_ORG_API_KEY", "RUNPOD_")
+_REPLACED_VARIABLES = frozenset({"REFRESH_WORKER", "COMFY_LOG_LEVEL", "NETWORK_VOLUME_DEBUG", "SERVE_API_LOCALLY"})
 _SHELLS = frozenset({"", "sh", "bash", "/bin/sh", "/bin/bash"})
 
 
@@ -129,7 +132,14 @@ class _DockerfileReader:
         for name, raw_value in assigned.items():
             value = substitute(raw_value, self._state.variables)
             self._state.variables[name] = value
-            if into_engine and not name.startswith(_BUILD_VARIABLES):
+            if not into_engine or name.startswith(_BUILD_VARIABLES):
+                continue
+            if name in _REPLACED_VARIABLES or name.startswith("WEBSOCKET_"):
+                self._notes.append(f"line {instruction.line}: {name} is worker-comfyui's own and not needed here")
+            elif name.startswith(_WORKER_VARIABLES):
+                advice = "is for the worker and in no lock; set it on the endpoint (runpod.toml)"
+                self._notes.append(f"line {instruction.line}: {name} {advice}")
+            else:
                 self._engine_env[name] = value
 
     def _read_run(self, instruction: Instruction) -> None:
