@@ -84,7 +84,11 @@ def _find_by_name(release_name: str, folders: Sequence[Path], searched: tuple[st
             "A release's name is letters, digits, dots, dashes and underscores; a path has a slash or ends in .json."
         )
         raise LockNotFound(wanted=repr(release_name), searched=[], _advice=advice)
-    candidates = [folder / f"comfy-{release_name}.lock.json" for folder in folders]
+    # A folder may be there twice, once as a relative path: the current folder, and the one that comfypin runs from.
+    unique_folders: dict[Path, Path] = {}
+    for folder in folders:
+        unique_folders.setdefault(folder.absolute(), folder)
+    candidates = [folder / f"comfy-{release_name}.lock.json" for folder in unique_folders.values()]
     for lock_path in candidates:
         if lock_path.is_file():
             return lock_path

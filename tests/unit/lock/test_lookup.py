@@ -42,6 +42,15 @@ def test_a_name_that_is_nowhere_lists_the_places_and_near_names(folders: tuple[P
     assert "Did you mean wan22?" in caught.value.message
 
 
+def test_a_folder_that_is_searched_under_two_names_is_told_once(
+    folders: tuple[Path, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folders[1].parent)
+    with pytest.raises(LockNotFound) as caught:
+        find_lock("nowhere", folders=(Path(folders[1].name), folders[1]))
+    assert caught.value.message.count("comfy-nowhere.lock.json") == 1
+
+
 def test_a_path_that_is_not_there_names_near_files(folders: tuple[Path, ...]) -> None:
     with pytest.raises(LockNotFound, match=r"comfy-demo\.lock\.json\?"):
         find_lock(str(folders[1] / "comfy-demos.lock.json"), folders=folders)
