@@ -184,7 +184,9 @@ def _check_comfyui(machine: MachineSettings) -> MachineCheck:
     except EnginePythonNotFound as error:
         return MachineCheck(name="comfyui", verdict="bad", found=error.command_message)
     except ComfypinError:
-        remedy = "Set COMFY_HOME, or install one with comfypin realize; the embedded engine needs none."
+        remedy = (
+            "Give --comfy-home or set COMFY_HOME, or install one with comfypin realize; the embedded engine needs none."
+        )
         return MachineCheck(name="comfyui", verdict="absent", found=f"none in {comfy_home}", remedy=remedy)
     return MachineCheck(name="comfyui", verdict="good", found=f"{child.argv[1]} with {child.argv[0]}")
 

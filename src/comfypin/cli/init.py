@@ -73,7 +73,7 @@ def _choose_folder(named_folder: Path | None, settings: "Settings") -> Path:
     if named_folder is not None:
         if not holds_comfyui(named_folder):
             raise UsageError(f"{named_folder} is not a ComfyUI: it has neither main.py nor ComfyUI/main.py.")
-        return named_folder.absolute()
+        return named_folder.resolve()
     places = [settings.machine.comfy_home, *find_installed()]
     for candidate in places:
         if holds_comfyui(candidate):

@@ -82,7 +82,10 @@ def library_notes(libraries: Mapping[str, Sequence[str]], system_packages: Itera
         if find_debian_package(library) is None
     ]
     if unknown:
-        notes.append(f"no Debian package is known here that has: {'; '.join(unknown)}")
+        notes.append(
+            f"no Debian package is known here that has: {'; '.join(unknown)}. It is lacking only if a workflow fails "
+            "for want of it: some are for other hardware"
+        )
     return notes
 
 

@@ -89,7 +89,8 @@ def realize_for_engine(
 ) -> EngineChoice:
     """Return the choice with the home of the lock's env, which is realized if needed; its models are not looked at.
 
-    Only the engine `comfyui` has an env. A ComfyUI that comfypin did not install is used as it is, and reported.
+    Only the engine `comfyui` has an env. A ComfyUI that comfypin did not install is used as it is; `name_release`
+    compares it.
     Raises `EnvError`, `LockError`.
     """
     settings = engine_choice.settings
@@ -97,7 +98,7 @@ def realize_for_engine(
         return engine_choice
     comfy_home = settings.machine.comfy_home
     if holds_foreign_comfyui(settings):
-        report(f"{comfy_home} holds a ComfyUI that comfypin did not install; it is used as it is.")
+        report(f"{comfy_home}: comfypin did not install this ComfyUI; it is compared with the lock and used as it is.")
         return engine_choice
     from comfypin.env.realize import realize_env
 

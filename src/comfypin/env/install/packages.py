@@ -87,7 +87,7 @@ class PackageInstaller:
         package_pins = self.recipe.packages
         if not package_pins:
             return LinkedPackages()
-        self.report(f"Installing {format_count(len(package_pins), 'package')}.")
+        self.report(f"Installing {format_count(len(package_pins), 'package')} into {self.build_folder}.")
         record_digests = self._package_cache.link_packages(package_pins, self.build_folder / VENV_FOLDER)
         # Linked from the cache in milliseconds; uv installs what the cache lacks.
         other_pins = [
