@@ -146,15 +146,15 @@ def test_a_download_can_be_stopped(server: Server, files: FaultyServer) -> None:
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ([], "it must be an object"),
+        ([], "it is a list, and must be an object"),
         ({"folder": "vae"}, "source: give a `source`"),
-        ({"source": "https://a.example/x", "folder": 3}, "folder"),
-        ({"sha256": "zz", "folder": "vae", "filename": "x"}, "sha256"),
+        ({"source": "https://a.example/x", "folder": 3}, "folder: it must be a text"),
+        ({"sha256": "zz", "folder": "vae", "filename": "x"}, "sha256: it must be 64 hex digits"),
     ],
 )
 def test_a_wrong_body_is_explained(server: Server, body: object, said: str) -> None:
     status, answer, _ = server.ask("POST", "/models", body)
-    assert status == 422, answer
+    assert status == 400, answer
     assert said in answer["error"]
 
 

@@ -100,7 +100,7 @@ def test_a_bucket_that_does_not_answer_is_said_with_what_is_owed(tmp_path: Path)
     syncer.send_signal(signal.SIGTERM)
     _, said = syncer.communicate(timeout=60)
     assert syncer.returncode == 80
-    assert "1 file (0.0 kB) not uploaded yet: a.bin" in said
+    assert "1 file (1 byte) not uploaded yet: a.bin" in said
     assert "Traceback" not in said
     status = [*command(Path("status"), folder), "s3://nowhere", "--json"]
     told = json.loads(subprocess.run(status, env=env, capture_output=True, text=True, check=True).stdout)

@@ -8,7 +8,7 @@ from comfypin.queue.nats.connection import _Watch
 
 
 async def test_each_reason_is_logged_once_until_the_connection_is_back(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, logger="comfypin.queue.nats.connection")
     watch = _Watch(has_login=False)
     watch.is_open = True
     for reason in ("nobody there", "nobody there", "too slow"):
