@@ -15,17 +15,12 @@ WORDS = {
     "delivery": ["s3-many", "gcs-many", "comfypin"],
     "models": ["comfypin models pull", "curl"],
     "sync": ["close to confirmed", "ratio", "idle"],
-    "realize": ["uv pip sync", "comfypin pack"],
+    "realize": ["uv pip sync", "comfypin realize", "without starting ComfyUI"],
 }
 
 
-# Half a minute and more, even with a few packages.
-LONG = {"realize"}
-
-
 def _marks(bench: Bench) -> list[pytest.MarkDecorator]:
-    network = [pytest.mark.network] if bench.needs_network else []
-    return [*network, *([pytest.mark.soak] if bench.name in LONG else [])]
+    return [pytest.mark.network] if bench.needs_network else []
 
 
 @pytest.mark.parametrize("bench", [pytest.param(one, marks=_marks(one), id=one.name) for one in BENCHES])
