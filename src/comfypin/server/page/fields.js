@@ -96,9 +96,11 @@ export function Field({ input, value, onChange, rolls, onRolls, isGrouped }) {
   const id = `field-${input.name.replace(/[^\w-]/g, "_")}`;
   const [label, place] = labelOf(input, isGrouped);
   const hintId = input.description ? `${id}-hint` : undefined;
+  // A seed that was typed is the one that is meant.
+  const type = (told) => { if (rolls) onRolls(false); onChange(told); };
   return html`<div class=${`field field-${input.kind}`}>
     <label class="field-name" for=${id} title=${input.description}>${label}${place && html`<span class="dim small"> ${place}</span>`}</label>
-    <div class="field-row"><${Control} id=${id} input=${input} value=${value} onChange=${onChange} describedBy=${hintId} label=${label} />
+    <div class="field-row"><${Control} id=${id} input=${input} value=${value} onChange=${type} describedBy=${hintId} label=${label} />
       ${input.kind === "seed" && html`<${IconButton} icon="dice" className=${rolls ? "is-on" : ""} label=${t("random seed")} aria-pressed=${rolls ? "true" : "false"} onClick=${() => { if (!rolls) onChange(newSeed(input)); onRolls(!rolls); }} />`}</div>
     ${input.description && html`<p id=${hintId} class=${place || isGrouped ? "visually-hidden" : "dim small"}>${input.description}</p>`}
   </div>`;
