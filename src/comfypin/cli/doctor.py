@@ -185,7 +185,8 @@ def _check_comfyui(machine: MachineSettings) -> MachineCheck:
         return MachineCheck(name="comfyui", verdict="bad", found=error.command_message)
     except ComfypinError:
         remedy = (
-            "Give --comfy-home or set COMFY_HOME, or install one with comfypin realize; the embedded engine needs none."
+            "Set COMFY_HOME, or give --comfy-home to run and serve, or install one with comfypin realize; the embedded "
+            "engine needs none."
         )
         return MachineCheck(name="comfyui", verdict="absent", found=f"none in {comfy_home}", remedy=remedy)
     return MachineCheck(name="comfyui", verdict="good", found=f"{child.argv[1]} with {child.argv[0]}")

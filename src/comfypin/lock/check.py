@@ -1,13 +1,14 @@
 """Checks what a readable lock still lacks: everything that keeps it from being realized as it stands."""
 
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from urllib.parse import parse_qsl, urlsplit
 
 from comfypin.digest import JsonValue
 from comfypin.lock.document import describe_value, json_path
 from comfypin.lock.errors import LockFinding, Severity
-from comfypin.lock.model import Lock, ModelPin, NodePin, PackagePin, PythonPins, RepoPin
+from comfypin.lock.model import Lock, ModelPin, NodePin, PackagePin, RepoPin
 from comfypin.lock.requirements import normalize_package_name, parse_requirement
 
 # Abbreviated commits are refused too: what they abbreviate can become ambiguous.
@@ -38,9 +39,9 @@ def check_lock(lock: Lock) -> tuple[LockFinding, ...]:
     for pin_index, node_pin in enumerate(lock.custom_nodes):
         findings += _check_node(pin_index, node_pin)
     findings += _check_packages(lock.python.packages)
-    findings += _check_requirements(lock.python)
+    findings += _check_requirements(lock)
     for pin_index, model_pin in enumerate(lock.models):
-        findings += _check_model(pin_index, model_pin)
+        findings += _check_model(lock, pin_index, model_pin)
     findings += _check_secrets(lock)
     return tuple(findings)
 
@@ -111,8 +112,9 @@ def _check_packages(packages: Iterable[PackagePin]) -> Iterator[LockFinding]:
             yield _make_finding("machine-path", (*location, "url"), describe_value(package_pin.url), allowed, "warning")
 
 
-def _check_requirements(python: PythonPins) -> Iterator[LockFinding]:
+def _check_requirements(lock: Lock) -> Iterator[LockFinding]:
     """Find requirements that no package pin meets: a captured ComfyUI may lack what it requires."""
+    python = lock.python
     if not python.packages:
         return
     met_names = {package_pin.name for package_pin in python.packages} | {*python.dropped}
@@ -126,7 +128,7 @@ def _check_requirements(python: PythonPins) -> Iterator[LockFinding]:
         if required_name is not None and required_name not in met_names:
             location = ("python", "requirements", line_index)
             found = f"{describe_value(requirement)}, and no package of that name"
-            allowed = f"lock upgrade --lock LOCK --name NEW --package {required_name} adds it"
+            allowed = f"{_upgrade_command(lock)} --package {required_name} adds it"
             yield _make_finding("package-not-pinned", location, found, allowed)
 
 
@@ -136,7 +138,14 @@ def _required_name(requirement: str) -> str | None:
     return None if parsed is None or ";" in parsed.text else parsed.name
 
 
-def _check_model(index: int, model_pin: ModelPin) -> Iterator[LockFinding]:
+def _upgrade_command(lock: Lock) -> str:
+    """Return the command that makes the next lock of this one, to be copied where the lock is found by name."""
+    return (
+        f"comfypin lock upgrade --lock {shlex.quote(lock.version_name)} --name {shlex.quote(f'{lock.version_name}-2')}"
+    )
+
+
+def _check_model(lock: Lock, index: int, model_pin: ModelPin) -> Iterator[LockFinding]:
     location = ("models", index)
     if model_pin.sha256 is None:
         yield _make_finding("no-checksum", (*location, "sha256"), "nothing", "the sha256 of the file")
@@ -146,8 +155,7 @@ def _check_model(index: int, model_pin: ModelPin) -> Iterator[LockFinding]:
         yield _make_finding("no-size", (*location, "size_bytes"), "nothing", allowed, "warning")
     if not model_pin.sources:
         target = model_pin.target_path.removeprefix("$MODELS_DIR/")
-        upgrade_flags = f"--lock LOCK --name NEW --model {target}=https://..."
-        allowed = f"at least one source of its bytes: lock upgrade {upgrade_flags} adds one"
+        allowed = f"at least one source of its bytes: {_upgrade_command(lock)} --model {target}=https://... adds one"
         yield _make_finding("no-source", (*location, "sources"), f"no source for {target}", allowed)
     for source_index, source in enumerate(model_pin.sources):
         if source.startswith(("file:", "/")):

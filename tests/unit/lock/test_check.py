@@ -79,6 +79,8 @@ def test_a_requirement_that_no_package_meets_is_found() -> None:
     python = {"version": "3.12", "packages": PYTHON.packages}
     lacking = PythonPins(**python, requirements=("a>=1", "alembic>=1.13"))  # type: ignore[arg-type]
     assert said(python=lacking) == [("package-not-pinned", "$.python.requirements[1]")]
+    (finding,) = check_lock(a_lock(python=lacking, version_name="our flux"))
+    assert finding.allowed == "comfypin lock upgrade --lock 'our flux' --name 'our flux-2' --package alembic adds it"
     excused = PythonPins(
         **python,  # type: ignore[arg-type]
         requirements=("A", "b; sys_platform == 'win32'", "c", "d", "e", "https://x.org/f.zip"),
