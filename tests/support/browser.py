@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 from tests.conftest import ROOT
 from tests.support.server import TOKEN
@@ -12,6 +12,8 @@ from tests.support.server import TOKEN
 AXE = ROOT / "tests" / "data" / "page" / "axe.min.js"
 WIDE = {"width": 1280, "height": 800}
 PHONE = {"width": 390, "height": 844}
+# As long as the page's own default here: a job beside other tests may take a while.
+expect.set_options(timeout=15_000)
 _FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
