@@ -20,6 +20,8 @@ import pytest_asyncio
 from PIL import Image
 
 from comfypin import wiring
+from comfypin.digest import Digest
+from comfypin.engine import saved_files
 from comfypin.engine.interface import Engine
 from comfypin.jobs.job import JobResult
 from comfypin.jobs.prepare import RunRequest, prepare_job
@@ -107,6 +109,16 @@ async def test_the_same_workflow_at_the_same_time_gives_the_same_bytes(subject: 
     folders = [folder for folder, _ in await asyncio.gather(*(subject.run(workflow(4)) for _ in range(4)))]
     assert sorted(digests(folders[0])) == ["me/Pic_00001_.png", "me/Pic_00002_.png"]
     assert all(digests(folder) == digests(folders[0]) for folder in folders)
+
+
+async def test_a_cached_file_is_known_by_its_tag_while_nobody_has_noted_its_maker(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Of two jobs that end together, the later one may be looked at first.
+    monkeypatch.setattr(saved_files, "_describe_maker", lambda prompt: Digest.of(prompt.prompt_id.encode()))
+    first, _ = await subject.run(workflow(5))
+    again, _ = await subject.run(workflow(5))
+    assert digests(first) == digests(again)
 
 
 async def test_different_workflows_at_the_same_time_get_their_own_pictures(subject: Subject) -> None:

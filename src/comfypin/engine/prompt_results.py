@@ -41,6 +41,9 @@ async def collect_outputs(
     foreign = cleanup.saved.note_files(prompt, reported, history_entry.cached, present_files)
     if folders is None:
         foreign = await _find_foreign(transport, prompt, history_entry)
+    elif foreign:
+        # The prompt that saved them may have ended a moment ago, and not be noted yet.
+        foreign &= await _find_foreign(transport, prompt, history_entry)
     if folders is not None:
         present = await asyncio.to_thread(_drop_removed_previews, folders, history_entry.files, cleanup)
         gone_count, reported = len(history_entry.files) - len(present), present
@@ -70,7 +73,7 @@ async def _clear_outputs(folders: LocalFolders | None, prompt: Prompt, cleanup: 
 
 
 async def _find_foreign(transport: EngineTransport, prompt: Prompt, history_entry: HistoryEntry) -> frozenset[NodeId]:
-    """Return the cached nodes of an engine elsewhere whose files do not hold this job's tag: others write there."""
+    """Return the cached nodes whose files do not hold this job's tag: others save under the same names."""
     foreign = set()
     for reported_file in history_entry.files:
         if prompt.mark is None or reported_file.folder != "output" or reported_file.node_id not in history_entry.cached:
