@@ -48,7 +48,6 @@ from comfypin.temp_folders import SharedTempFolder
 from comfypin.workflow.document import Document, to_document
 from comfypin.workflow.named_files import class_names
 from comfypin.workflow.overrides import overrides_from_json
-from comfypin.workflow.preflight_memo import PreflightMemo
 
 log = logging.getLogger(__name__)
 
@@ -80,8 +79,7 @@ class OpenSink(Protocol):
 class JobService:
     """Everything that the jobs of a worker share. `workflows` are those of the image.
 
-    `release` is what the engine is known to run, which results claim; `lock` is what was asked for. `preflights` are
-    the checks that an API has already made.
+    `release` is what the engine is known to run, which results claim; `lock` is what was asked for.
 
     `default_timeout_s` bounds jobs that set no time. `models` brings what jobs name; None: they may name none.
     `warms_up` says to run the release's warm-up before the first job; `start_times` measure this start.
@@ -104,7 +102,6 @@ class JobService:
     read_ahead: Callable[[Document], None] = lambda _document: None
     release: Release = UNPINNED
     comfy_org_api_key: str | None = field(default=None, repr=False)
-    preflights: PreflightMemo = field(default_factory=PreflightMemo)
     read_engine_version: Callable[[], Awaitable[str | None]] | None = None
 
 
@@ -275,14 +272,7 @@ class Handler:
             earlier_models=self._service.models.brought_names if self._service.models is not None else frozenset(),
         )
         now = datetime.now().astimezone()
-        job = prepare_job(
-            run_request,
-            lock=self._service.lock,
-            catalogue=catalogue,
-            now=now,
-            release=self._release,
-            check=self._service.preflights.take,
-        )
+        job = prepare_job(run_request, lock=self._service.lock, catalogue=catalogue, now=now, release=self._release)
         final_document = to_document(job.graph.to_api(), source="in the job")
         # Not waited for: a volume answers slowly, and the engine can begin.
         asyncio.get_running_loop().run_in_executor(self._fetching, self._service.read_ahead, final_document)

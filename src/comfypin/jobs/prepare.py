@@ -35,7 +35,7 @@ from comfypin.workflow.inputs_file import InputsFile, check_limits, current_valu
 from comfypin.workflow.load import Workflow, load_workflow
 from comfypin.workflow.overrides import Override, apply_overrides
 from comfypin.workflow.parse import parse_document
-from comfypin.workflow.preflight import Preflight, RunPreflight, run_preflight
+from comfypin.workflow.preflight import Preflight, run_preflight
 from comfypin.workflow.seeds import change_seeds
 from comfypin.workflow.settable_inputs import describe_inputs, input_names
 from comfypin.workflow.smallest_graph import smoke_graph
@@ -82,13 +82,7 @@ def graph_of_document(document: Document) -> ApiGraph:
 
 
 def prepare_job(
-    request: RunRequest,
-    *,
-    lock: Lock | None,
-    catalogue: Catalogue,
-    now: datetime,
-    release: Release = UNPINNED,
-    check: RunPreflight = run_preflight,
+    request: RunRequest, *, lock: Lock | None, catalogue: Catalogue, now: datetime, release: Release = UNPINNED
 ) -> Job:
     """Return the job for a request, checked against the engine's catalogue.
 
@@ -117,7 +111,7 @@ def prepare_job(
         _merge_extra_data(request), workflow, request.document, catalogue, changed=changed_graph, sent=graph, now=now
     )
     extra_data = extra.values
-    report = check(graph, catalogue, lock, brought=brought, packs=workflow.node_packs)
+    report = run_preflight(graph, catalogue, lock, brought=brought, packs=workflow.node_packs)
     preflight_report = _advise_on_files(report, graph, found_files, request, catalogue=catalogue)
     findings = (*workflow.warnings, *respelled.findings, *preflight_report.findings)
     preflight_report = replace(preflight_report, findings=findings)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 from comfypin.digest import JsonValue
 from comfypin.workflow.errors import WorkflowInvalid
@@ -21,22 +20,6 @@ from comfypin.workflow.missing_pins import LockLike, SuspectPins, find_model_pin
 from comfypin.workflow.node_inputs import OpenedInputs, open_inputs
 from comfypin.workflow.object_info import Catalogue, InputSpec, is_core, is_output, names_file, output_types
 from comfypin.workflow.without_models import gather_unknown_classes, spoken_findings
-
-
-class RunPreflight(Protocol):
-    """Checks a graph as `run_preflight` does."""
-
-    def __call__(
-        self,
-        graph: ApiGraph,
-        catalogue: Catalogue,
-        lock: LockLike | None = None,
-        *,
-        brought: Set[tuple[NodeId, str]] = frozenset(),
-        packs: Mapping[NodeId, str] | None = None,
-    ) -> "Preflight":
-        """Return what is wrong with the graph."""
-
 
 # Looking for similar names is the slowest check; after this many wrong names in a graph, none are suggested.
 _NAMED_CLOSELY = 50

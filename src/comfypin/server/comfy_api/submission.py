@@ -151,7 +151,6 @@ async def _check(
         catalogue=catalogue,
         lock=service.lock,
         brought_models=brought_models,
-        check=service.preflights.check,
     )
 
 

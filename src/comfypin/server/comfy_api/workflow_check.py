@@ -12,7 +12,7 @@ from comfypin.workflow.document import to_document
 from comfypin.workflow.errors import WorkflowInvalid, WorkflowUnreadable
 from comfypin.workflow.input_files import file_inputs
 from comfypin.workflow.load import load_workflow
-from comfypin.workflow.preflight import RunPreflight, run_preflight
+from comfypin.workflow.preflight import run_preflight
 from comfypin.workflow.spelling import respell_graph
 
 _SOURCE = "in the job"
@@ -25,7 +25,6 @@ def check_workflow(
     catalogue: Catalogue,
     lock: Lock | None,
     brought_models: Collection[str] = (),
-    check: RunPreflight = run_preflight,
 ) -> None:
     """Refuse what could not run, with what is wrong at each node. Blocks. Raises `ApiFailure`.
 
@@ -41,7 +40,7 @@ def check_workflow(
         if brought:
             readers = {(file_input.node_id, file_input.input_name) for file_input in file_inputs(graph, catalogue)}
             _require_readers(brought, readers)
-        check(graph, catalogue, lock, brought=accepted, packs=loaded.node_packs).raise_if_refused(_SOURCE)
+        run_preflight(graph, catalogue, lock, brought=accepted, packs=loaded.node_packs).raise_if_refused(_SOURCE)
     except WorkflowInvalid as exc:
         details: dict[str, JsonValue] = {"node_errors": _by_node(exc.findings)}
         raise ApiFailure(422, "invalid_workflow", exc.message, details=details) from exc
