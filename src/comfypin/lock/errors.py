@@ -35,6 +35,10 @@ class LockFinding:
         }
 
 
+# Findings whose line holds the `lock upgrade` that adds what is missing.
+_ADDED_BY_UPGRADE = frozenset({"package-not-pinned", "no-source"})
+
+
 @declare
 class LockInvalid(LockError):
     """Raised with every finding when a lock file says something that no lock may say."""
@@ -146,7 +150,7 @@ class LockIncomplete(LockError):
     @property
     def advice(self) -> str:
         """Return what pins the findings: resolving again does not add what a captured ComfyUI lacked."""
-        if all("lock upgrade" in finding.allowed for finding in self.findings):
+        if all(finding.rule in _ADDED_BY_UPGRADE for finding in self.findings):
             return "pin what is missing, as each line says"
         return "pin what is missing with `comfypin lock migrate --complete`"
 
